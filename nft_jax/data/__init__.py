@@ -1,0 +1,1 @@
+"""Problems, tokenizers and prompts; NumPy only, nothing here imports jax."""

@@ -1,0 +1,235 @@
+"""Text to token ids and back: one interface over Hugging Face and SentencePiece tokenizers."""
+
+import abc
+import io
+import json
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Read and copied as they are, so that an exported folder holds the very tokenizer that was trained with.
+_HUGGING_FACE_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+# A base model's eos_token ends a document, an instruct model's ends a turn: whichever is declared, both end an answer.
+_END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
+
+
+class Tokenizer(abc.ABC):
+    """What the rest of the code knows of a tokenizer; safe to call from several threads.
+
+    `vocab_size`  ids lie in [0, vocab_size), added tokens included; a model may have more (padded) rows
+    `eos_ids`     the ids that end an answer, never empty; the first one is appended to training examples
+    """
+
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+
+    @abc.abstractmethod
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, with no BOS or EOS added."""
+
+    @abc.abstractmethod
+    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+        """The text that asks for a reply to `messages`; ValueError if the tokenizer has no chat template."""
+
+    @abc.abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Write the tokenizer's files into `folder`, from which `load_tokenizer` reads the same tokenizer."""
+
+    @abc.abstractmethod
+    def _decode(self, ids: list[list[int]]) -> list[str]:
+        """The text of each list of valid ids, without special tokens."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, with no BOS or EOS added."""
+        return self.encode_batch([text])[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids before the first EOS; special ids, and ids of padded vocabulary rows, are left out."""
+        return self.decode_batch([ids])[0]
+
+    def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """`decode` of each of several lists of ids (lists or NumPy arrays)."""
+        return self._decode([self._before_eos(row) for row in ids])
+
+    def _before_eos(self, ids: Sequence[int]) -> list[int]:
+        row = np.asarray(ids, dtype=np.int64)
+        ends = np.flatnonzero(np.isin(row, self.eos_ids))
+        row = row[: ends[0]] if ends.size else row
+        return row[(row >= 0) & (row < self.vocab_size)].tolist()
+
+
+class HuggingFaceTokenizer(Tokenizer):
+    """The tokenizer of a Hugging Face folder with a `tokenizer.json`."""
+
+    def __init__(self, folder: Path):
+        from transformers import PreTrainedTokenizerFast  # slow to import: only for those who need it
+
+        try:
+            # Not AutoTokenizer: a model's own class may rebuild the tokenizer from its vocabulary by its own rules,
+            # while this one takes tokenizer.json as it is and can never run code of the folder.
+            self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:
+            raise ValueError(f"{folder} holds no readable Hugging Face tokenizer: {error}") from error
+        self._files = {n: (folder / n).read_bytes() for n in _HUGGING_FACE_FILES if (folder / n).is_file()}
+        self._backend = self._tokenizer.backend_tokenizer
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._lock = threading.Lock()  # concurrent use of one `tokenizers` object may raise "Already borrowed"
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values()) + 1
+        self.eos_ids = self._find_eos(folder, vocabulary)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        with self._lock:
+            return [encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)]
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+        if not self._tokenizer.chat_template:
+            raise ValueError("this tokenizer has no chat template; choose another prompt template, e.g. 'plain_boxed'")
+        with self._lock:
+            return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+    def save(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self._files.items():
+            (folder / name).write_bytes(content)
+
+    def _decode(self, ids: list[list[int]]) -> list[str]:
+        with self._lock:
+            return self._backend.decode_batch(ids, skip_special_tokens=True)
+
+    def _find_eos(self, folder: Path, vocabulary: dict[str, int]) -> tuple[int, ...]:
+        """The declared EOS first, then those of generation_config.json, then well-known ends of turn or document."""
+        found = [self._tokenizer.eos_token_id]
+        settings = folder / "generation_config.json"
+        if settings.is_file():
+            declared = json.loads(settings.read_text(encoding="utf-8")).get("eos_token_id")
+            found += declared if isinstance(declared, list) else [declared]
+        found += [vocabulary.get(name) for name in _END_NAMES]
+        eos_ids = tuple(dict.fromkeys(i for i in found if i is not None and i < self.vocab_size))
+        if not eos_ids:
+            raise ValueError(
+                f"the tokenizer in {folder} has no end-of-sequence token, so no answer could end; "
+                'add "eos_token": "<its text>" to its tokenizer_config.json'
+            )
+        return eos_ids
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """The tokenizer of a SentencePiece model file."""
+
+    def __init__(self, path: Path):
+        import sentencepiece
+
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"{path} is not a readable SentencePiece model: {error}") from error
+        if self._processor.eos_id() < 0:
+            raise ValueError(
+                f"the SentencePiece model {path} has no end-of-sequence piece, so no answer could end; "
+                "train it with an eos_id of 0 or more"
+            )
+        self.vocab_size = self._processor.vocab_size()
+        self.eos_ids = (self._processor.eos_id(),)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._processor.encode(list(texts), add_bos=False, add_eos=False)
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+        raise ValueError("a SentencePiece tokenizer has no chat template; choose another prompt template, e.g. 'plain'")
+
+    def save(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.model").write_bytes(self._processor.serialized_model_proto())
+
+    def _decode(self, ids: list[list[int]]) -> list[str]:
+        return self._processor.decode(ids) if ids else []  # decode([]) would be the text of no ids, ""
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Load a folder with a `tokenizer.json`, a SentencePiece `.model` file, or a folder with exactly one of these.
+
+    Nothing is downloaded and no code from the folder is run. Raises FileNotFoundError if there is no such path, and
+    ValueError if it holds no tokenizer, several `.model` files, an unreadable one, or one without EOS.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no tokenizer at {path}: no such file or folder. A model of the Hugging Face hub is downloaded by "
+            f"hf download OWNER/NAME --local-dir {path}"
+        )
+    if path.is_file():
+        if path.suffix == ".model":
+            return SentencePieceTokenizer(path)
+        raise ValueError(
+            f"{path} is no SentencePiece .model file; for a Hugging Face tokenizer, give the folder it is in"
+        )
+    if (path / "tokenizer.json").is_file():
+        return HuggingFaceTokenizer(path)
+    models = sorted(path.glob("*.model"))
+    if len(models) == 1:
+        return SentencePieceTokenizer(models[0])
+    names = ", ".join(p.name for p in models) if models else ", ".join(sorted(p.name for p in path.iterdir())[:8])
+    raise ValueError(
+        f"{path} holds neither a tokenizer.json nor exactly one SentencePiece .model file, but: {names or 'nothing'}. "
+        "Give a folder with a tokenizer.json, or the path of one .model file"
+    )
+
+
+def train_sentencepiece(texts: Iterable[str], path: str | Path, *, symbols: Sequence[str] = ("\\boxed{",)) -> Path:
+    """Train a character-level SentencePiece model in which each of `symbols` is one piece, and write it to `path`.
+
+    Ids: 0 `<unk>`, 1 `</s>` (EOS), then the symbols, then the characters of `texts`, the commonest first. Text is taken
+    as it is: no dummy prefix, no normalisation. The bytes depend on `texts` and `symbols` only. Returns the path.
+
+    Raises ValueError if `path` does not end in `.model`, there is no text, or a character can't become a piece.
+    """
+    import sentencepiece
+
+    path = Path(path)
+    if path.suffix != ".model":
+        raise ValueError(f"{path} does not end in .model, which is how a SentencePiece model is recognised")
+    texts = [text for text in texts if text]
+    characters = set().union(*texts)
+    if not characters:
+        raise ValueError("a tokenizer needs at least one text that is not empty to be trained on")
+    unusable = sorted(characters & set("\n\r\0\u2581"))
+    if unusable:
+        raise ValueError(f"the texts hold {unusable!r}, which SentencePiece can't give back; replace these characters")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=model,
+        model_type="char",
+        vocab_size=len(characters) + len(symbols) + 2,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        user_defined_symbols=list(symbols),
+        unk_id=0,
+        eos_id=1,
+        bos_id=-1,
+        pad_id=-1,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        max_sentence_length=1 << 20,
+        shuffle_input_sentence=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.getvalue())
+    return path

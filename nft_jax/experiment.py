@@ -1,0 +1,125 @@
+"""What all programs of a run share: its data, model, mesh, layouts, loss and verifier."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from nft_jax import losses
+from nft_jax.config import Config
+from nft_jax.data.dataset import load_dataset
+from nft_jax.data.prompts import PromptTable
+from nft_jax.models import transformer
+from nft_jax.parallel import layout
+from nft_jax.parallel.mesh import make_mesh
+from nft_jax.rollout.engine import Engine
+from nft_jax.step import State, check_sizes
+from nft_jax.training.groups import empty_groups
+from nft_jax.training.optimizer import state_specs
+from nft_jax.types import Prompts
+from nft_jax.verify.callback import Grader
+from nft_jax.verify.pool import Pool
+
+
+class Experiment:
+    """One experiment on one mesh. A context manager: leaving it ends the verifier's workers.
+
+    Raises:
+      ValueError: for data, sizes or a grader that can't work, before anything is compiled.
+    """
+
+    def __init__(self, config: Config, folder: Path, devices: list[jax.Device] | None = None):
+        self.dataset = load_dataset(config, folder)
+        self.tokenizer = self.dataset.tokenizer
+        self.config = config = with_vocabulary(config, self.tokenizer.vocab_size)
+        self.loss = losses.resolve(config.loss.name, config.loss.options)
+        self.mesh = make_mesh(config.mesh.data, config.mesh.tensor, devices)
+        check_sizes(config, self.loss, self.mesh)
+        self.graph, self.abstract, self.axes = transformer.abstract(config.model, self.tokenizer.vocab_size)
+        layout.check_divisible(self.abstract, self.axes, self.mesh)
+        self.weight_specs = layout.specs(self.axes, layout.TRAINING)
+        self.engine = Engine(self.graph, self.axes, self.mesh, config.rollout, self.tokenizer.eos_ids, config.model.dtype)
+        verify = config.verify
+        self.pool = Pool(verify.grader, workers=verify.workers, item_seconds=verify.item_seconds, memory_mib=verify.memory_mib)
+
+    def __enter__(self) -> "Experiment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.close()
+
+    def grader(self, table: PromptTable) -> Grader:
+        """The verifier's host side for the answers of a prompt table."""
+        return Grader(self.pool, self.tokenizer.decode_batch, table.answers, self.config.verify.total_seconds)
+
+    def place(self, tree: Any, specs: Any = None) -> Any:
+        """Puts host arrays on the mesh: as `specs` say, or whole on each device."""
+        specs = jax.tree.map(lambda _: PartitionSpec(), tree) if specs is None else specs
+        return jax.device_put(tree, layout.shardings(self.mesh, specs))
+
+    def prompts(self, table: PromptTable) -> Prompts:
+        """A prompt table on the device."""
+        return self.place(Prompts(table.token_NP, table.length_N))
+
+    def random_weights(self) -> Any:
+        """Random weights from the seed, born in the training layout."""
+        shardings = layout.shardings(self.mesh, self.weight_specs)
+        config, vocabulary, seed = self.config.model, self.tokenizer.vocab_size, self.config.seed
+
+        def init():
+            return transformer.initial_weights(config, vocabulary, jax.random.key(seed))
+
+        return jax.jit(init, out_shardings=shardings)()
+
+    def state_shardings(self, optimizer: optax.GradientTransformation) -> State:
+        """Where each array of a `State` lies."""
+        config, whole = self.config, PartitionSpec()
+        carried = None
+        if config.selection.carry:
+            carried = (jax.tree.map(lambda _: whole, empty_groups(1, 1, 1)), whole)
+        specs = State(
+            weights=self.weight_specs,
+            optimizer_state=state_specs(optimizer, self.abstract, self.weight_specs),
+            step=whole,
+            cursor=whole,
+            carried=carried,
+            reference=self.weight_specs if config.loss.kl_weight else None,
+        )
+        return layout.shardings(self.mesh, specs)
+
+    def initial_state(self, optimizer: optax.GradientTransformation, weights: Any) -> State:
+        """The state before the first step, from weights in the training layout (which it takes over)."""
+        config, shardings = self.config, self.state_shardings(optimizer)
+        carried = None
+        if config.selection.carry:
+            room = empty_groups(config.carry_capacity, config.answers_per_prompt, config.rollout.answer_limit)
+            carried = (room, jnp.int32(0))
+        reference = jax.tree.map(jnp.copy, weights) if config.loss.kl_weight else None
+        state = State(weights, optimizer.init(weights), jnp.int32(0), jnp.int32(0), carried, reference)
+        return jax.device_put(state, shardings)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self.abstract))
+
+    @property
+    def whole(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+
+def with_vocabulary(config: Config, vocabulary: int) -> Config:
+    """The config with the embedding's rows filled in: the tokenizer's size, rounded up to `vocab_multiple`.
+
+    Raises:
+      ValueError: when a given `model.vocab` is smaller than the tokenizer.
+    """
+    rows = config.model.vocab or -(-vocabulary // config.model.vocab_multiple) * config.model.vocab_multiple
+    if rows < vocabulary:
+        raise ValueError(f"config.model.vocab={rows} is smaller than the tokenizer's {vocabulary} ids; use 0 to fit it")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab=rows))

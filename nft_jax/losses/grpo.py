@@ -1,0 +1,34 @@
+"""Group relative policy optimisation, and the same without its two biases."""
+
+from nft_jax.losses.advantage import centered, normalized
+from nft_jax.losses.ratio import assert_loss_inputs
+from nft_jax.losses.registry import declare
+from nft_jax.losses.surrogate import clipped_surrogate
+from nft_jax.types import Array, LossBatch
+
+
+@declare(unit="answer", normalizer="sequence_mean", groups="all", advantage=normalized)
+def grpo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: float = 0.2) -> Array:
+    """The clipped surrogate with rewards standardised in their group, averaged over each answer first.
+
+    loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
+
+    Shapes [B, T]; per token; 0 outside answers. Raises ValueError unless 0 < clip_low ≤ 1 and clip_high > 0.
+    Its KL term, where one is wanted, is `kl.k3`.
+    Shao et al., arXiv 2402.03300, eq. 3.
+    """
+    assert_loss_inputs(logp_BT, batch)
+    return clipped_surrogate(logp_BT, batch, clip_low, clip_high)
+
+
+@declare(unit="answer", normalizer="constant", groups="all", advantage=centered)
+def dr_grpo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: float = 0.2) -> Array:
+    """GRPO done right: rewards only centred in their group, and a constant number of tokens an answer.
+
+    loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
+
+    Shapes [B, T]; per token; 0 outside answers. Raises ValueError unless 0 < clip_low ≤ 1 and clip_high > 0.
+    Liu et al., arXiv 2503.20783, section 3.2.
+    """
+    assert_loss_inputs(logp_BT, batch)
+    return clipped_surrogate(logp_BT, batch, clip_low, clip_high)

@@ -1,0 +1,115 @@
+"""Negative-aware fine-tuning: maximum likelihood on right answers and, by an implicit negative policy, wrong ones."""
+
+import jax
+import jax.numpy as jnp
+
+from nft_jax.losses.names import lookup
+from nft_jax.losses.omega import OMEGAS, rate_is_clamped, trained_rate
+from nft_jax.losses.ratio import MAX_LOG_RATIO, assert_loss_inputs, bounded_ratio, log_ratio
+from nft_jax.losses.reduce import answer_length, answer_sum
+from nft_jax.losses.registry import declare
+from nft_jax.types import Array, LossBatch
+
+# An ε of 0 is a legitimate ablation, but log 0 is not: below this, float32 can't tell 1 − rate · R from 0 anyway.
+SMALLEST_EPSILON = 1e-6
+
+
+@declare(unit="answer", normalizer="constant", groups="mixed")
+def nft(
+    logp_BT: Array,
+    batch: LossBatch,
+    *,
+    omega: str = "one_minus_rate",
+    epsilon: float = 1.0,
+    negative_weight: float = 1.0,
+    ratio: str = "token",
+    clamp_rate: bool = True,
+) -> Array:
+    """Trains the policy as what π_old does when it is right, and so implies what it does when it is wrong.
+
+    R              = exp(min(logp − old_logp, 10))
+    negative_ratio = (1 − rate · R) / (1 − rate)                 the implicit negative policy over π_old
+    max_v(x, ε)    = max(x, ε) in value, x in gradient
+    loss           = −ω(rate) · [reward · log R + negative_weight · (1 − reward) · log max_v(negative_ratio, ε)]
+
+    Gradient of the loss = −multiplier · ∇logp, the multiplier being +ω on right tokens and
+    −negative_weight · ω · rate · R / (1 − rate) / max(negative_ratio, ε) on wrong ones.
+
+    `omega` "one", "one_minus_rate" (on-policy: Dr. GRPO) or "sqrt_odds" (on-policy: GRPO).
+    `epsilon` below 1e-6 counts as 1e-6.
+    `ratio` "token", or "answer": one R an answer, exp(sum of log R over its tokens). An answer then has one term.
+    A right one's, a sum of logs, is the same as before; a wrong one's is spread evenly over its tokens, so that
+    they sum to the term, and on-policy its gradient is the token variant's.
+    `clamp_rate` clamps the rate to [0.02, 0.98] first. Without it a group of rate 1, which has no wrong answers,
+    has no negative policy: a wrong token in it (there should be none) loses nothing.
+    The bound on log R holds in R only: beyond it a wrong token has no gradient, a right token keeps its own.
+
+    Shapes [B, T]; nats per token; 0 outside answers. Raises ValueError for an unknown `omega` or `ratio` and for a
+    negative `epsilon` or `negative_weight`.
+    Chen et al., arXiv 2505.18116, theorem 3.1 and algorithm 1; on-policy, proposition 4.2.
+    """
+    assert_loss_inputs(logp_BT, batch)
+    for name, value in (("epsilon", epsilon), ("negative_weight", negative_weight)):
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be 0 or more, not {value}")
+    weight = lookup(OMEGAS, omega, "omega")
+    rate_BT = trained_rate(batch.rate_BT, clamp_rate)
+    log_ratio_BT = log_ratio(logp_BT, batch)
+    unit_log_ratio_BT, share_BT = lookup(RATIOS, ratio, "ratio")(log_ratio_BT, batch.answer_BT)
+    negative_BT = share_BT * jnp.log(max_v(_negative_ratio(unit_log_ratio_BT, rate_BT), epsilon))
+    gain_BT = batch.reward_BT * log_ratio_BT + negative_weight * (1 - batch.reward_BT) * negative_BT
+    return jnp.where(batch.answer_BT >= 0, -weight(rate_BT) * gain_BT, 0.0)
+
+
+def max_v(x: Array, epsilon: float) -> Array:
+    """`max(x, ε)` in value and `x` in gradient: a clamped token is still learned from, at a bounded weight.
+
+    The paper writes x + stop_gradient(max(x, ε) − x). This is the same with the zero gathered in one bracket:
+    in float32 −1e8 + (1 + 1e8) is 0, and its log is infinite.
+    """
+    return jax.lax.stop_gradient(jnp.maximum(x, max(epsilon, SMALLEST_EPSILON))) + (x - jax.lax.stop_gradient(x))
+
+
+def ratio_statistics(
+    logp_BT: Array, batch: LossBatch, *, epsilon: float = 1.0, ratio: str = "token", clamp_rate: bool = True
+) -> dict[str, Array]:
+    """Per-token diagnostics of the ratio and of the clamps, for averages over answer tokens; 0 outside answers.
+
+    `ratio`              R of the token (or of its answer), bounded by exp(10)
+    `log_ratio_clamped`  1 where log R > 10
+    `rate_clamped`       1 where 0 < rate < 0.02 or 0.98 < rate < 1, whether or not the clamp is on
+    `value_clamped`      1 on wrong tokens where negative_ratio < ε
+
+    The options are those of `nft`. Shapes [B, T]. Raises ValueError for an unknown `ratio`.
+    """
+    assert_loss_inputs(logp_BT, batch)
+    inside_BT = batch.answer_BT >= 0
+    rate_BT = trained_rate(batch.rate_BT, clamp_rate)
+    unit_log_ratio_BT, _ = lookup(RATIOS, ratio, "ratio")(log_ratio(logp_BT, batch), batch.answer_BT)
+    clamped_BT = (batch.reward_BT == 0) & (_negative_ratio(unit_log_ratio_BT, rate_BT) < epsilon)
+    statistics = {
+        "ratio": bounded_ratio(unit_log_ratio_BT),
+        "log_ratio_clamped": unit_log_ratio_BT > MAX_LOG_RATIO,
+        "rate_clamped": rate_is_clamped(batch.rate_BT),
+        "value_clamped": clamped_BT,
+    }
+    return {name: jnp.where(inside_BT, value_BT.astype(logp_BT.dtype), 0) for name, value_BT in statistics.items()}
+
+
+def _of_token(log_ratio_BT: Array, answer_BT: Array) -> tuple[Array, Array]:
+    """A term for each token: its own log R, and the whole of its term."""
+    del answer_BT
+    return log_ratio_BT, jnp.ones_like(log_ratio_BT)
+
+
+def _of_answer(log_ratio_BT: Array, answer_BT: Array) -> tuple[Array, Array]:
+    """A term for each answer: log R summed over it, and its term shared out evenly over its tokens."""
+    return answer_sum(log_ratio_BT, answer_BT), 1 / answer_length(answer_BT, log_ratio_BT.dtype)
+
+
+RATIOS = {"token": _of_token, "answer": _of_answer}
+
+
+def _negative_ratio(log_ratio_BT: Array, rate_BT: Array) -> Array:
+    rate_BT = jnp.where(rate_BT < 1, rate_BT, 0.0)
+    return (1 - rate_BT * bounded_ratio(log_ratio_BT)) / (1 - rate_BT)

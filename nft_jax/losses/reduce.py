@@ -1,0 +1,79 @@
+"""From per-token losses to the objective: the one sum over an answer, and the normalisers by name.
+
+The normaliser is part of the algorithm. Each is a weight per token, so that the objective is
+`sum(loss_BT * weight_BT)` over all micro-batches, with denominators that count the whole optimizer batch.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from nft_jax.losses.names import lookup
+from nft_jax.types import Array, LossBatch, Totals
+
+
+def answer_sum(x_BT: Array, answer_BT: Array) -> Array:
+    """The sum of `x` over an answer, given to each of its tokens; 0 outside answers.
+
+    `answer_BT` holds ids in [0, T), or −1 for none; the tokens of an answer need not be neighbours. Given
+    `pair_BT` instead, it is the sum over a pair. Cost is O(T) a row: segments, never a [B, T, T] mask.
+    """
+    chex.assert_rank([x_BT, answer_BT], 2)
+    chex.assert_equal_shape([x_BT, answer_BT])
+    chex.assert_type(answer_BT, int)
+    inside_BT = answer_BT >= 0
+    # Tokens of no answer add 0 to answer 0, and read nothing back.
+    id_BT = jnp.where(inside_BT, answer_BT, 0)
+    addend_BT = jnp.where(inside_BT, x_BT, 0)
+
+    def row(addend_T, id_T):
+        return jax.ops.segment_sum(addend_T, id_T, num_segments=id_T.size)[id_T]
+
+    return jnp.where(inside_BT, jax.vmap(row)(addend_BT, id_BT), 0)
+
+
+def answer_length(answer_BT: Array, dtype: jnp.dtype) -> Array:
+    """The number of tokens of the token's answer (or pair), 1 outside so that it can be divided by."""
+    return jnp.where(answer_BT >= 0, answer_sum(jnp.ones(answer_BT.shape, dtype), answer_BT), 1)
+
+
+def sequence_mean(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
+    """`1 / (length of the answer · answers)`: the mean over answers of the mean over their tokens (GRPO)."""
+    del constant_tokens
+    length_BT = answer_length(batch.answer_BT, totals.answers.dtype)
+    return jnp.where(batch.answer_BT >= 0, 1 / (length_BT * jnp.maximum(totals.answers, 1)), 0)
+
+
+def token_mean(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
+    """`1 / tokens`: the mean over all answer tokens of the optimizer batch (DAPO)."""
+    del constant_tokens
+    return jnp.where(batch.answer_BT >= 0, 1 / jnp.maximum(totals.tokens, 1), 0)
+
+
+def constant(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
+    """`1 / (answers · constant_tokens)`: a fixed number of tokens an answer, whatever its length (Dr. GRPO, NFT)."""
+    return jnp.where(batch.answer_BT >= 0, 1 / (jnp.maximum(totals.answers, 1) * constant_tokens), 0)
+
+
+def pair_mean(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
+    """`1 / pairs`: the mean over (right, wrong) pairs of losses that sum to the pair's (DPO)."""
+    del constant_tokens
+    return jnp.where(batch.pair_BT >= 0, 1 / jnp.maximum(totals.pairs, 1), 0)
+
+
+NORMALIZERS = {
+    "sequence_mean": sequence_mean,
+    "token_mean": token_mean,
+    "constant": constant,
+    "pair_mean": pair_mean,
+}
+
+
+def total_loss(loss_BT: Array, batch: LossBatch, totals: Totals, normalizer: str, constant_tokens: float) -> Array:
+    """`sum(loss · weight)`, this (micro-)batch's part of the objective: a scalar; parts add up.
+
+    `totals` counts the whole optimizer batch. Raises ValueError for a name not in `NORMALIZERS`.
+    """
+    chex.assert_equal_shape([loss_BT, batch.answer_BT])
+    weigh = lookup(NORMALIZERS, normalizer, "normalizer")
+    return jnp.sum(loss_BT * weigh(batch, totals, constant_tokens))

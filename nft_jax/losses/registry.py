@@ -1,0 +1,177 @@
+"""What a loss declares about itself, and how a name and options from a config become a function.
+
+A loss's options are its keyword-only parameters and those of its advantage function; their defaults stand in the
+signatures and nowhere else.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import numbers
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from nft_jax.losses.advantage import centered
+from nft_jax.losses.names import lookup, unknown
+from nft_jax.losses.reduce import NORMALIZERS
+from nft_jax.types import Array, LossBatch
+
+UNITS = ("answer", "pair")
+GROUPS = ("mixed", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+    """What the trainer must know of a loss besides its formula.
+
+    `unit`        what packing and mini-batching never separate: "answer", or "pair" (right, wrong) of a group
+    `normalizer`  name in `reduce.NORMALIZERS`
+    `groups`      prompts that train: "mixed" (0 < rate < 1) or "all"
+    `advantage`   `(correct_QK, length_QK, answer_limit, *, …) -> advantage_QK`
+    """
+
+    unit: str = "answer"
+    normalizer: str = "constant"
+    groups: str = "mixed"
+    advantage: Callable[..., Array] = centered
+
+    def __post_init__(self):
+        for kind, given, known in (
+            ("unit", self.unit, UNITS),
+            ("normalizer", self.normalizer, NORMALIZERS),
+            ("groups", self.groups, GROUPS),
+        ):
+            if given not in known:
+                raise ValueError(unknown(kind, given, known))
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A loss ready for use, its options bound.
+
+    `name`       what was asked for
+    `function`   `(logp_BT, batch) -> loss_BT`
+    `advantage`  `(correct_QK, length_QK, answer_limit) -> advantage_QK`
+    `unit`, `normalizer`, `groups`  as in `Traits`
+    """
+
+    name: str
+    function: Callable[[Array, LossBatch], Array]
+    advantage: Callable[[Array, Array, int], Array]
+    unit: str
+    normalizer: str
+    groups: str
+
+
+def declare(
+    *,
+    unit: str = "answer",
+    normalizer: str = "constant",
+    groups: str = "mixed",
+    advantage: Callable[..., Array] = centered,
+) -> Callable:
+    """Decorator that attaches `Traits` to a loss function; raises ValueError for an unknown name."""
+    traits = Traits(unit, normalizer, groups, advantage)
+
+    def attach(function):
+        function.traits = traits
+        return function
+
+    return attach
+
+
+def find(name: str, known: Mapping[str, Callable]) -> Callable:
+    """The function called `name` in `known`, or the one that "module:function" imports.
+
+    Raises ValueError for a name that is neither, for a module that can't be imported, and for one without the function.
+    """
+    if ":" not in name:
+        if name not in known:
+            raise ValueError(f"{unknown('loss', name, known)} (a loss of your own is written 'module:function')")
+        return known[name]
+    parts = name.split(":")
+    if len(parts) != 2 or not parts[1].isidentifier() or not all(part.isidentifier() for part in parts[0].split(".")):
+        raise ValueError(f"loss {name!r}: write 'module:function', for example 'my_package.my_losses:my_loss'")
+    try:
+        module = importlib.import_module(parts[0])
+    except ImportError as error:
+        raise ValueError(
+            f"loss {name!r}: module {parts[0]!r} can't be imported ({error}); "
+            "write 'module:function' with a module that is installed or on PYTHONPATH"
+        ) from error
+    functions = {key: value for key, value in vars(module).items() if callable(value)}
+    return lookup(functions, parts[1], f"function of module {parts[0]!r}")
+
+
+def traits_of(function: Callable) -> Traits:
+    """The declared traits of a loss, or the default ones of a function that declares none."""
+    return getattr(function, "traits", Traits())
+
+
+def bind(name: str, function: Callable, options: Mapping[str, object]) -> Loss:
+    """Gives a loss and its advantage their options, and tries both on shapes alone.
+
+    Raises ValueError for an unknown or missing option, a value of another type than the default's, a value the
+    functions refuse, and a result that isn't one float32 per token.
+    """
+    traits = traits_of(function)
+    mine, advantages = _keyword_only(function), _keyword_only(traits.advantage)
+    if shared := mine.keys() & advantages.keys():
+        raise ValueError(f"loss {name!r}: {sorted(shared)} are options of both the loss and its advantage; rename one")
+    parameters = mine | advantages
+    for option, value in options.items():
+        default = lookup(parameters, option, f"option of loss {name!r}")
+        if not _same_kind(value, default):
+            kind = type(default).__name__
+            raise ValueError(
+                f"option {option!r} of loss {name!r} is of type {kind}, not {type(value).__name__}: {value!r}"
+            )
+    if missing := [option for option, default in (parameters | options).items() if default is inspect.Parameter.empty]:
+        raise ValueError(f"loss {name!r} needs a value for {', '.join(missing)}")
+    loss = Loss(
+        name,
+        functools.partial(function, **{key: value for key, value in options.items() if key in mine}),
+        functools.partial(traits.advantage, **{key: value for key, value in options.items() if key in advantages}),
+        traits.unit,
+        traits.normalizer,
+        traits.groups,
+    )
+    _rehearse(loss)
+    return loss
+
+
+def defaults(function: Callable) -> dict[str, object]:
+    """The options of a loss and of its advantage that have a default, with it."""
+    parameters = _keyword_only(function) | _keyword_only(traits_of(function).advantage)
+    return {key: value for key, value in parameters.items() if value is not inspect.Parameter.empty}
+
+
+def _keyword_only(function: Callable) -> dict[str, object]:
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def _same_kind(value: object, default: object) -> bool:
+    # bool first: to Python, True is an int.
+    for kind, accepted in ((bool, bool), (str, str), (int, numbers.Integral), (float, numbers.Real)):
+        if isinstance(default, kind):
+            return isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
+    return True
+
+
+def _rehearse(loss: Loss) -> None:
+    # Functions check their option values in their first lines; tracing them here says so before anything compiles.
+    floats = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    ids = jax.ShapeDtypeStruct((2, 3), jnp.int32)
+    batch = LossBatch(floats, ids, floats, floats, floats, ids)
+    no_limit = 2**30
+    for what, result in (
+        ("the loss", jax.eval_shape(loss.function, floats, batch)),
+        ("its advantage", jax.eval_shape(lambda *group: loss.advantage(*group, no_limit), floats, ids)),
+    ):
+        found = (getattr(result, "shape", None), getattr(result, "dtype", None))
+        if found != (floats.shape, floats.dtype):
+            raise ValueError(f"loss {loss.name!r}: {what} gave {result} for inputs of shape (2, 3); want float32[2,3]")

@@ -1,0 +1,21 @@
+"""Rejection fine-tuning: learn from right answers, forget the wrong ones."""
+
+import jax.numpy as jnp
+
+from nft_jax.losses.ratio import assert_loss_inputs
+from nft_jax.losses.registry import declare
+from nft_jax.types import Array, LossBatch
+
+
+@declare(unit="answer", normalizer="constant", groups="mixed")
+def rft(logp_BT: Array, batch: LossBatch) -> Array:
+    """Maximum likelihood on the policy's own right answers.
+
+    loss = −reward · logp
+
+    Its gradient is that of NFT with ω = 1 and `negative_weight` 0, whose value counts from π_old.
+    Shapes [B, T]; nats per token; 0 outside answers.
+    Yuan et al., arXiv 2308.01825; as a baseline, Chen et al., arXiv 2505.18116.
+    """
+    assert_loss_inputs(logp_BT, batch)
+    return -batch.reward_BT * jnp.where(batch.answer_BT >= 0, logp_BT, 0.0)

@@ -1,0 +1,197 @@
+"""The decoder of the Qwen2 family: RMSNorm, rotary positions, grouped queries, SwiGLU, biases on query, key and value.
+
+Layers are stacked along a leading axis and scanned, so compile time doesn't grow with depth. Every weight names its
+logical axes (`parallel/layout.py` maps them to the mesh). Weights are float32; the compute dtype is the config's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nft_jax.config import ModelConfig
+from nft_jax.models.attention import MASKED, decode_attention, packed_attention
+from nft_jax.models.cache import Cache, write_column
+from nft_jax.types import Array, Tokens
+
+REMAT = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class Block(nnx.Module):
+    """One layer, on a flat list of M tokens: projections of two-dimensional activations are what matmul units like."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        D, F, N, G, H = config.width, config.mlp_width, config.heads, config.kv_heads, config.head_size
+
+        def matrix(inputs, outputs, axes, scale=1.0):
+            value = jax.random.normal(rngs.params(), (inputs, outputs)) * (scale * inputs**-0.5)
+            return nnx.Param(value, sharding_names=axes)
+
+        residual = (2 * config.layers) ** -0.5
+        self.attention_norm = nnx.Param(jnp.ones(D), sharding_names=("norm",))
+        self.query = matrix(D, N * H, ("embed", "heads"))
+        self.key = matrix(D, G * H, ("embed", "kv_heads"))
+        self.value = matrix(D, G * H, ("embed", "kv_heads"))
+        if config.qkv_bias:
+            self.query_bias = nnx.Param(jnp.zeros(N * H), sharding_names=("heads",))
+            self.key_bias = nnx.Param(jnp.zeros(G * H), sharding_names=("kv_heads",))
+            self.value_bias = nnx.Param(jnp.zeros(G * H), sharding_names=("kv_heads",))
+        self.output = matrix(N * H, D, ("heads_in", "embed_out"), residual)
+        self.mlp_norm = nnx.Param(jnp.ones(D), sharding_names=("norm",))
+        self.gate = matrix(D, F, ("embed", "mlp"))
+        self.up = matrix(D, F, ("embed", "mlp"))
+        self.down = matrix(F, D, ("mlp_in", "embed_out"), residual)
+        self.config = config
+
+    def __call__(self, x_MD: Array, position_M: Array, attend: Callable) -> tuple[Array, tuple[Array, Array]]:
+        """Applies the layer; `attend(query_MNH, key_MGH, value_MGH) -> [M, N, H]`. Also returns the keys and values."""
+        config = self.config
+        h_MD = rms_norm(x_MD, self.attention_norm[...], config.norm_epsilon)
+        query, key, value = h_MD @ self.query[...], h_MD @ self.key[...], h_MD @ self.value[...]
+        if config.qkv_bias:
+            query = query + self.query_bias[...][None]
+            key = key + self.key_bias[...][None]
+            value = value + self.value_bias[...][None]
+        query, key, value = (x.reshape(x.shape[0], -1, config.head_size) for x in (query, key, value))
+        query, key = (rotate(x, position_M, config.rope_theta) for x in (query, key))
+        attended = attend(query, key, value)
+        x_MD = x_MD + attended.reshape(attended.shape[0], -1) @ self.output[...]
+        h_MD = rms_norm(x_MD, self.mlp_norm[...], config.norm_epsilon)
+        x_MD = x_MD + (jax.nn.silu(h_MD @ self.gate[...]) * (h_MD @ self.up[...])) @ self.down[...]
+        return x_MD, (key, value)
+
+
+class Transformer(nnx.Module):
+    """The decoder. `vocabulary` is the number of real token ids; the embedding has `config.vocab` rows, the rest padding."""
+
+    def __init__(self, config: ModelConfig, vocabulary: int, *, rngs: nnx.Rngs):
+        def table():
+            value = jax.random.normal(rngs.params(), (config.vocab, config.width)) * 0.02
+            return nnx.Param(value, sharding_names=("vocab", "embed_out"))
+
+        @nnx.split_rngs(splits=config.layers)
+        @nnx.vmap(in_axes=0, out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})
+        def stack(rngs):
+            return Block(config, rngs)
+
+        self.embedding = table()
+        self.blocks = stack(rngs)
+        self.norm = nnx.Param(jnp.ones(config.width), sharding_names=("norm",))
+        if not config.tied_embedding:
+            self.head = table()
+        self.config, self.vocabulary = config, vocabulary
+
+    def __call__(self, tokens: Tokens, gather: Callable[[Any], Any] = lambda weights: weights) -> Array:
+        """Final hidden states `[B, T, D]` of packed rows; `gather` lays out one layer's weights (see `layer_gatherer`)."""
+        hidden_BTD, _ = self._rows(tokens, gather, keep_cache=False)
+        return hidden_BTD
+
+    def prefill(self, token_QP: Array, length_Q: Array) -> tuple[Array, Array, Array]:
+        """Reads the prompts; returns the hidden state of each one's last token `[Q, D]`, and keys and values `[L, Q, P, G, H]`."""
+        Q, P = token_QP.shape
+        column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
+        segment_QP = jnp.where(column_QP < length_Q[:, None], 0, -1)
+        hidden_QPD, cache = self._rows(Tokens(token_QP, segment_QP, column_QP), lambda weights: weights, keep_cache=True)
+        last_QD = jnp.take_along_axis(hidden_QPD, (length_Q - 1)[:, None, None], axis=1)[:, 0]
+        return last_QD, *cache
+
+    def decode(self, token_B: Array, column: Array, cache: Cache) -> tuple[Array, Cache]:
+        """Reads token `column` of every answer; returns its hidden state `[B, D]` and the cache with that column written."""
+        position_Q = cache.prompt_length_Q + column
+        position_B = jnp.repeat(position_Q, token_B.shape[0] // position_Q.shape[0])
+        graph, stacked = self._layers()
+
+        def layer(x_BD, inputs):
+            weights, prompt_key, prompt_value, answer_key, answer_value = inputs
+
+            def attend(query, key, value):
+                old = (prompt_key, prompt_value, cache.prompt_length_Q, answer_key, answer_value)
+                return decode_attention(query, key, value, *old, column)
+
+            return bind(graph, self._cast(weights))(x_BD, position_B, attend)
+
+        inputs = (stacked, cache.prompt_key_LQPGH, cache.prompt_value_LQPGH, cache.answer_key_LBTGH, cache.answer_value_LBTGH)
+        hidden_BD, (key, value) = jax.lax.scan(layer, self._embed(token_B), inputs, unroll=self.config.unroll)
+        return self._final_norm(hidden_BD), write_column(cache, key, value, column)
+
+    def logits(self, hidden_MD: Array) -> Array:
+        """Float32 logits `[M, V]`; columns of padded vocabulary rows are out of reach of sampler and trainer alike."""
+        table = self.embedding if self.config.tied_embedding else self.head
+        weights = table[...].astype(self.config.dtype)
+        logits_MV = jnp.einsum("md,vd->mv", hidden_MD, weights, preferred_element_type=jnp.float32)
+        real_V = jnp.arange(self.config.vocab) < self.vocabulary
+        return jnp.where(real_V[None], logits_MV, MASKED)
+
+    def _rows(self, tokens, gather, *, keep_cache):
+        B, T = tokens.token_BT.shape
+        graph, stacked = self._layers()
+        position_M = tokens.position_BT.reshape(-1)
+
+        def attend(query, key, value):
+            query, key, value = (x.reshape(B, T, *x.shape[1:]) for x in (query, key, value))
+            return packed_attention(query, key, value, tokens.segment_BT).reshape(B * T, *query.shape[2:])
+
+        def layer(x_MD, weights):
+            block = bind(graph, gather(self._cast(weights)))
+            x_MD, (key, value) = block(x_MD, position_M, attend)
+            return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_cache else None
+
+        layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
+        x_MD = self._embed(tokens.token_BT.reshape(-1))
+        hidden_MD, cache = jax.lax.scan(layer, x_MD, stacked, unroll=self.config.unroll)
+        return self._final_norm(hidden_MD).reshape(B, T, -1), cache
+
+    def _layers(self):
+        graph, stacked = nnx.split(self.blocks)
+        return graph, nnx.to_pure_dict(stacked)
+
+    def _embed(self, token_M):
+        return self.embedding[...].astype(self.config.dtype)[token_M]
+
+    def _final_norm(self, x_MD):
+        return rms_norm(x_MD, self.norm[...].astype(self.config.dtype), self.config.norm_epsilon)
+
+    def _cast(self, weights):
+        return jax.tree.map(lambda x: x.astype(self.config.dtype), weights)
+
+
+def rms_norm(x_MD: Array, scale_D: Array, epsilon: float) -> Array:
+    """`x / sqrt(mean(x²) + epsilon) · scale`, the mean in float32."""
+    x32 = x_MD.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
+    return (x32 * inverse).astype(x_MD.dtype) * scale_D[None]
+
+
+def rotate(x_MNH: Array, position_M: Array, theta: float) -> Array:
+    """Rotary positions: pairs (i, i + H/2) turn by `position · theta^(−2i/H)`; angles in float32."""
+    half = x_MNH.shape[-1] // 2
+    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = position_M.astype(jnp.float32)[:, None, None] * frequency[None, None]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    first, second = jnp.split(x_MNH.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_MNH.dtype)
+
+
+def abstract(config: ModelConfig, vocabulary: int) -> tuple[nnx.GraphDef, Any, Any]:
+    """The model without weights: graph, tree of shapes, and tree of logical axes (PartitionSpecs of their names)."""
+    with nnx.use_eager_sharding(False):
+        graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(config, vocabulary, rngs=nnx.Rngs(0))))
+    return graph, nnx.to_pure_dict(state), nnx.to_pure_dict(nnx.get_partition_spec(state))
+
+
+def initial_weights(config: ModelConfig, vocabulary: int, key: Array) -> Any:
+    """Random float32 weights, as a nested dict."""
+    with nnx.use_eager_sharding(False):
+        model = Transformer(config, vocabulary, rngs=nnx.Rngs(params=key))
+        return nnx.to_pure_dict(nnx.state(model))
+
+
+def bind(graph: nnx.GraphDef, weights: Any) -> Any:
+    """The module of `graph` with these weights (a nested dict, or tracers)."""
+    return nnx.merge(graph, nnx.State(weights))

@@ -1,0 +1,94 @@
+"""What lies where: one table from the logical axes of a weight to mesh axes for training, and one for generation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from nft_jax.parallel.mesh import DATA, TENSOR
+
+# Training shards every matrix over both axes (FSDP and tensor parallelism). Projections back to the width are split over
+# (tensor, data) on their INPUT: a split width would leave each device rows too narrow for the TPU's (8, 128) tiles.
+TRAINING = {
+    "layers": None,
+    "vocab": (TENSOR, DATA),
+    "embed": DATA,
+    "embed_out": None,
+    "heads": TENSOR,
+    "kv_heads": TENSOR,
+    "mlp": TENSOR,
+    "heads_in": (TENSOR, DATA),
+    "mlp_in": (TENSOR, DATA),
+    "norm": None,
+}
+# Generation reads every weight once a token, so it never gathers one: split over `tensor` only, whole along `data`.
+GENERATION = TRAINING | {"vocab": TENSOR, "embed": None, "heads_in": TENSOR, "mlp_in": TENSOR}
+
+
+def specs(axes: Any, rules: dict) -> Any:
+    """Mesh axes of each weight: `axes` is a tree of PartitionSpecs of logical names (as the model declares them)."""
+    return jax.tree.map(
+        lambda names: PartitionSpec(*(rules[name] for name in names)),
+        axes,
+        is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
+    )
+
+
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """A tree of NamedShardings for a tree of PartitionSpecs."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), tree, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+
+def constrain(tree: Any, mesh: Mesh, spec_tree: Any) -> Any:
+    """Lays each array of `tree` as its PartitionSpec says."""
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(mesh, spec_tree))
+
+
+def rows(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
+    """Splits axis `axis` of every array over `data`."""
+    sharding = NamedSharding(mesh, PartitionSpec(*([None] * axis), DATA))
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
+
+
+def replicated(tree: Any, mesh: Mesh) -> Any:
+    """Puts every array whole on each device."""
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec())), tree)
+
+
+def layer_gatherer(mesh: Mesh, axes: Any) -> Callable[[Any], Any]:
+    """The function that a layer's body applies to its (already cast) weights: training layout, then generation layout.
+
+    Naming both layouts inside the scanned body makes XLA gather one layer at a time, in the compute dtype, and scatter
+    its gradient inside the loop. `axes` holds the logical axes of the stacked layers.
+    """
+    one_layer = jax.tree.map(lambda names: PartitionSpec(*names[1:]), axes, is_leaf=lambda x: isinstance(x, PartitionSpec))
+    training, generation = specs(one_layer, TRAINING), specs(one_layer, GENERATION)
+    return lambda weights: constrain(constrain(weights, mesh, training), mesh, generation)
+
+
+def check_divisible(abstract: Any, axes: Any, mesh: Mesh) -> None:
+    """Checks that each weight's dimensions divide over the mesh.
+
+    Raises:
+      ValueError: all offending weights at once, with the sizes that would work.
+    """
+    faults = []
+
+    def check(path, leaf, names):
+        for size, name in zip(leaf.shape, names, strict=True):
+            rule = TRAINING[name]
+            mesh_axes = (rule,) if isinstance(rule, str) else (rule or ())
+            parts = 1
+            for axis in mesh_axes:
+                parts *= mesh.shape[axis]
+            if size % parts:
+                label = "/".join(str(key.key) for key in path)
+                faults.append(
+                    f"{label}: its axis '{name}' of size {size} is split into {parts} parts by the mesh {dict(mesh.shape)}; "
+                    f"use {size - size % parts or parts} or {size - size % parts + parts}"
+                )
+
+    jax.tree_util.tree_map_with_path(check, abstract, axes)
+    if faults:
+        raise ValueError("the model does not divide over the mesh:\n  " + "\n  ".join(faults))

@@ -1,0 +1,79 @@
+"""Supervised warm start: the same model, mesh, packing, optimizer and logging, on worked solutions.
+
+    python -m nft_jax.sft --config=tiny --workdir=runs/base
+
+Its weights are taken up by `train` with `--config.record.base=runs/base`.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nft_jax import losses
+from nft_jax.config import Config
+from nft_jax.data.order import prompt_order
+from nft_jax.data.prompts import ExampleTable
+from nft_jax.experiment import Experiment
+from nft_jax.parallel import layout
+from nft_jax.parallel.mesh import DATA
+from nft_jax.step import State, pack_shards
+from nft_jax.training.deal import totals
+from nft_jax.training.optimizer import make_optimizer
+from nft_jax.training.packing import Sequences
+from nft_jax.training.update import Applied, Updater
+from nft_jax.types import Array
+
+
+class SupervisedStep:
+    """Maximum likelihood of responses: the update of RFT where every answer is right, averaged over tokens."""
+
+    def __init__(self, experiment: Experiment, optimizer: optax.GradientTransformation):
+        self.config, self.mesh = experiment.config, experiment.mesh
+        self.updater = Updater(
+            self.config,
+            losses.resolve("rft", {}),
+            optimizer,
+            experiment.graph,
+            experiment.axes,
+            self.mesh,
+            old_logp="current",
+            normalizer="token_mean",
+        )
+        self.order_key = jax.random.key(self.config.seed)
+
+    def __call__(self, state: State, examples: Sequences) -> tuple[State, tuple[Applied, Array]]:
+        """One optimizer update on the next `warm_start.batch` examples; also the number of response tokens."""
+        count, shards = self.config.warm_start.batch, self.mesh.shape[DATA]
+        with jax.default_matmul_precision(self.config.model.precision):
+            index = prompt_order(self.order_key, examples.present_M.shape[0], state.cursor, count)
+            # Example i of the batch goes to shard i mod shards, as units do in `deal`.
+            chosen = jax.tree.map(lambda x: jnp.swapaxes(x[index].reshape(-1, shards, *x.shape[1:]), 0, 1)[None], examples)
+            chosen = layout.rows(chosen, self.mesh, axis=1)
+            packed = layout.rows(pack_shards(chosen, self.config, "answer"), self.mesh, axis=1)
+            one = jax.tree.map(lambda x: x[0], (packed, totals(chosen, "answer")))
+            weights, optimizer_state, applied = self.updater(state.weights, state.optimizer_state, *one, None, True)
+        state = state._replace(
+            weights=weights, optimizer_state=optimizer_state, step=state.step + 1, cursor=state.cursor + count
+        )
+        return state, (applied, one[1].tokens)
+
+
+def sequences_of(examples: ExampleTable) -> Sequences:
+    """Examples as sequences whose answers are all right."""
+    rows = examples.prompt_length_N.shape[0]
+    ones, zeros = jnp.ones(rows, jnp.float32), jnp.zeros(rows, jnp.float32)
+    return Sequences(
+        prompt_MP=jnp.asarray(examples.token_NP),
+        answer_MT=jnp.asarray(examples.response_NT),
+        prompt_length_M=jnp.asarray(examples.prompt_length_N),
+        answer_length_M=jnp.asarray(examples.response_length_N),
+        logp_MT=jnp.zeros(examples.response_NT.shape, jnp.float32),
+        reward_M=ones,
+        rate_M=zeros,
+        advantage_M=zeros,
+        present_M=jnp.ones(rows, bool),
+    )

@@ -1,0 +1,247 @@
+"""The page: one jitted, donated program that samples, verifies, selects, packs and learns.
+
+    state, prompts → rollout → verify → groups → select → deal → pack → updates → state
+
+`make_step` binds the parts to an experiment; `step` is the program. Nothing runs on the host between its parts, but the
+verifier that it calls.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from nft_jax.config import Config
+from nft_jax.data.order import prompt_order
+from nft_jax.losses import Loss
+from nft_jax.parallel import layout
+from nft_jax.parallel.mesh import DATA
+from nft_jax.rollout.engine import Engine, Requests
+from nft_jax.training.deal import deal, units_per_group
+from nft_jax.training.groups import Tally, empty_groups, empty_tally, in_band, insert, make_groups, tally
+from nft_jax.training.packing import Packed, pack, rows_needed
+from nft_jax.training.update import Applied, Updater
+from nft_jax.types import Array, Groups, Prompts, Totals
+from nft_jax.verify.callback import Grader, verify
+
+
+class State(NamedTuple):
+    """Everything that a step changes: donated to the next step, and checkpointed.
+
+    `weights`          nested dict of float32 arrays, in the training layout
+    `optimizer_state`  optax's, laid out as the weights
+    `step`             int32, steps done
+    `cursor`           int32, prompts drawn so far, over all rounds; it numbers the requests
+    `carried`          surplus good groups of the last step and how many there are, or None (`selection.carry`)
+    `reference`        frozen weights of the KL term, or None (`loss.kl_weight = 0`)
+    """
+
+    weights: Any
+    optimizer_state: Any
+    step: Array
+    cursor: Array
+    carried: tuple[Groups, Array] | None
+    reference: Any
+
+
+class Record(NamedTuple):
+    """What a step tells the host.
+
+    `tally`    everything that was sampled             `rounds`   rounds of dynamic sampling
+    `applied`  `[updates]`: what became of each        `totals`   `[updates]`: what each held
+    `trained`  groups trained on   `from_carry`  of which carried from the step before    `wasted`  good groups lost
+    `last`     the last round's groups, for the rollout log
+    """
+
+    tally: Tally
+    rounds: Array
+    applied: Applied
+    totals: Totals
+    trained: Array
+    from_carry: Array
+    wasted: Array
+    last: Groups
+
+
+class Sampling(NamedTuple):
+    """State of the rounds: `pool` holds `count` good groups, those of the training buffer first."""
+
+    pool: Groups
+    count: Array
+    cursor: Array
+    rounds: Array
+    tally: Tally
+    last: Groups
+
+
+class Step:
+    """The parts of one experiment's step, bound together; `__call__` is the program to jit."""
+
+    def __init__(self, config: Config, mesh: Mesh, engine: Engine, grader: Grader, loss: Loss, updater: Updater):
+        self.config, self.mesh, self.engine, self.grader, self.loss, self.updater = config, mesh, engine, grader, loss, updater
+        rollout_key, order_key, pair_key = jax.random.split(jax.random.key(config.seed), 3)
+        self.keys = {"rollout": rollout_key, "order": order_key, "pairs": pair_key}
+
+    def __call__(self, state: State, prompts: Prompts) -> tuple[State, Record]:
+        """One step: fills the training buffer, then takes `updates_per_step` optimizer updates on it."""
+        with jax.default_matmul_precision(self.config.model.precision):
+            sampled, from_carry = self.sample(state, prompts)
+            buffer, trained, carried, wasted = self.split_pool(sampled, from_carry)
+            packed, totals = self.pack(buffer, trained, prompts, state.step)
+            weights, optimizer_state, applied = self.update(state, packed, totals)
+        record = Record(sampled.tally, sampled.rounds, applied, totals, trained, from_carry, wasted, sampled.last)
+        return State(weights, optimizer_state, state.step + 1, sampled.cursor, carried, state.reference), record
+
+    def sample(self, state: State, prompts: Prompts) -> tuple[Sampling, Array]:
+        """Rounds of rollout → verify → groups → selection, until the buffer is full or the rounds are used up."""
+        config = self.config
+        Q, K, T, C = config.prompts_per_step, config.answers_per_prompt, config.rollout.answer_limit, config.candidates_per_round
+        view = self.engine.view(state.weights)
+        pool, count = layout.rows(empty_groups(self._padded(Q + C), K, T), self.mesh), jnp.int32(0)
+        if state.carried is not None:
+            carried, many = state.carried
+            pool, count = insert(pool, count, carried, jnp.arange(carried.prompt_Q.shape[0]) < many)
+        from_carry = count
+
+        def round_(sampling: Sampling) -> Sampling:
+            groups, seconds_n = self.roll(view, prompts, sampling.cursor)
+            kept_C = in_band(groups, self.loss.groups, config.selection.low, config.selection.high)
+            pool, count = insert(sampling.pool, sampling.count, groups, kept_C)
+            return Sampling(
+                pool=layout.rows(pool, self.mesh),
+                count=count,
+                cursor=sampling.cursor + C,
+                rounds=sampling.rounds + 1,
+                tally=tally(sampling.tally, groups, kept_C, seconds_n),
+                last=groups,
+            )
+
+        def unfilled(sampling: Sampling) -> Array:
+            return (sampling.count < Q) & (sampling.rounds < config.selection.max_rounds)
+
+        none = layout.rows(empty_groups(C, K, T), self.mesh)
+        start = Sampling(pool, count, state.cursor, jnp.int32(0), empty_tally(), none)
+        return jax.lax.while_loop(unfilled, round_, start), from_carry
+
+    def roll(self, view: Any, prompts: Prompts, cursor: Array) -> tuple[Groups, Array]:
+        """One round: the next candidates, K answers to each, graded; also the host's grading seconds per device."""
+        C, K = self.config.candidates_per_round, self.config.answers_per_prompt
+        prompt_C = prompt_order(self.keys["order"], prompts.length_N.shape[0], cursor, C)
+        draw_CK = (cursor + jnp.arange(C, dtype=jnp.int32))[:, None].astype(jnp.uint32) * jnp.uint32(K)
+        requests = Requests(
+            prompts=Prompts(prompts.token_NP[prompt_C], prompts.length_N[prompt_C]),
+            request_QK=draw_CK + jnp.arange(K, dtype=jnp.uint32)[None],
+            greedy_QK=jnp.zeros((C, K), bool),
+        )
+        rollout = self.engine(view, layout.rows(requests, self.mesh), self.keys["rollout"])
+        prompt_B = jnp.repeat(prompt_C, K)
+        verdict_B, seconds_n = verify(
+            self.grader, self.mesh, prompt_B, rollout.token_BT, rollout.length_B, ~rollout.truncated_B
+        )
+        return layout.rows(make_groups(prompt_C, rollout, verdict_B), self.mesh), seconds_n
+
+    def split_pool(self, sampled: Sampling, from_carry: Array):
+        """The training buffer and its count; the surplus that is carried (only this step's own); how many are wasted."""
+        Q, capacity = self.config.prompts_per_step, self.config.carry_capacity
+        buffer, trained = jax.tree.map(lambda x: x[:Q], sampled.pool), jnp.minimum(sampled.count, Q)
+        surplus = sampled.count - trained
+        if not self.config.selection.carry:
+            return buffer, trained, None, surplus
+        # Fewer than Q are ever carried, so all of them went into the buffer: the surplus is at most one step old.
+        many = jnp.minimum(surplus, capacity)
+        carried = jax.tree.map(lambda x: x[Q : Q + capacity], sampled.pool)
+        return buffer, trained, (layout.replicated(carried, self.mesh), many), surplus - many
+
+    def pack(self, buffer: Groups, trained: Array, prompts: Prompts, step: Array) -> tuple[Packed, Totals]:
+        """Deals the groups over updates and data shards, and packs each shard's units into rows."""
+        key = jax.random.fold_in(self.keys["pairs"], step)
+        config, mesh = self.config, self.mesh
+        sequences, totals = deal(
+            buffer,
+            trained,
+            prompts,
+            self.loss,
+            updates=config.updates_per_step,
+            answer_limit=config.rollout.answer_limit,
+            key=key,
+            mesh=mesh,
+        )
+        packed = pack_shards(sequences, config, self.loss.unit)
+        return layout.rows(packed, mesh, axis=1), totals
+
+    def update(self, state: State, packed: Packed, totals: Totals) -> tuple[Any, Any, Applied]:
+        """`updates_per_step` optimizer updates, one after the other."""
+        if self.config.old_logp == "recompute":
+            packed = jax.lax.map(lambda one: self.updater.recompute(state.weights, one), packed)
+
+        def one(carry, inputs):
+            weights, optimizer_state = carry
+            packed, totals, index = inputs
+            weights, optimizer_state, applied = self.updater(
+                weights, optimizer_state, packed, totals, state.reference, index == 0
+            )
+            return (weights, optimizer_state), applied
+
+        inputs = (packed, totals, jnp.arange(self.config.updates_per_step))
+        (weights, optimizer_state), applied = jax.lax.scan(one, (state.weights, state.optimizer_state), inputs)
+        return weights, optimizer_state, applied
+
+    def _padded(self, groups: int) -> int:
+        """The next multiple of the data shards, so that the pool divides over them."""
+        shards = self.mesh.shape[DATA]
+        return -(-groups // shards) * shards
+
+
+def pack_shards(sequences, config: Config, unit: str) -> Packed:
+    """`pack` for each update and data shard: leading axes `[updates, shards]` stay."""
+    J = 1 if unit == "answer" else 2
+    unit_tokens = J * (sequences.prompt_MP.shape[-1] + sequences.answer_MT.shape[-1])
+    row_tokens = config.packing.row_tokens or unit_tokens
+    count = config.packing.rows_per_micro_batch
+    needed = rows_needed(sequences.present_M.shape[-1] // J, unit_tokens, row_tokens)
+    row_count = -(-needed // count) * count
+
+    def one(sequences):
+        return pack(sequences, unit=J, row_count=row_count, row_tokens=row_tokens)
+
+    return jax.vmap(jax.vmap(one))(sequences)
+
+
+def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
+    """Checks that answers and units divide over the mesh.
+
+    Raises:
+      ValueError: with the sizes that would work.
+    """
+    shards, faults = mesh.shape[DATA], []
+    Q, K, C, U = config.prompts_per_step, config.answers_per_prompt, config.candidates_per_round, config.updates_per_step
+    if C % shards:
+        near = f"{C - C % shards} or {C - C % shards + shards}" if C > shards else f"{shards}"
+        faults.append(f"{C} candidate prompts a round are not divisible by {shards} data shards; use {near}")
+    if C * K % mesh.size:
+        faults.append(f"{C} prompts × {K} answers = {C * K} answers are not divisible by {mesh.size} devices, which grade them")
+    units = Q // U * units_per_group(loss.unit, K)
+    if units % shards or not units:
+        faults.append(
+            f"an update's {Q // U} prompts × {units_per_group(loss.unit, K)} {loss.unit}s = {units} units are not divisible "
+            f"by {shards} data shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
+        )
+    if config.model.kv_heads % mesh.shape["tensor"]:
+        faults.append(
+            f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={mesh.shape['tensor']}; "
+            f"use a tensor axis that divides them"
+        )
+    if faults:
+        raise ValueError("the step does not divide over the mesh:\n  " + "\n  ".join(faults))
+
+
+def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: State):
+    """The jitted, donated program, compiled ahead of its first call."""
+    whole = NamedSharding(step.mesh, PartitionSpec())
+
+    def train_step(state, prompts):
+        return step(state, prompts)
+
+    jitted = jax.jit(train_step, in_shardings=(state_shardings, whole), out_shardings=(state_shardings, None), donate_argnums=0)
+    return jitted.lower(state, prompts).compile()

@@ -1,0 +1,1 @@
+"""From groups to new weights: packing, updates, optimizer, checkpoints and the run's record."""

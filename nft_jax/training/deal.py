@@ -1,0 +1,83 @@
+"""Whole groups dealt evenly over the updates of a step, and each update's units over the data shards."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from nft_jax.losses import Loss
+from nft_jax.parallel import layout
+from nft_jax.parallel.mesh import DATA
+from nft_jax.training.packing import Sequences
+from nft_jax.types import Array, Groups, Prompts, Totals
+
+
+def units_per_group(unit: str, K: int) -> int:
+    """Units that a group of K answers gives at most: its answers, or pairs of a right and a wrong one."""
+    return K if unit == "answer" else K // 2
+
+
+def deal(groups: Groups, count: Array, prompts: Prompts, loss: Loss, *, updates: int, answer_limit: int, key: Array, mesh: Mesh):
+    """Lays the first `count` of Q groups out as `Sequences` with leading axes `[updates, data shards]`, and their `Totals`.
+
+    Group i goes to update i mod `updates`; an update's units go round the data shards one at a time. So a buffer that
+    is not full is still spread evenly. For losses of unit "pair" the key draws min(right, wrong) pairs of each group.
+    """
+    Q, K, _ = groups.token_QKT.shape
+    present_Q = jnp.arange(Q) < count
+    answer_QUJ, present_QU = _units(groups, present_Q, loss.unit, key)
+    advantage_QK = loss.advantage(groups.reward_QK, groups.length_QK, answer_limit)
+
+    def dealt(value_QUJ):
+        """`[Q, units, J, …]` to `[updates, shards, units·J, …]`."""
+        _, units, J, *rest = value_QUJ.shape
+        shards = mesh.shape[DATA]
+        by_update = jnp.swapaxes(value_QUJ.reshape(Q // updates, updates, units, J, *rest), 0, 1)
+        by_shard = jnp.swapaxes(by_update.reshape(updates, -1, shards, J, *rest), 1, 2)
+        return layout.rows(by_shard.reshape(updates, shards, -1, *rest), mesh, axis=1)
+
+    def of_answer(value_QK):
+        index = answer_QUJ.reshape(Q, -1, *([1] * (value_QK.ndim - 2)))
+        return dealt(jnp.take_along_axis(value_QK, index, axis=1).reshape(*answer_QUJ.shape, *value_QK.shape[2:]))
+
+    def of_group(value_Q):
+        shape = (*answer_QUJ.shape, *value_Q.shape[1:])
+        return dealt(jnp.broadcast_to(value_Q[:, None, None], shape))
+
+    present = dealt(jnp.broadcast_to(present_QU[:, :, None], answer_QUJ.shape))
+    length = jnp.where(present, of_answer(groups.length_QK), 0)
+    sequences = Sequences(
+        prompt_MP=of_group(prompts.token_NP[groups.prompt_Q]),
+        answer_MT=of_answer(groups.token_QKT),
+        prompt_length_M=of_group(prompts.length_N[groups.prompt_Q]),
+        answer_length_M=length,
+        logp_MT=of_answer(groups.logp_QKT),
+        reward_M=of_answer(groups.reward_QK),
+        rate_M=of_group(groups.rate_Q),
+        advantage_M=of_answer(advantage_QK),
+        present_M=present,
+    )
+    return sequences, totals(sequences, loss.unit)
+
+
+def totals(sequences: Sequences, unit: str) -> Totals:
+    """What each update holds, over all shards: `[updates]` float32 each."""
+    answers = jnp.sum(sequences.present_M, axis=(1, 2)).astype(jnp.float32)
+    tokens = jnp.sum(sequences.answer_length_M, axis=(1, 2)).astype(jnp.float32)
+    return Totals(answers=answers, tokens=tokens, pairs=answers / 2 if unit == "pair" else jnp.zeros_like(answers))
+
+
+def _units(groups, present_Q, unit, key):
+    """Answer indices `[Q, units, J]` of each unit, and which units are present `[Q, units]`."""
+    Q, K = groups.reward_QK.shape
+    if unit == "answer":
+        index = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32)[None, :, None], (Q, K, 1))
+        return index, jnp.broadcast_to(present_Q[:, None], (Q, K))
+    right_QK = groups.reward_QK > 0.5
+    order = jax.random.uniform(key, (Q, K))
+    # The right answers in random order, then the others; and the other way round.
+    right_first = jnp.argsort(jnp.where(right_QK, order, 2.0), axis=1).astype(jnp.int32)[:, : K // 2]
+    wrong_first = jnp.argsort(jnp.where(right_QK, 2.0, order), axis=1).astype(jnp.int32)[:, : K // 2]
+    right_Q = jnp.sum(right_QK, axis=1)
+    pairs_Q = jnp.minimum(right_Q, K - right_Q)
+    present = present_Q[:, None] & (jnp.arange(K // 2)[None] < pairs_Q[:, None])
+    return jnp.stack([right_first, wrong_first], axis=-1), present

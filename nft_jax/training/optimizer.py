@@ -1,0 +1,79 @@
+"""The optimizer: an optax chain from the configuration, and the layout of its state."""
+
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import PartitionSpec
+
+from nft_jax.config import OptimizerConfig
+
+
+def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
+    """Linear warm-up from 0, then constant, or linear or cosine decay to 0 at `updates` optimizer updates."""
+    peak, warmup = config.learning_rate, config.warmup_updates
+    rest = max(updates - warmup, 1)
+    after = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+    }[config.schedule]
+    if warmup == 0:
+        return after
+    # The first update already moves: it takes peak / warmup, as torch's warm-up schedulers do from their second step.
+    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), after], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW; or Muon for the layers' matrices and AdamW for everything else.
+
+    `axes` is the tree of logical axes of the weights: Muon treats the stacked axis `layers` as a batch, and never sees
+    the embedding, the head, norms and biases.
+    """
+    rate = learning_rate(config, updates)
+    adam = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon, "weight_decay": config.weight_decay}
+    if config.name == "adamw":
+        rule = optax.adamw(rate, **adam)
+    else:
+        rule = optax.contrib.muon(
+            rate,
+            weight_decay=config.weight_decay,
+            adam_b1=config.beta1,
+            adam_b2=config.beta2,
+            eps=config.epsilon,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=jax.tree.map(_muon_axes, axes, is_leaf=_is_spec),
+        )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+
+
+def state_specs(optimizer: optax.GradientTransformation, abstract: Any, weight_specs: Any) -> Any:
+    """PartitionSpecs of the optimizer's state: what mirrors a weight lies as the weight does, the rest is replicated.
+
+    A leaf mirrors a weight if its path ends in the weight's path and its shape is the weight's. (optax's own
+    `tree_map_params` can't see through Muon's dimension numbers.)
+    """
+    weights = {
+        jax.tree_util.keystr(path): (leaf.shape, spec)
+        for (path, leaf), spec in zip(
+            jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(weight_specs, is_leaf=_is_spec), strict=True
+        )
+    }
+
+    def spec_of(path, leaf):
+        for start in range(len(path)):
+            shape, spec = weights.get(jax.tree_util.keystr(path[start:]), (None, None))
+            if shape == leaf.shape:
+                return spec
+        return PartitionSpec()
+
+    return jax.tree_util.tree_map_with_path(spec_of, jax.eval_shape(optimizer.init, abstract))
+
+
+def _muon_axes(names):
+    is_layer_matrix = len(names) == 3 and names[0] == "layers"
+    return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2) if is_layer_matrix else None
+
+
+def _is_spec(leaf):
+    return isinstance(leaf, PartitionSpec)

@@ -1,0 +1,196 @@
+"""One optimizer update from one batch of packed rows: micro-batches, one gradient, one step of optax."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from nft_jax import losses
+from nft_jax.config import Config
+from nft_jax.losses.kl import k3
+from nft_jax.models import transformer
+from nft_jax.models.logprobs import logp_and_entropy
+from nft_jax.parallel import layout
+from nft_jax.training.packing import Packed, Rows
+from nft_jax.types import Array, Totals
+
+
+class Statistics(NamedTuple):
+    """What one update measured, as float32 scalars: sums over answer tokens, and maxima.
+
+    `objective`       the loss that was differentiated, KL included
+    `entropy`         Σ entropy (nats)
+    `gap`, `gap_max`  Σ and max |log-prob by this forward − by the sampler|
+    `ratio`, `ratio_max`    Σ and max π_θ/π_old
+    `clamped`         Σ wrong tokens at NFT's value clamp: (1 − r̂R)/(1 − r̂) < ε (counted for every loss, at ε = 1)
+    `rate_clamped`    Σ tokens whose r̂ lies outside [0.02, 0.98] though the group is mixed
+    `log_ratio_clamped`     Σ tokens with log R > 10
+    `kl`              Σ k3 estimate against the reference
+    """
+
+    objective: Array
+    entropy: Array
+    gap: Array
+    gap_max: Array
+    ratio: Array
+    ratio_max: Array
+    clamped: Array
+    rate_clamped: Array
+    log_ratio_clamped: Array
+    kl: Array
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Of both: sums add, maxima compete."""
+        joined = {
+            name: jnp.maximum(mine, its) if name.endswith("_max") else mine + its
+            for name, mine, its in zip(self._fields, self, other, strict=True)
+        }
+        return Statistics(**joined)
+
+
+NO_STATISTICS = Statistics(*[0.0] * len(Statistics._fields))
+
+
+class Applied(NamedTuple):
+    """What became of an update: `taken` 1 or 0, `nonfinite` 1 if its gradient was not finite, the gradient's norm, `statistics`."""
+
+    taken: Array
+    nonfinite: Array
+    gradient_norm: Array
+    statistics: Statistics
+
+
+class Updater:
+    """Optimizer updates of one model with one loss on one mesh; call it inside a jitted program."""
+
+    def __init__(
+        self,
+        config: Config,
+        loss: losses.Loss,
+        optimizer: optax.GradientTransformation,
+        graph: nnx.GraphDef,
+        axes: Any,
+        mesh: Mesh,
+        *,
+        old_logp: str,
+        normalizer: str,
+    ):
+        self.config, self.loss, self.optimizer, self.graph, self.mesh = config, loss, optimizer, graph, mesh
+        self.old_logp, self.normalizer = old_logp, normalizer
+        self.constant_tokens = config.loss.constant_tokens or config.rollout.answer_limit
+        self.specs = layout.specs(axes, layout.TRAINING)
+        outer_axes = {name: spec for name, spec in axes.items() if name != "blocks"}
+        self.outer_specs = layout.specs(outer_axes, layout.GENERATION)
+        self.gather = layout.layer_gatherer(mesh, axes["blocks"])
+
+    def __call__(self, weights, optimizer_state, packed: Packed, totals: Totals, reference, first) -> tuple[Any, Any, Applied]:
+        """One update; weights, optimizer state and schedule stay untouched where nothing trains or the gradient isn't finite.
+
+        `packed` has a leading axis of data shards, `totals` are scalars, `reference` is the frozen weights of the KL term
+        (or None), `first` says whether the weights are still those that sampled.
+        """
+        gradient, statistics = self.gradient(weights, packed, totals, reference, first)
+        norm = optax.global_norm(gradient)
+        present = (totals.pairs if self.loss.unit == "pair" else totals.answers) > 0
+        finite = jnp.isfinite(norm)
+
+        def apply(operands):
+            weights, state = operands
+            change, state = self.optimizer.update(gradient, state, weights)
+            return optax.apply_updates(weights, change), state
+
+        operands = (weights, optimizer_state)
+        weights, optimizer_state = jax.lax.cond(present & finite, apply, lambda same: same, operands)
+        taken, nonfinite = (x.astype(jnp.float32) for x in (present & finite, present & ~finite))
+        return weights, optimizer_state, Applied(taken, nonfinite, norm, statistics)
+
+    def gradient(self, weights, packed: Packed, totals: Totals, reference=None, first=True) -> tuple[Any, Statistics]:
+        """The gradient of the objective over one optimizer batch (float32, in the training layout), and its statistics.
+
+        The denominators are those of the whole batch, so the cut into micro-batches can't be seen in the result. Only
+        micro-batches that hold tokens are run: their number is a runtime value, equal on all data shards.
+        """
+        objective = functools.partial(self._objective, totals=totals, reference=reference, first=first)
+
+        def add(rows, carry):
+            gradient, statistics = carry
+            (_, seen), new = jax.value_and_grad(objective, has_aux=True)(weights, rows)
+            new = layout.constrain(new, self.mesh, self.specs)
+            return jax.tree.map(jnp.add, gradient, new), statistics.merge(seen)
+
+        zero = layout.constrain(jax.tree.map(jnp.zeros_like, weights), self.mesh, self.specs)
+        start = (zero, jax.tree.map(jnp.float32, NO_STATISTICS))
+        return self._over_micro_batches(packed, add, start)
+
+    def recompute(self, weights, packed: Packed) -> Packed:
+        """`packed` with `old_logp` from this forward pass instead of the sampler's."""
+        count = self.config.packing.rows_per_micro_batch
+
+        def fill(rows, old_nRT, start):
+            logp_BT, _ = self._logp(weights, rows)
+            logp_BT = jnp.where(rows.batch.answer_BT >= 0, logp_BT, 0.0)
+            block = logp_BT.reshape(-1, count, logp_BT.shape[-1])
+            return jax.lax.dynamic_update_slice_in_dim(old_nRT, block, start, axis=1)
+
+        old = self._over_micro_batches(packed, fill, packed.rows.batch.old_logp_BT, with_start=True)
+        batch = packed.rows.batch._replace(old_logp_BT=old)
+        return packed._replace(rows=packed.rows._replace(batch=batch))
+
+    def _over_micro_batches(self, packed, body: Callable, carry, *, with_start=False):
+        count = self.config.packing.rows_per_micro_batch
+
+        def step(index, carry):
+            start = index * count
+            cut = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), packed.rows)
+            flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), self.mesh)
+            return body(flat, carry, start) if with_start else body(flat, carry)
+
+        micro_batches = -(-jnp.max(packed.used) // count)
+        return jax.lax.fori_loop(0, micro_batches, step, carry)
+
+    def _objective(self, weights, rows: Rows, *, totals, reference, first):
+        logp_BT, entropy_BT = self._logp(weights, rows)
+        answer_BT = rows.batch.answer_BT
+        batch = rows.batch
+        if self.old_logp == "current":
+            # R is exactly 1 in any precision: the same number, without its gradient.
+            fresh = jnp.logical_or(first, self.config.strict_on_policy)
+            batch = batch._replace(old_logp_BT=jnp.where(fresh, jax.lax.stop_gradient(logp_BT), batch.old_logp_BT))
+        loss_BT = self.loss.function(logp_BT, batch)
+        kl_BT = jnp.zeros_like(loss_BT)
+        if reference is not None:
+            kl_BT = k3(logp_BT, self._logp(jax.lax.stop_gradient(reference), rows)[0], answer_BT)
+            loss_BT = loss_BT + self.config.loss.kl_weight * kl_BT
+        objective = losses.total_loss(loss_BT, batch, totals, self.normalizer, self.constant_tokens)
+        return objective, jax.lax.stop_gradient(_measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT))
+
+    def _logp(self, weights, rows: Rows):
+        # The float32 masters of embedding and head are gathered once a micro-batch; layers one at a time, in `gather`.
+        outer = {name: weights[name] for name in self.outer_specs}
+        model = transformer.bind(self.graph, weights | layout.constrain(outer, self.mesh, self.outer_specs))
+        return logp_and_entropy(
+            model, rows.tokens, self.config.rollout.temperature, self.config.packing.logp_chunk, self.gather
+        )
+
+
+def _measure(objective, logp_BT, entropy_BT, kl_BT, batch, sampler_logp_BT) -> Statistics:
+    answer_BT = batch.answer_BT >= 0
+    seen = losses.ratio_statistics(logp_BT, batch)
+    gap_BT = jnp.where(answer_BT, jnp.abs(logp_BT - sampler_logp_BT), 0.0)
+    return Statistics(
+        objective=objective,
+        entropy=jnp.sum(jnp.where(answer_BT, entropy_BT, 0.0)),
+        gap=jnp.sum(gap_BT),
+        gap_max=jnp.max(gap_BT),
+        ratio=jnp.sum(seen["ratio"]),
+        ratio_max=jnp.max(seen["ratio"]),
+        clamped=jnp.sum(seen["value_clamped"]),
+        rate_clamped=jnp.sum(seen["rate_clamped"]),
+        log_ratio_clamped=jnp.sum(seen["log_ratio_clamped"]),
+        kl=jnp.sum(kl_BT),
+    )

@@ -1,0 +1,147 @@
+"""Grade many answers in isolated, killable processes: an answer that hangs or crashes a grader costs only itself."""
+
+import atexit
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from .batch import Batch, ChunkQueue, Item, cut
+from .child import Child, StartError
+from .grade import Verdict, resolve_grader
+from .owner import Owner, error_verdict
+
+_LOG = logging.getLogger(__name__)
+
+
+class Pool:
+    """Long-lived grading processes; `grade` may be called from any number of threads at once.
+
+    Arguments
+        grader         a name of `grade.GRADERS`, or "module:function" of your own, imported by the workers only
+        workers        number of processes
+        item_seconds   time a grader gets for one item; then its process is killed and the item is a "timeout"
+        memory_mib     address space of a process (RLIMIT_AS)
+        paths          folders put on the workers' `sys.path`; default: this process's, for a grader of your own
+        start_seconds  time a process gets to start and to import its grader
+
+    Raises ValueError for an unknown grader or a size below its minimum, StartError (a RuntimeError) if the workers
+    cannot start or cannot load the grader. Later failures become verdicts. Use it as a context manager, or `close` it.
+    """
+
+    def __init__(
+        self,
+        grader: str = "boxed_exact",
+        workers: int = 2,
+        item_seconds: float = 5.0,
+        memory_mib: int = 2048,
+        *,
+        paths: Sequence[str] | None = None,
+        start_seconds: float = 120.0,
+    ):
+        if workers < 1 or not item_seconds > 0 or memory_mib < 64:
+            raise ValueError(f"{workers=}, {item_seconds=}, {memory_mib=}: need at least 1, more than 0, at least 64")
+        own = ":" in grader
+        if not own:
+            resolve_grader(grader)
+        if paths is None:
+            paths = [os.path.abspath(path) for path in sys.path] if own else []
+        self.grader = grader
+        self._queue = ChunkQueue()
+        self._batches: set[Batch] = set()
+        self._lock = threading.Lock()  # guards the batches in flight and the two flags
+        self._closed = False
+        self._error_logged = False
+        make_child = partial(Child, grader, tuple(paths), memory_mib)
+        self._owners = [Owner(self._queue, make_child, item_seconds, start_seconds) for _ in range(workers)]
+        atexit.register(self.close)
+        self._start()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return [pid for owner in self._owners if (pid := owner.pid) is not None]
+
+    @property
+    def respawns(self) -> int:
+        """How many processes were killed or crashed, and so had to be replaced."""
+        return sum(owner.respawns for owner in self._owners)
+
+    def grade(self, items: Sequence[Item], total_seconds: float | None = None) -> list[Verdict]:
+        """Verdicts of (response, answer) pairs, in their order; never raises; statuses do not depend on `workers`.
+
+        After `total_seconds` (None: no limit) the missing ones are "timeout". On a closed pool all are "error".
+        """
+        batch = Batch(items, time.monotonic() + (math.inf if total_seconds is None else total_seconds))
+        text = [index for index, item in enumerate(items) if _is_text_pair(item)]
+        if len(text) < len(items):
+            strange = sorted(set(range(len(items))) - set(text))
+            batch.settle(strange, error_verdict("an item must be a pair of str: (response, answer)"))
+        with self._lock:
+            self._batches.add(batch)
+        missing = Verdict("timeout", None, total_seconds or 0.0, "the total deadline passed")
+        try:
+            if text:
+                self._queue.put(list(cut(batch, text, len(self._owners))))
+                batch.finished.wait(total_seconds)
+        except RuntimeError as error:
+            missing = error_verdict(str(error))
+        finally:  # also when the caller is interrupted: its work must not occupy the workers
+            verdicts = batch.close(missing)
+            with self._lock:
+                self._batches.discard(batch)
+        self._log_first_error(verdicts)
+        return verdicts
+
+    def close(self) -> None:
+        """Kill the workers and end the threads; callers that still wait get "error". May be called again."""
+        self._queue.close()
+        # After the queue: a batch that came in before it closed is in this list, and one that comes later is refused.
+        with self._lock:
+            self._closed = True
+            batches = list(self._batches)
+        for batch in batches:
+            batch.close(error_verdict("the pool was closed"))
+        for owner in self._owners:
+            owner.stop()
+        for owner in self._owners:
+            if owner.ident is not None and owner is not threading.current_thread():
+                owner.join(timeout=10.0)
+        atexit.unregister(self.close)
+
+    def _start(self) -> None:
+        """Start all processes at once and wait for them; on failure nothing is left running. Raises StartError."""
+        for owner in self._owners:
+            owner.start()
+        for owner in self._owners:
+            owner.first_start.wait()
+        failure = next((owner.failure for owner in self._owners if owner.failure is not None), None)
+        if failure is not None:
+            self.close()
+            raise StartError(
+                f"grader {self.grader!r} cannot run: {failure}. Its module must be importable by {sys.executable} "
+                "from sys.path or from `paths`, within the memory limit"
+            ) from failure
+
+    def _log_first_error(self, verdicts: Sequence[Verdict]) -> None:
+        """Say once why a grader fails: a run in which everything is an "error" otherwise only shows a reward of 0."""
+        first = next((verdict for verdict in verdicts if verdict.status == "error"), None)
+        with self._lock:
+            if first is None or self._error_logged or self._closed:
+                return
+            self._error_logged = True
+        _LOG.warning("grader %r failed on an answer (said once): %s", self.grader, first.reason)
+
+
+def _is_text_pair(item: Item) -> bool:
+    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(part, str) for part in item)

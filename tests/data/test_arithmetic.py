@@ -1,0 +1,167 @@
+"""The generated problems: right solutions are right, misconceptions follow their rule, the corpus has its shares."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from nft_jax.data.arithmetic import KINDS, all_problems, corpus, misconception_agrees, split, wrong_solution
+from nft_jax.data.sources import Problem
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return all_problems(6)
+
+
+def results_of(solution):
+    """The numbers of `1,5,\\boxed{4}`: [1, 5, 4]."""
+    *running, boxed = solution.split(",")
+    return [int(text) for text in running] + [int(re.fullmatch(r"\\boxed\{(-?\d+)\}", boxed).group(1))]
+
+
+def expected_results(problem, *, wrong):
+    """The running results by Python's own arithmetic on the text, or by the misconception's rule in words."""
+    a, b, c, *d = re.findall(r"\d+", problem.problem)
+    if problem.kind == "linear":
+        solved = [x for x in range(-200, 201) if int(a) * x + int(b) == int(c)]
+        return [int(c) - int(b), int(c) - int(b) - int(a)] if wrong else [int(c) - int(b), *solved]
+    d = d[0]
+    steps = {
+        ("chain", False): [f"{a}-{b}", f"{a}-{b}+{c}", f"{a}-{b}+{c}-{d}"],
+        ("chain", True): [f"{c}-{d}", f"{b}+({c}-{d})", f"{a}-({b}+({c}-{d}))"],
+        ("precedence", False): [f"{b}*{c}", f"{a}+{b}*{c}", f"{a}+{b}*{c}-{d}"],
+        ("precedence", True): [f"{a}+{b}", f"({a}+{b})*{c}", f"({a}+{b})*{c}-{d}"],
+    }
+    return [eval(step) for step in steps[problem.kind, wrong]]
+
+
+def test_the_examples_of_the_docstring():
+    by_text = {problem.problem: problem for problem in all_problems(6)}
+    problem = by_text["3-2+4-1="]
+    assert problem == Problem("3-2+4-1=", "4", r"1,5,\boxed{4}", "chain", "chain:3-2+4-1=")
+    assert wrong_solution(problem) == r"3,5,\boxed{-2}"
+    assert by_text["2+3*4-1="].solution == r"12,14,\boxed{13}"
+    assert wrong_solution(by_text["2+3*4-1="]) == r"5,20,\boxed{19}"
+    assert by_text["2x+7=15,x="].solution == r"8,\boxed{4}"
+    assert wrong_solution(by_text["2x+7=15,x="]) == r"8,\boxed{6}"
+
+
+@pytest.mark.parametrize("largest", [2, 6, 9])
+def test_every_problem_is_there_once(largest):
+    problems = all_problems(largest)
+    assert Counter(p.kind for p in problems) == {
+        "chain": largest**4,
+        "precedence": largest**4,
+        "linear": 8 * 8 * 4 * largest,
+    }
+    assert len({p.problem for p in problems}) == len({p.id for p in problems}) == len(problems)
+    assert problems == all_problems(largest)
+
+
+def test_right_solutions_are_right(problems):
+    for problem in problems:
+        assert results_of(problem.solution) == expected_results(problem, wrong=False), problem
+        assert problem.answer == str(results_of(problem.solution)[-1])
+
+
+def test_misconceptions_follow_their_rule(problems):
+    for problem in problems:
+        assert results_of(wrong_solution(problem)) == expected_results(problem, wrong=True), problem
+
+
+def test_misconceptions_agree_exactly_where_documented(problems):
+    for problem in problems:
+        a, b, c, *d = map(int, re.findall(r"\d+", problem.problem))
+        documented = {
+            "chain": lambda a, b, c, d: c == d[0],
+            "precedence": lambda a, b, c, d: c == 1,
+            "linear": lambda a, b, c, d: a == 2 and (c - b) // a == 2,
+        }[problem.kind](a, b, c, d)
+        assert misconception_agrees(problem) == documented, problem
+        assert documented == (results_of(wrong_solution(problem))[-1] == int(problem.answer))
+
+
+def test_negative_results_are_written_with_a_sign(problems):
+    assert any("-" in p.answer for p in problems)
+    assert any(p.solution.startswith("-") for p in problems)
+
+
+def test_splits_are_disjoint_complete_and_about_80_10_10(problems):
+    parts = split(problems)
+    assert list(parts) == ["train", "validation", "test"]
+    texts = {name: {p.problem for p in part} for name, part in parts.items()}
+    assert sum(map(len, texts.values())) == len(problems)
+    assert set().union(*texts.values()) == {p.problem for p in problems}
+    for name, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
+        assert abs(len(parts[name]) / len(problems) - share) < 0.02
+        assert {p.kind for p in parts[name]} == set(KINDS)
+
+
+def test_a_split_depends_on_the_text_only(problems):
+    small, large = split(problems[::-3]), split(all_problems(7))
+    for name, part in small.items():
+        assert {p.problem for p in part} <= {p.problem for p in large[name]}
+    # Changing these numbers is right only together with a new default experiment: its held-out problems change.
+    assert {name: len(part) for name, part in split(problems).items()} == {
+        "train": 3307,
+        "validation": 425,
+        "test": 396,
+    }
+
+
+@pytest.mark.parametrize("share", [0.0, 0.35, 0.65, 1.0])
+@pytest.mark.parametrize("size", [1, 1000, 3001])
+def test_corpus_shares_are_exact_and_kinds_even(share, size):
+    problems = all_problems(9)  # where kinds differ in size
+    kind_of = {p.problem: p.kind for p in problems}
+    answer_of = {p.problem: p.answer for p in problems}
+    examples = corpus(problems, size=size, wrong_share=share, seed=0)
+    wrong = [prompt for prompt, response in examples if str(results_of(response)[-1]) != answer_of[prompt]]
+    assert len(examples) == size
+    assert len(wrong) == round(size * share)
+    for prompts in ([prompt for prompt, _ in examples], wrong):
+        counts = [sum(kind_of[p] == kind for p in prompts) for kind in KINDS]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_corpus_holds_right_and_wrong_solutions_in_mixed_order(problems):
+    by_text = {p.problem: p for p in problems}
+    examples = corpus(problems, size=3000, wrong_share=0.5, seed=0)
+    is_wrong = []
+    for prompt, response in examples:
+        right, wrong = by_text[prompt].solution, wrong_solution(by_text[prompt])
+        assert response in (right, wrong)
+        is_wrong.append(response == wrong != right)
+    assert 0.4 < sum(is_wrong[:300]) / 300 < 0.6
+    assert {by_text[prompt].kind for prompt, _ in examples[:30]} == set(KINDS)
+
+
+def test_corpus_is_a_function_of_its_seed(problems):
+    first = corpus(problems, size=500, wrong_share=0.65, seed=0)
+    assert first == corpus(problems, size=500, wrong_share=0.65, seed=0)
+    assert first != corpus(problems, size=500, wrong_share=0.65, seed=1)
+    assert sorted(first) != first
+
+
+def test_corpus_draws_from_the_problems_given_only(problems):
+    train = split(problems)["train"]
+    held_out = {p.problem for name in ("validation", "test") for p in split(problems)[name]}
+    assert not held_out & {prompt for prompt, _ in corpus(train, size=20_000, wrong_share=0.65, seed=0)}
+
+
+def test_errors_name_what_is_there():
+    with pytest.raises(ValueError, match="largest operand is 1; .* between 2 and 20"):
+        all_problems(1)
+    with pytest.raises(ValueError, match="is of kind ''; .* chain, precedence, linear"):
+        wrong_solution(Problem("1+1=", "2"))
+    with pytest.raises(ValueError, match="'1\\+1=' is not an arithmetic problem of kind 'chain'"):
+        wrong_solution(Problem("1+1=", "2", kind="chain"))
+    with pytest.raises(ValueError, match="wrong_share 65"):
+        corpus(all_problems(2), size=10, wrong_share=65, seed=0)
+    with pytest.raises(ValueError, match="0 problems"):
+        corpus([], size=10, wrong_share=0.5, seed=0)
+    agreeing = [p for p in all_problems(2) if misconception_agrees(p)]
+    with pytest.raises(ValueError, match="agrees with the right answer in all"):
+        corpus(agreeing, size=10, wrong_share=0.5, seed=0)
+    assert len(corpus(agreeing, size=10, wrong_share=0.0, seed=0)) == 10

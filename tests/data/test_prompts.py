@@ -1,0 +1,126 @@
+"""Prompt and example tables: exact texts, padding to the right, what is dropped and counted."""
+
+import re
+
+import numpy as np
+import pytest
+
+from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render
+from nft_jax.data.sources import Problem
+from nft_jax.data.tokenizer import Tokenizer
+
+
+class Letters(Tokenizer):
+    """A reference twin: a token is a character's code point, 1 ends an answer."""
+
+    vocab_size = 1 << 17
+    eos_ids = (1, 2)
+
+    def encode_batch(self, texts):
+        return [[ord(letter) for letter in text] for text in texts]
+
+    def apply_chat_template(self, messages):
+        assert [*messages[0]] == ["role", "content"]
+        return "".join(f"[{m['role']}]{m['content']}" for m in messages) + "[assistant]"
+
+    def save(self, folder):
+        raise NotImplementedError
+
+    def _decode(self, ids):
+        return ["".join(map(chr, row)) for row in ids]
+
+
+PROBLEMS = [Problem("1+1=", "2"), Problem("12+1=", "13"), Problem("1=", "1"), Problem("100+100=", "200")]
+
+
+def test_table_is_padded_right_and_drops_what_is_too_long():
+    table = build_prompts(PROBLEMS, Letters(), template="plain", prompt_limit=5)
+    np.testing.assert_array_equal(
+        table.token_NP, [[49, 43, 49, 61, 0], [49, 50, 43, 49, 61], [49, 61, 0, 0, 0]], strict=False
+    )
+    assert table.token_NP.dtype == table.length_N.dtype == np.int32
+    assert table.length_N.tolist() == [4, 5, 2]
+    assert table.answers == ["2", "13", "1"]
+    assert table.prompts == ["1+1=", "12+1=", "1="]
+    assert table.problems == PROBLEMS[:3]
+    assert table.dropped == 1
+
+
+def test_a_prompt_in_the_middle_is_dropped_and_the_rest_stays_aligned():
+    table = build_prompts(PROBLEMS[::-1], Letters(), template="plain", prompt_limit=4)
+    assert (table.answers, table.prompts, table.dropped) == (["1", "2"], ["1=", "1+1="], 2)
+    for row, length, prompt in zip(table.token_NP, table.length_N, table.prompts, strict=True):
+        assert Letters().decode(row[:length]) == prompt
+        assert not row[length:].any()
+
+
+def test_every_prompt_fits_exactly():
+    assert build_prompts(PROBLEMS, Letters(), template="plain", prompt_limit=8).dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("plain", "What is {x} of {problem}?"),
+        (
+            "plain_boxed",
+            "What is {x} of {problem}?\nPlease reason step by step, and put your final answer within \\boxed{}.\n",
+        ),
+        (
+            "qwen_math",
+            "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
+            "<|im_start|>user\nWhat is {x} of {problem}?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        ("chat", "[user]What is {x} of {problem}?[assistant]"),
+    ],
+)
+def test_templates_are_exact_and_leave_braces_alone(template, text):
+    problem = Problem("What is {x} of {problem}?", "0")
+    assert render(problem.problem, Letters(), template=template) == text
+    table = build_prompts([problem], Letters(), template=template, prompt_limit=300)
+    assert table.prompts == [text]
+    assert Letters().decode(table.token_NP[0, : table.length_N[0]]) == text
+
+
+def test_every_template_is_tested_and_has_one_slot():
+    assert set(TEMPLATES) == {"plain", "plain_boxed", "qwen_math", "chat"}
+    assert all(form is None or form.count("{problem}") == 1 for form in TEMPLATES.values())
+
+
+def test_prompt_errors():
+    with pytest.raises(
+        ValueError, match="'qwen_maths': .* plain, plain_boxed, qwen_math, chat; did you mean 'qwen_math'"
+    ):
+        build_prompts(PROBLEMS, Letters(), template="qwen_maths", prompt_limit=8)
+    with pytest.raises(ValueError, match="unknown prompt template 'zzz'") as caught:
+        build_prompts(PROBLEMS, Letters(), template="zzz", prompt_limit=8)
+    assert "did you mean" not in str(caught.value)
+    lengths = [Problem("x" * n, "0") for n in range(11, 31)]  # 11…30: 90 % of 20 prompts are those up to 28 or 29
+    with pytest.raises(ValueError, match="11 to 30 tokens and prompt_limit is 10") as caught:
+        build_prompts(lengths, Letters(), template="plain", prompt_limit=10)
+    enough = int(re.search(r"prompt_limit=(\d+) would keep 90 %", str(caught.value)).group(1))
+    assert 0.9 <= build_prompts(lengths, Letters(), template="plain", prompt_limit=enough).length_N.size / 20 < 1
+    with pytest.raises(ValueError, match="no prompt fits: there are none"):
+        build_prompts([], Letters(), template="plain", prompt_limit=10)
+    with pytest.raises(ValueError, match=r"prompt 1 \(''\) has no tokens"):
+        build_prompts([PROBLEMS[0], Problem("", "0")], Letters(), template="plain", prompt_limit=10)
+
+
+def test_examples_end_in_eos_and_are_dropped_whole():
+    pairs = [("1+1=", "2"), ("12345=", "1"), ("1=", "1234"), ("1=", "123"), ("2=", "")]
+    table = build_examples(pairs, Letters(), prompt_limit=5, answer_limit=4)
+    assert table.dropped == 2  # a prompt of 6 tokens; a response of 4 tokens and its EOS
+    np.testing.assert_array_equal(table.token_NP, [[49, 43, 49, 61, 0], [49, 61, 0, 0, 0], [50, 61, 0, 0, 0]])
+    np.testing.assert_array_equal(table.response_NT, [[50, 1, 0, 0], [49, 50, 51, 1], [1, 0, 0, 0]])
+    assert table.prompt_length_N.tolist() == [4, 2, 2]
+    assert table.response_length_N.tolist() == [2, 4, 1]
+    assert {array.dtype for array in table[:4]} == {np.dtype(np.int32)}
+
+
+def test_example_errors():
+    with pytest.raises(
+        ValueError, match="2 to 2 tokens and prompt_limit is 4 .*; .* 3 to 3 tokens and answer_limit is 2"
+    ):
+        build_examples([("1=", "12")], Letters(), prompt_limit=4, answer_limit=2)
+    with pytest.raises(ValueError, match="has no tokens"):
+        build_examples([("", "12")], Letters(), prompt_limit=4, answer_limit=8)

@@ -1,0 +1,231 @@
+"""Tokenizers: round trips, ends of answers, what is saved, and threads."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nft_jax.data.arithmetic import all_problems, corpus, split, wrong_solution
+from nft_jax.data.tokenizer import load_tokenizer, train_sentencepiece
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("NFT_JAX_DATA", ROOT.parent / "shared" / "data"))
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>assistant\n' }}"
+)
+
+
+def texts_of(problems):
+    return [p.problem + s for p in problems for s in (p.solution, wrong_solution(p))]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The default experiment's tokenizer."""
+    pairs = corpus(split(all_problems(6))["train"], size=20_000, wrong_share=0.65, seed=0)
+    path = tmp_path_factory.mktemp("small") / "tokenizer.model"
+    assert train_sentencepiece([a + b for a, b in pairs], path) == path
+    return load_tokenizer(path)
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    """A byte-level BPE tokenizer folder made like Qwen2's, small enough to train here."""
+    return make_twin(tmp_path_factory.mktemp("twin"))
+
+
+def make_twin(folder, *, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), config=None):
+    import tokenizers
+
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=[],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["Find the value of $x$, and put it in \\boxed{}. It 's 12 !"] * 5, trainer)
+    backend.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text in special])
+    # As in some published folders: settings of a past use, which must not cut or pad what we encode.
+    backend.enable_truncation(4)
+    backend.enable_padding(length=4, pad_token="<|im_start|>", pad_id=backend.token_to_id("<|im_start|>"))
+    backend.save(str(folder / "tokenizer.json"))
+    if config is None:
+        config = {"eos_token": "<|endoftext|>", "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+MIXED = ["", " ", "a , b !  it 's", "x\n\n\ty", "∑ naïve 数学 🙂", "\\boxed{\\frac{1}{2}} {} {problem}", "12345"]
+
+
+def test_small_round_trips_every_text(small):
+    texts = texts_of(all_problems(6)) + texts_of(all_problems(9))
+    assert small.decode_batch(small.encode_batch(texts)) == texts
+
+
+def test_small_has_one_piece_a_character_and_one_for_the_box(small):
+    assert small.vocab_size == 20
+    assert small.eos_ids == (1,)
+    problem = all_problems(6)[5]
+    text = problem.problem + problem.solution
+    assert r"\boxed{" in text
+    ids = small.encode(text)
+    assert len(ids) == len(text.replace(r"\boxed{", "B"))
+    assert len({small.encode(digit)[0] for digit in "0123456789"}) == 10
+    assert [len(small.encode(piece)) for piece in (r"\boxed{", "}", "-", "10", "-3")] == [1, 1, 1, 2, 2]
+    assert not {0, 1} & set(ids)  # neither unknown nor EOS, nor anything in front
+
+
+def test_small_is_the_same_bytes_for_the_same_texts(tmp_path):
+    texts = texts_of(all_problems(3))
+    code = (
+        "import sys; from nft_jax.data import arithmetic as a, tokenizer as t; ps = a.all_problems(3);"
+        "t.train_sentencepiece([p.problem + s for p in ps for s in (p.solution, a.wrong_solution(p))], sys.argv[1])"
+    )
+    paths = [tmp_path / "one.model", tmp_path / "deep" / "two.model", tmp_path / "three.model"]
+    train_sentencepiece(texts, paths[0])
+    train_sentencepiece(iter(texts), paths[1])
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, paths[2]], check=True, cwd=ROOT, env=environment)
+    assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}) == 1
+
+
+def test_training_keeps_spaces_and_takes_several_symbols(tmp_path):
+    texts = ["ab  c", " lead and trail ", "x\ty", "<s>ab<e>"]
+    tokenizer = load_tokenizer(train_sentencepiece(texts, tmp_path / "a.model", symbols=("<s>", "<e>")))
+    assert tokenizer.decode_batch(tokenizer.encode_batch(texts)) == texts
+    assert len(tokenizer.encode("<s>ab<e>")) == 4
+
+
+def test_training_errors(tmp_path):
+    with pytest.raises(ValueError, match="does not end in .model"):
+        train_sentencepiece(["a"], tmp_path / "a.spm")
+    with pytest.raises(ValueError, match="at least one text"):
+        train_sentencepiece(["", ""], tmp_path / "a.model")
+    with pytest.raises(ValueError, match=r"the texts hold \['\\n'\]"):
+        train_sentencepiece(["a\nb"], tmp_path / "a.model")
+
+
+def test_decode_stops_before_eos_and_skips_what_is_no_text(small, twin):
+    for tokenizer in (small, load_tokenizer(twin)):
+        body, end = tokenizer.encode("1,5"), tokenizer.eos_ids[0]
+        assert tokenizer.decode([*body, end, *body]) == "1,5"
+        assert tokenizer.decode([end, *body]) == ""
+        assert tokenizer.decode(np.array([*body, tokenizer.vocab_size, 10**6, -1], np.int32)) == "1,5"
+        assert tokenizer.decode_batch([body, [], np.array(body)]) == ["1,5", "", "1,5"]
+        assert tokenizer.decode_batch([]) == tokenizer.encode_batch([]) == []
+        assert tokenizer.decode([]) == ""
+
+
+def test_twin_round_trips_and_finds_its_ends(twin):
+    tokenizer = load_tokenizer(twin)
+    assert tokenizer.decode_batch(tokenizer.encode_batch(MIXED)) == MIXED
+    assert tokenizer.encode_batch(MIXED) == [tokenizer.encode(text) for text in MIXED]
+    ids = tokenizer.encode("<|endoftext|><|im_start|><|im_end|>")
+    assert max(ids) == tokenizer.vocab_size - 1
+    assert tokenizer.eos_ids == (ids[0], ids[2])
+    assert tokenizer.decode([*tokenizer.encode("a<|im_start|>b"), ids[2], *tokenizer.encode("c")]) == "ab"
+
+
+def test_declared_eos_comes_first_and_generation_config_adds(tmp_path):
+    folder = make_twin(tmp_path, config={"eos_token": "<|im_end|>"})
+    plain = load_tokenizer(folder)
+    text_end, turn_end = plain.encode("<|endoftext|>")[0], plain.encode("<|im_end|>")[0]
+    assert plain.eos_ids == (turn_end, text_end)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, turn_end, 10**6]}))
+    several = load_tokenizer(folder)
+    assert several.eos_ids == (turn_end, 5, text_end)
+    assert several.decode([9, 5, 9]) == plain.decode([9]) != plain.decode([9, 5])
+
+
+def test_save_keeps_the_files(small, twin, tmp_path):
+    load_tokenizer(twin).save(tmp_path / "a" / "b")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "a" / "b" / name).read_bytes() == (twin / name).read_bytes()
+    small.save(tmp_path / "c")
+    again = load_tokenizer(tmp_path / "c")
+    assert (again.vocab_size, again.encode("1-2=")) == (small.vocab_size, small.encode("1-2="))
+
+
+def test_chat_template(small, twin, tmp_path):
+    messages = [{"role": "user", "content": "{x}"}]
+    for tokenizer in (small, load_tokenizer(make_twin(tmp_path, config={"eos_token": "<|endoftext|>"}))):
+        with pytest.raises(ValueError, match="has no chat template; choose another prompt template"):
+            tokenizer.apply_chat_template(messages)
+    pytest.importorskip("jinja2", reason="chat templates need jinja2")
+    text = "<|im_start|>user\n{x}<|im_end|>\n<|im_start|>assistant\n"
+    assert load_tokenizer(twin).apply_chat_template(messages) == text
+
+
+def test_many_threads_get_what_one_gets(twin, small):
+    for tokenizer in (load_tokenizer(twin), small):
+        batches = [[f"{i}-{j}+1-2=" * (j % 7) for j in range(40)] for i in range(60)]
+        encoded = [tokenizer.encode_batch(batch) for batch in batches]
+        with ThreadPoolExecutor(8) as threads:
+            encoding = threads.map(tokenizer.encode_batch, batches)
+            decoding = threads.map(tokenizer.decode_batch, encoded)
+            assert list(encoding) == encoded
+            assert list(decoding) == batches
+
+
+def test_load_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="hf download OWNER/NAME --local-dir"):
+        load_tokenizer(tmp_path / "none")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match="neither a tokenizer.json nor exactly one .* but: nothing"):
+        load_tokenizer(empty)
+    for name in ("a.model", "b.model"):
+        (empty / name).write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"but: a\.model, b\.model"):
+        load_tokenizer(empty)
+    with pytest.raises(ValueError, match="a.model is not a readable SentencePiece model"):
+        load_tokenizer(empty / "a.model")
+    (empty / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no readable Hugging Face tokenizer"):
+        load_tokenizer(empty)
+    with pytest.raises(ValueError, match="give the folder it is in"):
+        load_tokenizer(empty / "tokenizer.json")
+
+
+def test_no_eos_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match='no end-of-sequence token.* add "eos_token"'):
+        load_tokenizer(make_twin(tmp_path, special=("<|im_start|>",), config={}))
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["abc"]), model_prefix=str(tmp_path / "no_eos"), vocab_size=4, eos_id=-1,
+        bos_id=-1, model_type="char", minloglevel=2, add_dummy_prefix=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no end-of-sequence piece"):
+        load_tokenizer(tmp_path / "no_eos.model")
+
+
+def test_importing_and_sentencepiece_need_neither_jax_nor_transformers():
+    code = (
+        "import sys, nft_jax.data.prompts, nft_jax.data.arithmetic, nft_jax.data.sources;"
+        "assert not {'jax', 'transformers'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_real_qwen2_tokenizer():
+    folder = DATA / "tokenizers" / "qwen2"
+    if not folder.is_dir():
+        pytest.skip("no optional data folder with tokenizers/qwen2: set NFT_JAX_DATA")
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.vocab_size == 151_665
+    assert tokenizer.eos_ids == (151_643, 151_645)
+    assert tokenizer.encode("hello") == [14990]
+    assert tokenizer.decode_batch(tokenizer.encode_batch(MIXED)) == MIXED
+    assert tokenizer.decode([14990, 151_644, 14990, 151_700, 151_645, 14990]) == "hellohello"

@@ -1,0 +1,89 @@
+"""Advantages against NumPy, and the groups they must leave at zero."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nft_jax.losses.advantage import centered, normalized, overlong_normalized
+
+LIMIT = 20
+
+
+def draw_group(seed=0, dtype=np.float64):
+    random = np.random.default_rng(seed)
+    correct_QK = (random.random((6, 8)) < 0.5).astype(dtype)
+    correct_QK[0], correct_QK[1] = 0, 1
+    return jnp.asarray(correct_QK), jnp.asarray(random.integers(1, LIMIT + 1, (6, 8)), jnp.int32)
+
+
+def standardized_twin(rewards, ddof=0, delta=0.0):
+    if len(set(rewards)) == 1:
+        return [0.0] * len(rewards)
+    return [(reward - np.mean(rewards)) / (np.std(rewards, ddof=ddof) + delta) for reward in rewards]
+
+
+@jax.enable_x64(True)
+def test_centered():
+    correct_QK, length_QK = draw_group()
+    expected = [[each - sum(group) / 8 for each in group] for group in np.asarray(correct_QK)]
+    np.testing.assert_allclose(centered(correct_QK, length_QK, LIMIT), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize(("options", "ddof", "delta"), [({}, 0, 0), ({"sample_std": True, "delta": 1e-6}, 1, 1e-6)])
+@jax.enable_x64(True)
+def test_normalized(options, ddof, delta):
+    correct_QK, length_QK = draw_group()
+    expected = [standardized_twin(group, ddof, delta) for group in np.asarray(correct_QK)]
+    np.testing.assert_allclose(normalized(correct_QK, length_QK, LIMIT, **options), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("buffer", "weight"), [(0, 1.0), (8, 1.0), (8, 0.5), (LIMIT, 1.0)])
+@jax.enable_x64(True)
+def test_overlong_normalized(buffer, weight):
+    correct_QK, length_QK = draw_group()
+
+    def reward_of(correct, length):
+        penalty = 0.0
+        if buffer and length > LIMIT - buffer:
+            penalty = -(length - (LIMIT - buffer)) / buffer
+        assert -1 <= penalty <= 0
+        return (1.0 if correct else -1.0) + weight * penalty
+
+    rewards = [
+        [reward_of(*each) for each in zip(*group, strict=True)]
+        for group in zip(np.asarray(correct_QK), np.asarray(length_QK), strict=True)
+    ]
+    mine = overlong_normalized(correct_QK, length_QK, LIMIT, overlong_buffer=buffer, overlong_weight=weight)
+    np.testing.assert_allclose(mine, [standardized_twin(group) for group in rewards], rtol=1e-12, atol=1e-14)
+
+
+def test_the_penalty_by_hand():
+    """Limit 20, buffer 10: lengths 10, 15, 20 of right answers are worth 1, 0.5, 0; beyond the limit no less than 0."""
+    correct_QK, length_QK = jnp.ones((1, 4), jnp.float32), jnp.array([[10, 15, 20, 25]], jnp.int32)
+    rewards = np.array([1, 0.5, 0, 0])
+    expected = (rewards - rewards.mean()) / rewards.std()
+    mine = overlong_normalized(correct_QK, length_QK, LIMIT, overlong_buffer=10)
+    np.testing.assert_allclose(mine[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sample_std", [False, True])
+@pytest.mark.parametrize("size", [1, 3, 7, 16])
+def test_a_group_of_equal_rewards_has_advantage_exactly_zero(size, sample_std):
+    """Means of shaped rewards such as 1 − 1/3 round: a computed std of 1e-8 must not become an advantage of 1."""
+    for length in range(1, LIMIT + 1):
+        for correct in (0.0, 1.0):
+            correct_QK = jnp.full((1, size), correct, jnp.float32)
+            length_QK = jnp.full((1, size), length, jnp.int32)
+            mine = overlong_normalized(correct_QK, length_QK, LIMIT, overlong_buffer=19, sample_std=sample_std)
+            np.testing.assert_array_equal(mine, np.zeros((1, size)))
+
+
+def test_options_out_of_range_are_refused():
+    group = draw_group(dtype=np.float32)
+    with pytest.raises(ValueError, match="between 0 and the answer limit 20, not 21"):
+        overlong_normalized(*group, LIMIT, overlong_buffer=21)
+    with pytest.raises(ValueError, match="overlong_weight"):
+        overlong_normalized(*group, LIMIT, overlong_weight=-1.0)
+    with pytest.raises(ValueError, match="delta"):
+        normalized(*group, LIMIT, delta=float("nan"))

@@ -1,0 +1,75 @@
+"""The one sum over an answer, and the normalisers by name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nft_jax.losses import NORMALIZERS, answer_sum, total_loss
+from nft_jax.types import Totals
+
+from .packed import draw_answers, pack, totals_of, units
+
+
+def test_answer_sum_by_hand():
+    """Ids in any order, one without tokens (1), an interrupted one (2), NaN where there is no answer."""
+    x_BT = jnp.array([[1, 2, 4, np.nan, 8, 16], [1, 2, 4, 8, 16, 32]], jnp.float32)
+    answer_BT = jnp.array([[2, 2, 0, -1, 2, 5], [0, 0, 0, 0, 0, 0]], jnp.int32)
+    expected = [[11, 11, 4, 0, 11, 16], [63] * 6]
+    np.testing.assert_array_equal(answer_sum(x_BT, answer_BT), np.array(expected, np.float32))
+
+
+def test_answer_sum_gradient_reaches_every_token_of_the_answer_and_no_other():
+    answer_BT = jnp.array([[0, 0, -1, 1, 1, 1]], jnp.int32)
+    gradient_BT = jax.grad(lambda x: answer_sum(x, answer_BT)[0, 3])(jnp.ones((1, 6), jnp.float32))
+    np.testing.assert_array_equal(gradient_BT, np.array([[0, 0, 0, 1, 1, 1]], np.float32))
+
+
+def test_answer_sum_never_builds_a_square():
+    x_BT = jax.ShapeDtypeStruct((2, 4096), jnp.float32)
+    jaxpr = jax.make_jaxpr(answer_sum)(x_BT, jax.ShapeDtypeStruct((2, 4096), jnp.int32))
+    assert "4096,4096" not in str(jaxpr)
+
+
+def expected_total(name, units_, losses):
+    """`losses[i][j]`: per token losses of the j-th answer of the i-th unit."""
+    flat = [answer for unit in losses for answer in unit]
+    return {
+        "sequence_mean": np.mean([np.mean(answer) for answer in flat]),
+        "token_mean": np.mean(np.concatenate(flat)),
+        "constant": sum(answer.sum() for answer in flat) / (10 * len(flat)),
+        "pair_mean": np.mean([sum(answer.sum() for answer in unit) for unit in losses]),
+    }[name]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("name", NORMALIZERS)
+@jax.enable_x64(True)
+def test_normalizers(name, micro_batches):
+    """Summed over micro-batches, with denominators that count them all, an objective is what its name says."""
+    pairs = units(draw_answers(seed=10), "pair")
+    losses = [[answer.logp for answer in pair] for pair in pairs]
+    totals = totals_of(sum(pairs, []), np.float64)
+    total = 0.0
+    for part in range(micro_batches):
+        packed = pack(pairs[part::micro_batches], length=20, dtype=np.float64)
+        loss_BT = jnp.where(packed.batch.answer_BT >= 0, packed.logp_BT, 0.0)
+        total += jax.jit(total_loss, static_argnums=(3, 4))(loss_BT, packed.batch, totals, name, 10)
+    np.testing.assert_allclose(total, expected_total(name, pairs, losses), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_weights_are_zero_outside_and_finite_on_nothing(name):
+    packed = pack([draw_answers(seed=11)[:3]], length=30)
+    ids_BT = packed.batch.pair_BT if name == "pair_mean" else packed.batch.answer_BT
+    for count in (0.0, 3.0):
+        weight_BT = NORMALIZERS[name](packed.batch, Totals(*jnp.full(3, count, jnp.float32)), 10)
+        assert np.isfinite(weight_BT).all()
+        assert not np.any(weight_BT[ids_BT < 0])
+        assert weight_BT.dtype == np.float32
+
+
+def test_an_unknown_normalizer_is_named():
+    packed = pack([draw_answers(seed=11)[:1]], length=30)
+    with pytest.raises(ValueError, match="did you mean 'token_mean'"):
+        total_loss(packed.logp_BT, packed.batch, Totals(*jnp.ones(3, jnp.float32)), "tokenmean", 10)

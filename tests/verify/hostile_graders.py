@@ -1,0 +1,97 @@
+"""Graders that misbehave when the response says so; every other response is graded by equality."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+_KEPT = []
+
+
+def _hang(response: str) -> bool:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        pass
+
+
+def _spawn_and_exit(response: str) -> bool:
+    """Leave a child that holds the worker's pipes open, and crash."""
+    if os.fork() == 0:
+        time.sleep(3600)
+    os._exit(1)
+
+
+def _leave_child(response: str) -> tuple[str, str]:
+    """Start a process that would sleep on, and tell its number."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(3600)
+    return "correct", str(pid)
+
+
+def _keep_memory(response: str) -> bool:
+    """Fill the memory in small pieces that stay referenced, so that the process is of no more use."""
+    while True:
+        _KEPT.append(bytearray(1 << 20))
+
+
+def _print(response: str) -> bool:
+    print("x" * 1_000_000)
+    sys.stdout.flush()
+    os.write(1, b"\x00\x00\x00\x02{}")
+    return True
+
+
+def _leave_thread(response: str) -> bool:
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return True
+
+
+def _close_pipes(response: str) -> bool:
+    os.closerange(3, 256)
+    return True
+
+
+def _loaded(response: str) -> tuple[str, str]:
+    """Which of the modules that a worker must not import it has imported."""
+    roots = {name.split(".")[0] for name in sys.modules}
+    return "correct", " ".join(sorted(roots & {"jax", "jaxlib", "nft_jax", "numpy", "_verify"}))
+
+
+def _recurse(response: str) -> bool:
+    return _recurse(response)
+
+
+_DEEDS = {
+    "hang": _hang,
+    "sleep": lambda response: time.sleep(3600),
+    "crash": lambda response: os._exit(3),
+    "segfault": lambda response: os.kill(os.getpid(), signal.SIGSEGV),
+    "spawn": _spawn_and_exit,
+    "child": _leave_child,
+    "close": _close_pipes,
+    "exit": lambda response: sys.exit(0),
+    "raise": lambda response: 1 / 0,
+    "interrupt": lambda response: os.kill(os.getpid(), signal.SIGINT) or time.sleep(3600),
+    "recurse": _recurse,
+    "allocate": lambda response: bool(bytearray(1 << 40)),
+    "keep": _keep_memory,
+    "print": _print,
+    "input": lambda response: sys.stdin.read() == "" and os.read(0, 1) == b"",
+    "thread": _leave_thread,
+    "number": lambda response: 1,
+    "status": lambda response: "splendid",
+    "long": lambda response: ("wrong", "y" * 10_000_000),
+    "loaded": _loaded,
+    "environment": lambda response: ("correct", " ".join(os.environ)),
+    "slow": lambda response: time.sleep(0.2) or True,
+}
+
+
+def misbehave(response: str, answer: str):
+    """Do the deed that the response names, or compare."""
+    return _DEEDS[response](response) if response in _DEEDS else response == answer
+
+
+not_a_function = 5

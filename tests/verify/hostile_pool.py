@@ -1,0 +1,13 @@
+"""A pool whose grader misbehaves on request (`hostile_graders.py`)."""
+
+from pathlib import Path
+
+from nft_jax.verify import Pool
+
+FOLDER = str(Path(__file__).parent)
+GRADER = "hostile_graders:misbehave"
+
+
+def hostile_pool(**arguments) -> Pool:
+    """Generous time for an item (an honest one takes microseconds, also on a busy machine), little memory."""
+    return Pool(**({"grader": GRADER, "paths": [FOLDER], "item_seconds": 3.0, "memory_mib": 256} | arguments))

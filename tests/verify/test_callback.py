@@ -1,0 +1,179 @@
+"""`verify` inside jit: the right verdict in the right row, on any mesh, and never an exception out of the host."""
+
+import logging
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hostile_pool import hostile_pool
+
+from nft_jax.verify import STATUSES, Pool
+from nft_jax.verify import callback as callback_module
+from nft_jax.verify.callback import Grader, verify
+
+B, T, EOS = 32, 6, 1
+MESHES = [(4, 2), (8, 1), (1, 1)]
+ANSWERS = [str(index) for index in range(10)]
+
+
+def make_mesh(data: int, tensor: int) -> jax.sharding.Mesh:
+    if len(jax.devices()) < data * tensor:
+        pytest.skip(f"needs {data * tensor} devices; has {len(jax.devices())}")
+    types = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh((data, tensor), ("data", "tensor"), types, devices=jax.devices()[: data * tensor])
+
+
+def decode(rows: list[list[int]]) -> list[str]:
+    """Ids from 100 are digits, EOS is silent, and id 50 + i is the i-th deed below."""
+    deeds = ["crash", "sleep", "raise", "unknown"]
+    return ["".join("" if t == EOS else str(t - 100) if t >= 100 else deeds[t - 50] for t in row) for row in rows]
+
+
+class RecordingPool:
+    """A pool that notes what it is asked."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+        self.items = []
+        self.lock = threading.Lock()
+
+    def grade(self, items, total_seconds):
+        with self.lock:
+            self.items.extend(items)
+        return self.pool.grade(items, total_seconds)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with hostile_pool() as pool:
+        yield pool
+
+
+def answers_batch(rows: int = B, seed: int = 0):
+    """Random answers, about half of them right: (prompt, token, length, gradable) and the codes expected."""
+    random = np.random.default_rng(seed)
+    prompt_B = random.integers(0, 10, rows, dtype=np.int32)
+    said_B = np.where(random.random(rows) < 0.5, prompt_B, (prompt_B + 1) % 10)
+    token_BT = random.integers(100, 110, (rows, T), dtype=np.int32)  # garbage after the end of the answer
+    token_BT[:, 0], token_BT[:, 1] = 100 + said_B, EOS
+    length_B = np.full(rows, 2, np.int32)
+    gradable_B = random.random(rows) < 0.75
+    code_B = (gradable_B & (said_B == prompt_B)).astype(np.int32)  # "correct" is code 1, "wrong" 0
+    return (prompt_B, token_BT, length_B, gradable_B), code_B
+
+
+def put(mesh, arrays):
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    return tuple(jax.device_put(array, rows) for array in arrays)
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_right_verdicts_in_right_rows(pool, shape):
+    mesh = make_mesh(*shape)
+    recording = RecordingPool(pool)
+    grader = Grader(recording, decode, ANSWERS, 600.0)
+    arrays, expected = answers_batch()
+    code_B, seconds_D = jax.jit(lambda *a: verify(grader, mesh, *a))(*put(mesh, arrays))
+    assert code_B.dtype == jnp.int32
+    np.testing.assert_array_equal(code_B, expected)
+    assert 0 < expected.sum() < B
+    assert seconds_D.shape == (mesh.size,)
+    assert seconds_D.dtype == jnp.float32
+    assert (np.asarray(seconds_D) > 0).all()
+    # Each gradable row once, no other row at all; the text ends where the answer does.
+    prompt_B, token_BT, _, gradable_B = arrays
+    sent = [(str(token_BT[row, 0] - 100), ANSWERS[prompt_B[row]]) for row in np.flatnonzero(gradable_B)]
+    assert sorted(recording.items) == sorted(sent)
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_in_a_while_loop(pool, shape):
+    mesh = make_mesh(*shape)
+    grader = Grader(pool, decode, ANSWERS, 600.0)
+    batches = [answers_batch(seed=seed) for seed in range(4)]
+    stacked = [np.stack(parts) for parts in zip(*(arrays for arrays, _ in batches), strict=True)]
+
+    @jax.jit
+    def rounds(prompt_RB, token_RBT, length_RB, gradable_RB):
+        def body(carry):
+            number, code_RB, seconds = carry
+            code_B, seconds_D = verify(
+                grader, mesh, prompt_RB[number], token_RBT[number], length_RB[number], gradable_RB[number]
+            )
+            return number + 1, code_RB.at[number].set(code_B), seconds + seconds_D.sum()
+
+        start = (jnp.int32(0), jnp.full((4, B), -1, jnp.int32), jnp.float32(0))
+        return jax.lax.while_loop(lambda carry: carry[0] < 4, body, start)
+
+    number, code_RB, seconds = rounds(*stacked)
+    assert int(number) == 4
+    assert float(seconds) > 0
+    np.testing.assert_array_equal(code_RB, np.stack([expected for _, expected in batches]))
+
+
+def test_every_status_reaches_the_device(pool):
+    mesh = make_mesh(4, 2)
+    grader = Grader(pool, decode, ANSWERS)
+    arrays, expected = answers_batch()
+    arrays[3][:] = True
+    arrays[1][:3, 0] = [50, 51, 52]
+    code_B, _ = jax.jit(lambda *a: verify(grader, mesh, *a))(*put(mesh, arrays))
+    assert [STATUSES[code] for code in np.asarray(code_B)[:3]] == ["error", "timeout", "error"]
+    right = arrays[1][3:, 0] - 100 == arrays[0][3:]
+    np.testing.assert_array_equal(np.asarray(code_B)[3:], right.astype(np.int32))
+
+
+def test_without_gradable_rows_nothing_is_asked(pool):
+    mesh = make_mesh(4, 2)
+    recording = RecordingPool(pool)
+    arrays, _ = answers_batch()
+    arrays[3][:] = False
+    arrays[0][:] = -1  # an empty slot may hold any index
+    grader = Grader(recording, decode, ANSWERS)
+    code_B, _ = jax.jit(lambda *a: verify(grader, mesh, *a))(*put(mesh, arrays))
+    np.testing.assert_array_equal(code_B, np.zeros(B, np.int32))
+    assert recording.items == []
+
+
+def _raise(*arguments):
+    raise OSError("the tokenizer fell over")
+
+
+@pytest.mark.parametrize("broken", ["decode", "pool", "index", "count"])
+def test_a_host_exception_is_an_error_in_every_row_and_logged_once(pool, broken, caplog):
+    mesh = make_mesh(1, 1)
+    arrays, expected = answers_batch()
+    broken_pool = type("Broken", (), {"grade": _raise})()
+    grader = Grader(
+        broken_pool if broken == "pool" else pool,
+        {"decode": _raise, "count": lambda rows: ["one text"]}.get(broken, decode),
+        ANSWERS,
+    )
+    if broken == "index":
+        arrays[0][np.flatnonzero(arrays[3])[0]] = -1
+    run = jax.jit(lambda *a: verify(grader, mesh, *a))
+    with caplog.at_level(logging.ERROR, logger=callback_module.__name__):
+        for _ in range(2):
+            code_B, _ = run(*put(mesh, arrays))
+            np.testing.assert_array_equal(code_B, np.full(B, STATUSES.index("error"), np.int32))
+    assert len(caplog.records) == 1
+
+
+def test_a_batch_that_cannot_be_split_is_refused_before_anything_runs(pool):
+    mesh = make_mesh(4, 2)
+    grader = Grader(pool, decode, ANSWERS)
+    arrays, _ = answers_batch(30)
+    with pytest.raises(ValueError, match=r"30 answers .* 8 devices \(data 4 × tensor 2\); use 24 or 32"):
+        jax.eval_shape(lambda *a: verify(grader, mesh, *a), *arrays)
+
+
+def test_compiles_once_for_many_steps(pool):
+    mesh = make_mesh(4, 2)
+    grader = Grader(pool, decode, ANSWERS)
+    run = jax.jit(lambda *a: verify(grader, mesh, *a))
+    for seed in range(5):
+        arrays, expected = answers_batch(seed=seed)
+        np.testing.assert_array_equal(run(*put(mesh, arrays))[0], expected)
+    assert run._cache_size() == 1

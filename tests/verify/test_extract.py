@@ -1,0 +1,64 @@
+"""`last_boxed`: which box, balanced braces, and linear time on hostile text."""
+
+import random
+
+import pytest
+
+from nft_jax.verify.extract import last_boxed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("5", None),
+        (r"\boxed 5", None),
+        (r"\fbox{5}", None),
+        (r"\boxed{5}", "5"),
+        (r"so \boxed{5}.", "5"),
+        (r"\boxed{}", ""),
+        (r"\boxed{\frac{1}{2}} {", r"\frac{1}{2}"),
+        (r"\boxed{1} and \boxed{2}", "2"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{1} \boxed{2", None),
+        (r"\boxed{1} \boxed{{2}", None),
+        (r"}}}\boxed{a b}}}", "a b"),
+        ("\\boxed{1\n2}", "1\n2"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+    ],
+)
+def test_cases(text, expected):
+    assert last_boxed(text) == expected
+
+
+def _slow_twin(text: str) -> str | None:
+    """The definition, character by character."""
+    start = text.rfind("\\boxed{")
+    depth = 0
+    for position in range(start + 6, len(text) if start >= 0 else 0):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return text[start + 7 : position]
+    return None
+
+
+def test_agrees_with_the_definition_on_random_text():
+    random_ = random.Random(0)
+    found = 0
+    for _ in range(3000):
+        text = "".join(random_.choices(["\\boxed{", "{", "}", "\\", "b", " "], k=random_.randrange(20)))
+        assert last_boxed(text) == _slow_twin(text), text
+        found += last_boxed(text) is not None
+    assert found > 300
+
+
+@pytest.mark.parametrize("piece", ["{", "}", "\\boxed{", "\\boxed{}", "{}", "\\", "\\boxed{{"])
+def test_megabytes_of_hostile_text_end(piece):
+    # A quadratic scan would take hours here; no clock is needed to notice.
+    text = "\\boxed{" + piece * (4_000_000 // len(piece))
+    assert last_boxed(text) in (None, "")
+
+
+def test_deep_nesting_is_balanced():
+    depth = 500_000
+    assert last_boxed("\\boxed{" + "{" * depth + "}" * depth + "}") == "{" * depth + "}" * depth

@@ -1,0 +1,141 @@
+"""`grade` in this process: the statuses, the window, and graders of one's own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nft_jax.verify import STATUSES, Verdict, grade
+from nft_jax.verify.grade import BOX_WINDOW, GRADERS, resolve_grader
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_nobody_writes_wrong_by_accident():
+    # Arrays of codes start as zeros, and the codes are stored in rollouts: their order is fixed.
+    assert STATUSES == ("wrong", "correct", "unparsed", "timeout", "error")
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "status", "extracted"),
+    [
+        (r"so \boxed{5}", "5", "correct", "5"),
+        (r"so \boxed{ 5 }", " 5\n", "correct", "5"),
+        (r"so \boxed{05}", "5", "wrong", "05"),
+        (r"\boxed{5} no, \boxed{6}", "5", "wrong", "6"),
+        (r"5", "5", "unparsed", None),
+        (r"\boxed{5", "5", "unparsed", None),
+        ("", "", "unparsed", None),
+        (r"\boxed{}", "", "correct", ""),
+    ],
+)
+def test_boxed_exact(response, answer, status, extracted):
+    verdict = grade(response, answer)
+    assert verdict[:2] == (status, extracted)
+    assert verdict.seconds >= 0
+    assert verdict.reason == ""
+
+
+def test_the_box_must_start_in_the_window():
+    box = r"\boxed{5}"
+    assert grade(box + "x" * (BOX_WINDOW - len(box)), "5").status == "correct"
+    assert grade(box + "x" * (BOX_WINDOW - len(box) + 1), "5").status == "unparsed"
+    # The answer itself may be long, as long as the box still starts inside.
+    assert grade("x" * 9999 + r"\boxed{" + "7" * (BOX_WINDOW - 8) + "}", "7" * (BOX_WINDOW - 8)).status == "correct"
+
+
+@pytest.mark.parametrize(
+    ("returned", "status"),
+    [
+        (True, "correct"),
+        (False, "wrong"),
+        (np.bool_(True), "correct"),
+        ("unparsed", "unparsed"),
+        (("wrong", "7"), "wrong"),
+        (1, "error"),
+        (None, "error"),
+        (1.0, "error"),
+        ("splendid", "error"),
+        (("correct", 7), "error"),
+    ],
+)
+def test_what_a_grader_may_return(returned, status):
+    verdict = grade("r", "a", grader=lambda response, answer: returned)
+    assert verdict.status == status
+    assert bool(verdict.reason) == (status == "error")
+
+
+def test_what_a_grader_raises_is_an_error_verdict_with_its_reason():
+    def divides(response, answer):
+        return 1 / 0
+
+    def exits(response, answer):
+        sys.exit(1)
+
+    assert grade("r", "a", grader=divides).reason == "ZeroDivisionError: division by zero"
+    assert grade("r", "a", grader=exits).status == "error"
+
+
+def test_an_interrupt_is_not_swallowed():
+    def interrupted(response, answer):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grade("r", "a", grader=interrupted)
+
+
+def test_a_grader_by_name():
+    assert grade("x", "x", grader="operator:eq").status == "correct"
+    assert grade("x", "y", grader="operator:eq") == Verdict("wrong", None, pytest.approx(0, abs=60))
+    assert resolve_grader("boxed_exact") is GRADERS["boxed_exact"]
+
+
+@pytest.mark.parametrize("name", ["boxed_exakt", "", ":", "module:", ":function", "nothing"])
+def test_an_unknown_grader_is_named_with_the_ways_out(name):
+    with pytest.raises(ValueError, match="boxed_exact.*module:function") as caught:
+        resolve_grader(name)
+    assert repr(name) in str(caught.value)
+    assert ("Did you mean 'boxed_exact'?" in str(caught.value)) == (name == "boxed_exakt")
+
+
+def test_a_grader_that_cannot_be_found_raises():
+    with pytest.raises(ImportError):
+        resolve_grader("no_such_module_here:f")
+    with pytest.raises(AttributeError):
+        resolve_grader("operator:no_such_function")
+    with pytest.raises(TypeError, match="not a function"):
+        resolve_grader("sys:maxsize")
+
+
+def test_grading_in_a_notebook_loads_no_jax():
+    code = (
+        "import sys; from nft_jax.verify import grade; assert grade(r'\\boxed{1}', '1').status == 'correct'; "
+        "print(sorted({n.split('.')[0] for n in sys.modules} & {'jax', 'jaxlib', 'numpy'}))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def _real_responses() -> list[dict]:
+    folder = Path(os.environ.get("NFT_JAX_DATA", ROOT.parent / "shared" / "data"))
+    path = folder / "verifier" / "model_outputs.jsonl"
+    if not path.exists():
+        pytest.skip(f"no {path}: set NFT_JAX_DATA to the folder that holds verifier/")
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_real_responses_never_err_and_exact_matches_are_right():
+    rows = _real_responses()
+    verdicts = [grade(row["response"], row["gold"]) for row in rows]
+    assert not any(verdict.status == "error" for verdict in verdicts)
+    exact = [row["correct"] for row, verdict in zip(rows, verdicts, strict=True) if verdict.status == "correct"]
+    assert len(exact) > 100
+    assert all(exact)
+    # The same responses, closed with their gold answer in a box (the synthetic form of the rule).
+    assert all(grade(row["response"] + f"\n\\boxed{{{row['gold']}}}", row["gold"]).status == "correct" for row in rows)
