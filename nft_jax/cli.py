@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nft_jax.config import Config, load
@@ -24,6 +24,8 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
     sys.modules["__main__"].__doc__ = usage
 
     def start(_):
+        # Orbax says a page of routine at each checkpoint.
+        logging.set_verbosity(logging.WARNING)
         if CONFIG.value is None or not WORKDIR.value:
             stop("both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny")
         try:

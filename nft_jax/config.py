@@ -157,7 +157,6 @@ class RecordConfig:
 
     rollouts_every: int = 10
     checkpoint_every: int = 0
-    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,6 +170,7 @@ class Config:
     updates_per_step: int = 1
     strict_on_policy: bool = False
     old_logp: str = "sampler"
+    base: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

@@ -2,7 +2,7 @@
 
     python -m nft_jax.sft --config=tiny --workdir=runs/base
 
-Its weights are taken up by `train` with `--config.record.base=runs/base`.
+Its weights are taken up by `train` with `--config.base=runs/base`.
 """
 
 import time
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from nft_jax import losses
+from nft_jax import cli, losses
 from nft_jax.config import Config
 from nft_jax.data.order import prompt_order
 from nft_jax.data.prompts import ExampleTable
@@ -21,9 +21,11 @@ from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import DATA
 from nft_jax.step import State, pack_shards
+from nft_jax.training.checkpoint import save_weights
 from nft_jax.training.deal import totals
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.packing import Sequences
+from nft_jax.training.record import RunFolder
 from nft_jax.training.update import Applied, Updater
 from nft_jax.types import Array
 
@@ -77,3 +79,53 @@ def sequences_of(examples: ExampleTable) -> Sequences:
         advantage_M=zeros,
         present_M=jnp.ones(rows, bool),
     )
+
+
+def warm_start(experiment: Experiment, folder: RunFolder) -> Any:
+    """Trains random weights for `warm_start.steps` updates, with a line every few; saves the result and returns it."""
+    config = experiment.config
+    warm = config.warm_start
+    optimizer = make_optimizer(warm.optimizer, warm.steps, experiment.axes)
+    state = experiment.initial_state(optimizer, experiment.random_weights())
+    # The KL term's reference and carried groups belong to the steps after this phase.
+    state = state._replace(carried=None, reference=None)
+    shardings = experiment.state_shardings(optimizer)._replace(carried=None, reference=None)
+    examples = experiment.place(sequences_of(experiment.dataset.examples))
+    step = SupervisedStep(experiment, optimizer)
+
+    def sft_step(state, examples):
+        return step(state, examples)
+
+    began = time.perf_counter()
+    placed = {"in_shardings": (shardings, experiment.whole), "out_shardings": (shardings, experiment.whole)}
+    program = jax.jit(sft_step, **placed, donate_argnums=0).lower(state, examples).compile()
+    print(f"warm start: {warm.steps} updates of {warm.batch} examples (compiled in {time.perf_counter() - began:.0f} s)")
+    began, every = time.perf_counter(), max(warm.steps // 20, 1)
+    for number in range(1, warm.steps + 1):
+        state, (applied, tokens) = program(state, examples)
+        if number % every == 0 or number == warm.steps:
+            values = {
+                "step": number,
+                "loss": float(applied.statistics.objective),
+                "entropy": float(applied.statistics.entropy / tokens),
+                "gradient_norm": float(applied.gradient_norm),
+                "seconds": time.perf_counter() - began,
+            }
+            folder.metrics(values)
+            print(f"  {number:>6}/{warm.steps}  loss {values['loss']:.4f}  {values['seconds']:.0f} s", flush=True)
+    save_weights(folder.path, state.weights)
+    return state.weights
+
+
+def main(config: Config, workdir: Path) -> None:
+    """Runs the warm start alone."""
+    if not config.warm_start.steps:
+        raise ValueError("config.warm_start.steps=0: nothing to do; set it to the number of updates")
+    folder = RunFolder(workdir, config)
+    with Experiment(config, workdir) as experiment:
+        warm_start(experiment, folder)
+    print(f"weights: {workdir / 'weights'}; go on with: python -m nft_jax.train --config=… --config.base={workdir}")
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -29,7 +29,7 @@ def load_dataset(config: Config, folder: Path) -> Dataset:
     form = {"template": config.data.template, "prompt_limit": config.data.prompt_limit}
     tables = {name: build_prompts(part, tokenizer, **form) for name, part in problems.items()}
     examples = None
-    if config.warm_start.steps and not config.record.base:
+    if config.warm_start.steps and not config.base:
         examples = build_examples(
             _pairs(config, problems["train"], tokenizer),
             tokenizer,

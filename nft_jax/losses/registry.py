@@ -103,7 +103,7 @@ def find(name: str, known: Mapping[str, Callable]) -> Callable:
             "write 'module:function' with a module that is installed or on PYTHONPATH"
         ) from error
     functions = {key: value for key, value in vars(module).items() if callable(value)}
-    return lookup(functions, parts[1], f"function of module {parts[0]!r}")
+    return lookup(functions, parts[1], "function", f"module {parts[0]!r}")
 
 
 def traits_of(function: Callable) -> Traits:
@@ -123,7 +123,7 @@ def bind(name: str, function: Callable, options: Mapping[str, object]) -> Loss:
         raise ValueError(f"loss {name!r}: {sorted(shared)} are options of both the loss and its advantage; rename one")
     parameters = mine | advantages
     for option, value in options.items():
-        default = lookup(parameters, option, f"option of loss {name!r}")
+        default = lookup(parameters, option, "option", f"loss {name!r}")
         if not _same_kind(value, default):
             kind = type(default).__name__
             raise ValueError(

@@ -16,8 +16,8 @@ from nft_jax.models.attention import MASKED, decode_attention, packed_attention
 from nft_jax.models.cache import Cache, write_column
 from nft_jax.types import Array, Tokens
 
+# What a layer keeps for the backward pass, besides its input; "none" keeps everything.
 REMAT = {
-    "none": jax.checkpoint_policies.everything_saveable,
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -142,7 +142,8 @@ class Transformer(nnx.Module):
             x_MD, (key, value) = block(x_MD, position_M, attend)
             return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_cache else None
 
-        layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
+        if self.config.remat != "none":
+            layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
         x_MD = self._embed(tokens.token_BT.reshape(-1))
         hidden_MD, cache = jax.lax.scan(layer, x_MD, stacked, unroll=self.config.unroll)
         return self._final_norm(hidden_MD).reshape(B, T, -1), cache

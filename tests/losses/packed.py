@@ -20,7 +20,6 @@ CASES = [
     ("dr_grpo", {"clip_low": 0.05, "clip_high": 0.1}),
     ("dapo", {}),
     ("dpo", {}),
-    ("dpo", {"beta": 2.0}),
     ("contrast", {}),
     ("contrast", {"omega": "sqrt_odds", "clamp_rate": False}),
 ]

@@ -71,12 +71,11 @@ def test_the_penalty_by_hand():
 @pytest.mark.parametrize("size", [1, 3, 7, 16])
 def test_a_group_of_equal_rewards_has_advantage_exactly_zero(size, sample_std):
     """Means of shaped rewards such as 1 − 1/3 round: a computed std of 1e-8 must not become an advantage of 1."""
-    for length in range(1, LIMIT + 1):
-        for correct in (0.0, 1.0):
-            correct_QK = jnp.full((1, size), correct, jnp.float32)
-            length_QK = jnp.full((1, size), length, jnp.int32)
-            mine = overlong_normalized(correct_QK, length_QK, LIMIT, overlong_buffer=19, sample_std=sample_std)
-            np.testing.assert_array_equal(mine, np.zeros((1, size)))
+    correct_Q1, length_Q1 = np.meshgrid([0.0, 1.0], np.arange(1, LIMIT + 1))
+    correct_QK = jnp.asarray(np.repeat(correct_Q1.reshape(-1, 1), size, axis=1), jnp.float32)
+    length_QK = jnp.asarray(np.repeat(length_Q1.reshape(-1, 1), size, axis=1), jnp.int32)
+    mine = overlong_normalized(correct_QK, length_QK, LIMIT, overlong_buffer=19, sample_std=sample_std)
+    np.testing.assert_array_equal(mine, np.zeros((2 * LIMIT, size)))
 
 
 def test_options_out_of_range_are_refused():

@@ -11,7 +11,7 @@ from nft_jax.losses.advantage import centered, normalized
 from .packed import draw_answers, pack, totals_of
 
 VOCABULARY = 7
-NORMALIZERS = ("constant", "sequence_mean", "token_mean")
+NORMALIZERS = ("constant", "sequence_mean")
 
 
 def policy_gradient(name, options, normalizer, advantage=centered, drift=0.0):

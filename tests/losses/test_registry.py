@@ -76,7 +76,7 @@ def test_options_reach_the_loss_and_its_advantage():
     ("name", "options", "message"),
     [
         ("ntf", {}, "unknown loss 'ntf': known are .*nft.*did you mean 'nft'.*module:function"),
-        ("nft", {"epsilom": 1.0}, "unknown option of loss 'nft' 'epsilom': known are .*did you mean 'epsilon'"),
+        ("nft", {"epsilom": 1.0}, "unknown option 'epsilom' of loss 'nft': known are .*did you mean 'epsilon'"),
         ("dapo", {"overlong_bufer": 1}, "did you mean 'overlong_buffer'"),
         ("rft", {"epsilon": 1.0}, "known are none"),
         ("nft", {"omega": "sqrt_odd"}, "unknown omega 'sqrt_odd': known are .*did you mean 'sqrt_odds'"),
@@ -99,7 +99,11 @@ def test_options_reach_the_loss_and_its_advantage():
         ("module:", {}, "write 'module:function'"),
         (".relative:f", {}, "write 'module:function'"),
         ("no_such_module_anywhere:f", {}, "can't be imported .*No module named.*PYTHONPATH"),
-        ("nft_jax.losses.nft:ntf", {}, "unknown function of module 'nft_jax.losses.nft' 'ntf'.*did you mean 'nft'"),
+        (
+            "nft_jax.losses.nft:ntf",
+            {},
+            "unknown function 'ntf' of module 'nft_jax.losses.nft': known are .*did you mean 'nft'",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(name, options, message):

@@ -1,0 +1,105 @@
+"""The picture of a run: `curves.png` from its `metrics.jsonl` and `evaluation.jsonl`.
+
+    python -m nft_jax.report --config=tiny --workdir=runs/tiny
+"""
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from nft_jax import cli
+from nft_jax.config import Config
+
+# Validated for colour-blind readers on white: blue, orange, aqua, in this order.
+BLUE, ORANGE, AQUA, INK, GRID = "#2a78d6", "#eb6834", "#1baf7a", "#3d3d3a", "#e4e3de"
+
+
+def read(path: Path) -> list[dict]:
+    """The objects of a JSONL file; none if it isn't there."""
+    return [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+
+
+def draw(workdir: Path, title: str) -> Path:
+    """Draws the curves of the run in `workdir` and returns the picture's path.
+
+    Raises:
+      FileNotFoundError: when the run has no metrics yet.
+    """
+    steps, held_out = read(workdir / "metrics.jsonl"), read(workdir / "evaluation.jsonl")
+    if not steps:
+        raise FileNotFoundError(f"{workdir / 'metrics.jsonl'}: nothing to draw yet; is this the workdir of a run?")
+    figure, axes = plt.subplots(2, 3, figsize=(13, 6.6), constrained_layout=True)
+    figure.suptitle(title, x=0.01, ha="left", color=INK)
+    _accuracy(axes[0, 0], steps, held_out)
+    _rates(axes[0, 1], steps)
+    _lines(axes[0, 2], steps, "entropy (nats a token)", [("entropy", "policy", BLUE)])
+    _lines(axes[1, 0], steps, "answer length (tokens)", [("answer_length_max", "longest", ORANGE), ("answer_length", "mean", BLUE)])
+    gaps = [("sampler_gap_max", "max", ORANGE), ("sampler_gap_mean", "mean", BLUE)]
+    _lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
+    _lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
+    path = workdir / "curves.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _accuracy(axis, steps, held_out):
+    _style(axis, "share of right answers")
+    _curve(axis, steps, "reward", "training samples", AQUA)
+    for name, label, colour in (("sampled", "held out, sampled", ORANGE), ("greedy", "held out, greedy", BLUE)):
+        if held_out:
+            x = [row["step"] for row in held_out]
+            y, error = ([row[key] for row in held_out] for key in (name, f"{name}_error"))
+            axis.errorbar(x, y, yerr=error, color=colour, lw=2, capsize=3, marker="o", ms=5, label=label)
+    axis.set_ylim(0, 1)
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _rates(axis, steps):
+    """The histogram of r̂ as it moves: one column a step."""
+    _style(axis, "groups by share of right answers r̂")
+    columns = [[count / max(sum(row["rate_histogram"]), 1) for count in row["rate_histogram"]] for row in steps]
+    grid = [list(values) for values in zip(*columns, strict=True)]
+    extent = (steps[0]["step"] - 0.5, steps[-1]["step"] + 0.5, -0.05, 1.05)
+    image = axis.imshow(grid, origin="lower", aspect="auto", extent=extent, cmap="Blues", vmin=0)
+    axis.grid(False)
+    axis.figure.colorbar(image, ax=axis, label="share of groups")
+
+
+def _lines(axis, steps, title, curves, *, log=False):
+    _style(axis, title)
+    for name, label, colour in curves:
+        _curve(axis, steps, name, label, colour)
+    if log and any(row[name] for row in steps for name, _, _ in curves):
+        axis.set_yscale("log")
+    if len(curves) > 1:
+        axis.legend(frameon=False, fontsize=8)
+
+
+def _curve(axis, steps, name, label, colour):
+    rows = [row for row in steps if row[name] is not None]
+    axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=colour, lw=2, label=label)
+
+
+def _style(axis, title):
+    axis.set_title(title, fontsize=10, loc="left", color=INK)
+    axis.set_xlabel("step", color=INK, fontsize=9)
+    axis.tick_params(colors=INK, labelsize=8)
+    axis.grid(color=GRID, lw=0.8)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def main(config: Config, workdir: Path) -> None:
+    """Draws the picture again."""
+    print(draw(workdir, f"{config.loss.name}, seed {config.seed}"))
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)
