@@ -1,5 +1,7 @@
 """Advantages against NumPy, and the groups they must leave at zero."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,10 @@ import pytest
 from nft_jax.losses.advantage import centered, normalized, overlong_normalized
 
 LIMIT = 20
+
+
+def jitted(advantage, correct_QK, length_QK, **options):
+    return jax.jit(functools.partial(advantage, answer_limit=LIMIT, **options))(correct_QK, length_QK)
 
 
 def draw_group(seed=0, dtype=np.float64):
@@ -27,7 +33,7 @@ def standardized_twin(rewards, ddof=0, delta=0.0):
 def test_centered():
     correct_QK, length_QK = draw_group()
     expected = [[each - sum(group) / 8 for each in group] for group in np.asarray(correct_QK)]
-    np.testing.assert_allclose(centered(correct_QK, length_QK, LIMIT), expected, atol=1e-15)
+    np.testing.assert_allclose(jitted(centered, correct_QK, length_QK), expected, atol=1e-15)
 
 
 @pytest.mark.parametrize(("options", "ddof", "delta"), [({}, 0, 0), ({"sample_std": True, "delta": 1e-6}, 1, 1e-6)])
@@ -35,7 +41,7 @@ def test_centered():
 def test_normalized(options, ddof, delta):
     correct_QK, length_QK = draw_group()
     expected = [standardized_twin(group, ddof, delta) for group in np.asarray(correct_QK)]
-    np.testing.assert_allclose(normalized(correct_QK, length_QK, LIMIT, **options), expected, rtol=1e-13)
+    np.testing.assert_allclose(jitted(normalized, correct_QK, length_QK, **options), expected, rtol=1e-13)
 
 
 @pytest.mark.parametrize(("buffer", "weight"), [(0, 1.0), (8, 1.0), (8, 0.5), (LIMIT, 1.0)])
@@ -54,7 +60,7 @@ def test_overlong_normalized(buffer, weight):
         [reward_of(*each) for each in zip(*group, strict=True)]
         for group in zip(np.asarray(correct_QK), np.asarray(length_QK), strict=True)
     ]
-    mine = overlong_normalized(correct_QK, length_QK, LIMIT, overlong_buffer=buffer, overlong_weight=weight)
+    mine = jitted(overlong_normalized, correct_QK, length_QK, overlong_buffer=buffer, overlong_weight=weight)
     np.testing.assert_allclose(mine, [standardized_twin(group) for group in rewards], rtol=1e-12, atol=1e-14)
 
 
@@ -63,7 +69,7 @@ def test_the_penalty_by_hand():
     correct_QK, length_QK = jnp.ones((1, 4), jnp.float32), jnp.array([[10, 15, 20, 25]], jnp.int32)
     rewards = np.array([1, 0.5, 0, 0])
     expected = (rewards - rewards.mean()) / rewards.std()
-    mine = overlong_normalized(correct_QK, length_QK, LIMIT, overlong_buffer=10)
+    mine = jitted(overlong_normalized, correct_QK, length_QK, overlong_buffer=10)
     np.testing.assert_allclose(mine[0], expected, rtol=1e-6)
 
 
@@ -74,7 +80,7 @@ def test_a_group_of_equal_rewards_has_advantage_exactly_zero(size, sample_std):
     correct_Q1, length_Q1 = np.meshgrid([0.0, 1.0], np.arange(1, LIMIT + 1))
     correct_QK = jnp.asarray(np.repeat(correct_Q1.reshape(-1, 1), size, axis=1), jnp.float32)
     length_QK = jnp.asarray(np.repeat(length_Q1.reshape(-1, 1), size, axis=1), jnp.int32)
-    mine = overlong_normalized(correct_QK, length_QK, LIMIT, overlong_buffer=19, sample_std=sample_std)
+    mine = jitted(overlong_normalized, correct_QK, length_QK, overlong_buffer=19, sample_std=sample_std)
     np.testing.assert_array_equal(mine, np.zeros((2 * LIMIT, size)))
 
 

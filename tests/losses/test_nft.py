@@ -1,5 +1,7 @@
 """NFT's gradient multiplier, its clamps, its spread over an answer, and its diagnostics."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,14 +37,10 @@ def omega_of(rate, omega):
 def test_gradient_multiplier(omega, epsilon, ratio):
     rate, ratios = RATES[:, None], RATIOS[None, :]
     weight = omega_of(rate, omega)
+    loss = functools.partial(nft, omega=omega, epsilon=epsilon, negative_weight=0.7, ratio=ratio)
     wrong = -0.7 * weight * rate * ratios / (1 - rate) / np.maximum((1 - rate * ratios) / (1 - rate), epsilon)
     for reward, multiplier in ((1.0, weight * np.ones_like(ratios)), (0.0, wrong)):
-        logp_BT, batch = grid(reward)
-        gradient_BT = jax.grad(
-            lambda logp, batch=batch: nft(
-                logp, batch, omega=omega, epsilon=epsilon, negative_weight=0.7, ratio=ratio
-            ).sum()
-        )(logp_BT)
+        gradient_BT = jax.jit(jax.grad(lambda *inputs: loss(*inputs).sum()))(*grid(reward))
         np.testing.assert_allclose(gradient_BT, -multiplier, rtol=1e-9)
 
 
@@ -51,7 +49,7 @@ def test_the_ratio_is_bounded_on_wrong_tokens_only():
     reward_BT = jnp.array([[0, 0, 1, 1]], jnp.float32)
     zeros, ids = jnp.zeros((1, 4), jnp.float32), jnp.arange(4, dtype=jnp.int32)[None]
     batch = LossBatch(zeros, ids, reward_BT, jnp.full((1, 4), 0.5, jnp.float32), zeros, ids)
-    gradient_BT = jax.grad(lambda logp: nft(logp, batch).sum())(logp_BT)
+    gradient_BT = jax.jit(jax.grad(lambda logp: nft(logp, batch).sum()))(logp_BT)
     assert gradient_BT[0, 0] > 1000
     np.testing.assert_array_equal(gradient_BT[0, 1:], np.array([0.0, -0.5, -0.5], np.float32))
 
@@ -61,7 +59,7 @@ def test_rates_are_clamped_unless_told_otherwise():
     batch = LossBatch(zeros, ids, jnp.ones_like(zeros), jnp.array([[0.001, 0.999]], jnp.float32), zeros, ids)
 
     def multiplier(clamp_rate):
-        return -jax.grad(lambda logp: nft(logp, batch, clamp_rate=clamp_rate).sum())(zeros)
+        return -np.asarray(jax.jit(jax.grad(lambda logp: nft(logp, batch, clamp_rate=clamp_rate).sum()))(zeros))
 
     np.testing.assert_allclose(multiplier(True), [[0.98, 0.02]], rtol=1e-5)
     np.testing.assert_allclose(multiplier(False), [[0.999, 0.001]], rtol=1e-4)
