@@ -79,4 +79,6 @@ def find_config(name: str) -> str:
         if path.is_file():
             return str(path)
     known = sorted({path.stem for folder in folders for path in Path(folder).glob("[!_]*.py")})
-    raise FileNotFoundError(f"--config={name}: no such file, and no shipped config of that name; there are: {', '.join(known)}")
+    raise FileNotFoundError(
+        f"--config={name}: no such file, and no shipped config of that name; there are: {', '.join(known)}"
+    )

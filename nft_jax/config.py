@@ -1,7 +1,7 @@
 """The experiment's configuration: frozen dataclasses, and every check that needs no device.
 
-A config file defines `get_config()`, which starts from `default()` (a locked `ConfigDict` of the defaults below, plus one
-section of options for each loss, read off its signature) and changes what it wants. `load` turns the result into
+A config file defines `get_config()`, which starts from `default()` (a locked `ConfigDict` of the defaults below, plus
+one section of options for each loss, read off its signature) and changes what it wants. `load` turns the result into
 dataclasses; after that nobody reads a ConfigDict.
 """
 
@@ -143,7 +143,7 @@ class WarmStartConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Held-out evaluation: one greedy answer and `answers` sampled ones a problem, every `every` steps (0: only the ends)."""
+    """Held-out evaluation every `every` steps (0: at the ends): one greedy and `answers` sampled answers a problem."""
 
     every: int = 0
     answers: int = 4
@@ -161,7 +161,12 @@ class RecordConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One experiment. Three numbers size a step: prompts_per_step × answers_per_prompt answers, in updates_per_step updates."""
+    """One experiment. Three numbers size a step: prompts_per_step × answers_per_prompt, in updates_per_step updates.
+
+    `strict_on_policy` demands all that makes π_old the current policy; `old_logp` says where log π_old comes from:
+    the "sampler", "recompute" by a second forward, or "current" (first update: stop_gradient of this very forward).
+    `base` is a folder with weights to start from ("" = the warm start, or random ones).
+    """
 
     seed: int = 0
     steps: int = 100
@@ -209,12 +214,37 @@ CHOICES = {
     "old_logp": ("sampler", "recompute", "current"),
 }
 POSITIVE = (
-    "steps prompts_per_step answers_per_prompt updates_per_step model.layers model.width model.heads model.kv_heads "
-    "model.head_size model.mlp_width model.vocab_multiple model.unroll data.prompt_limit data.largest "
-    "rollout.answer_limit rollout.temperature selection.max_rounds packing.rows_per_micro_batch packing.logp_chunk "
-    "verify.workers verify.item_seconds verify.total_seconds warm_start.batch warm_start.examples evaluation.answers "
-    "evaluation.problems evaluation.batch optimizer.learning_rate optimizer.epsilon mesh.tensor"
-).split()
+    "steps",
+    "prompts_per_step",
+    "answers_per_prompt",
+    "updates_per_step",
+    "model.layers",
+    "model.width",
+    "model.heads",
+    "model.kv_heads",
+    "model.head_size",
+    "model.mlp_width",
+    "model.vocab_multiple",
+    "model.unroll",
+    "data.prompt_limit",
+    "data.largest",
+    "rollout.answer_limit",
+    "rollout.temperature",
+    "selection.max_rounds",
+    "packing.rows_per_micro_batch",
+    "packing.logp_chunk",
+    "verify.workers",
+    "verify.item_seconds",
+    "verify.total_seconds",
+    "warm_start.batch",
+    "warm_start.examples",
+    "evaluation.answers",
+    "evaluation.problems",
+    "evaluation.batch",
+    "optimizer.learning_rate",
+    "optimizer.epsilon",
+    "mesh.tensor",
+)
 
 
 def check(config: Config) -> None:
@@ -233,7 +263,9 @@ def check(config: Config) -> None:
 
     for path, allowed in CHOICES.items():
         if value(path) not in allowed:
-            faults.append(f"config.{path}={value(path)!r}: use one of {', '.join(allowed)}{suggestion(value(path), allowed)}")
+            faults.append(
+                f"config.{path}={value(path)!r}: use one of {', '.join(allowed)}{suggestion(value(path), allowed)}"
+            )
     faults += [f"config.{path}={value(path)}: must be positive" for path in POSITIVE if not value(path) > 0]
     faults += _sampling_faults(config) + _size_faults(config) + _strict_faults(config)
     try:
@@ -250,8 +282,8 @@ def _sampling_faults(config):
     faults = []
     if config.rollout.top_p != 1.0 or config.rollout.top_k != 0:
         faults.append(
-            f"config.rollout.top_p={config.rollout.top_p}, top_k={config.rollout.top_k}: truncated sampling in training "
-            f"biases the ratio by the mass that was cut; use top_p=1.0, top_k=0 (evaluation may truncate)"
+            f"config.rollout.top_p={config.rollout.top_p}, top_k={config.rollout.top_k}: truncated sampling in "
+            f"training biases the ratio by the mass that was cut; use top_p=1.0, top_k=0 (evaluation may truncate)"
         )
     if not 0 <= config.selection.low < config.selection.high <= 1:
         faults.append(
@@ -262,8 +294,8 @@ def _sampling_faults(config):
         faults.append(f"config.warm_start.wrong_share={config.warm_start.wrong_share}: a share, between 0 and 1")
     if config.selection.carry and config.old_logp != "sampler":
         faults.append(
-            f"config.selection.carry=true with config.old_logp={config.old_logp!r}: carried groups were sampled by older "
-            f"weights, whose log-probs only the sampler knows; use old_logp='sampler'"
+            f"config.selection.carry=true with config.old_logp={config.old_logp!r}: carried groups were sampled by "
+            f"older weights, whose log-probs only the sampler knows; use old_logp='sampler'"
         )
     return faults
 
@@ -277,7 +309,9 @@ def _size_faults(config):
     if config.selection.candidates_per_round < 0:
         faults.append("config.selection.candidates_per_round: 0 (= prompts_per_step) or more")
     if config.model.heads % max(config.model.kv_heads, 1):
-        faults.append(f"config.model.kv_heads={config.model.kv_heads} does not divide config.model.heads={config.model.heads}")
+        faults.append(
+            f"config.model.kv_heads={config.model.kv_heads} does not divide config.model.heads={config.model.heads}"
+        )
     if config.model.head_size % 2:
         faults.append(f"config.model.head_size={config.model.head_size}: rotary positions need an even size")
     return faults
@@ -304,16 +338,20 @@ def _loss_faults(config, loss):
     normalizer = config.loss.normalizer or loss.normalizer
     if normalizer not in losses.NORMALIZERS:
         known = tuple(losses.NORMALIZERS)
-        faults.append(f"config.loss.normalizer={normalizer!r}: use one of {', '.join(known)}{suggestion(normalizer, known)}")
+        faults.append(
+            f"config.loss.normalizer={normalizer!r}: use one of {', '.join(known)}{suggestion(normalizer, known)}"
+        )
     if (normalizer == "pair_mean") != (loss.unit == "pair"):
-        faults.append(f"config.loss.normalizer={normalizer!r} does not fit loss {loss.name!r}, whose unit is the {loss.unit}")
+        faults.append(
+            f"config.loss.normalizer={normalizer!r} does not fit loss {loss.name!r}, whose unit is the {loss.unit}"
+        )
     if config.loss.kl_weight < 0:
         faults.append(f"config.loss.kl_weight={config.loss.kl_weight}: 0 (no KL) or more")
     unit = (config.data.prompt_limit + config.rollout.answer_limit) * (2 if loss.unit == "pair" else 1)
     if config.packing.row_tokens and config.packing.row_tokens < unit:
         faults.append(
-            f"config.packing.row_tokens={config.packing.row_tokens}: one {loss.unit} of loss {loss.name!r} can take {unit} "
-            f"tokens (prompt_limit + answer_limit); use at least {unit}, or 0 for just that"
+            f"config.packing.row_tokens={config.packing.row_tokens}: one {loss.unit} of loss {loss.name!r} can take "
+            f"{unit} tokens (prompt_limit + answer_limit); use at least {unit}, or 0 for just that"
         )
     return faults
 
@@ -325,7 +363,7 @@ def suggestion(given: Any, known: typing.Iterable[str]) -> str:
 
 
 def default() -> ConfigDict:
-    """The defaults as a locked ConfigDict, for config files to change; `config.loss.<name>` holds each loss's options."""
+    """The defaults as a locked ConfigDict for config files to change; `config.loss.<name>` has that loss's options."""
     values = _defaults(Config)
     del values["loss"]["options"]
     for name in losses.LOSSES:

@@ -43,9 +43,13 @@ class Experiment:
         self.graph, self.abstract, self.axes = transformer.abstract(config.model, self.tokenizer.vocab_size)
         layout.check_divisible(self.abstract, self.axes, self.mesh)
         self.weight_specs = layout.specs(self.axes, layout.TRAINING)
-        self.engine = Engine(self.graph, self.axes, self.mesh, config.rollout, self.tokenizer.eos_ids, config.model.dtype)
+        self.engine = Engine(
+            self.graph, self.axes, self.mesh, config.rollout, self.tokenizer.eos_ids, config.model.dtype
+        )
         verify = config.verify
-        self.pool = Pool(verify.grader, workers=verify.workers, item_seconds=verify.item_seconds, memory_mib=verify.memory_mib)
+        self.pool = Pool(
+            verify.grader, workers=verify.workers, item_seconds=verify.item_seconds, memory_mib=verify.memory_mib
+        )
 
     def __enter__(self) -> "Experiment":
         return self

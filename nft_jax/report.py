@@ -1,6 +1,6 @@
 """The picture of a run: `curves.png` from its `metrics.jsonl` and `evaluation.jsonl`.
 
-    python -m nft_jax.report --config=tiny --workdir=runs/tiny
+python -m nft_jax.report --config=tiny --workdir=runs/tiny
 """
 
 import json
@@ -38,7 +38,12 @@ def draw(workdir: Path, title: str) -> Path:
     _accuracy(axes[0, 0], steps, held_out)
     _rates(axes[0, 1], steps)
     _lines(axes[0, 2], steps, "entropy (nats a token)", [("entropy", "policy", BLUE)])
-    _lines(axes[1, 0], steps, "answer length (tokens)", [("answer_length_max", "longest", ORANGE), ("answer_length", "mean", BLUE)])
+    _lines(
+        axes[1, 0],
+        steps,
+        "answer length (tokens)",
+        [("answer_length_max", "longest", ORANGE), ("answer_length", "mean", BLUE)],
+    )
     gaps = [("sampler_gap_max", "max", ORANGE), ("sampler_gap_mean", "mean", BLUE)]
     _lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
     _lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])

@@ -53,7 +53,9 @@ class SupervisedStep:
         with jax.default_matmul_precision(self.config.model.precision):
             index = prompt_order(self.order_key, examples.present_M.shape[0], state.cursor, count)
             # Example i of the batch goes to shard i mod shards, as units do in `deal`.
-            chosen = jax.tree.map(lambda x: jnp.swapaxes(x[index].reshape(-1, shards, *x.shape[1:]), 0, 1)[None], examples)
+            chosen = jax.tree.map(
+                lambda x: jnp.swapaxes(x[index].reshape(-1, shards, *x.shape[1:]), 0, 1)[None], examples
+            )
             chosen = layout.rows(chosen, self.mesh, axis=1)
             packed = layout.rows(pack_shards(chosen, self.config, "answer"), self.mesh, axis=1)
             one = jax.tree.map(lambda x: x[0], (packed, totals(chosen, "answer")))
@@ -99,7 +101,9 @@ def warm_start(experiment: Experiment, folder: RunFolder) -> Any:
     began = time.perf_counter()
     placed = {"in_shardings": (shardings, experiment.whole), "out_shardings": (shardings, experiment.whole)}
     program = jax.jit(sft_step, **placed, donate_argnums=0).lower(state, examples).compile()
-    print(f"warm start: {warm.steps} updates of {warm.batch} examples (compiled in {time.perf_counter() - began:.0f} s)")
+    print(
+        f"warm start: {warm.steps} updates of {warm.batch} examples (compiled in {time.perf_counter() - began:.0f} s)"
+    )
     began, every = time.perf_counter(), max(warm.steps // 20, 1)
     for number in range(1, warm.steps + 1):
         state, (applied, tokens) = program(state, examples)

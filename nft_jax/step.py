@@ -79,7 +79,14 @@ class Step:
     """The parts of one experiment's step, bound together; `__call__` is the program to jit."""
 
     def __init__(self, config: Config, mesh: Mesh, engine: Engine, grader: Grader, loss: Loss, updater: Updater):
-        self.config, self.mesh, self.engine, self.grader, self.loss, self.updater = config, mesh, engine, grader, loss, updater
+        self.config, self.mesh, self.engine, self.grader, self.loss, self.updater = (
+            config,
+            mesh,
+            engine,
+            grader,
+            loss,
+            updater,
+        )
         rollout_key, order_key, pair_key = jax.random.split(jax.random.key(config.seed), 3)
         self.keys = {"rollout": rollout_key, "order": order_key, "pairs": pair_key}
 
@@ -96,7 +103,12 @@ class Step:
     def sample(self, state: State, prompts: Prompts) -> tuple[Sampling, Array]:
         """Rounds of rollout → verify → groups → selection, until the buffer is full or the rounds are used up."""
         config = self.config
-        Q, K, T, C = config.prompts_per_step, config.answers_per_prompt, config.rollout.answer_limit, config.candidates_per_round
+        Q, K, T, C = (
+            config.prompts_per_step,
+            config.answers_per_prompt,
+            config.rollout.answer_limit,
+            config.candidates_per_round,
+        )
         view = self.engine.view(state.weights)
         pool, count = layout.rows(empty_groups(self._padded(Q + C), K, T), self.mesh), jnp.int32(0)
         if state.carried is not None:
@@ -142,7 +154,7 @@ class Step:
         return layout.rows(make_groups(prompt_C, rollout, verdict_B), self.mesh), seconds_n
 
     def split_pool(self, sampled: Sampling, from_carry: Array):
-        """The training buffer and its count; the surplus that is carried (only this step's own); how many are wasted."""
+        """The training buffer and its count, the surplus that is carried (only this step's), and how many are lost."""
         Q, capacity = self.config.prompts_per_step, self.config.carry_capacity
         buffer, trained = jax.tree.map(lambda x: x[:Q], sampled.pool), jnp.minimum(sampled.count, Q)
         surplus = sampled.count - trained
@@ -215,17 +227,24 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
       ValueError: with the sizes that would work.
     """
     shards, faults = mesh.shape[DATA], []
-    Q, K, C, U = config.prompts_per_step, config.answers_per_prompt, config.candidates_per_round, config.updates_per_step
+    Q, K, C, U = (
+        config.prompts_per_step,
+        config.answers_per_prompt,
+        config.candidates_per_round,
+        config.updates_per_step,
+    )
     if C % shards:
-        near = f"{C - C % shards} or {C - C % shards + shards}" if C > shards else f"{shards}"
+        near = f"{C - C % shards} or {C - C % shards + shards}" if shards < C else f"{shards}"
         faults.append(f"{C} candidate prompts a round are not divisible by {shards} data shards; use {near}")
     if C * K % mesh.size:
-        faults.append(f"{C} prompts × {K} answers = {C * K} answers are not divisible by {mesh.size} devices, which grade them")
+        faults.append(
+            f"{C} prompts × {K} answers = {C * K} answers are not divisible by {mesh.size} devices, which grade them"
+        )
     units = Q // U * units_per_group(loss.unit, K)
     if units % shards or not units:
         faults.append(
-            f"an update's {Q // U} prompts × {units_per_group(loss.unit, K)} {loss.unit}s = {units} units are not divisible "
-            f"by {shards} data shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
+            f"an update's {Q // U} prompts × {units_per_group(loss.unit, K)} {loss.unit}s = {units} units are "
+            f"not divisible by {shards} data shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
         )
     if config.model.kv_heads % mesh.shape["tensor"]:
         faults.append(
@@ -243,5 +262,7 @@ def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: St
     def train_step(state, prompts):
         return step(state, prompts)
 
-    jitted = jax.jit(train_step, in_shardings=(state_shardings, whole), out_shardings=(state_shardings, None), donate_argnums=0)
+    jitted = jax.jit(
+        train_step, in_shardings=(state_shardings, whole), out_shardings=(state_shardings, None), donate_argnums=0
+    )
     return jitted.lower(state, prompts).compile()

@@ -16,7 +16,7 @@ from nft_jax.config import Config
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
-from nft_jax.step import State, Step, compile_step
+from nft_jax.step import Step, compile_step
 from nft_jax.training.checkpoint import Checkpoints, load_weights
 from nft_jax.training.evaluation import Answers, Evaluator, score
 from nft_jax.training.metrics import line, score_line, step_metrics
@@ -79,7 +79,9 @@ class Trainer:
             if save:
                 self.checkpoints.save(step, self.state)
             if evaluate:
-                self._evaluated(step, {name: evaluator(self.state.weights) for name, evaluator in self.evaluators.items()})
+                self._evaluated(
+                    step, {name: evaluator(self.state.weights) for name, evaluator in self.evaluators.items()}
+                )
         self._finish()
 
     def _base_weights(self) -> Any:
@@ -167,7 +169,9 @@ def side_by_side(experiment: Experiment, before: Answers, after: Answers, count:
             texts.append(f"{mark} {' '.join(experiment.tokenizer.decode(ids).split())}"[-60:])
         rows.append((" ".join(table.problems[index].problem.split())[:40], *texts, table.answers[index]))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def describe(experiment: Experiment) -> str:
@@ -181,8 +185,8 @@ def describe(experiment: Experiment) -> str:
             f"vocabulary {experiment.tokenizer.vocab_size} of {config.model.vocab} rows",
             f"mesh      {dict(experiment.mesh.shape)} on {experiment.mesh.devices.flat[0].platform}",
             f"problems  {tables}",
-            f"a step    {Q} prompts × {K} answers = {Q * K} answers, from rounds of {config.candidates_per_round} prompts "
-            f"(at most {config.selection.max_rounds})",
+            f"a step    {Q} prompts × {K} answers = {Q * K} answers, from at most "
+            f"{config.selection.max_rounds} rounds of {config.candidates_per_round} prompts",
             f"          {U} updates of {Q // U} prompts = {Q // U * K} answers each; answers of up to "
             f"{config.rollout.answer_limit} tokens",
             f"loss      {experiment.loss.name} {config.loss.options}, normaliser "

@@ -11,7 +11,7 @@ from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiec
 
 
 class Dataset(NamedTuple):
-    """`tables` has "train", and "validation" and "test" where there are such problems; `examples` only for a warm start."""
+    """`tables` has "train", and "validation" and "test" where given; `examples` are there for a warm start only."""
 
     tokenizer: Tokenizer
     tables: dict[str, PromptTable]
@@ -43,7 +43,11 @@ def _problems(config: Config) -> dict[str, list[Problem]]:
     data = config.data
     if not data.train:
         return arithmetic.split(arithmetic.all_problems(data.largest))
-    fields = {"problem_field": data.problem_field, "answer_field": data.answer_field, "solution_field": data.solution_field}
+    fields = {
+        "problem_field": data.problem_field,
+        "answer_field": data.answer_field,
+        "solution_field": data.solution_field,
+    }
     paths = {"train": data.train, "validation": data.validation, "test": data.test}
     return {name: load_problems(path, **fields) for name, path in paths.items() if path}
 

@@ -18,7 +18,7 @@ def logp_and_entropy(
     chunk: int,
     gather: Callable[[Any], Any] = lambda weights: weights,
 ) -> tuple[Array, Array]:
-    """`[B, T]` float32 log-prob of each token given those before it, and entropy (nats) of the distribution it came from.
+    """`[B, T]` float32 log-prob of each token given those before it, and entropy (nats) of what it was drawn from.
 
     Both stand at the token itself, not at its predecessor. The first token of a sequence has no predecessor: its values
     are finite and mean nothing (it belongs to a prompt). Chunks of `chunk` tokens are recomputed in the backward pass.

@@ -68,7 +68,7 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """The decoder. `vocabulary` is the number of real token ids; the embedding has `config.vocab` rows, the rest padding."""
+    """The decoder. The embedding has `config.vocab` rows, of which the first `vocabulary` are real token ids."""
 
     def __init__(self, config: ModelConfig, vocabulary: int, *, rngs: nnx.Rngs):
         def table():
@@ -88,21 +88,23 @@ class Transformer(nnx.Module):
         self.config, self.vocabulary = config, vocabulary
 
     def __call__(self, tokens: Tokens, gather: Callable[[Any], Any] = lambda weights: weights) -> Array:
-        """Final hidden states `[B, T, D]` of packed rows; `gather` lays out one layer's weights (see `layer_gatherer`)."""
+        """Final hidden states `[B, T, D]` of packed rows; `gather` lays out a layer's weights (`layer_gatherer`)."""
         hidden_BTD, _ = self._rows(tokens, gather, keep_cache=False)
         return hidden_BTD
 
     def prefill(self, token_QP: Array, length_Q: Array) -> tuple[Array, Array, Array]:
-        """Reads the prompts; returns the hidden state of each one's last token `[Q, D]`, and keys and values `[L, Q, P, G, H]`."""
+        """Reads the prompts; returns their last tokens' hidden states `[Q, D]`, keys and values `[L, Q, P, G, H]`."""
         Q, P = token_QP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
         segment_QP = jnp.where(column_QP < length_Q[:, None], 0, -1)
-        hidden_QPD, cache = self._rows(Tokens(token_QP, segment_QP, column_QP), lambda weights: weights, keep_cache=True)
+        hidden_QPD, cache = self._rows(
+            Tokens(token_QP, segment_QP, column_QP), lambda weights: weights, keep_cache=True
+        )
         last_QD = jnp.take_along_axis(hidden_QPD, (length_Q - 1)[:, None, None], axis=1)[:, 0]
         return last_QD, *cache
 
     def decode(self, token_B: Array, column: Array, cache: Cache) -> tuple[Array, Cache]:
-        """Reads token `column` of every answer; returns its hidden state `[B, D]` and the cache with that column written."""
+        """Reads token `column` of every answer; returns its hidden state `[B, D]`, and the cache with that column."""
         position_Q = cache.prompt_length_Q + column
         position_B = jnp.repeat(position_Q, token_B.shape[0] // position_Q.shape[0])
         graph, stacked = self._layers()
@@ -116,7 +118,13 @@ class Transformer(nnx.Module):
 
             return bind(graph, self._cast(weights))(x_BD, position_B, attend)
 
-        inputs = (stacked, cache.prompt_key_LQPGH, cache.prompt_value_LQPGH, cache.answer_key_LBTGH, cache.answer_value_LBTGH)
+        inputs = (
+            stacked,
+            cache.prompt_key_LQPGH,
+            cache.prompt_value_LQPGH,
+            cache.answer_key_LBTGH,
+            cache.answer_value_LBTGH,
+        )
         hidden_BD, (key, value) = jax.lax.scan(layer, self._embed(token_B), inputs, unroll=self.config.unroll)
         return self._final_norm(hidden_BD), write_column(cache, key, value, column)
 

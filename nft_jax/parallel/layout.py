@@ -8,8 +8,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nft_jax.parallel.mesh import DATA, TENSOR
 
-# Training shards every matrix over both axes (FSDP and tensor parallelism). Projections back to the width are split over
-# (tensor, data) on their INPUT: a split width would leave each device rows too narrow for the TPU's (8, 128) tiles.
+# Training shards every matrix over both axes (FSDP and tensor parallelism). Projections back to the width are split
+# over (tensor, data) on their INPUT: a split width would leave each device rows too narrow for TPU tiles of (8, 128).
 TRAINING = {
     "layers": None,
     "vocab": (TENSOR, DATA),
@@ -62,7 +62,9 @@ def layer_gatherer(mesh: Mesh, axes: Any) -> Callable[[Any], Any]:
     Naming both layouts inside the scanned body makes XLA gather one layer at a time, in the compute dtype, and scatter
     its gradient inside the loop. `axes` holds the logical axes of the stacked layers.
     """
-    one_layer = jax.tree.map(lambda names: PartitionSpec(*names[1:]), axes, is_leaf=lambda x: isinstance(x, PartitionSpec))
+    one_layer = jax.tree.map(
+        lambda names: PartitionSpec(*names[1:]), axes, is_leaf=lambda x: isinstance(x, PartitionSpec)
+    )
     training, generation = specs(one_layer, TRAINING), specs(one_layer, GENERATION)
     return lambda weights: constrain(constrain(weights, mesh, training), mesh, generation)
 
@@ -85,8 +87,8 @@ def check_divisible(abstract: Any, axes: Any, mesh: Mesh) -> None:
             if size % parts:
                 label = "/".join(str(key.key) for key in path)
                 faults.append(
-                    f"{label}: its axis '{name}' of size {size} is split into {parts} parts by the mesh {dict(mesh.shape)}; "
-                    f"use {size - size % parts or parts} or {size - size % parts + parts}"
+                    f"{label}: its axis '{name}' of size {size} is split into {parts} parts by the mesh "
+                    f"{dict(mesh.shape)}; use {size - size % parts or parts} or {size - size % parts + parts}"
                 )
 
     jax.tree_util.tree_map_with_path(check, abstract, axes)

@@ -46,14 +46,18 @@ class Progress(NamedTuple):
 class Engine:
     """Samples answers with one set of weights; call it inside a jitted program on `mesh`."""
 
-    def __init__(self, graph: nnx.GraphDef, axes: Any, mesh: Mesh, config: RolloutConfig, eos_ids: tuple[int, ...], dtype: str):
+    def __init__(
+        self, graph: nnx.GraphDef, axes: Any, mesh: Mesh, config: RolloutConfig, eos_ids: tuple[int, ...], dtype: str
+    ):
         self.graph, self.mesh, self.config, self.dtype = graph, mesh, config, dtype
         self.eos_ids = eos_ids
         self.specs = layout.specs(axes, layout.GENERATION)
-        self.lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and mesh.devices.flat[0].platform == "tpu")
+        self.lockstep = config.lockstep == "yes" or (
+            config.lockstep == "auto" and mesh.devices.flat[0].platform == "tpu"
+        )
 
     def view(self, weights: Any) -> Any:
-        """The generation view: weights in the compute dtype, split over `tensor` only. Made once, dead after the rollout."""
+        """The generation view: weights in the compute dtype, split over `tensor` only; dead after the rollout."""
         return layout.constrain(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.mesh, self.specs)
 
     def __call__(self, view: Any, requests: Requests, key: Array) -> Rollout:

@@ -1,4 +1,4 @@
-"""How one token is drawn, and how the same token's log-prob is computed: the numerics that sampler and trainer share."""
+"""How a token is drawn, and how its log-prob is computed: the numerics that sampler and trainer share."""
 
 import jax
 import jax.numpy as jnp

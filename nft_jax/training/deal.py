@@ -16,8 +16,18 @@ def units_per_group(unit: str, K: int) -> int:
     return K if unit == "answer" else K // 2
 
 
-def deal(groups: Groups, count: Array, prompts: Prompts, loss: Loss, *, updates: int, answer_limit: int, key: Array, mesh: Mesh):
-    """Lays the first `count` of Q groups out as `Sequences` with leading axes `[updates, data shards]`, and their `Totals`.
+def deal(
+    groups: Groups,
+    count: Array,
+    prompts: Prompts,
+    loss: Loss,
+    *,
+    updates: int,
+    answer_limit: int,
+    key: Array,
+    mesh: Mesh,
+):
+    """The first `count` of Q groups as `Sequences` with leading axes `[updates, data shards]`, and their `Totals`.
 
     Group i goes to update i mod `updates`; an update's units go round the data shards one at a time. So a buffer that
     is not full is still spread evenly. For losses of unit "pair" the key draws min(right, wrong) pairs of each group.

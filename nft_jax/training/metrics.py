@@ -1,4 +1,4 @@
-"""From what a step recorded on the device to the numbers that a person reads; every name in `metrics.jsonl` is made here."""
+"""From what a step recorded to the numbers that a person reads: the names in `metrics.jsonl` are made here."""
 
 import math
 
@@ -85,5 +85,6 @@ def score_line(name: str, score: Score) -> str:
     """A split's score in words."""
     return (
         f"{name}: greedy {score.greedy:.3f} ± {score.greedy_error:.3f}, sampled {score.sampled:.3f} ± "
-        f"{score.sampled_error:.3f}, any right {score.any_right:.3f}, length {score.length:.1f} ({score.problems} problems)"
+        f"{score.sampled_error:.3f}, any right {score.any_right:.3f}, length {score.length:.1f} "
+        f"({score.problems} problems)"
     )

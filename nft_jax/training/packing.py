@@ -49,7 +49,7 @@ class Packed(NamedTuple):
 
 
 def rows_needed(units: int, unit_tokens: int, row_tokens: int) -> int:
-    """Rows that next-fit packing takes at most: each row but the last holds at least `row_tokens // unit_tokens` units."""
+    """Rows that next-fit packing takes at most: each but the last holds `row_tokens // unit_tokens` units or more."""
     return -(-units // (row_tokens // unit_tokens))
 
 
@@ -73,7 +73,9 @@ def pack(sequences: Sequences, *, unit: int, row_count: int, row_tokens: int) ->
     column_S = jnp.arange(P + T, dtype=jnp.int32)
     place_MS = jnp.where(column_S[None] < length_M[:, None], start_M[:, None] + column_S[None], row_count * row_tokens)
     source_MS = jnp.arange(M * (P + T), dtype=jnp.int32).reshape(M, P + T)
-    source = jnp.full(row_count * row_tokens, -1, jnp.int32).at[place_MS].set(source_MS, mode="drop", unique_indices=False)
+    source = (
+        jnp.full(row_count * row_tokens, -1, jnp.int32).at[place_MS].set(source_MS, mode="drop", unique_indices=False)
+    )
     source_BT = source.reshape(row_count, row_tokens)
     return Packed(_gather(sequences, source_BT, id_M, unit), used)
 

@@ -21,7 +21,18 @@ from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.types import Groups
 from nft_jax.verify.grade import STATUSES
 
-PACKAGES = "nft_jax jax jaxlib flax optax orbax-checkpoint transformers sentencepiece ml_collections numpy".split()
+PACKAGES = (
+    "nft_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "sentencepiece",
+    "ml_collections",
+    "numpy",
+)
 
 
 class RunFolder:

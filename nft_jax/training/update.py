@@ -57,7 +57,7 @@ NO_STATISTICS = Statistics(*[0.0] * len(Statistics._fields))
 
 
 class Applied(NamedTuple):
-    """What became of an update: `taken` 1 or 0, `nonfinite` 1 if its gradient was not finite, the gradient's norm, `statistics`."""
+    """What became of an update: `taken` 1 or 0, `nonfinite` 1 if its gradient was not finite, and what it measured."""
 
     taken: Array
     nonfinite: Array
@@ -88,11 +88,13 @@ class Updater:
         self.outer_specs = layout.specs(outer_axes, layout.GENERATION)
         self.gather = layout.layer_gatherer(mesh, axes["blocks"])
 
-    def __call__(self, weights, optimizer_state, packed: Packed, totals: Totals, reference, first) -> tuple[Any, Any, Applied]:
-        """One update; weights, optimizer state and schedule stay untouched where nothing trains or the gradient isn't finite.
+    def __call__(
+        self, weights, optimizer_state, packed: Packed, totals: Totals, reference, first
+    ) -> tuple[Any, Any, Applied]:
+        """One update; weights, optimizer state and schedule stay if nothing trains or the gradient is not finite.
 
-        `packed` has a leading axis of data shards, `totals` are scalars, `reference` is the frozen weights of the KL term
-        (or None), `first` says whether the weights are still those that sampled.
+        `packed` has a leading axis of data shards, `totals` are scalars, `reference` is the frozen weights of the KL
+        term (or None), `first` says whether the weights are still those that sampled.
         """
         gradient, statistics = self.gradient(weights, packed, totals, reference, first)
         norm = optax.global_norm(gradient)
@@ -167,7 +169,9 @@ class Updater:
             kl_BT = k3(logp_BT, self._logp(jax.lax.stop_gradient(reference), rows)[0], answer_BT)
             loss_BT = loss_BT + self.config.loss.kl_weight * kl_BT
         objective = losses.total_loss(loss_BT, batch, totals, self.normalizer, self.constant_tokens)
-        return objective, jax.lax.stop_gradient(_measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT))
+        return objective, jax.lax.stop_gradient(
+            _measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT)
+        )
 
     def _logp(self, weights, rows: Rows):
         # The float32 masters of embedding and head are gathered once a micro-batch; layers one at a time, in `gather`.
