@@ -1,39 +1,52 @@
-"""The default experiment."""
+r"""The default experiment: a small model unlearns a misconception from nothing but right/wrong verdicts.
+
+Claim    A base trained on worked arithmetic, 65 % of which follows a systematic misconception, prefers the wrong way
+         though it can do both. Online NFT, with an exact-match verifier and no worked solution, turns it round.
+Task     Three kinds of generated problems (`a-b+c-d=`, `a+b*c-d=`, `ax+b=c,x=`), answers in `\boxed{}`; train,
+         validation and test problems are disjoint. Settings were chosen on validation; the last table is on test.
+Cost     590,000 weights; about 7 minutes on two CPU cores.
+Command  python -m nft_jax.train --config=tiny --workdir=runs/tiny
+"""
 
 from nft_jax.config import default
 
 
 def get_config():
     config = default()
-    config.steps = 60
+    config.steps = 40
     config.prompts_per_step = 64
     config.answers_per_prompt = 16
     config.updates_per_step = 2
-    config.model.update(
-        dict(
-            vocab_multiple=8,
-            layers=4,
-            width=128,
-            heads=4,
-            kv_heads=2,
-            head_size=32,
-            mlp_width=384,
-            remat="none",
-            unroll=4,
-        )
-    )
-    config.data.prompt_limit = 16
+
     config.data.largest = 6
+    config.data.prompt_limit = 16
     config.rollout.answer_limit = 16
-    config.packing.row_tokens = 64
-    config.packing.rows_per_micro_batch = 44
-    config.optimizer.learning_rate = 3e-4
-    config.optimizer.weight_decay = 0.0
-    config.warm_start.steps = 1200
+
+    config.model.layers = 3
+    config.model.width = 128
+    config.model.heads = 4
+    config.model.kv_heads = 2
+    config.model.head_size = 32
+    config.model.mlp_width = 384
+    config.model.vocab_multiple = 8
+    # Three layers on a CPU: unrolled and with nothing recomputed they are fastest.
+    config.model.unroll = 3
+    config.model.remat = "none"
+
+    config.warm_start.steps = 900
     config.warm_start.batch = 128
     config.warm_start.wrong_share = 0.65
-    config.warm_start.optimizer.update(
-        dict(name="muon", learning_rate=3e-3, weight_decay=0.0, schedule="linear", beta2=0.99, warmup_updates=50)
-    )
-    config.evaluation.every = 15
+    config.warm_start.optimizer.name = "muon"
+    config.warm_start.optimizer.learning_rate = 3e-3
+    config.warm_start.optimizer.schedule = "linear"
+    config.warm_start.optimizer.warmup_updates = 50
+    config.warm_start.optimizer.beta2 = 0.99
+    config.warm_start.optimizer.weight_decay = 0.0
+
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.weight_decay = 0.0
+
+    config.packing.row_tokens = 64
+    config.packing.rows_per_micro_batch = 44
+    config.evaluation.every = 10
     return config

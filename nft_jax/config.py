@@ -11,6 +11,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from nft_jax import losses
@@ -163,8 +165,10 @@ class RecordConfig:
 class Config:
     """One experiment. Three numbers size a step: prompts_per_step × answers_per_prompt, in updates_per_step updates.
 
-    `strict_on_policy` demands all that makes π_old the current policy; `old_logp` says where log π_old comes from:
-    the "sampler", "recompute" by a second forward, or "current" (first update: stop_gradient of this very forward).
+    `strict_on_policy` demands all that makes π_old the current policy. `old_logp` says where log π_old comes from: the
+    "sampler", "recompute" (a second forward before the updates), or "current" (in the first update, stop_gradient of
+    that very forward, so that the ratio is exactly 1; in later ones the sampler). "auto" is "current" where strictly
+    on-policy, else "sampler".
     `base` is a folder with weights to start from ("" = the warm start, or random ones).
     """
 
@@ -174,7 +178,7 @@ class Config:
     answers_per_prompt: int = 16
     updates_per_step: int = 1
     strict_on_policy: bool = False
-    old_logp: str = "sampler"
+    old_logp: str = "auto"
     base: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -190,6 +194,8 @@ class Config:
     record: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self):
+        if self.old_logp == "auto":
+            object.__setattr__(self, "old_logp", "current" if self.strict_on_policy else "sampler")
         check(self)
 
     @property
@@ -335,6 +341,12 @@ def _strict_faults(config):
 
 def _loss_faults(config, loss):
     faults = []
+    groups = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    try:
+        # Options that depend on the answer limit (DAPO's overlong buffer) show here, on shapes alone.
+        jax.eval_shape(lambda right, length: loss.advantage(right, length, config.rollout.answer_limit), *groups)
+    except ValueError as error:
+        faults.append(f"config.loss.{loss.name}: {error}")
     normalizer = config.loss.normalizer or loss.normalizer
     if normalizer not in losses.NORMALIZERS:
         known = tuple(losses.NORMALIZERS)

@@ -240,11 +240,12 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
         faults.append(
             f"{C} prompts × {K} answers = {C * K} answers are not divisible by {mesh.size} devices, which grade them"
         )
-    units = Q // U * units_per_group(loss.unit, K)
+    each = units_per_group(loss.unit, K)
+    units = Q // U * each
     if units % shards or not units:
         faults.append(
-            f"an update's {Q // U} prompts × {units_per_group(loss.unit, K)} {loss.unit}s = {units} units are "
-            f"not divisible by {shards} data shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
+            f"an update's {Q // U} prompts × {each} {loss.unit}s = {units} units are not divisible by {shards} data "
+            f"shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
         )
     if config.model.kv_heads % mesh.shape["tensor"]:
         faults.append(

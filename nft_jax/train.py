@@ -6,6 +6,7 @@ The same --workdir resumes from its newest checkpoint.
 """
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nft_jax.config import Config
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
-from nft_jax.step import Step, compile_step
+from nft_jax.step import Record, Step, compile_step
 from nft_jax.training.checkpoint import Checkpoints, load_weights
 from nft_jax.training.evaluation import Answers, Evaluator, score
 from nft_jax.training.metrics import line, score_line, step_metrics
@@ -48,9 +49,10 @@ class Trainer:
             if name != "train" and config.evaluation.problems
         }
         # Answers of the base to the test split, for the comparison at the end.
-        self.base_answers = {name: evaluator(weights) for name, evaluator in self.evaluators.items()}
+        self.base_answers = self._answers(weights, ("validation", "test"))
         self.state = experiment.initial_state(self.optimizer, weights)
         self.prompts = experiment.prompts(self.table)
+        self.reader = ThreadPoolExecutor(1)
         began = time.perf_counter()
         self.program = self._compile()
         self.finished = time.perf_counter()
@@ -69,7 +71,7 @@ class Trainer:
             self.state, record = self.program(self.state, self.prompts)
             if waiting is not None:
                 self._report(*waiting)
-            waiting = (step, record, began)
+            waiting = (step, self.reader.submit(fetch, record), began)
             last = step == config.steps
             evaluate = last or (config.evaluation.every and step % config.evaluation.every == 0)
             save = last or (config.record.checkpoint_every and step % config.record.checkpoint_every == 0)
@@ -79,9 +81,8 @@ class Trainer:
             if save:
                 self.checkpoints.save(step, self.state)
             if evaluate:
-                self._evaluated(
-                    step, {name: evaluator(self.state.weights) for name, evaluator in self.evaluators.items()}
-                )
+                splits = ("validation", "test") if last else ("validation",)
+                self._evaluated(step, self._answers(self.state.weights, splits))
         self._finish()
 
     def _base_weights(self) -> Any:
@@ -119,11 +120,11 @@ class Trainer:
             self.folder.drop_after(step, file=file)
         return step
 
-    def _report(self, step: int, record, began: float) -> None:
-        record = jax.device_get(record)
+    def _report(self, step: int, fetched: Future, began: float) -> None:
+        record, finished = fetched.result()
         # A step dispatched while the one before still ran has its own time from there on.
-        seconds = time.perf_counter() - max(began, self.finished)
-        self.finished = time.perf_counter()
+        seconds = finished - max(began, self.finished)
+        self.finished = finished
         metrics = {"step": step} | step_metrics(record)
         metrics |= {
             "seconds": seconds,
@@ -136,6 +137,9 @@ class Trainer:
         if step == 1 or step == self.config.steps or (every and step % every == 0):
             self.folder.rollouts(step, record.last, self.table, self.experiment.tokenizer)
         print(line(step, self.config.steps, metrics), flush=True)
+
+    def _answers(self, weights: Any, splits: tuple[str, ...]) -> dict[str, Answers]:
+        return {name: self.evaluators[name](weights) for name in splits if name in self.evaluators}
 
     def _evaluated(self, step: int, answers: dict[str, Answers]) -> None:
         """Writes and prints the validation score: the test split is looked at only at the ends."""
@@ -154,6 +158,11 @@ class Trainer:
             print("\n" + side_by_side(self.experiment, self.base_answers["test"], self.answers["test"]))
         picture = report.draw(self.folder.path, f"{self.config.loss.name}, seed {self.config.seed}")
         print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
+
+
+def fetch(record: Record) -> tuple[Record, float]:
+    """A step's record on the host, and when it was there; run beside the main thread, which is a step ahead."""
+    return jax.device_get(record), time.perf_counter()
 
 
 def side_by_side(experiment: Experiment, before: Answers, after: Answers, count: int = 6) -> str:

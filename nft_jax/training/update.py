@@ -161,8 +161,7 @@ class Updater:
         batch = rows.batch
         if self.old_logp == "current":
             # R is exactly 1 in any precision: the same number, without its gradient.
-            fresh = jnp.logical_or(first, self.config.strict_on_policy)
-            batch = batch._replace(old_logp_BT=jnp.where(fresh, jax.lax.stop_gradient(logp_BT), batch.old_logp_BT))
+            batch = batch._replace(old_logp_BT=jnp.where(first, jax.lax.stop_gradient(logp_BT), batch.old_logp_BT))
         loss_BT = self.loss.function(logp_BT, batch)
         kl_BT = jnp.zeros_like(loss_BT)
         if reference is not None:

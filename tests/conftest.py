@@ -1,0 +1,26 @@
+"""Eight fake CPU devices, strict array semantics, and the optional data folder: for every test of this folder."""
+
+import os
+from pathlib import Path
+
+# Read by JAX when it is first imported, so before anything below.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+import jax
+import pytest
+
+# A silent broadcast or promotion is where a shape or precision bug hides.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Real problems and tokenizers, where the machine has them."""
+    folder = Path(os.environ.get("NFT_JAX_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no optional data folder {folder}: set NFT_JAX_DATA")
+    return folder
