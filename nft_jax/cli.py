@@ -1,6 +1,7 @@
 """What every `python -m nft_jax.<name>` shares: the flags `--config` and `--workdir`, and errors a person can read."""
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from nft_jax.config import Config, load
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, or the bare name of one in configs/; change values by --config.section.field=value."
 )
+DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an error in the input.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; everything that the run writes goes there.")
 
 
@@ -22,6 +24,8 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
     A wrong flag, setting or value ends the process with code 2 and one message, before any device is touched.
     """
     sys.modules["__main__"].__doc__ = usage
+    for name in ("config", "workdir"):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def start(_):
         # Orbax says a page of routine at each checkpoint.
@@ -32,14 +36,11 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
             config = load(CONFIG.value)
             main(config, Path(WORKDIR.value))
         except (ValueError, FileNotFoundError) as error:
-            if flags.FLAGS.debug_errors:
+            if DEBUG.value:
                 raise
-            stop(str(error))
+            stop(f"{error}\n(--debug_errors shows where)")
 
     app.run(start, flags_parser=_parse)
-
-
-flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an error in the input.")
 
 
 def stop(message: str) -> None:
@@ -53,9 +54,15 @@ def _parse(argv):
         return flags.FLAGS(_with_config_path(argv))
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
-    except (AttributeError, KeyError, FileNotFoundError, TypeError) as error:
-        # ml_collections raises these from the depth of the parser, with its own "did you mean".
-        stop(f"in the configuration: {str(error).strip(chr(34) + chr(39)).replace(chr(92) + 'n', ' ')}")
+    except FileNotFoundError as error:
+        stop(str(error))
+    except (AttributeError, KeyError, TypeError) as error:
+        # ml_collections raises these from the depth of the parser: the unknown key, then the nearest known one.
+        names = re.findall(r"['\"](\w+)", str(error))
+        if not names:
+            stop(f"in the configuration: {error}")
+        near = f"; did you mean {names[1]!r}?" if "Did you mean" in str(error) else ""
+        stop(f"the configuration has no setting {names[0]!r}{near}")
 
 
 def _with_config_path(argv):

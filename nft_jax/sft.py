@@ -104,6 +104,7 @@ def warm_start(experiment: Experiment, folder: RunFolder) -> Any:
     print(
         f"warm start: {warm.steps} updates of {warm.batch} examples (compiled in {time.perf_counter() - began:.0f} s)"
     )
+    folder.drop_after(0)
     began, every = time.perf_counter(), max(warm.steps // 20, 1)
     for number in range(1, warm.steps + 1):
         state, (applied, tokens) = program(state, examples)

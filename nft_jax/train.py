@@ -73,7 +73,7 @@ class Trainer:
                 self._report(*waiting)
             waiting = (step, self.reader.submit(fetch, record), began)
             last = step == config.steps
-            evaluate = last or (config.evaluation.every and step % config.evaluation.every == 0)
+            evaluate = not last and config.evaluation.every and step % config.evaluation.every == 0
             save = last or (config.record.checkpoint_every and step % config.record.checkpoint_every == 0)
             if evaluate or save:
                 self._report(*waiting)
@@ -81,8 +81,7 @@ class Trainer:
             if save:
                 self.checkpoints.save(step, self.state)
             if evaluate:
-                splits = ("validation", "test") if last else ("validation",)
-                self._evaluated(step, self._answers(self.state.weights, splits))
+                self._evaluated(step, self._answers(self.state.weights, ("validation",)))
         self._finish()
 
     def _base_weights(self) -> Any:
@@ -143,20 +142,25 @@ class Trainer:
 
     def _evaluated(self, step: int, answers: dict[str, Answers]) -> None:
         """Writes and prints the validation score: the test split is looked at only at the ends."""
-        self.answers = answers
         if "validation" in answers:
             result = score(answers["validation"])
             self.folder.metrics({"step": step} | as_json(result), file="evaluation.jsonl")
             print("  " + score_line("validation", result), flush=True)
 
     def _finish(self) -> None:
-        for name in self.evaluators:
-            before, after = score(self.base_answers[name]), score(self.answers[name])
-            self.folder.metrics({"split": name, "base": as_json(before), "final": as_json(after)}, file="result.jsonl")
+        config = self.config
+        answers = self._answers(self.state.weights, ("validation", "test"))
+        self.folder.drop_after(config.steps - 1, file="evaluation.jsonl")
+        self._evaluated(config.steps, answers)
+        results = {}
+        for name, final in answers.items():
+            before, after = score(self.base_answers[name]), score(final)
+            results[name] = {"base": as_json(before), "final": as_json(after)}
             print(f"\n{score_line(f'{name}, base ', before)}\n{score_line(f'{name}, final', after)}")
-        if "test" in self.evaluators:
-            print("\n" + side_by_side(self.experiment, self.base_answers["test"], self.answers["test"]))
-        picture = report.draw(self.folder.path, f"{self.config.loss.name}, seed {self.config.seed}")
+        self.folder.result(results)
+        if "test" in answers:
+            print("\n" + side_by_side(self.experiment, self.base_answers["test"], answers["test"]))
+        picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
         print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
 
 

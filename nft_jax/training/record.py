@@ -60,6 +60,11 @@ class RunFolder:
             with open(self.path / file, "a") as out:
                 out.write(json.dumps(values) + "\n")
 
+    def result(self, values: dict) -> None:
+        """Writes `result.json`: the scores of the base and of the final weights by split."""
+        if self.writes:
+            (self.path / "result.json").write_text(json.dumps(values, indent=2) + "\n")
+
     def drop_after(self, step: int, *, file: str = "metrics.jsonl") -> None:
         """Forgets the lines of steps after `step`, which a resumed run takes again."""
         path = self.path / file

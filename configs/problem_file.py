@@ -1,0 +1,46 @@
+r"""A problem file and a tokenizer of your own, with a small model from random weights: the machinery, not a result.
+
+Claim    None about accuracy: ten million weights and a few minutes teach the format of a worked solution at best. The run
+         shows that real problems, a real tokenizer and its 150,000-token vocabulary go through the same program.
+Cost     About ten minutes on two CPU cores.
+Command  python -m nft_jax.train --config=problem_file --workdir=runs/problem_file \
+           --config.data.train=TRAIN.jsonl --config.data.test=TEST.jsonl --config.data.tokenizer=FOLDER
+"""
+
+from nft_jax.config import default
+
+
+def get_config():
+    config = default()
+    config.steps = 5
+    config.prompts_per_step = 16
+    config.answers_per_prompt = 8
+
+    config.data.template = "plain_boxed"
+    config.data.prompt_limit = 160
+    config.rollout.answer_limit = 96
+    # Such a model is hardly ever right: drawing more candidates would only take longer to find nothing.
+    config.selection.max_rounds = 1
+
+    config.model.layers = 2
+    config.model.width = 64
+    config.model.heads = 4
+    config.model.kv_heads = 2
+    config.model.head_size = 16
+    config.model.mlp_width = 256
+    config.model.unroll = 2
+    config.model.remat = "none"
+
+    config.warm_start.steps = 60
+    config.warm_start.batch = 16
+    config.warm_start.optimizer.learning_rate = 3e-3
+    config.warm_start.optimizer.weight_decay = 0.0
+
+    config.optimizer.learning_rate = 1e-4
+    config.packing.row_tokens = 256
+    config.packing.rows_per_micro_batch = 4
+    config.packing.logp_chunk = 64
+    config.evaluation.problems = 32
+    config.evaluation.answers = 1
+    config.evaluation.batch = 32
+    return config

@@ -1,0 +1,53 @@
+"""The decoder in plain NumPy: one row, a loop over layers, heads and tokens, everything in float64."""
+
+import numpy as np
+
+
+def forward(weights, config, token_T, segment_T, position_T):
+    """Logits `[T, V]` of one packed row."""
+    weights = _as_float64(weights)
+    x_TD = weights["embedding"][token_T]
+    for layer in range(config.layers):
+        x_TD = _layer({name: stacked[layer] for name, stacked in weights["blocks"].items()}, config, x_TD, segment_T, position_T)
+    table_VD = weights["embedding"] if config.tied_embedding else weights["head"]
+    return np.stack([_norm(x_D, weights["norm"], config) @ table_VD.T for x_D in x_TD])
+
+
+def _layer(weights, config, x_TD, segment_T, position_T):
+    H, share = config.head_size, config.heads // config.kv_heads
+    normed_TD = np.stack([_norm(x_D, weights["attention_norm"], config) for x_D in x_TD])
+    query, key, value = (
+        normed_TD @ weights[name] + weights.get(f"{name}_bias", 0) for name in ("query", "key", "value")
+    )
+    attended = np.zeros_like(query)
+    for head in range(config.heads):
+        mine = slice(head * H, (head + 1) * H)
+        shared = slice(head // share * H, (head // share + 1) * H)
+        for t in range(len(x_TD)):
+            seen = [s for s in range(t + 1) if segment_T[s] == segment_T[t]]
+            turned = _rotate(query[t, mine], position_T[t], config.rope_theta)
+            score = np.array([turned @ _rotate(key[s, shared], position_T[s], config.rope_theta) for s in seen])
+            force = np.exp((score - score.max()) / np.sqrt(H))
+            attended[t, mine] = force / force.sum() @ value[seen][:, shared]
+    x_TD = x_TD + attended @ weights["output"]
+    normed_TD = np.stack([_norm(x_D, weights["mlp_norm"], config) for x_D in x_TD])
+    gate = normed_TD @ weights["gate"]
+    return x_TD + (gate / (1 + np.exp(-gate)) * (normed_TD @ weights["up"])) @ weights["down"]
+
+
+def _norm(x_D, scale_D, config):
+    return x_D / np.sqrt(np.mean(x_D**2) + config.norm_epsilon) * scale_D
+
+
+def _rotate(x_H, position, theta):
+    """Each pair (i, i + H/2) as a complex number, turned by its angle."""
+    half = len(x_H) // 2
+    number = x_H[:half] + 1j * x_H[half:]
+    number = number * np.exp(1j * position * theta ** (-np.arange(half) / half))
+    return np.concatenate([number.real, number.imag])
+
+
+def _as_float64(tree):
+    if isinstance(tree, dict):
+        return {name: _as_float64(value) for name, value in tree.items()}
+    return np.asarray(tree, np.float64)

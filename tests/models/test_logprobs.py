@@ -1,0 +1,72 @@
+"""Log-probs in chunks: the same numbers and gradients as from all logits at once, which are never there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+from small_parts import MODEL, TEMPERATURE, VOCABULARY, lively_weights
+
+from nft_jax.models import transformer
+from nft_jax.models.logprobs import logp_and_entropy
+from nft_jax.types import Tokens
+
+B, T = 2, 40
+GRAPH, _, _ = transformer.abstract(MODEL, VOCABULARY)
+TOKENS = Tokens(
+    np.random.default_rng(0).integers(1, VOCABULARY, (B, T)).astype(np.int32),
+    np.zeros((B, T), np.int32),
+    np.tile(np.arange(T, dtype=np.int32), (B, 1)),
+)
+MIX_BT = np.random.default_rng(1).normal(size=(2, B, T)).astype(np.float32)
+
+
+def in_chunks(chunk):
+    return lambda model: logp_and_entropy(model, TOKENS, TEMPERATURE, chunk)
+
+
+def at_once(model):
+    """The definition: a log-softmax over everything, read off one place earlier."""
+    logits_BTV = model.logits(model(TOKENS).reshape(B * T, -1)).reshape(B, T, -1)
+    logp_BTV = jax.nn.log_softmax(logits_BTV / TEMPERATURE, axis=-1)
+    chosen_BT = jnp.take_along_axis(logp_BTV[:, :-1], TOKENS.token_BT[:, 1:, None], axis=-1)[..., 0]
+    entropy_BT = -jnp.sum(jnp.exp(logp_BTV) * logp_BTV, axis=-1)[:, :-1]
+    return tuple(jnp.pad(x, ((0, 0), (1, 0))) for x in (chosen_BT, entropy_BT))
+
+
+def gradient_and_values(method):
+    def objective(weights):
+        values = method(transformer.bind(GRAPH, weights))
+        return sum(jnp.sum(value * mix) for value, mix in zip(values, MIX_BT, strict=True)), values
+
+    return jax.grad(objective, has_aux=True)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return jax.jit(gradient_and_values(at_once))(lively_weights(MODEL))
+
+
+@pytest.mark.parametrize("chunk", [7, 128], ids=["not-dividing", "longer-than-the-row"])
+def test_chunks_change_neither_values_nor_gradients(chunk, expected):
+    found = jax.jit(gradient_and_values(in_chunks(chunk)))(lively_weights(MODEL))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, expected)
+
+
+def shapes(jaxpr):
+    """The shapes of everything a jaxpr computes, inner jaxprs included."""
+    for equation in jaxpr.eqns:
+        yield from (out.aval.shape for out in equation.outvars)
+        for inner in jaxprs_in_params(equation.params):
+            yield from shapes(inner)
+
+
+def test_logits_of_all_tokens_never_exist():
+    def largest(method):
+        """Elements of the largest array with a vocabulary axis, over the vocabulary."""
+        found = shapes(jax.make_jaxpr(gradient_and_values(method))(lively_weights(MODEL)).jaxpr)
+        return max(np.prod(shape, dtype=int) // MODEL.vocab for shape in found if MODEL.vocab in shape)
+
+    assert largest(at_once) == B * T
+    # The table of the embedding itself has `width` elements a token id.
+    assert largest(in_chunks(8)) == MODEL.width < B * T

@@ -1,0 +1,144 @@
+"""The decoder against its twin, causality by gradient, padded vocabulary, and what remat may not change."""
+
+import dataclasses
+
+import decoder_twin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+from small_parts import MODEL, ROWS, VOCABULARY, double, lively_weights, run_in_float64
+
+from nft_jax.compat import enable_x64
+from nft_jax.models import transformer
+from nft_jax.models.logprobs import logp_and_entropy
+from nft_jax.models.transformer import Transformer
+from nft_jax.types import Tokens
+
+TIED_WITHOUT_BIAS = dataclasses.replace(MODEL, tied_embedding=True, qkv_bias=False)
+# Two sequences and padding; one sequence that begins late and none but padding before it.
+SEGMENT_BT = np.array([[0] * 5 + [1] * 4 + [-1] * 3, [-1] * 2 + [3] * 10], np.int32)
+POSITION_BT = np.array([[*range(5), *range(4), 0, 0, 0], [0, 0, *range(10)]], np.int32)
+TOKEN_BT = np.random.default_rng(0).integers(1, VOCABULARY, SEGMENT_BT.shape).astype(np.int32) * (SEGMENT_BT >= 0)
+TOKENS = Tokens(TOKEN_BT, SEGMENT_BT, POSITION_BT)
+
+
+def logits_of(config):
+    graph, _, _ = transformer.abstract(config, VOCABULARY)
+
+    def logits(weights, tokens):
+        model = transformer.bind(graph, weights)
+        hidden_BTD = model(tokens)
+        return model.logits(hidden_BTD.reshape(-1, config.width)).reshape(*tokens.token_BT.shape, config.vocab)
+
+    return logits
+
+
+def assert_same_logits(config, weights, logits_BTV, tolerance):
+    for b in range(len(TOKEN_BT)):
+        real = SEGMENT_BT[b] >= 0
+        expected = decoder_twin.forward(weights, config, TOKEN_BT[b], SEGMENT_BT[b], POSITION_BT[b])
+        np.testing.assert_allclose(
+            logits_BTV[b, real, :VOCABULARY], expected[real, :VOCABULARY], rtol=tolerance, atol=tolerance
+        )
+
+
+@pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied-no-bias"])
+def test_the_decoder_is_its_twin_to_float64_rounding(config, monkeypatch):
+    run_in_float64(monkeypatch)
+    weights = double(lively_weights(config))
+    # Python's own integers meet int32 indices under 64 bits only.
+    with enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        logits = jax.jit(logits_of(dataclasses.replace(config, dtype="float64")))(weights, TOKENS)
+        assert logits.dtype == np.float64
+        assert_same_logits(config, weights, np.asarray(logits), 1e-11)
+
+
+def test_float32_logits_are_the_twins_to_float32_rounding():
+    weights = lively_weights(MODEL)
+    assert_same_logits(MODEL, weights, np.asarray(jax.jit(logits_of(MODEL))(weights, TOKENS)), 5e-5)
+
+
+def test_a_log_prob_sees_its_own_sequence_up_to_its_predecessor_and_nothing_else(monkeypatch):
+    embed = Transformer._embed
+    graph, _, _ = transformer.abstract(MODEL, VOCABULARY)
+
+    def logp_BT(push_MD, weights):
+        monkeypatch.setattr(Transformer, "_embed", lambda self, token_M: embed(self, token_M) + push_MD)
+        return logp_and_entropy(transformer.bind(graph, weights), TOKENS, 1.0, 5)[0]
+
+    none_MD = np.zeros((TOKEN_BT.size, MODEL.width), np.float32)
+    jacobian_BTMD = jax.jit(jax.jacrev(logp_BT))(none_MD, lively_weights(MODEL))
+    (B, T) = TOKEN_BT.shape
+    influence_BTBT = np.abs(jacobian_BTMD).max(axis=-1).reshape(B, T, B, T)
+    for b, t in np.argwhere((SEGMENT_BT >= 0) & (POSITION_BT > 0)):
+        allowed_BT = np.zeros((B, T), bool)
+        allowed_BT[b, :t] = SEGMENT_BT[b, :t] == SEGMENT_BT[b, t]
+        assert np.all(influence_BTBT[b, t][~allowed_BT] == 0), (b, t)
+        assert np.all(influence_BTBT[b, t][allowed_BT] > 0), (b, t)
+
+
+@pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied"])
+def test_padded_vocabulary_rows_have_no_probability_and_no_gradient(config):
+    logits = logits_of(config)
+
+    def logp_BTV(weights):
+        return jax.nn.log_softmax(logits(weights, TOKENS), axis=-1)
+
+    def objective(weights):
+        share_BTV = jnp.exp(logp_BTV(weights))
+        return jnp.sum(share_BTV[..., :VOCABULARY] ** 2), share_BTV
+
+    gradient, share_BTV = jax.jit(jax.grad(objective, has_aux=True))(lively_weights(config))
+    assert VOCABULARY < ROWS
+    assert np.all(share_BTV[..., VOCABULARY:] == 0)
+    np.testing.assert_allclose(share_BTV.sum(axis=-1), 1, rtol=1e-5)
+    table = gradient["embedding" if config.tied_embedding else "head"]
+    assert np.all(table[VOCABULARY:] == 0)
+    assert np.all(np.abs(table[1:VOCABULARY]).max(axis=1) > 0)
+
+
+def equations(jaxpr):
+    """All equations of a jaxpr, those of its inner jaxprs included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def test_remat_changes_what_is_kept_but_no_gradient():
+    weights = lively_weights(MODEL)
+    mix_BTD = np.random.default_rng(1).normal(size=(*TOKEN_BT.shape, MODEL.width)).astype(np.float32)
+    gradients, kept = {}, {}
+    for remat in ("none", "dots", "full"):
+        graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, remat=remat), VOCABULARY)
+
+        def objective(weights, graph=graph):
+            return jnp.sum(transformer.bind(graph, weights)(TOKENS) * mix_BTD)
+
+        gradients[remat] = jax.jit(jax.grad(objective))(weights)
+        # The forward scan stacks along the layers what the backward scan will read.
+        forward = next(e for e in equations(jax.make_jaxpr(jax.grad(objective))(weights).jaxpr) if e.primitive.name == "scan")
+        kept[remat] = sum(out.aval.size for out in forward.outvars)
+    assert kept["full"] < kept["dots"] < kept["none"]
+    for remat in ("dots", "full"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), gradients[remat], gradients["none"])
+
+
+def test_initial_weights_are_as_declared_and_differ_from_layer_to_layer():
+    _, abstract, _ = transformer.abstract(MODEL, VOCABULARY)
+    weights = jax.jit(lambda key: transformer.initial_weights(MODEL, VOCABULARY, key))(jax.random.key(0))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), weights) == jax.tree.map(lambda x: (x.shape, x.dtype), abstract)
+    blocks = weights["blocks"]
+    for name, value in blocks.items():
+        assert value.dtype == np.float32
+        if name.endswith("norm"):
+            assert np.all(value == 1)
+        elif name.endswith("bias"):
+            assert np.all(value == 0)
+        else:
+            residual = (2 * MODEL.layers) ** -0.5 if name in ("output", "down") else 1
+            np.testing.assert_allclose(np.std(value), residual * value.shape[1] ** -0.5, rtol=0.1)
+            assert abs(np.corrcoef(value[0].ravel(), value[1].ravel())[0, 1]) < 0.15
+    assert abs(np.corrcoef(weights["embedding"].ravel(), weights["head"].ravel())[0, 1]) < 0.15

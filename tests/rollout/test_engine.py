@@ -1,0 +1,235 @@
+"""The engine: cached decoding is the full forward, answers end where they should, and nobody's answer depends on others."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from small_parts import (
+    EOS_IDS,
+    MODEL,
+    PROMPT_LIMIT,
+    TEMPERATURE,
+    VOCABULARY,
+    eight_devices,
+    lively_weights,
+    one_device,
+    one_per_row,
+    random_prompts,
+)
+
+from nft_jax.config import RolloutConfig
+from nft_jax.models import transformer
+from nft_jax.models.logprobs import logp_and_entropy
+from nft_jax.rollout.engine import Engine, Requests
+from nft_jax.types import Prompts, Tokens
+
+Q, K, T = 8, 3, 8
+KEY = jax.random.key(3)
+GRAPH, _, AXES = transformer.abstract(MODEL, VOCABULARY)
+PROMPTS = random_prompts(0, Q)
+WEIGHTS = lively_weights(MODEL, seed=9)
+
+
+def requests(greedy=False, start=0):
+    """K answers to each prompt, numbered on from `start`."""
+    number_QK = np.arange(start, start + Q * K, dtype=np.uint32).reshape(Q, K)
+    return Requests(PROMPTS, number_QK, np.full((Q, K), greedy))
+
+
+def sampler(mesh, *, dtype="float32", lockstep="no"):
+    """A jitted engine: `(weights, requests) -> Rollout` on the host."""
+    graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
+    engine = Engine(graph, AXES, mesh, RolloutConfig(T, TEMPERATURE, lockstep=lockstep), EOS_IDS, dtype)
+    compiled = jax.jit(lambda weights, asked: engine(engine.view(weights), asked, KEY))
+    return lambda weights, asked: jax.device_get(compiled(weights, asked))
+
+
+def teacher(dtype="float32"):
+    """The full forward: `(weights, tokens) -> logp_BT`, as the trainer computes it."""
+    graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
+    return jax.jit(lambda w, tokens: logp_and_entropy(transformer.bind(graph, w), tokens, TEMPERATURE, 128)[0])
+
+
+def teacher_forced(forward, weights, rollout):
+    """The trainer's log-probs of a rollout's tokens, laid out as the sampler's."""
+    tokens = one_per_row(PROMPTS, rollout.token_BT, rollout.length_B)
+    logp_BS = np.asarray(forward(weights, Tokens(*tokens)))
+    place_BT = np.repeat(PROMPTS.length_N, K)[:, None] + np.arange(T)
+    return np.where(np.arange(T) < rollout.length_B[:, None], np.take_along_axis(logp_BS, place_BT, axis=1), 0)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return sampler(one_device())
+
+
+@pytest.fixture(scope="module")
+def rollout(sample):
+    return sample(WEIGHTS, requests())
+
+
+@pytest.fixture(scope="module")
+def forward():
+    return teacher()
+
+
+def test_the_rollout_is_worth_testing(rollout):
+    """Prompts of all lengths; answers that end early, by both ends, and answers that are cut."""
+    assert set(PROMPTS.length_N) == set(range(1, PROMPT_LIMIT + 1))
+    assert {*EOS_IDS} <= set(rollout.token_BT.ravel())
+    assert len(set(rollout.length_B)) > 3
+    assert 0 < rollout.truncated_B.sum() < Q * K
+
+
+def test_cached_decoding_is_the_full_forward(rollout, forward):
+    expected_BT = teacher_forced(forward, WEIGHTS, rollout)
+    assert np.ptp(expected_BT) > 3
+    np.testing.assert_allclose(rollout.logp_BT, expected_BT, rtol=0, atol=1e-5)
+
+
+def test_cached_decoding_is_the_full_forward_in_bfloat16(forward):
+    """bfloat16 keeps 8 bits, so a logit of size 8 is off by up to 2^-6 at each rounding on its way; 0.15 is ten of them."""
+    found = sampler(one_device(), dtype="bfloat16")(WEIGHTS, requests())
+    half = teacher_forced(teacher("bfloat16"), WEIGHTS, found)
+    assert found.logp_BT.dtype == half.dtype == np.float32
+    np.testing.assert_allclose(found.logp_BT, half, rtol=0, atol=0.15)
+    # Both really ran in bfloat16: beside each other they are nearer than to float32.
+    full = teacher_forced(forward, WEIGHTS, found)
+    assert np.abs(half - full).mean() > 1e-3
+    assert np.abs(found.logp_BT - half).mean() < np.abs(half - full).mean()
+
+
+def test_greedy_decoding_takes_the_argmax_of_the_full_forward_step_by_step(sample):
+    found = sample(WEIGHTS, requests(greedy=True))
+    likeliest = jax.jit(lambda w, tokens: _last_argmax(w, tokens))
+    token_QT, length_Q = np.zeros((Q, T), np.int32), np.zeros(Q, np.int32)
+    running_Q = np.ones(Q, bool)
+    for column in range(T):
+        token_Q = np.asarray(likeliest(WEIGHTS, one_per_row(PROMPTS, token_QT, length_Q)))
+        token_QT[running_Q, column] = token_Q[running_Q]
+        length_Q += running_Q
+        running_Q &= ~np.isin(token_Q, EOS_IDS)
+    assert len(set(length_Q)) > 1
+    np.testing.assert_array_equal(found.token_BT, np.repeat(token_QT, K, axis=0))
+    np.testing.assert_array_equal(found.length_B, np.repeat(length_Q, K))
+    np.testing.assert_array_equal(found.truncated_B, np.repeat(running_Q, K))
+
+
+def _last_argmax(weights, tokens):
+    model = transformer.bind(GRAPH, weights)
+    last_B = (tokens.segment_BT == 0).sum(axis=1) - 1
+    hidden_BTD = model(tokens)
+    return model.logits(hidden_BTD[np.arange(Q), last_B]).argmax(axis=-1)
+
+
+def test_nothing_comes_after_the_end(rollout):
+    for token_T, logp_T, length, truncated in zip(*rollout, strict=True):
+        ends = np.isin(token_T, EOS_IDS)
+        assert not ends[: length - 1].any()
+        assert ends[length - 1] == (not truncated)
+        assert length == T or not truncated
+        assert np.all(token_T[length:] == 0)
+        assert np.all(logp_T[length:] == 0)
+        assert np.all(logp_T[:length] < 0)
+
+
+def test_an_answer_does_not_depend_on_its_company(sample, rollout):
+    random = np.random.default_rng(2)
+    asked, order = requests(), random.permutation(Q)
+    inner_QK = np.array([random.permutation(K) for _ in range(Q)])
+    shuffled = Requests(
+        Prompts(*(x[order] for x in PROMPTS)),
+        np.take_along_axis(asked.request_QK[order], inner_QK, axis=1),
+        asked.greedy_QK,
+    )
+    found = sample(WEIGHTS, shuffled)
+    place_B = (order[:, None] * K + inner_QK).ravel()
+    np.testing.assert_array_equal(found.token_BT, rollout.token_BT[place_B])
+    np.testing.assert_allclose(found.logp_BT, rollout.logp_BT[place_B], rtol=0, atol=1e-5)
+    # Other prompts, some greedy, beside the first one.
+    strangers = Prompts(*(np.concatenate([x[:1], y[1:]]) for x, y in zip(PROMPTS, random_prompts(9, Q), strict=True)))
+    found = sample(WEIGHTS, Requests(strangers, asked.request_QK, np.arange(Q)[:, None] > np.full(K, 3)))
+    np.testing.assert_array_equal(found.token_BT[:K], rollout.token_BT[:K])
+    assert not np.array_equal(found.token_BT[K:], rollout.token_BT[K:])
+
+
+def test_an_answer_is_the_same_alone(rollout):
+    """One prompt, one answer: other shapes throughout."""
+    alone = Requests(Prompts(*(x[5:6] for x in PROMPTS)), requests().request_QK[5:6, 1:2], np.zeros((1, 1), bool))
+    found = sampler(one_device())(WEIGHTS, alone)
+    np.testing.assert_array_equal(found.token_BT[0], rollout.token_BT[5 * K + 1])
+    np.testing.assert_allclose(found.logp_BT[0], rollout.logp_BT[5 * K + 1], rtol=0, atol=1e-5)
+
+
+def test_the_request_number_makes_the_answer(sample, rollout):
+    np.testing.assert_array_equal(sample(WEIGHTS, requests()).token_BT, rollout.token_BT)
+    other = sample(WEIGHTS, requests(start=Q * K))
+    same = np.all(other.token_BT == rollout.token_BT, axis=1)
+    assert same.sum() <= 2, "answers of one or two tokens may agree by chance, no more"
+    # Within a group too: the K answers to one prompt are K draws.
+    assert all(len({tuple(row) for row in group}) > 1 for group in rollout.token_BT.reshape(Q, K, T))
+    repeated = requests()._replace(request_QK=np.full((Q, K), 5, np.uint32))
+    found = sample(WEIGHTS, repeated).token_BT.reshape(Q, K, T)
+    assert np.all(found == found[:, :1])
+
+
+def countdown_weights():
+    """A model that says i − 2 after i, surely: from an odd token down to end 1, from an even one down to end 2."""
+    weights = jax.tree.map(np.zeros_like, WEIGHTS)
+    weights["norm"] = np.ones_like(WEIGHTS["norm"])
+    blocks = weights["blocks"]
+    blocks["attention_norm"], blocks["mlp_norm"] = np.ones_like(blocks["attention_norm"]), np.ones_like(blocks["mlp_norm"])
+    for token in range(VOCABULARY):
+        weights["embedding"][token, token] = 1
+        weights["head"][max(token - 2, 0), token] = 30
+    return weights
+
+
+# The last token of each prompt decides: 3 and 4 end at once, by one end and by the other; 18 ends in the last column that
+# there is; 20 is cut. Shards of two prompts each (on 4 data shards) run 1, 3, 8 and 8 columns.
+LAST_TOKENS = np.array([3, 4, 7, 8, 18, 17, 20, 19], np.int32)
+LENGTHS = np.array([1, 1, 3, 3, 8, 8, 8, 8])
+TRUNCATED = np.array([False] * 6 + [True] * 2)
+
+
+def countdown_requests():
+    token_QP = np.full((Q, PROMPT_LIMIT), 11, np.int32)
+    token_QP[np.arange(Q), PROMPTS.length_N - 1] = LAST_TOKENS
+    return requests()._replace(prompts=Prompts(token_QP, PROMPTS.length_N))
+
+
+def countdown():
+    """The answers that `countdown_weights` must give to `countdown_requests`."""
+    token_QT = np.maximum(LAST_TOKENS[:, None] - 2 * np.arange(1, T + 1), 0).astype(np.int32)
+    return np.repeat(token_QT, K, axis=0)
+
+
+def test_ends_and_cuts(sample):
+    found = sample(countdown_weights(), countdown_requests())
+    np.testing.assert_array_equal(found.token_BT, countdown())
+    np.testing.assert_array_equal(found.length_B, np.repeat(LENGTHS, K))
+    np.testing.assert_array_equal(found.truncated_B, np.repeat(TRUNCATED, K))
+
+
+@pytest.mark.parametrize("lockstep", ["no", "yes"])
+def test_eight_devices_answer_as_one_and_each_shard_stops_by_itself_unless_in_lockstep(lockstep, rollout, monkeypatch):
+    append = Engine._append
+
+    def counting(self, progress, token_B, logp_B):
+        """Lets `length_B` count the columns that the shard ran."""
+        after = append(self, progress, token_B, logp_B)
+        return after._replace(rollout=after.rollout._replace(length_B=progress.rollout.length_B + 1))
+
+    monkeypatch.setattr(Engine, "_append", counting)
+    sample = sampler(eight_devices(), lockstep=lockstep)
+    found = sample(countdown_weights(), countdown_requests())
+    np.testing.assert_array_equal(found.token_BT, countdown())
+    np.testing.assert_array_equal(found.truncated_B, np.repeat(TRUNCATED, K))
+    columns = [8] * 8 if lockstep == "yes" else [1, 1, 3, 3, 8, 8, 8, 8]
+    np.testing.assert_array_equal(found.length_B, np.repeat(columns, K))
+
+    found = sample(WEIGHTS, requests())
+    np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
+    np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found.truncated_B, rollout.truncated_B)
