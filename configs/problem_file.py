@@ -32,7 +32,7 @@ def get_config():
     config.model.remat = "none"
 
     config.warm_start.steps = 60
-    config.warm_start.batch = 16
+    config.warm_start.batch = 8
     config.warm_start.optimizer.learning_rate = 3e-3
     config.warm_start.optimizer.weight_decay = 0.0
 

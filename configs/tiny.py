@@ -13,7 +13,7 @@ from nft_jax.config import default
 
 def get_config():
     config = default()
-    config.steps = 40
+    config.steps = 30
     config.prompts_per_step = 64
     config.answers_per_prompt = 16
     config.updates_per_step = 2
@@ -33,7 +33,7 @@ def get_config():
     config.model.unroll = 3
     config.model.remat = "none"
 
-    config.warm_start.steps = 900
+    config.warm_start.steps = 700
     config.warm_start.batch = 128
     config.warm_start.wrong_share = 0.65
     config.warm_start.optimizer.name = "muon"

@@ -17,6 +17,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.models import transformer
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import make_mesh
+from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.step import State, check_sizes
 from nft_jax.training.groups import empty_groups
@@ -76,9 +77,14 @@ class Experiment:
         config, vocabulary, seed = self.config.model, self.tokenizer.vocab_size, self.config.seed
 
         def init():
-            return transformer.initial_weights(config, vocabulary, jax.random.key(seed))
+            return transformer.initial_weights(config, vocabulary, stream(seed, "weights"))
 
         return jax.jit(init, out_shardings=shardings)()
+
+    def abstract_weights(self) -> Any:
+        """Shapes and layouts of the weights: what a checkpoint is read into."""
+        shardings = layout.shardings(self.mesh, self.weight_specs)
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.abstract, shardings)
 
     def state_shardings(self, optimizer: optax.GradientTransformation) -> State:
         """Where each array of a `State` lies."""

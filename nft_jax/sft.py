@@ -20,6 +20,7 @@ from nft_jax.data.prompts import ExampleTable
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import DATA
+from nft_jax.randomness import stream
 from nft_jax.step import State, pack_shards
 from nft_jax.training.checkpoint import save_weights
 from nft_jax.training.deal import totals
@@ -45,7 +46,7 @@ class SupervisedStep:
             old_logp="current",
             normalizer="token_mean",
         )
-        self.order_key = jax.random.key(self.config.seed)
+        self.order_key = stream(self.config.seed, "warm_start")
 
     def __call__(self, state: State, examples: Sequences) -> tuple[State, tuple[Applied, Array]]:
         """One optimizer update on the next `warm_start.batch` examples; also the number of response tokens."""

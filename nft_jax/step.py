@@ -2,10 +2,11 @@
 
     state, prompts → rollout → verify → groups → select → deal → pack → updates → state
 
-`make_step` binds the parts to an experiment; `step` is the program. Nothing runs on the host between its parts, but the
+`Step` binds the parts of an experiment; calling it is the program. Nothing runs on the host between its parts, but the
 verifier that it calls.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from nft_jax.data.order import prompt_order
 from nft_jax.losses import Loss
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import DATA
+from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine, Requests
 from nft_jax.training.deal import deal, units_per_group
 from nft_jax.training.groups import Tally, empty_groups, empty_tally, in_band, insert, make_groups, tally
@@ -75,20 +77,16 @@ class Sampling(NamedTuple):
     last: Groups
 
 
+@dataclass(frozen=True)
 class Step:
     """The parts of one experiment's step, bound together; `__call__` is the program to jit."""
 
-    def __init__(self, config: Config, mesh: Mesh, engine: Engine, grader: Grader, loss: Loss, updater: Updater):
-        self.config, self.mesh, self.engine, self.grader, self.loss, self.updater = (
-            config,
-            mesh,
-            engine,
-            grader,
-            loss,
-            updater,
-        )
-        rollout_key, order_key, pair_key = jax.random.split(jax.random.key(config.seed), 3)
-        self.keys = {"rollout": rollout_key, "order": order_key, "pairs": pair_key}
+    config: Config
+    mesh: Mesh
+    engine: Engine
+    grader: Grader
+    loss: Loss
+    updater: Updater
 
     def __call__(self, state: State, prompts: Prompts) -> tuple[State, Record]:
         """One step: fills the training buffer, then takes `updates_per_step` optimizer updates on it."""
@@ -103,12 +101,8 @@ class Step:
     def sample(self, state: State, prompts: Prompts) -> tuple[Sampling, Array]:
         """Rounds of rollout → verify → groups → selection, until the buffer is full or the rounds are used up."""
         config = self.config
-        Q, K, T, C = (
-            config.prompts_per_step,
-            config.answers_per_prompt,
-            config.rollout.answer_limit,
-            config.candidates_per_round,
-        )
+        Q, K, T = config.prompts_per_step, config.answers_per_prompt, config.rollout.answer_limit
+        C = config.candidates_per_round
         view = self.engine.view(state.weights)
         pool, count = layout.rows(empty_groups(self._padded(Q + C), K, T), self.mesh), jnp.int32(0)
         if state.carried is not None:
@@ -139,14 +133,14 @@ class Step:
     def roll(self, view: Any, prompts: Prompts, cursor: Array) -> tuple[Groups, Array]:
         """One round: the next candidates, K answers to each, graded; also the host's grading seconds per device."""
         C, K = self.config.candidates_per_round, self.config.answers_per_prompt
-        prompt_C = prompt_order(self.keys["order"], prompts.length_N.shape[0], cursor, C)
+        prompt_C = prompt_order(stream(self.config.seed, "order"), prompts.length_N.shape[0], cursor, C)
         draw_CK = (cursor + jnp.arange(C, dtype=jnp.int32))[:, None].astype(jnp.uint32) * jnp.uint32(K)
         requests = Requests(
             prompts=Prompts(prompts.token_NP[prompt_C], prompts.length_N[prompt_C]),
             request_QK=draw_CK + jnp.arange(K, dtype=jnp.uint32)[None],
             greedy_QK=jnp.zeros((C, K), bool),
         )
-        rollout = self.engine(view, layout.rows(requests, self.mesh), self.keys["rollout"])
+        rollout = self.engine(view, layout.rows(requests, self.mesh), stream(self.config.seed, "rollout"))
         prompt_B = jnp.repeat(prompt_C, K)
         verdict_B, seconds_n = verify(
             self.grader, self.mesh, prompt_B, rollout.token_BT, rollout.length_B, ~rollout.truncated_B
@@ -167,7 +161,7 @@ class Step:
 
     def pack(self, buffer: Groups, trained: Array, prompts: Prompts, step: Array) -> tuple[Packed, Totals]:
         """Deals the groups over updates and data shards, and packs each shard's units into rows."""
-        key = jax.random.fold_in(self.keys["pairs"], step)
+        key = jax.random.fold_in(stream(self.config.seed, "pairs"), step)
         config, mesh = self.config, self.mesh
         sequences, totals = deal(
             buffer,
@@ -227,12 +221,8 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
       ValueError: with the sizes that would work.
     """
     shards, faults = mesh.shape[DATA], []
-    Q, K, C, U = (
-        config.prompts_per_step,
-        config.answers_per_prompt,
-        config.candidates_per_round,
-        config.updates_per_step,
-    )
+    Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
+    C = config.candidates_per_round
     if C % shards:
         near = f"{C - C % shards} or {C - C % shards + shards}" if shards < C else f"{shards}"
         faults.append(f"{C} candidate prompts a round are not divisible by {shards} data shards; use {near}")

@@ -85,11 +85,11 @@ class Trainer:
         self._finish()
 
     def _base_weights(self) -> Any:
-        if self.config.base:
-            return load_weights(Path(self.config.base), self.experiment.random_weights())
         phase = self.folder.path / "warm_start"
+        if self.config.base:
+            return load_weights(Path(self.config.base), self.experiment.abstract_weights())
         if (phase / "weights").exists():
-            return load_weights(phase, self.experiment.random_weights())
+            return load_weights(phase, self.experiment.abstract_weights())
         if self.config.warm_start.steps:
             return warm_start(self.experiment, RunFolder(phase, self.config))
         return self.experiment.random_weights()

@@ -44,7 +44,7 @@ def save_weights(folder: Path, weights: Any) -> None:
 
 
 def load_weights(folder: Path, weights: Any) -> Any:
-    """Reads `folder/weights` into the shapes and layouts of `weights`.
+    """Reads `folder/weights` into the shapes and layouts of `weights` (ShapeDtypeStructs will do).
 
     Raises:
       FileNotFoundError: when there are none.

@@ -9,6 +9,7 @@ import numpy as np
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
+from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Requests
 from nft_jax.types import Prompts, Rollout
 from nft_jax.verify.callback import Grader, verify
@@ -89,7 +90,7 @@ class Evaluator:
         experiment, config = self.experiment, self.experiment.config
         K = 1 + config.evaluation.answers
         # Its own stream of draws, the same at every evaluation: two evaluations differ by their weights alone.
-        key = jax.random.fold_in(jax.random.key(config.seed), 1)
+        key = stream(config.seed, "evaluation")
         view = experiment.engine.view(weights)
         greedy_EK = jnp.broadcast_to(jnp.arange(K)[None] == 0, (self.batch, K))
 

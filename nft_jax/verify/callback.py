@@ -8,9 +8,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import io_callback
 from jax.sharding import Mesh, PartitionSpec
 
+from nft_jax.compat import io_callback, shard_map
 from nft_jax.types import Array
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.pool import Pool
@@ -93,7 +93,7 @@ def verify(
         raise ValueError(f"{B} answers cannot be split evenly over {mesh.size} devices ({axes}); use {usable} answers")
     row = PartitionSpec(tuple(mesh.axis_names))
     # All axes manual: JAX refuses callbacks while any axis of the mesh is automatic.
-    split = jax.shard_map(
+    split = shard_map(
         partial(_verify_rows, grader), mesh=mesh, in_specs=(row,) * 4, out_specs=(row, row), check_vma=False
     )
     return split(prompt_B, token_BT, length_B, gradable_B)

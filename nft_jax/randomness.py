@@ -1,0 +1,12 @@
+"""The streams of randomness of a run: every draw belongs to one, and no two share a key."""
+
+import jax
+
+from nft_jax.types import Array
+
+STREAMS = ("weights", "warm_start", "order", "rollout", "pairs", "evaluation")
+
+
+def stream(seed: int, name: str) -> Array:
+    """The key of the stream called `name`."""
+    return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))
