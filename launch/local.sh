@@ -5,6 +5,11 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
+# XLA takes 256-bit vectors unless asked; on a CPU that has wider ones, exponentials and random bits take half the time.
+if grep -qs avx512f /proc/cpuinfo; then
+  export XLA_FLAGS="--xla_cpu_prefer_vector_width=512 ${XLA_FLAGS:-}"
+fi
+
 arguments=("$@")
 [[ " $* " == *" --config="* ]] || arguments+=(--config=tiny)
 [[ " $* " == *" --workdir="* ]] || arguments+=(--workdir=runs/tiny)

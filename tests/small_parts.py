@@ -12,7 +12,7 @@ from nft_jax.models import attention, logprobs, transformer
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.rollout import sampling
 from nft_jax.step import Step
-from nft_jax.training import update
+from nft_jax.training import packing, update
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.update import Updater
 from nft_jax.types import Groups, Prompts, Tokens
@@ -35,7 +35,7 @@ def eight_devices():
 
 
 def lively_weights(config: ModelConfig, seed: int = 0) -> Any:
-    """Weights under which every part matters: biases and norms are not at their start, logits differ by several nats."""
+    """Weights under which every part matters: biases and norms are not at their start, logits differ by some nats."""
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -54,15 +54,21 @@ def lively_weights(config: ModelConfig, seed: int = 0) -> Any:
 
 
 class Float64Numpy:
-    """`jax.numpy` in which `float32` means `float64`: numerics that name their precision, run in double."""
+    """`jax.numpy` under 64 bits for code that names its precision: `float32` means `float64`, int32 sums to int32."""
 
     def __getattr__(self, name):
         return getattr(jnp, "float64" if name == "float32" else name)
 
+    def sum(self, x, **keywords):
+        return jnp.sum(x, **keywords).astype(x.dtype)
+
+    def cumsum(self, x, **keywords):
+        return jnp.cumsum(x, **keywords).astype(x.dtype)
+
 
 def run_in_float64(monkeypatch) -> None:
-    """Lets model, log-probs and update compute in float64 (under `enable_x64`), so that rounding hides nothing."""
-    for module in (attention, logprobs, sampling, transformer, update):
+    """Lets packing, model, log-probs and update run under `enable_x64`, so that rounding hides nothing."""
+    for module in (attention, logprobs, packing, sampling, transformer, update):
         monkeypatch.setattr(module, "jnp", Float64Numpy())
 
 
@@ -75,12 +81,12 @@ def random_prompts(seed: int, count: int, limit: int = PROMPT_LIMIT) -> Prompts:
     """Prompts of all lengths from 1 to `limit`."""
     random = np.random.default_rng(seed)
     length_N = 1 + random.permutation(count) % limit
-    token_NP = random.integers(3, VOCABULARY, (count, limit))
-    return Prompts(np.where(np.arange(limit) < length_N[:, None], token_NP, 0).astype(np.int32), length_N.astype(np.int32))
+    token_NP = random.integers(3, VOCABULARY, (count, limit)) * (np.arange(limit) < length_N[:, None])
+    return Prompts(token_NP.astype(np.int32), length_N.astype(np.int32))
 
 
 def random_groups(seed: int, Q: int, K: int, T: int = ANSWER_LIMIT) -> Groups:
-    """Mixed groups with answers of 1 to T tokens, one for each of the first Q prompts; log-probs are for the test to fill in."""
+    """Mixed groups with answers of 1 to T tokens, one for each of the first Q prompts; log-probs are left at 0."""
     random = np.random.default_rng(seed)
     length_QK = random.integers(1, T + 1, (Q, K)).astype(np.int32)
     token_QKT = random.integers(1, VOCABULARY, (Q, K, T))
@@ -110,21 +116,24 @@ def one_per_row(prompts: Prompts, answer_BT: np.ndarray, length_B: np.ndarray) -
     return Tokens(token_BS, segment_BS, np.where(segment_BS == 0, np.arange(S), 0).astype(np.int32))
 
 
-def small_config(loss: str = "nft", *, model: ModelConfig = MODEL, normalizer: str = "", **changes: Any) -> Config:
+def small_config(loss_name: str = "nft", **changes: Any) -> Config:
     """A step of 8 prompts × 4 answers that are packed several to a row, two rows to a micro-batch."""
-    values = {"loss": LossConfig(name=loss, normalizer=normalizer), "packing": PackingConfig(30, 2, 5), **changes}
-    return Config(
-        **{"prompts_per_step": 8, "answers_per_prompt": 4} | values,
-        model=model,
-        data=DataConfig(prompt_limit=PROMPT_LIMIT),
-        rollout=RolloutConfig(answer_limit=ANSWER_LIMIT, temperature=TEMPERATURE),
-    )
+    values = {
+        "prompts_per_step": 8,
+        "answers_per_prompt": 4,
+        "model": MODEL,
+        "data": DataConfig(prompt_limit=PROMPT_LIMIT),
+        "rollout": RolloutConfig(answer_limit=ANSWER_LIMIT, temperature=TEMPERATURE),
+        "loss": LossConfig(name=loss_name),
+        "packing": PackingConfig(row_tokens=30, rows_per_micro_batch=2, logp_chunk=8),
+    }
+    return Config(**values | changes)
 
 
-def training_step(config: Config, mesh: jax.sharding.Mesh) -> Step:
-    """The step's training half: what samples and grades is missing."""
+def training_step(config: Config, mesh: jax.sharding.Mesh, model: ModelConfig | None = None) -> Step:
+    """The step's training half: what samples and grades is missing. `model` may be what a `Config` refuses."""
     loss = resolve(config.loss.name, config.loss.options)
-    graph, _, axes = transformer.abstract(config.model, VOCABULARY)
+    graph, _, axes = transformer.abstract(model or config.model, VOCABULARY)
     updater = Updater(
         config,
         loss,
@@ -138,3 +147,10 @@ def training_step(config: Config, mesh: jax.sharding.Mesh) -> Step:
     return Step(config, mesh, None, None, loss, updater)
 
 
+def assert_close(found: Any, expected: Any, tolerance: float) -> None:
+    """No tensor is off by more than `tolerance` of its largest element."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        largest = np.abs(other).max()
+        assert largest > 0, path
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * largest, err_msg=jax.tree_util.keystr(path))

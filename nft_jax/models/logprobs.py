@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.models.transformer import Transformer
-from nft_jax.rollout.sampling import scaled_log_softmax
+from nft_jax.rollout.sampling import of_tokens
 from nft_jax.types import Array, Tokens
 
 
@@ -33,10 +33,8 @@ def logp_and_entropy(
 
     @jax.checkpoint
     def of_chunk(hidden_BcD, target_Bc):
-        logp = scaled_log_softmax(model.logits(hidden_BcD.reshape(B * chunk, D)), temperature)
-        chosen = jnp.take_along_axis(logp, target_Bc.reshape(-1, 1), axis=-1)
-        entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
-        return chosen.reshape(B, chunk), entropy.reshape(B, chunk)
+        logits_MV = model.logits(hidden_BcD.reshape(B * chunk, D))
+        return tuple(x.reshape(B, chunk) for x in of_tokens(logits_MV, target_Bc.reshape(-1), temperature))
 
     def step(_, inputs):
         return None, of_chunk(*inputs)

@@ -8,7 +8,8 @@ def forward(weights, config, token_T, segment_T, position_T):
     weights = _as_float64(weights)
     x_TD = weights["embedding"][token_T]
     for layer in range(config.layers):
-        x_TD = _layer({name: stacked[layer] for name, stacked in weights["blocks"].items()}, config, x_TD, segment_T, position_T)
+        block = {name: stacked[layer] for name, stacked in weights["blocks"].items()}
+        x_TD = _layer(block, config, x_TD, segment_T, position_T)
     table_VD = weights["embedding"] if config.tied_embedding else weights["head"]
     return np.stack([_norm(x_D, weights["norm"], config) @ table_VD.T for x_D in x_TD])
 

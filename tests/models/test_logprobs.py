@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from small_parts import MODEL, TEMPERATURE, VOCABULARY, lively_weights
+from small_parts import MODEL, TEMPERATURE, VOCABULARY, assert_close, lively_weights
 
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import logp_and_entropy
@@ -50,7 +50,8 @@ def expected():
 @pytest.mark.parametrize("chunk", [7, 128], ids=["not-dividing", "longer-than-the-row"])
 def test_chunks_change_neither_values_nor_gradients(chunk, expected):
     found = jax.jit(gradient_and_values(in_chunks(chunk)))(lively_weights(MODEL))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, expected)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, 1e-5)
 
 
 def shapes(jaxpr):

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from small_parts import MODEL, ROWS, VOCABULARY, double, lively_weights, run_in_float64
+from small_parts import MODEL, ROWS, VOCABULARY, assert_close, double, lively_weights, run_in_float64
 
 from nft_jax.compat import enable_x64
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.models.transformer import Transformer
+from nft_jax.rollout.sampling import scaled_log_softmax
 from nft_jax.types import Tokens
 
 TIED_WITHOUT_BIAS = dataclasses.replace(MODEL, tied_embedding=True, qkv_bias=False)
@@ -35,7 +36,7 @@ def logits_of(config):
     return logits
 
 
-def assert_same_logits(config, weights, logits_BTV, tolerance):
+def assert_twins_logits(config, weights, logits_BTV, tolerance):
     for b in range(len(TOKEN_BT)):
         real = SEGMENT_BT[b] >= 0
         expected = decoder_twin.forward(weights, config, TOKEN_BT[b], SEGMENT_BT[b], POSITION_BT[b])
@@ -52,12 +53,12 @@ def test_the_decoder_is_its_twin_to_float64_rounding(config, monkeypatch):
     with enable_x64(True), jax.numpy_dtype_promotion("standard"):
         logits = jax.jit(logits_of(dataclasses.replace(config, dtype="float64")))(weights, TOKENS)
         assert logits.dtype == np.float64
-        assert_same_logits(config, weights, np.asarray(logits), 1e-11)
+        assert_twins_logits(config, weights, np.asarray(logits), 1e-11)
 
 
 def test_float32_logits_are_the_twins_to_float32_rounding():
     weights = lively_weights(MODEL)
-    assert_same_logits(MODEL, weights, np.asarray(jax.jit(logits_of(MODEL))(weights, TOKENS)), 5e-5)
+    assert_twins_logits(MODEL, weights, np.asarray(jax.jit(logits_of(MODEL))(weights, TOKENS)), 5e-5)
 
 
 def test_a_log_prob_sees_its_own_sequence_up_to_its_predecessor_and_nothing_else(monkeypatch):
@@ -81,19 +82,18 @@ def test_a_log_prob_sees_its_own_sequence_up_to_its_predecessor_and_nothing_else
 
 @pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied"])
 def test_padded_vocabulary_rows_have_no_probability_and_no_gradient(config):
-    logits = logits_of(config)
-
-    def logp_BTV(weights):
-        return jax.nn.log_softmax(logits(weights, TOKENS), axis=-1)
+    graph, _, _ = transformer.abstract(config, VOCABULARY)
 
     def objective(weights):
-        share_BTV = jnp.exp(logp_BTV(weights))
-        return jnp.sum(share_BTV[..., :VOCABULARY] ** 2), share_BTV
+        logp_BT, entropy_BT = logp_and_entropy(transformer.bind(graph, weights), TOKENS, 1.0, 128)
+        share_MV = jnp.exp(scaled_log_softmax(logits_of(config)(weights, TOKENS).reshape(-1, ROWS), 1.0))
+        return jnp.sum(logp_BT) + jnp.sum(entropy_BT), (share_MV, entropy_BT)
 
-    gradient, share_BTV = jax.jit(jax.grad(objective, has_aux=True))(lively_weights(config))
+    gradient, (share_MV, entropy_BT) = jax.jit(jax.grad(objective, has_aux=True))(lively_weights(config))
     assert VOCABULARY < ROWS
-    assert np.all(share_BTV[..., VOCABULARY:] == 0)
-    np.testing.assert_allclose(share_BTV.sum(axis=-1), 1, rtol=1e-5)
+    assert np.all(share_MV[:, VOCABULARY:] == 0)
+    np.testing.assert_allclose(share_MV.sum(axis=-1), 1, rtol=1e-5)
+    assert np.all(entropy_BT < np.log(VOCABULARY))
     table = gradient["embedding" if config.tied_embedding else "head"]
     assert np.all(table[VOCABULARY:] == 0)
     assert np.all(np.abs(table[1:VOCABULARY]).max(axis=1) > 0)
@@ -117,13 +117,13 @@ def test_remat_changes_what_is_kept_but_no_gradient():
         def objective(weights, graph=graph):
             return jnp.sum(transformer.bind(graph, weights)(TOKENS) * mix_BTD)
 
-        gradients[remat] = jax.jit(jax.grad(objective))(weights)
-        # The forward scan stacks along the layers what the backward scan will read.
-        forward = next(e for e in equations(jax.make_jaxpr(jax.grad(objective))(weights).jaxpr) if e.primitive.name == "scan")
-        kept[remat] = sum(out.aval.size for out in forward.outvars)
+        gradients[remat] = jax.jit(jax.grad(objective))(weights)["blocks"]
+        # The first scan, the forward one, stacks along the layers what the backward one will read.
+        scans = (e for e in equations(jax.make_jaxpr(jax.grad(objective))(weights).jaxpr) if e.primitive.name == "scan")
+        kept[remat] = sum(out.aval.size for out in next(scans).outvars)
     assert kept["full"] < kept["dots"] < kept["none"]
     for remat in ("dots", "full"):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), gradients[remat], gradients["none"])
+        assert_close(gradients[remat], gradients["none"], 1e-5)
 
 
 def test_initial_weights_are_as_declared_and_differ_from_layer_to_layer():

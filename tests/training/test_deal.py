@@ -131,7 +131,7 @@ def test_the_key_draws_the_pairs(dealt):
 
 
 def test_pairs_are_even_over_shards_however_few_a_group_has(dealt):
-    """Hard prompts have one right answer, so one pair each: a shard without pairs waits for the one that has them all."""
+    """Hard prompts have one right answer, so one pair each: shards without pairs wait for the one that has them all."""
     groups = numbered_groups()
     one_right = np.tile(np.arange(K) == 0, (Q, 1)).astype(np.float32)
     sequences, _ = deal_out(dealt("dpo"), groups._replace(reward_QK=one_right, rate_Q=one_right.mean(axis=1)), Q)

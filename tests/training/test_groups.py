@@ -51,9 +51,10 @@ def test_the_pool_fills_in_order_and_drops_what_is_too_much():
         pool, count = insert(pool, count, groups, keep_Q)
         kept += np.flatnonzero(keep_Q).tolist()
         stops.append(int(count))
-        expected = jax.tree.map(lambda x: x[kept[:capacity]], groups)
-        jax.tree.map(lambda room, x: np.testing.assert_array_equal(room[: len(x)], x), pool, expected)
-        jax.tree.map(lambda room: np.testing.assert_array_equal(room[len(kept) :], np.zeros_like(room[len(kept) :])), pool)
+        for room, offered in zip(pool, groups, strict=True):
+            expected = offered[kept[:capacity]]
+            np.testing.assert_array_equal(room[: len(expected)], expected)
+            assert not np.any(room[len(expected) :])
     assert stops == [2, 2, 3, 5, 5]
 
 

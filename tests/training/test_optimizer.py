@@ -122,6 +122,6 @@ def test_the_state_lies_as_the_weights_do(name):
             mirrored.append(owner)
         else:
             assert spec == PartitionSpec(), path
-    # Counts, and the coefficients of Muon's iteration, are replicated. Adam keeps two moments of each weight; Muon one of each matrix, and Adam's two of the rest.
+    # Adam keeps two moments of each weight, Muon one of each matrix; counts and Muon's coefficients are replicated.
     counts = {weight: 1 if name == "muon" and weight.split("'")[-2] in MATRICES else 2 for weight in spec_of}
     assert {weight: mirrored.count(weight) for weight in spec_of} == counts

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nft_jax.training.packing import Sequences, pack, rows_needed
+from nft_jax.types import LossBatch, Tokens
 
 M, P, T = 24, 4, 6
 
@@ -54,7 +55,7 @@ def next_fit(sequences, unit, row_tokens):
 
 def expected_row(sequences, members, unit, row_tokens):
     """The fields of one row, token by token: `{name: [row_tokens]}`."""
-    fields = {name: [] for name in "token segment position old_logp answer reward rate advantage pair".split()}
+    fields = {name.removesuffix("_BT"): [] for name in (*Tokens._fields, *LossBatch._fields)}
 
     def append(**values):
         for name, value in values.items():

@@ -1,0 +1,89 @@
+"""Request numbers over rounds, steps, and programs: no draw of a run is used twice."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_parts import one_device, random_prompts, small_config
+
+from nft_jax import losses, step
+from nft_jax.config import SelectionConfig
+from nft_jax.data.order import prompt_order
+from nft_jax.randomness import STREAMS, stream
+from nft_jax.step import State, Step
+from nft_jax.training import evaluation
+from nft_jax.training.evaluation import Evaluator
+from nft_jax.types import Rollout
+
+Q, K, C, T, N = 8, 4, 3, 7, 20
+
+
+class NumberingEngine:
+    """An engine whose answers are the request's number and the key; their length is the prompt's."""
+
+    def view(self, weights):
+        return weights
+
+    def __call__(self, view, requests, key):
+        number_B = requests.request_QK.reshape(-1)
+        value_BT = jnp.zeros((number_B.size, T), jnp.uint32).at[:, 0].set(number_B)
+        value_BT = value_BT.at[:, 1:3].set(jax.random.key_data(key)[None])
+        length_B = jnp.repeat(requests.prompts.length_N, requests.request_QK.shape[1])
+        nothing = jnp.zeros(value_BT.shape)
+        return Rollout(value_BT.astype(jnp.int32), nothing, length_B, jnp.zeros(number_B.shape, bool))
+
+
+@pytest.fixture
+def bound(monkeypatch):
+    """A step of 8 prompts in rounds of 3 candidates, all of which train."""
+
+    def no_verdicts(grader, mesh, prompt_B, token_BT, *_):
+        return jnp.ones(prompt_B.shape, jnp.int32), jnp.zeros(1)
+
+    monkeypatch.setattr(step, "verify", no_verdicts)
+    monkeypatch.setattr(evaluation, "verify", no_verdicts)
+    config = small_config("grpo", selection=SelectionConfig(candidates_per_round=C))
+    return Step(config, one_device(), NumberingEngine(), None, losses.resolve("grpo", {}), None)
+
+
+def sampled(bound, cursor, prompts):
+    """What a step samples, from the cursor on."""
+    state = State(None, None, jnp.int32(0), cursor, None, None)
+    return bound.sample(state, jax.tree.map(jnp.asarray, prompts))[0]
+
+
+def test_rounds_and_steps_number_their_requests_on_and_draw_the_prompts_in_order(bound):
+    prompts = random_prompts(0, N)._replace(length_N=np.arange(1, N + 1, dtype=np.int32))
+    sample = jax.jit(lambda cursor: sampled(bound, cursor, prompts))
+    cursor, numbers, drawn = np.int32(0), [], []
+    for _ in range(4):
+        found = jax.device_get(sample(cursor))
+        assert (found.rounds, found.count) == (3, 9)
+        numbers += found.pool.token_QKT[: found.count, :, 0].ravel().tolist()
+        drawn += found.pool.prompt_Q[: found.count].tolist()
+        # The engine was given the prompts that the groups name.
+        np.testing.assert_array_equal(found.pool.length_QK[: found.count, 0], found.pool.prompt_Q[: found.count] + 1)
+        cursor = found.cursor
+    assert numbers == list(range(4 * 9 * K))
+    np.testing.assert_array_equal(drawn, prompt_order(stream(bound.config.seed, "order"), N, np.int32(0), 4 * 9))
+
+
+def evaluated(bound, prompts):
+    """What an evaluation of 8 problems, in batches of 4, asks of the engine."""
+    evaluator = object.__new__(Evaluator)
+    evaluator.experiment = types.SimpleNamespace(config=bound.config, engine=bound.engine, mesh=bound.mesh)
+    evaluator.batch, evaluator.batches = 4, 2
+    return evaluator._program(None, None, (prompts, jnp.arange(8, dtype=jnp.int32), jnp.ones(8, bool)))[0]
+
+
+def test_every_use_of_randomness_has_a_key_of_its_own(bound):
+    """The engine's keys are seen in its answers, in training and in evaluation."""
+    keys = {name: np.asarray(jax.random.key_data(stream(bound.config.seed, name))).astype(np.int32) for name in STREAMS}
+    training = jax.jit(lambda cursor: sampled(bound, cursor, random_prompts(0, N)))(np.int32(0))
+    np.testing.assert_array_equal(training.pool.token_QKT[0, 0, 1:3], keys["rollout"])
+    rollout = jax.jit(lambda prompts: evaluated(bound, prompts))(random_prompts(0, 8))
+    np.testing.assert_array_equal(rollout.token_BT[0, 0, 1:3], keys["evaluation"])
+    assert len({tuple(key.tolist()) for key in keys.values()}) == len(STREAMS) > 1
+    assert not np.array_equal(jax.random.key_data(stream(0, "rollout")), jax.random.key_data(stream(1, "rollout")))

@@ -1,0 +1,141 @@
+"""The command line: help and errors within seconds, in one message, and without a device."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nft_jax.cli import find_config
+
+ROOT = Path(__file__).parents[1]
+# No such platform exists: whoever touches a device, or only asks how many there are, dies of it.
+NO_DEVICE = "no_such_platform"
+
+BOTH = "--config=tiny", "--workdir={folder}/run"
+CASES = {
+    "help": ("train", "--help"),
+    "help of sft": ("sft", "--help"),
+    "help of report": ("report", "--help"),
+    "mistyped setting": ("train", *BOTH, "--config.answer_per_prompt=3"),
+    "mistyped setting of a section": ("train", *BOTH, "--config.loss.nft.epsilom=0.5"),
+    "mistyped flag": ("train", *BOTH, "--wokdir=3"),
+    "wrong kind": ("train", *BOTH, "--config.steps=many"),
+    "values that can't run": ("train", *BOTH, "--config.loss.name=ntf", "--config.prompts_per_step=7"),
+    "unknown config": ("train", "--config=tinny", "--workdir={folder}/run"),
+    "no workdir": ("train", "--config=tiny"),
+    "no config": ("train", "--workdir={folder}/run"),
+    "spaces instead of =": ("train", "--config", "tiny", "--workdir", "{folder}/run", "--config.steps=0"),
+    "stray word": ("train", *BOTH, "config.steps=3"),
+    "mistyped setting in a file": ("train", "--config={folder}/mistyped.py", "--workdir={folder}/run"),
+    "file without get_config": ("train", "--config={folder}/empty.py", "--workdir={folder}/run"),
+    "unwritable": ("train", "--config=tiny", "--workdir={folder}/empty.py/run"),
+    "nothing to draw": ("report", *BOTH),
+}
+# Run as they would be typed. Whether a folder can be written is process 0's to try, and who that is the device knows.
+ALONE = {"help": NO_DEVICE, "mistyped setting": NO_DEVICE, "unwritable": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "empty.py").write_text("config = 3\n")
+    (folder / "mistyped.py").write_text(
+        "from nft_jax.config import default\n\n\n"
+        "def get_config():\n    config = default()\n    config.answer_per_prompt = 3\n    return config\n"
+    )
+    return folder
+
+
+# The imports take seconds, and are the same for all: one process has them, and a fork of it is each command line's.
+FORKS = """
+import json, os, runpy, sys
+import matplotlib.pyplot, nft_jax.training.checkpoint, nft_jax.training.evaluation
+
+for module, words, path in json.load(sys.stdin):
+    if os.fork() == 0:
+        for stream, number in (("out", 1), ("err", 2)):
+            os.dup2(os.open(f"{path}.{stream}", os.O_WRONLY | os.O_CREAT), number)
+        sys.argv = [module, *words]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit(0)
+    with open(f"{path}.code", "w") as code:
+        code.write(str(os.waitstatus_to_exitcode(os.wait()[1])))
+"""
+
+
+def environment(platform: str) -> dict[str, str]:
+    return os.environ | {"JAX_PLATFORMS": platform}
+
+
+@pytest.fixture(scope="module")
+def answer(folder):
+    """`(name) -> CompletedProcess` of a command line above."""
+    commands = {
+        name: (f"nft_jax.{module}", [word.format(folder=folder) for word in words])
+        for name, (module, *words) in CASES.items()
+    }
+    listed = [(*command, str(folder / name)) for name, command in commands.items() if name not in ALONE]
+    fork = [sys.executable, "-c", FORKS]
+    subprocess.run(fork, cwd=ROOT, env=environment(NO_DEVICE), input=json.dumps(listed), text=True, check=True)
+
+    def get(name):
+        module, words = commands[name]
+        if name in ALONE:
+            command = [sys.executable, "-m", module, *words]
+            return subprocess.run(command, cwd=ROOT, env=environment(ALONE[name]), capture_output=True, text=True)
+        code, out, err = ((folder / f"{name}.{kind}").read_text() for kind in ("code", "out", "err"))
+        return subprocess.CompletedProcess((module, *words), int(code), out, err)
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mistyped setting", ["'answer_per_prompt'; did you mean 'answers_per_prompt'?"]),
+        ("mistyped setting of a section", ["'epsilom'; did you mean 'epsilon'?"]),
+        ("mistyped flag", ["wokdir", "workdir", "--help"]),
+        ("wrong kind", ["--config.steps=many", "int"]),
+        (
+            "values that can't run",
+            ["unknown loss 'ntf'", "did you mean 'nft'?", "config.prompts_per_step=7; use one of [1, 7]"],
+        ),
+        ("unknown config", ["--config=tinny: no such file, and no shipped config", "problem_file", "tiny"]),
+        ("no workdir", ["--workdir=DIR", "needed", "--config=tiny --workdir=runs/tiny"]),
+        ("no config", ["--config=FILE", "needed"]),
+        ("spaces instead of =", ["config.steps=0: must be positive"]),
+        ("stray word", ["config.steps=3"]),
+        ("mistyped setting in a file", ["'answer_per_prompt'; did you mean 'answers_per_prompt'?"]),
+        ("file without get_config", ["get_config"]),
+        ("unwritable", ["--workdir={folder}/empty.py/run can't be written"]),
+        ("nothing to draw", ["metrics.jsonl: nothing to draw yet"]),
+    ],
+)
+def test_a_wrong_command_line_gets_one_message_and_code_2(answer, folder, name, words):
+    done = answer(name)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert all(word.format(folder=folder) in done.stderr for word in words), done.stderr
+    assert done.returncode == 2
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "module"), [("help", "train"), ("help of sft", "sft"), ("help of report", "report")])
+def test_help_shows_a_command_to_type_and_the_two_flags(answer, name, module):
+    done = answer(name)
+    assert done.stderr == ""
+    assert f"python -m nft_jax.{module} --config=tiny --workdir=" in done.stdout
+    assert "--config:" in done.stdout
+    assert "--workdir:" in done.stdout
+
+
+def test_a_bare_name_is_a_shipped_config_and_a_path_is_itself(tmp_path):
+    assert Path(find_config("tiny")) == ROOT / "configs" / "tiny.py"
+    mine = tmp_path / "mine.py"
+    mine.write_text("")
+    assert find_config(str(mine)) == str(mine)
+    with pytest.raises(FileNotFoundError, match="mine2.*there are: .*tiny"):
+        find_config("mine2")

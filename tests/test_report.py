@@ -1,0 +1,83 @@
+"""The picture: drawn for any run that has a line, however little was in it."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from nft_jax.report import draw, read
+
+# What a step gives in which nothing trained: no mean, no loss, no gradient.
+NOTHING = {
+    "reward": 0.0,
+    "rate_histogram": [32] + [0] * 10,
+    "entropy": None,
+    "gradient_norm": None,
+    "answer_length": 15.5,
+    "answer_length_max": 16,
+    "sampler_gap_mean": None,
+    "sampler_gap_max": 0.0,
+}
+SOMETHING = NOTHING | {
+    "reward": 0.4,
+    "rate_histogram": [4, 0, 6, 0, 0, 9, 0, 0, 8, 0, 5],
+    "entropy": 0.7,
+    "gradient_norm": 1.2,
+    "sampler_gap_mean": 1e-7,
+    "sampler_gap_max": 3e-6,
+}
+NO_NUMBERS = {name: None if not isinstance(value, list) else value for name, value in NOTHING.items()}
+SCORE = {"greedy": 0.5, "greedy_error": 0.02, "sampled": 0.4, "sampled_error": 0.01}
+
+
+def write(folder, name, rows):
+    (folder / name).write_text("".join(json.dumps({"step": step} | row) + "\n" for step, row in rows))
+
+
+@pytest.mark.parametrize(
+    ("steps", "scores"),
+    [
+        ([SOMETHING, NOTHING, SOMETHING, SOMETHING], {0: SCORE, 4: SCORE}),
+        ([SOMETHING], {}),
+        ([NOTHING] * 3, {0: SCORE}),
+        ([NO_NUMBERS | {"rate_histogram": [0] * 11}] * 2, {}),
+    ],
+    ids=["ordinary", "one step", "nothing trained", "no number"],
+)
+def test_any_run_has_a_picture(tmp_path, steps, scores):
+    write(tmp_path, "metrics.jsonl", enumerate(steps, start=1))
+    write(tmp_path, "evaluation.jsonl", scores.items())
+    path = draw(tmp_path, "nft, seed 0")
+    assert path == tmp_path / "curves.png"
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    # Six panels with something in them: a sheet that stayed white has one colour.
+    assert len(np.unique(pixels(path))) > 100
+
+
+def pixels(path):
+    """Each pixel's colour as one number."""
+    return (matplotlib.image.imread(path)[..., :3] * 255).astype(int) @ np.array([1 << 16, 1 << 8, 1])
+
+
+def test_the_picture_shows_the_numbers(tmp_path):
+    pictures = []
+    for entropy in (0.2, 0.9):
+        write(tmp_path, "metrics.jsonl", [(1, SOMETHING | {"entropy": 0.5}), (2, SOMETHING | {"entropy": entropy})])
+        pictures.append(pixels(draw(tmp_path, "title")))
+    height, width = pictures[0].shape[:2]
+    differs = pictures[0] != pictures[1]
+    rows, columns = np.nonzero(differs)
+    # Only the panel of the entropy: above, on the right.
+    assert differs.any()
+    assert rows.max() < 0.55 * height
+    assert columns.min() > 0.6 * width
+
+
+def test_a_folder_without_a_line_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="metrics.jsonl: nothing to draw yet"):
+        draw(tmp_path, "title")
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(FileNotFoundError, match="metrics.jsonl: nothing to draw yet"):
+        draw(tmp_path, "title")
+    assert read(tmp_path / "nothing.jsonl") == []

@@ -1,0 +1,394 @@
+"""A whole run: warm start, steps, evaluation, files; and the same again after an interruption."""
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from nft_jax import sft, train
+from nft_jax.config import load, resolved
+from nft_jax.data.prompts import PromptTable
+from nft_jax.data.sources import Problem
+from nft_jax.training.evaluation import Answers
+
+# What differs between two runs of the same steps: the clock's numbers and the machine's.
+MEASURED = {"seconds", "tokens_per_second", "compile_seconds", "host_rss_mib"}
+RUN = {
+    "warm_start__steps": 3,
+    "warm_start__batch": 8,
+    "warm_start__examples": 64,
+    "evaluation__problems": 6,
+    "evaluation__batch": 4,
+    "evaluation__answers": 2,
+    "record__rollouts_every": 2,
+    "selection__carry": True,
+}
+
+
+class Ran(NamedTuple):
+    """A run's folder as a call of `main` left it, what that call printed, and what it compiled once it had begun."""
+
+    path: Path
+    printed: str
+    compiled: list
+
+    def rows(self, name: str) -> list[dict]:
+        return [json.loads(row, parse_constant=refuse) for row in (self.path / name).read_text().splitlines()]
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.path / name).read_text(), parse_constant=refuse)
+
+    def checkpoint(self, step: int) -> Any:
+        """Everything that was saved, as NumPy arrays."""
+        with ocp.CheckpointManager(self.path / "checkpoints") as manager:
+            return manager.restore(step, args=ocp.args.StandardRestore())
+
+
+def refuse(constant: str):
+    raise ValueError(f"{constant} is no JSON")
+
+
+def run(config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
+    """Trains in `folder`, some names of `nft_jax.train` replaced, and keeps a copy of the folder as it was then."""
+    compiled: list = []
+    proper = train.Trainer.run
+
+    def watched(trainer):
+        with compilations() as seen:
+            proper(trainer)
+        compiled.extend(seen)
+
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(train.Trainer, "run", watched)
+        for name, value in replaced.items():
+            patch.setattr(train, name, value)
+        train.main(config, folder)
+    shutil.copytree(folder, snapshot)
+    return Ran(snapshot, printed.getvalue(), compiled)
+
+
+def untimed(rows: list[dict]) -> list[dict]:
+    assert all(row.keys() >= MEASURED | {"grading_seconds"} for row in rows)
+    return [{name: row[name] for name in row.keys() - MEASURED - {"grading_seconds"}} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_graders(tmp_path_factory.mktemp("train"))
+
+
+@pytest.fixture(scope="module")
+def first(folder):
+    """Two steps from a warm start."""
+    return run(small(steps=2, verify__grader=grader("coin"), **RUN), folder / "run", folder / "first")
+
+
+@pytest.fixture(scope="module")
+def resumed(folder, first):
+    """The same folder, asked for four steps."""
+    return run(small(steps=4, verify__grader=grader("coin"), **RUN), folder / "run", folder / "resumed")
+
+
+@pytest.fixture(scope="module")
+def straight_config(folder):
+    base = {"base": str(folder / "run" / "warm_start"), "record__checkpoint_every": 2, "evaluation__every": 2}
+    return small(steps=4, verify__grader=grader("coin"), **RUN | base)
+
+
+@pytest.fixture(scope="module")
+def straight(folder, first, straight_config):
+    """Four steps at once, from the first run's warm start."""
+    return run(straight_config, folder / "straight", folder / "straight once")
+
+
+@pytest.fixture(scope="module")
+def again(folder, straight, straight_config):
+    """The finished run, asked for the steps that it has: its program would fail if it were called."""
+    return run(straight_config, folder / "straight", folder / "straight again", compile_step=lambda *_: None)
+
+
+# What a run leaves behind.
+
+
+def test_the_folder_holds_all_that_is_documented(first):
+    assert {path.name for path in first.path.iterdir()} == {
+        *("config.json", "run.json", "metrics.jsonl", "evaluation.jsonl", "result.json", "curves.png"),
+        *("rollouts", "checkpoints", "warm_start", "tokenizer"),
+    }
+    config = first.json("config.json")
+    assert config == json.loads(json.dumps(resolved(small(steps=2, verify__grader=grader("coin"), **RUN))))
+    assert first.json("run.json")["seed"] == 0
+    assert (first.path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (first.path / "warm_start").iterdir()} >= {"weights", "metrics.jsonl", "config.json"}
+    warm = Ran(first.path / "warm_start", "", []).rows("metrics.jsonl")
+    assert [row["step"] for row in warm] == [1, 2, 3]
+    assert warm[0].keys() == {"step", "loss", "entropy", "gradient_norm", "seconds"}
+
+
+def test_each_step_is_one_object_with_every_number(first):
+    rows = first.rows("metrics.jsonl")  # refuses NaN
+    assert [row["step"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row.keys() == STEP_METRICS | MEASURED | {"step"}
+        assert None not in row.values()
+        assert row["seconds"] > 0
+        assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
+        assert row["host_rss_mib"] > 100
+        assert sum(row["verdicts"].values()) == row["answers"] == sum(row["rate_histogram"]) * 4
+        assert row["verdicts"]["correct"] == pytest.approx(row["reward"] * row["answers"])
+        assert row["updates_taken"] == 1
+
+
+def test_rollouts_are_of_the_steps_asked_for(first, resumed):
+    names = [path.name for path in sorted((resumed.path / "rollouts").iterdir())]
+    assert names == ["step_000001.jsonl", "step_000002.jsonl", "step_000004.jsonl"]
+    (row, *_) = rows = first.rows("rollouts/step_000001.jsonl")
+    assert len(rows) == 8
+    assert row.keys() == {"prompt", "reference", "rate", "answers", "verdicts", "truncated", "lengths"}
+    assert all(len(row[name]) == 4 for name in ("answers", "verdicts", "truncated", "lengths"))
+    assert row["prompt"].endswith("=")
+
+
+def test_the_ends_are_evaluated_on_both_splits(first, straight):
+    assert [row["step"] for row in first.rows("evaluation.jsonl")] == [0, 2]
+    assert [row["step"] for row in straight.rows("evaluation.jsonl")] == [0, 2, 4]
+    result = straight.json("result.json")
+    assert result.keys() == {"validation", "test"}
+    validation = straight.rows("evaluation.jsonl")
+    for end, row in (("base", validation[0]), ("final", validation[-1])):
+        assert {"step": row["step"]} | result["validation"][end] == row
+        assert result["test"][end]["problems"] == 6
+    # The base is the same, whoever started from it.
+    assert first.json("result.json")["test"]["base"] == result["test"]["base"]
+
+
+def test_what_is_printed_says_what_is_done_and_how_it_went(first):
+    lines = first.printed.splitlines()
+    assert sum(line.startswith("1/2 ") or line.startswith("2/2 ") for line in lines) == 2
+    for words in (
+        "8 prompts × 4 answers = 32 answers",
+        "loss      nft",
+        "on cpu",
+        "(0 too long)",
+        "warm start: 3 updates",
+    ):
+        assert words in first.printed, words
+    for words in ("validation: greedy", "test, base : greedy", "test, final: greedy", "problem ", "picture: "):
+        assert words in first.printed, words
+
+
+class Words:
+    """A tokenizer in which id i is a word of i letters."""
+
+    def decode(self, ids):
+        return " ".join("x" * i for i in ids)
+
+
+@pytest.mark.parametrize("letters", [1, 40, 400])
+def test_answers_side_by_side_are_marked_however_long(letters):
+    problems = [Problem(f"problem {i} " + "?" * letters, str(i)) for i in range(13)]
+    table = PromptTable(None, None, [p.answer for p in problems], [], problems, 0)
+    experiment = SimpleNamespace(dataset=SimpleNamespace(tables={"test": table}), tokenizer=Words())
+    right_EK = np.arange(13)[:, None] % 2 == 0
+    shape = (13, 1)
+    token_EKT = np.full((*shape, 2), letters)
+    base, final = (
+        Answers(token_EKT, np.full(shape, 2), np.zeros(shape, bool), np.zeros(shape, np.int32), right)
+        for right in (right_EK & False, right_EK)
+    )
+    header, *lines = train.side_by_side(experiment, base, final).splitlines()
+    assert header.split() == ["problem", "base", "final", "reference"]
+    assert len(lines) == 6
+    for line, index in zip(lines, range(0, 13, 2), strict=False):
+        assert line.startswith(f"problem {index} ")
+        assert line.endswith(f"  {index}")
+        assert (line.count("✗"), line.count("✓")) == (1, 1)
+        assert len(line) < 200
+
+
+def test_nothing_compiles_once_the_steps_have_begun(first, straight):
+    # Steps, evaluations between and after them, checkpoints: each program was there before.
+    assert (first.compiled, straight.compiled) == ([], [])
+
+
+# The same folder again.
+
+
+def test_two_steps_and_two_more_are_four(first, resumed, straight):
+    assert "resumed from step 2" in resumed.printed
+    assert "warm start:" not in resumed.printed
+    assert_same(resumed.checkpoint(4), straight.checkpoint(4))
+    rows = untimed(resumed.rows("metrics.jsonl"))
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert rows == untimed(straight.rows("metrics.jsonl"))
+    assert resumed.rows("metrics.jsonl")[:2] == first.rows("metrics.jsonl")
+    assert resumed.rows("rollouts/step_000004.jsonl") == straight.rows("rollouts/step_000004.jsonl")
+    assert resumed.json("result.json") == straight.json("result.json")
+    assert [row["step"] for row in resumed.rows("evaluation.jsonl")] == [0, 2, 4]
+    assert resumed.rows("evaluation.jsonl") == straight.rows("evaluation.jsonl")
+    # The steps were not all alike, or there would be little to resume.
+    assert len({row["rounds"] for row in rows}) > 1
+    assert any(row["groups_carried_in"] for row in rows)
+
+
+def test_a_checkpoint_between_steps_is_of_its_step(first, straight):
+    assert_same(first.checkpoint(2), straight.checkpoint(2))
+    weights = [run.checkpoint(step)["weights"]["embedding"] for run, step in ((first, 2), (straight, 4))]
+    assert (weights[0] != weights[1]).any()
+
+
+def test_a_base_stands_for_the_warm_start(straight):
+    assert "warm start:" not in straight.printed
+    assert not (straight.path / "warm_start").exists()
+
+
+def test_a_finished_run_only_reports_again(straight, again):
+    assert "resumed from step 4" in again.printed
+    for name in ("metrics.jsonl", "evaluation.jsonl", "result.json"):
+        assert (again.path / name).read_text() == (straight.path / name).read_text(), name
+    assert_same(straight.checkpoint(4), again.checkpoint(4))
+    assert "test, final: greedy" in again.printed
+    assert again.compiled == []
+
+
+# A problem file and a tokenizer of one's own.
+
+
+def write_tokenizer(folder: Path, *, end: str | None = "</s>") -> Path:
+    """A Hugging Face folder whose tokens are characters."""
+    characters = sorted(set("0123456789+-*=? \n\\{},.abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "</s>", *characters])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | ({"eos_token": end} if end else {})
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def write_problems(path: Path, count: int, long: int = 0, solutions: bool = True) -> Path:
+    with open(path, "w") as out:
+        for i in range(count):
+            text = f"{i}+{i}=" + ("0" * 40 if i < long else "")
+            row = {"problem": text, "answer": 2 * i} | ({"solution": f"{i}+{i}"} if solutions else {})
+            out.write(json.dumps(row) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(folder):
+    """The config values of a problem file with 12 problems that fit and 2 that don't, and of its tokenizer."""
+    here = folder / "files"
+    here.mkdir()
+    return {
+        "data__train": str(write_problems(here / "train.jsonl", 14, long=2)),
+        "data__test": str(write_problems(here / "test.jsonl", 5, long=1)),
+        "data__tokenizer": str(write_tokenizer(here / "tokenizer")),
+        "rollout__answer_limit": 24,
+        "evaluation__batch": 4,
+        "evaluation__answers": 1,
+    }
+
+
+def test_a_problem_file_is_learned_from_and_trained_on(files, folder, capsys):
+    warm = {"warm_start__steps": 2, "warm_start__batch": 4}
+    sft.main(small(**files | warm), folder / "base")
+    printed = capsys.readouterr().out
+    assert "warm start: 2 updates of 4 examples" in printed
+    assert f"--config.base={folder / 'base'}" in printed
+    # The same settings as of `sft`, and its folder: the base stands for the warm start.
+    config = small(steps=1, base=str(folder / "base"), verify__grader=grader("coin"), **files | warm)
+    ran = run(config, folder / "files run", folder / "files once")
+    assert "problems  12 train (2 too long), 4 test (1 too long)" in ran.printed
+    assert "vocabulary 76 of 80 rows" in ran.printed
+    (row,) = ran.rows("metrics.jsonl")
+    assert row["updates_taken"] == 1
+    assert ran.json("result.json").keys() == {"test"}
+    assert not (ran.path / "evaluation.jsonl").exists()
+    assert "1/1 " in ran.printed
+    rows = ran.rows("rollouts/step_000001.jsonl")
+    assert {row["prompt"] for row in rows} <= {f"{i}+{i}=" for i in range(2, 14)}
+    assert all(row["reference"] == str(2 * int(row["prompt"].split("+")[0])) for row in rows)
+    assert (ran.path / "curves.png").exists()
+
+
+# What is wrong with the data is said before anything is compiled.
+
+
+def broken(folder: Path, files: dict) -> dict[str, dict]:
+    """Config changes, by what is wrong with them."""
+    bad = folder / "bad.jsonl"
+    bad.write_text('{"problem": "1+1=", "answer": 2}\n{"problem": "2+2="\n')
+    return {
+        "no tokenizer": {"data__train": files["data__train"]},
+        "no file": {"data__train": str(folder / "nowhere.jsonl"), "data__tokenizer": files["data__tokenizer"]},
+        "no JSON": {"data__train": str(bad), "data__tokenizer": files["data__tokenizer"]},
+        "no field": files | {"data__answer_field": "gold"},
+        "no solution": files
+        | {
+            "data__train": str(write_problems(folder / "plain.jsonl", 4, solutions=False)),
+            "warm_start__steps": 1,
+        },
+        "no end": files | {"data__tokenizer": str(write_tokenizer(folder / "endless", end=None))},
+        "no room for prompts": files | {"data__prompt_limit": 3},
+        "no room for solutions": files | {"rollout__answer_limit": 3, "warm_start__steps": 1},
+        "no such template": files | {"data__template": "plain_boxd"},
+        "no chat template": files | {"data__template": "chat"},
+        "no such grader": {"verify__grader": "boxed_exakt"},
+        "no such module": {"verify__grader": "no_such_module:f"},
+        "vocabulary too small": {"model__vocab": 8},
+        "sizes that do not divide": {"mesh__data": 8, "prompts_per_step": 12},
+        "more devices than there are": {"mesh__data": 1000, "prompts_per_step": 1000},
+        "a width that does not divide": {"mesh__data": 4, "model__width": 30},
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "words"),
+    [
+        ("no tokenizer", ValueError, "config.data.tokenizer must name a tokenizer"),
+        ("no file", FileNotFoundError, "nowhere.jsonl does not exist"),
+        ("no JSON", ValueError, "bad.jsonl:2: not JSON"),
+        ("no field", ValueError, "train.jsonl:1: no field 'gold'; its fields are 'problem', 'answer', 'solution'"),
+        ("no solution", ValueError, "no line has a field 'solution'.*set config.warm_start.steps=0"),
+        ("no end", ValueError, "endless has no end-of-sequence token"),
+        ("no room for prompts", ValueError, "no prompt fits.*prompt_limit=44 would keep 90 %"),
+        ("no room for solutions", ValueError, "no example fits.*answer_limit"),
+        ("no such template", ValueError, "'plain_boxd'.*did you mean 'plain_boxed'"),
+        ("no chat template", ValueError, "no chat template"),
+        ("no such grader", ValueError, "Did you mean 'boxed_exact'"),
+        ("no such module", ValueError, "no_such_module"),
+        ("vocabulary too small", ValueError, "config.model.vocab=8 is smaller than the tokenizer's"),
+        ("sizes that do not divide", ValueError, "12 candidate prompts a round are not divisible by 8 data shards"),
+        ("more devices than there are", ValueError, "but 8 are present"),
+        ("a width that does not divide", ValueError, "size 30 is split into 4 parts"),
+    ],
+)
+def test_wrong_data_is_said_before_anything_is_compiled(files, tmp_path, what, kind, words):
+    config = load(settings(**broken(tmp_path, files)[what]))
+    with compilations() as seen, pytest.raises(kind, match=words):
+        train.main(config, tmp_path / "run")
+    assert seen == []
+
+
+def test_a_base_that_does_not_fit_is_said_before_anything_is_compiled(folder, first, tmp_path):
+    nowhere = small(base=str(tmp_path))
+    narrower = small(base=str(folder / "run" / "warm_start"), model__mlp_width=64)
+    with compilations() as seen:
+        with pytest.raises(FileNotFoundError, match="config.base=.*no folder 'weights' in it"):
+            train.main(nowhere, tmp_path / "run")
+        with pytest.raises(ValueError, match=r"config.base="):
+            train.main(narrower, tmp_path / "run")
+    assert seen == []
