@@ -1,7 +1,7 @@
 r"""A problem file and a tokenizer of your own, with a small model from random weights: the machinery, not a result.
 
-Claim    None about accuracy: ten million weights and a few minutes teach the format of a worked solution at best. The run
-         shows that real problems, a real tokenizer and its 150,000-token vocabulary go through the same program.
+Claim    None about accuracy: ten million weights and a few minutes teach the format of a worked solution at best. The
+         run shows that real problems, a real tokenizer and its 150,000-token vocabulary go through the same program.
 Cost     About ten minutes on two CPU cores.
 Command  python -m nft_jax.train --config=problem_file --workdir=runs/problem_file \
            --config.data.train=TRAIN.jsonl --config.data.test=TEST.jsonl --config.data.tokenizer=FOLDER
