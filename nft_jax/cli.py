@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from nft_jax.config import Config, load
 
+FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, or the bare name of one in configs/; change values by --config.section.field=value."
 )
@@ -25,15 +26,17 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
     """
     sys.modules["__main__"].__doc__ = usage
     for name in ("config", "workdir"):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+        FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
-    def start(_):
+    def start(words):
         # Orbax says a page of routine at each checkpoint.
         logging.set_verbosity(logging.WARNING)
-        if CONFIG.value is None or not WORKDIR.value:
+        if len(words) > 1:
+            stop(f"what is {words[1]!r}? Settings are written --config.section.field=value")
+        if FLAGS["config"].value is None or not WORKDIR.value:
             stop("both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny")
+        config = _load()
         try:
-            config = load(CONFIG.value)
             main(config, Path(WORKDIR.value))
         except (ValueError, FileNotFoundError) as error:
             if DEBUG.value:
@@ -49,25 +52,43 @@ def stop(message: str) -> None:
     sys.exit(2)
 
 
+def _load():
+    try:
+        return load(CONFIG.value)
+    except ValueError as error:
+        stop(str(error))
+    except OSError as error:
+        # ml_collections reads the file late, and wraps what went wrong in it.
+        stop(f"{FLAGS['config'].config_filename}: {_in_words(error.__cause__ or error)}")
+
+
 def _parse(argv):
     try:
-        return flags.FLAGS(_with_config_path(argv))
+        return FLAGS(_with_config_path(argv))
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
-    except FileNotFoundError as error:
-        stop(str(error))
-    except (AttributeError, KeyError, TypeError) as error:
-        # ml_collections raises these from the depth of the parser: the unknown key, then the nearest known one.
-        names = re.findall(r"['\"](\w+)", str(error))
-        if not names:
-            stop(f"in the configuration: {error}")
-        near = f"; did you mean {names[1]!r}?" if "Did you mean" in str(error) else ""
-        stop(f"the configuration has no setting {names[0]!r}{near}")
+    except (AttributeError, KeyError, TypeError, OSError) as error:
+        stop(_in_words(error))
+
+
+def _in_words(error):
+    """What ml_collections raises from the depth of its parser, as one sentence."""
+    if near := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', str(error)):
+        return f"the configuration has no setting {near[2]!r}; did you mean {near[1]!r}?"
+    if isinstance(error, KeyError | AttributeError) and (unknown := re.search(r"['\"](\w+)['\"\\]*$", str(error))):
+        return f"the configuration has no setting {unknown[1]!r}"
+    return str(error)
 
 
 def _with_config_path(argv):
-    prefix = "--config="
-    return [prefix + find_config(word.removeprefix(prefix)) if word.startswith(prefix) else word for word in argv]
+    """`--config=tiny` and `--config tiny` with the name's path in its place."""
+    words = list(argv)
+    for place, word in enumerate(argv):
+        if word.startswith("--config="):
+            words[place] = f"--config={find_config(word.removeprefix('--config='))}"
+        elif word == "--config" and place + 1 < len(argv):
+            words[place + 1] = find_config(argv[place + 1])
+    return words
 
 
 def find_config(name: str) -> str:

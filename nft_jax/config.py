@@ -1,4 +1,4 @@
-"""The experiment's configuration: frozen dataclasses, and every check that needs no device.
+"""The experiment's configuration: frozen dataclasses, checked when they are made (`checks.py`).
 
 A config file defines `get_config()`, which starts from `default()` (a locked `ConfigDict` of the defaults below, plus
 one section of options for each loss, read off its signature) and changes what it wants. `load` turns the result into
@@ -6,16 +6,14 @@ dataclasses; after that nobody reads a ConfigDict.
 """
 
 import dataclasses
-import difflib
 import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from nft_jax import losses
+from nft_jax.checks import check, suggestion
 
 
 @dataclass(frozen=True)
@@ -208,172 +206,6 @@ class Config:
         return min(self.candidates_per_round, self.prompts_per_step) - 1 if self.selection.carry else 0
 
 
-CHOICES = {
-    "model.dtype": ("float32", "bfloat16", "float16"),
-    "model.precision": ("default", "high", "highest"),
-    "model.remat": ("none", "dots", "full"),
-    "rollout.lockstep": ("auto", "yes", "no"),
-    "optimizer.name": ("adamw", "muon"),
-    "optimizer.schedule": ("constant", "linear", "cosine"),
-    "warm_start.optimizer.name": ("adamw", "muon"),
-    "warm_start.optimizer.schedule": ("constant", "linear", "cosine"),
-    "old_logp": ("sampler", "recompute", "current"),
-}
-POSITIVE = (
-    "steps",
-    "prompts_per_step",
-    "answers_per_prompt",
-    "updates_per_step",
-    "model.layers",
-    "model.width",
-    "model.heads",
-    "model.kv_heads",
-    "model.head_size",
-    "model.mlp_width",
-    "model.vocab_multiple",
-    "model.unroll",
-    "data.prompt_limit",
-    "data.largest",
-    "rollout.answer_limit",
-    "rollout.temperature",
-    "selection.max_rounds",
-    "packing.rows_per_micro_batch",
-    "packing.logp_chunk",
-    "verify.workers",
-    "verify.item_seconds",
-    "verify.total_seconds",
-    "warm_start.batch",
-    "warm_start.examples",
-    "evaluation.answers",
-    "evaluation.problems",
-    "evaluation.batch",
-    "optimizer.learning_rate",
-    "optimizer.epsilon",
-    "mesh.tensor",
-)
-
-
-def check(config: Config) -> None:
-    """Checks everything that needs neither a device nor a file.
-
-    Raises:
-      ValueError: all faults at once; each says what was given, what is allowed, and what to type instead.
-    """
-    faults = []
-
-    def value(path):
-        result = config
-        for name in path.split("."):
-            result = getattr(result, name)
-        return result
-
-    for path, allowed in CHOICES.items():
-        if value(path) not in allowed:
-            faults.append(
-                f"config.{path}={value(path)!r}: use one of {', '.join(allowed)}{suggestion(value(path), allowed)}"
-            )
-    faults += [f"config.{path}={value(path)}: must be positive" for path in POSITIVE if not value(path) > 0]
-    faults += _sampling_faults(config) + _size_faults(config) + _strict_faults(config)
-    try:
-        loss = losses.resolve(config.loss.name, config.loss.options)
-    except ValueError as error:
-        faults.append(f"config.loss: {error}")
-    else:
-        faults += _loss_faults(config, loss)
-    if faults:
-        raise ValueError("the configuration can't run:\n  " + "\n  ".join(faults))
-
-
-def _sampling_faults(config):
-    faults = []
-    if config.rollout.top_p != 1.0 or config.rollout.top_k != 0:
-        faults.append(
-            f"config.rollout.top_p={config.rollout.top_p}, top_k={config.rollout.top_k}: truncated sampling in "
-            f"training biases the ratio by the mass that was cut; use top_p=1.0, top_k=0 (evaluation may truncate)"
-        )
-    if not 0 <= config.selection.low < config.selection.high <= 1:
-        faults.append(
-            f"config.selection.low={config.selection.low}, high={config.selection.high}: need 0 <= low < high <= 1; "
-            f"low=0 high=1 keeps every group that is neither all right nor all wrong"
-        )
-    if not 0 <= config.warm_start.wrong_share <= 1:
-        faults.append(f"config.warm_start.wrong_share={config.warm_start.wrong_share}: a share, between 0 and 1")
-    if config.selection.carry and config.old_logp != "sampler":
-        faults.append(
-            f"config.selection.carry=true with config.old_logp={config.old_logp!r}: carried groups were sampled by "
-            f"older weights, whose log-probs only the sampler knows; use old_logp='sampler'"
-        )
-    return faults
-
-
-def _size_faults(config):
-    faults = []
-    Q, U = config.prompts_per_step, config.updates_per_step
-    if U > 0 and Q % U:
-        near = [n for n in range(1, Q + 1) if Q % n == 0]
-        faults.append(f"config.updates_per_step={U} does not divide config.prompts_per_step={Q}; use one of {near}")
-    if config.selection.candidates_per_round < 0:
-        faults.append("config.selection.candidates_per_round: 0 (= prompts_per_step) or more")
-    if config.model.heads % max(config.model.kv_heads, 1):
-        faults.append(
-            f"config.model.kv_heads={config.model.kv_heads} does not divide config.model.heads={config.model.heads}"
-        )
-    if config.model.head_size % 2:
-        faults.append(f"config.model.head_size={config.model.head_size}: rotary positions need an even size")
-    return faults
-
-
-def _strict_faults(config):
-    if not config.strict_on_policy:
-        return []
-    wrong = {
-        "updates_per_step": (config.updates_per_step, 1),
-        "selection.carry": (config.selection.carry, False),
-        "rollout.temperature": (config.rollout.temperature, 1.0),
-        "old_logp": (config.old_logp, "current"),
-    }
-    return [
-        f"config.strict_on_policy=true needs config.{name}={needed}, got {given}"
-        for name, (given, needed) in wrong.items()
-        if given != needed
-    ]
-
-
-def _loss_faults(config, loss):
-    faults = []
-    groups = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    try:
-        # Options that depend on the answer limit (DAPO's overlong buffer) show here, on shapes alone.
-        jax.eval_shape(lambda right, length: loss.advantage(right, length, config.rollout.answer_limit), *groups)
-    except ValueError as error:
-        faults.append(f"config.loss.{loss.name}: {error}")
-    normalizer = config.loss.normalizer or loss.normalizer
-    if normalizer not in losses.NORMALIZERS:
-        known = tuple(losses.NORMALIZERS)
-        faults.append(
-            f"config.loss.normalizer={normalizer!r}: use one of {', '.join(known)}{suggestion(normalizer, known)}"
-        )
-    if (normalizer == "pair_mean") != (loss.unit == "pair"):
-        faults.append(
-            f"config.loss.normalizer={normalizer!r} does not fit loss {loss.name!r}, whose unit is the {loss.unit}"
-        )
-    if config.loss.kl_weight < 0:
-        faults.append(f"config.loss.kl_weight={config.loss.kl_weight}: 0 (no KL) or more")
-    unit = (config.data.prompt_limit + config.rollout.answer_limit) * (2 if loss.unit == "pair" else 1)
-    if config.packing.row_tokens and config.packing.row_tokens < unit:
-        faults.append(
-            f"config.packing.row_tokens={config.packing.row_tokens}: one {loss.unit} of loss {loss.name!r} can take "
-            f"{unit} tokens (prompt_limit + answer_limit); use at least {unit}, or 0 for just that"
-        )
-    return faults
-
-
-def suggestion(given: Any, known: typing.Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(str(given), list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
 def default() -> ConfigDict:
     """The defaults as a locked ConfigDict for config files to change; `config.loss.<name>` has that loss's options."""
     values = _defaults(Config)
@@ -395,8 +227,9 @@ def load(config: ConfigDict) -> Config:
       ValueError: an unknown or missing key, a wrong type, or any fault that `check` finds.
     """
     values = config.to_dict()
-    name = values["loss"]["name"]
-    chosen = values["loss"].get(name, values["loss"]["own"])
+    if "loss" not in values or "name" not in values["loss"]:
+        raise ValueError("config lacks loss.name; start from nft_jax.config.default()")
+    chosen = values["loss"].get(values["loss"]["name"], values["loss"].get("own", {}))
     values["loss"] = {k: v for k, v in values["loss"].items() if not isinstance(v, dict)} | {"options": chosen}
     return _build(Config, values, "config")
 
@@ -422,6 +255,9 @@ def _build(kind, values, path):
     for name in values:
         if name not in known:
             raise ValueError(f"{path}.{name}: no such setting{suggestion(name, known)}")
+    missing = [name for name in known if name not in values]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; start from nft_jax.config.default()")
     types = typing.get_type_hints(kind)
     arguments = {}
     for name, value in values.items():

@@ -19,9 +19,10 @@ from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
-from nft_jax.step import State, check_sizes
+from nft_jax.step import State, Step, check_sizes
 from nft_jax.training.groups import empty_groups
 from nft_jax.training.optimizer import state_specs
+from nft_jax.training.update import Updater
 from nft_jax.types import Prompts
 from nft_jax.verify.callback import Grader
 from nft_jax.verify.pool import Pool
@@ -61,6 +62,14 @@ class Experiment:
     def grader(self, table: PromptTable) -> Grader:
         """The verifier's host side for the answers of a prompt table."""
         return Grader(self.pool, self.tokenizer.decode_batch, table.answers, self.config.verify.total_seconds)
+
+    def step(self, optimizer: optax.GradientTransformation) -> Step:
+        """The step on the training problems."""
+        config, loss = self.config, self.loss
+        normalizer = config.loss.normalizer or loss.normalizer
+        model = (self.graph, self.axes, self.mesh)
+        updater = Updater(config, loss, optimizer, *model, old_logp=config.old_logp, normalizer=normalizer)
+        return Step(config, self.mesh, self.engine, self.grader(self.dataset.tables["train"]), loss, updater)
 
     def place(self, tree: Any, specs: Any = None) -> Any:
         """Puts host arrays on the mesh: as `specs` say, or whole on each device."""

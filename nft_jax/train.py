@@ -17,13 +17,12 @@ from nft_jax.config import Config
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
-from nft_jax.step import Record, Step, compile_step
+from nft_jax.step import Record, compile_step
 from nft_jax.training.checkpoint import Checkpoints, load_weights
 from nft_jax.training.evaluation import Answers, Evaluator, score
 from nft_jax.training.metrics import line, score_line, step_metrics
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.record import RunFolder, as_json, host_rss_mib
-from nft_jax.training.update import Updater
 
 
 def main(config: Config, workdir: Path) -> None:
@@ -46,7 +45,7 @@ class Trainer:
         self.evaluators = {
             name: Evaluator(experiment, table, weights)
             for name, table in experiment.dataset.tables.items()
-            if name != "train" and config.evaluation.problems
+            if name != "train"
         }
         # Answers of the base to the test split, for the comparison at the end.
         self.base_answers = self._answers(weights, ("validation", "test"))
@@ -54,7 +53,8 @@ class Trainer:
         self.prompts = experiment.prompts(self.table)
         self.reader = ThreadPoolExecutor(1)
         began = time.perf_counter()
-        self.program = self._compile()
+        shardings = experiment.state_shardings(self.optimizer)
+        self.program = compile_step(experiment.step(self.optimizer), self.state, self.prompts, shardings)
         self.finished = time.perf_counter()
         self.compile_seconds = self.finished - began
         print(f"step: one program, compiled in {self.compile_seconds:.0f} s", flush=True)
@@ -93,22 +93,6 @@ class Trainer:
         if self.config.warm_start.steps:
             return warm_start(self.experiment, RunFolder(phase, self.config))
         return self.experiment.random_weights()
-
-    def _compile(self):
-        config, experiment = self.config, self.experiment
-        updater = Updater(
-            config,
-            experiment.loss,
-            self.optimizer,
-            experiment.graph,
-            experiment.axes,
-            experiment.mesh,
-            old_logp=config.old_logp,
-            normalizer=config.loss.normalizer or experiment.loss.normalizer,
-        )
-        grader = experiment.grader(self.table)
-        step = Step(config, experiment.mesh, experiment.engine, grader, experiment.loss, updater)
-        return compile_step(step, self.state, self.prompts, experiment.state_shardings(self.optimizer))
 
     def _resume(self) -> int:
         step = self.checkpoints.latest or 0

@@ -10,26 +10,11 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
-import optax
 import pytest
 
 # A silent broadcast or promotion is where a shape or precision bug hides.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-
-
-def _chain(*transforms, chain=optax.chain):
-    """optax's own code raises floats to integer powers: inside the optimizer, and only there, promotion is allowed."""
-    chained = chain(*transforms)
-
-    def update(*arguments, **keywords):
-        with jax.numpy_dtype_promotion("standard"):
-            return chained.update(*arguments, **keywords)
-
-    return optax.GradientTransformationExtraArgs(chained.init, update)
-
-
-optax.chain = _chain
 
 ROOT = Path(__file__).parents[1]
 

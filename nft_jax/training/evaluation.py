@@ -53,8 +53,9 @@ class Evaluator:
         config = experiment.config.evaluation
         self.experiment, self.table = experiment, table
         self.problems = min(config.problems, len(table.answers))
-        shards = experiment.mesh.shape["data"]
-        self.batch = -(-min(config.batch, self.problems) // shards) * shards
+        # Whole problems on every data shard, and answers on every device that grades them.
+        devices = experiment.mesh.size
+        self.batch = -(-min(config.batch, self.problems) // devices) * devices
         self.batches = -(-self.problems // self.batch)
         grader = experiment.grader(table)
         # Places beyond the last problem repeat it, and are neither graded nor counted.

@@ -44,7 +44,7 @@ def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> optax.Gr
             consistent_rms=0.2,
             muon_weight_dimension_numbers=jax.tree.map(_muon_axes, axes, is_leaf=_is_spec),
         )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    return _promoting(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
 
 
 def state_specs(optimizer: optax.GradientTransformation, abstract: Any, weight_specs: Any) -> Any:
@@ -68,6 +68,16 @@ def state_specs(optimizer: optax.GradientTransformation, abstract: Any, weight_s
         return PartitionSpec()
 
     return jax.tree_util.tree_map_with_path(spec_of, jax.eval_shape(optimizer.init, abstract))
+
+
+def _promoting(optimizer):
+    """optax raises floats to integer powers: allowed inside it, also where JAX's strict promotion is on."""
+
+    def update(gradient, state, weights=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return optimizer.update(gradient, state, weights)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def _muon_axes(names):

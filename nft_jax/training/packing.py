@@ -86,8 +86,9 @@ def _place(length_U, row_tokens):
     def step(state, length):
         row, used, index = state
         opens = used + length > row_tokens
-        row, used, index = row + opens, jnp.where(opens, 0, used), jnp.where(opens, 0, index)
-        return (row, used + length, index + (length > 0)), (row, used, index)
+        row = row + opens.astype(jnp.int32)
+        used, index = jnp.where(opens, 0, used), jnp.where(opens, 0, index)
+        return (row, used + length, index + (length > 0).astype(jnp.int32)), (row, used, index)
 
     zero = jnp.int32(0)
     (last, used, _), (row_U, offset_U, index_U) = jax.lax.scan(step, (zero, zero, zero), length_U)
