@@ -22,7 +22,7 @@ setup(
         JAX,
         "absl-py",
         "chex",
-        "flax>=0.12",
+        "flax>=0.12.8",
         "jinja2",
         "matplotlib",
         "ml-collections>=1.0",

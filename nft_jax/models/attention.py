@@ -15,13 +15,17 @@ def packed_attention(query_BTNH: Array, key_BTGH: Array, value_BTGH: Array, segm
     """Causal attention inside each segment of each row; returns `[B, T, N, H]`.
 
     A query sees the keys of its own segment at or before its own place in the row. Rows longer than `BLOCK` tokens are
-    taken in query blocks that are recomputed in the backward pass; T must then be a multiple of `BLOCK`.
+    taken in query blocks that are recomputed in the backward pass.
     """
     T = query_BTNH.shape[1]
     if T <= BLOCK:
         return _attend(query_BTNH, key_BTGH, value_BTGH, segment_BT, segment_BT, 0)
-    if T % BLOCK:
-        raise ValueError(f"rows of {T} tokens: beyond {BLOCK} tokens a row must be a multiple of {BLOCK}")
+    padding = -T % BLOCK
+    if padding:
+        # A segment of its own: no real token sees it.
+        tail = ((0, 0), (0, padding))
+        arrays = (jnp.pad(x, (*tail, (0, 0), (0, 0))) for x in (query_BTNH, key_BTGH, value_BTGH))
+        return packed_attention(*arrays, jnp.pad(segment_BT, tail, constant_values=-2))[:, :T]
 
     @jax.checkpoint
     def block(start):

@@ -31,19 +31,19 @@ class Block(nnx.Module):
 
         def matrix(inputs, outputs, axes, scale=1.0):
             value = jax.random.normal(rngs.params(), (inputs, outputs)) * (scale * inputs**-0.5)
-            return nnx.Param(value, sharding_names=axes)
+            return nnx.Param(value, out_sharding=axes)
 
         residual = (2 * config.layers) ** -0.5
-        self.attention_norm = nnx.Param(jnp.ones(D), sharding_names=("norm",))
+        self.attention_norm = nnx.Param(jnp.ones(D), out_sharding=("norm",))
         self.query = matrix(D, N * H, ("embed", "heads"))
         self.key = matrix(D, G * H, ("embed", "kv_heads"))
         self.value = matrix(D, G * H, ("embed", "kv_heads"))
         if config.qkv_bias:
-            self.query_bias = nnx.Param(jnp.zeros(N * H), sharding_names=("heads",))
-            self.key_bias = nnx.Param(jnp.zeros(G * H), sharding_names=("kv_heads",))
-            self.value_bias = nnx.Param(jnp.zeros(G * H), sharding_names=("kv_heads",))
+            self.query_bias = nnx.Param(jnp.zeros(N * H), out_sharding=("heads",))
+            self.key_bias = nnx.Param(jnp.zeros(G * H), out_sharding=("kv_heads",))
+            self.value_bias = nnx.Param(jnp.zeros(G * H), out_sharding=("kv_heads",))
         self.output = matrix(N * H, D, ("heads_in", "embed_out"), residual)
-        self.mlp_norm = nnx.Param(jnp.ones(D), sharding_names=("norm",))
+        self.mlp_norm = nnx.Param(jnp.ones(D), out_sharding=("norm",))
         self.gate = matrix(D, F, ("embed", "mlp"))
         self.up = matrix(D, F, ("embed", "mlp"))
         self.down = matrix(F, D, ("mlp_in", "embed_out"), residual)
@@ -73,7 +73,7 @@ class Transformer(nnx.Module):
     def __init__(self, config: ModelConfig, vocabulary: int, *, rngs: nnx.Rngs):
         def table():
             value = jax.random.normal(rngs.params(), (config.vocab, config.width)) * 0.02
-            return nnx.Param(value, sharding_names=("vocab", "embed_out"))
+            return nnx.Param(value, out_sharding=("vocab", "embed_out"))
 
         @nnx.split_rngs(splits=config.layers)
         @nnx.vmap(in_axes=0, out_axes=0, transform_metadata={nnx.PARTITION_NAME: "layers"})
@@ -82,7 +82,7 @@ class Transformer(nnx.Module):
 
         self.embedding = table()
         self.blocks = stack(rngs)
-        self.norm = nnx.Param(jnp.ones(config.width), sharding_names=("norm",))
+        self.norm = nnx.Param(jnp.ones(config.width), out_sharding=("norm",))
         if not config.tied_embedding:
             self.head = table()
         self.config, self.vocabulary = config, vocabulary

@@ -84,11 +84,12 @@ def check_divisible(abstract: Any, axes: Any, mesh: Mesh) -> None:
             parts = 1
             for axis in mesh_axes:
                 parts *= mesh.shape[axis]
+            below = size - size % parts
             if size % parts:
                 label = "/".join(str(key.key) for key in path)
                 faults.append(
                     f"{label}: its axis '{name}' of size {size} is split into {parts} parts by the mesh "
-                    f"{dict(mesh.shape)}; use {size - size % parts or parts} or {size - size % parts + parts}"
+                    f"{dict(mesh.shape)}; use {f'{below} or ' if below else ''}{below + parts}"
                 )
 
     jax.tree_util.tree_map_with_path(check, abstract, axes)

@@ -33,17 +33,18 @@ def deal(
     is not full is still spread evenly. For losses of unit "pair" the key draws min(right, wrong) pairs of each group.
     """
     Q, K, _ = groups.token_QKT.shape
-    present_Q = jnp.arange(Q) < count
-    answer_QUJ, present_QU = _units(groups, present_Q, loss.unit, key)
+    answer_QUJ, present_QU = _units(groups, jnp.arange(Q) < count, loss.unit, key)
+    # Within an update, units that are there come first, so that going round the shards is even.
+    first_present = jnp.argsort(~_by_update(present_QU, updates), axis=1, stable=True)
     advantage_QK = loss.advantage(groups.reward_QK, groups.length_QK, answer_limit)
 
     def dealt(value_QUJ):
         """`[Q, units, J, …]` to `[updates, shards, units·J, …]`."""
-        _, units, J, *rest = value_QUJ.shape
-        shards = mesh.shape[DATA]
-        by_update = jnp.swapaxes(value_QUJ.reshape(Q // updates, updates, units, J, *rest), 0, 1)
-        by_shard = jnp.swapaxes(by_update.reshape(updates, -1, shards, J, *rest), 1, 2)
-        return layout.rows(by_shard.reshape(updates, shards, -1, *rest), mesh, axis=1)
+        _, _, J, *rest = value_QUJ.shape
+        by_update = _by_update(value_QUJ, updates)
+        ordered = jnp.take_along_axis(by_update, jnp.expand_dims(first_present, range(2, by_update.ndim)), axis=1)
+        by_shard = jnp.swapaxes(ordered.reshape(updates, -1, mesh.shape[DATA], J, *rest), 1, 2)
+        return layout.rows(by_shard.reshape(updates, mesh.shape[DATA], -1, *rest), mesh, axis=1)
 
     def of_answer(value_QK):
         index = answer_QUJ.reshape(Q, -1, *([1] * (value_QK.ndim - 2)))
@@ -67,6 +68,12 @@ def deal(
         present_M=present,
     )
     return sequences, totals(sequences, loss.unit)
+
+
+def _by_update(value_QU, updates):
+    """`[Q, units, …]` to `[updates, units of an update, …]`: group i goes to update i mod `updates`."""
+    _, units, *rest = value_QU.shape
+    return jnp.swapaxes(value_QU.reshape(-1, updates, units, *rest), 0, 1).reshape(updates, -1, *rest)
 
 
 def totals(sequences: Sequences, unit: str) -> Totals:

@@ -25,7 +25,7 @@ def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW; or Muon for the layers' matrices and AdamW for everything else.
+    """Clip by global norm, then AdamW; or Muon for the layers' matrices, and AdamW (with Nesterov) for the rest.
 
     `axes` is the tree of logical axes of the weights: Muon treats the stacked axis `layers` as a batch, and never sees
     the embedding, the head, norms and biases.

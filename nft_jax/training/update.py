@@ -97,7 +97,7 @@ class Updater:
         term (or None), `first` says whether the weights are still those that sampled.
         """
         gradient, statistics = self.gradient(weights, packed, totals, reference, first)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         present = (totals.pairs if self.loss.unit == "pair" else totals.answers) > 0
         finite = jnp.isfinite(norm)
 
