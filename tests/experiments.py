@@ -1,6 +1,7 @@
 """Small experiments that tests run: settings, graders of one's own, and a compiled step with everything around it."""
 
 import contextlib
+import dataclasses
 import itertools
 import sys
 import textwrap
@@ -19,7 +20,6 @@ from nft_jax.config import Config, default, load
 from nft_jax.experiment import Experiment
 from nft_jax.step import Record, State, Step, compile_step
 from nft_jax.training.optimizer import make_optimizer
-from nft_jax.training.update import Updater
 from nft_jax.verify.grade import Verdict
 
 # What a user writes: a plain module, found on the path of the process that starts the run.
@@ -155,24 +155,9 @@ class Program:
         self.optimizer = keep_gradient(make_optimizer(config.optimizer, config.steps, experiment.axes))
         self.weights = lively_weights(experiment.config.model)
         self.prompts = experiment.prompts(self.table)
-        updater = Updater(
-            config,
-            experiment.loss,
-            self.optimizer,
-            experiment.graph,
-            experiment.axes,
-            experiment.mesh,
-            old_logp=config.old_logp,
-            normalizer=config.loss.normalizer or experiment.loss.normalizer,
-        )
-        self.step = step_class(
-            self.config,
-            experiment.mesh,
-            wrap_engine(experiment.engine),
-            experiment.grader(self.table),
-            experiment.loss,
-            updater,
-        )
+        step = experiment.step(self.optimizer)
+        parts = {part.name: getattr(step, part.name) for part in dataclasses.fields(step)}
+        self.step = step_class(**parts | {"engine": wrap_engine(step.engine)})
         self.state = self.start()
         shardings = experiment.state_shardings(self.optimizer)
         self.compiled = compile_step(self.step, self.state, self.prompts, shardings)
