@@ -163,7 +163,7 @@ def side_by_side(experiment: Experiment, before: Answers, after: Answers, count:
         for answers in (before, after):
             ids = answers.token_EKT[index, 0, : answers.length_EK[index, 0]].tolist()
             mark = "✓" if answers.correct_EK[index, 0] else "✗"
-            texts.append(f"{mark} {' '.join(experiment.tokenizer.decode(ids).split())}"[-60:])
+            texts.append(f"{mark} {' '.join(experiment.tokenizer.decode(ids).split())[-58:]}")
         rows.append((" ".join(table.problems[index].problem.split())[:40], *texts, table.answers[index]))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join(
