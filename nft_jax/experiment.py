@@ -11,7 +11,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from nft_jax import losses
-from nft_jax.config import Config
+from nft_jax.config import Config, VerifyConfig
 from nft_jax.data.dataset import load_dataset
 from nft_jax.data.prompts import PromptTable
 from nft_jax.models import transformer
@@ -25,6 +25,7 @@ from nft_jax.training.optimizer import state_specs
 from nft_jax.training.update import Updater
 from nft_jax.types import Prompts
 from nft_jax.verify.callback import Grader
+from nft_jax.verify.child import StartError
 from nft_jax.verify.pool import Pool
 
 
@@ -48,10 +49,7 @@ class Experiment:
         self.engine = Engine(
             self.graph, self.axes, self.mesh, config.rollout, self.tokenizer.eos_ids, config.model.dtype
         )
-        verify = config.verify
-        self.pool = Pool(
-            verify.grader, workers=verify.workers, item_seconds=verify.item_seconds, memory_mib=verify.memory_mib
-        )
+        self.pool = _start_pool(config.verify)
 
     def __enter__(self) -> "Experiment":
         return self
@@ -130,6 +128,14 @@ class Experiment:
     @property
     def whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
+
+
+def _start_pool(verify: VerifyConfig) -> Pool:
+    limits = {"item_seconds": verify.item_seconds, "memory_mib": verify.memory_mib}
+    try:
+        return Pool(verify.grader, workers=verify.workers, **limits)
+    except StartError as error:
+        raise ValueError(f"config.verify.grader={verify.grader!r}: {error}") from error
 
 
 def with_vocabulary(config: Config, vocabulary: int) -> Config:

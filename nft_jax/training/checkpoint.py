@@ -48,6 +48,7 @@ def load_weights(folder: Path, weights: Any) -> Any:
 
     Raises:
       FileNotFoundError: when there are none.
+      ValueError: when they are of another model.
     """
     path = (folder / "weights").resolve()
     if not path.exists():
@@ -56,7 +57,10 @@ def load_weights(folder: Path, weights: Any) -> Any:
             f"or the folder 'warm_start' of a `python -m nft_jax.train` run"
         )
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path, weights)
+        try:
+            return checkpointer.restore(path, weights)
+        except ValueError as error:
+            raise ValueError(f"config.base={folder}: its weights don't fit config.model: {error}") from error
 
 
 def _present(state):

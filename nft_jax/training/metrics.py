@@ -16,13 +16,18 @@ def step_metrics(record: Record) -> dict:
     """
     tally, applied, totals = record.tally, record.applied, record.totals
     statistics = applied.statistics
-    trained_tokens = float(np.sum(totals.tokens * applied.taken))
+
+    def of_taken(value_U):
+        # Not a product: what an update that was not taken measured may be no number.
+        return np.where(applied.taken > 0, value_U, 0.0)
+
+    trained_tokens = float(np.sum(of_taken(totals.tokens)))
 
     def a_token(value_U):
-        return share(float(np.sum(value_U * applied.taken)), trained_tokens)
+        return share(float(np.sum(of_taken(value_U))), trained_tokens)
 
-    def largest(value_U):
-        return float(np.max(value_U * applied.taken))
+    def an_update(value_U):
+        return share(float(np.sum(of_taken(value_U))), float(np.sum(applied.taken)))
 
     return {
         "reward": share(tally.reward, tally.answers),
@@ -34,15 +39,15 @@ def step_metrics(record: Record) -> dict:
         "rounds": int(record.rounds),
         "updates_taken": int(np.sum(applied.taken)),
         "updates_nonfinite": int(np.sum(applied.nonfinite)),
-        "loss": share(float(np.sum(statistics.objective * applied.taken)), float(np.sum(applied.taken))),
-        "gradient_norm": share(float(np.sum(applied.gradient_norm * applied.taken)), float(np.sum(applied.taken))),
+        "loss": an_update(statistics.objective),
+        "gradient_norm": an_update(applied.gradient_norm),
         "entropy": a_token(statistics.entropy),
         "kl": a_token(statistics.kl),
         # The weights move after the first update: only there is the gap the sampler's and trainer's disagreement.
         "sampler_gap_mean": share(float(statistics.gap[0]), float(totals.tokens[0])),
-        "sampler_gap_max": float(statistics.gap_max[0]),
+        "sampler_gap_max": share(float(statistics.gap_max[0]), 1.0),
         "ratio_mean": a_token(statistics.ratio),
-        "ratio_max": largest(statistics.ratio_max),
+        "ratio_max": float(np.max(of_taken(statistics.ratio_max))),
         "clamped_value": a_token(statistics.clamped),
         "clamped_rate": a_token(statistics.rate_clamped),
         "clamped_log_ratio": a_token(statistics.log_ratio_clamped),
