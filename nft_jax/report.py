@@ -62,7 +62,7 @@ def _accuracy(axis, steps, held_out):
             y, error = ([row[key] for row in held_out] for key in (name, f"{name}_error"))
             axis.errorbar(x, y, yerr=error, color=colour, lw=2, capsize=3, marker="o", ms=5, label=label)
     axis.set_ylim(0, 1)
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def _rates(axis, steps):
