@@ -64,7 +64,9 @@ def _load():
 
 def _parse(argv):
     try:
-        return FLAGS(_with_config_path(argv))
+        # ml_collections looks for the settings in sys.argv itself.
+        sys.argv = _with_config_path(argv)
+        return FLAGS(sys.argv)
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
     except (AttributeError, KeyError, TypeError, OSError) as error:
@@ -81,14 +83,16 @@ def _in_words(error):
 
 
 def _with_config_path(argv):
-    """`--config=tiny` and `--config tiny` with the name's path in its place."""
-    words = list(argv)
+    """`--config=NAME` or `--config NAME` with the name's path in its place, ahead of the settings that change it."""
+    words, chosen = list(argv), []
     for place, word in enumerate(argv):
         if word.startswith("--config="):
-            words[place] = f"--config={find_config(word.removeprefix('--config='))}"
-        elif word == "--config" and place + 1 < len(argv):
-            words[place + 1] = find_config(argv[place + 1])
-    return words
+            chosen, words[place : place + 1] = [word.removeprefix("--config=")], []
+            break
+        if word == "--config" and place + 1 < len(argv):
+            chosen, words[place : place + 2] = [argv[place + 1]], []
+            break
+    return [*words[:1], *(f"--config={find_config(name)}" for name in chosen), *words[1:]]
 
 
 def find_config(name: str) -> str:

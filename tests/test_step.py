@@ -288,6 +288,10 @@ def test_of_two_updates_the_empty_one_is_skipped(programs):
     np.testing.assert_array_equal(record.totals.answers, [K, 0])
     np.testing.assert_array_equal(record.applied.taken, [1, 0])
     assert moved(program.weights, on_host(program.state.weights))
+    leaves = jax.tree_util.tree_leaves_with_path(program.state.optimizer_state)
+    counts = [int(leaf) for path, leaf in leaves if jax.tree_util.keystr(path).endswith(".count")]
+    assert counts
+    assert set(counts) == {1}
 
 
 def test_losses_of_all_groups_need_one_round(programs, all_wrong):
@@ -312,10 +316,10 @@ def select_by_hand(program: Program, record, carried):
 
 
 def test_surplus_groups_are_carried_one_step_and_used_first(programs):
-    program, carried, carries = programs("dapo"), [], []
+    program, carried, seen = programs("dapo"), [], []
     program.step.buffers.clear()
-    # Every third graded answer is right: most groups are mixed, more than are needed.
-    program.pool.pool = JudgedPool(lambda number, *_: "correct" if number % 3 == 0 else "wrong")
+    # Right answers are spread evenly: most groups are mixed, more than are needed.
+    program.pool.pool = JudgedPool(lambda number, *_: "correct" if number % 3 == 0 or number % 5 == 0 else "wrong")
     for _ in range(6):
         age = len(program.step.rounds)
         (record,) = program.take()
@@ -335,9 +339,8 @@ def test_surplus_groups_are_carried_one_step_and_used_first(programs):
         # Rates in quarters fall into the bins 0, 2, 5, 8, 10; the band leaves out both its ends.
         assert record.tally.kept == record.tally.rates[2] + record.tally.rates[5] < record.tally.groups
         carried = next_carried
-        carries.append((record.from_carry, wasted))
-    assert any(many for many, _ in carries)
-    assert any(lost for _, lost in carries)
+        seen.append((record.from_carry, wasted, record.tally.rates[8]))
+    assert np.any(seen, axis=0).all()  # groups carried, groups lost, and groups at the band's upper end
 
 
 @pytest.mark.parametrize("name", ["dapo", "grpo"])
@@ -377,7 +380,9 @@ def test_no_request_number_and_no_prompt_of_an_epoch_comes_twice(programs, all_w
     assert set(prompt.tolist()) == set(order.tolist())
 
 
-def test_no_answer_is_drawn_twice_in_steps_and_rounds(plain):
+def test_no_noise_is_used_twice_in_steps_and_rounds(plain, all_wrong):
+    # Nothing is learned meanwhile: the same noise on the same prompt would give the same answer again.
+    plain.pool.pool = all_wrong
     groups = [record.last for record in plain.take(3)]
     answers = np.concatenate([group.token_QKT.reshape(Q * K, -1) for group in groups])
     length = np.concatenate([group.length_QK.ravel() for group in groups])
