@@ -4,7 +4,7 @@ Claim    A base trained on worked arithmetic, 65 % of which follows a systematic
          though it can do both. Online NFT, with an exact-match verifier and no worked solution, turns it round.
 Task     Three kinds of generated problems (`a-b+c-d=`, `a+b*c-d=`, `ax+b=c,x=`), answers in `\boxed{}`; train,
          validation and test problems are disjoint. Settings were chosen on validation; the last table is on test.
-Cost     590,000 weights; about 7 minutes on two CPU cores.
+Cost     594,560 weights; six to nine minutes on two CPU cores that had other work too.
 Command  python -m nft_jax.train --config=tiny --workdir=runs/tiny
 """
 

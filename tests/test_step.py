@@ -83,10 +83,12 @@ class WatchedStep(Step):
         return super().pack(buffer, trained, prompts, step)
 
 
+# Several answers to a row, several micro-batches, not as many on every data shard.
+PACKING = {"packing__row_tokens": 50, "packing__rows_per_micro_batch": 1}
 # Beside the plain one: each loss in a program that also takes another path of the step.
 PROGRAMS = {
-    "plain": ({}, {}),
-    "eight devices": ({"mesh__data": 4, "mesh__tensor": 2}, {}),
+    "plain": (PACKING, {}),
+    "eight devices": (PACKING | {"mesh__data": 4, "mesh__tensor": 2}, {}),
     "rft": (
         {"loss__name": "rft", "old_logp": "recompute", "updates_per_step": 2},
         {"wrap_engine": LyingEngine},
@@ -381,7 +383,8 @@ def test_no_request_number_and_no_prompt_of_an_epoch_comes_twice(programs, all_w
 
 
 def test_no_noise_is_used_twice_in_steps_and_rounds(plain, all_wrong):
-    # Nothing is learned meanwhile: the same noise on the same prompt would give the same answer again.
+    # Under these weights every token is equally likely whatever the prompt: the answers are the noise, and stay so.
+    plain.start(jax.tree.map(np.zeros_like, plain.weights))
     plain.pool.pool = all_wrong
     groups = [record.last for record in plain.take(3)]
     answers = np.concatenate([group.token_QKT.reshape(Q * K, -1) for group in groups])
@@ -440,13 +443,17 @@ def test_each_loss_takes_its_updates_and_moves_the_weights(programs, name):
     assert (pairs > 0).all() if program.experiment.loss.unit == "pair" else not pairs.any()
 
 
-def test_the_kl_term_measures_against_weights_that_stay(programs):
+def test_the_kl_term_measures_against_weights_that_stay(programs, all_wrong):
     program = programs("grpo")
     first, second, third = (record.applied.statistics for record in program.take(3))
     assert 0 <= first.kl < 1e-6 < second.kl < third.kl
     assert_same(program.weights, on_host(program.state.reference))
-    # The objective holds the penalty: at its own reference it is the surrogate alone, which is 0 in the mean.
-    assert first.objective != second.objective
+    # Where no answer has an advantage the penalty is all there is: its weight times a mean over tokens, of answers.
+    program.pool.pool = all_wrong
+    (record,) = program.take()
+    penalty = program.config.loss.kl_weight * record.applied.statistics.kl / record.totals.tokens
+    assert record.applied.statistics.objective == pytest.approx(penalty, rel=0.5)
+    assert record.applied.gradient_norm > 0
 
 
 # A verifier that misbehaves.
