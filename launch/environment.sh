@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV="${VENV:-.venv}"
+case "$VENV" in /*) ;; *) VENV="$PWD/$VENV" ;; esac
 EXTRAS="${EXTRAS:-test}"
 
 find_python() {
@@ -28,4 +29,4 @@ if [ "$(cat "$VENV/.installed" 2>/dev/null)" != "$stamp" ]; then
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$EXTRAS]"
   echo "$stamp" >"$VENV/.installed"
 fi
-export PATH="$PWD/$VENV/bin:$PATH"
+export PATH="$VENV/bin:$PATH"
