@@ -9,8 +9,8 @@ from small_parts import lively_weights
 from nft_jax.training.evaluation import Answers, Evaluator, score
 from nft_jax.verify.grade import STATUSES
 
-PROBLEMS, K = 5, 5
-# Five problems in batches of four: three places are padding. Four times five answers divide over no eight devices, and
+PROBLEMS, K = 6, 5
+# Six problems in batches of four: two places are padding. Four times five answers divide over no eight devices, and
 # the user, who hears of it after the warm start, never asked for a multiple of anything.
 SIZES = {"evaluation__problems": PROBLEMS, "evaluation__batch": 4, "evaluation__answers": K - 1}
 
@@ -66,7 +66,8 @@ def test_padding_is_neither_graded_nor_counted(evaluators):
     pool.pool = JudgedPool(lambda *_: "correct")
     answers = evaluator(weights)
     pool.pool = pool.own
-    assert len(pool.items) == (~answers.truncated_EK).sum() > 0
+    assert not answers.truncated_EK[-1].all()  # what padding repeats is gradable
+    assert len(pool.items) == (~answers.truncated_EK).sum()
     # Each answer is graded against its own problem.
     texts = evaluator.experiment.tokenizer.decode_batch(
         [answers.token_EKT[e, k, : answers.length_EK[e, k]] for e, k in np.argwhere(~answers.truncated_EK)]
