@@ -30,7 +30,10 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.11",
         "psutil",
+        "pyarrow",
+        "safetensors>=0.6",
         "sentencepiece",
+        "tensorboardX",
         "transformers>=5",
     ],
     extras_require={
@@ -38,7 +41,7 @@ setup(
         "cuda12": [CUDA12],
         "cuda13": [CUDA13],
         "test": ["pytest", "ruff==0.17.6"],
-        "parity": ["torch", "peft"],
+        "parity": ["torch==2.13.0", "peft"],
         "notebooks": ["notebook", "nbclient"],
     },
 )

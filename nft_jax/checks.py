@@ -16,6 +16,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
     "model.precision": ("default", "high", "highest"),
     "model.remat": ("none", "dots", "full"),
+    "data.long_prompts": ("drop", "refuse"),
     "rollout.lockstep": ("auto", "yes", "no"),
     "optimizer.name": ("adamw", "muon"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
@@ -51,6 +52,9 @@ POSITIVE = (
     "evaluation.answers",
     "evaluation.problems",
     "evaluation.batch",
+    "evaluation.temperature",
+    "evaluation.top_p",
+    "record.keep",
     "optimizer.learning_rate",
     "optimizer.epsilon",
     "optimizer.clip_norm",
@@ -70,6 +74,8 @@ NOT_NEGATIVE = (
     "packing.row_tokens",
     "selection.candidates_per_round",
     "evaluation.every",
+    "evaluation.top_k",
+    "record.grace_seconds",
     "record.rollouts_every",
     "record.checkpoint_every",
     "model.vocab",
@@ -122,6 +128,8 @@ def _sampling_faults(config):
             f"config.selection.low={config.selection.low}, high={config.selection.high}: need 0 <= low < high <= 1; "
             f"low=0 high=1 keeps every group that is neither all right nor all wrong"
         )
+    if config.evaluation.top_p > 1:
+        faults.append(f"config.evaluation.top_p={config.evaluation.top_p}: a share of the mass; 1.0 keeps all of it")
     if not 0 <= config.warm_start.wrong_share <= 1:
         faults.append(f"config.warm_start.wrong_share={config.warm_start.wrong_share}: a share, between 0 and 1")
     if config.selection.carry and config.old_logp != "sampler":

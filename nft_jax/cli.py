@@ -13,7 +13,10 @@ from nft_jax.config import Config, load
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, or the bare name of one in configs/; change values by --config.section.field=value."
+    "config",
+    None,
+    "Config file, or the bare name of one in configs/; change values by --config.section.field=value. "
+    "The workdir of a run has its own: without --config, that is taken.",
 )
 DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an error in the input.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; everything that the run writes goes there.")
@@ -34,7 +37,10 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
         if len(words) > 1:
             stop(f"what is {words[1]!r}? Settings are written --config.section.field=value")
         if FLAGS["config"].value is None or not WORKDIR.value:
-            stop("both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny")
+            stop(
+                "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny "
+                "(a workdir that holds a run has its config: there, --workdir alone will do)"
+            )
         config = _load()
         try:
             main(config, Path(WORKDIR.value))
@@ -83,26 +89,33 @@ def _in_words(error):
 
 
 def _with_config_path(argv):
-    """`--config=NAME` or `--config NAME` with the name's path in its place, ahead of the settings that change it."""
-    words, chosen = list(argv), []
+    """The config's path, ahead of the settings that change it: of `--config=NAME`, else of the run in `--workdir`."""
+    words, name = _taken(argv, "--config")
+    if name is None:
+        workdir = _taken(argv, "--workdir")[1]
+        path = Path(workdir or "") / "config.json"
+        name = str(path) if workdir and path.is_file() else None
+    return [*words[:1], *([] if name is None else [f"--config={find_config(name)}"]), *words[1:]]
+
+
+def _taken(argv, flag):
+    """The words without `flag=VALUE` or `flag VALUE`, and that value, or None."""
     for place, word in enumerate(argv):
-        if word.startswith("--config="):
-            chosen, words[place : place + 1] = [word.removeprefix("--config=")], []
-            break
-        if word == "--config" and place + 1 < len(argv):
-            chosen, words[place : place + 2] = [argv[place + 1]], []
-            break
-    return [*words[:1], *(f"--config={find_config(name)}" for name in chosen), *words[1:]]
+        if word.startswith(f"{flag}="):
+            return [*argv[:place], *argv[place + 1 :]], word.removeprefix(f"{flag}=")
+        if word == flag and place + 1 < len(argv):
+            return [*argv[:place], *argv[place + 2 :]], argv[place + 1]
+    return list(argv), None
 
 
 def find_config(name: str) -> str:
-    """The path of a config: `name` itself if it is a file, or `NAME.py` of the configs shipped with the package.
+    """What ml_collections loads: a file, `NAME.py` of the configs shipped with the package, or a run's `config.json`.
 
     Raises:
-      FileNotFoundError: when there is neither, with the names there are.
+      FileNotFoundError: when there is none, with the names there are.
     """
     if Path(name).is_file():
-        return name
+        return f"{Path(__file__).with_name('stored.py')}:{name}" if name.endswith(".json") else name
     shipped = importlib.util.find_spec("nft_jax.configs")
     folders = list(shipped.submodule_search_locations) if shipped else []
     folders.append(str(Path(__file__).resolve().parent.parent / "configs"))

@@ -6,8 +6,10 @@ dataclasses; after that nobody reads a ConfigDict.
 """
 
 import dataclasses
+import json
 import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,8 +20,12 @@ from nft_jax.checks import check, suggestion
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape and numerics of the decoder. `vocab = 0`: the tokenizer's size, rounded up to `vocab_multiple`."""
+    """Shape and numerics of the decoder. `vocab = 0`: the tokenizer's size, rounded up to `vocab_multiple`.
 
+    `path` is a Hugging Face model folder: weights, shape and (unless `data.tokenizer` names one) tokenizer come from it.
+    """
+
+    path: str = ""
     vocab: int = 0
     vocab_multiple: int = 128
     layers: int = 4
@@ -40,7 +46,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Problems and tokenizer. `train = ""`: generated arithmetic; `tokenizer = ""`: SentencePiece trained on it."""
+    """Problems (JSONL or Parquet files) and tokenizer.
+
+    `train = ""`: generated arithmetic. `tokenizer = ""`: that of `model.path`, or SentencePiece trained on the arithmetic.
+    A field may lie deeper: "reward_model.ground_truth", "prompt.0.content". Prompts of more than `prompt_limit` tokens
+    are dropped and counted, or refused (`long_prompts = "refuse"`).
+    """
 
     train: str = ""
     validation: str = ""
@@ -51,6 +62,7 @@ class DataConfig:
     answer_field: str = "answer"
     solution_field: str = "solution"
     prompt_limit: int = 64
+    long_prompts: str = "drop"
     largest: int = 6
 
 
@@ -143,20 +155,31 @@ class WarmStartConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Held-out evaluation every `every` steps (0: at the ends): one greedy and `answers` sampled answers a problem."""
+    """Held-out evaluation every `every` steps (0: at the ends): one greedy and `answers` sampled answers a problem.
+
+    Truncated sampling (`top_p`, `top_k`) is allowed here; `problems` is the most that is taken of a split, in its order.
+    """
 
     every: int = 0
     answers: int = 4
     problems: int = 512
     batch: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
 
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """What the run writes: rollouts of every n-th step, checkpoints every n steps (0: only the last)."""
+    """What the run writes: rollouts of every n-th step, checkpoints every n steps (0: only the last), the last `keep`.
+
+    Asked to stop (SIGTERM, Ctrl-C), a run waits at most `grace_seconds` for the running step, and saves it.
+    """
 
     rollouts_every: int = 10
-    checkpoint_every: int = 0
+    checkpoint_every: int = 10
+    keep: int = 2
+    grace_seconds: float = 25.0
 
 
 @dataclass(frozen=True)
@@ -237,6 +260,24 @@ def load(config: ConfigDict) -> Config:
 def resolved(config: Config) -> dict:
     """The configuration as plain JSON values, as stored with a run."""
     return dataclasses.asdict(config)
+
+
+def stored(path: str) -> ConfigDict:
+    """The configuration that a run left in its `config.json`: the inverse of `resolved`.
+
+    Raises:
+      ValueError: when the file is none of this version's.
+    """
+    config = default()
+    try:
+        values = json.loads(Path(path).read_text())
+        options = values["loss"].pop("options")
+        name = values["loss"]["name"]
+        values["loss"][name if name in losses.LOSSES else "own"] = options
+        config.update(values)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no configuration that this version wrote: {error}") from error
+    return config
 
 
 def _defaults(kind):
