@@ -22,7 +22,7 @@ from nft_jax.checks import check, suggestion
 class ModelConfig:
     """Shape and numerics of the decoder. `vocab = 0`: the tokenizer's size, rounded up to `vocab_multiple`.
 
-    `path` is a Hugging Face model folder: weights, shape and (unless `data.tokenizer` names one) tokenizer come from it.
+    `path` is a Hugging Face model folder: weights, shape and, unless `data.tokenizer` names one, tokenizer are its own.
     """
 
     path: str = ""
@@ -48,7 +48,7 @@ class ModelConfig:
 class DataConfig:
     """Problems (JSONL or Parquet files) and tokenizer.
 
-    `train = ""`: generated arithmetic. `tokenizer = ""`: that of `model.path`, or SentencePiece trained on the arithmetic.
+    `train = ""`: generated arithmetic. `tokenizer = ""`: that of `model.path`, or one trained on the arithmetic.
     A field may lie deeper: "reward_model.ground_truth", "prompt.0.content". Prompts of more than `prompt_limit` tokens
     are dropped and counted, or refused (`long_prompts = "refuse"`).
     """
@@ -157,7 +157,7 @@ class WarmStartConfig:
 class EvaluationConfig:
     """Held-out evaluation every `every` steps (0: at the ends): one greedy and `answers` sampled answers a problem.
 
-    Truncated sampling (`top_p`, `top_k`) is allowed here; `problems` is the most that is taken of a split, in its order.
+    Truncated sampling (`top_p`, `top_k`) is allowed here. `problems` is the most that is taken of a split.
     """
 
     every: int = 0

@@ -1,6 +1,7 @@
 """What all programs of a run share: its data, model, mesh, layouts, loss and verifier."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from nft_jax import losses
 from nft_jax.config import Config, VerifyConfig
 from nft_jax.data.dataset import load_dataset
 from nft_jax.data.prompts import PromptTable
-from nft_jax.models import transformer
+from nft_jax.data.sources import Problem
+from nft_jax.models import hf, transformer
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.step import State, Step, check_sizes
+from nft_jax.training.checkpoint import load_weights
 from nft_jax.training.groups import empty_groups
 from nft_jax.training.optimizer import state_specs
 from nft_jax.training.update import Updater
@@ -32,14 +35,23 @@ from nft_jax.verify.pool import Pool
 class Experiment:
     """One experiment on one mesh. A context manager: leaving it ends the verifier's workers.
 
+    Given `problems` by name of their table, it has these in place of the config's own, and can only be evaluated.
+
     Raises:
       ValueError: for data, sizes or a grader that can't work, before anything is compiled.
     """
 
-    def __init__(self, config: Config, folder: Path, devices: list[jax.Device] | None = None):
-        self.dataset = load_dataset(config, folder)
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        devices: list[jax.Device] | None = None,
+        problems: dict[str, list[Problem]] | None = None,
+    ):
+        config = located(config, folder)
+        self.dataset = load_dataset(config, folder, problems)
         self.tokenizer = self.dataset.tokenizer
-        self.config = config = with_vocabulary(config, self.tokenizer.vocab_size)
+        self.config = config = with_shape(config, self.tokenizer.vocab_size)
         self.loss = losses.resolve(config.loss.name, config.loss.options)
         self.mesh = make_mesh(config.mesh.data, config.mesh.tensor, devices)
         check_sizes(config, self.loss, self.mesh)
@@ -78,6 +90,25 @@ class Experiment:
         """A prompt table on the device."""
         return self.place(Prompts(table.token_NP, table.length_N))
 
+    def starting_weights(self) -> Any:
+        """Weights to start from, in the training layout: of `config.base`, of the model folder, or random ones."""
+        if self.config.base:
+            return load_weights(Path(self.config.base), self.abstract_weights())
+        if self.config.model.path:
+            return hf.load_weights(Path(self.config.model.path), self.abstract_weights())
+        return self.random_weights()
+
+    def keep_settings(self, folder: Path) -> None:
+        """Writes the model's settings and tokenizer as a Hugging Face folder without weights, whole or not at all."""
+        source = Path(self.config.model.path) if self.config.model.path else None
+        if source == folder:
+            return
+        temporary = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(temporary, ignore_errors=True)
+        hf.write_settings(temporary, self.config.model, self.tokenizer, source)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+
     def random_weights(self) -> Any:
         """Random weights from the seed, born in the training layout."""
         shardings = layout.shardings(self.mesh, self.weight_specs)
@@ -91,7 +122,7 @@ class Experiment:
     def abstract_weights(self) -> Any:
         """Shapes and layouts of the weights: what a checkpoint is read into."""
         shardings = layout.shardings(self.mesh, self.weight_specs)
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), self.abstract, shardings)
+        return jax.tree.map(_placed, self.abstract, shardings)
 
     def state_shardings(self, optimizer: optax.GradientTransformation) -> State:
         """Where each array of a `State` lies."""
@@ -111,14 +142,20 @@ class Experiment:
 
     def initial_state(self, optimizer: optax.GradientTransformation, weights: Any) -> State:
         """The state before the first step, from weights in the training layout (which it takes over)."""
-        config, shardings = self.config, self.state_shardings(optimizer)
-        carried = None
+        return jax.device_put(self._first(optimizer, weights), self.state_shardings(optimizer))
+
+    def abstract_state(self, optimizer: optax.GradientTransformation) -> State:
+        """Shapes and layouts of the state: what a checkpoint is read into, and the step is compiled for."""
+        shapes = jax.eval_shape(lambda weights: self._first(optimizer, weights), self.abstract)
+        return jax.tree.map(_placed, shapes, self.state_shardings(optimizer))
+
+    def _first(self, optimizer, weights):
+        config, carried = self.config, None
         if config.selection.carry:
             room = empty_groups(config.carry_capacity, config.answers_per_prompt, config.rollout.answer_limit)
             carried = (room, jnp.int32(0))
         reference = jax.tree.map(jnp.copy, weights) if config.loss.kl_weight else None
-        state = State(weights, optimizer.init(weights), jnp.int32(0), jnp.int32(0), carried, reference)
-        return jax.device_put(state, shardings)
+        return State(weights, optimizer.init(weights), jnp.int32(0), jnp.int32(0), carried, reference)
 
     @property
     def parameters(self) -> int:
@@ -138,13 +175,42 @@ def _start_pool(verify: VerifyConfig) -> Pool:
         raise ValueError(f"config.verify.grader={verify.grader!r}: {error}") from error
 
 
-def with_vocabulary(config: Config, vocabulary: int) -> Config:
-    """The config with the embedding's rows filled in: the tokenizer's size, rounded up to `vocab_multiple`.
+def _placed(leaf, sharding):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def located(config: Config, folder: Path) -> Config:
+    """The config with the files that are there: settings and tokenizer of the model folder, where it names one.
+
+    A run keeps a copy of these settings in its own folder, so that it goes on where the model folder is gone.
+    """
+    path = config.model.path
+    if not path:
+        return config
+    kept = folder / "model"
+    if not Path(path).exists() and kept.is_dir():
+        path = str(kept)
+    model = dataclasses.replace(config.model, path=path)
+    data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)
+    return dataclasses.replace(config, model=model, data=data)
+
+
+def with_shape(config: Config, vocabulary: int) -> Config:
+    """The config with the model's shape filled in: that of its folder, and the embedding's rows.
 
     Raises:
-      ValueError: when a given `model.vocab` is smaller than the tokenizer.
+      ValueError: when the embedding has fewer rows than the tokenizer has ids.
     """
-    rows = config.model.vocab or -(-vocabulary // config.model.vocab_multiple) * config.model.vocab_multiple
+    model = config.model
+    if model.path:
+        rows = hf.model_settings(Path(model.path))["vocab"]
+        if rows < vocabulary:
+            raise ValueError(
+                f"the model in {model.path} has {rows} vocabulary rows, the tokenizer {config.data.tokenizer} "
+                f"{vocabulary} ids: they don't belong together; give the model's own by config.data.tokenizer"
+            )
+        model = hf.resolved_model(model, Path(model.path))
+    rows = model.vocab or -(-vocabulary // model.vocab_multiple) * model.vocab_multiple
     if rows < vocabulary:
         raise ValueError(f"config.model.vocab={rows} is smaller than the tokenizer's {vocabulary} ids; use 0 to fit it")
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab=rows))
+    return dataclasses.replace(config, model=dataclasses.replace(model, vocab=rows))

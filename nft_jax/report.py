@@ -3,7 +3,6 @@
 python -m nft_jax.report --config=tiny --workdir=runs/tiny
 """
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -14,14 +13,10 @@ import matplotlib.pyplot as plt
 
 from nft_jax import cli
 from nft_jax.config import Config
+from nft_jax.training.record import read_lines
 
 # Validated for colour-blind readers on white: blue, orange, aqua, in this order.
 BLUE, ORANGE, AQUA, INK, GRID = "#2a78d6", "#eb6834", "#1baf7a", "#3d3d3a", "#e4e3de"
-
-
-def read(path: Path) -> list[dict]:
-    """The objects of a JSONL file; none if it isn't there."""
-    return [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
 
 
 def draw(workdir: Path, title: str) -> Path:
@@ -29,8 +24,9 @@ def draw(workdir: Path, title: str) -> Path:
 
     Raises:
       FileNotFoundError: when the run has no metrics yet.
+      ValueError: when a file of the run is damaged.
     """
-    steps, held_out = read(workdir / "metrics.jsonl"), read(workdir / "evaluation.jsonl")
+    steps, held_out = read_lines(workdir / "metrics.jsonl"), read_lines(workdir / "evaluation.jsonl")
     if not steps:
         raise FileNotFoundError(f"{workdir / 'metrics.jsonl'}: nothing to draw yet; is this the workdir of a run?")
     figure, axes = plt.subplots(2, 3, figsize=(13, 6.6), constrained_layout=True)
@@ -59,7 +55,8 @@ def _accuracy(axis, steps, held_out):
     for name, label, colour in (("sampled", "held out, sampled", ORANGE), ("greedy", "held out, greedy", BLUE)):
         if held_out:
             x = [row["step"] for row in held_out]
-            y, error = ([row[key] for row in held_out] for key in (name, f"{name}_error"))
+            # A single problem has no standard error: no bar.
+            y, error = ([row[key] or 0.0 for row in held_out] for key in (name, f"{name}_error"))
             axis.errorbar(x, y, yerr=error, color=colour, lw=2, capsize=3, marker="o", ms=5, label=label)
     axis.set_ylim(0, 1)
     axis.legend(frameon=False, fontsize=8, loc="lower right")

@@ -85,11 +85,11 @@ def sequences_of(examples: ExampleTable) -> Sequences:
 
 
 def warm_start(experiment: Experiment, folder: RunFolder) -> Any:
-    """Trains random weights for `warm_start.steps` updates, with a line every few; saves the result and returns it."""
+    """Trains the starting weights for `warm_start.steps` updates, with a line every few; saves and returns them."""
     config = experiment.config
     warm = config.warm_start
     optimizer = make_optimizer(warm.optimizer, warm.steps, experiment.axes)
-    state = experiment.initial_state(optimizer, experiment.random_weights())
+    state = experiment.initial_state(optimizer, experiment.starting_weights())
     # The KL term's reference and carried groups belong to the steps after this phase.
     state = state._replace(carried=None, reference=None)
     shardings = experiment.state_shardings(optimizer)._replace(carried=None, reference=None)
@@ -127,8 +127,15 @@ def main(config: Config, workdir: Path) -> None:
     """Runs the warm start alone."""
     if not config.warm_start.steps:
         raise ValueError("config.warm_start.steps=0: nothing to do; set it to the number of updates")
-    folder = RunFolder(workdir, config)
+    if config.base:
+        raise ValueError(
+            f"config.base={config.base}: the warm start begins with the weights of config.model.path, or random ones; "
+            f'use config.base=""'
+        )
+    folder = RunFolder(workdir)
     with Experiment(config, workdir) as experiment:
+        folder.begin(config)
+        experiment.keep_settings(workdir / "model")
         warm_start(experiment, folder)
     print(f"weights: {workdir / 'weights'}; go on with: python -m nft_jax.train --config=… --config.base={workdir}")
 

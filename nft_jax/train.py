@@ -5,12 +5,15 @@
 The same --workdir resumes from its newest checkpoint.
 """
 
+import json
+import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from nft_jax import cli, report
 from nft_jax.config import Config
@@ -18,96 +21,143 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
 from nft_jax.step import Record, compile_step
+from nft_jax.training.board import Board
 from nft_jax.training.checkpoint import Checkpoints, load_weights
 from nft_jax.training.evaluation import Answers, Evaluator, score
+from nft_jax.training.identity import WARM_START, check_same, identity
 from nft_jax.training.metrics import line, score_line, step_metrics
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.record import RunFolder, as_json, host_rss_mib
+from nft_jax.training.stopping import AGAIN, Stopper
 
 
 def main(config: Config, workdir: Path) -> None:
     """Runs the experiment to its last step, and reports."""
-    folder = RunFolder(workdir, config)
-    with Experiment(config, workdir) as experiment, Checkpoints(workdir) as checkpoints:
+    folder = RunFolder(workdir)
+    with (
+        Checkpoints(workdir, config.record.keep) as checkpoints,
+        Stopper(config.record.grace_seconds, checkpoints.resumes) as stopper,
+        Experiment(config, workdir) as experiment,
+    ):
         print(describe(experiment), flush=True)
-        Trainer(experiment, folder, checkpoints).run()
+        Trainer(config, experiment, folder, checkpoints).run(stopper)
 
 
 class Trainer:
-    """The host's side of a run: dispatches steps, reads the step before, evaluates, saves."""
+    """The host's side of a run: dispatches steps, reads the step before, evaluates, saves.
 
-    def __init__(self, experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints):
+    Making one reads the newest checkpoint, or the weights to start from, and compiles.
+
+    Raises:
+      ValueError: before anything is compiled, when the folder holds another run or has no room for a checkpoint.
+    """
+
+    def __init__(self, config: Config, experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints):
         self.experiment, self.folder, self.checkpoints = experiment, folder, checkpoints
-        self.config = config = experiment.config
-        self.table = experiment.dataset.tables["train"]
-        self.optimizer = make_optimizer(config.optimizer, config.steps * config.updates_per_step, experiment.axes)
-        weights = self._base_weights()
-        self.evaluators = {
-            name: Evaluator(experiment, table, weights)
-            for name, table in experiment.dataset.tables.items()
-            if name != "train"
-        }
-        # Answers of the base to the test split, for the comparison at the end.
-        self.base_answers = self._answers(weights, ("validation", "test"))
-        self.state = experiment.initial_state(self.optimizer, weights)
-        self.prompts = experiment.prompts(self.table)
-        self.reader = ThreadPoolExecutor(1)
+        self.config = experiment.config
+        self.tables = experiment.dataset.tables
+        self.identity = identity(self.config, self.tables)
+        self.optimizer = make_optimizer(
+            self.config.optimizer, self.config.steps * self.config.updates_per_step, experiment.axes
+        )
+        abstract = experiment.abstract_state(self.optimizer)
+        folder.check_room(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)))
+        resumed = checkpoints.restore(abstract, lambda run: check_same(run, self.identity, folder.path))
+        self.done = resumed[0] if resumed else 0
+        if not resumed:
+            self._check_warm_start()
+        # From here on this run is what the folder holds.
+        folder.begin(config)
+        experiment.keep_settings(folder.path / "model")
+        weights = None if resumed else self._base_weights()
+        held_out = {name: table for name, table in self.tables.items() if name != "train"}
+        self.evaluator = Evaluator(experiment, held_out, experiment.abstract_weights())
+        self.base_answers = self._base_answers(weights)
+        self.state = resumed[1] if resumed else experiment.initial_state(self.optimizer, weights)
+        self.prompts = experiment.prompts(self.tables["train"])
         began = time.perf_counter()
-        shardings = experiment.state_shardings(self.optimizer)
-        self.program = compile_step(experiment.step(self.optimizer), self.state, self.prompts, shardings)
-        self.finished = time.perf_counter()
-        self.compile_seconds = self.finished - began
+        step, shardings = experiment.step(self.optimizer), experiment.state_shardings(self.optimizer)
+        self.program = compile_step(step, self.state, self.prompts, shardings)
+        self.compile_seconds = time.perf_counter() - began
         print(f"step: one program, compiled in {self.compile_seconds:.0f} s", flush=True)
 
-    def run(self) -> None:
+    def run(self, stopper: Stopper) -> None:
         """All steps that are left; the host reads step n − 1 while the device runs step n."""
-        config = self.config
-        done = self._resume()
-        if done == 0:
-            self._evaluated(0, self.base_answers)
-        waiting = None
-        for step in range(done + 1, config.steps + 1):
+        self._begin()
+        with Board(self.folder.path / "tensorboard", self.done) as self.board:
+            if self.done == 0:
+                self._evaluated(0, self.base_answers)
+            with stopper.patient():
+                self._steps(stopper)
+            self._finish()
+
+    def _steps(self, stopper: Stopper) -> None:
+        config, waiting = self.config, None
+        for step in range(self.done + 1, config.steps + 1):
             began = time.perf_counter()
             self.state, record = self.program(self.state, self.prompts)
             if waiting is not None:
                 self._report(*waiting)
-            waiting = (step, self.reader.submit(fetch, record), began)
-            last = step == config.steps
-            evaluate = not last and config.evaluation.every and step % config.evaluation.every == 0
-            save = last or (config.record.checkpoint_every and step % config.record.checkpoint_every == 0)
-            if evaluate or save:
+            jax.block_until_ready(record)
+            waiting = (step, record, time.perf_counter() - began)
+            last, stop = step == config.steps, stopper.requested
+            evaluate = not last and _is_due(step, config.evaluation.every)
+            save = last or stop or _is_due(step, config.record.checkpoint_every)
+            if save or evaluate:
                 self._report(*waiting)
                 waiting = None
             if save:
-                self.checkpoints.save(step, self.state)
+                stopper.reached()
+                self.checkpoints.save(step, self.state, self.identity)
+            if stop and not last:
+                self._stop(step)
             if evaluate:
                 self._evaluated(step, self._answers(self.state.weights, ("validation",)))
-        self._finish()
+            self.checkpoints.check()
+        self.checkpoints.wait()
+
+    def _stop(self, step: int) -> None:
+        self.checkpoints.wait()
+        print(f"stopped after step {step}, which is saved; {self.checkpoints.resumes()}", file=sys.stderr, flush=True)
+        raise SystemExit(AGAIN)
+
+    def _check_warm_start(self) -> None:
+        phase = self.folder.path / "warm_start"
+        if (phase / "weights").exists() and (phase / "identity.json").exists():
+            check_same(json.loads((phase / "identity.json").read_text()), self.identity, phase, WARM_START)
 
     def _base_weights(self) -> Any:
-        phase = self.folder.path / "warm_start"
-        if self.config.base:
-            return load_weights(Path(self.config.base), self.experiment.abstract_weights())
+        """The weights before the first step: those of a warm start where the config has one."""
+        experiment, config, phase = self.experiment, self.config, self.folder.path / "warm_start"
+        if config.base or not config.warm_start.steps:
+            return experiment.starting_weights()
         if (phase / "weights").exists():
-            return load_weights(phase, self.experiment.abstract_weights())
-        if self.config.warm_start.steps:
-            return warm_start(self.experiment, RunFolder(phase, self.config))
-        return self.experiment.random_weights()
+            return load_weights(phase, experiment.abstract_weights())
+        folder = RunFolder(phase)
+        folder.begin(config)
+        (phase / "identity.json").write_text(json.dumps(self.identity))
+        return warm_start(experiment, folder)
 
-    def _resume(self) -> int:
-        step = self.checkpoints.latest or 0
-        if step:
-            self.state = self.checkpoints.restore(step, self.state)
-            print(f"resumed from step {step} in {self.folder.path}", flush=True)
+    def _base_answers(self, weights: Any) -> dict[str, Answers]:
+        """The base's answers to the held-out splits, kept: a resumed run compares with them at its end."""
+        path, splits = self.folder.path / "base_answers.npz", self.evaluator.tables
+        if self.done and path.exists():
+            with np.load(path) as kept:
+                return {name: Answers(*(kept[f"{name}.{field}"] for field in Answers._fields)) for name in splits}
+        answers = self._answers(self._base_weights() if weights is None else weights, splits)
+        arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
+        self.folder.arrays(path.name, arrays)
+        return answers
+
+    def _begin(self) -> None:
+        if self.done:
+            print(f"resumed from step {self.done} in {self.folder.path}", flush=True)
         for file in ("metrics.jsonl", "evaluation.jsonl"):
-            self.folder.drop_after(step, file=file)
-        return step
+            # A run that begins anew evaluates step 0 again.
+            self.folder.drop_after(self.done or -1, file=file)
 
-    def _report(self, step: int, fetched: Future, began: float) -> None:
-        record, finished = fetched.result()
-        # A step dispatched while the one before still ran has its own time from there on.
-        seconds = finished - max(began, self.finished)
-        self.finished = finished
+    def _report(self, step: int, record: Record, seconds: float) -> None:
+        record = jax.device_get(record)
         metrics = {"step": step} | step_metrics(record)
         metrics |= {
             "seconds": seconds,
@@ -116,19 +166,20 @@ class Trainer:
             "host_rss_mib": host_rss_mib(),
         }
         self.folder.metrics(metrics)
-        every = self.config.record.rollouts_every
-        if step == 1 or step == self.config.steps or (every and step % every == 0):
-            self.folder.rollouts(step, record.last, self.table, self.experiment.tokenizer)
+        self.board.add(step, metrics)
+        if step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every):
+            self.folder.rollouts(step, record.last, self.tables["train"], self.experiment.tokenizer)
         print(line(step, self.config.steps, metrics), flush=True)
 
-    def _answers(self, weights: Any, splits: tuple[str, ...]) -> dict[str, Answers]:
-        return {name: self.evaluators[name](weights) for name in splits if name in self.evaluators}
+    def _answers(self, weights: Any, splits: Iterable[str]) -> dict[str, Answers]:
+        return {name: self.evaluator(weights, name) for name in splits if name in self.evaluator.tables}
 
     def _evaluated(self, step: int, answers: dict[str, Answers]) -> None:
         """Writes and prints the validation score: the test split is looked at only at the ends."""
         if "validation" in answers:
             result = score(answers["validation"])
             self.folder.metrics({"step": step} | as_json(result), file="evaluation.jsonl")
+            self.board.add(step, as_json(result), prefix="validation")
             print("  " + score_line("validation", result), flush=True)
 
     def _finish(self) -> None:
@@ -148,9 +199,8 @@ class Trainer:
         print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
 
 
-def fetch(record: Record) -> tuple[Record, float]:
-    """A step's record on the host, and when it was there; run beside the main thread, which is a step ahead."""
-    return jax.device_get(record), time.perf_counter()
+def _is_due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
 
 
 def side_by_side(experiment: Experiment, before: Answers, after: Answers, count: int = 6) -> str:

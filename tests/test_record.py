@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.step import Record
 from nft_jax.training.groups import Tally, empty_groups
 from nft_jax.training.metrics import line, share, step_metrics
-from nft_jax.training.record import PACKAGES, RunFolder, as_json, described
+from nft_jax.training.record import PACKAGES, RunFolder, as_json, described, read_lines
 from nft_jax.training.update import Applied, Statistics
 from nft_jax.types import Totals
 from nft_jax.verify.grade import STATUSES
@@ -222,7 +223,7 @@ def rows(path):
 
 def test_the_folder_says_what_was_run_with_what(tmp_path):
     config = small(seed=7)
-    RunFolder(tmp_path / "deep" / "run", config)
+    RunFolder(tmp_path / "deep" / "run").begin(config)
     folder = tmp_path / "deep" / "run"
     assert json.loads((folder / "config.json").read_text()) == resolved(config)
     run = json.loads((folder / "run.json").read_text())
@@ -238,11 +239,11 @@ def test_the_folder_says_what_was_run_with_what(tmp_path):
 def test_a_folder_that_can_not_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--workdir=.*file/run can't be written"):
-        RunFolder(tmp_path / "file" / "run", small())
+        RunFolder(tmp_path / "file" / "run")
 
 
 def test_lines_after_a_step_are_forgotten(tmp_path):
-    folder = RunFolder(tmp_path, small())
+    folder = RunFolder(tmp_path)
     folder.drop_after(3)  # there is nothing yet
     for step in (1, 2, 3, 4, 5):
         folder.metrics({"step": step, "reward": None})
@@ -257,8 +258,58 @@ def test_lines_after_a_step_are_forgotten(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == ["evaluation.jsonl", "metrics.jsonl"]
 
 
+WHOLE = b'{"step": 1, "x": 0.1}\n{"step": 2, "x": null}\n'
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [b'{"step": 3, "x": 0.', b'{"step": 3', b"{", b'{"step": 3, "x": "caf\xc3', b"\0" * 40, b'{"st\n', b"12", b"\n\n"],
+)
+def test_a_line_half_written_at_a_kill_is_dropped(tmp_path, torn):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(WHOLE + torn)
+    assert read_lines(path) == [{"step": 1, "x": 0.1}, {"step": 2, "x": None}]
+    folder = RunFolder(tmp_path)
+    folder.drop_after(9)
+    assert path.read_bytes() == WHOLE
+    folder.metrics({"step": 3})
+    assert [row["step"] for row in read_lines(path)] == [1, 2, 3]
+
+
+def test_a_line_that_lacks_only_its_end_is_kept(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(WHOLE.rstrip())
+    RunFolder(tmp_path).drop_after(9)
+    assert path.read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("bad", [b'{"step": 2, "x"', b"12", b"\xff", b"null"])
+def test_a_bad_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path, bad):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(bad.join([b'{"step": 1}\n', b'\n{"step": 3}\n']))
+    before = path.read_bytes()
+    for act in (lambda: read_lines(path), lambda: RunFolder(tmp_path).drop_after(1)):
+        with pytest.raises(ValueError, match=r"metrics.jsonl:2 is no JSON object .*: repair or remove the line"):
+            act()
+    assert path.read_bytes() == before
+
+
+def test_what_replaces_a_file_is_on_the_disk_first(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(WHOLE)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append((os.fstat(handle).st_ino, path.read_bytes())))
+    RunFolder(tmp_path).drop_after(1)
+    assert synced == [(path.stat().st_ino, WHOLE)]
+    assert path.read_bytes() == b'{"step": 1, "x": 0.1}\n'
+
+
+def test_a_file_that_is_not_there_has_no_lines(tmp_path):
+    assert read_lines(tmp_path / "nothing.jsonl") == []
+
+
 def test_rollouts_are_an_object_a_group(tmp_path):
-    folder = RunFolder(tmp_path, small())
+    folder = RunFolder(tmp_path)
     folder.rollouts(12, two_groups(), TABLE, Letters())
     assert rows(tmp_path / "rollouts" / "step_000012.jsonl") == list(described(two_groups(), TABLE, Letters()))
     folder.rollouts(12, two_groups(), TABLE, Letters())  # a resumed run takes a step again
@@ -267,7 +318,7 @@ def test_rollouts_are_an_object_a_group(tmp_path):
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    folder = RunFolder(tmp_path / "run", small())
+    folder = RunFolder(tmp_path / "run")
     folder.metrics({"step": 1})
     folder.result({})
     folder.drop_after(0)
@@ -277,7 +328,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 def test_results_are_json(tmp_path):
     totals = Totals(1.0, 2.0, 3.0)
-    RunFolder(tmp_path, small()).result({"test": {"base": as_json(totals)}})
+    RunFolder(tmp_path).result({"test": {"base": as_json(totals)}})
     stored = json.loads((tmp_path / "result.json").read_text())
     assert stored == {"test": {"base": {"answers": 1.0, "tokens": 2.0, "pairs": 3.0}}}
     assert set(STATUSES) == EXPECTED["verdicts"].keys()

@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from nft_jax.report import draw, read
+from nft_jax.report import draw
 
 # What a step gives in which nothing trained: no mean, no loss, no gradient.
 NOTHING = {
@@ -29,6 +29,8 @@ SOMETHING = NOTHING | {
 }
 NO_NUMBERS = {name: None if not isinstance(value, list) else value for name, value in NOTHING.items()}
 SCORE = {"greedy": 0.5, "greedy_error": 0.02, "sampled": 0.4, "sampled_error": 0.01}
+# Of one problem.
+LONE = SCORE | {"greedy_error": None, "sampled_error": None}
 
 
 def write(folder, name, rows):
@@ -40,7 +42,7 @@ def write(folder, name, rows):
     [
         ([SOMETHING, NOTHING, SOMETHING, SOMETHING], {0: SCORE, 4: SCORE}),
         ([SOMETHING], {}),
-        ([NOTHING] * 3, {0: SCORE}),
+        ([NOTHING] * 3, {0: LONE}),
         ([NO_NUMBERS | {"rate_histogram": [0] * 11}] * 2, {}),
     ],
     ids=["ordinary", "one step", "nothing trained", "no number"],
@@ -80,4 +82,10 @@ def test_a_folder_without_a_line_is_no_run(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     with pytest.raises(FileNotFoundError, match="metrics.jsonl: nothing to draw yet"):
         draw(tmp_path, "title")
-    assert read(tmp_path / "nothing.jsonl") == []
+
+
+def test_a_run_that_is_being_written_has_a_picture(tmp_path):
+    write(tmp_path, "metrics.jsonl", [(1, SOMETHING)])
+    with open(tmp_path / "metrics.jsonl", "a") as out:
+        out.write('{"step": 2, "rew')
+    assert draw(tmp_path, "title").exists()

@@ -40,7 +40,7 @@ def run(config, folder):
     folder.mkdir()
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": -1.0}) + "\n")
     experiment = experiment_on(config, folder)
-    weights = sft.warm_start(experiment, RunFolder(folder, config))
+    weights = sft.warm_start(experiment, RunFolder(folder))
     experiment.pool.close()
     lines = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in lines] == list(range(1, config.warm_start.steps + 1))
@@ -100,7 +100,9 @@ def test_the_objective_is_the_mean_negative_log_likelihood_of_the_response_token
 def test_the_weights_are_found_again(trained, folder):
     experiment, weights, _ = trained
     assert_same(on_host(weights), on_host(load_weights(folder / "one", experiment.abstract_weights())))
-    with pytest.raises(FileNotFoundError, match="config.base=.*elsewhere: no folder 'weights' in it; give the workdir"):
+    with pytest.raises(
+        FileNotFoundError, match="config.base=.*elsewhere: neither a folder 'weights' nor a checkpoint in it"
+    ):
         load_weights(folder / "elsewhere", weights)
 
 

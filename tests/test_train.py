@@ -49,8 +49,9 @@ class Ran(NamedTuple):
 
     def checkpoint(self, step: int) -> Any:
         """Everything that was saved, as NumPy arrays."""
+        parts = {"weights": ocp.args.StandardRestore(), "rest": ocp.args.StandardRestore()}
         with ocp.CheckpointManager(self.path / "checkpoints") as manager:
-            return manager.restore(step, args=ocp.args.StandardRestore())
+            return dict(manager.restore(step, args=ocp.args.Composite(**parts)))
 
 
 def refuse(constant: str):
@@ -62,9 +63,9 @@ def run(config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
     compiled: list = []
     proper = train.Trainer.run
 
-    def watched(trainer):
+    def watched(trainer, stopper):
         with compilations() as seen:
-            proper(trainer)
+            proper(trainer, stopper)
         compiled.extend(seen)
 
     printed = io.StringIO()
@@ -123,13 +124,15 @@ def again(folder, straight, straight_config):
 def test_the_folder_holds_all_that_is_documented(first):
     assert {path.name for path in first.path.iterdir()} == {
         *("config.json", "run.json", "metrics.jsonl", "evaluation.jsonl", "result.json", "curves.png"),
-        *("rollouts", "checkpoints", "warm_start", "tokenizer"),
+        *("rollouts", "checkpoints", "warm_start", "tokenizer", "model", "tensorboard", "base_answers.npz"),
     }
     config = first.json("config.json")
     assert config == json.loads(json.dumps(resolved(small(steps=2, verify__grader=grader("coin"), **RUN))))
     assert first.json("run.json")["seed"] == 0
     assert (first.path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in (first.path / "warm_start").iterdir()} >= {"weights", "metrics.jsonl", "config.json"}
+    assert {path.name for path in (first.path / "warm_start").iterdir()} >= {
+        *("weights", "metrics.jsonl", "config.json", "identity.json"),
+    }
     warm = Ran(first.path / "warm_start", "", []).rows("metrics.jsonl")
     assert [row["step"] for row in warm] == [1, 2, 3]
     assert warm[0].keys() == {"step", "loss", "entropy", "gradient_norm", "seconds"}
@@ -387,7 +390,7 @@ def test_a_base_that_does_not_fit_is_said_before_anything_is_compiled(folder, fi
     nowhere = small(base=str(tmp_path))
     narrower = small(base=str(folder / "run" / "warm_start"), model__mlp_width=64)
     with compilations() as seen:
-        with pytest.raises(FileNotFoundError, match="config.base=.*no folder 'weights' in it"):
+        with pytest.raises(FileNotFoundError, match="config.base=.*neither a folder 'weights' nor a checkpoint in it"):
             train.main(nowhere, tmp_path / "run")
         with pytest.raises(ValueError, match=r"config.base="):
             train.main(narrower, tmp_path / "run")

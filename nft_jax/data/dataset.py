@@ -1,5 +1,6 @@
 """The data of one run: tokenizer, prompt tables by split, and worked examples for the warm start."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from nft_jax.data import arithmetic
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
 from nft_jax.data.sources import Problem, load_problems
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+
+SPLITS = ("train", "validation", "test")
 
 
 class Dataset(NamedTuple):
@@ -18,18 +21,26 @@ class Dataset(NamedTuple):
     examples: ExampleTable | None
 
 
-def load_dataset(config: Config, folder: Path) -> Dataset:
+def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]] | None = None) -> Dataset:
     """Loads or generates the problems and the tokenizer, and tokenises them; a trained tokenizer is kept in `folder`.
+
+    `problems`, by name of their table, stand for the config's own, which are then not read.
 
     Raises:
       ValueError, FileNotFoundError: for anything wrong with a file, with its name and line.
     """
-    problems = _problems(config)
-    tokenizer = _tokenizer(config, problems, folder)
-    form = {"template": config.data.template, "prompt_limit": config.data.prompt_limit}
-    tables = {name: build_prompts(part, tokenizer, **form) for name, part in problems.items()}
+    own = problems is None
+    problems = own_problems(config) if own else problems
+    tokenizer = _tokenizer(config, folder)
+    data = config.data
+    form = {"template": data.template, "prompt_limit": data.prompt_limit, "long_prompts": data.long_prompts}
+    tables = {
+        # A table goes by the name of its file, where the config names one.
+        name: build_prompts(part, tokenizer, **form, source=(own and getattr(data, name)) or name)
+        for name, part in problems.items()
+    }
     examples = None
-    if config.warm_start.steps and not config.base:
+    if own and config.warm_start.steps and not config.base:
         examples = build_examples(
             _pairs(config, problems["train"], tokenizer),
             tokenizer,
@@ -39,20 +50,26 @@ def load_dataset(config: Config, folder: Path) -> Dataset:
     return Dataset(tokenizer, tables, examples)
 
 
-def _problems(config: Config) -> dict[str, list[Problem]]:
+def own_problems(config: Config, splits: Sequence[str] = SPLITS) -> dict[str, list[Problem]]:
+    """The problems of those of `splits` that the config has; files of others are not read."""
     data = config.data
-    if not data.train:
-        return arithmetic.split(arithmetic.all_problems(data.largest))
-    fields = {
-        "problem_field": data.problem_field,
-        "answer_field": data.answer_field,
-        "solution_field": data.solution_field,
+    generated = {} if data.train else arithmetic.split(arithmetic.all_problems(data.largest))
+    files = {name: getattr(data, name) for name in splits if getattr(data, name)}
+    return {
+        name: read_problems(config, files[name]) if name in files else generated[name]
+        for name in splits
+        if name in files or name in generated
     }
-    paths = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {name: load_problems(path, **fields) for name, path in paths.items() if path}
 
 
-def _tokenizer(config: Config, problems: dict[str, list[Problem]], folder: Path) -> Tokenizer:
+def read_problems(config: Config, path: str) -> list[Problem]:
+    """The problems of a file, from the fields that the config names."""
+    data = config.data
+    fields = {"problem_field": data.problem_field, "answer_field": data.answer_field}
+    return load_problems(path, **fields, solution_field=data.solution_field)
+
+
+def _tokenizer(config: Config, folder: Path) -> Tokenizer:
     if config.data.tokenizer:
         return load_tokenizer(config.data.tokenizer)
     if config.data.train:
@@ -62,7 +79,8 @@ def _tokenizer(config: Config, problems: dict[str, list[Problem]], folder: Path)
         )
     path = folder / "tokenizer" / "arithmetic.model"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return load_tokenizer(train_sentencepiece([p.problem + p.solution for p in problems["train"]], path))
+    problems = own_problems(config, ("train",))["train"]
+    return load_tokenizer(train_sentencepiece([p.problem + p.solution for p in problems], path))
 
 
 def _pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:

@@ -72,9 +72,17 @@ def render(problem: str, tokenizer: Tokenizer, *, template: str) -> str:
 
 
 def build_prompts(
-    problems: Sequence[Problem], tokenizer: Tokenizer, *, template: str, prompt_limit: int
+    problems: Sequence[Problem],
+    tokenizer: Tokenizer,
+    *,
+    template: str,
+    prompt_limit: int,
+    long_prompts: str = "drop",
+    source: str = "the problems",
 ) -> PromptTable:
     """Tokenise the prompts of problems into a table; prompts longer than `prompt_limit` tokens are dropped, never cut.
+
+    With `long_prompts` "refuse", they are an error that names `source`, where the problems come from.
 
     Raises ValueError for an unknown template, a prompt without tokens, or if no prompt fits.
     """
@@ -83,6 +91,8 @@ def build_prompts(
     length_N = _lengths(ids)
     _check_not_empty(length_N, texts)
     kept = np.flatnonzero(length_N <= prompt_limit)
+    if long_prompts == "refuse" and kept.size < len(problems):
+        raise ValueError(f"{source}: {_too_long(problems, length_N, prompt_limit)}")
     if not kept.size:
         raise ValueError(f"no prompt fits: {_needed('prompt_limit', length_N, prompt_limit)}")
     return PromptTable(
@@ -133,6 +143,17 @@ def _lengths(ids: Sequence[Sequence[int]]) -> np.ndarray:
 def _check_not_empty(length_N: np.ndarray, texts: Sequence[str]) -> None:
     if length_N.size and not length_N.min():
         raise ValueError(f"prompt {length_N.argmin()} ({texts[length_N.argmin()]!r}) has no tokens to start from")
+
+
+def _too_long(problems: Sequence[Problem], length_N: np.ndarray, limit: int) -> str:
+    """How many prompts are longer than the limit, which is the first, how long is the longest, and what to set."""
+    long = np.flatnonzero(length_N > limit)
+    first, longest = long[0], length_N.max()
+    return (
+        f"{long.size} of {len(problems)} prompts have more than config.data.prompt_limit={limit} tokens, the first "
+        f"{problems[first].id!r} with {length_N[first]}, the longest {longest}; config.data.prompt_limit={longest} "
+        "keeps them all, config.data.long_prompts=drop leaves them out"
+    )
 
 
 def _needed(name: str, length_N: np.ndarray, limit: int) -> str:

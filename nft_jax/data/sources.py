@@ -1,9 +1,11 @@
 """Problems with known answers, and where they are read from."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Problem(NamedTuple):
@@ -30,27 +32,26 @@ def load_problems(
     answer_field: str = "answer",
     solution_field: str = "solution",
 ) -> list[Problem]:
-    """Read problems from a JSONL file, one object a line; empty lines are skipped.
+    """Read problems from a .parquet file, or from any other as JSONL: one object a line, empty lines skipped.
 
-    A number in a field is kept as the text it was written as (`1.50` stays "1.50"). `kind` and `id` are read from the
-    fields of these names; without an id it is "FILE:LINE".
+    A dotted name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content"; a field whose own
+    name has the dot wins. `kind` and `id` are read from the fields of these names; without an id it is "FILE:LINE".
+    A number in JSONL is kept as the text it was written as (`1.50` stays "1.50"). In Parquet it becomes the text a
+    person would write: 5 is "5", 0.5 is "0.5", and 72.0 is "72".
 
-    Raises FileNotFoundError if there is no such file, and ValueError, with file and line, for a line that is not UTF-8,
-    not a JSON object, has no such field, or whose problem or answer is empty or not text.
+    Raises FileNotFoundError if there is no such file, and ValueError, with file and line or row, for a line that is not
+    UTF-8, not a JSON object, has no such field, or whose problem or answer is empty or not text, and for a file that
+    has no problem or is no Parquet though it is named so.
     """
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; give a JSONL file with one problem a line")
-    if path.suffix == ".parquet":
-        raise ValueError(f"{path} is Parquet, which is not read yet; write it as JSONL, e.g. with pandas' to_json")
+        raise FileNotFoundError(f"{path} {what}; give a JSONL file with one problem a line, or a .parquet file")
+    fields = (problem_field, answer_field, solution_field, "kind", "id")
+    parquet = path.suffix == ".parquet"
     problems = []
-    # Cut at \n bytes: str.splitlines would also cut at U+2028, which may stand unescaped inside a JSON string.
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        where = f"{path}:{number}"
-        record = _parse(raw, where)
+    for number, record in _parquet_rows(path, fields) if parquet else _json_lines(path):
+        where = f"{path}: row {number}" if parquet else f"{path}:{number}"
         problems.append(
             Problem(
                 problem=_text(record, "problem_field", problem_field, where),
@@ -61,8 +62,19 @@ def load_problems(
             )
         )
     if not problems:
-        raise ValueError(f"{path} holds no problems: it has no line that is not empty")
+        raise ValueError(f"{path} holds no problems: it has no {'row' if parquet else 'line that is not empty'}")
     return problems
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
+    """The number and the object of each line that is not empty."""
+    content = path.read_bytes()
+    if content.startswith(b"PAR1"):
+        raise ValueError(f"{path} is a Parquet file: give it a name that ends in .parquet")
+    # Cut at \n bytes: str.splitlines would also cut at U+2028, which may stand unescaped inside a JSON string.
+    for number, raw in enumerate(content.split(b"\n"), start=1):
+        if raw.strip():
+            yield number, _parse(raw, f"{path}:{number}")
 
 
 def _parse(raw: bytes, where: str) -> dict:
@@ -74,28 +86,111 @@ def _parse(raw: bytes, where: str) -> dict:
             f"{where}: not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}); "
             "convert the file, e.g. iconv -f latin1 -t utf-8"
         ) from None
+    array = "; is the file one JSON array? Write it as lines: jq -c '.[]'" if text.lstrip().startswith("[") else ""
     try:
         record = json.loads(text, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{where}: not JSON ({error.msg} at column {error.colno}): {text.strip()[:60]!r}; "
-            "a JSONL file has one whole object on each line"
+            f"a JSONL file has one whole object on each line{array}"
         ) from None
     if not isinstance(record, dict):
-        raise ValueError(f'{where}: a JSON {type(record).__name__}, not an object like {{"problem": …, "answer": …}}')
+        kind = type(record).__name__
+        raise ValueError(f'{where}: a JSON {kind}, not an object like {{"problem": …, "answer": …}}{array}')
     return record
 
 
-def _text(record: Mapping, argument: str, field: str, where: str) -> str:
-    """A required, non-empty text field; ValueError names `where`, the fields present, and the argument to set."""
-    if field not in record:
-        fields = ", ".join(map(repr, record)) or "none"
-        raise ValueError(f"{where}: no field {field!r}; its fields are {fields}: set {argument} to the right one")
-    value = record[field]
+def _parquet_rows(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
+    """The number and the fields of each row; of columns that are not needed, the names alone are there."""
+    import pyarrow  # slow to import: only for those who need it
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        unread = {field.name: _specimen(field.type) for field in file.schema_arrow}
+        columns = {name for field in fields for name in (field, field.partition(".")[0])}
+        number = 0
+        for batch in file.iter_batches(columns=sorted(columns)):
+            for row in _widened(batch).to_pylist():
+                number += 1
+                yield number, unread | row
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no readable Parquet file: {error}") from error
+
+
+def _specimen(kind: Any) -> Any:
+    """An empty value of an Arrow type, down to the names of its fields: {"role": None}, [None], None."""
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return {field.name: _specimen(field.type) for field in kind}
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return [_specimen(kind.value_type)]
+    return None
+
+
+def _widened(batch: Any) -> Any:
+    """A batch with its columns of single precision in double: by their text, so that 0.1 is not 0.10000000149011612."""
+    import pyarrow
+
+    for index, column in enumerate(batch.columns):
+        if column.type in (pyarrow.float16(), pyarrow.float32()):
+            column = column.cast(pyarrow.string()).cast(pyarrow.float64())
+            batch = batch.set_column(index, batch.schema.names[index], column)
+    return batch
+
+
+def _value(holder: Any, field: str) -> Any:
+    """What the field of this very name holds, or else the one its dots lead to; KeyError if there is none."""
+    if isinstance(holder, list):
+        holder = {str(place): value for place, value in enumerate(holder)}
+    if not isinstance(holder, Mapping):
+        raise KeyError(field)
+    if field in holder:
+        return holder[field]
+    head, _, rest = field.partition(".")
+    return _value(holder[head], rest)
+
+
+def _names(holder: Any, prefix: str = "") -> Iterator[str]:
+    """The name of each field as one would type it, down to the deepest; the first element stands for a list."""
+    children = {"0": holder[0]} if isinstance(holder, list) and holder else holder
+    if not isinstance(children, Mapping):
+        yield prefix
+        return
+    for name, value in children.items():
+        yield from _names(value, f"{prefix}.{name}" if prefix else name)
+
+
+def _listed(holder: Any, prefix: str = "") -> str:
+    return ", ".join(map(repr, _names(holder, prefix))) or "none"
+
+
+def _as_text(value: Any) -> Any:
+    """A number as the text a person would write; anything else, and what is no number, as it is."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        # Where tools store whole numbers as floats, the answer is still 72. Doubles beyond 1e16 are no longer exact.
+        return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return str(value) if isinstance(value, int) else value
+
+
+def _text(record: Mapping, setting: str, field: str, where: str) -> str:
+    """A required, non-empty text field; ValueError names `where`, the fields that are there, and the setting."""
+    try:
+        value = _as_text(_value(record, field))
+    except KeyError:
+        raise ValueError(
+            f"{where}: no field {field!r}; its fields are {_listed(record)}: set config.data.{setting} to the right one"
+        ) from None
     if not isinstance(value, str):
-        raise ValueError(f"{where}: field {field!r} is {value!r}, neither text nor a number")
+        deeper = f"; it has the fields {_listed(value, field)}" if isinstance(value, Mapping | list) and value else ""
+        raise ValueError(f"{where}: field {field!r} is {repr(value)[:200]}, neither text nor a number{deeper}")
     if not value.strip():
-        raise ValueError(f"{where}: field {field!r} is empty; remove the line or fill it in")
+        raise ValueError(f"{where}: field {field!r} is empty; remove the problem or fill it in")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -106,5 +201,9 @@ def _text(record: Mapping, argument: str, field: str, where: str) -> str:
 
 
 def _optional(record: Mapping, field: str) -> str:
-    value = record.get(field)
+    """The text or number in a field, or "" where there is none."""
+    try:
+        value = _as_text(_value(record, field))
+    except KeyError:
+        return ""
     return value if isinstance(value, str) else ""

@@ -39,11 +39,14 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
-        """The text that asks for a reply to `messages`; ValueError if the tokenizer has no chat template."""
+        """The text that asks for a reply to `messages`; ValueError if there is no chat template, or it fails."""
 
     @abc.abstractmethod
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer's files into `folder`, from which `load_tokenizer` reads the same tokenizer."""
+        """Write the tokenizer's files into `folder`, from which `load_tokenizer` reads the same tokenizer.
+
+        A generation_config.json is not among them: ends that it alone declares are the model folder's to keep.
+        """
 
     @abc.abstractmethod
     def _decode(self, ids: list[list[int]]) -> list[str]:
@@ -79,7 +82,10 @@ class HuggingFaceTokenizer(Tokenizer):
             # while this one takes tokenizer.json as it is and can never run code of the folder.
             self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:
-            raise ValueError(f"{folder} holds no readable Hugging Face tokenizer: {error}") from error
+            for name in _HUGGING_FACE_FILES:
+                if name.endswith(".json") and (folder / name).is_file():
+                    _read_object(folder / name)  # the likeliest cause, which transformers doesn't name
+            raise ValueError(f"{folder} holds no readable Hugging Face tokenizer: {error!r}") from error
         self._files = {n: (folder / n).read_bytes() for n in _HUGGING_FACE_FILES if (folder / n).is_file()}
         self._backend = self._tokenizer.backend_tokenizer
         self._backend.no_padding()
@@ -96,8 +102,13 @@ class HuggingFaceTokenizer(Tokenizer):
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
         if not self._tokenizer.chat_template:
             raise ValueError("this tokenizer has no chat template; choose another prompt template, e.g. 'plain_boxed'")
-        with self._lock:
-            return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        try:
+            with self._lock:
+                return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template is a program of its own
+            raise ValueError(
+                f"this tokenizer's chat template can't be used: {error}; choose another prompt template"
+            ) from error
 
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
@@ -114,16 +125,35 @@ class HuggingFaceTokenizer(Tokenizer):
         found = [self._tokenizer.eos_token_id]
         settings = folder / "generation_config.json"
         if settings.is_file():
-            declared = json.loads(settings.read_text(encoding="utf-8")).get("eos_token_id")
-            found += declared if isinstance(declared, list) else [declared]
+            found += _declared_eos(settings)
         found += [vocabulary.get(name) for name in _END_NAMES]
-        eos_ids = tuple(dict.fromkeys(i for i in found if i is not None and i < self.vocab_size))
+        eos_ids = tuple(dict.fromkeys(i for i in found if i is not None and 0 <= i < self.vocab_size))
         if not eos_ids:
             raise ValueError(
                 f"the tokenizer in {folder} has no end-of-sequence token, so no answer could end; "
                 'add "eos_token": "<its text>" to its tokenizer_config.json'
             )
         return eos_ids
+
+
+def _declared_eos(path: Path) -> list[int | None]:
+    """The `eos_token_id` of a generation_config.json: one id, a list of ids or null; ValueError for anything else."""
+    declared = _read_object(path).get("eos_token_id")
+    ids = declared if isinstance(declared, list) else [declared]
+    if not all(i is None or type(i) is int for i in ids):
+        raise ValueError(f"{path}: eos_token_id is {declared!r}; it must be an id like 2 or a list of ids like [2, 5]")
+    return ids
+
+
+def _read_object(path: Path) -> dict:
+    """The object in a JSON file; ValueError, with the file's name, if it holds none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); get the file anew, as a whole") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object {{…}}; get the file anew")
+    return value
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -163,7 +193,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """Load a folder with a `tokenizer.json`, a SentencePiece `.model` file, or a folder with exactly one of these.
 
     Nothing is downloaded and no code from the folder is run. Raises FileNotFoundError if there is no such path, and
-    ValueError if it holds no tokenizer, several `.model` files, an unreadable one, or one without EOS.
+    ValueError if it holds no tokenizer, several `.model` files, an unreadable file, or one without EOS.
     """
     path = Path(path)
     if not path.exists():

@@ -89,8 +89,10 @@ class Engine:
             shard_running=jnp.bool_(True),
         )
 
+        truncation = self.config.temperature, self.config.top_p, self.config.top_k
+
         def sample(progress, logits_BV):
-            token_B, logp_B = draw(logits_BV, key_B, progress.column, greedy_B, self.config.temperature)
+            token_B, logp_B = draw(logits_BV, key_B, progress.column, greedy_B, *truncation)
             return self._append(progress, token_B, logp_B)
 
         def decode(progress):

@@ -1,8 +1,11 @@
 """How a token is drawn, and how its log-prob is computed: the numerics that sampler and trainer share."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from nft_jax.models.attention import MASKED
 from nft_jax.types import Array
 
 
@@ -31,13 +34,63 @@ def request_keys(key: Array, request_B: Array) -> Array:
     return jax.vmap(lambda request: jax.random.fold_in(key, request))(request_B)
 
 
-def draw(logits_BV: Array, key_B: Array, column: Array, greedy_B: Array, temperature: float) -> tuple[Array, Array]:
+def truncate(logp_BV: Array, top_p: float, top_k: int) -> Array:
+    """Log-probs of the likeliest tokens alone, renormalised; the others get `MASKED`.
+
+    First the `top_k` likeliest stay (0: all), then of these the fewest that hold the share `top_p` of their mass: a
+    token stays where all likelier ones hold less, so the likeliest always does. Equally likely tokens stay or go
+    together. The order, and what stays, are those of Hugging Face's `TopKLogitsWarper` and `TopPLogitsWarper`
+    (transformers/generation/logits_process.py), but that the latter parts equally likely tokens by chance.
+    """
+    if 0 < top_k < logp_BV.shape[-1]:
+        kept_BV = _fewest(logp_BV, lambda kept_BV: jnp.sum(kept_BV, axis=-1) >= top_k)
+        logp_BV = jax.nn.log_softmax(jnp.where(kept_BV, logp_BV, MASKED), axis=-1)
+    if top_p < 1:
+        mass_BV = jnp.exp(logp_BV)
+        kept_BV = _fewest(logp_BV, lambda kept_BV: jnp.sum(mass_BV, axis=-1, where=kept_BV) >= top_p)
+        logp_BV = jax.nn.log_softmax(jnp.where(kept_BV, logp_BV, MASKED), axis=-1)
+    return logp_BV
+
+
+def _fewest(logp_BV: Array, enough: Callable[[Array], Array]) -> Array:
+    """The likeliest tokens, as few as are `enough(kept_BV) -> bool [B]`, as bool `[B, V]`; all, where none are enough.
+
+    Finds the border by halving the interval that it lies in: 31 sums over V instead of a sort.
+    """
+    # Read as integers, the bits of floats that aren't negative are in the floats' order: the likelier, the smaller.
+    rank_BV = jax.lax.bitcast_convert_type(jnp.abs(logp_BV), jnp.int32)
+
+    def halve(_, found):
+        few_B, many_B, kept_BV = found
+        middle_B = few_B + (many_B - few_B) // 2
+        tried_BV = rank_BV <= middle_B[:, None]
+        enough_B = enough(tried_BV)
+        # What is kept comes out of the loop: logp, computed again outside it, may differ by its rounding.
+        return (
+            jnp.where(enough_B, few_B, middle_B),
+            jnp.where(enough_B, middle_B, many_B),
+            jnp.where(enough_B[:, None], tried_BV, kept_BV),
+        )
+
+    infinity = jnp.full(logp_BV.shape[0], 0x7F800000, jnp.int32)
+    return jax.lax.fori_loop(0, 31, halve, (jnp.full_like(infinity, -1), infinity, jnp.ones(logp_BV.shape, bool)))[2]
+
+
+def draw(
+    logits_BV: Array,
+    key_B: Array,
+    column: Array,
+    greedy_B: Array,
+    temperature: float,
+    top_p: float = 1.0,
+    top_k: int = 0,
+) -> tuple[Array, Array]:
     """Draws token `column` of each answer by Gumbel-max; returns tokens `[B]` int32 and log-probs `[B]` float32.
 
-    The noise is a function of (seed, request, token). Where `greedy_B` the likeliest token is taken instead; its
-    log-prob is still that of the sampling distribution.
+    The noise is a function of (seed, request, token). Where `greedy_B` the likeliest token is taken instead. A log-prob
+    is always that of the sampling distribution: after the temperature, and after `truncate`.
     """
-    logp_BV = scaled_log_softmax(logits_BV, temperature)
+    logp_BV = truncate(scaled_log_softmax(logits_BV, temperature), top_p, top_k)
 
     def noise(key):
         return jax.random.gumbel(jax.random.fold_in(key, column), logp_BV.shape[1:], jnp.float32)

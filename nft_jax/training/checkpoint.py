@@ -1,5 +1,9 @@
 """Checkpoints of the whole state, and weights by themselves, through Orbax."""
 
+import logging
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,34 +11,151 @@ import orbax.checkpoint as ocp
 
 from nft_jax.step import State
 
+_LOG = logging.getLogger(__name__)
+
+UNFINISHED = ".orbax-checkpoint-tmp"
+
 
 class Checkpoints:
-    """The checkpoints of one run, in `<workdir>/checkpoints`; saving goes on in the background."""
+    """The checkpoints of one run, in `<workdir>/checkpoints`: the state after a step, and what the run is (JSON).
 
-    def __init__(self, workdir: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self.manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
+    A checkpoint is written in the background under a temporary name and renamed when it is complete, and only then is
+    an older one deleted: whenever the process dies, the newest complete one is whole. With `keep` this is the run that
+    writes them, and clears away what a killed run had half written; without, a reader beside it, which changes nothing.
+    """
+
+    def __init__(self, workdir: Path, keep: int | None = None):
+        self.folder = (workdir / "checkpoints").resolve()
+        self.writes = keep is not None
+        if self.writes:
+            self._clear_unfinished()
+        # Not Orbax's read_only, of which it warns twice: a manager that is never asked to save changes nothing.
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=self.writes)
+        self.manager = ocp.CheckpointManager(self.folder, options=options) if self.writes or self.steps else None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.manager.close()
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if self.manager is None:
+            return
+        try:
+            self.manager.close()
+        except Exception:
+            # One that could not be written was or is being said; a second error would hide the first.
+            if kind is None:
+                raise
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with a complete checkpoint on disk, ascending; safe to ask while one is being written."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted(int(name) for name in names if name.isdigit())
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest complete checkpoint."""
-        return self.manager.latest_step()
+        """The newest step with a complete checkpoint."""
+        return max(self.steps, default=None)
 
-    def save(self, step: int, state: State) -> None:
-        """Saves the state after `step` steps."""
-        if step != self.latest:
-            self.manager.save(step, args=ocp.args.StandardSave(_present(state)))
+    def resumes(self) -> str:
+        """Where the run goes on when it is started again, in words."""
+        if self.latest is None:
+            return "the same command begins anew: no step is saved yet"
+        return f"the same command resumes from step {self.latest} ({self.folder / str(self.latest)})"
 
-    def restore(self, step: int, state: State) -> State:
-        """The state saved after `step` steps, in the shapes and layouts of `state`."""
-        saved = self.manager.restore(step, args=ocp.args.StandardRestore(_present(state)))
-        return state._replace(**saved)
+    def save(self, step: int, state: State, run: dict) -> None:
+        """Starts saving the state after `step` steps; returns when it is copied, so that the state may be donated.
+
+        Raises:
+          OSError: when this one or the one before could not be written; older ones are whole.
+        """
+        if step in self.steps:
+            return
+        rest = {name: part for name, part in state._asdict().items() if name != "weights" and part is not None}
+        items = ocp.args.Composite(
+            weights=ocp.args.StandardSave(state.weights), rest=ocp.args.StandardSave(rest), run=ocp.args.JsonSave(run)
+        )
+        self._written(lambda: self.manager.save(step, args=items))
+
+    def wait(self) -> None:
+        """Waits until all is written; raises as `save` does."""
+        self._written(self.manager.wait_until_finished)
+
+    def check(self) -> None:
+        """Raises as `save` does if the last one failed in the background."""
+        self._written(self.manager.check_for_errors)
+
+    def restore(self, state: State, fits: Callable[[dict], None]) -> tuple[int, State] | None:
+        """The newest checkpoint that can be read, into the shapes and layouts of `state`; None where there is none.
+
+        `fits(run)` raises if the checkpoint is of another run. One that can't be read is set aside with a warning.
+
+        Raises:
+          ValueError: when there are some and none can be read: starting anew would bury them.
+        """
+        damaged = []
+        for step in reversed(self.steps):
+            try:
+                run = self._read(step, run=ocp.args.JsonRestore())["run"]
+            except Exception as error:
+                damaged.append((step, error))
+                continue
+            fits(run)
+            try:
+                restored = self._state(step, state)
+            except Exception as error:
+                damaged.append((step, error))
+                continue
+            self._set_aside(damaged)
+            return step, restored
+        if damaged:
+            said = "\n  ".join(f"{step}: {_cause(error)}" for step, error in damaged)
+            raise ValueError(f"no checkpoint in {self.folder} can be read; take another --workdir\n  {said}")
+        return None
+
+    def restore_weights(self, step: int, weights: Any) -> Any:
+        """The weights after `step` steps, into the shapes and layouts of `weights` (ShapeDtypeStructs).
+
+        Raises:
+          FileNotFoundError: when there is no such checkpoint, with the steps there are.
+        """
+        if step not in self.steps:
+            there = ", ".join(map(str, self.steps)) or "none"
+            raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}; the steps there: {there}")
+        return self._read(step, weights=ocp.args.StandardRestore(weights))["weights"]
+
+    def _state(self, step, state):
+        parts = {name: part for name, part in state._asdict().items() if part is not None}
+        weights = parts.pop("weights")
+        read = self._read(step, weights=ocp.args.StandardRestore(weights), rest=ocp.args.StandardRestore(parts))
+        return state._replace(weights=read["weights"], **read["rest"])
+
+    def _read(self, step, **items):
+        return self.manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _written(self, act):
+        try:
+            act()
+        except Exception as error:
+            newest = "none is complete yet" if self.latest is None else f"the newest complete one is step {self.latest}"
+            raise OSError(
+                f"a checkpoint could not be written to {self.folder}: {_cause(error)}\n{newest}; make room if the disk "
+                f"is full, then give the same command to resume"
+            ) from error
+
+    def _clear_unfinished(self):
+        for path in sorted(self.folder.glob(f"*{UNFINISHED}*")):
+            _LOG.warning("%s was not finished when its run ended; it is skipped, and removed", path)
+            shutil.rmtree(path)
+
+    def _set_aside(self, damaged):
+        for step, error in damaged:
+            aside = self.folder / f"{step}.damaged"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.folder / str(step)).rename(aside)
+            _LOG.warning("checkpoint %d can't be read and is skipped; it lies at %s: %s", step, aside, _cause(error))
+        if damaged:
+            self.manager.reload()
 
 
 def save_weights(folder: Path, weights: Any) -> None:
@@ -44,25 +165,31 @@ def save_weights(folder: Path, weights: Any) -> None:
 
 
 def load_weights(folder: Path, weights: Any) -> Any:
-    """Reads `folder/weights` into the shapes and layouts of `weights` (ShapeDtypeStructs will do).
+    """Weights of a run: `folder/weights`, else those of its newest checkpoint, as `weights` (ShapeDtypeStructs) lie.
 
     Raises:
       FileNotFoundError: when there are none.
       ValueError: when they are of another model.
     """
     path = (folder / "weights").resolve()
-    if not path.exists():
-        raise FileNotFoundError(
-            f"config.base={folder}: no folder 'weights' in it; give the workdir of a `python -m nft_jax.sft` run, "
-            f"or the folder 'warm_start' of a `python -m nft_jax.train` run"
-        )
-    with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            return checkpointer.restore(path, weights)
-        except ValueError as error:
-            raise ValueError(f"config.base={folder}: its weights don't fit config.model: {error}") from error
+    try:
+        if path.exists():
+            with ocp.StandardCheckpointer() as checkpointer:
+                return checkpointer.restore(path, weights)
+        with Checkpoints(folder) as checkpoints:
+            if checkpoints.latest is not None:
+                return checkpoints.restore_weights(checkpoints.latest, weights)
+    except ValueError as error:
+        raise ValueError(f"config.base={folder}: its weights don't fit config.model: {error}") from error
+    raise FileNotFoundError(
+        f"config.base={folder}: neither a folder 'weights' nor a checkpoint in it; give the workdir of a "
+        f"`python -m nft_jax.sft` or `python -m nft_jax.train` run, or the folder 'warm_start' of the latter"
+    )
 
 
-def _present(state):
-    # Orbax has no place for None: what a config leaves out of the state is left out of the checkpoint.
-    return {name: value for name, value in state._asdict().items() if value is not None}
+def _cause(error):
+    """What went wrong at the bottom, in a line: TensorStore says it between its paths and its settings."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = re.split(r"\n| \[\w+=", str(error).strip())[0]
+    return line if len(line) <= 320 else f"{line[:140]} … {line[-180:]}"

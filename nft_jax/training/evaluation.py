@@ -1,5 +1,10 @@
-"""Held-out evaluation as one program: one greedy answer and n sampled ones to every problem."""
+"""Held-out evaluation: one greedy answer and n sampled ones to every problem, and what they are worth.
 
+One program answers and grades one batch of problems, whatever split they are of; the host goes from batch to batch.
+"""
+
+import dataclasses
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,124 +15,197 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.randomness import stream
-from nft_jax.rollout.engine import Requests
-from nft_jax.types import Prompts, Rollout
+from nft_jax.rollout.engine import Engine, Requests
+from nft_jax.types import Array, Prompts
 from nft_jax.verify.callback import Grader, verify
 from nft_jax.verify.grade import STATUSES
 
+# A request's number is problem · MOST_ANSWERS + answer, in 32 bits: more answers to a problem leave the first as they
+# were.
+MOST_ANSWERS = 2**12
+MOST_PROBLEMS = 2**32 // MOST_ANSWERS
 
-class Answers(NamedTuple):
-    """Graded answers to E problems, on the host: column 0 greedy, the others sampled.
 
-    `token_EKT`, `length_EK`, `truncated_EK`, `verdict_EK` as in `Groups`; `correct_EK` bool.
+class Batch(NamedTuple):
+    """E problems as the program takes them. Places beyond a split's last problem repeat it, and aren't graded.
+
+    `prompts`       E rows of a split's prompt table
+    `index_E`       int32  number of the problem in its split: what its draws depend on
+    `reference_E`   int32  number of its reference answer among those of all splits
+    `present_E`     bool   whether it is a problem, and not a repetition
     """
 
-    token_EKT: np.ndarray
-    length_EK: np.ndarray
-    truncated_EK: np.ndarray
-    verdict_EK: np.ndarray
-    correct_EK: np.ndarray
+    prompts: Prompts
+    index_E: Array
+    reference_E: Array
+    present_E: Array
+
+
+class Answers(NamedTuple):
+    """Graded answers to E problems: column 0 greedy, the others sampled.
+
+    `token_EKT`, `length_EK`, `truncated_EK`, `verdict_EK` as in `Groups`; `correct_EK` bool, never true of a truncated
+    one.
+    """
+
+    token_EKT: Array
+    length_EK: Array
+    truncated_EK: Array
+    verdict_EK: Array
+    correct_EK: Array
 
 
 class Score(NamedTuple):
-    """Shares of right answers with standard errors over problems.
+    """Shares of right answers with standard errors over problems (None: one problem has none).
 
-    `greedy` ± `greedy_error`; `sampled` ± `sampled_error` (mean over the sampled answers: avg@n); `any_right`: at least
-    one of the sampled answers is right (pass@n); `truncated` and mean `length` over all answers; `problems` how many.
+    `greedy` ± `greedy_error`     `sampled` ± `sampled_error`  mean over the n sampled answers: avg@n
+    `pass_at`    k → `pass_at_k` averaged over problems, for k = 1, 2, 4, … and n
+    `verdicts`   how many of the sampled answers got each status; what was cut at the limit counts as "wrong"
+    `truncated`, `length` (tokens)  means over all answers     `problems`  how many
     """
 
     greedy: float
-    greedy_error: float
+    greedy_error: float | None
     sampled: float
-    sampled_error: float
-    any_right: float
+    sampled_error: float | None
+    pass_at: dict[int, float]
+    verdicts: dict[str, int]
     truncated: float
     length: float
     problems: int
 
 
 class Evaluator:
-    """Answers and grades one split of the data with given weights; compiles once, when it is made."""
+    """Answers and grades splits of the data with given weights; compiles once, when it is made, for all of them.
 
-    def __init__(self, experiment: Experiment, table: PromptTable, weights: Any):
+    `problems` says how many of each table are taken. A draw depends on (seed, number of the problem in its split,
+    number of the answer) alone: two evaluations differ by their weights, not by batches, meshes or other splits.
+
+    Raises:
+      ValueError: for more problems or answers than there are request numbers, before anything is compiled.
+    """
+
+    def __init__(self, experiment: Experiment, tables: dict[str, PromptTable], weights: Any):
         config = experiment.config.evaluation
-        self.experiment, self.table = experiment, table
-        self.problems = min(config.problems, len(table.answers))
+        self.experiment, self.tables = experiment, tables
+        self.problems = {name: _taken(len(table.answers), config.problems) for name, table in tables.items()}
+        _check_request_numbers(self.problems, config.answers)
         # Whole problems on every data shard, and answers on every device that grades them.
         devices = experiment.mesh.size
-        self.batch = -(-min(config.batch, self.problems) // devices) * devices
-        self.batches = -(-self.problems // self.batch)
-        grader = experiment.grader(table)
-        # Places beyond the last problem repeat it, and are neither graded nor counted.
-        index = np.minimum(np.arange(self.batches * self.batch), self.problems - 1).astype(np.int32)
-        self.inputs = experiment.place(
-            (
-                Prompts(table.token_NP[index], table.length_N[index]),
-                index,
-                np.arange(len(index)) < self.problems,
-            )
+        self.batch = -(-min(config.batch, max(self.problems.values(), default=1)) // devices) * devices
+        self.references: list[str] = []
+        self.first_reference: dict[str, int] = {}
+        for name, table in tables.items():
+            self.first_reference[name] = len(self.references)
+            self.references += table.answers
+        truncation = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
+        rollout = dataclasses.replace(experiment.config.rollout, **truncation)
+        self.engine = Engine(
+            *(experiment.graph, experiment.axes, experiment.mesh, rollout),
+            *(experiment.tokenizer.eos_ids, experiment.config.model.dtype),
         )
+        self.program = self._compiled(weights) if tables else None
+
+    def __call__(self, weights: Any, name: str) -> Answers:
+        """The answers to all problems of a split, on the host."""
+        parts = zip(*self.batches(weights, name), strict=True)
+        return Answers(*(np.concatenate(part) for part in parts))
+
+    def batches(self, weights: Any, name: str) -> Iterator[Answers]:
+        """The answers to a split's problems, in their order, a batch at a time, each as soon as it is graded."""
+        for first in range(0, self.problems[name], self.batch):
+            inputs = self.experiment.place(self._inputs(name, first))
+            answers = jax.device_get(self.program(weights, inputs))
+            yield Answers(*(part[: self.problems[name] - first] for part in answers))
+
+    def _inputs(self, name: str, first: int) -> Batch:
+        """The problems `first`, `first + 1`, … of a split, on the host."""
+        table, count = self.tables[name], self.problems[name]
+        place_E = np.arange(first, first + self.batch)
+        index_E = np.minimum(place_E, count - 1).astype(np.int32)
+        prompts = Prompts(table.token_NP[index_E], table.length_N[index_E])
+        return Batch(prompts, index_E, index_E + np.int32(self.first_reference[name]), place_E < count)
+
+    def _compiled(self, weights):
+        experiment = self.experiment
+        seconds = experiment.config.verify.total_seconds
+        grader = Grader(experiment.pool, experiment.tokenizer.decode_batch, self.references, seconds)
 
         def evaluate(weights, inputs):
             return self._program(grader, weights, inputs)
 
-        shardings = layout.shardings(experiment.mesh, experiment.weight_specs)
-        jitted = jax.jit(evaluate, in_shardings=(shardings, experiment.whole), out_shardings=experiment.whole)
-        self.program = jitted.lower(weights, self.inputs).compile()
+        placed = layout.shardings(experiment.mesh, experiment.weight_specs), experiment.whole
+        jitted = jax.jit(evaluate, in_shardings=placed, out_shardings=experiment.whole)
+        return jitted.lower(weights, self._inputs(next(iter(self.tables)), 0)).compile()
 
-    def __call__(self, weights: Any) -> Answers:
-        """Waits for the answers to all problems of the split."""
-        rollout, verdict = jax.device_get(self.program(weights, self.inputs))
-
-        def by_problem(x):
-            """`[batches, batch·K, …]` to `[problems, K, …]`."""
-            return x.reshape(self.batches * self.batch, -1, *x.shape[2:])[: self.problems]
-
-        rollout, verdict = jax.tree.map(by_problem, rollout), by_problem(verdict)
-        right = (verdict == STATUSES.index("correct")) & ~rollout.truncated_B
-        return Answers(rollout.token_BT, rollout.length_B, rollout.truncated_B, verdict, right)
-
-    def _program(self, grader: Grader, weights, inputs) -> tuple[Rollout, jax.Array]:
+    def _program(self, grader: Grader, weights: Any, batch: Batch) -> Answers:
         experiment, config = self.experiment, self.experiment.config
-        K = 1 + config.evaluation.answers
-        # Its own stream of draws, the same at every evaluation: two evaluations differ by their weights alone.
-        key = stream(config.seed, "evaluation")
-        view = experiment.engine.view(weights)
-        greedy_EK = jnp.broadcast_to(jnp.arange(K)[None] == 0, (self.batch, K))
-
-        def batch(carry, inputs):
-            prompts, index_E, present_E = inputs
-            request_EK = index_E[:, None].astype(jnp.uint32) * jnp.uint32(K) + jnp.arange(K, dtype=jnp.uint32)[None]
-            requests = layout.rows(Requests(prompts, request_EK, greedy_EK), experiment.mesh)
-            rollout = experiment.engine(view, requests, key)
-            gradable_B = jnp.repeat(present_E, K) & ~rollout.truncated_B
-            verdict_B, _ = verify(
-                grader, experiment.mesh, jnp.repeat(index_E, K), rollout.token_BT, rollout.length_B, gradable_B
-            )
-            return carry, (rollout, verdict_B)
-
-        def split(x):
-            return x.reshape(self.batches, self.batch, *x.shape[1:])
-
+        E, K = batch.index_E.shape[0], 1 + config.evaluation.answers
+        answer_K = jnp.arange(K, dtype=jnp.uint32)
+        request_EK = batch.index_E[:, None].astype(jnp.uint32) * jnp.uint32(MOST_ANSWERS) + answer_K[None]
+        greedy_EK = jnp.broadcast_to(answer_K[None] == 0, (E, K))
+        requests = layout.rows(Requests(batch.prompts, request_EK, greedy_EK), experiment.mesh)
         with jax.default_matmul_precision(config.model.precision):
-            _, (rollout, verdict) = jax.lax.scan(batch, None, jax.tree.map(split, inputs))
-        return rollout, verdict
+            # Its own stream of draws, the same at every evaluation.
+            rollout = self.engine(self.engine.view(weights), requests, stream(config.seed, "evaluation"))
+        reference_B, present_B = jnp.repeat(batch.reference_E, K), jnp.repeat(batch.present_E, K)
+        gradable_B = present_B & ~rollout.truncated_B
+        verdict_B, _ = verify(grader, experiment.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)
+        correct_B = (verdict_B == STATUSES.index("correct")) & ~rollout.truncated_B
+        answers = Answers(rollout.token_BT, rollout.length_B, rollout.truncated_B, verdict_B, correct_B)
+        return jax.tree.map(lambda x: x.reshape(E, K, *x.shape[1:]), answers)
 
 
 def score(answers: Answers) -> Score:
     """Summarises graded answers; sampled answers of one problem are not independent, so errors are over problems."""
-    greedy, sampled = answers.correct_EK[:, 0].astype(float), answers.correct_EK[:, 1:].astype(float)
-
-    def error(value_E):
-        return float(np.std(value_E) / np.sqrt(max(len(value_E) - 1, 1)))
-
+    greedy_E, sampled_EK = answers.correct_EK[:, 0].astype(float), answers.correct_EK[:, 1:]
+    counts = np.bincount(answers.verdict_EK[:, 1:].ravel(), minlength=len(STATUSES)).tolist()
+    n, right_E = sampled_EK.shape[1], sampled_EK.sum(axis=1).tolist()
     return Score(
-        greedy=float(greedy.mean()),
-        greedy_error=error(greedy),
-        sampled=float(sampled.mean()),
-        sampled_error=error(sampled.mean(axis=1)),
-        any_right=float(sampled.any(axis=1).mean()),
+        greedy=float(greedy_E.mean()),
+        greedy_error=_error(greedy_E),
+        sampled=float(sampled_EK.mean()),
+        sampled_error=_error(sampled_EK.mean(axis=1)),
+        pass_at={k: float(np.mean([pass_at_k(n, right, k) for right in right_E])) for k in _ks(n)},
+        verdicts=dict(zip(STATUSES, counts, strict=True)),
         truncated=float(answers.truncated_EK.mean()),
         length=float(answers.length_EK.mean()),
-        problems=len(greedy),
+        problems=len(greedy_E),
     )
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Chance that k answers, drawn without replacement from n of which `right` are right, hold a right one.
+
+    1 − C(n − right, k) / C(n, k), as the product 1 − Π_{i = n − right + 1}^{n} (1 − k / i), which never leaves [0, 1]:
+    the unbiased estimator of Chen et al. 2021, arXiv 2107.03374, section 2.1. k ≤ n.
+    """
+    if n - right < k:
+        return 1.0
+    return 1.0 - float(np.prod(1.0 - k / np.arange(n - right + 1, n + 1)))
+
+
+def _ks(n: int) -> list[int]:
+    """1, 2, 4, … up to n, and n itself."""
+    return [*(2**i for i in range(n.bit_length()) if 2**i < n), n]
+
+
+def _error(value_E: np.ndarray) -> float | None:
+    """Standard error of the mean: sample standard deviation / √E."""
+    count = len(value_E)
+    return float(np.std(value_E) / np.sqrt(count - 1)) if count > 1 else None
+
+
+def _taken(there: int, most: int) -> int:
+    """How many problems are taken: at most `most` of them, where 0 is no limit."""
+    return min(there, most or there)
+
+
+def _check_request_numbers(problems: dict[str, int], answers: int) -> None:
+    if answers >= MOST_ANSWERS:
+        raise ValueError(f"config.evaluation.answers={answers}: use at most {MOST_ANSWERS - 1}")
+    for name, count in problems.items():
+        if count > MOST_PROBLEMS:
+            raise ValueError(
+                f"{name} has {count} problems to evaluate; set config.evaluation.problems to at most {MOST_PROBLEMS}"
+            )

@@ -88,8 +88,14 @@ def line(step: int, steps: int, metrics: dict) -> str:
 
 def score_line(name: str, score: Score) -> str:
     """A split's score in words."""
+    n = max(score.pass_at)
     return (
-        f"{name}: greedy {score.greedy:.3f} ± {score.greedy_error:.3f}, sampled {score.sampled:.3f} ± "
-        f"{score.sampled_error:.3f}, any right {score.any_right:.3f}, length {score.length:.1f} "
-        f"({score.problems} problems)"
+        f"{name}: greedy {with_error(score.greedy, score.greedy_error)}, "
+        f"avg@{n} {with_error(score.sampled, score.sampled_error)}, pass@{n} {score.pass_at[n]:.3f}, "
+        f"length {score.length:.1f}, cut {score.truncated:.3f} ({score.problems} problems)"
     )
+
+
+def with_error(value: float, error: float | None) -> str:
+    """`0.500 ± 0.020`, or without the error where one problem leaves none to tell."""
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"

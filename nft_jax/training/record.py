@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -42,17 +44,36 @@ class RunFolder:
       ValueError: when the folder can't be written, before anything is compiled.
     """
 
-    def __init__(self, path: Path, config: Config):
+    def __init__(self, path: Path):
         self.path = path
         self.writes = jax.process_index() == 0
         if not self.writes:
             return
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "config.json").write_text(json.dumps(resolved(config), indent=2) + "\n")
-            (path / "run.json").write_text(json.dumps(provenance(config), indent=2) + "\n")
+            with tempfile.TemporaryFile(dir=path) as probe:
+                probe.write(bytes(2**16))
         except OSError as error:
             raise ValueError(f"--workdir={path} can't be written: {error}") from error
+
+    def begin(self, config: Config) -> None:
+        """Writes what is run, once it is known that it can be."""
+        if self.writes:
+            (self.path / "config.json").write_text(json.dumps(resolved(config), indent=2) + "\n")
+            (self.path / "run.json").write_text(json.dumps(provenance(config), indent=2) + "\n")
+
+    def check_room(self, state_bytes: int) -> None:
+        """Checks that a checkpoint of so many bytes has room.
+
+        Raises:
+          ValueError: when the disk has less, before anything is compiled.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < state_bytes:
+            raise ValueError(
+                f"--workdir={self.path}: a checkpoint of this run takes up to {state_bytes / 2**20:,.0f} MiB, and "
+                f"{free / 2**20:,.0f} MiB are free; make room, or give a --workdir on another disk"
+            )
 
     def metrics(self, values: dict, *, file: str = "metrics.jsonl") -> None:
         """Appends one object."""
@@ -65,13 +86,26 @@ class RunFolder:
         if self.writes:
             (self.path / "result.json").write_text(json.dumps(values, indent=2) + "\n")
 
+    def arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
+        """Writes an `.npz` file, whole or not at all."""
+        if self.writes:
+            temporary = self.path / f"partial.{name}"
+            np.savez_compressed(temporary, **values)
+            temporary.replace(self.path / name)
+
     def drop_after(self, step: int, *, file: str = "metrics.jsonl") -> None:
-        """Forgets the lines of steps after `step`, which a resumed run takes again."""
+        """Forgets the lines of steps after `step`, which a resumed run takes again.
+
+        Raises:
+          ValueError: as `read_lines`.
+        """
         path = self.path / file
         if self.writes and path.exists():
-            kept = [row for row in path.read_text().splitlines() if json.loads(row)["step"] <= step]
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(row + "\n" for row in kept))
+            rows, temporary = read_lines(path), path.with_suffix(".tmp")
+            with open(temporary, "w") as out:
+                out.writelines(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
+                out.flush()
+                os.fsync(out.fileno())  # a rename may reach the disk before what it renames
             temporary.replace(path)
 
     def rollouts(self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> None:
@@ -83,6 +117,24 @@ class RunFolder:
         with open(path, "w") as out:
             for group in described(groups, table, tokenizer):
                 out.write(json.dumps(group, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a JSONL file; none if it isn't there. What a killed run left half written at its end is no line.
+
+    Raises:
+      ValueError: when another line is no JSON object, with its number.
+    """
+    lines = enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1)
+    lines = [(number, line) for number, line in lines if line.strip()]
+    rows = []
+    for number, line in lines:
+        try:
+            rows.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            if number < lines[-1][0]:
+                raise ValueError(f"{path}:{number} is no JSON object ({error}): repair or remove the line") from error
+    return rows
 
 
 def described(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Iterator[dict]:

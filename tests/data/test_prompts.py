@@ -5,9 +5,11 @@ import re
 import numpy as np
 import pytest
 
+from nft_jax.config import default, load
+from nft_jax.data.dataset import load_dataset
 from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render
 from nft_jax.data.sources import Problem
-from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.data.tokenizer import Tokenizer, train_sentencepiece
 
 
 class Letters(Tokenizer):
@@ -52,6 +54,40 @@ def test_a_prompt_in_the_middle_is_dropped_and_the_rest_stays_aligned():
     for row, length, prompt in zip(table.token_NP, table.length_N, table.prompts, strict=True):
         assert Letters().decode(row[:length]) == prompt
         assert not row[length:].any()
+
+
+def test_long_prompts_are_refused_where_that_is_asked():
+    problems = [Problem("1=", "1", id="short"), *(Problem("9" * n, "0", id=f"long-{n}") for n in (7, 12, 9))]
+    form = {"template": "plain", "long_prompts": "refuse", "source": "some/train.jsonl"}
+    with pytest.raises(ValueError) as caught:
+        build_prompts(problems, Letters(), prompt_limit=6, **form)
+    assert str(caught.value) == (
+        "some/train.jsonl: 3 of 4 prompts have more than config.data.prompt_limit=6 tokens, the first 'long-7' with 7, "
+        "the longest 12; config.data.prompt_limit=12 keeps them all, config.data.long_prompts=drop leaves them out"
+    )
+    with pytest.raises(ValueError, match="1 of 4 prompts .* the first 'long-12' with 12, the longest 12"):
+        build_prompts(problems, Letters(), prompt_limit=11, **form)
+    with pytest.raises(ValueError, match="3 of 3 prompts"):
+        build_prompts(problems[1:], Letters(), prompt_limit=2, **form)
+    kept = build_prompts(problems, Letters(), prompt_limit=12, **form)
+    assert (kept.dropped, len(kept.problems)) == (0, 4)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_every_split_of_a_run_refuses_and_names_its_file(tmp_path, split):
+    tokenizer = train_sentencepiece(["12345+=sp"], tmp_path / "t.model", symbols=())
+    paths = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation", "test")}
+    for name, path in paths.items():
+        text = "1+1=" if name != split else "1+1+1+1+1="
+        path.write_text(f'{{"problem": "{text}", "answer": "2", "id": "p"}}\n{{"problem": "1=", "answer": "1"}}')
+    config = default()
+    config.data.update({name: str(path) for name, path in paths.items()})
+    config.data.update(tokenizer=str(tokenizer), prompt_limit=8)
+    tables = load_dataset(load(config), tmp_path).tables
+    assert {name: table.dropped for name, table in tables.items()} == dict.fromkeys(paths, 0) | {split: 1}
+    config.data.long_prompts = "refuse"
+    with pytest.raises(ValueError, match=f"{split}.jsonl: 1 of 2 prompts .* the first 'p' with 10, the longest 10"):
+        load_dataset(load(config), tmp_path)
 
 
 def test_every_prompt_fits_exactly():

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from nft_jax.data.arithmetic import all_problems, corpus, split, wrong_solution
+from nft_jax.data.prompts import build_prompts, render
+from nft_jax.data.sources import Problem, load_problems
 from nft_jax.data.tokenizer import load_tokenizer, train_sentencepiece
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("NFT_JAX_DATA", ROOT.parent / "shared" / "data"))
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{{ '<|im_start|>assistant\n' }}"
@@ -42,6 +43,7 @@ def twin(tmp_path_factory):
 
 
 def make_twin(folder, *, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), config=None):
+    """Writes the twin's folder; `config` is its tokenizer_config.json."""
     import tokenizers
 
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -148,6 +150,43 @@ def test_declared_eos_comes_first_and_generation_config_adds(tmp_path):
     assert several.decode([9, 5, 9]) == plain.decode([9]) != plain.decode([9, 5])
 
 
+@pytest.mark.parametrize(
+    ("declared", "first"),
+    [([7, 5], [7, 5]), (7, [7]), ([], []), (None, []), ([None, 7, 7, -1], [7])],
+)
+def test_ends_of_a_generation_config(tmp_path, declared, first):
+    folder = make_twin(tmp_path, config={})
+    ends = [load_tokenizer(folder).encode(text)[0] for text in ("<|im_end|>", "<|endoftext|>")]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
+    assert load_tokenizer(folder).eos_ids == (*first, *ends)
+
+
+@pytest.mark.parametrize("declared", ["</s>", [True], [5, 1.5], {"id": 5}, [[5]]])
+def test_ends_that_are_no_ids_are_an_error(tmp_path, declared):
+    folder = make_twin(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
+    with pytest.raises(ValueError, match="generation_config.json: eos_token_id is .*; it must be an id like 2"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"eos_token_id": [1, ', "is not JSON .*; get the file anew"),
+        (b"", "is not JSON"),
+        (b"version https://git-lfs.github.com/spec/v1", "is not JSON"),
+        (b'{"eos_token": "\xe9"}', "is not JSON .*can't decode byte 0xe9"),
+        (b"[1, 2]", "holds a JSON list, not an object"),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path, name, content, message):
+    folder = make_twin(tmp_path)
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{folder / name} {message}"):
+        load_tokenizer(folder)
+
+
 def test_save_keeps_the_files(small, twin, tmp_path):
     load_tokenizer(twin).save(tmp_path / "a" / "b")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -165,6 +204,70 @@ def test_chat_template(small, twin, tmp_path):
     pytest.importorskip("jinja2", reason="chat templates need jinja2")
     text = "<|im_start|>user\n{x}<|im_end|>\n<|im_start|>assistant\n"
     assert load_tokenizer(twin).apply_chat_template(messages) == text
+
+
+CHATML = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+{x}?<|im_end|>\n<|im_start|>assistant\n"
+CHATML_TEMPLATE = (
+    "{%- if messages[0]['role'] != 'system' %}<|im_start|>system\nBe brief.<|im_end|>\n{% endif %}" + TEMPLATE
+)
+
+
+def keep_in_jinja_file(folder):
+    (folder / "chat_template.jinja").write_text(CHATML_TEMPLATE)
+    # An older template beside it, which the file of its own replaces.
+    return {"eos_token": "<|im_end|>", "chat_template": "old"}
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        keep_in_jinja_file,
+        lambda folder: {"eos_token": "<|im_end|>", "chat_template": CHATML_TEMPLATE},
+        lambda folder: {
+            "eos_token": "<|im_end|>",
+            "chat_template": [{"name": "default", "template": CHATML_TEMPLATE}, {"name": "tool_use", "template": "no"}],
+        },
+    ],
+    ids=["chat_template.jinja", "tokenizer_config.json", "several"],
+)
+def test_chat_prompts_are_those_of_the_folders_template(tmp_path, keep):
+    pytest.importorskip("jinja2", reason="chat templates need jinja2")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    make_twin(folder, config=keep(folder))
+    tokenizer = load_tokenizer(folder)
+    table = build_prompts([Problem("1+{x}?", "2")], tokenizer, template="chat", prompt_limit=200)
+    assert table.prompts == [CHATML]
+    ids = table.token_NP[0, : table.length_N[0]].tolist()
+    start, end = (tokenizer.encode(text)[0] for text in ("<|im_start|>", "<|im_end|>"))
+    assert (ids.count(start), ids.count(end)) == (3, 2)  # the marks are tokens of their own, not text
+    tokenizer.save(tmp_path / "copy")
+    assert load_tokenizer(tmp_path / "copy").apply_chat_template([{"role": "user", "content": "1+{x}?"}]) == CHATML
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for %}", "can't be used: Expected an expression"),
+        ("{{ raise_exception('no lone user') }}", "can't be used: no lone user; choose another prompt template"),
+        ([{"name": "a", "template": "x"}, {"name": "b", "template": "y"}], "can't be used: .* no default"),
+    ],
+)
+def test_a_chat_template_that_fails_is_an_error(tmp_path, template, message):
+    pytest.importorskip("jinja2", reason="chat templates need jinja2")
+    tokenizer = load_tokenizer(make_twin(tmp_path, config={"eos_token": "<|im_end|>", "chat_template": template}))
+    with pytest.raises(ValueError, match=message):
+        tokenizer.apply_chat_template([{"role": "user", "content": "x"}])
+
+
+def test_the_qwen_math_template_is_one_with_the_chat_template_of_such_a_model(tmp_path):
+    pytest.importorskip("jinja2", reason="chat templates need jinja2")
+    tokenizer = load_tokenizer(make_twin(tmp_path))
+    messages = [
+        {"role": "system", "content": "Please reason step by step, and put your final answer within \\boxed{}."},
+        {"role": "user", "content": "1+{x}?"},
+    ]
+    assert render("1+{x}?", tokenizer, template="qwen_math") == tokenizer.apply_chat_template(messages)
 
 
 def test_many_threads_get_what_one_gets(twin, small):
@@ -219,13 +322,61 @@ def test_importing_and_sentencepiece_need_neither_jax_nor_transformers():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_the_real_qwen2_tokenizer():
-    folder = DATA / "tokenizers" / "qwen2"
-    if not folder.is_dir():
-        pytest.skip("no optional data folder with tokenizers/qwen2: set NFT_JAX_DATA")
-    tokenizer = load_tokenizer(folder)
+def train_like_published(folder):
+    """A SentencePiece model as most are: BOS and PAD, a dummy prefix, normalised text."""
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["hello world", "the value of x", "1 + 1 = 2"] * 20), model_type="unigram",
+        model_prefix=str(folder / "published"), vocab_size=40, hard_vocab_limit=False, minloglevel=2,
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3,
+    )  # fmt: skip
+    return folder / "published.model"
+
+
+def check_published(path):
+    """No BOS or EOS is added to what is encoded, and neither is in what is decoded."""
+    import sentencepiece
+
+    tokenizer, model = load_tokenizer(path), sentencepiece.SentencePieceProcessor(model_file=str(path))
+    assert model.bos_id() >= 0
+    assert tokenizer.eos_ids == (model.eos_id(),)
+    assert tokenizer.vocab_size == model.vocab_size()
+    ids = tokenizer.encode("hello world")
+    assert not {model.bos_id(), model.eos_id(), model.pad_id()} & set(ids)
+    assert tokenizer.decode([model.bos_id(), *ids, model.eos_id(), *ids]) == "hello world"
+    marks = [model.id_to_piece(i) for i in (model.bos_id(), model.eos_id())]
+    assert not {model.bos_id(), model.eos_id()} & set(tokenizer.encode("".join(marks)))  # text can't end an answer
+
+
+def test_a_published_sentencepiece_model(tmp_path):
+    check_published(train_like_published(tmp_path))
+
+
+def test_the_real_sentencepiece_model(data_folder):
+    path = data_folder / "tokenizers" / "sentencepiece" / "cc_all_32000.model"
+    check_published(path)
+    assert (load_tokenizer(path).vocab_size, load_tokenizer(path).eos_ids) == (32_101, (1,))
+
+
+def test_the_real_qwen2_tokenizer(data_folder):
+    tokenizer = load_tokenizer(data_folder / "tokenizers" / "qwen2")
     assert tokenizer.vocab_size == 151_665
     assert tokenizer.eos_ids == (151_643, 151_645)
     assert tokenizer.encode("hello") == [14990]
     assert tokenizer.decode_batch(tokenizer.encode_batch(MIXED)) == MIXED
     assert tokenizer.decode([14990, 151_644, 14990, 151_700, 151_645, 14990]) == "hellohello"
+    system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+    text = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+    assert render("1+1?", tokenizer, template="chat") == text
+    prompt = render("1+1?", tokenizer, template="qwen_math")
+    assert [tokenizer.encode(prompt).count(i) for i in (151_644, 151_645)] == [3, 2]
+
+
+def test_real_problems_survive_the_real_tokenizer(data_folder):
+    tokenizer = load_tokenizer(data_folder / "tokenizers" / "qwen2")
+    problems = load_problems(data_folder / "problems" / "math500.jsonl")
+    table = build_prompts(problems, tokenizer, template="qwen_math", prompt_limit=2048)
+    assert table.dropped == 0
+    texts = [p.problem for p in problems]
+    assert tokenizer.decode_batch(tokenizer.encode_batch(texts)) == texts

@@ -14,7 +14,7 @@ from nft_jax.data.order import prompt_order
 from nft_jax.randomness import STREAMS, stream
 from nft_jax.step import State, Step
 from nft_jax.training import evaluation
-from nft_jax.training.evaluation import Evaluator
+from nft_jax.training.evaluation import MOST_ANSWERS, Batch, Evaluator
 from nft_jax.types import Rollout
 
 Q, K, C, T, N = 8, 4, 3, 7, 20
@@ -71,11 +71,20 @@ def test_rounds_and_steps_number_their_requests_on_and_draw_the_prompts_in_order
 
 
 def evaluated(bound, prompts):
-    """What an evaluation of 8 problems, in batches of 4, asks of the engine."""
+    """What an evaluation of a batch of 8 problems asks of the engine."""
     evaluator = object.__new__(Evaluator)
-    evaluator.experiment = types.SimpleNamespace(config=bound.config, engine=bound.engine, mesh=bound.mesh)
-    evaluator.batch, evaluator.batches = 4, 2
-    return evaluator._program(None, None, (prompts, jnp.arange(8, dtype=jnp.int32), jnp.ones(8, bool)))[0]
+    evaluator.experiment = types.SimpleNamespace(config=bound.config, mesh=bound.mesh)
+    evaluator.engine = bound.engine
+    # Of a second split, and not its first problems.
+    number_E = jnp.arange(8, dtype=jnp.int32)
+    return evaluator._program(None, None, Batch(prompts, number_E + 5, number_E + 100, jnp.ones(8, bool)))
+
+
+def test_an_evaluation_numbers_its_requests_by_problem_and_answer(bound):
+    answers = jax.jit(lambda prompts: evaluated(bound, prompts))(random_prompts(0, 8))
+    K = 1 + bound.config.evaluation.answers
+    expected_EK = np.arange(5, 13)[:, None] * MOST_ANSWERS + np.arange(K)[None]
+    np.testing.assert_array_equal(answers.token_EKT[:, :, 0], expected_EK)
 
 
 def test_every_use_of_randomness_has_a_key_of_its_own(bound):
@@ -83,7 +92,7 @@ def test_every_use_of_randomness_has_a_key_of_its_own(bound):
     keys = {name: np.asarray(jax.random.key_data(stream(bound.config.seed, name))).astype(np.int32) for name in STREAMS}
     training = jax.jit(lambda cursor: sampled(bound, cursor, random_prompts(0, N)))(np.int32(0))
     np.testing.assert_array_equal(training.pool.token_QKT[0, 0, 1:3], keys["rollout"])
-    rollout = jax.jit(lambda prompts: evaluated(bound, prompts))(random_prompts(0, 8))
-    np.testing.assert_array_equal(rollout.token_BT[0, 0, 1:3], keys["evaluation"])
+    answers = jax.jit(lambda prompts: evaluated(bound, prompts))(random_prompts(0, 8))
+    np.testing.assert_array_equal(answers.token_EKT[0, 0, 1:3], keys["evaluation"])
     assert len({tuple(key.tolist()) for key in keys.values()}) == len(STREAMS) > 1
     assert not np.array_equal(jax.random.key_data(stream(0, "rollout")), jax.random.key_data(stream(1, "rollout")))

@@ -1,0 +1,205 @@
+"""The settings of a Hugging Face Qwen2 model folder: what its config.json says of the model, and how to write one."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from nft_jax.config import ModelConfig
+from nft_jax.data.tokenizer import Tokenizer
+
+DTYPES = ("float32", "bfloat16", "float16")
+# Fields of a ModelConfig, with their key in config.json and what is a value of it.
+_KEYS = {
+    "vocab": ("vocab_size", int),
+    "layers": ("num_hidden_layers", int),
+    "width": ("hidden_size", int),
+    "heads": ("num_attention_heads", int),
+    "kv_heads": ("num_key_value_heads", int),
+    "mlp_width": ("intermediate_size", int),
+    "norm_epsilon": ("rms_norm_eps", float | int),
+}
+_FILES = ("config.json", "generation_config.json")
+
+
+def model_settings(folder: Path) -> dict[str, Any]:
+    """The fields of a `ModelConfig` that the folder's config.json determines; `vocab` is its vocab_size as it stands.
+
+    Raises:
+      FileNotFoundError: no such folder, or no config.json in it.
+      ValueError: no JSON, another architecture, keys that are missing, or parts of Qwen2 that this code doesn't have.
+    """
+    path = folder / "config.json"
+    values = read_config(folder)
+    if values.get("model_type") != "qwen2":
+        raise ValueError(
+            f"{path}: model_type is {values.get('model_type')!r}; only 'qwen2' is supported, which is Qwen1.5, Qwen2, "
+            f"Qwen2.5 and what was tuned from them"
+        )
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    theta = rope.get("rope_theta", values.get("rope_theta"))
+    faults = [
+        f"{key}: {'missing' if values.get(key) is None else repr(values[key]) + ' is no number above 0'}"
+        for key, kind in _KEYS.values()
+        if not (isinstance(values.get(key), kind) and values[key] > 0)
+    ]
+    if not isinstance(theta, float | int):
+        faults.append("rope_theta (or rope_parameters.rope_theta): missing")
+    faults += ([] if faults else _unsupported_sizes(values)) + _unsupported(values, rope)
+    if faults:
+        raise ValueError(f"{path} can't be used:\n  " + "\n  ".join(faults))
+    settings = {field: values[key] for field, (key, _) in _KEYS.items()}
+    return settings | {
+        "norm_epsilon": float(settings["norm_epsilon"]),
+        "rope_theta": float(theta),
+        "head_size": values.get("head_dim") or settings["width"] // settings["heads"],
+        "tied_embedding": bool(values.get("tie_word_embeddings", False)),
+        "qkv_bias": True,
+    }
+
+
+def resolved_model(model: ModelConfig, folder: Path) -> ModelConfig:
+    """`model` with the folder's shape, and its vocabulary rounded up to a multiple of `vocab_multiple`.
+
+    Raises:
+      FileNotFoundError, ValueError: as `model_settings`.
+      ValueError: a field was set to something that is neither its default nor the folder's value.
+    """
+    settings = model_settings(folder)
+    vocabulary = settings["vocab"]
+    settings["vocab"] = -(-vocabulary // model.vocab_multiple) * model.vocab_multiple
+    faults = []
+    for field in dataclasses.fields(ModelConfig):
+        name, given = field.name, getattr(model, field.name)
+        if name not in settings or given in (field.default, settings[name]) or (name, given) == ("vocab", vocabulary):
+            continue
+        faults.append(
+            f"config.model.{name}={given!r}, but the model in {folder} has {name}={settings[name]!r}; "
+            f"leave it at its default {field.default!r}, and the folder's value is taken"
+        )
+    if faults:
+        raise ValueError("config.model contradicts the folder it names:\n  " + "\n  ".join(faults))
+    return dataclasses.replace(model, **settings)
+
+
+def write_settings(folder: Path, model: ModelConfig, tokenizer: Tokenizer, source: Path | None = None) -> None:
+    """Writes all of a model folder but its weights: settings and tokenizer.
+
+    The settings are those of the model folder `source`, byte for byte, or made from `model`. Their vocabulary is then
+    the tokenizer's: the rows of our tables behind it can't be sampled here, and must not be elsewhere.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if source is None:
+        made = _made(model, tokenizer), {"eos_token_id": list(tokenizer.eos_ids)}
+        files = {name: _as_json(values) for name, values in zip(_FILES, made, strict=True)}
+    else:
+        files = {name: (source / name).read_bytes() for name in _FILES if (source / name).is_file()}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    tokenizer.save(folder)
+
+
+def export_dtype(folder: Path) -> str:
+    """The dtype that the folder's config.json names for its weights; float32 where it names none.
+
+    Raises:
+      FileNotFoundError, ValueError: no config.json, or a dtype that is none of `DTYPES`.
+    """
+    values = read_config(folder)
+    dtype = values.get("dtype") or values.get("torch_dtype") or "float32"
+    if dtype not in DTYPES:
+        raise ValueError(f"{folder / 'config.json'}: dtype is {dtype!r}; choose one of {', '.join(DTYPES)} yourself")
+    return dtype
+
+
+def set_dtype(folder: Path, dtype: str) -> None:
+    """Lets the folder's config.json name `dtype`; a file that does already isn't touched."""
+    values = read_config(folder)
+    if export_dtype(folder) != dtype:
+        values.pop("torch_dtype", None)
+        (folder / "config.json").write_bytes(_as_json(values | {"dtype": dtype}))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json.
+
+    Raises:
+      FileNotFoundError: no such folder, or no config.json in it.
+      ValueError: no JSON object.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        missing = "no config.json in it" if folder.is_dir() else "no such folder"
+        raise FileNotFoundError(
+            f"{folder}: {missing}, so it is no model folder. A model of the Hugging Face hub is downloaded by "
+            f"hf download OWNER/NAME --local-dir {folder}"
+        )
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}; download it again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is no JSON object; download it again")
+    return values
+
+
+def _unsupported(values, rope):
+    """What the settings ask for and `transformer.py` doesn't do."""
+    faults = []
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        faults.append(f"rope scaling {kind!r} is not implemented; set rope_scaling to null to go without it")
+    if values.get("hidden_act", "silu") != "silu":
+        faults.append(f"hidden_act: {values['hidden_act']!r} is not implemented, only 'silu'")
+    if values.get("quantization_config"):
+        faults.append("quantization_config: quantized weights can't be read; take the model that isn't quantized")
+    return faults
+
+
+def _unsupported_sizes(values):
+    """The same of settings whose meaning depends on the model's sizes, which are there."""
+    faults = []
+    layers, width, heads = (values[_KEYS[name][0]] for name in ("layers", "width", "heads"))
+    windows = values.get("use_sliding_window") and values.get("sliding_window")
+    kinds = values.get("layer_types") or ["sliding_attention"] * (values.get("max_window_layers", 28) < layers)
+    if windows and "sliding_attention" in kinds:
+        faults.append("use_sliding_window: true, but sliding windows are not implemented")
+    if not values.get("head_dim") and width % heads:
+        faults.append(f"num_attention_heads: {heads} does not divide hidden_size: {width}, and there is no head_dim")
+    return faults
+
+
+def _made(model, tokenizer):
+    """A config.json that transformers 5 (rope_parameters) and 4 (rope_theta) both read."""
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        "attention_dropout": 0.0,
+        "bos_token_id": None,
+        "dtype": "float32",
+        "eos_token_id": list(tokenizer.eos_ids),
+        "head_dim": model.head_size,
+        "hidden_act": "silu",
+        "hidden_size": model.width,
+        "initializer_range": 0.02,
+        "intermediate_size": model.mlp_width,
+        "layer_types": ["full_attention"] * model.layers,
+        # No table is made of this length, and no other length is refused.
+        "max_position_embeddings": 32768,
+        "max_window_layers": model.layers,
+        "model_type": "qwen2",
+        "num_attention_heads": model.heads,
+        "num_hidden_layers": model.layers,
+        "num_key_value_heads": model.kv_heads,
+        "rms_norm_eps": model.norm_epsilon,
+        "rope_parameters": {"rope_theta": model.rope_theta, "rope_type": "default"},
+        "rope_theta": model.rope_theta,
+        "sliding_window": None,
+        "tie_word_embeddings": model.tied_embedding,
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vocab_size": tokenizer.vocab_size,
+    }
+
+
+def _as_json(values):
+    return (json.dumps(values, indent=2) + "\n").encode()

@@ -1,0 +1,102 @@
+"""What makes two runs the same run: the settings and problems that decide its numbers."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from nft_jax.config import Config, resolved
+from nft_jax.data.prompts import PromptTable
+from nft_jax.losses import LOSSES
+
+# A run may go on with other values of these: they decide where, how fast and how often, or mattered at its start only.
+FREE = (
+    "base",
+    "model.path",
+    "model.remat",
+    "model.unroll",
+    "data.train",
+    "data.validation",
+    "data.test",
+    "data.tokenizer",
+    "rollout.lockstep",
+    "packing",
+    "mesh",
+    "verify.workers",
+    "verify.item_seconds",
+    "verify.total_seconds",
+    "verify.memory_mib",
+    "warm_start",
+    "evaluation.every",
+    "evaluation.batch",
+    "record",
+)
+# What the weights after a warm start depend on.
+WARM_START = ("seed", "model", "data", "warm_start", "rollout.answer_limit")
+
+
+def identity(config: Config, tables: dict[str, PromptTable]) -> dict:
+    """What a checkpoint keeps of its run: every setting, and a digest of each split's tokenised prompts and answers."""
+    return {"config": resolved(config), "problems": {name: _digest(table) for name, table in tables.items()}}
+
+
+def check_same(saved: dict, given: dict, where: Any, deciding: tuple[str, ...] = ()) -> None:
+    """Checks that a run may go on as `given` from what it was when `saved` (both from `identity`).
+
+    `deciding` names the sections that matter; by default all do but `FREE`.
+
+    Raises:
+      ValueError: with both values of everything that differs.
+    """
+    before, now = _settings(saved["config"]), _settings(given["config"])
+    # What only one of two versions has says nothing; what only one of two runs gives a loss of one's own does.
+    alike = "loss.own." if before["loss.name"] == now["loss.name"] else ()
+    known = [name for name in before | now if (name in before and name in now) or name.startswith(alike)]
+    faults = [
+        f"config.{name}: the run has {before.get(name)!r}, given {now.get(name)!r}"
+        for name in known
+        if before.get(name) != now.get(name) and _decides(name, given["config"], deciding)
+    ]
+    faults += [
+        f"the {name} problems: the run has those of digest {saved['problems'].get(name)}, given {digest}"
+        for name, digest in given["problems"].items()
+        if saved["problems"].get(name) != digest
+    ]
+    if faults:
+        raise ValueError(
+            f"{where} holds another run:\n  " + "\n  ".join(faults) + f"\ngive its values to go on with it, or another "
+            f"--workdir (and --config.base={where} to start from its weights)"
+        )
+
+
+def _settings(config: dict) -> dict[str, Any]:
+    """Every setting by the name it has on the command line."""
+    loss = config["loss"]
+    options = {loss["name"] if loss["name"] in LOSSES else "own": loss["options"]}
+    return dict(_flat(config | {"loss": {k: v for k, v in loss.items() if k != "options"} | options}))
+
+
+def _flat(values: dict, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _decides(name: str, config: dict, deciding: tuple[str, ...]) -> bool:
+    def within(sections):
+        return any(name == section or name.startswith(f"{section}.") for section in sections)
+
+    if deciding:
+        # Paths are free everywhere: the problems themselves are compared.
+        return within(deciding) and (name.startswith("warm_start.") or not within(FREE))
+    if name == "steps":
+        # A schedule that decays to the last step depends on which it is.
+        return config["optimizer"]["schedule"] != "constant"
+    return not within(FREE)
+
+
+def _digest(table: PromptTable) -> str:
+    digest = hashlib.sha256(table.token_NP.tobytes())
+    digest.update("\0".join(table.answers).encode())
+    return digest.hexdigest()[:16]

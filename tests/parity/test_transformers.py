@@ -1,0 +1,139 @@
+"""Against transformers' own Qwen2: the same numbers from the same folder, and folders that each reads of the other.
+
+`python tests/parity/table.py` prints how far apart they are.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from model_folders import placed, write_tokenizer
+from qwen2 import (
+    differences,
+    in_bfloat16,
+    in_rows,
+    our_logits_and_logp,
+    ours,
+    random_qwen2,
+    read_folder,
+    same_files,
+    sequences,
+    some_ends,
+    their_logits_and_logp,
+    theirs,
+)
+from small_parts import MODEL, VOCABULARY, eight_devices, lively_weights
+
+from nft_jax.data.tokenizer import load_tokenizer
+from nft_jax.models import hf, transformer
+
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("torch")]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def twin(request, tmp_path_factory, torch):
+    """A folder that transformers wrote, and the model it wrote."""
+    folder = tmp_path_factory.mktemp("twin")
+    return folder, random_qwen2(folder, tied=request.param)
+
+
+@pytest.fixture(scope="module")
+def exact(twin):
+    """Tokens that end answers, and what transformers computes in float32."""
+    ends = some_ends(twin[1])
+    return ends, theirs(twin[1], ends)
+
+
+def test_the_comparison_is_worth_making(exact):
+    """Logits differ by nats, some answers end early and some don't."""
+    ends, outputs = exact
+    assert np.ptp(outputs.logits) > 10
+    length_Q = (outputs.greedy != 0).sum(axis=1)
+    assert len(set(length_Q)) > 2
+    assert outputs.greedy.shape[1] in length_Q
+
+
+def test_float32_is_transformers_to_float32_rounding(twin, exact):
+    """Seen: 1.0e-5 in logits of up to 15, 0.9e-5 in log-probs; each bound is ten times that."""
+    ends, expected = exact
+    found = differences(ours(twin[0], ends), expected)
+    assert found.logits < 1e-4
+    assert found.logp < 1e-4
+    assert found.packed < 1e-4
+    assert found.greedy == 1
+
+
+def test_bfloat16_is_as_near_to_transformers_as_its_own_rounding(twin, exact):
+    """Seen: 0.20 in logits and 0.12 in log-probs, where transformers' own rounding to bfloat16 moves them as far."""
+    ends, expected = exact
+    half, ours_half = theirs(in_bfloat16(twin[0]), ends), ours(twin[0], ends, "bfloat16")
+    rounding, our_rounding = differences(half, expected), differences(ours_half, expected)
+    apart = differences(ours_half, half)
+    for quantity in ("logits", "logp", "packed"):
+        assert getattr(apart, quantity) < 2 * getattr(rounding, quantity), quantity
+        assert getattr(our_rounding, quantity) < 2 * getattr(rounding, quantity), quantity
+        assert getattr(our_rounding, quantity) > 1e-2, "this ran in float32"
+    assert rounding.logits < 0.4
+
+
+@pytest.mark.parametrize("limit", [None, 50_000], ids=["one file", "several"])
+@pytest.mark.parametrize("dtype", hf.DTYPES)
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_in_and_out_again_are_the_very_files_that_transformers_wrote(tmp_path, torch, tied, dtype, limit):
+    model = random_qwen2(tmp_path / "first", tied=tied, layers=2).to(getattr(torch, dtype))
+    model.save_pretrained(tmp_path / "in", **({"max_shard_size": limit} if limit else {}))
+    assert (len(list((tmp_path / "in").glob("*.safetensors"))) > 1) == (limit is not None)
+    assert same_files(tmp_path / "in", tmp_path / "out", **({"max_shard_bytes": limit} if limit else {}))
+
+
+def load_in_transformers(folder):
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values()), report
+    return model.eval()
+
+
+@pytest.mark.parametrize("dtype", hf.DTYPES)
+def test_transformers_loads_what_was_written_and_finds_equal_tensors(twin, tmp_path, torch, dtype):
+    folder, model = twin
+    read = read_folder(folder)
+    hf.write_settings(tmp_path, read.config, load_tokenizer(write_tokenizer(tmp_path / "tokenizer")), folder)
+    hf.set_dtype(tmp_path, dtype)
+    hf.save_weights(tmp_path, read.weights, vocab=read.vocabulary, dtype=dtype, max_shard_bytes=2**17)
+    found = load_in_transformers(tmp_path).state_dict()
+    expected = model.to(torch.float32).state_dict()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == getattr(torch, dtype)
+        assert torch.equal(found[name], value.to(getattr(torch, dtype))), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"head_size": 12, "tied_embedding": True}, {"qkv_bias": False, "rope_theta": 1e6, "norm_epsilon": 1e-5}],
+    ids=["plain", "tied, with a head size of its own", "without biases"],
+)
+def test_transformers_computes_the_same_with_a_model_that_began_here(tmp_path, torch, changes):
+    config = dataclasses.replace(MODEL, **changes)
+    weights, tokenizer = lively_weights(config), load_tokenizer(write_tokenizer(tmp_path / "tokenizer"))
+    hf.write_settings(tmp_path / "out", config, tokenizer)
+    hf.save_weights(tmp_path / "out", weights, vocab=tokenizer.vocab_size)
+    model = load_in_transformers(tmp_path / "out")
+    assert model.generation_config.eos_token_id == [1, 2]
+    rows = [row % VOCABULARY for row in sequences()]
+    read = read_folder(tmp_path / "out")
+    # What was written, and the weights themselves, which may have no biases.
+    graph, _, _ = transformer.abstract(config, VOCABULARY)
+    own = read._replace(config=config, graph=graph, weights=weights)
+    expected, _ = their_logits_and_logp(model, rows)
+    for which in (read, own):
+        found, _ = our_logits_and_logp(which, in_rows([[row] for row in rows]))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_eight_devices_read_the_same(twin):
+    read = read_folder(twin[0])
+    spread = hf.load_weights(twin[0], placed(read.config, eight_devices()))
+    jax.tree.map(np.testing.assert_array_equal, spread, read.weights)

@@ -1,0 +1,184 @@
+"""The export: a run's weights as a model folder, whole or not at all; what can't be exported is said in words."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from model_folders import placed, random_tensors, stored_tensors, write_model, write_tokenizer
+from small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
+
+from nft_jax import export as export_module
+from nft_jax.config import Config, ModelConfig, resolved
+from nft_jax.data.tokenizer import load_tokenizer
+from nft_jax.export import export
+from nft_jax.models import hf
+from nft_jax.step import State
+from nft_jax.training.checkpoint import Checkpoints
+
+ROOT = Path(__file__).parents[1]
+CONFIG = Config(model=dataclasses.replace(MODEL, vocab=0, vocab_multiple=8))
+
+
+def write_run(workdir, config, weights, source=None):
+    """What a run leaves: its config, the model's settings, and checkpoints with these weights after so many steps."""
+    workdir.mkdir(parents=True)
+    (workdir / "config.json").write_text(json.dumps(resolved(config)))
+    tokenizer = load_tokenizer(source or write_tokenizer(workdir / "tokenizer"))
+    hf.write_settings(workdir / "model", MODEL, tokenizer, source)
+    with Checkpoints(workdir, keep=9) as checkpoints:
+        for step, tree in weights.items():
+            checkpoints.save(step, State(tree, {"count": jnp.int32(0)}, jnp.int32(step), jnp.int32(0), None, None), {})
+        checkpoints.wait()
+    return workdir
+
+
+def on(mesh, weights, model=MODEL):
+    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), weights, placed(model, mesh))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that started from random weights, with steps 2 and 5."""
+    weights = {step: on(eight_devices(), lively_weights(MODEL, seed=step)) for step in (2, 5)}
+    return write_run(tmp_path_factory.mktemp("export") / "run", CONFIG, weights)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A run that started from a model folder in bfloat16; the folder's vocabulary is no multiple of 8."""
+    folder = tmp_path_factory.mktemp("tuned")
+    tensors = random_tensors(dtype="bfloat16")
+    source = write_tokenizer(write_model(folder / "source", tensors, dtype="bfloat16", rope_theta=1e6))
+    (source / "generation_config.json").write_text('{"eos_token_id": [2,1]}')
+    config = Config(model=ModelConfig(path=str(source), vocab_multiple=8))
+    weights = hf.load_weights(source, placed(hf.resolved_model(config.model, source), one_device()))
+    return write_run(folder / "run", config, {1: weights}, source), source
+
+
+@pytest.mark.parametrize(("step", "taken"), [(None, 5), (2, 2)])
+def test_the_weights_of_a_step_as_a_model_folder(run, tmp_path, step, taken):
+    said = export(CONFIG, run, tmp_path / "new" / "out", step)
+    out = tmp_path / "new" / "out"
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    model = hf.resolved_model(ModelConfig(vocab_multiple=8, remat="none"), out)
+    assert model == dataclasses.replace(MODEL, vocab_multiple=8)
+    found = hf.load_weights(out, placed(model, one_device()))
+    expected = lively_weights(MODEL, seed=taken)
+    for name in ("embedding", "head"):
+        # Rows behind the tokenizer's ids, which can't be sampled here, aren't there at all elsewhere.
+        expected[name][VOCABULARY:] = 0
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert load_tokenizer(out).eos_ids == (1, 2)
+    assert f"step {taken} of {run}" in said
+    assert f'from_pretrained("{out}")' in said
+    assert "float32" in said
+    assert f"{sum(x.size for x in stored_tensors(out).values()):,} weights" in said
+
+
+def test_an_untrained_model_folder_comes_out_as_it_went_in(tuned, tmp_path):
+    run, source = tuned
+    (tmp_path / "out").mkdir()  # empty: as good as none
+    export(Config(model=ModelConfig(path="moved away", vocab_multiple=8)), run, tmp_path / "out")
+    files = {path.name: path.read_bytes() for path in source.iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+
+
+def test_another_dtype_is_named_in_the_settings_too(tuned, tmp_path):
+    run, source = tuned
+    config = Config(model=ModelConfig(path=str(source), vocab_multiple=8))
+    export(config, run, tmp_path / "out", dtype="float32")
+    assert hf.export_dtype(tmp_path / "out") == "float32"
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out"))
+    assert after == before | {"dtype": "float32"}
+    found, exact = stored_tensors(tmp_path / "out"), stored_tensors(source)
+    assert found.keys() == exact.keys()
+    for name, value in found.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, exact[name].astype(np.float32))
+
+
+def test_a_run_without_biases(tmp_path):
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, qkv_bias=False))
+    weights = lively_weights(dataclasses.replace(MODEL, qkv_bias=False))
+    export(config, write_run(tmp_path / "run", config, {1: weights}), tmp_path / "out")
+    assert not stored_tensors(tmp_path / "out")["model.layers.1.self_attn.k_proj.bias"].any()
+
+
+def test_refusals(run, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(FileNotFoundError, match="--step=3: .* no such checkpoint; use one of 2, 5"):
+        export(CONFIG, run, out, 3)
+    with pytest.raises(FileNotFoundError, match="nowhere: no complete checkpoint"):
+        export(CONFIG, tmp_path / "nowhere", out)
+    with pytest.raises(ValueError, match="--dtype=int8: use one of float32, bfloat16, float16"):
+        export(CONFIG, run, out, dtype="int8")
+    assert not list(tmp_path.iterdir())
+    out.mkdir()
+    (out / "precious").write_text("")
+    for taken in (out, out / "precious"):
+        with pytest.raises(ValueError, match="exists and is not empty"):
+            export(CONFIG, run, taken)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "precious"]
+
+
+def test_a_run_whose_settings_are_gone(run, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
+    with pytest.raises(FileNotFoundError, match="no settings and tokenizer in its folder 'model'"):
+        export(CONFIG, tmp_path, tmp_path / "out")
+
+
+def test_a_failure_leaves_nothing_behind(run, tmp_path, monkeypatch):
+    def fail(folder, *_, **__):
+        assert list(folder.iterdir())
+        raise OSError("disk full")
+
+    monkeypatch.setattr(export_module.hf, "save_weights", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export(CONFIG, run, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def command(*words, platform="no_such_platform"):
+    environment = os.environ | {"JAX_PLATFORMS": platform, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "nft_jax.export", *words]
+    return subprocess.run(line, env=environment, capture_output=True, text=True)
+
+
+def test_the_command_line_takes_the_runs_own_config_and_no_accelerator(run, tmp_path):
+    done = command(f"--workdir={run}", f"--output={tmp_path / 'out'}", "--step=2", "--dtype=float16")
+    assert done.returncode == 0, done.stderr
+    assert "step 2" in done.stdout
+    assert hf.export_dtype(tmp_path / "out") == "float16"
+    expected = lively_weights(MODEL, seed=2)["head"][:VOCABULARY].astype(np.float16)
+    np.testing.assert_array_equal(stored_tensors(tmp_path / "out")["lm_head.weight"], expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--output=FOLDER is needed"),
+        (
+            ["--output={folder}/out", "--dtype=float8"],
+            "flag --dtype=float8: value should be one of <float32|bfloat16|float16>",
+        ),
+        (["--output={folder}/out", "--step=7"], "--step=7: {run} has no such checkpoint; use one of 2, 5"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_message_and_code_2(run, tmp_path, words, said):
+    done = command(f"--workdir={run}", *(word.format(folder=tmp_path) for word in words))
+    assert done.returncode == 2
+    assert f"\nerror: {said.format(run=run)}" in f"\n{done.stderr}", done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help():
+    done = command("--help")
+    assert "python -m nft_jax.export --workdir=" in done.stdout
+    assert all(f"--{name}:" in done.stdout for name in ("workdir", "output", "step", "dtype"))
