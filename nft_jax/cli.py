@@ -1,5 +1,6 @@
 """What every `python -m nft_jax.<name>` shares: the flags `--config` and `--workdir`, and errors a person can read."""
 
+import gc
 import importlib.util
 import re
 import sys
@@ -25,7 +26,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; everything th
 def run(main: Callable[[Config, Path], None], usage: str) -> None:
     """Parses the command line, checks the configuration, and calls `main(config, workdir)`.
 
-    A wrong flag, setting or value ends the process with code 2 and one message, before any device is touched.
+    A wrong flag, setting or value ends the process with code 2 and one message, before any device is touched; a disk
+    that fails ends it with code 1.
     """
     sys.modules["__main__"].__doc__ = usage
     for name in ("config", "workdir"):
@@ -48,14 +50,21 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
             if DEBUG.value:
                 raise
             stop(f"{error}\n(--debug_errors shows where)")
+        except OSError as error:
+            if DEBUG.value:
+                raise
+            # Orbax leaves coroutines of a failed write behind, which would say pages when the interpreter ends.
+            sys.unraisablehook = lambda _: None
+            gc.collect()
+            stop(str(error), code=1)
 
     app.run(start, flags_parser=_parse)
 
 
-def stop(message: str) -> None:
-    """Ends the process with code 2."""
+def stop(message: str, code: int = 2) -> None:
+    """Ends the process; code 2 means that the command was wrong, 1 that the machine failed it."""
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _load():

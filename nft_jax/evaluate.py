@@ -90,7 +90,7 @@ def _paths(config: Config, files: Sequence[str]) -> dict[str, str]:
         if paths[Path(file).stem] != file:
             raise ValueError(
                 f"--problems: the results of {file} and {paths[Path(file).stem]} would both be called "
-                f"{Path(file).stem!r}; evaluate them one after the other in two --workdir, or rename one"
+                f"{Path(file).stem!r}; rename one"
             )
     return paths
 
@@ -213,9 +213,12 @@ def _description(evaluator: Evaluator, step: int, source: str) -> str:
     ]
     for name, prompts in evaluator.tables.items():
         there, taken = len(prompts.answers), evaluator.problems[name]
-        which = f"all {there}" if taken == there else f"the first {taken} of {there}"
-        more = "" if taken == there else "; --config.evaluation.problems=0 takes all"
-        lines.append(f"problems  {name}: {which} ({prompts.dropped} more have too long a prompt{more})")
+        line = f"problems  {name}: all {there}"
+        if taken < there:
+            line = f"problems  {name}: the first {taken} of {there} (--config.evaluation.problems=0 takes all)"
+        if prompts.dropped:
+            line += f"; {prompts.dropped} more are left out, with prompts of over {found['prompt_limit']} tokens"
+        lines.append(line)
     return "\n".join(lines)
 
 

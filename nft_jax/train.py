@@ -82,7 +82,19 @@ class Trainer:
         print(f"step: one program, compiled in {self.compile_seconds:.0f} s", flush=True)
 
     def run(self, stopper: Stopper) -> None:
-        """All steps that are left; the host reads step n − 1 while the device runs step n."""
+        """All steps that are left; the host reads step n − 1 while the device runs step n.
+
+        Raises:
+          OSError: when the folder can't be written any more, with the step from which the run goes on.
+        """
+        try:
+            self._run(stopper)
+        except OSError as error:
+            raise OSError(
+                f"{self.folder.path}: {error}\nmake room if the disk is full; {self.checkpoints.resumes()}"
+            ) from error
+
+    def _run(self, stopper: Stopper) -> None:
         self._begin()
         with Board(self.folder.path / "tensorboard", self.done) as self.board:
             if self.done == 0:

@@ -117,6 +117,7 @@ class Process:
 
     def end(self, number: signal.Signals | None = None) -> int:
         """Sends a signal, if any, and gives the exit code when it and all that it had started have ended."""
+        children = []
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children(recursive=True)
         if number is not None:

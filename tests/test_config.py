@@ -10,7 +10,7 @@ from experiments import settings
 from ml_collections import ConfigDict
 
 from nft_jax.checks import CHOICES, POSITIVE
-from nft_jax.config import Config, LossConfig, default, load, resolved
+from nft_jax.config import Config, LossConfig, default, load, resolved, stored
 from nft_jax.losses import LOSSES, NORMALIZERS, default_options
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -55,12 +55,12 @@ def test_the_defaults_load_to_themselves():
 
 def test_a_loaded_config_is_json_that_gives_it_back():
     config = load(settings(loss__name="dapo", loss__dapo__overlong_buffer=4, warm_start__optimizer__name="muon"))
-    stored = json.loads(json.dumps(resolved(config)))
-    assert stored["loss"]["options"]["overlong_buffer"] == 4
-    assert stored["warm_start"]["optimizer"]["name"] == "muon"
-    assert stored["old_logp"] == "sampler"  # resolved: no "auto" is left
-    options = stored["loss"].pop("options")
-    again = ConfigDict(stored | {"loss": stored["loss"] | {"dapo": options, "own": {}}})
+    written = json.loads(json.dumps(resolved(config)))
+    assert written["loss"]["options"]["overlong_buffer"] == 4
+    assert written["warm_start"]["optimizer"]["name"] == "muon"
+    assert written["old_logp"] == "sampler"  # resolved: no "auto" is left
+    options = written["loss"].pop("options")
+    again = ConfigDict(written | {"loss": written["loss"] | {"dapo": options, "own": {}}})
     assert load(again) == config
 
 
@@ -180,6 +180,7 @@ TYPOS = {
     "model.dtype": ("flot32", "float32"),
     "model.precision": ("heighest", "highest"),
     "model.remat": ("ful", "full"),
+    "data.long_prompts": ("refused", "refuse"),
     "rollout.lockstep": ("yess", "yes"),
     "optimizer.name": ("adam", "adamw"),
     "optimizer.schedule": ("cosin", "cosine"),
@@ -207,6 +208,7 @@ def test_a_size_must_be_positive(path, value):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"evaluation__top_p": 1.5}, ["config.evaluation.top_p=1.5: a share of the mass"]),
         ({"rollout__top_p": 0.9}, ["config.rollout.top_p=0.9, top_k=0", "use top_p=1.0, top_k=0"]),
         ({"rollout__top_k": 40}, ["config.rollout.top_p=1.0, top_k=40", "biases the ratio"]),
         ({"selection__low": 0.5, "selection__high": 0.5}, ["low=0.5, high=0.5: need 0 <= low < high <= 1"]),
@@ -317,3 +319,30 @@ def test_several_faults_are_named_at_once():
         "config.updates_per_step",
         "config.verify.workers",
     ]
+
+
+# What a run stored.
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss__name": "grpo", "seed": 3, "mesh__data": 2},
+        {"loss__nft__omega": "sqrt_odds", "strict_on_policy": True},
+        {"loss__name": f"{__name__}:own_loss", "loss__own__strength": 0.5},
+    ],
+)
+def test_a_stored_config_is_the_config(tmp_path, changes):
+    config = load(settings(**changes))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(resolved(config)))
+    assert load(stored(str(path))) == config
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"loss": {"name": "nft", "options": {}}, "sed": 3}'])
+def test_a_file_that_no_run_stored_is_named(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="config.json is no configuration that this version wrote"):
+        stored(str(path))

@@ -1,17 +1,13 @@
 """A whole run: warm start, steps, evaluation, files; and the same again after an interruption."""
 
-import contextlib
-import io
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
+from runs import MEASURED, Ran, run, untimed
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from nft_jax import sft, train
@@ -20,8 +16,6 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.data.sources import Problem
 from nft_jax.training.evaluation import Answers
 
-# What differs between two runs of the same steps: the clock's numbers and the machine's.
-MEASURED = {"seconds", "tokens_per_second", "compile_seconds", "host_rss_mib"}
 RUN = {
     "warm_start__steps": 3,
     "warm_start__batch": 8,
@@ -32,55 +26,6 @@ RUN = {
     "record__rollouts_every": 2,
     "selection__carry": True,
 }
-
-
-class Ran(NamedTuple):
-    """A run's folder as a call of `main` left it, what that call printed, and what it compiled once it had begun."""
-
-    path: Path
-    printed: str
-    compiled: list
-
-    def rows(self, name: str) -> list[dict]:
-        return [json.loads(row, parse_constant=refuse) for row in (self.path / name).read_text().splitlines()]
-
-    def json(self, name: str) -> Any:
-        return json.loads((self.path / name).read_text(), parse_constant=refuse)
-
-    def checkpoint(self, step: int) -> Any:
-        """Everything that was saved, as NumPy arrays."""
-        parts = {"weights": ocp.args.StandardRestore(), "rest": ocp.args.StandardRestore()}
-        with ocp.CheckpointManager(self.path / "checkpoints") as manager:
-            return dict(manager.restore(step, args=ocp.args.Composite(**parts)))
-
-
-def refuse(constant: str):
-    raise ValueError(f"{constant} is no JSON")
-
-
-def run(config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
-    """Trains in `folder`, some names of `nft_jax.train` replaced, and keeps a copy of the folder as it was then."""
-    compiled: list = []
-    proper = train.Trainer.run
-
-    def watched(trainer, stopper):
-        with compilations() as seen:
-            proper(trainer, stopper)
-        compiled.extend(seen)
-
-    printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(train.Trainer, "run", watched)
-        for name, value in replaced.items():
-            patch.setattr(train, name, value)
-        train.main(config, folder)
-    shutil.copytree(folder, snapshot)
-    return Ran(snapshot, printed.getvalue(), compiled)
-
-
-def untimed(rows: list[dict]) -> list[dict]:
-    assert all(row.keys() >= MEASURED | {"grading_seconds"} for row in rows)
-    return [{name: row[name] for name in row.keys() - MEASURED - {"grading_seconds"}} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +78,7 @@ def test_the_folder_holds_all_that_is_documented(first):
     assert {path.name for path in (first.path / "warm_start").iterdir()} >= {
         *("weights", "metrics.jsonl", "config.json", "identity.json"),
     }
-    warm = Ran(first.path / "warm_start", "", []).rows("metrics.jsonl")
+    warm = Ran(first.path / "warm_start").rows("metrics.jsonl")
     assert [row["step"] for row in warm] == [1, 2, 3]
     assert warm[0].keys() == {"step", "loss", "entropy", "gradient_norm", "seconds"}
 

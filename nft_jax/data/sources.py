@@ -37,7 +37,8 @@ def load_problems(
     A dotted name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content"; a field whose own
     name has the dot wins. `kind` and `id` are read from the fields of these names; without an id it is "FILE:LINE".
     A number in JSONL is kept as the text it was written as (`1.50` stays "1.50"). In Parquet it becomes the text a
-    person would write: 5 is "5", 0.5 is "0.5", and 72.0 is "72".
+    person would write: 5 is "5", 0.5 is "0.5", and 72.0 is "72". An answer as GSM8K's own files have it, a worked
+    solution that ends in a line "#### 1,000", is its last line without the commas, "1000"; the rest is the solution.
 
     Raises FileNotFoundError if there is no such file, and ValueError, with file and line or row, for a line that is not
     UTF-8, not a JSON object, has no such field, or whose problem or answer is empty or not text, and for a file that
@@ -52,11 +53,13 @@ def load_problems(
     problems = []
     for number, record in _parquet_rows(path, fields) if parquet else _json_lines(path):
         where = f"{path}: row {number}" if parquet else f"{path}:{number}"
+        problem = _text(record, "problem_field", problem_field, where)
+        answer, worked = _final(_text(record, "answer_field", answer_field, where))
         problems.append(
             Problem(
-                problem=_text(record, "problem_field", problem_field, where),
-                answer=_text(record, "answer_field", answer_field, where),
-                solution=_optional(record, solution_field),
+                problem=problem,
+                answer=answer,
+                solution=_optional(record, solution_field) or worked,
                 kind=_optional(record, "kind"),
                 id=_optional(record, "id") or f"{path.name}:{number}",
             )
@@ -64,6 +67,14 @@ def load_problems(
     if not problems:
         raise ValueError(f"{path} holds no problems: it has no {'row' if parquet else 'line that is not empty'}")
     return problems
+
+
+def _final(answer: str) -> tuple[str, str]:
+    """The answer after GSM8K's "####", and the worked solution before it; other answers are the answer as it stands."""
+    worked, mark, last = answer.rpartition("\n####")
+    if not mark or not last.strip() or "\n" in last.strip():
+        return answer, ""
+    return last.replace(",", "").strip(), worked
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:

@@ -3,6 +3,7 @@
 import abc
 import io
 import json
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -75,6 +76,8 @@ class HuggingFaceTokenizer(Tokenizer):
     """The tokenizer of a Hugging Face folder with a `tokenizer.json`."""
 
     def __init__(self, folder: Path):
+        # Not to be told that models need PyTorch: only the tokenizer is wanted.
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import PreTrainedTokenizerFast  # slow to import: only for those who need it
 
         try:

@@ -137,10 +137,9 @@ class Checkpoints:
         try:
             act()
         except Exception as error:
-            newest = "none is complete yet" if self.latest is None else f"the newest complete one is step {self.latest}"
+            newest = "none" if self.latest is None else f"that of step {self.latest}"
             raise OSError(
-                f"a checkpoint could not be written to {self.folder}: {_cause(error)}\n{newest}; make room if the disk "
-                f"is full, then give the same command to resume"
+                f"a checkpoint could not be written ({_cause(error)}); the newest complete one: {newest}"
             ) from error
 
     def _clear_unfinished(self):

@@ -246,3 +246,21 @@ def test_a_file_that_is_damaged_inside_is_named(tmp_path):
 def test_who_reads_no_parquet_does_not_import_it():
     code = "import sys, nft_jax.data.sources; assert 'pyarrow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("written", "answer", "solution"),
+    [
+        ("6 * 7 = <<6*7=42>>42\n#### 42", "42", "6 * 7 = <<6*7=42>>42"),
+        ("a\nb\n#### 1,234,000 ", "1234000", "a\nb"),
+        ("#### 5", "#### 5", ""),
+        ("x\n####", "x\n####", ""),
+        ("x\n#### a\nb", "x\n#### a\nb", ""),
+        ("(1, 2)", "(1, 2)", ""),
+    ],
+)
+def test_an_answer_as_gsm8k_writes_it_is_its_last_line(tmp_path, written, answer, solution):
+    path = tmp_path / "raw.jsonl"
+    path.write_text(json.dumps({"question": "q", "answer": written}) + "\n")
+    (problem,) = load_problems(path, problem_field="question")
+    assert (problem.answer, problem.solution) == (answer, solution)

@@ -1,0 +1,293 @@
+"""`python -m nft_jax.evaluate`: which weights, which problems, what it writes and prints, and what it refuses."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from experiments import compilations, experiment_on, grader, small, write_graders
+from small_parts import lively_weights
+
+from nft_jax import evaluate as program
+from nft_jax.config import resolved
+from nft_jax.data.dataset import own_problems
+from nft_jax.evaluate import evaluate
+from nft_jax.training.checkpoint import Checkpoints, save_weights
+from nft_jax.training.evaluation import Evaluator, score
+from nft_jax.training.optimizer import make_optimizer
+from nft_jax.training.record import as_json
+from nft_jax.verify.grade import STATUSES
+
+ROOT = Path(__file__).parents[1]
+ANSWERS = 3
+SIZES = {"evaluation__problems": 6, "evaluation__batch": 4, "evaluation__answers": ANSWERS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_graders(tmp_path_factory.mktemp("evaluate"))
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    return small(verify__grader=grader("coin"), **SIZES)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Weights by the step that a run had them at; 0 is its warm start."""
+    return lambda config: {step: lively_weights(config.model, seed=step) for step in (0, 2, 4)}
+
+
+@pytest.fixture(scope="module")
+def run(folder, config, weights):
+    """The workdir of a run of four steps, as train leaves it, and the scores of its weights on the test split."""
+    path = folder / "run"
+    experiment = experiment_on(config, path)
+    (path / "config.json").write_text(json.dumps(resolved(config)))
+    optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
+    placed = {
+        step: experiment.place(tree, experiment.weight_specs) for step, tree in weights(experiment.config).items()
+    }
+    evaluator = Evaluator(experiment, {"test": experiment.dataset.tables["test"]}, placed[0])
+    scores = {step: score(evaluator(tree, "test")) for step, tree in placed.items()}
+    save_weights(path / "warm_start", placed[0])
+    with Checkpoints(path, keep=2) as checkpoints:
+        for step in (2, 4):
+            checkpoints.save(step, experiment.initial_state(optimizer, placed[step]), {})
+        checkpoints.wait()
+    experiment.pool.close()
+    return path, scores
+
+
+def write_problems(path: Path, sums: list[str]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({"problem": f"{s}=", "answer": str(eval(s)), "id": s}) + "\n" for s in sums))
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(folder):
+    """Nine problems of which one is too long; and two more."""
+    many = [f"{i}+1" for i in range(1, 9)]
+    long = write_problems(folder / "files" / "many.jsonl", [many[0], "+".join("1" * 30), *many[1:]])
+    return long, write_problems(folder / "files" / "few.jsonl", ["2-1", "3-1"])
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def scored_again(lines: list[dict]) -> dict:
+    """The score of what was written, by other formulas."""
+    right_EK = np.array([[verdict == "correct" for verdict in row["verdicts"]] for row in lines])
+    right_EK &= ~np.array([row["truncated"] for row in lines])
+    greedy_E, share_E = right_EK[:, 0].astype(float), right_EK[:, 1:].mean(axis=1)
+    n = right_EK.shape[1] - 1
+    missed = {k: [math.comb(n - c, k) / math.comb(n, k) for c in right_EK[:, 1:].sum(axis=1)] for k in (1, 2, n)}
+    verdicts = [verdict for row in lines for verdict in row["verdicts"][1:]]
+    return {
+        "greedy": greedy_E.mean(),
+        "greedy_error": np.std(greedy_E, ddof=1) / len(lines) ** 0.5,
+        "sampled": share_E.mean(),
+        "sampled_error": np.std(share_E, ddof=1) / len(lines) ** 0.5,
+        "pass_at": {str(k): 1 - np.mean(each) for k, each in missed.items()},
+        "verdicts": {status: verdicts.count(status) for status in STATUSES},
+        "truncated": np.mean([row["truncated"] for row in lines]),
+        "length": np.mean([row["lengths"] for row in lines]),
+        "problems": len(lines),
+    }
+
+
+def flat(values: dict) -> dict:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flattened = {}
+    for name, value in values.items():
+        inner = flat(value) if isinstance(value, dict) else {"": value}
+        flattened |= {f"{name}.{rest}": x for rest, x in inner.items()}
+    return flattened
+
+
+# The command line.
+
+
+def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
+    path, _ = run
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    settings = {"problems": 0, "temperature": 0.6, "top_p": 0.7, "top_k": 12}
+    words = [f"--config.evaluation.{name}={value}" for name, value in settings.items()]
+    words += [f"--workdir={path}", "--step=2", f"--problems={files[0]},{files[1]}", "--config.rollout.answer_limit=9"]
+    done = subprocess.run(
+        [sys.executable, "-m", "nft_jax.evaluate", *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = path / "evaluations" / "step_000002"
+    assert sorted(file.name for file in found.iterdir()) == [
+        f"{name}_n3_t0.6_p0.7_k12.{kind}" for name in ("few", "many") for kind in ("json", "jsonl")
+    ]
+    # What the run itself left is as it was.
+    assert {file: file.read_bytes() for file in before} == before
+    printed = done.stdout.splitlines()
+    assert f"weights   step 2, from {path}/checkpoints/2" in printed
+    assert "problems  many: all 8; 1 more are left out, with prompts of over 16 tokens" in printed
+    assert "problems  few: all 2" in printed
+    assert [line.split()[:2] for line in printed if line.startswith("  ")] == [
+        *(["many", "4/8"], ["many", "8/8"], ["few", "2/2"])
+    ]
+    header, *table = printed[-5:-2]
+    names = "file", "problems", "greedy", "avg@3", "pass@2", "pass@3", "truncated", "length"
+    assert tuple(header.split()) == names
+    sums = [f"{i}+1" for i in range(1, 9)], ["2-1", "3-1"]
+    for line, name, ids, dropped in zip(table, ("many", "few"), sums, (1, 0), strict=True):
+        result = json.loads((found / f"{name}_n3_t0.6_p0.7_k12.json").read_text())
+        lines = rows(found / f"{name}_n3_t0.6_p0.7_k12.jsonl")
+        assert flat(result["score"]) == pytest.approx(flat(scored_again(lines)), abs=1e-12)
+        assert [(row["id"], row["prompt"], row["reference"]) for row in lines] == [
+            (s, f"{s}=", str(eval(s))) for s in ids
+        ]
+        assert result["problems"] == {"evaluated": len(ids), "fit": len(ids), "dropped": dropped}
+        cells = [line[header.index(column) :].split("  ")[0].strip() for column in names]
+        numbers = result["score"]
+        assert cells == [
+            *(name, str(len(ids)), f"{numbers['greedy']:.3f} ± {numbers['greedy_error']:.3f}"),
+            f"{numbers['sampled']:.3f} ± {numbers['sampled_error']:.3f}",
+            *(f"{numbers['pass_at'][k]:.3f}" for k in ("2", "3")),
+            *(f"{numbers['truncated']:.3f}", f"{numbers['length']:.1f}"),
+        ]
+    assert result["settings"] == {
+        **{"answers": 3, "temperature": 0.6, "top_p": 0.7, "top_k": 12, "answer_limit": 9, "prompt_limit": 16},
+        **{"seed": 0, "template": "plain", "grader": grader("coin")},
+    }
+    assert result["origin"] == {"step": 2, "weights": f"{path}/checkpoints/2", "problems": str(files[1])}
+    assert result["config"]["evaluation"]["top_k"] == 12
+    assert result["run"]["versions"]["jax"]
+
+
+def test_help_needs_no_device():
+    command = [sys.executable, "-m", "nft_jax.evaluate", "--help"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "none"}, capture_output=True, text=True)
+    assert done.stderr == ""
+    for words in ("python -m nft_jax.evaluate --workdir=", "--config:", "--workdir:", "--step:", "--problems:"):
+        assert words in done.stdout
+
+
+# Which weights, and which problems.
+
+
+def test_by_default_the_newest_weights_answer_the_first_test_problems(run, config, capsys):
+    path, scores = run
+    assert evaluate(config, path) == {"test": scores[4]}
+    there = len(own_problems(config, ("test",))["test"])
+    printed = capsys.readouterr().out
+    assert f"problems  test: the first 6 of {there} (--config.evaluation.problems=0 takes all)\n" in printed
+    result = json.loads((path / "evaluations" / "step_000004" / "test_n3_t1_p1_k0.json").read_text())
+    assert result["score"] == json.loads(json.dumps(as_json(scores[4])))
+    assert result["origin"] == {
+        **{"step": 4, "weights": str(path.resolve() / "checkpoints" / "4"), "problems": "generated arithmetic"},
+    }
+    # The answers are of those problems, and the verdicts of those answers.
+    import graders_of_ones_own
+
+    lines = rows(path / "evaluations" / "step_000004" / "test_n3_t1_p1_k0.jsonl")
+    assert len(lines) == 6
+    assert len({row["prompt"] for row in lines}) == 6
+    for row in lines:
+        assert {len(row[name]) for name in ("answers", "verdicts", "truncated", "lengths")} == {1 + ANSWERS}
+        for answer, verdict, truncated in zip(row["answers"], row["verdicts"], row["truncated"], strict=True):
+            right = not truncated and graders_of_ones_own.coin(answer, row["reference"])
+            assert verdict == ("correct" if right else "wrong")
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_step_has_its_own_weights(run, config, step):
+    path, scores = run
+    assert len(set(map(str, scores.values()))) == 3
+    assert evaluate(config, path, step) == {"test": scores[step]}
+    result = json.loads((path / "evaluations" / f"step_00000{step}" / "test_n3_t1_p1_k0.json").read_text())
+    assert result["origin"]["step"] == step
+
+
+def test_a_folder_without_checkpoints_has_the_weights_to_start_from(run, config, tmp_path):
+    path, scores = run
+    based = dataclasses.replace(config, base=str(path / "warm_start"))
+    assert evaluate(based, tmp_path / "new") == {"test": scores[0]}
+    # That is also what the folder of `sft` is.
+    assert evaluate(config, path / "warm_start") == {"test": scores[0]}
+
+
+def test_neither_the_training_problems_nor_a_warm_start_are_needed(run, config, files, tmp_path):
+    """Not even where the evaluated file is called as a split."""
+    path, _ = run
+    file = write_problems(tmp_path / "train.jsonl", ["1+1", "1+2"])
+    tokenizer = str(path / "tokenizer" / "arithmetic.model")
+    data = dataclasses.replace(config.data, train="/nowhere.jsonl", test=str(file), tokenizer=tokenizer)
+    warm_start = dataclasses.replace(config.warm_start, steps=3)
+    scores = evaluate(dataclasses.replace(config, data=data, warm_start=warm_start), path, 2)
+    assert list(scores) == ["train"]
+    assert scores["train"].problems == 2
+
+
+def test_what_was_answered_is_there_when_the_rest_fails(run, config, monkeypatch):
+    path, _ = run
+    evaluate(config, path, 2)
+    written = path / "evaluations" / "step_000002" / "test_n3_t1_p1_k0.jsonl"
+    whole = written.read_text()
+    assert written.with_suffix(".json").exists()
+
+    class Failing(Evaluator):
+        def batches(self, weights, name):
+            yield next(super().batches(weights, name))
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(program, "Evaluator", Failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        evaluate(config, path, 2)
+    assert written.read_text().splitlines() == whole.splitlines()[:4]
+    # No score stands beside answers that it is not of.
+    assert not written.with_suffix(".json").exists()
+
+
+# What is wrong is said before anything is compiled.
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "words"),
+    [
+        ("no such step", FileNotFoundError, r"--step=3: no such checkpoint in .*run/checkpoints; there are: 2, 4"),
+        ("no such file", FileNotFoundError, "nowhere.jsonl does not exist"),
+        ("one name", ValueError, "few.jsonl .*would both be called 'few'; rename one"),
+        ("no weights", ValueError, "holds no weights.*--config.model.path=FOLDER.*--config.base=WORKDIR"),
+        ("no checkpoint", FileNotFoundError, r"--step=3: no such checkpoint.*there are: none"),
+        ("no test problems", ValueError, "config.data.test names no problems; name some by --problems=FILE.jsonl"),
+        ("unwritable", ValueError, "evaluations/step_000002 can't be written"),
+    ],
+)
+def test_what_can_not_be_evaluated_is_said_before_anything_is_compiled(run, config, files, tmp_path, what, kind, words):
+    path, _ = run
+    other = str(write_problems(tmp_path / "other" / "few.jsonl", ["1+1"]))
+    untested = dataclasses.replace(config, data=dataclasses.replace(config.data, train=str(files[0])))
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "checkpoints").symlink_to(path / "checkpoints")
+    (blocked / "evaluations").write_text("")
+    arguments = {
+        "no such step": (config, path, 3),
+        "no such file": (config, path, 2, ["/nowhere.jsonl"]),
+        "one name": (config, path, 2, [str(files[1]), other]),
+        "no weights": (config, tmp_path / "empty"),
+        "no checkpoint": (config, tmp_path / "empty", 3),
+        "no test problems": (untested, path, 2),
+        "unwritable": (config, blocked, 2),
+    }[what]
+    with compilations() as seen, pytest.raises(kind, match=words):
+        evaluate(*arguments)
+    assert seen == []

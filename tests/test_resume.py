@@ -1,0 +1,294 @@
+"""A run that was ended, in whatever way and at whatever moment, goes on as if it had not been."""
+
+import json
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from experiments import assert_same, compilations, on_host, small
+from runs import Process, Ran, run, untimed
+
+from nft_jax import train
+from nft_jax.training.checkpoint import Checkpoints
+
+# Takes a while, so that a step is long enough to be met by a signal, and for ever where a file says so.
+GRADER = """
+import time, zlib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def coin(response, answer):
+    time.sleep(0.01)
+    while (HERE / "hang").exists():
+        (HERE / "hangs").touch()
+        time.sleep(0.1)
+    return zlib.crc32(response.encode()) % 2 == 0
+"""
+MODULE = "grader_that_can_hang"
+STEPS = 12
+# Groups that fall out of the band are made up for by more rounds, and surplus ones are carried: steps are not alike.
+RUN = {
+    "steps": STEPS,
+    "verify__grader": f"{MODULE}:coin",
+    "verify__item_seconds": 3600.0,
+    "verify__total_seconds": 3600.0,
+    "warm_start__steps": 3,
+    "warm_start__batch": 8,
+    "warm_start__examples": 64,
+    "evaluation__problems": 8,
+    "evaluation__batch": 8,
+    "evaluation__answers": 1,
+    "evaluation__every": 1,
+    "record__rollouts_every": 1,
+    "record__checkpoint_every": 2,
+    "record__grace_seconds": 120.0,
+    "selection__carry": True,
+    "loss__kl_weight": 0.1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    (folder / f"{MODULE}.py").write_text(GRADER)
+    sys.path.insert(0, str(folder))
+    return folder
+
+
+def assert_as_if_it_had_not_been(ran: Ran, whole: Ran) -> None:
+    """All that a run leaves is what one leaves that nobody interrupted, but for the clock's numbers."""
+    rows = untimed(ran.rows("metrics.jsonl"))
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows == untimed(whole.rows("metrics.jsonl"))
+    assert ran.rows("evaluation.jsonl") == whole.rows("evaluation.jsonl")
+    assert ran.json("result.json") == whole.json("result.json")
+    rollouts = [{path.name: path.read_text() for path in one.path.glob("rollouts/*")} for one in (ran, whole)]
+    assert rollouts[0] == rollouts[1]
+    assert len(rollouts[0]) == len(rows)
+    assert_same(ran.checkpoint(len(rows)), whole.checkpoint(len(rows)))
+
+
+def assert_steps_differ(ran: Ran) -> None:
+    """The steps took more rounds or fewer, and handed groups on: there is something to get wrong."""
+    rows = ran.rows("metrics.jsonl")
+    assert len({row["rounds"] for row in rows}) > 1
+    assert any(row["groups_carried_in"] for row in rows[2:])
+    assert len({row["kl"] for row in rows}) > 1
+
+
+# In this process: what the folder holds decides.
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """All steps at once on one device."""
+    return run(small(**RUN), folder / "whole", folder / "whole once")
+
+
+FEW = RUN | {"steps": 4, "warm_start__steps": 0, "record__keep": 9}
+EIGHT = FEW | {"mesh__data": 4, "mesh__tensor": 2}
+
+
+@pytest.fixture(scope="module")
+def whole_on_eight(folder):
+    """Four steps at once on eight devices."""
+    return run(small(**EIGHT), folder / "eight", folder / "eight once")
+
+
+def left_by_a_kill(whole: Ran, step: int, folder: Path) -> Path:
+    """The folder of a run that was killed later, when `step` was the last one saved, in the midst of a line."""
+    shutil.copytree(whole.path, folder)
+    with Checkpoints(folder) as checkpoints:
+        for later in (n for n in checkpoints.steps if n > step):
+            shutil.rmtree(folder / "checkpoints" / str(later))
+    (folder / "result.json").unlink()
+    for name in ("metrics.jsonl", "evaluation.jsonl"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text[:-20])
+    return folder
+
+
+def test_on_eight_devices_a_killed_run_goes_on_as_if_it_had_not_been(folder, whole_on_eight):
+    left = left_by_a_kill(whole_on_eight, 2, folder / "eight left")
+    assert len(whole_on_eight.rows("metrics.jsonl")) == 4
+    with pytest.raises(ValueError, match="Unterminated|Expecting|delimiter"):
+        Ran(left).rows("metrics.jsonl")
+    resumed = run(small(**EIGHT), left, folder / "eight resumed")
+    assert "resumed from step 2" in resumed.printed
+    assert_as_if_it_had_not_been(resumed, whole_on_eight)
+    assert_steps_differ(whole_on_eight)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "config.seed: the run has 0, given 1"),
+        ({"optimizer__learning_rate": 2e-3}, "config.optimizer.learning_rate: the run has 0.001, given 0.002"),
+        ({"data__largest": 4}, "config.data.largest: the run has 3, given 4\n  the train problems: .* of digest"),
+        ({"selection__carry": False}, "config.selection.carry: the run has True, given False"),
+        ({"model__width": 48}, "config.model.width: the run has 32, given 48"),
+    ],
+)
+def test_another_run_is_refused_before_anything_compiles_and_changes_nothing(folder, whole, changes, words):
+    before = contents(whole.path)
+    with compilations() as seen, pytest.raises(ValueError, match=f"holds another run:\n  {words}"):
+        train.main(small(**RUN | changes), whole.path)
+    assert seen == []
+    assert contents(whole.path) == before
+
+
+def test_a_warm_start_with_other_settings_is_refused_before_anything_compiles(whole, tmp_path):
+    """No step is saved yet: there is the warm start alone to say what the folder is."""
+    shutil.copytree(whole.path / "warm_start", tmp_path / "run" / "warm_start")
+    (tmp_path / "run" / "config.json").write_text("as it was")
+    words = r"run/warm_start holds another run:\n  config.warm_start.steps: the run has 3, given 4\n"
+    with compilations() as seen, pytest.raises(ValueError, match=words):
+        train.main(small(**RUN | {"warm_start__steps": 4, "optimizer__learning_rate": 0.5}), tmp_path / "run")
+    assert seen == []
+    assert (tmp_path / "run" / "config.json").read_text() == "as it was"
+
+
+# In a process of its own: one folder, started again after each end.
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit code, what it had printed, and what was there then."""
+
+    code: int
+    said: str
+    steps: list[int]
+    saved: list[int]
+
+
+@pytest.fixture(scope="module")
+def until(folder):
+    """`(moment, signal, **changes)` starts the run, waits until `moment(run)`, ends it, and says how that was."""
+
+    def start(moment: Callable[[Ran], bool], number: signal.Signals | None = None, **changes) -> Ended:
+        process = Process(small(**RUN | changes), folder / "ended", folder)
+        assert process.wait(lambda: moment(process.run)) == (number is not None), process.said
+        code = process.end(number)
+        with Checkpoints(process.run.path) as checkpoints:
+            return Ended(code, process.said, process.run.steps, checkpoints.steps)
+
+    return start
+
+
+def has(count: int) -> Callable[[Ran], bool]:
+    """The moment at which there are so many steps in `metrics.jsonl`, or some part of a second later."""
+    wait = random.Random(count).uniform(0, 0.3)
+
+    def moment(run):
+        there = len(run.steps) >= count
+        if there:
+            time.sleep(wait)
+        return there
+
+    return moment
+
+
+@pytest.fixture(scope="module")
+def killed_early(until):
+    """Killed after the base was evaluated, before any step was saved."""
+    return until(lambda run: (run.path / "evaluation.jsonl").exists(), signal.SIGKILL, record__checkpoint_every=0)
+
+
+@pytest.fixture(scope="module")
+def hung(killed_early, until, folder):
+    """Its grader hangs in the midst of a step, and then it is asked to stop."""
+
+    def moment(run):
+        if len(run.steps) >= 3:
+            (folder / "hang").touch()
+        return (folder / "hangs").exists()
+
+    began = time.monotonic()
+    ended = until(moment, signal.SIGTERM, record__grace_seconds=1.0)
+    (folder / "hang").unlink()
+    return ended, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def killed(hung, until):
+    """Killed in the midst of its steps."""
+    return until(has(6), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def stopped(killed, until):
+    """Asked to stop in the midst of its steps."""
+    return until(has(8), signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def finished(stopped, until):
+    """Left alone."""
+    return until(lambda run: False)
+
+
+def test_a_step_that_hangs_is_given_up_when_the_run_is_asked_to_stop(hung):
+    ended, seconds = hung
+    assert ended.code == 75
+    assert seconds < 120
+    newest = ended.saved[-1]
+    assert newest in (2, 4)
+    assert f"the step did not end in 1 s; the same command resumes from step {newest} (" in ended.said
+
+
+def test_a_run_asked_to_stop_saves_the_step_that_it_is_at(stopped):
+    assert stopped.code == 75
+    assert stopped.saved[-1] == stopped.steps[-1]
+    assert 8 <= stopped.steps[-1] < STEPS
+    assert "SIGTERM: waiting at most 120 s for the running step" in stopped.said
+    last = stopped.steps[-1]
+    assert f"stopped after step {last}, which is saved; the same command resumes from step {last} (" in stopped.said
+
+
+def test_a_run_that_was_ended_goes_on_from_its_newest_checkpoint(killed_early, hung, killed, stopped, finished):
+    assert (killed_early.code, killed.code, finished.code) == (-signal.SIGKILL, -signal.SIGKILL, 0)
+    assert killed_early.saved == []
+    assert "resumed from" not in killed_early.said + hung[0].said
+    for before, after in ((hung[0], killed), (killed, stopped), (stopped, finished)):
+        assert f"resumed from step {before.saved[-1]} in" in after.said
+        assert "warm start:" not in after.said
+
+
+def test_a_run_that_was_ended_often_ends_as_if_it_had_not_been(folder, finished, whole):
+    assert_as_if_it_had_not_been(Ran(folder / "ended"), whole)
+    assert_steps_differ(whole)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_a_run_ends_as_if_it_had_not_been(folder, capsys):
+    """Uniformly over the time that it takes by itself: imports, warm start, compiling, steps, saving, reporting."""
+    config, drawn = small(**RUN | {"steps": 40, "record__checkpoint_every": 1}), random.Random(0)
+    began = time.monotonic()
+    whole = Process(config, folder / "whole of forty", folder)
+    assert whole.end() == 0, whole.said
+    seconds = time.monotonic() - began
+    kills = runs = resumes = 0
+    while runs == 0 or kills < 20:
+        workdir = folder / f"run {runs} of forty"
+        moment = time.monotonic() + (drawn.uniform(0, seconds) if kills < 20 else float("inf"))
+        process = Process(config, workdir, folder)
+        if process.wait(lambda moment=moment: time.monotonic() >= moment):
+            assert process.end(signal.SIGKILL) == -signal.SIGKILL
+            kills += 1
+        else:
+            assert process.end() == 0, process.said
+            assert_as_if_it_had_not_been(Ran(workdir), whole.run)
+            runs += 1
+        resumes += "resumed from step" in process.said
+    with capsys.disabled():
+        print(f"\n{kills} kills within {seconds:.0f} s of a start: {resumes} resumes, {runs} runs ended, all alike")
