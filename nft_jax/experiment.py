@@ -183,6 +183,9 @@ def located(config: Config, folder: Path) -> Config:
     """The config with the files that are there: settings and tokenizer of the model folder, where it names one.
 
     A run keeps a copy of these settings in its own folder, so that it goes on where the model folder is gone.
+
+    Raises:
+      FileNotFoundError, ValueError: when there is no such folder, or none of a model that we know.
     """
     path = config.model.path
     if not path:
@@ -190,6 +193,7 @@ def located(config: Config, folder: Path) -> Config:
     kept = folder / "model"
     if not Path(path).exists() and kept.is_dir():
         path = str(kept)
+    hf.model_settings(Path(path))
     model = dataclasses.replace(config.model, path=path)
     data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)
     return dataclasses.replace(config, model=model, data=data)

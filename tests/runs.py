@@ -85,13 +85,13 @@ def run(config: Config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
 
 
 class Process:
-    """`python -m nft_jax.train` on one device, with the graders of `folder`; `run` is what it writes."""
+    """`python -m nft_jax.train` in `workdir`, with the graders of `folder`; `run` is what it writes."""
 
     def __init__(self, config: Config, workdir: Path, folder: Path):
         self.run, self.log = Ran(workdir), workdir.with_name(f"{workdir.name}.log")
         file = workdir.with_name(f"{workdir.name}.json")
         file.write_text(json.dumps(resolved(config)))
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "XLA_FLAGS": ""}
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"}
         command = [sys.executable, "-m", "nft_jax.train", f"--config={file}", f"--workdir={workdir}"]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)

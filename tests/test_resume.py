@@ -1,6 +1,6 @@
 """A run that was ended, in whatever way and at whatever moment, goes on as if it had not been."""
 
-import json
+import contextlib
 import random
 import shutil
 import signal
@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import pytest
-from experiments import assert_same, compilations, on_host, small
+from experiments import assert_same, compilations, small
 from runs import Process, Ran, run, untimed
 
 from nft_jax import train
@@ -87,47 +88,73 @@ def assert_steps_differ(ran: Ran) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(folder):
-    """All steps at once on one device."""
-    return run(small(**RUN), folder / "whole", folder / "whole once")
+def train_on(folder):
+    """`(data, tensor, workdir) -> Ran`: a run on that mesh, whose programs are compiled once."""
+    with contextlib.ExitStack() as stack:
+        parts: dict[tuple, dict] = {}
 
+        def once(make):
+            made = []
+            return lambda *arguments: made[0] if made else made.append(make(*arguments)) or made[0]
 
-FEW = RUN | {"steps": 4, "warm_start__steps": 0, "record__keep": 9}
-EIGHT = FEW | {"mesh__data": 4, "mesh__tensor": 2}
+        def get(data, tensor, workdir):
+            config = small(**RUN | {"mesh__data": data, "mesh__tensor": tensor, "record__keep": STEPS})
+            if (data, tensor) not in parts:
+                devices = jax.devices()[: data * tensor]
+                experiment = stack.enter_context(train.Experiment(config, folder / "tokenizer", devices))
+                parts[data, tensor] = {
+                    "Experiment": lambda *_: contextlib.nullcontext(experiment),
+                    "Evaluator": once(train.Evaluator),
+                    "compile_step": once(train.compile_step),
+                }
+            return run(config, folder / workdir, folder / f"{workdir} once", **parts[data, tensor])
+
+        yield get
 
 
 @pytest.fixture(scope="module")
-def whole_on_eight(folder):
-    """Four steps at once on eight devices."""
-    return run(small(**EIGHT), folder / "eight", folder / "eight once")
+def whole(train_on):
+    """All steps at once on one device."""
+    return train_on(1, 1, "whole")
 
 
-def left_by_a_kill(whole: Ran, step: int, folder: Path) -> Path:
-    """The folder of a run that was killed later, when `step` was the last one saved, in the midst of a line."""
+@pytest.fixture(scope="module")
+def whole_on_eight(train_on):
+    """All steps at once on eight devices."""
+    return train_on(4, 2, "whole on eight")
+
+
+def left_by_a_kill(whole: Ran, step: int, folder: Path) -> None:
+    """The folder of a run that was killed in the midst of a line, when `step` was the last one saved (0: none was)."""
     shutil.copytree(whole.path, folder)
-    with Checkpoints(folder) as checkpoints:
-        for later in (n for n in checkpoints.steps if n > step):
-            shutil.rmtree(folder / "checkpoints" / str(later))
+    for path in (folder / "checkpoints").iterdir():
+        if int(path.name) > step:
+            shutil.rmtree(path)
     (folder / "result.json").unlink()
     for name in ("metrics.jsonl", "evaluation.jsonl"):
         text = (folder / name).read_text()
         (folder / name).write_text(text[:-20])
-    return folder
 
 
-def test_on_eight_devices_a_killed_run_goes_on_as_if_it_had_not_been(folder, whole_on_eight):
-    left = left_by_a_kill(whole_on_eight, 2, folder / "eight left")
-    assert len(whole_on_eight.rows("metrics.jsonl")) == 4
+@pytest.mark.parametrize("step", [0, 4])
+@pytest.mark.parametrize("mesh", [(1, 1), (4, 2)])
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(folder, train_on, request, mesh, step):
+    whole = request.getfixturevalue("whole" if mesh == (1, 1) else "whole_on_eight")
+    assert_steps_differ(whole)
+    name = f"left on {mesh} at {step}"
+    left_by_a_kill(whole, step, folder / name)
     with pytest.raises(ValueError, match="Unterminated|Expecting|delimiter"):
-        Ran(left).rows("metrics.jsonl")
-    resumed = run(small(**EIGHT), left, folder / "eight resumed")
-    assert "resumed from step 2" in resumed.printed
-    assert_as_if_it_had_not_been(resumed, whole_on_eight)
-    assert_steps_differ(whole_on_eight)
+        Ran(folder / name).rows("metrics.jsonl")
+    resumed = train_on(*mesh, name)
+    assert ("resumed from step 4" in resumed.printed) == (step == 4)
+    assert "warm start:" not in resumed.printed
+    assert_as_if_it_had_not_been(resumed, whole)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file but the tokenizer, which is trained on the problems that are given."""
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith("tokenizer/")}
 
 
 @pytest.mark.parametrize(
@@ -199,13 +226,7 @@ def has(count: int) -> Callable[[Ran], bool]:
 
 
 @pytest.fixture(scope="module")
-def killed_early(until):
-    """Killed after the base was evaluated, before any step was saved."""
-    return until(lambda run: (run.path / "evaluation.jsonl").exists(), signal.SIGKILL, record__checkpoint_every=0)
-
-
-@pytest.fixture(scope="module")
-def hung(killed_early, until, folder):
+def hung(until, folder):
     """Its grader hangs in the midst of a step, and then it is asked to stop."""
 
     def moment(run):
@@ -255,10 +276,9 @@ def test_a_run_asked_to_stop_saves_the_step_that_it_is_at(stopped):
     assert f"stopped after step {last}, which is saved; the same command resumes from step {last} (" in stopped.said
 
 
-def test_a_run_that_was_ended_goes_on_from_its_newest_checkpoint(killed_early, hung, killed, stopped, finished):
-    assert (killed_early.code, killed.code, finished.code) == (-signal.SIGKILL, -signal.SIGKILL, 0)
-    assert killed_early.saved == []
-    assert "resumed from" not in killed_early.said + hung[0].said
+def test_a_run_that_was_ended_goes_on_from_its_newest_checkpoint(hung, killed, stopped, finished):
+    assert (killed.code, finished.code) == (-signal.SIGKILL, 0)
+    assert "resumed from" not in hung[0].said
     for before, after in ((hung[0], killed), (killed, stopped), (stopped, finished)):
         assert f"resumed from step {before.saved[-1]} in" in after.said
         assert "warm start:" not in after.said
