@@ -105,7 +105,7 @@ def check(config: "Config") -> None:
     faults += [f"config.{path}={value(path)}: must be positive" for path in POSITIVE if not value(path) > 0]
     faults += [f"config.{path}={value(path)}: must be 0 or more" for path in NOT_NEGATIVE if not value(path) >= 0]
     faults += [f"config.{path}={value(path)}: must be in [0, 1)" for path in BELOW_ONE if not 0 <= value(path) < 1]
-    faults += _sampling_faults(config) + _size_faults(config) + _strict_faults(config)
+    faults += _data_faults(config) + _sampling_faults(config) + _size_faults(config) + _strict_faults(config)
     try:
         loss = losses.resolve(config.loss.name, config.loss.options)
     except ValueError as error:
@@ -114,6 +114,17 @@ def check(config: "Config") -> None:
         faults += _loss_faults(config, loss)
     if faults:
         raise ValueError("the configuration can't run:\n  " + "\n  ".join(faults))
+
+
+def _data_faults(config):
+    data = config.data
+    if not data.exclude or (data.train and data.hygiene):
+        return []
+    remedy = "a file by config.data.train" if not data.train else "config.data.hygiene=true"
+    return [
+        f"config.data.exclude={data.exclude!r}: only hygiene leaves problems out, and never generated ones; give "
+        f"{remedy}, or config.data.exclude=''"
+    ]
 
 
 def _sampling_faults(config):

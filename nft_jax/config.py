@@ -46,9 +46,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Problems (JSONL or Parquet files) and tokenizer.
+    """Problems and tokenizer. Problems are named as `data/registry.py` says: files, folders, benchmarks, datasets.
 
-    `train = ""`: generated arithmetic. `tokenizer = ""`: that of `model.path`, or one trained on the arithmetic.
+    `train = ""`: generated arithmetic. `root`: a folder with the benchmarks' files, which else come from the hub.
+    `hygiene`: training problems that overlap with `validation`, `test` or `exclude` (names, comma between them), repeat
+    or contradict one another are left out (`data/hygiene.py`); generated ones stay as they are.
+    `tokenizer = ""`: that of `model.path`, or one trained on the arithmetic.
     A field may lie deeper: "reward_model.ground_truth", "prompt.0.content". Prompts of more than `prompt_limit` tokens
     are dropped and counted, or refused (`long_prompts = "refuse"`).
     """
@@ -56,6 +59,9 @@ class DataConfig:
     train: str = ""
     validation: str = ""
     test: str = ""
+    root: str = ""
+    hygiene: bool = True
+    exclude: str = ""
     tokenizer: str = ""
     template: str = "plain"
     problem_field: str = "problem"

@@ -1,11 +1,12 @@
 r"""Answers problems with the weights of a run, or with those it starts from, and says how good the answers are.
 
 python -m nft_jax.evaluate --workdir=runs/tiny
-python -m nft_jax.evaluate --workdir=runs/qwen --step=40 --problems=math500.jsonl,aime24.parquet \
+python -m nft_jax.evaluate --workdir=runs/qwen --step=40 --problems=aime24,mine.parquet --config.data.root=DATA \
     --config.evaluation.answers=16 --config.evaluation.temperature=0.6 --config.evaluation.top_p=0.95
+python -m nft_jax.evaluate --workdir=runs/nft --against=runs/grpo    # evaluated before: paired differences
 
 In <workdir>/evaluations/step_000040/ there are then, of each file, its scores and settings (.json), and every answer to
-every problem (.jsonl).
+every problem (.jsonl). An evaluation that was ended goes on with the first problem that isn't answered.
 """
 
 import json
@@ -25,11 +26,15 @@ from nft_jax.data.dataset import own_problems, read_problems
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.experiment import Experiment
+from nft_jax.training import paired
 from nft_jax.training.checkpoint import Checkpoints, load_weights
 from nft_jax.training.evaluation import Answers, Evaluator, Score, score
+from nft_jax.training.identity import problems_digest, weights_digest
 from nft_jax.training.metrics import with_error
-from nft_jax.training.record import as_json, provenance
+from nft_jax.training.record import as_json, provenance, read_lines
+from nft_jax.verify.extract import final_answer
 from nft_jax.verify.grade import STATUSES
+from nft_jax.verify.normalize import normalize
 
 
 def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequence[str] = ()) -> dict[str, Score]:
@@ -50,11 +55,12 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
         with Experiment(config, workdir, problems=problems or own_problems(config, ("test",))) as experiment:
             source, weights = _weights(experiment, workdir, checkpoints, step)
             folder = _writable(workdir / "evaluations" / f"step_{step:06d}")
-            evaluator = Evaluator(experiment, experiment.dataset.tables, weights)
+            evaluator, digest = Evaluator(experiment, experiment.dataset.tables, weights), weights_digest(weights)
             print(_description(evaluator, step, source), flush=True)
             scores = {}
             for name in evaluator.tables:
-                origin = {"step": step, "weights": source, "problems": paths.get(name, "generated arithmetic")}
+                origin = {"step": step, "weights": source, "weights_digest": digest}
+                origin |= {"problems": paths.get(name, "generated arithmetic")}
                 scores[name] = _evaluated(evaluator, weights, name, folder, origin)
     print(f"\n{table(scores)}\n\nanswers and scores: {folder}", flush=True)
     return scores
@@ -71,12 +77,35 @@ def table(scores: dict[str, Score]) -> str:
             "greedy": with_error(found.greedy, found.greedy_error),
             f"avg@{n}": with_error(found.sampled, found.sampled_error),
             **{f"pass@{k}": f"{value:.3f}" for k, value in found.pass_at.items() if k > 1},
+            **{f"maj@{k}": f"{value:.3f}" for k, value in found.maj_at.items() if k == n},
             "truncated": f"{found.truncated:.3f}",
             "length": f"{found.length:.1f}",
         }
         rows += [list(columns.values())] if rows else [list(columns), list(columns.values())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def against(workdir: Path, other: Path, step: int | None = None) -> str:
+    """A table of the paired differences between what `evaluate` left in `workdir` (of `step`) and in `other`.
+
+    Of a workdir the newest step that was evaluated is taken; either may be such a folder of evaluations itself.
+
+    Raises:
+      FileNotFoundError: when one has no evaluations.
+      ValueError: when none is common to both.
+    """
+    folders = _evaluations(workdir, step), _evaluations(other, None)
+    return f"this   {folders[0]}\nother  {folders[1]}\n\n{paired.table(paired.compare(*folders))}"
+
+
+def _evaluations(folder: Path, step: int | None) -> Path:
+    if any(folder.glob("*_n*.jsonl")):
+        return folder
+    steps = sorted((folder / "evaluations").glob("step_*" if step is None else f"step_{step:06d}"))
+    if not steps:
+        raise FileNotFoundError(f"{folder}: no evaluations there; run python -m nft_jax.evaluate --workdir={folder}")
+    return steps[-1]
 
 
 def _paths(config: Config, files: Sequence[str]) -> dict[str, str]:
@@ -132,42 +161,80 @@ def _writable(folder: Path) -> Path:
 
 
 def _evaluated(evaluator: Evaluator, weights: Any, name: str, folder: Path, origin: dict) -> Score:
-    """Answers one file and writes its answers; then its scores, so that where they are, the answers are all there."""
+    """Answers one file, going on where an evaluation of the same was ended; then writes its scores."""
     config, prompts = evaluator.experiment.config, evaluator.tables[name]
     sampling = config.evaluation
     stem = f"{name}_n{sampling.answers}_t{sampling.temperature:g}_p{sampling.top_p:g}_k{sampling.top_k}"
-    path, writes, began = folder / f"{stem}.json", jax.process_index() == 0, time.perf_counter()
-    if writes:
-        path.unlink(missing_ok=True)
-    found = _answered(evaluator, weights, name, folder / f"{stem}.jsonl" if writes else Path(os.devnull))
+    scores, responses, began = folder / f"{stem}.json", folder / f"{stem}.jsonl", time.perf_counter()
     result = {
-        "score": as_json(found),
         "settings": settings(config),
-        "problems": {"evaluated": found.problems, "fit": len(prompts.answers), "dropped": prompts.dropped},
+        "problems": {
+            "evaluated": evaluator.problems[name],
+            "fit": len(prompts.answers),
+            "dropped": prompts.dropped,
+            "digest": problems_digest(prompts),
+        },
         "origin": origin,
-        "seconds": time.perf_counter() - began,
-        "config": resolved(config),
-        "run": provenance(config),
     }
+    done = read_lines(responses)[: evaluator.problems[name]] if _is_of(scores, result) else []
+    if done:
+        print(f"  {name}: {len(done)} of {evaluator.problems[name]} problems are answered already ({responses})")
+    result |= {"config": resolved(config), "run": provenance(config)}
+    writes = jax.process_index() == 0
     if writes:
-        path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        _write(scores, result)
+    rows = _answered(evaluator, weights, name, done, responses if writes else Path(os.devnull))
+    found = score(answers_of(rows), [[voted(text) for text in row["answers"][1:]] for row in rows])
+    if writes:
+        _write(scores, {"score": as_json(found)} | result | {"seconds": time.perf_counter() - began})
     return found
 
 
-def _answered(evaluator: Evaluator, weights: Any, name: str, path: Path) -> Score:
-    """Answers the problems of one file batch by batch; writes each batch to `path`, and prints how it goes."""
-    parts, began, first = [], time.perf_counter(), 0
+def _is_of(scores: Path, result: dict) -> bool:
+    """Whether an evaluation with the same settings, problems and weights has left its answers beside `scores`."""
+    try:
+        before = json.loads(scores.read_text())
+    except (OSError, ValueError):
+        return False
+    return all(before.get(part) == json.loads(json.dumps(value)) for part, value in result.items())
+
+
+def _write(path: Path, result: dict) -> None:
+    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+
+
+def _answered(evaluator: Evaluator, weights: Any, name: str, done: list[dict], path: Path) -> list[dict]:
+    """Answers the problems of one file that aren't `done`, batch by batch; writes them to `path`; all rows."""
+    rows, began, problems = list(done), time.perf_counter(), evaluator.problems[name]
     with open(path, "w", encoding="utf-8") as out:
-        for answers in evaluator.batches(weights, name):
-            for row in described(answers, evaluator.tables[name], first, evaluator.experiment.tokenizer):
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        out.writelines(_line(row) for row in done)
+        for answers in evaluator.batches(weights, name, len(done)):
+            batch = list(described(answers, evaluator.tables[name], len(rows), evaluator.experiment.tokenizer))
+            out.writelines(_line(row) for row in batch)
             out.flush()
-            first += len(answers.length_EK)
-            # Tokens are what is large of the answers: they are written, and no score needs them.
-            parts.append(answers._replace(token_EKT=answers.token_EKT[..., :0]))
-            found = score(Answers(*(np.concatenate(part) for part in zip(*parts, strict=True))))
-            print(_progress(name, evaluator.problems[name], found, time.perf_counter() - began), flush=True)
-    return found
+            rows += batch
+            seconds = time.perf_counter() - began
+            left = seconds / (len(rows) - len(done)) * (problems - len(rows))
+            print(_progress(name, problems, score(answers_of(rows)), seconds, left), flush=True)
+    return rows
+
+
+def answers_of(rows: Sequence[dict]) -> Answers:
+    """Answers, without their tokens, from what `described` made of them."""
+    length_EK, truncated_EK = (np.array([row[part] for row in rows]) for part in ("lengths", "truncated"))
+    verdict_EK = np.array([[STATUSES.index(status) for status in row["verdicts"]] for row in rows])
+    correct_EK = (verdict_EK == STATUSES.index("correct")) & ~truncated_EK
+    return Answers(np.zeros((*length_EK.shape, 0), np.int32), length_EK, truncated_EK, verdict_EK, correct_EK)
+
+
+def voted(response: str) -> str | None:
+    """What a response votes for: its final answer, normalised."""
+    answer = final_answer(response)
+    return None if answer is None else normalize(answer)
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def settings(config: Config) -> dict:
@@ -222,16 +289,19 @@ def _description(evaluator: Evaluator, step: int, source: str) -> str:
     return "\n".join(lines)
 
 
-def _progress(name: str, problems: int, found: Score, seconds: float) -> str:
+def _progress(name: str, problems: int, found: Score, seconds: float, left: float) -> str:
     width = len(str(problems))
     return (
         f"  {name} {found.problems:>{width}}/{problems}  greedy {found.greedy:.3f}  avg@{max(found.pass_at)} "
-        f"{found.sampled:.3f}  cut {found.truncated:.3f}  {seconds:.1f} s"
+        f"{found.sampled:.3f}  cut {found.truncated:.3f}  {seconds:.0f} s, {left:.0f} s left"
     )
 
 
 def main(config: Config, workdir: Path) -> None:
     """Evaluates what the flags say."""
+    if flags.FLAGS.against:
+        print(against(workdir, Path(flags.FLAGS.against), flags.FLAGS.step))
+        return
     files = [file for file in (flags.FLAGS.problems or "").split(",") if file]
     evaluate(config, workdir, flags.FLAGS.step, files)
 
@@ -244,7 +314,12 @@ def _define_flags() -> None:
         "Step whose checkpoint is taken, 0 for the starting weights; by default the newest.",
         lower_bound=0,
     )
-    flags.DEFINE_string("problems", None, "Problem files, comma between them; by default the config's test problems.")
+    flags.DEFINE_string("against", None, "Another workdir: compare what was evaluated there and here; answers nothing.")
+    flags.DEFINE_string(
+        "problems",
+        None,
+        "Problem files, or names of benchmarks, comma between them; by default the config's test problems.",
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from nft_jax.training.evaluation import Answers, Evaluator, score
 from nft_jax.training.identity import WARM_START, check_same, identity
 from nft_jax.training.metrics import line, score_line, step_metrics
 from nft_jax.training.optimizer import make_optimizer
-from nft_jax.training.record import RunFolder, as_json, host_rss_mib
+from nft_jax.training.record import RunFolder, as_json, host_rss_mib, read_lines
 from nft_jax.training.stopping import AGAIN, Stopper
 
 
@@ -40,6 +40,8 @@ def main(config: Config, workdir: Path) -> None:
         Experiment(config, workdir) as experiment,
     ):
         print(describe(experiment), flush=True)
+        if experiment.dataset.cleaned is not None:
+            print(experiment.dataset.cleaned.table(), flush=True)
         Trainer(config, experiment, folder, checkpoints).run(stopper)
 
 
@@ -69,6 +71,8 @@ class Trainer:
         # From here on this run is what the folder holds.
         folder.begin(config)
         experiment.keep_settings(folder.path / "model")
+        if experiment.dataset.cleaned is not None:
+            folder.write("hygiene.json", experiment.dataset.cleaned.as_json())
         weights = None if resumed else self._base_weights()
         held_out = {name: table for name, table in self.tables.items() if name != "train"}
         self.evaluator = Evaluator(experiment, held_out, experiment.abstract_weights())
@@ -97,11 +101,22 @@ class Trainer:
     def _run(self, stopper: Stopper) -> None:
         self._begin()
         with Board(self.folder.path / "tensorboard", self.done) as self.board:
-            if self.done == 0:
-                self._evaluated(0, self.base_answers)
+            self._catch_up()
             with stopper.patient():
                 self._steps(stopper)
             self._finish()
+
+    def _catch_up(self) -> None:
+        """The evaluation that belongs to the step to start from, where the run was ended before it."""
+        if self.done == 0:
+            self._evaluated(0, self.base_answers)
+            return
+        seen = {row["step"] for row in read_lines(self.folder.path / "evaluation.jsonl")}
+        if self._is_evaluated(self.done) and self.done not in seen:
+            self._evaluated(self.done, self._answers(self.state.weights, ("validation",)))
+
+    def _is_evaluated(self, step: int) -> bool:
+        return step != self.config.steps and _is_due(step, self.config.evaluation.every)
 
     def _steps(self, stopper: Stopper) -> None:
         config, waiting = self.config, None
@@ -113,13 +128,14 @@ class Trainer:
             jax.block_until_ready(record)
             waiting = (step, record, time.perf_counter() - began)
             last, stop = step == config.steps, stopper.requested
-            evaluate = not last and _is_due(step, config.evaluation.every)
+            evaluate = self._is_evaluated(step)
             save = last or stop or _is_due(step, config.record.checkpoint_every)
             if save or evaluate:
                 self._report(*waiting)
                 waiting = None
-            if save:
+            if stop:
                 stopper.reached()
+            if save:
                 self.checkpoints.save(step, self.state, self.identity)
             if stop and not last:
                 self._stop(step)
@@ -204,7 +220,7 @@ class Trainer:
             before, after = score(self.base_answers[name]), score(final)
             results[name] = {"base": as_json(before), "final": as_json(after)}
             print(f"\n{score_line(f'{name}, base ', before)}\n{score_line(f'{name}, final', after)}")
-        self.folder.result(results)
+        self.folder.write("result.json", results)
         if "test" in answers:
             print("\n" + side_by_side(self.experiment, self.base_answers["test"], answers["test"]))
         picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from nft_jax.config import resolved
 from nft_jax.data.dataset import own_problems
 from nft_jax.evaluate import evaluate
 from nft_jax.training.checkpoint import Checkpoints, save_weights
-from nft_jax.training.evaluation import Evaluator, score
+from nft_jax.training.evaluation import Evaluator, maj_at_k, score
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.record import as_json
 from nft_jax.verify.grade import STATUSES
@@ -97,11 +98,23 @@ def scored_again(lines: list[dict]) -> dict:
         "sampled": share_E.mean(),
         "sampled_error": np.std(share_E, ddof=1) / len(lines) ** 0.5,
         "pass_at": {str(k): 1 - np.mean(each) for k, each in missed.items()},
+        "maj_at": {str(k): np.mean([majority(row, k) for row in lines]) for k in (2, n)},
         "verdicts": {status: verdicts.count(status) for status in STATUSES},
         "truncated": np.mean([row["truncated"] for row in lines]),
         "length": np.mean([row["lengths"] for row in lines]),
         "problems": len(lines),
     }
+
+
+def majority(row: dict, k: int) -> float:
+    right = [verdict == "correct" and not cut for verdict, cut in zip(row["verdicts"], row["truncated"], strict=True)]
+    return maj_at_k([program.voted(answer) for answer in row["answers"][1:]], right[1:], k)
+
+
+def unvoted(found: dict) -> dict:
+    """The scores without what only the answers' texts can tell."""
+    assert all(one.maj_at for one in found.values())
+    return {name: one._replace(maj_at={}) for name, one in found.items()}
 
 
 def flat(values: dict) -> dict:
@@ -144,7 +157,7 @@ def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
         *(["many", "4/8"], ["many", "8/8"], ["few", "2/2"])
     ]
     header, *table = printed[-5:-2]
-    names = "file", "problems", "greedy", "avg@3", "pass@2", "pass@3", "truncated", "length"
+    names = "file", "problems", "greedy", "avg@3", "pass@2", "pass@3", "maj@3", "truncated", "length"
     assert tuple(header.split()) == names
     sums = [f"{i}+1" for i in range(1, 9)], ["2-1", "3-1"]
     for line, name, ids, dropped in zip(table, ("many", "few"), sums, (1, 0), strict=True):
@@ -154,6 +167,7 @@ def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
         assert [(row["id"], row["prompt"], row["reference"]) for row in lines] == [
             (s, f"{s}=", str(eval(s))) for s in ids
         ]
+        assert len(result["problems"].pop("digest")) == 16
         assert result["problems"] == {"evaluated": len(ids), "fit": len(ids), "dropped": dropped}
         cells = [line[header.index(column) :].split("  ")[0].strip() for column in names]
         numbers = result["score"]
@@ -161,12 +175,14 @@ def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
             *(name, str(len(ids)), f"{numbers['greedy']:.3f} ± {numbers['greedy_error']:.3f}"),
             f"{numbers['sampled']:.3f} ± {numbers['sampled_error']:.3f}",
             *(f"{numbers['pass_at'][k]:.3f}" for k in ("2", "3")),
+            f"{numbers['maj_at']['3']:.3f}",
             *(f"{numbers['truncated']:.3f}", f"{numbers['length']:.1f}"),
         ]
     assert result["settings"] == {
         **{"answers": 3, "temperature": 0.6, "top_p": 0.7, "top_k": 12, "answer_limit": 9, "prompt_limit": 16},
         **{"seed": 0, "template": "plain", "grader": grader("coin")},
     }
+    assert len(result["origin"].pop("weights_digest")) == 16
     assert result["origin"] == {"step": 2, "weights": f"{path}/checkpoints/2", "problems": str(files[1])}
     assert result["config"]["evaluation"]["top_k"] == 12
     assert result["run"]["versions"]["jax"]
@@ -185,12 +201,14 @@ def test_help_needs_no_device():
 
 def test_by_default_the_newest_weights_answer_the_first_test_problems(run, config, capsys):
     path, scores = run
-    assert evaluate(config, path) == {"test": scores[4]}
+    assert unvoted(evaluate(config, path)) == {"test": scores[4]}
     there = len(own_problems(config, ("test",))["test"])
     printed = capsys.readouterr().out
     assert f"problems  test: the first 6 of {there} (--config.evaluation.problems=0 takes all)\n" in printed
     result = json.loads((path / "evaluations" / "step_000004" / "test_n3_t1_p1_k0.json").read_text())
-    assert result["score"] == json.loads(json.dumps(as_json(scores[4])))
+    assert result["score"].pop("maj_at")
+    assert result["score"] | {"maj_at": {}} == json.loads(json.dumps(as_json(scores[4])))
+    assert len(result["origin"].pop("weights_digest")) == 16
     assert result["origin"] == {
         **{"step": 4, "weights": str(path.resolve() / "checkpoints" / "4"), "problems": "generated arithmetic"},
     }
@@ -211,7 +229,7 @@ def test_by_default_the_newest_weights_answer_the_first_test_problems(run, confi
 def test_a_step_has_its_own_weights(run, config, step):
     path, scores = run
     assert len(set(map(str, scores.values()))) == 3
-    assert evaluate(config, path, step) == {"test": scores[step]}
+    assert unvoted(evaluate(config, path, step)) == {"test": scores[step]}
     result = json.loads((path / "evaluations" / f"step_00000{step}" / "test_n3_t1_p1_k0.json").read_text())
     assert result["origin"]["step"] == step
 
@@ -219,9 +237,9 @@ def test_a_step_has_its_own_weights(run, config, step):
 def test_a_folder_without_checkpoints_has_the_weights_to_start_from(run, config, tmp_path):
     path, scores = run
     based = dataclasses.replace(config, base=str(path / "warm_start"))
-    assert evaluate(based, tmp_path / "new") == {"test": scores[0]}
+    assert unvoted(evaluate(based, tmp_path / "new")) == {"test": scores[0]}
     # That is also what the folder of `sft` is.
-    assert evaluate(config, path / "warm_start") == {"test": scores[0]}
+    assert unvoted(evaluate(config, path / "warm_start")) == {"test": scores[0]}
 
 
 def test_neither_the_training_problems_nor_a_warm_start_are_needed(run, config, files, tmp_path):
@@ -236,24 +254,59 @@ def test_neither_the_training_problems_nor_a_warm_start_are_needed(run, config, 
     assert scores["train"].problems == 2
 
 
-def test_what_was_answered_is_there_when_the_rest_fails(run, config, monkeypatch):
-    path, _ = run
-    evaluate(config, path, 2)
+def test_an_evaluation_goes_on_where_it_was_ended(run, config, monkeypatch):
+    path, scores = run
     written = path / "evaluations" / "step_000002" / "test_n3_t1_p1_k0.jsonl"
+    written.unlink(missing_ok=True)
+    evaluate(config, path, 2)
     whole = written.read_text()
-    assert written.with_suffix(".json").exists()
+    begun = []
 
     class Failing(Evaluator):
-        def batches(self, weights, name):
-            yield next(super().batches(weights, name))
+        def batches(self, weights, name, first=0):
+            begun.append(first)
+            yield next(super().batches(weights, name, first))
             raise RuntimeError("out of memory")
 
+    class Watched(Evaluator):
+        def batches(self, weights, name, first=0):
+            begun.append(first)
+            return super().batches(weights, name, first)
+
+    other = dataclasses.replace(config, seed=config.seed + 1)
     monkeypatch.setattr(program, "Evaluator", Failing)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        evaluate(config, path, 2)
+    for _ in range(2):
+        # Those of another seed are not gone on with, nor its answers with these.
+        with pytest.raises(RuntimeError, match="out of memory"):
+            evaluate(other, path, 2)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            evaluate(config, path, 2)
+    assert begun == [0, 0, 0, 0]
     assert written.read_text().splitlines() == whole.splitlines()[:4]
-    # No score stands beside answers that it is not of.
-    assert not written.with_suffix(".json").exists()
+    assert "score" not in json.loads(written.with_suffix(".json").read_text())
+    with open(written, "a") as out:
+        out.write(whole.splitlines()[4][:30])  # a line that was half written
+    monkeypatch.setattr(program, "Evaluator", Watched)
+    assert unvoted(evaluate(config, path, 2)) == {"test": scores[2]}
+    assert written.read_text() == whole
+    assert unvoted(evaluate(config, path, 2)) == {"test": scores[2]}
+    assert begun[4:] == [4, 6]
+    assert json.loads(written.with_suffix(".json").read_text())["score"]
+
+
+def test_two_steps_are_compared_problem_by_problem(run, config, tmp_path):
+    path, scores = run
+    for step in (0, 4):
+        evaluate(config, path, step)
+    shutil.copytree(path / "evaluations" / "step_000000", tmp_path / "other" / "evaluations" / "step_000000")
+    with compilations() as seen:
+        said = program.against(path, tmp_path / "other", 4)
+    assert seen == []
+    assert f"this   {path}/evaluations/step_000004\nother  {tmp_path}/other/evaluations/step_000000\n" in said
+    (greedy,) = [line.split() for line in said.splitlines() if line.split()[1:2] == ["greedy"]]
+    assert greedy[2:5] == ["6", f"{scores[4].greedy:.3f}", f"{scores[0].greedy:.3f}"]
+    with pytest.raises(FileNotFoundError, match="no evaluations there; run python -m nft_jax.evaluate --workdir="):
+        program.against(path, tmp_path)
 
 
 # What is wrong is said before anything is compiled.

@@ -320,7 +320,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     folder = RunFolder(tmp_path / "run")
     folder.metrics({"step": 1})
-    folder.result({})
+    folder.write("result.json", {})
     folder.drop_after(0)
     folder.rollouts(1, two_groups(), TABLE, Letters())
     assert not (tmp_path / "run").exists()
@@ -328,7 +328,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 def test_results_are_json(tmp_path):
     totals = Totals(1.0, 2.0, 3.0)
-    RunFolder(tmp_path).result({"test": {"base": as_json(totals)}})
+    RunFolder(tmp_path).write("result.json", {"test": {"base": as_json(totals)}})
     stored = json.loads((tmp_path / "result.json").read_text())
     assert stored == {"test": {"base": {"answers": 1.0, "tokens": 2.0, "pairs": 3.0}}}
     assert set(STATUSES) == EXPECTED["verdicts"].keys()

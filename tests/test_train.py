@@ -226,10 +226,10 @@ def write_tokenizer(folder: Path, *, end: str | None = "</s>") -> Path:
     return folder
 
 
-def write_problems(path: Path, count: int, long: int = 0, solutions: bool = True) -> Path:
+def write_problems(path: Path, count: int, long: int = 0, solutions: bool = True, first: int = 0) -> Path:
     with open(path, "w") as out:
-        for i in range(count):
-            text = f"{i}+{i}=" + ("0" * 40 if i < long else "")
+        for i in range(first, first + count):
+            text = f"{i}+{i}=" + ("0" * 40 if i < first + long else "")
             row = {"problem": text, "answer": 2 * i} | ({"solution": f"{i}+{i}"} if solutions else {})
             out.write(json.dumps(row) + "\n")
     return path
@@ -242,7 +242,7 @@ def files(folder):
     here.mkdir()
     return {
         "data__train": str(write_problems(here / "train.jsonl", 14, long=2)),
-        "data__test": str(write_problems(here / "test.jsonl", 5, long=1)),
+        "data__test": str(write_problems(here / "test.jsonl", 5, long=1, first=14)),
         "data__tokenizer": str(write_tokenizer(here / "tokenizer")),
         "rollout__answer_limit": 24,
         "evaluation__batch": 4,

@@ -5,20 +5,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nft_jax.config import Config
-from nft_jax.data import arithmetic
+from nft_jax.data import arithmetic, registry
+from nft_jax.data.hygiene import Cleaned, clean
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
-from nft_jax.data.sources import Problem, load_problems
+from nft_jax.data.sources import Problem
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 
 SPLITS = ("train", "validation", "test")
 
 
 class Dataset(NamedTuple):
-    """`tables` has "train", and "validation" and "test" where given; `examples` are there for a warm start only."""
+    """`tables` has "train", and "validation" and "test" where given; `examples` are there for a warm start only.
+
+    `cleaned` says what hygiene left out of the training problems, where it was asked for.
+    """
 
     tokenizer: Tokenizer
     tables: dict[str, PromptTable]
     examples: ExampleTable | None
+    cleaned: Cleaned | None = None
 
 
 def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]] | None = None) -> Dataset:
@@ -28,9 +33,13 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
 
     Raises:
       ValueError, FileNotFoundError: for anything wrong with a file, with its name and line.
+      ValueError: when hygiene leaves no training problem.
     """
-    own = problems is None
+    own, cleaned = problems is None, None
     problems = own_problems(config) if own else problems
+    if own and config.data.train and config.data.hygiene:
+        cleaned = _cleaned(config, problems)
+        problems = problems | {"train": cleaned.problems}
     tokenizer = _tokenizer(config, folder)
     data = config.data
     form = {"template": data.template, "prompt_limit": data.prompt_limit, "long_prompts": data.long_prompts}
@@ -47,7 +56,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
             prompt_limit=config.data.prompt_limit,
             answer_limit=config.rollout.answer_limit,
         )
-    return Dataset(tokenizer, tables, examples)
+    return Dataset(tokenizer, tables, examples, cleaned)
 
 
 def own_problems(config: Config, splits: Sequence[str] = SPLITS) -> dict[str, list[Problem]]:
@@ -62,11 +71,26 @@ def own_problems(config: Config, splits: Sequence[str] = SPLITS) -> dict[str, li
     }
 
 
-def read_problems(config: Config, path: str) -> list[Problem]:
-    """The problems of a file, from the fields that the config names."""
+def read_problems(config: Config, name: str) -> list[Problem]:
+    """The problems of a name (`registry.read`); of files, the fields that the config names."""
     data = config.data
     fields = {"problem_field": data.problem_field, "answer_field": data.answer_field}
-    return load_problems(path, **fields, solution_field=data.solution_field)
+    return registry.read(name, root=data.root, **fields, solution_field=data.solution_field)
+
+
+def _cleaned(config: Config, problems: dict[str, list[Problem]]) -> Cleaned:
+    data = config.data
+    evaluations = {getattr(data, split): problems[split] for split in problems if split != "train"}
+    for name in filter(None, map(str.strip, data.exclude.split(","))):
+        if name not in evaluations:
+            evaluations[name] = read_problems(config, name)
+    cleaned = clean(problems["train"], evaluations)
+    if not cleaned.problems:
+        raise ValueError(
+            f"config.data.train={data.train}: no problem is left\n{cleaned.table()}\n"
+            "give other problems, or config.data.hygiene=false"
+        )
+    return cleaned
 
 
 def _tokenizer(config: Config, folder: Path) -> Tokenizer:

@@ -31,7 +31,7 @@ def permuted(place: Array, keys: Array, size: int) -> Array:
     def network(number):
         left, right = number >> half, number & mask
         for index in range(ROUNDS):
-            left, right = right, left ^ (_mixed(right ^ keys[:, index]) & mask)
+            left, right = right, left ^ (mixed(right ^ keys[:, index]) & mask)
         return (left << half) | right
 
     def walk(number):
@@ -41,7 +41,7 @@ def permuted(place: Array, keys: Array, size: int) -> Array:
     return jax.lax.while_loop(lambda number: jnp.any(number >= size), walk, first).astype(jnp.int32)
 
 
-def _mixed(number: Array) -> Array:
+def mixed(number: Array) -> Array:
     """A bijective scramble of 32 bits (the finaliser of MurmurHash3)."""
     number = (number ^ (number >> 16)) * jnp.uint32(0x85EBCA6B)
     number = (number ^ (number >> 13)) * jnp.uint32(0xC2B2AE35)

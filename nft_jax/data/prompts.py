@@ -19,6 +19,12 @@ TEMPLATES: dict[str, str | None] = {
     "qwen_math": (
         f"<|im_start|>system\n{_BOXED}<|im_end|>\n<|im_start|>user\n{_SLOT}<|im_end|>\n<|im_start|>assistant\n"
     ),
+    # The text of the prompts of DAPO-Math-17k, which is what verl's grader of it reads answers for.
+    "dapo": (
+        "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
+        f"$Answer (without quotes) where $Answer is the answer to the problem.\n\n{_SLOT}\n\n"
+        'Remember to put your answer on its own line after "Answer:".'
+    ),
     "chat": None,
 }
 
@@ -69,6 +75,14 @@ def render(problem: str, tokenizer: Tokenizer, *, template: str) -> str:
     if form is None:
         return tokenizer.apply_chat_template([{"role": "user", "content": problem}])
     return form.replace(_SLOT, problem)  # str.format would stumble over the braces of \boxed{} and of the problem
+
+
+def unwrapped(text: str, template: str) -> str:
+    """The problem that is in a prompt of a template with a text; a text that is no such prompt as it is."""
+    before, after = TEMPLATES[template].split(_SLOT)
+    if len(text) < len(before) + len(after) or not (text.startswith(before) and text.endswith(after)):
+        return text
+    return text[len(before) : len(text) - len(after)]
 
 
 def build_prompts(

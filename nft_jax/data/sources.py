@@ -48,25 +48,30 @@ def load_problems(
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give a JSONL file with one problem a line, or a .parquet file")
-    fields = (problem_field, answer_field, solution_field, "kind", "id")
+    names = {"problem_field": problem_field, "answer_field": answer_field, "solution_field": solution_field}
     parquet = path.suffix == ".parquet"
     problems = []
-    for number, record in _parquet_rows(path, fields) if parquet else _json_lines(path):
+    for number, record in _parquet_rows(path, (*names.values(), "kind", "id")) if parquet else _json_lines(path):
         where = f"{path}: row {number}" if parquet else f"{path}:{number}"
-        problem = _text(record, "problem_field", problem_field, where)
-        answer, worked = _final(_text(record, "answer_field", answer_field, where))
-        problems.append(
-            Problem(
-                problem=problem,
-                answer=answer,
-                solution=_optional(record, solution_field) or worked,
-                kind=_optional(record, "kind"),
-                id=_optional(record, "id") or f"{path.name}:{number}",
-            )
-        )
+        problems.append(as_problem(record, where, f"{path.name}:{number}", **names))
     if not problems:
         raise ValueError(f"{path} holds no problems: it has no {'row' if parquet else 'line that is not empty'}")
     return problems
+
+
+def as_problem(
+    record: Mapping, where: str, name: str, *, problem_field: str, answer_field: str, solution_field: str
+) -> Problem:
+    """One record as a problem, called `name` where it has no id of its own; ValueError, with `where`, as above."""
+    problem = _text(record, "problem_field", problem_field, where)
+    answer, worked = _final(_text(record, "answer_field", answer_field, where))
+    return Problem(
+        problem=problem,
+        answer=answer,
+        solution=_optional(record, solution_field) or worked,
+        kind=_optional(record, "kind"),
+        id=_optional(record, "id") or name,
+    )
 
 
 def _final(answer: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ One program answers and grades one batch of problems, whatever split they are of
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,7 @@ from nft_jax.verify.grade import STATUSES
 # were.
 MOST_ANSWERS = 2**12
 MOST_PROBLEMS = 2**32 // MOST_ANSWERS
+MAJORITY_DRAWS = 256
 
 
 class Batch(NamedTuple):
@@ -60,6 +61,7 @@ class Score(NamedTuple):
 
     `greedy` ± `greedy_error`     `sampled` ± `sampled_error`  mean over the n sampled answers: avg@n
     `pass_at`    k → `pass_at_k` averaged over problems, for k = 1, 2, 4, … and n
+    `maj_at`     k → `maj_at_k` averaged over problems, for the same k but 1; empty without the texts
     `verdicts`   how many of the sampled answers got each status; what was cut at the limit counts as "wrong"
     `truncated`, `length` (tokens)  means over all answers     `problems`  how many
     """
@@ -69,6 +71,7 @@ class Score(NamedTuple):
     sampled: float
     sampled_error: float | None
     pass_at: dict[int, float]
+    maj_at: dict[int, float]
     verdicts: dict[str, int]
     truncated: float
     length: float
@@ -111,12 +114,12 @@ class Evaluator:
         parts = zip(*self.batches(weights, name), strict=True)
         return Answers(*(np.concatenate(part) for part in parts))
 
-    def batches(self, weights: Any, name: str) -> Iterator[Answers]:
-        """The answers to a split's problems, in their order, a batch at a time, each as soon as it is graded."""
-        for first in range(0, self.problems[name], self.batch):
-            inputs = self.experiment.place(self._inputs(name, first))
+    def batches(self, weights: Any, name: str, first: int = 0) -> Iterator[Answers]:
+        """The answers to a split's problems from number `first` on, a batch at a time, each as soon as it is graded."""
+        for start in range(first, self.problems[name], self.batch):
+            inputs = self.experiment.place(self._inputs(name, start))
             answers = jax.device_get(self.program(weights, inputs))
-            yield Answers(*(part[: self.problems[name] - first] for part in answers))
+            yield Answers(*(part[: self.problems[name] - start] for part in answers))
 
     def _inputs(self, name: str, first: int) -> Batch:
         """The problems `first`, `first + 1`, … of a split, on the host."""
@@ -156,8 +159,11 @@ class Evaluator:
         return jax.tree.map(lambda x: x.reshape(E, K, *x.shape[1:]), answers)
 
 
-def score(answers: Answers) -> Score:
-    """Summarises graded answers; sampled answers of one problem are not independent, so errors are over problems."""
+def score(answers: Answers, keys: Sequence[Sequence[str | None]] | None = None) -> Score:
+    """Summarises graded answers; sampled answers of one problem are not independent, so errors are over problems.
+
+    `keys` says of each sampled answer `[E][n]` what it votes for: equal keys are the same answer, None is no vote.
+    """
     greedy_E, sampled_EK = answers.correct_EK[:, 0].astype(float), answers.correct_EK[:, 1:]
     counts = np.bincount(answers.verdict_EK[:, 1:].ravel(), minlength=len(STATUSES)).tolist()
     n, right_E = sampled_EK.shape[1], sampled_EK.sum(axis=1).tolist()
@@ -167,6 +173,7 @@ def score(answers: Answers) -> Score:
         sampled=float(sampled_EK.mean()),
         sampled_error=_error(sampled_EK.mean(axis=1)),
         pass_at={k: float(np.mean([pass_at_k(n, right, k) for right in right_E])) for k in _ks(n)},
+        maj_at={} if keys is None else {k: _majority(keys, sampled_EK, k) for k in _ks(n) if k > 1},
         verdicts=dict(zip(STATUSES, counts, strict=True)),
         truncated=float(answers.truncated_EK.mean()),
         length=float(answers.length_EK.mean()),
@@ -183,6 +190,32 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     if n - right < k:
         return 1.0
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - right + 1, n + 1)))
+
+
+def maj_at_k(keys: Sequence[str | None], right: Sequence[bool], k: int) -> float:
+    """Chance that the answer which most of k votes name is right; the k are drawn without replacement from n answers.
+
+    Answers that share the first place share the chance; None is no vote, and without any vote nothing is right. Exact
+    for k = n; for fewer the mean over `MAJORITY_DRAWS` drawn subsets, which are the same at every call.
+    """
+    draws = [range(len(keys))]
+    if k < len(keys):
+        random = np.random.default_rng(0)
+        draws = [random.choice(len(keys), k, replace=False).tolist() for _ in range(MAJORITY_DRAWS)]
+    return float(np.mean([_vote([(keys[i], right[i]) for i in draw]) for draw in draws]))
+
+
+def _vote(answers: list[tuple[str | None, bool]]) -> float:
+    votes: dict[str, list[bool]] = {}
+    for key, right in answers:
+        if key is not None:
+            votes.setdefault(key, []).append(bool(right))
+    most = max(map(len, votes.values()), default=0)
+    return float(np.mean([np.mean(each) for each in votes.values() if len(each) == most])) if most else 0.0
+
+
+def _majority(keys: Sequence[Sequence[str | None]], right_EK: np.ndarray, k: int) -> float:
+    return float(np.mean([maj_at_k(*one, k) for one in zip(keys, right_EK.tolist(), strict=True)]))
 
 
 def _ks(n: int) -> list[int]:

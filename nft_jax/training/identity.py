@@ -1,12 +1,17 @@
-"""What makes two runs the same run: the settings and problems that decide its numbers."""
+"""What makes two runs the same run: the settings, problems and weights that decide its numbers."""
 
 import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from nft_jax.config import Config, resolved
+from nft_jax.data.order import mixed
 from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES
+from nft_jax.types import Array
 
 # A run may go on with other values of these: they decide where, how fast and how often, or mattered at its start only.
 FREE = (
@@ -18,6 +23,9 @@ FREE = (
     "data.validation",
     "data.test",
     "data.tokenizer",
+    "data.root",
+    "data.hygiene",
+    "data.exclude",
     "rollout.lockstep",
     "packing",
     "mesh",
@@ -36,7 +44,7 @@ WARM_START = ("seed", "model", "data", "warm_start", "rollout.answer_limit")
 
 def identity(config: Config, tables: dict[str, PromptTable]) -> dict:
     """What a checkpoint keeps of its run: every setting, and a digest of each split's tokenised prompts and answers."""
-    return {"config": resolved(config), "problems": {name: _digest(table) for name, table in tables.items()}}
+    return {"config": resolved(config), "problems": {name: problems_digest(table) for name, table in tables.items()}}
 
 
 def check_same(saved: dict, given: dict, where: Any, deciding: tuple[str, ...] = ()) -> None:
@@ -96,7 +104,26 @@ def _decides(name: str, config: dict, deciding: tuple[str, ...]) -> bool:
     return not within(FREE)
 
 
-def _digest(table: PromptTable) -> str:
+def problems_digest(table: PromptTable) -> str:
+    """16 hexadecimal digits that depend on every token of the prompts, and on the answers."""
     digest = hashlib.sha256(table.token_NP.tobytes())
     digest.update("\0".join(table.answers).encode())
     return digest.hexdigest()[:16]
+
+
+def weights_digest(weights: Any) -> str:
+    """16 hexadecimal digits that depend on every bit of float32 weights, and not on how they lie on a mesh.
+
+    Each tensor is summed up where it lies, in integers, whose sum has no order: Σ mixed(bits ⊕ mixed(place)) mod 2³².
+    """
+    sums = jax.device_get(jax.jit(lambda tree: jax.tree.map(_checksum, tree))(weights))
+    named = [f"{jax.tree_util.keystr(path)}={value}" for path, value in jax.tree_util.tree_leaves_with_path(sums)]
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
+
+
+def _checksum(x: Array) -> Array:
+    place = jnp.zeros(x.shape, jnp.uint32)
+    for axis, size in enumerate(x.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    return jnp.sum(mixed(bits ^ mixed(place)), dtype=jnp.uint32)

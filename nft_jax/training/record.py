@@ -81,10 +81,10 @@ class RunFolder:
             with open(self.path / file, "a") as out:
                 out.write(json.dumps(values) + "\n")
 
-    def result(self, values: dict) -> None:
-        """Writes `result.json`: the scores of the base and of the final weights by split."""
+    def write(self, name: str, values: dict) -> None:
+        """Writes a JSON file, like `result.json`: the scores of the base and of the final weights by split."""
         if self.writes:
-            (self.path / "result.json").write_text(json.dumps(values, indent=2) + "\n")
+            (self.path / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
         """Writes an `.npz` file, whole or not at all."""

@@ -4,6 +4,7 @@
 """
 
 from .grade import STATUSES, Verdict, grade
+from .mathematics import check_gold
 from .pool import Pool
 
-__all__ = ["STATUSES", "Pool", "Verdict", "grade"]
+__all__ = ["STATUSES", "Pool", "Verdict", "check_gold", "grade"]

@@ -1,6 +1,7 @@
 """Grade one response against its reference answer.
 
-No third-party imports (no jax either): used by notebooks, and loaded by the isolated grading workers.
+No third-party imports (no jax either): used by notebooks, and loaded by the isolated grading workers. What the grader
+`math` needs beyond that is imported when an answer first needs it, or by `preload`.
 """
 
 import difflib
@@ -9,7 +10,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import mathematics
 from .extract import last_boxed
+from .gsm8k import gsm8k
 
 # The index of a status is its integer code on the device. 0 is "wrong", so that an array nobody filled earns nothing.
 STATUSES = ("wrong", "correct", "unparsed", "timeout", "error")
@@ -50,7 +53,7 @@ def boxed_exact(response: str, answer: str) -> tuple[str, str | None]:
     return ("correct" if extracted == answer.strip() else "wrong"), extracted
 
 
-GRADERS: dict[str, GraderFunction] = {"boxed_exact": boxed_exact}
+GRADERS: dict[str, GraderFunction] = {"boxed_exact": boxed_exact, "gsm8k": gsm8k, "math": mathematics.math}
 
 
 def resolve_grader(name: str) -> GraderFunction:
@@ -76,16 +79,23 @@ def resolve_grader(name: str) -> GraderFunction:
     return function
 
 
-def grade(response: str, answer: str, *, grader: str | GraderFunction = "boxed_exact") -> Verdict:
+def preload(name: str) -> None:
+    """Import now what a grader of `GRADERS` imports late: a worker does so before its first deadline runs."""
+    if name == "math":
+        mathematics.preload()
+
+
+def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", **options) -> Verdict:
     """Grade one response in this process, without a time or memory limit (`Pool` has both).
 
     `grader` is a name as for `resolve_grader`, or a function `(response, answer)` that returns a bool, a status, or
-    a pair (status, extracted). What the function raises becomes the status "error"; an unknown name raises.
+    a pair (status, extracted); `options` are its keyword arguments, such as `ordered=True` of `math`. What the function
+    raises becomes the status "error"; an unknown name raises.
     """
     function = grader if callable(grader) else resolve_grader(grader)
     start = time.perf_counter()
     try:
-        status, extracted = _read_outcome(function(response, answer))
+        status, extracted = _read_outcome(function(response, answer, **options))
         reason = ""
     except (Exception, SystemExit) as error:  # a grader that calls exit() must not end its host
         status, extracted, reason = "error", None, f"{type(error).__name__}: {error}"

@@ -102,6 +102,7 @@ def main() -> None:
         grading = _load_grade_module()
         sys.path[:0] = [path for path in hello["paths"] if path not in sys.path]
         function = grading.resolve_grader(hello["grader"])
+        grading.preload(hello["grader"])
     except BaseException as error:
         _write(sink, {"failed": f"{type(error).__name__}: {error}"})
         os._exit(0)

@@ -7,7 +7,7 @@ import pytest
 
 from nft_jax.config import default, load
 from nft_jax.data.dataset import load_dataset
-from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render
+from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render, unwrapped
 from nft_jax.data.sources import Problem
 from nft_jax.data.tokenizer import Tokenizer, train_sentencepiece
 
@@ -82,7 +82,7 @@ def test_every_split_of_a_run_refuses_and_names_its_file(tmp_path, split):
         path.write_text(f'{{"problem": "{text}", "answer": "2", "id": "p"}}\n{{"problem": "1=", "answer": "1"}}')
     config = default()
     config.data.update({name: str(path) for name, path in paths.items()})
-    config.data.update(tokenizer=str(tokenizer), prompt_limit=8)
+    config.data.update(tokenizer=str(tokenizer), prompt_limit=8, hygiene=False)
     tables = load_dataset(load(config), tmp_path).tables
     assert {name: table.dropped for name, table in tables.items()} == dict.fromkeys(paths, 0) | {split: 1}
     config.data.long_prompts = "refuse"
@@ -107,6 +107,12 @@ def test_every_prompt_fits_exactly():
             "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
             "<|im_start|>user\nWhat is {x} of {problem}?<|im_end|>\n<|im_start|>assistant\n",
         ),
+        (
+            "dapo",
+            "Solve the following math problem step by step. The last line of your response should be of the form "
+            "Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\nWhat is {x} of {problem}?"
+            '\n\nRemember to put your answer on its own line after "Answer:".',
+        ),
         ("chat", "[user]What is {x} of {problem}?[assistant]"),
     ],
 )
@@ -119,13 +125,31 @@ def test_templates_are_exact_and_leave_braces_alone(template, text):
 
 
 def test_every_template_is_tested_and_has_one_slot():
-    assert set(TEMPLATES) == {"plain", "plain_boxed", "qwen_math", "chat"}
+    assert set(TEMPLATES) == {"plain", "plain_boxed", "qwen_math", "dapo", "chat"}
     assert all(form is None or form.count("{problem}") == 1 for form in TEMPLATES.values())
+
+
+@pytest.mark.parametrize("template", sorted(set(TEMPLATES) - {"chat"}))
+def test_a_template_comes_off_again_and_off_nothing_else(template):
+    prompt = render(" 1+1?\n", Letters(), template=template)
+    assert unwrapped(prompt, template) == " 1+1?\n"
+    before, after = TEMPLATES[template].split("{problem}")
+    for text in ("1+1?", before + "1+1?", "1+1?" + after, before[:-1] + "1+1?" + after, (before + after)[1:], ""):
+        if not (text.startswith(before) and text.endswith(after)):
+            assert unwrapped(text, template) == text
+
+
+def test_a_prompt_whose_two_sides_meet_is_none():
+    before, after = TEMPLATES["dapo"].split("{problem}")
+    meeting = before + after.removeprefix("\n\n")
+    assert meeting.startswith(before)
+    assert meeting.endswith(after)
+    assert unwrapped(meeting, "dapo") == meeting
 
 
 def test_prompt_errors():
     with pytest.raises(
-        ValueError, match="'qwen_maths': .* plain, plain_boxed, qwen_math, chat; did you mean 'qwen_math'"
+        ValueError, match="'qwen_maths': .* plain, plain_boxed, qwen_math, dapo, chat; did you mean 'qwen_math'"
     ):
         build_prompts(PROBLEMS, Letters(), template="qwen_maths", prompt_limit=8)
     with pytest.raises(ValueError, match="unknown prompt template 'zzz'") as caught:

@@ -4,14 +4,17 @@ import copy
 import json
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from experiments import settings, small
+from jax.sharding import NamedSharding, PartitionSpec
 
 from nft_jax.config import default, resolved
 from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES
-from nft_jax.training.identity import FREE, WARM_START, check_same, identity
+from nft_jax.parallel.mesh import make_mesh
+from nft_jax.training.identity import FREE, WARM_START, check_same, identity, weights_digest
 
 OTHER_LOSSES = tuple(f"loss.{name}." for name in LOSSES if name != "nft")
 
@@ -21,6 +24,15 @@ def flat(values: dict, path: str = "") -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
+# What may change when a run goes on: where things lie,
+MAY_CHANGE = (
+    *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer"),
+    # how fast it goes,
+    *("model.remat", "model.unroll", "rollout.lockstep", "packing", "mesh", "evaluation.batch"),
+    *("verify.workers", "verify.item_seconds", "verify.total_seconds", "verify.memory_mib"),
+    # what is written and looked at how often, and what is over.
+    *("record", "evaluation.every", "warm_start"),
+)
 # The settings of an NFT run, by the names that they have on the command line.
 NAMES = [name for name in flat(default().to_dict()) if not name.startswith(OTHER_LOSSES)]
 
@@ -54,7 +66,7 @@ def changed(run: dict, name: str) -> tuple[dict, Any, Any]:
 def test_the_names_are_those_of_all_settings():
     assert len(NAMES) == len(flat(resolved(small())))
     assert "loss.nft.omega" in NAMES
-    # Every section that is named is one.
+    # Every section that the code names is one.
     for section in (*FREE, *WARM_START):
         assert any(within(name, (section,)) for name in NAMES), section
 
@@ -63,7 +75,7 @@ def test_the_names_are_those_of_all_settings():
 def test_a_setting_that_decides_the_numbers_can_not_change(name):
     run_ = run(optimizer__schedule="linear")
     other, old, new = changed(run_, name)
-    if within(name, FREE):
+    if within(name, MAY_CHANGE):
         check_same(run_, other, "runs/here")
         return
     for saved, given, values in ((run_, other, (old, new)), (other, run_, (new, old))):
@@ -181,3 +193,46 @@ def test_what_is_kept_are_the_settings_with_what_was_filled_in():
     assert run()["config"] == resolved(config)
     assert run()["config"]["old_logp"] == "sampler"
     assert settings().old_logp == "auto"
+
+
+# The weights.
+
+
+def some_weights() -> dict:
+    random = np.random.default_rng(0)
+    return {"a": {"b": random.normal(size=(4, 6, 8)).astype(np.float32)}, "c": random.normal(size=8).astype(np.float32)}
+
+
+def test_the_digest_of_weights_is_the_same_wherever_they_lie():
+    weights = some_weights()
+    mesh = make_mesh(4, 2, jax.devices()[:8])
+    split = jax.device_put(
+        weights,
+        {
+            "a": {"b": NamedSharding(mesh, PartitionSpec(None, "tensor", "data"))},
+            "c": NamedSharding(mesh, PartitionSpec("data")),
+        },
+    )
+    assert weights_digest(weights) == weights_digest(split) == weights_digest(weights)
+
+
+def test_the_digest_of_weights_depends_on_every_bit_and_place():
+    def digest(change):
+        weights = some_weights()
+        change(weights)
+        return weights_digest(weights)
+
+    def lowest_bit(weights):
+        weights["a"]["b"].view(np.uint32)[3, 5, 7] ^= 1
+
+    def sign(weights):
+        weights["c"][0] *= -1
+
+    def swap(weights):
+        weights["a"]["b"][0, [0, 1]] = weights["a"]["b"][0, [1, 0]]
+
+    def rename(weights):
+        weights["d"] = weights.pop("c")
+
+    digests = [digest(change) for change in (lambda _: None, lowest_bit, sign, swap, rename)]
+    assert len(set(digests)) == 5

@@ -34,7 +34,7 @@ def test_nobody_writes_wrong_by_accident():
     ],
 )
 def test_boxed_exact(response, answer, status, extracted):
-    verdict = grade(response, answer)
+    verdict = grade(response, answer, grader="boxed_exact")
     assert verdict[:2] == (status, extracted)
     assert verdict.seconds >= 0
     assert verdict.reason == ""
@@ -42,10 +42,15 @@ def test_boxed_exact(response, answer, status, extracted):
 
 def test_the_box_must_start_in_the_window():
     box = r"\boxed{5}"
-    assert grade(box + "x" * (BOX_WINDOW - len(box)), "5").status == "correct"
-    assert grade(box + "x" * (BOX_WINDOW - len(box) + 1), "5").status == "unparsed"
+    assert grade(box + "x" * (BOX_WINDOW - len(box)), "5", grader="boxed_exact").status == "correct"
+    assert grade(box + "x" * (BOX_WINDOW - len(box) + 1), "5", grader="boxed_exact").status == "unparsed"
     # The answer itself may be long, as long as the box still starts inside.
-    assert grade("x" * 9999 + r"\boxed{" + "7" * (BOX_WINDOW - 8) + "}", "7" * (BOX_WINDOW - 8)).status == "correct"
+    assert (
+        grade(
+            "x" * 9999 + r"\boxed{" + "7" * (BOX_WINDOW - 8) + "}", "7" * (BOX_WINDOW - 8), grader="boxed_exact"
+        ).status
+        == "correct"
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,10 +137,11 @@ def _real_responses() -> list[dict]:
 
 def test_real_responses_never_err_and_exact_matches_are_right():
     rows = _real_responses()
-    verdicts = [grade(row["response"], row["gold"]) for row in rows]
+    verdicts = [grade(row["response"], row["gold"], grader="boxed_exact") for row in rows]
     assert not any(verdict.status == "error" for verdict in verdicts)
     exact = [row["correct"] for row, verdict in zip(rows, verdicts, strict=True) if verdict.status == "correct"]
     assert len(exact) > 100
     assert all(exact)
     # The same responses, closed with their gold answer in a box (the synthetic form of the rule).
-    assert all(grade(row["response"] + f"\n\\boxed{{{row['gold']}}}", row["gold"]).status == "correct" for row in rows)
+    closed = [(row["response"] + f"\n\\boxed{{{row['gold']}}}", row["gold"]) for row in rows]
+    assert all(grade(*item, grader="boxed_exact").status == "correct" for item in closed)

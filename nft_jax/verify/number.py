@@ -1,0 +1,53 @@
+"""Numbers as they are mostly written, read at once: this decides nine answers of ten in microseconds.
+
+No third-party imports.
+"""
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+_PLAIN = re.compile(
+    r"\s*(?P<sign>[-+]?)\s*(?:\\?\$)?\s*(?:"
+    r"(?P<whole>\d{1,3}(?:(?:,|\{,\}|,\\!)\d{3})+|\d{1,40})?(?P<part>\.\d{1,40})?(?:\s*/\s*(?P<below>\d{1,40}))?"
+    r"|\\[dt]?frac\s*\{\s*(?P<minus>-?)\s*(?P<top>\d{1,40})\s*\}\s*\{\s*(?P<bottom>\d{1,40})\s*\}"
+    r")\s*\.?\s*"
+)
+
+
+class Number(NamedTuple):
+    """An exact value, and how many decimals it was written with (0 for a fraction)."""
+
+    top: int
+    bottom: int
+    decimals: int
+
+    @property
+    def value(self) -> Fraction:
+        """The value as one number."""
+        return Fraction(self.top, self.bottom)
+
+
+@lru_cache(maxsize=8192)
+def read(text: str) -> Number | None:
+    r"""An integer, decimal, `a/b` or `\frac{a}{b}`, with thousands separators or a dollar; None for anything else."""
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, part, below, minus, top, bottom = match.groups()
+    if top is not None:
+        below, digits, decimals = bottom, top, 0
+    else:
+        digits = (re.sub(r"\D", "", whole) if whole else "") + (part or " ")[1:]
+        decimals = len(part or " ") - 1
+    if not digits or (below is not None and (decimals or not int(below))):
+        return None
+    value = int(digits)
+    negative = (sign == "-") != (minus == "-")
+    return Number(-value if negative else value, 10**decimals if below is None else int(below), decimals)
+
+
+def same(left: Number, right: Number) -> bool:
+    """Whether two numbers are equal, by whole numbers only."""
+    return left.top * right.bottom == right.top * left.bottom

@@ -1,0 +1,83 @@
+"""The grader `gsm8k`: the last number, exactly."""
+
+import json
+
+import pytest
+
+from nft_jax.verify import Pool, grade
+from nft_jax.verify.gsm8k import last_number
+
+
+@pytest.mark.parametrize(
+    ("response", "found"),
+    [
+        ("16 - 3 = <<16-3=13>>13 eggs\nA: 26", "26"),
+        ("so 5.\n#### 1,234", "1234"),
+        ("#### $1,234.50 (not 7)", "7"),
+        ("first #### 3\nthen #### 4\nbecause 2 + 2", "4"),
+        (r"it is \boxed{18} dollars, not 19", "18"),
+        (r"\boxed{\frac{3}{4}}", "3/4"),
+        (r"\boxed{\text{none}} of 7", "7"),
+        ("The answer is 26.", "26"),
+        ("She has $5.", "5"),
+        ("She owes $-5", "-5"),
+        ("She owes -$5", "-5"),
+        ("16-3", "3"),
+        ("16 - 3", "3"),
+        ("it is -3", "-3"),
+        ("it is −3", "-3"),
+        ("25%", "25"),
+        ("1/2 of it", "1/2"),
+        (".5", ".5"),
+        (r"1{,}000,\!000", "1000000"),
+        ("1,2", "2"),
+        ("x2", "2"),
+        ("no number", None),
+        ("", None),
+        ("####", None),
+    ],
+)
+def test_the_last_number(response, found):
+    assert last_number(response) == found
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "status"),
+    [
+        ("A: 26", "26", "correct"),
+        ("A: 26.0", "26", "correct"),
+        ("A: 26.5", "26", "wrong"),
+        ("A: -26", "26", "wrong"),
+        ("A: 26", "so 2 + 24 = 26\n#### 26", "correct"),
+        ("$1,000", "1000", "correct"),
+        ("1/2", "0.5", "correct"),
+        ("0.1", "0.10", "correct"),
+        ("0.3333333333", "1/3", "wrong"),
+        ("9007199254740993", "9007199254740992", "wrong"),
+        ("1/0", "1", "wrong"),
+        ("1/0", "1/0", "wrong"),
+        ("9" * 101, "9" * 101, "wrong"),
+        ("5", "five", "wrong"),
+        ("five", "5", "unparsed"),
+    ],
+)
+def test_statuses(response, answer, status):
+    assert grade(response, answer, grader="gsm8k").status == status
+
+
+def test_through_a_pool():
+    items = [(f"so {index} - 1 = {index - 1}\n#### {index:,}", str(index)) for index in range(0, 5000, 7)]
+    with Pool("gsm8k") as pool:
+        assert {verdict.status for verdict in pool.grade(items)} == {"correct"}
+
+
+def test_real_responses(data_folder):
+    path = data_folder / "verifier" / "model_outputs.jsonl"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    rows = [
+        row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()) if row["format"].startswith("A:")
+    ]
+    agreed = [(grade(r["response"], r["gold"], grader="gsm8k").status == "correct") == r["correct"] for r in rows]
+    assert len(agreed) > 3000
+    assert all(agreed)

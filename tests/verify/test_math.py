@@ -1,0 +1,354 @@
+"""The grader `math`: what counts as the same answer, what does not, and where it looks for it."""
+
+import json
+import random
+from fractions import Fraction
+
+import pytest
+
+from nft_jax.verify import Pool, check_gold, grade
+from nft_jax.verify.extract import WINDOW
+
+# Each line: ways to write one answer. All pairs are right, both ways round.
+SAME = [
+    ["5", "5.0", "05", "+5", "5.", r"\boxed{5}", "$5$", r"\$5", "5$", r"5\%", "x=5", "x = 5", "5 = x",
+     r"5^\circ", r"5^{\circ}",
+     r"5\text{ cm}", r"5 \text{ cm}^2", r"5\mathrm{~cm}", "5 cm", "5 apples", "5°", r"\text{5}",
+     r"\left(5\right)", "{5}", "10/2"],
+    ["-1/2", r"-\frac{1}{2}", r"\frac{-1}{2}", r"\frac{1}{-2}", r"-\dfrac12", r"-\tfrac 12", "-0.5", "-.5",
+     "−0.5", r"-\frac{2}{4}"],
+    [r"12\frac{3}{5}", r"12 \frac{3}{5}", "12 3/5", "12.6", "63/5", r"\frac{63}{5}", "12.60"],
+    ["1,000,000", "1000000", r"1{,}000{,}000", r"1,\!000,\!000", r"1\,000\,000", "1 000 000", "10^6", "10^{6}",
+     "1 million"],
+    [r"\frac{1}{3}", "1/3", r"0.\overline{3}", "0.33333333"],
+    ["50%", r"50\%", "50 percent", r"50\text{ percent}", "50 pct"],
+    ["0.25", r"25\%", "1/4"],
+    [r"\sqrt{8}", r"2\sqrt{2}", r"2\sqrt2", "2sqrt(2)", r"\frac{4}{\sqrt{2}}", "2√2", "8^{1/2}",
+     r"2 \cdot \sqrt{2}", r"\sqrt{}{8}"],
+    [r"\frac{\pi}{2}", r"\pi/2", "pi/2", "π/2", r"\frac12\pi", r"0.5\pi", r"\frac{1}{2} \cdot \pi"],
+    ["e^{16}", "exp(16)", r"\exp(16)", "e^16", r"e^{8} \cdot e^8", r"\mathrm{e}^{16}"],
+    [r"\frac{1}{1+\sqrt{2}}", r"\sqrt2-1", "-1+√2"],
+    ["x^2+2x+1", "(x+1)^2", "1+2x+x^2", "x*x + 2*x + 1", "y=x^2+2x+1"],
+    [r"\frac{x^2-1}{x-1}", "x+1"],
+    ["2^{n+1}", r"2\cdot2^n", "2*2^{n}"],
+    [r"\sin 2x", r"2\sin x\cos x", r"2 \cos(x) \sin(x)"],
+    ["3+4i", "4i+3", r"4\mathrm{i}+3"],
+    ["(1,2)", "(1, 2)", r"\left(1,2\right)", r"\left( 1, \frac{4}{2} \right)", "1 < x < 2", r"x \in (1,2)"],
+    ["(3, 1)", "(x,y)=(3,1)", "(x, y) = (3, 1)"],
+    [r"\sqrt{x^3}", r"x\sqrt{x}"],
+    [r"\sqrt{x^2}", "|x|"],
+    ["[1,2)", r"\left[1, 2\right)", r"1 \le x < 2", r"x\in[1,2)", "[1.0,2)"],
+    [r"\{1,2,3\}", r"\{3,2,1\}", r"\left\{1,2,3\right\}", "{1,2,3}", "1, 2, 3", r"1, 2 \text{ and } 3",
+     "3 and 1 and 2", "1;2;3", "x=1,2,3"],
+    [r"1\pm\sqrt{2}", r"1+\sqrt2, 1-\sqrt2", r"\{1-\sqrt2, 1+\sqrt2\}", r"x = 1 \pm \sqrt{2}"],
+    [r"(-\infty,1)\cup(2,\infty)", r"(2,\infty)\cup(-\infty,1)", r"(-\infty, 1) \cup (2, +\infty)", "(-∞,1)∪(2,∞)"],
+    [r"x\ge5", "x >= 5", r"5 \leq x", r"[5,\infty)", r"x \geqslant 5"],
+    ["x+y=3", "2x+2y=6", "y = 3-x", "x + y - 3 = 0"],
+    ["x=1, y=2; x=3, y=4", r"x=1, y=2 \text{ and } x=3, y=4"],
+    [r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix} 1 & 2 \\ 3 & \frac{8}{2} \end{bmatrix}"],
+    ["C", "(C)", r"\text{C}", r"\textbf{(C)}", r"\mathrm{C}", "c"],
+    [r"\text{even}", "even", "Even", r"\textbf{even}", "even."],
+    [r"\emptyset", r"\{\}", r"\varnothing"],
+    ["3:4", r"\frac34", "3 : 4"],
+    ["1:2:3", "1 : 2 : 3"],
+    ["2^{100}", "1267650600228229401496703205376"],
+    ["|-3|", "3", r"\left|-3\right|", r"\lvert -3 \rvert"],
+    ["5!", "120", r"\binom{16}{2}"],
+    [r"\log_2 8", "3", r"\log_{2}{8}"],
+    [r"\arctan 1", r"\tan^{-1}(1)", r"\frac{\pi}{4}"],
+    [r"\lfloor 2.5 \rfloor", "2"],
+    ["x_1+x_2", "x_2+x_{1}"],
+    [r"1.5\times10^3", r"1500", r"1.5 \cdot 10^{3}"],
+]  # fmt: skip
+
+# The first is the reference; all others are wrong.
+DIFFERENT = [
+    ["5", "6", "-5", "50", "5.0001", "5x", "(5,5)", "5,6", "x=6", r"\frac{5}{2}", "five", "A", r"5\sqrt{2}"],
+    ["4", r"4\sqrt(2)", r"4\sqrt{2}", "4t", "4i", "4^2", "4!"],
+    [r"4\sqrt{2}", "4", r"\sqrt2", r"4+\sqrt2", "5.66", r"4\sqrt{3}"],
+    ["2^{-99}", "2^{-98}", "2^{99}", "0", "2^{-100}"],
+    [r"\frac{1}{2004!}", r"\frac{1}{2006!}", "0", r"\frac{1}{2005!}"],
+    [r"\frac{1}{3}", "0.333", "0.3333334", "0.333333333333333333334", "0.3"],
+    [r"\pi", "3.14", "3.1415926", "22/7", r"2\pi"],
+    ["(1,2)", r"\{1,2\}", "(2,1)", "[1,2]", "(1,2]", "(1,2,3)", "12", "2,1"],
+    [r"\{1,2\}", "(1,2)", "[1,2]", r"\{1,3\}", r"\{1\}", r"\{1,2,3\}", "1"],
+    ["[0,9)", "(0,9)", "[0,9]", "[0,1)", r"\{0,9\}", "0 < x < 9"],
+    ["x^2=-1", "x^2=-2", "1=1", "x=-1"],
+    ["1=1", "2=2", "x=x", "1=2"],
+    ["x=1", "y=1", "x=2"],
+    ["2x+z=1", "1", "2x+z"],
+    ["x>5", r"x\ge5", "x<5", "5>x", r"[5,\infty)"],
+    ["x<1", "x>-1", "-x<1"],
+    ["0.1", "0.01", "1", "10"],
+    [r"\pm 2", "2", "-2"],
+    ["32349", "32, 349"],
+    ["9999999999999999", "10000000000000000"],
+    ["12345678901234567890123", "12345678901234567890124"],
+    ["1", "0.99999999", "1.0000001", "e^{0.0000001}"],
+    [r"\sqrt{x^2}", "x", "-x"],
+    ["1:2:3", "1:3:2", "1/6"],
+    ["(1,2),(3,4)", "(1,4),(3,2)", "(1,2)", "1,2,3,4"],
+    ["x=1, y=2; x=3, y=4", "x=1, y=4; x=3, y=2"],
+    [r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&5\end{pmatrix}",
+     r"\begin{pmatrix}1&2&3&4\end{pmatrix}"],
+    ["A", "B", r"\text{B}", "AB"],
+    [r"\text{odd}", "even"],
+    ["5000000", "5", "5 thousand"],
+    ["f(x)", "f(y)", "g(x)"],
+]  # fmt: skip
+
+
+def boxed(answer: str) -> str:
+    return rf"So the answer is $\boxed{{{answer}}}$."
+
+
+@pytest.mark.parametrize("ways", SAME, ids=lambda ways: ways[0])
+def test_ways_to_write_one_answer(ways):
+    for gold in ways:
+        for given in ways:
+            verdict = grade(boxed(given), gold)
+            assert verdict.status == "correct", (gold, given, verdict)
+
+
+@pytest.mark.parametrize("ways", DIFFERENT, ids=lambda ways: ways[0])
+def test_answers_that_differ(ways):
+    for given in ways[1:]:
+        assert grade(boxed(given), ways[0]).status == "wrong", given
+        assert grade(boxed(ways[0]), given).status in ("wrong", "unparsed"), given
+
+
+# Some ways are lenient with units, percent or unnamed variables, so only answers of different lines are compared here.
+NUMBERS = [ways[0] for ways in SAME]
+
+
+def test_answers_of_different_lines_differ():
+    wrong = [(a, b) for a in NUMBERS for b in NUMBERS if a != b and grade(boxed(a), b).status == "correct"]
+    assert wrong in ([], [("|-3|", r"\log_2 8"), (r"\log_2 8", "|-3|")])
+
+
+@pytest.mark.parametrize(
+    ("response", "extracted"),
+    [
+        (r"\boxed{1} no, \boxed{2}", "2"),
+        (r"so $\boxed{1}$ and $\boxed{2}$", "1; 2"),
+        (r"\boxed{1}, \boxed{2}, \boxed{1}", "2; 1"),
+        (r"\boxed{3} apples and \boxed{4} pears", "3; 4"),
+        (r"\boxed{1} is not it, nor is any of the other things and so \boxed{2}", "2"),
+        (r"\boxed{1}. The final answer is $2$. I hope it is correct.", "2"),
+        (r"The final answer is $2$. Hence \boxed{1}", "1"),
+        ("The answer is 26.", "26"),
+        ("the answer is -3.5 dollars", "-3.5 dollars"),
+        ("The answer is: **7**", "7"),
+        ("Final Answer: The largest $n$ is 34.", "34"),
+        ("16*2=32\nA: 26", "26"),
+        ("so she has 5\n#### 1,234", "1,234"),
+        ("so $x=2$ and $y = 3$.", "x=2; y = 3"),
+        ("We get $x=2$. So $y = 3$.", "y = 3"),
+        (r"Therefore \(x \ge 5\) holds.", r"x \ge 5"),
+        (r"Hence \[ \frac{1}{2} \]", r"\frac{1}{2}"),
+        ("We had 12 of them, then 7.", "7"),
+        ("it costs $5 and then 1,000.99m²", "1,000.99"),
+        ("所以总共有3 + 10 = 13只鸟。", "13"),
+        ("比例为13/28", "13/28"),
+        (r"so it is \frac{2}{5} 吨", r"\frac{2}{5}"),
+        ("AZYUK2A", "AZYUK2A"),
+        ("I do not know.", "I do not know."),
+        (r"\frac{1}{2}", r"\frac{1}{2}"),
+        ("x^2 + 1", "x^2 + 1"),
+        ("C", "C"),
+        (r"<think>\boxed{1}</think> it is \boxed{2}", "2"),
+        (r"<think>\boxed{1}</think> nothing certain can be said about that, I am afraid", None),
+        (r"\boxed{1} \boxed{2", None),
+        (r"\boxed{}", None),
+        ("", None),
+        ("   ", None),
+    ],
+)
+def test_where_the_answer_is(response, extracted):
+    verdict = grade(response, "42")
+    assert verdict.extracted == extracted
+    assert verdict.status == ("unparsed" if extracted is None else "wrong")
+
+
+def test_only_the_end_of_a_response_is_looked_at():
+    box = r"\boxed{5}"
+    assert grade(box + "x" * (WINDOW - len(box)), "5").status == "correct"
+    assert grade(box + "x" * WINDOW, "5").status == "unparsed"
+    assert grade("x" * 10_000_000 + box, "5").status == "correct"
+
+
+def test_what_cannot_be_read_is_unparsed_and_equal_text_is_right():
+    strange = r"\foo{\bar}{7}"
+    assert grade(boxed(strange), "7").status == "unparsed"
+    assert grade(boxed(strange), strange).status == "correct"
+    assert grade(boxed(strange.replace("{7}", "{ 7 }")), strange).status == "correct"
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "options", "status"),
+    [
+        ("2, 1", "1, 2", {}, "correct"),
+        ("2, 1", "1, 2", {"ordered": True}, "wrong"),
+        ("1, 2", "1, 2", {"ordered": True}, "correct"),
+        (r"\{2,1\}", r"\{1,2\}", {"ordered": True}, "correct"),
+        ("0.33", "1/3", {}, "wrong"),
+        ("0.33", "1/3", {"precision": 2}, "correct"),
+        ("0.34", "1/3", {"precision": 2}, "wrong"),
+        ("(0.6, 2.6667]", r"(\frac35, \frac83]", {"precision": 2}, "correct"),
+        (r"\sqrt{17}", "4.12311", {"precision": 5}, "correct"),
+        (r"\sqrt{17}", "4.12312", {"precision": 5}, "wrong"),
+        ("4.12311", r"\sqrt{17}", {}, "wrong"),
+        ("0.333333", "1/3", {"precision": 7}, "wrong"),
+    ],
+)
+def test_options(given, gold, options, status):
+    assert grade(boxed(given), gold, **options).status == status
+
+
+def test_an_unknown_option_is_an_error():
+    verdict = grade("1", "1", strictness=5)
+    assert verdict.status == "error"
+    assert "strictness" in verdict.reason
+
+
+REFERENCES = [
+    "5",
+    r"\frac12",
+    r"$\{1,2\}$",
+    r"The answer is $\boxed{7}$.",
+    r"\text{odd}",
+    "C",
+    "4 \\text{ cm}",
+    "x=1,y=2",
+    r"\int_0^1 x dx",
+]
+
+
+@pytest.mark.parametrize("answer", REFERENCES)
+def test_good_references(answer):
+    assert check_gold(answer) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("", "empty"),
+        ("  ", "empty"),
+        (r"\frac{1}{", "cannot be read"),
+        (r"\foo{x}", "cannot be read.*foo"),
+        ("9^{9^{9}}", "too big"),
+        ("x" * 3000, "3000 characters; at most 2000"),
+        (r"\frac{1}{0}", "divides by 0"),
+        ("(1,2", "cannot be read"),
+    ],
+)
+def test_references_that_nothing_could_match(answer, reason):
+    import re
+
+    assert re.search(reason, check_gold(answer))
+
+
+# ---- properties
+
+
+def _number_ways(value: Fraction) -> list[str]:
+    """Ways to write a rational number."""
+    top, bottom = value.numerator, value.denominator
+    ways = [
+        rf"\frac{{{top}}}{{{bottom}}}",
+        f"{top}/{bottom}",
+        rf"\dfrac{{{3 * top}}}{{{3 * bottom}}}",
+        rf"x = \tfrac{{{top}}}{{{bottom}}}",
+    ]
+    ways += [
+        rf"\left(\frac{{{top}}}{{{bottom}}}\right)",
+        rf"\frac{{{top}}}{{{bottom}}}\text{{ cm}}",
+        rf"\$ {top}/{bottom}",
+    ]
+    if bottom == 1:
+        ways += [f"{top}", f"{top}.00", f"{top:,}", f"{top:,}".replace(",", "{,}"), f"{top:,}".replace(",", r",\!")]
+    return ways
+
+
+def test_formatting_never_matters_and_another_number_is_always_wrong():
+    draw = random.Random(0)
+    for _ in range(300):
+        value = Fraction(draw.randrange(-(10**7), 10**7), draw.choice([1, 1, 2, 3, 8, 35]))
+        other = value + draw.choice([1, -1, Fraction(1, 1000), value or 1, -2 * value or 1])
+        given, gold = draw.choice(_number_ways(value)), draw.choice(_number_ways(value))
+        assert grade(boxed(given), gold).status == "correct", (given, gold)
+        wrong = draw.choice(_number_ways(other))
+        assert grade(boxed(wrong), gold).status == "wrong", (wrong, gold)
+
+
+def _formula(draw: random.Random, depth: int) -> tuple[str, str]:
+    """The same formula twice, written and ordered differently."""
+    if depth == 0:
+        leaf = draw.choice(["x", "y", r"\pi", r"\sqrt{3}", "2", "7", r"\frac{1}{5}", "i"])
+        return leaf, {r"\sqrt{3}": r"\frac{3}{\sqrt3}", r"\frac{1}{5}": "0.2", "2": "(5-3)", r"\pi": "π"}.get(
+            leaf, leaf
+        )
+    (a, b), (c, d) = _formula(draw, depth - 1), _formula(draw, depth - 1)
+    kind = draw.randrange(4)
+    if kind == 0:
+        return f"({a})+({c})", f"({d})+({b})"
+    if kind == 1:
+        return f"({a})({c})", rf"({d}) \cdot ({b})"
+    if kind == 2:
+        return f"({a})-({c})", f"-(({d})-({b}))"
+    return f"({a})^2", f"({b})*({b})"
+
+
+def test_formulas_equal_their_rearrangements_and_differ_from_changed_ones():
+    draw = random.Random(1)
+    for _ in range(150):
+        one, other = _formula(draw, draw.randrange(1, 4))
+        assert grade(boxed(one), other).status == "correct", (one, other)
+        assert grade(boxed(other), one).status == "correct", (one, other)
+        assert grade(boxed(one), one).status == "correct"
+        assert grade(boxed(rf"{one} + \frac{{1}}{{10^{{30}}}}"), other).status == "wrong", (one, other)
+        assert grade(boxed(rf"\sin({one})"), rf"\sin({other})").status in ("correct", "wrong")
+
+
+def test_verdicts_do_not_depend_on_the_number_of_workers():
+    items = [(boxed(given), ways[0]) for ways in SAME + DIFFERENT for given in ways]
+    expected = [grade(*item)[:2] for item in items]
+    for workers in (1, 3):
+        with Pool("math", workers) as pool:
+            for order in (items, items[::-1]):
+                verdicts = [verdict[:2] for verdict in pool.grade(order)]
+                assert (verdicts if order is items else verdicts[::-1]) == expected
+
+
+# ---- real cases; their synthetic twins are above
+
+
+def _rows(data_folder, name: str) -> list[dict]:
+    path = data_folder / "verifier" / name
+    if not path.exists():
+        pytest.skip(f"no {path}: set NFT_JAX_DATA to the folder that holds verifier/")
+    with path.open(encoding="utf-8") as lines:
+        return [row for row in map(json.loads, lines) if not row.get("suspect_label")]
+
+
+def test_real_cases(data_folder):
+    from agreement import agreement
+
+    _rows(data_folder, "cases.jsonl")
+    cases, wrong = agreement(data_folder)
+    assert len(cases) - len(wrong) >= 375, [case["id"] for case in wrong]
+    assert not [case for case in wrong if case["status"] in ("error", "timeout")]
+    assert not [case["id"] for case in wrong if not case["expected"]], "false positives"
+
+
+def test_real_responses(data_folder):
+    rows = _rows(data_folder, "model_outputs.jsonl")
+    verdicts = [grade(row["response"], row["gold"]) for row in rows]
+    agreed = sum((verdict.status == "correct") == row["correct"] for verdict, row in zip(verdicts, rows, strict=True))
+    assert agreed >= 0.997 * len(rows)
+    assert not any(verdict.status == "error" for verdict in verdicts)
+
+
+def test_real_references_are_good(data_folder):
+    rows = _rows(data_folder, "model_outputs.jsonl")
+    assert {row["gold"]: reason for row in rows if (reason := check_gold(row["gold"]))} == {}

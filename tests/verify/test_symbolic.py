@@ -1,0 +1,75 @@
+"""What the exact grammar does not read: SymPy by way of math-verify's LaTeX grammar, loaded late."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nft_jax.verify import Pool, grade, symbolic
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "status"),
+    [
+        (r"\frac{1}{2}", r"\int_0^1 x dx", "correct"),
+        (r"\int_0^1 x dx", r"\frac12", "correct"),
+        (r"\frac{1}{3}", r"\int_0^1 x dx", "wrong"),
+        ("55", r"\sum_{k=1}^{10} k", "correct"),
+        ("54", r"\sum_{k=1}^{10} k", "wrong"),
+        ("24", r"\prod_{k=1}^{4} k", "correct"),
+        (r"\lim_{x\to 0} \frac{\sin x}{x}", "1", "correct"),
+        ("-2", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "correct"),
+        ("2", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "wrong"),
+        (r"\begin{pmatrix}1&1\\0&1\end{pmatrix}\begin{pmatrix}1&1\\0&1\end{pmatrix}",
+         r"\begin{pmatrix}1&2\\0&1\end{pmatrix}", "correct"),
+        (r"\begin{pmatrix}1&1\\0&1\end{pmatrix}\begin{pmatrix}1&1\\0&1\end{pmatrix}",
+         r"\begin{pmatrix}1&3\\0&1\end{pmatrix}", "wrong"),
+        (r"\int x dx = 1", r"\int x dx = 2", "wrong"),
+        (r"2^{-99} \int_0^1 dx", r"2^{-98} \int_0^1 dx", "wrong"),
+    ],
+)  # fmt: skip
+def test_verdicts(given, gold, status):
+    assert grade(rf"\boxed{{{given}}}", gold).status == status
+
+
+def test_nothing_is_imported_until_it_is_needed():
+    code = r"""
+import sys
+from nft_jax.verify import grade
+def loaded(): return sorted({"sympy", "mpmath", "math_verify", "antlr4", "jax",
+"numpy"} & {n.split(".")[0] for n in sys.modules})
+assert grade(r"\boxed{2\sqrt2}", r"\sqrt8").status == "correct"
+print(loaded())
+assert grade(r"\boxed{2\sin x\cos x}", r"\sin 2x").status == "correct"
+print(loaded())
+assert grade(r"\boxed{\frac12}", r"\int_0^1 x dx").status == "correct"
+print(loaded())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['mpmath']", "['antlr4', 'math_verify', 'mpmath', 'sympy']"]
+    assert done.stderr == ""
+
+
+def test_the_import_does_not_count_against_the_first_answer():
+    with Pool("math", 1) as pool:
+        verdict = pool.grade([(r"\boxed{\frac12}", r"\int_0^1 x dx")])[0]
+        assert verdict.status == "correct"
+        first = verdict.seconds
+        second = pool.grade([(r"\boxed{\frac13}", r"\int_0^1 x^2 dx")])[0].seconds
+    # Without the import the two take about as long as each other; it takes a second or more.
+    assert first < 5 * second + 0.5
+
+
+def test_a_relation_is_never_the_same_by_having_no_solution():
+    # math-verify compares the solutions, of which both have none.
+    assert symbolic.same(r"\int x^2 dx=-1", r"\int x^2 dx=-2") is False
+    assert symbolic.same(r"\int x^2 dx=-1", r"\int x^2 dx=-1") is True
+
+
+def test_a_missing_answer_of_the_grammar_is_none():
+    assert symbolic.same("x", "x") is None  # nothing beyond the exact grammar
+    assert symbolic.same(r"\int", "1") is None
+    assert symbolic.same(r"\int_0^1 x dx", "__import__('os')") is None
