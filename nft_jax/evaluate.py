@@ -22,7 +22,7 @@ from absl import flags
 
 from nft_jax import cli
 from nft_jax.config import Config, resolved
-from nft_jax.data.dataset import own_problems, read_problems
+from nft_jax.data.dataset import own_problems, read_problems, unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.experiment import Experiment
@@ -286,6 +286,7 @@ def _description(evaluator: Evaluator, step: int, source: str) -> str:
         if prompts.dropped:
             line += f"; {prompts.dropped} more are left out, with prompts of over {found['prompt_limit']} tokens"
         lines.append(line)
+    lines += unreadable_answers(config.verify.grader, evaluator.tables)
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from nft_jax import cli, report
 from nft_jax.config import Config
+from nft_jax.data.dataset import unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
@@ -260,6 +261,7 @@ def describe(experiment: Experiment) -> str:
             f"vocabulary {experiment.tokenizer.vocab_size} of {config.model.vocab} rows",
             f"mesh      {dict(experiment.mesh.shape)} on {experiment.mesh.devices.flat[0].platform}",
             f"problems  {tables}",
+            *unreadable_answers(config.verify.grader, dataset.tables),
             f"a step    {Q} prompts × {K} answers = {Q * K} answers, from at most "
             f"{config.selection.max_rounds} rounds of {config.candidates_per_round} prompts",
             f"          {U} updates of {Q // U} prompts = {Q // U * K} answers each; answers of up to "

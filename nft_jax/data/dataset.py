@@ -10,6 +10,7 @@ from nft_jax.data.hygiene import Cleaned, clean
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
 from nft_jax.data.sources import Problem
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from nft_jax.verify import check_gold
 
 SPLITS = ("train", "validation", "test")
 
@@ -126,3 +127,21 @@ def boxed(problem: Problem) -> str:
     if "\\boxed{" in problem.solution:
         return problem.solution
     return f"{problem.solution}\n\\boxed{{{problem.answer}}}"
+
+
+def unreadable_answers(grader: str, tables: dict[str, PromptTable], most: int = 3) -> list[str]:
+    """A line for each table with reference answers that the grader "math" can't read, naming the first of them."""
+    lines = []
+    for name, table in tables.items() if grader == "math" else ():
+        found = [
+            (problem.id, answer, reason)
+            for problem, answer in zip(table.problems, table.answers, strict=True)
+            if (reason := check_gold(answer))
+        ]
+        if found:
+            named = "; ".join(f"{where}, {answer[:40]!r}: {reason}" for where, answer, reason in found[:most])
+            lines.append(
+                f"problems  {name}: of {len(table.answers)} reference answers {len(found)} can't be read by the grader "
+                f"'math', which then takes the same wording alone as right ({named}{'; …' * (len(found) > most)})"
+            )
+    return lines
