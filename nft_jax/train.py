@@ -67,6 +67,8 @@ class Trainer:
         folder.check_room(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)))
         resumed = checkpoints.restore(abstract, lambda run: check_same(run, self.identity, folder.path))
         self.done = resumed[0] if resumed else 0
+        if self.done > self.config.steps:
+            raise ValueError(f"config.steps={self.config.steps}: {folder.path} is at step {self.done} already")
         if not resumed:
             self._check_warm_start()
         # From here on this run is what the folder holds.

@@ -351,14 +351,15 @@ def test_the_whole_state_survives_a_checkpoint(programs, tmp_path, name):
     program.take(2)
     # One has groups to carry, the other a reference that it must not lose.
     assert program.state.reference is not None or int(program.state.carried[1]) > 0
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(2, program.state)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(2, program.state, {})
         # The next step reuses the memory of what is being saved.
         records = program.take(2)
         straight = on_host(program.state)
-        checkpoints.manager.wait_until_finished()
+        checkpoints.wait()
         program.start(jax.tree.map(np.zeros_like, program.weights))
-        program.state = checkpoints.restore(2, program.state)
+        step, program.state = checkpoints.restore(program.state, lambda run: None)
+    assert step == 2
     again = program.take(2)
     assert_same(straight, on_host(program.state))
     untimed = [record._replace(tally=record.tally._replace(seconds=0)) for record in records + again]

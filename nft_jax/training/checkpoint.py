@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,24 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: int | None = None):
         self.folder = (workdir / "checkpoints").resolve()
-        self.writes = keep is not None
-        if self.writes:
+        self.keep = keep
+        if keep is not None:
             self._clear_unfinished()
+
+    @cached_property
+    def manager(self) -> ocp.CheckpointManager:
+        """Orbax's manager, made when it is first needed: a reader may be there before the first checkpoint."""
         # Not Orbax's read_only, of which it warns twice: a manager that is never asked to save changes nothing.
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=self.writes)
-        self.manager = ocp.CheckpointManager(self.folder, options=options) if self.writes or self.steps else None
+        options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, create=self.keep is not None)
+        return ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.manager is None:
-            return
         try:
-            self.manager.close()
+            if "manager" in self.__dict__:
+                self.manager.close()
         except Exception:
             # One that could not be written was or is being said; a second error would hide the first.
             if kind is None:

@@ -59,8 +59,8 @@ class RunFolder:
     def begin(self, config: Config) -> None:
         """Writes what is run, once it is known that it can be."""
         if self.writes:
-            (self.path / "config.json").write_text(json.dumps(resolved(config), indent=2) + "\n")
-            (self.path / "run.json").write_text(json.dumps(provenance(config), indent=2) + "\n")
+            self.write("run.json", provenance(config))
+            self.write("config.json", resolved(config))
 
     def check_room(self, state_bytes: int) -> None:
         """Checks that a checkpoint of so many bytes has room.
@@ -82,9 +82,11 @@ class RunFolder:
                 out.write(json.dumps(values) + "\n")
 
     def write(self, name: str, values: dict) -> None:
-        """Writes a JSON file, like `result.json`: the scores of the base and of the final weights by split."""
+        """Writes a JSON file, whole or not at all, like `result.json`: the scores by split."""
         if self.writes:
-            (self.path / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary = self.path / f"partial.{name}"
+            temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.replace(self.path / name)
 
     def arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
         """Writes an `.npz` file, whole or not at all."""

@@ -24,9 +24,11 @@ def flat(values: dict, path: str = "") -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
-# What may change when a run goes on: where things lie,
+# What may change when a run goes on: where things lie, and what is left out of the problems, which are compared
+# themselves,
 MAY_CHANGE = (
-    *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer"),
+    *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer", "data.root"),
+    *("data.hygiene", "data.exclude"),
     # how fast it goes,
     *("model.remat", "model.unroll", "rollout.lockstep", "packing", "mesh", "evaluation.batch"),
     *("verify.workers", "verify.item_seconds", "verify.total_seconds", "verify.memory_mib"),
@@ -164,10 +166,9 @@ def test_the_same_problems_from_another_place_are_the_same_run():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_warm_start_depends_on_its_own_settings_alone(name):
-    paths_and_costs = ("path", "remat", "unroll", "train", "validation", "test", "tokenizer")
-    section, _, last = name.rpartition(".")
-    decides = name in ("seed", "rollout.answer_limit") or name.startswith("warm_start.")
-    decides |= section in ("model", "data") and last not in paths_and_costs
+    section = name.partition(".")[0]
+    decides = name in ("seed", "rollout.answer_limit") or section == "warm_start"
+    decides |= section in ("model", "data") and not within(name, MAY_CHANGE)
     run_ = run()
     other, old, new = changed(run_, name)
     if not decides:

@@ -46,6 +46,13 @@ def test_a_square_root_squares_to_its_radicand(value):
     assert found * found == number(value) or found.opaque
 
 
+@pytest.mark.parametrize("whole", [1, 5, 101, 9973])
+@pytest.mark.parametrize("radicand", [1, 2, 6, 101])
+def test_squares_are_taken_out_of_a_root(whole, radicand):
+    assert root(number(whole**2 * radicand), 2) == number(whole) * root(number(radicand), 2)
+    assert not root(number(whole**2 * radicand), 2).opaque
+
+
 @pytest.mark.parametrize("degree", [2, 3, 5, 64])
 def test_whole_roots_are_exact(degree):
     for base in (0, 1, 2, 7, 10**4):
