@@ -59,6 +59,10 @@ _NOT_UNITS = re.compile(
 )
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SCALE = re.compile(rf"(?<=\d)\s*(?P<scale>{'|'.join(_SCALES)})s?(?![A-Za-z])")
+# `4.5e33`, but not e to a power; `52_8`, a number in another base; `3./2`.
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d*)?)[eE]([-+]?\d{1,4})(?![\w.])")
+_BASE = re.compile(r"(-?)\(?([0-9A-F]+)\)?\s*_\s*(?:\{\s*(\d{1,2})\s*\}|(\d{1,2}))")
+_BARE_POINT = re.compile(r"(?<=\d)\.(?=\s*/)")
 _CHOICE = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
 
 
@@ -78,11 +82,15 @@ def normalize(text: str) -> str:
     text = re.sub(r"(?<![A-Za-z])(?:infinity|infty|inf|oo)(?![A-Za-z])", r"\\infty ", text.replace(r"\infty", "infty"))
     text = text.replace("<=", "≤").replace(">=", "≥").replace("!=", "≠").replace("==", "=").replace(":=", "=")
     text = _DEGREE.sub("", text)
+    text = _SCIENTIFIC.sub(r"\1*10^{\2}", _BARE_POINT.sub("", text))
     text = _SCALE.sub(lambda match: f"*10^{_SCALES[match['scale']]} ", text)
     text = _CONNECTIVE.sub(";", text)
     text = _drop_bare_unit(text.strip().rstrip(".").strip())
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = _join_thousands(text)
+    if based := _BASE.fullmatch(text):
+        # Its digits and its base: the problem asks for just these, and no other way of writing the number.
+        return f"{based[1]}⟦{based[2]}base{based[3] or based[4]}⟧"
     choice = _CHOICE.fullmatch(text)
     return choice.group(1) if choice else text
 

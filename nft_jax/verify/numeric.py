@@ -99,7 +99,11 @@ class _Evaluation:
         name, *arguments = atom
         if name == "root":
             return self._power(self(arguments[0]), self._context.mpf(1) / arguments[1])
+        before, self.variables = self.variables, set()
         values = [self(argument) for argument in arguments]
+        if name in ("floor", "ceil") and self.variables:
+            raise NotImplementedError("functions that differ may step alike at a few points")
+        self.variables |= before
         if name == "inverse":
             return 1 / values[0]
         if name == "pow":

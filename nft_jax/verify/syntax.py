@@ -305,6 +305,8 @@ class _Reader:
         character = self._peek()
         if self._text.startswith(("\\rfloor", "\\rceil"), self._at):
             return False
+        if character.isdigit():  # `(n-2) 2^n`, but no product of two numbers
+            return self._text[: self._at].rstrip().endswith(")")
         return bool(character) and (character.isascii() and character.isalpha() or character in "({[\\⟦")
 
     def _power(self) -> Polynomial:
@@ -377,7 +379,7 @@ class _Reader:
         if name == "infty":
             return polynomial.atom(INFINITY)
         if name in ("lfloor", "lceil"):
-            value = self._scalar(self._list("\\"))
+            value = self._sum().value
             if not self._take("\\rfloor" if name == "lfloor" else "\\rceil"):
                 raise Unreadable("a floor or ceiling that does not close")
             return polynomial.function(name[1:], value)

@@ -356,3 +356,40 @@ def test_real_responses(data_folder):
 def test_real_references_are_good(data_folder):
     rows = _rows(data_folder, "model_outputs.jsonl")
     assert {row["gold"]: reason for row in rows if (reason := check_gold(row["gold"]))} == {}
+
+
+# What benchmarks write besides.
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "right"),
+    [
+        (r"4.5 \times 10^{33}", "4.5e33", True),
+        ("4.50E+33", "4.5e33", True),
+        ("4.5e32", "4.5e33", False),
+        ("4.4e33", "4.5e33", False),
+        ("1e-3", "0.001", True),
+        ("2e^3", "2e^{3}", True),
+        ("2e3", "2e^3", False),
+        ("52_{8}", "52_8", True),
+        ("(52)_8", "52_8", True),
+        ("52", "52_8", False),
+        ("52_9", "52_8", False),
+        ("53_8", "52_8", False),
+        ("37_8", "-37_8", False),
+        ("x_{12}", "x_12", True),
+        ("x_2", "x_1", False),
+        (r"-\frac13", "-1./3", True),
+        ("-1.5", "-3./2", True),
+        (r"2^n(n-2)+1", "(n-2) 2^{n}+1", True),
+        (r"(n-2) 2^{n-1}+1", "(n-2) 2^{n}+1", False),
+        (r"\left\lfloor \sqrt{n-1} \right\rfloor", r"\lfloor\sqrt{n-1}\rfloor", True),
+        (r"1+\lfloor\log_2 n\rfloor", r"\left\lfloor\log _{2} n\right\rfloor+1", True),
+        (r"\lfloor \sqrt{n} \rfloor", r"\lfloor\sqrt{n-1}\rfloor", False),
+        (r"\lceil \sqrt{n} \rceil", r"\lfloor\sqrt{n}\rfloor", False),
+        (r"\lfloor 3.7 \rfloor", "3", True),
+    ],
+)
+def test_scientific_numbers_other_bases_and_steps(given, gold, right):
+    assert (grade(f"\\boxed{{{given}}}", gold).status == "correct") == right
+    assert check_gold(gold) is None
