@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs an experiment on this machine, from nothing: environment, package, data, warm start, training, picture.
 #   bash launch/local.sh [--config=NAME_OR_FILE] [--workdir=DIR] [--config.section.field=value ...]
-# The default is --config=tiny --workdir=runs/tiny; the same workdir resumes.
+# The default is --config=tiny --workdir=runs/tiny; the same workdir resumes. Exit code 75 means: stopped on request, all
+# that was done is saved, run the same command again.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
