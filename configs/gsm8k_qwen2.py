@@ -1,9 +1,10 @@
 r"""A pretrained Qwen2 or Qwen2.5 model on grade-school math: NFT from a Hugging Face folder, as a 7B run does it.
 
 Claim    None of our own yet: no pretrained weights were at hand where this was written. The recipe is that of the paper
-         (AdamW at 1e-6, ω = 1 − r̂, ε = 1, no KL), with shorter answers and smaller steps, as GSM8K's problems need.
-Cost     Training a 7B takes 16 bytes a weight for weights, gradient and AdamW, and 2 for the sampler's view, all split
-         over the mesh: 8 devices of 80 GB, or `--config.mesh.tensor` and more devices.
+         (AdamW at 1e-6, ω = 1 − r̂, ε = 1, no KL), with shorter answers and smaller steps, as GSM8K's problems need, and
+         a grader that takes 1,000 for 1000.
+Cost     Training takes 20 bytes a weight: itself, its gradient and the sum that it is added to, and AdamW's two; and 2
+         for the sampler's view. All are split over the mesh; activations and the cache come on top.
 Command  hf download Qwen/Qwen2.5-Math-7B --local-dir FOLDER
          python -m nft_jax.train --config=gsm8k_qwen2 --config.model.path=FOLDER --config.data.train=TRAIN.jsonl \
            --config.data.test=TEST.jsonl --workdir=runs/gsm8k
@@ -30,6 +31,7 @@ def get_config():
     config.rollout.answer_limit = 1024
     config.selection.candidates_per_round = 256
 
+    config.verify.grader = "math"
     config.optimizer.learning_rate = 1e-6
     config.optimizer.warmup_updates = 10
 
