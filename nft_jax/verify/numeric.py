@@ -102,7 +102,7 @@ class _Evaluation:
         before, self.variables = self.variables, set()
         values = [self(argument) for argument in arguments]
         if name in ("floor", "ceil") and self.variables:
-            raise NotImplementedError("functions that differ may step alike at a few points")
+            raise ValueError("functions that differ may step alike at a few points")
         self.variables |= before
         if name == "inverse":
             return 1 / values[0]
