@@ -207,7 +207,9 @@ def _answered(evaluator: Evaluator, weights: Any, name: str, done: list[dict], p
     """Answers the problems of one file that aren't `done`, batch by batch; writes them to `path`; all rows."""
     rows, began, problems = list(done), time.perf_counter(), evaluator.problems[name]
     with open(path, "w", encoding="utf-8") as out:
+        # On the disk before anything is answered: an evaluation that is killed again loses none of them.
         out.writelines(_line(row) for row in done)
+        out.flush()
         for answers in evaluator.batches(weights, name, len(done)):
             batch = list(described(answers, evaluator.tables[name], len(rows), evaluator.experiment.tokenizer))
             out.writelines(_line(row) for row in batch)
