@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 JAX = "jax>=0.10.2,<0.12"
 TPU, CUDA12, CUDA13 = (JAX.replace("jax", f"jax[{extra}]", 1) for extra in ("tpu", "cuda12", "cuda13"))
+ISOLATION = "seccompy>=0.2; sys_platform == 'linux'"
 
 setup(
     name="nft_jax",
@@ -42,7 +43,8 @@ setup(
         "cuda12": [CUDA12],
         "cuda13": [CUDA13],
         "data": ["datasets"],
-        "test": ["pytest", "ruff==0.17.6"],
+        "isolation": [ISOLATION],
+        "test": ["pytest", "ruff==0.17.6", ISOLATION],
         "parity": ["torch==2.13.0", "peft"],
         "notebooks": ["notebook", "nbclient"],
     },

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax import losses
+from nft_jax.verify import isolation
 
 if TYPE_CHECKING:
     from nft_jax.config import Config
@@ -18,6 +19,7 @@ CHOICES = {
     "model.remat": ("none", "dots", "full"),
     "data.long_prompts": ("drop", "refuse"),
     "rollout.lockstep": ("auto", "yes", "no"),
+    "verify.isolation": isolation.MODES,
     "optimizer.name": ("adamw", "muon"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "warm_start.optimizer.name": ("adamw", "muon"),
@@ -141,6 +143,13 @@ def _sampling_faults(config):
         )
     if config.evaluation.top_p > 1:
         faults.append(f"config.evaluation.top_p={config.evaluation.top_p}: a share of the mass; 1.0 keeps all of it")
+    wrong = [k for k in config.evaluation.pass_at if not 1 <= k <= config.evaluation.answers]
+    if wrong:
+        faults.append(
+            f"config.evaluation.pass_at={config.evaluation.pass_at}: pass@{wrong[0]} can't be told from "
+            f"{config.evaluation.answers} sampled answers; use 1 to {config.evaluation.answers}, or more "
+            f"config.evaluation.answers"
+        )
     if not 0 <= config.warm_start.wrong_share <= 1:
         faults.append(f"config.warm_start.wrong_share={config.warm_start.wrong_share}: a share, between 0 and 1")
     if config.selection.carry and config.old_logp != "sampler":

@@ -139,9 +139,16 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """The grader and its worker processes."""
+    """The grader and its worker processes.
+
+    `second_grader` judges the same answers ("" = none); the share on which the two differ is a metric, and no more.
+    `isolation`: the kernel keeps the workers from writing files, opening sockets and starting processes where it can
+    ("auto"), else the run is refused ("required"); or it doesn't ("off"), for a grader of one's own that needs to.
+    """
 
     grader: str = "boxed_exact"
+    second_grader: str = ""
+    isolation: str = "auto"
     workers: int = 2
     item_seconds: float = 5.0
     total_seconds: float = 600.0
@@ -163,7 +170,8 @@ class WarmStartConfig:
 class EvaluationConfig:
     """Held-out evaluation every `every` steps (0: at the ends): one greedy and `answers` sampled answers a problem.
 
-    Truncated sampling (`top_p`, `top_k`) is allowed here. `problems` is the most that is taken of a split.
+    Truncated sampling (`top_p`, `top_k`) is allowed here. `problems` is the most that is taken of a split (0: all).
+    `pass_at`: the k of pass@k and maj@k; none means 1, 2, 4, … and `answers`.
     """
 
     every: int = 0
@@ -173,6 +181,7 @@ class EvaluationConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    pass_at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -319,6 +328,8 @@ def _typed(value, kind, path):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = typing.get_origin(kind) or kind
+    if plain is tuple and isinstance(value, list | tuple):  # JSON has no tuples
+        return tuple(_typed(each, typing.get_args(kind)[0], path) for each in value)
     if not isinstance(value, plain) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{path}={value!r}: expected {plain.__name__}, got {type(value).__name__}")
     return value

@@ -11,6 +11,7 @@ every problem (.jsonl). An evaluation that was ended goes on with the first prob
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,9 +33,11 @@ from nft_jax.training.evaluation import Answers, Evaluator, Score, score
 from nft_jax.training.identity import problems_digest, weights_digest
 from nft_jax.training.metrics import with_error
 from nft_jax.training.record import as_json, provenance, read_lines
+from nft_jax.verify.callback import NOT_ASKED
 from nft_jax.verify.extract import final_answer
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.normalize import normalize
+from nft_jax.verify.version import version
 
 
 def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequence[str] = ()) -> dict[str, Score]:
@@ -62,28 +65,53 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
                 origin = {"step": step, "weights": source, "weights_digest": digest}
                 origin |= {"problems": paths.get(name, "generated arithmetic")}
                 scores[name] = _evaluated(evaluator, weights, name, folder, origin)
-    print(f"\n{table(scores)}\n\nanswers and scores: {folder}", flush=True)
+    print(f"\n{table(scores)}\n\n{_caption(config, digest)}\nanswers and scores: {folder}", flush=True)
     return scores
 
 
 def table(scores: dict[str, Score]) -> str:
-    """A line of text for each file, under a header; pass@1 is left out, for it is avg@n."""
-    rows = []
-    for name, found in scores.items():
-        n = max(found.pass_at)
-        columns = {
-            "file": name,
-            "problems": str(found.problems),
-            "greedy": with_error(found.greedy, found.greedy_error),
-            f"avg@{n}": with_error(found.sampled, found.sampled_error),
-            **{f"pass@{k}": f"{value:.3f}" for k, value in found.pass_at.items() if k > 1},
-            **{f"maj@{k}": f"{value:.3f}" for k, value in found.maj_at.items() if k == n},
-            "truncated": f"{found.truncated:.3f}",
-            "length": f"{found.length:.1f}",
-        }
-        rows += [list(columns.values())] if rows else [list(columns), list(columns.values())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    """A line of text for each file, under a header, and their mean; pass@1 is left out, for it is avg@n."""
+    rows = [_columns(name, found) for name, found in scores.items()]
+    if len(scores) > 1:
+        rows.append(_columns("mean", _mean(list(scores.values()))))
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def _columns(name: str, found: Score) -> dict[str, str]:
+    columns = {
+        "file": name,
+        "problems": str(found.problems),
+        "greedy": with_error(found.greedy, found.greedy_error),
+        f"avg@{found.answers}": with_error(found.sampled, found.sampled_error),
+        **{f"pass@{k}": f"{value:.3f}" for k, value in found.pass_at.items() if k > 1},
+        **{f"maj@{k}": f"{value:.3f}" for k, value in found.maj_at.items() if k == max(found.maj_at)},
+        "truncated": f"{found.truncated:.3f}",
+        "length": f"{found.length:.1f}",
+    }
+    return columns if found.disagreement is None else columns | {"graders differ": f"{found.disagreement:.3f}"}
+
+
+def _mean(scores: list[Score]) -> Score:
+    """The mean over files, each counting alike, as papers report it; errors of independent files add in squares."""
+
+    def mean(part):
+        return float(np.mean([getattr(found, part) for found in scores]))
+
+    def error(part):
+        errors = [getattr(found, part) for found in scores]
+        return None if None in errors else float(np.sqrt(np.sum(np.square(errors)))) / len(errors)
+
+    def by_k(part):
+        return {k: float(np.mean([getattr(found, part)[k] for found in scores])) for k in getattr(scores[0], part)}
+
+    means = {part: mean(part) for part in ("greedy", "sampled", "truncated", "length")}
+    errors = {part: error(part) for part in ("greedy_error", "sampled_error")}
+    ks = {part: by_k(part) for part in ("pass_at", "maj_at")}
+    problems = sum(found.problems for found in scores)
+    judged = None if scores[0].disagreement is None else mean("disagreement")
+    return scores[0]._replace(**means, **errors, **ks, problems=problems, disagreement=judged)
 
 
 def against(workdir: Path, other: Path, step: int | None = None) -> str:
@@ -184,7 +212,8 @@ def _evaluated(evaluator: Evaluator, weights: Any, name: str, folder: Path, orig
     if writes:
         _write(scores, result)
     rows = _answered(evaluator, weights, name, done, responses if writes else Path(os.devnull))
-    found = score(answers_of(rows), [[voted(text) for text in row["answers"][1:]] for row in rows])
+    votes = [[voted(text) for text in row["answers"][1:]] for row in rows]
+    found = score(answers_of(rows), votes, config.evaluation.pass_at)
     if writes:
         _write(scores, {"score": as_json(found)} | result | {"seconds": time.perf_counter() - began})
     return found
@@ -217,16 +246,21 @@ def _answered(evaluator: Evaluator, weights: Any, name: str, done: list[dict], p
             rows += batch
             seconds = time.perf_counter() - began
             left = seconds / (len(rows) - len(done)) * (problems - len(rows))
-            print(_progress(name, problems, score(answers_of(rows)), seconds, left), flush=True)
+            _show(_progress(name, problems, score(answers_of(rows)), seconds, left), last=len(rows) == problems)
     return rows
 
 
 def answers_of(rows: Sequence[dict]) -> Answers:
     """Answers, without their tokens, from what `described` made of them."""
     length_EK, truncated_EK = (np.array([row[part] for row in rows]) for part in ("lengths", "truncated"))
-    verdict_EK = np.array([[STATUSES.index(status) for status in row["verdicts"]] for row in rows])
+    verdict_EK, second_EK = (
+        np.array([[NOT_ASKED if status is None else STATUSES.index(status) for status in row[part]] for row in rows])
+        for part in ("verdicts", "second_verdicts")
+    )
     correct_EK = (verdict_EK == STATUSES.index("correct")) & ~truncated_EK
-    return Answers(np.zeros((*length_EK.shape, 0), np.int32), length_EK, truncated_EK, verdict_EK, correct_EK)
+    return Answers(
+        np.zeros((*length_EK.shape, 0), np.int32), length_EK, truncated_EK, verdict_EK, correct_EK, second_EK
+    )
 
 
 def voted(response: str) -> str | None:
@@ -251,7 +285,8 @@ def settings(config: Config) -> dict:
         "prompt_limit": config.data.prompt_limit,
         "seed": config.seed,
         "template": config.data.template,
-        "grader": config.verify.grader,
+        "grader": version(config.verify.grader),
+        "second_grader": config.verify.second_grader and version(config.verify.second_grader),
     }
 
 
@@ -265,6 +300,7 @@ def described(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tok
             "reference": prompts.answers[first + e],
             "answers": tokenizer.decode_batch([row[:n].tolist() for row, n in zip(tokens_KT, length_K, strict=True)]),
             "verdicts": [STATUSES[code] for code in answers.verdict_EK[e]],
+            "second_verdicts": [None if code == NOT_ASKED else STATUSES[code] for code in answers.second_EK[e]],
             "truncated": answers.truncated_EK[e].tolist(),
             "lengths": length_K.tolist(),
         }
@@ -277,8 +313,8 @@ def _description(evaluator: Evaluator, step: int, source: str) -> str:
     lines = [
         f"weights   step {step}, from {source}",
         f"mesh      {dict(mesh.shape)} on {mesh.devices.flat[0].platform}, {evaluator.batch} problems a batch",
-        f"answers   1 greedy and {found['answers']} sampled a problem, at temperature {found['temperature']:g}, top_p "
-        f"{found['top_p']:g}, top_k {found['top_k']}, of up to {found['answer_limit']} tokens; seed {found['seed']}",
+        f"answers   1 greedy and {found['answers']} sampled a problem, {_sampling(found)}",
+        f"verifier  {evaluator.experiment.verifier}",
     ]
     for name, prompts in evaluator.tables.items():
         there, taken = len(prompts.answers), evaluator.problems[name]
@@ -292,12 +328,32 @@ def _description(evaluator: Evaluator, step: int, source: str) -> str:
     return "\n".join(lines)
 
 
-def _progress(name: str, problems: int, found: Score, seconds: float, left: float) -> str:
-    width = len(str(problems))
+def _sampling(found: dict) -> str:
     return (
-        f"  {name} {found.problems:>{width}}/{problems}  greedy {found.greedy:.3f}  avg@{max(found.pass_at)} "
+        f"at temperature {found['temperature']:g}, top_p {found['top_p']:g}, top_k {found['top_k']}, of up to "
+        f"{found['answer_limit']} tokens; seed {found['seed']}"
+    )
+
+
+def _caption(config: Config, digest: str) -> str:
+    """What the numbers of the table hold for."""
+    found = settings(config)
+    return f"sampled {_sampling(found)}\nverifier {found['grader']}; weights {digest[:12]}; ± one standard error"
+
+
+def _progress(name: str, problems: int, found: Score, seconds: float, left: float) -> str:
+    width, bar = len(str(problems)), "█" * (20 * found.problems // problems)
+    return (
+        f"  {name} ▕{bar:<20}▏ {found.problems:>{width}}/{problems}  greedy {found.greedy:.3f}  avg@{found.answers} "
         f"{found.sampled:.3f}  cut {found.truncated:.3f}  {seconds:.0f} s, {left:.0f} s left"
     )
+
+
+def _show(line: str, last: bool) -> None:
+    """A line of progress: a terminal shows it in place of the one before, a file keeps them all."""
+    rewrites = sys.stdout.isatty()
+    end = "\n" if last or not rewrites else ""
+    print(f"\r{line}\x1b[K" if rewrites else line, end=end, flush=True)
 
 
 def main(config: Config, workdir: Path) -> None:

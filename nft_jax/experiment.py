@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from nft_jax import losses
 from nft_jax.config import Config, VerifyConfig
 from nft_jax.data.dataset import load_dataset
-from nft_jax.data.prompts import PromptTable
 from nft_jax.data.sources import Problem
 from nft_jax.models import hf, transformer
 from nft_jax.parallel import layout
@@ -61,17 +61,20 @@ class Experiment:
         self.engine = Engine(
             self.graph, self.axes, self.mesh, config.rollout, self.tokenizer.eos_ids, config.model.dtype
         )
-        self.pool = _start_pool(config.verify)
+        self.pool, self.second_pool = _start_pools(config.verify)
 
     def __enter__(self) -> "Experiment":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.pool.close()
+        if self.second_pool is not None:
+            self.second_pool.close()
 
-    def grader(self, table: PromptTable) -> Grader:
-        """The verifier's host side for the answers of a prompt table."""
-        return Grader(self.pool, self.tokenizer.decode_batch, table.answers, self.config.verify.total_seconds)
+    def grader(self, answers: Sequence[str]) -> Grader:
+        """The verifier's host side for problems with these reference answers."""
+        seconds = self.config.verify.total_seconds
+        return Grader(self.pool, self.tokenizer.decode_batch, answers, seconds, self.second_pool)
 
     def step(self, optimizer: optax.GradientTransformation) -> Step:
         """The step on the training problems."""
@@ -79,7 +82,7 @@ class Experiment:
         normalizer = config.loss.normalizer or loss.normalizer
         model = (self.graph, self.axes, self.mesh)
         updater = Updater(config, loss, optimizer, *model, old_logp=config.old_logp, normalizer=normalizer)
-        return Step(config, self.mesh, self.engine, self.grader(self.dataset.tables["train"]), loss, updater)
+        return Step(config, self.mesh, self.engine, self.grader(self.dataset.tables["train"].answers), loss, updater)
 
     def place(self, tree: Any, specs: Any = None) -> Any:
         """Puts host arrays on the mesh: as `specs` say, or whole on each device."""
@@ -163,16 +166,39 @@ class Experiment:
         return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self.abstract))
 
     @property
+    def verifier(self) -> str:
+        """The graders, and what is enforced on their processes, in words."""
+        config = self.config.verify
+        second = f", compared with {config.second_grader}" if config.second_grader else ""
+        isolated = "isolated" if self.pool.isolated else "not isolated (pip install seccompy, on Linux)"
+        if config.isolation == "off":
+            isolated = "not isolated"
+        return f"{config.grader}{second}; {config.workers} processes, {isolated}"
+
+    @property
     def whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
 
 
-def _start_pool(verify: VerifyConfig) -> Pool:
-    limits = {"item_seconds": verify.item_seconds, "memory_mib": verify.memory_mib}
+def _start_pools(verify: VerifyConfig) -> tuple[Pool, Pool | None]:
+    """The workers of the grader, and those of the second one."""
+    first = _start_pool(verify, "grader")
+    if not verify.second_grader:
+        return first, None
     try:
-        return Pool(verify.grader, workers=verify.workers, **limits)
-    except StartError as error:
-        raise ValueError(f"config.verify.grader={verify.grader!r}: {error}") from error
+        return first, _start_pool(verify, "second_grader")
+    except ValueError:
+        first.close()
+        raise
+
+
+def _start_pool(verify: VerifyConfig, setting: str) -> Pool:
+    grader = getattr(verify, setting)
+    limits = {"item_seconds": verify.item_seconds, "memory_mib": verify.memory_mib, "isolation": verify.isolation}
+    try:
+        return Pool(grader, workers=verify.workers, **limits)
+    except (StartError, ValueError) as error:
+        raise ValueError(f"config.verify.{setting}={grader!r}: {error}") from error
 
 
 def _placed(leaf, sharding):

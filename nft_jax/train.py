@@ -264,6 +264,7 @@ def describe(experiment: Experiment) -> str:
             f"mesh      {dict(experiment.mesh.shape)} on {experiment.mesh.devices.flat[0].platform}",
             f"problems  {tables}",
             *unreadable_answers(config.verify.grader, dataset.tables),
+            f"verifier  {experiment.verifier}",
             f"a step    {Q} prompts × {K} answers = {Q * K} answers, from at most "
             f"{config.selection.max_rounds} rounds of {config.candidates_per_round} prompts",
             f"          {U} updates of {Q // U} prompts = {Q // U * K} answers each; answers of up to "

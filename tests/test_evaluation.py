@@ -212,7 +212,8 @@ def answers_by_hand(right_EK) -> Answers:
     right_EK = np.array(right_EK, bool)
     length_EK = np.arange(right_EK.size, dtype=np.int32).reshape(right_EK.shape)
     verdict_EK = np.where(right_EK, STATUSES.index("correct"), STATUSES.index("wrong"))
-    return Answers(np.zeros((*right_EK.shape, 3), np.int32), length_EK, length_EK == 0, verdict_EK, right_EK)
+    tokens, asked = np.zeros((*right_EK.shape, 3), np.int32), np.full(right_EK.shape, NOT_ASKED)
+    return Answers(tokens, length_EK, length_EK == 0, verdict_EK, right_EK, asked)
 
 
 def test_a_score_equals_the_one_by_hand():

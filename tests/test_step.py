@@ -74,9 +74,9 @@ class WatchedStep(Step):
     buffers: list = field(default_factory=list)
 
     def roll(self, view, prompts, cursor):
-        groups, seconds_n = super().roll(view, prompts, cursor)
+        groups, host = super().roll(view, prompts, cursor)
         jax.debug.callback(lambda *seen: self.rounds.append(on_host(seen)), cursor, groups)
-        return groups, seconds_n
+        return groups, host
 
     def pack(self, buffer, trained, prompts, step):
         jax.debug.callback(lambda *seen: self.buffers.append(on_host(seen)), buffer, trained)

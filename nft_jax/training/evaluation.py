@@ -17,7 +17,7 @@ from nft_jax.parallel import layout
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine, Requests
 from nft_jax.types import Array, Prompts
-from nft_jax.verify.callback import Grader, verify
+from nft_jax.verify.callback import NOT_ASKED, Grader, differ, verify
 from nft_jax.verify.grade import STATUSES
 
 # A request's number is problem · MOST_ANSWERS + answer, in 32 bits: more answers to a problem leave the first as they
@@ -46,7 +46,7 @@ class Answers(NamedTuple):
     """Graded answers to E problems: column 0 greedy, the others sampled.
 
     `token_EKT`, `length_EK`, `truncated_EK`, `verdict_EK` as in `Groups`; `correct_EK` bool, never true of a truncated
-    one.
+    one; `second_EK` int32 status codes by the second grader, −1 where it was not asked.
     """
 
     token_EKT: Array
@@ -54,28 +54,33 @@ class Answers(NamedTuple):
     truncated_EK: Array
     verdict_EK: Array
     correct_EK: Array
+    second_EK: Array
 
 
 class Score(NamedTuple):
     """Shares of right answers with standard errors over problems (None: one problem has none).
 
     `greedy` ± `greedy_error`     `sampled` ± `sampled_error`  mean over the n sampled answers: avg@n
-    `pass_at`    k → `pass_at_k` averaged over problems, for k = 1, 2, 4, … and n
+    `answers`    n
+    `pass_at`    k → `pass_at_k` averaged over problems, for the k asked for, else 1, 2, 4, … and n
     `maj_at`     k → `maj_at_k` averaged over problems, for the same k but 1; empty without the texts
     `verdicts`   how many of the sampled answers got each status; what was cut at the limit counts as "wrong"
     `truncated`, `length` (tokens)  means over all answers     `problems`  how many
+    `disagreement`  share of the answers judged by two graders that only one calls correct (None: there is one grader)
     """
 
     greedy: float
     greedy_error: float | None
     sampled: float
     sampled_error: float | None
+    answers: int
     pass_at: dict[int, float]
     maj_at: dict[int, float]
     verdicts: dict[str, int]
     truncated: float
     length: float
     problems: int
+    disagreement: float | None = None
 
 
 class Evaluator:
@@ -131,8 +136,7 @@ class Evaluator:
 
     def _compiled(self, weights):
         experiment = self.experiment
-        seconds = experiment.config.verify.total_seconds
-        grader = Grader(experiment.pool, experiment.tokenizer.decode_batch, self.references, seconds)
+        grader = experiment.grader(self.references)
 
         def evaluate(weights, inputs):
             return self._program(grader, weights, inputs)
@@ -153,31 +157,40 @@ class Evaluator:
             rollout = self.engine(self.engine.view(weights), requests, stream(config.seed, "evaluation"))
         reference_B, present_B = jnp.repeat(batch.reference_E, K), jnp.repeat(batch.present_E, K)
         gradable_B = present_B & ~rollout.truncated_B
-        verdict_B, _ = verify(grader, experiment.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)
+        verdict_B, host = verify(grader, experiment.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)
         correct_B = (verdict_B == STATUSES.index("correct")) & ~rollout.truncated_B
-        answers = Answers(rollout.token_BT, rollout.length_B, rollout.truncated_B, verdict_B, correct_B)
+        answers = Answers(rollout.token_BT, rollout.length_B, rollout.truncated_B, verdict_B, correct_B, host.second_B)
         return jax.tree.map(lambda x: x.reshape(E, K, *x.shape[1:]), answers)
 
 
-def score(answers: Answers, keys: Sequence[Sequence[str | None]] | None = None) -> Score:
+def score(
+    answers: Answers, keys: Sequence[Sequence[str | None]] | None = None, pass_at: Sequence[int] = ()
+) -> Score:
     """Summarises graded answers; sampled answers of one problem are not independent, so errors are over problems.
 
     `keys` says of each sampled answer `[E][n]` what it votes for: equal keys are the same answer, None is no vote.
+    `pass_at`: the k of pass@k and maj@k; none means 1, 2, 4, … and n.
+
+    Raises:
+      ValueError: for a k of more than n.
     """
     greedy_E, sampled_EK = answers.correct_EK[:, 0].astype(float), answers.correct_EK[:, 1:]
     counts = np.bincount(answers.verdict_EK[:, 1:].ravel(), minlength=len(STATUSES)).tolist()
     n, right_E = sampled_EK.shape[1], sampled_EK.sum(axis=1).tolist()
+    ks = pass_at or _ks(n)
     return Score(
         greedy=float(greedy_E.mean()),
         greedy_error=_error(greedy_E),
         sampled=float(sampled_EK.mean()),
         sampled_error=_error(sampled_EK.mean(axis=1)),
-        pass_at={k: float(np.mean([pass_at_k(n, right, k) for right in right_E])) for k in _ks(n)},
-        maj_at={} if keys is None else {k: _majority(keys, sampled_EK, k) for k in _ks(n) if k > 1},
+        answers=n,
+        pass_at={k: float(np.mean([pass_at_k(n, right, k) for right in right_E])) for k in ks},
+        maj_at={} if keys is None else {k: _majority(keys, sampled_EK, k) for k in ks if k > 1},
         verdicts=dict(zip(STATUSES, counts, strict=True)),
         truncated=float(answers.truncated_EK.mean()),
         length=float(answers.length_EK.mean()),
         problems=len(greedy_E),
+        disagreement=_disagreement(answers),
     )
 
 
@@ -185,8 +198,13 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     """Chance that k answers, drawn without replacement from n of which `right` are right, hold a right one.
 
     1 − C(n − right, k) / C(n, k), as the product 1 − Π_{i = n − right + 1}^{n} (1 − k / i), which never leaves [0, 1]:
-    the unbiased estimator of Chen et al. 2021, arXiv 2107.03374, section 2.1. k ≤ n.
+    the unbiased estimator of Chen et al. 2021, arXiv 2107.03374, section 2.1.
+
+    Raises:
+      ValueError: unless 1 ≤ k ≤ n.
     """
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} can't be told from {n} answers: k must be between 1 and {n}")
     if n - right < k:
         return 1.0
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - right + 1, n + 1)))
@@ -216,6 +234,11 @@ def _vote(answers: list[tuple[str | None, bool]]) -> float:
 
 def _majority(keys: Sequence[Sequence[str | None]], right_EK: np.ndarray, k: int) -> float:
     return float(np.mean([maj_at_k(*one, k) for one in zip(keys, right_EK.tolist(), strict=True)]))
+
+
+def _disagreement(answers: Answers) -> float | None:
+    asked = int((answers.second_EK != NOT_ASKED).sum())
+    return float(differ(answers.verdict_EK, answers.second_EK).sum()) / asked if asked else None
 
 
 def _ks(n: int) -> list[int]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.types import Array, Groups, Rollout
+from nft_jax.verify.callback import NOT_ASKED, Host, differ
 from nft_jax.verify.grade import STATUSES
 
 RATE_BINS = 11
@@ -18,6 +19,7 @@ class Tally(NamedTuple):
     `reward`      Σ reward                                        `verdicts`  `[5]`, in the order of `STATUSES`
     `rates`       `[11]`: groups by rate, rounded to tenths       `longest`   tokens of the longest answer
     `seconds`     host seconds spent grading, the slowest device of each round
+    `compared`    answers that a second grader judged too         `differ`    of these, that only one calls correct
     """
 
     groups: Array
@@ -30,6 +32,8 @@ class Tally(NamedTuple):
     rates: Array
     longest: Array
     seconds: Array
+    compared: Array
+    differ: Array
 
 
 def empty_tally() -> Tally:
@@ -86,7 +90,7 @@ def empty_groups(Q: int, K: int, T: int) -> Groups:
     )
 
 
-def tally(before: Tally, groups: Groups, kept_Q: Array, seconds_n: Array) -> Tally:
+def tally(before: Tally, groups: Groups, kept_Q: Array, host: Host) -> Tally:
     """Adds one round's groups."""
     bin_Q = jnp.round(groups.rate_Q * (RATE_BINS - 1)).astype(jnp.int32)
     seen = Tally(
@@ -99,7 +103,9 @@ def tally(before: Tally, groups: Groups, kept_Q: Array, seconds_n: Array) -> Tal
         verdicts=jnp.bincount(groups.verdict_QK.reshape(-1), length=len(STATUSES)).astype(jnp.float32),
         rates=jnp.bincount(bin_Q, length=RATE_BINS).astype(jnp.float32),
         longest=jnp.float32(0),
-        seconds=jnp.max(seconds_n),
+        seconds=jnp.max(host.seconds_n),
+        compared=_count(host.second_B != NOT_ASKED),
+        differ=_count(differ(groups.verdict_QK.reshape(-1), host.second_B)),
     )
     longest = jnp.maximum(before.longest, jnp.max(groups.length_QK).astype(jnp.float32))
     return jax.tree.map(jnp.add, before, seen)._replace(longest=longest)

@@ -29,6 +29,8 @@ FREE = (
     "rollout.lockstep",
     "packing",
     "mesh",
+    "verify.second_grader",
+    "verify.isolation",
     "verify.workers",
     "verify.item_seconds",
     "verify.total_seconds",

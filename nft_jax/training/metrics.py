@@ -59,6 +59,7 @@ def step_metrics(record: Record) -> dict:
         "tokens": int(tally.tokens),
         "tokens_trained": int(trained_tokens),
         "grading_seconds": float(tally.seconds),
+        "verifier_disagreement": share(tally.differ, tally.compared),
     }
 
 
@@ -88,7 +89,7 @@ def line(step: int, steps: int, metrics: dict) -> str:
 
 def score_line(name: str, score: Score) -> str:
     """A split's score in words."""
-    n = max(score.pass_at)
+    n = score.answers
     return (
         f"{name}: greedy {with_error(score.greedy, score.greedy_error)}, "
         f"avg@{n} {with_error(score.sampled, score.sampled_error)}, pass@{n} {score.pass_at[n]:.3f}, "

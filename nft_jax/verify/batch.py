@@ -1,8 +1,9 @@
-"""The work of a pool: the batch of one `grade` call, the chunks it is cut into, and the queue that owners take from."""
+"""The work of a pool: batches of items that are graded together, the chunks they are cut into, and their queue."""
 
+import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,43 +15,94 @@ CHUNK_ITEMS = 64  # items per frame: enough to hide the round trip, few enough t
 CHUNK_CHARACTERS = 1 << 22
 
 
-class Batch:
-    """The items of one call and the verdicts so far; shared by the caller and the owner threads.
+def error_verdict(reason: str) -> Verdict:
+    """The verdict of an item that could not be graded."""
+    return Verdict("error", None, 0.0, reason)
 
-    `deadline` is an instant of `time.monotonic()`; `finished` is set once no verdict can change any more.
+
+class Batch:
+    """Items that are graded while others are still to come; made by `Pool.begin`.
+
+    `add` and `collect` may be called from any number of threads; `deadline` is an instant of `time.monotonic()`.
+    `deaths` counts, by number of the item, the processes that ended over it.
     """
 
-    def __init__(self, items: Sequence[Item], deadline: float):
-        self.items = items
+    def __init__(self, queue: "ChunkQueue", workers: int, deadline: float):
+        self.items: list[Item] = []
         self.deadline = deadline
-        self.finished = threading.Event()
-        self._verdicts: list[Verdict | None] = [None] * len(items)
-        self._missing = len(items)
-        self._lock = threading.Lock()
+        self.deaths: Counter[int] = Counter()
+        self._began = time.monotonic()
+        self._queue = queue
+        self._workers = workers
+        self._verdicts: list[Verdict | None] = []
+        self._missing = 0
+        self._closing: Verdict | None = None  # what an item without a verdict gets, once the batch is closed
+        self._changed = threading.Condition()
 
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self.finished.is_set() or time.monotonic() >= self.deadline
+        return self._closing is not None or time.monotonic() >= self.deadline
 
-    def settle(self, indices: Sequence[int], verdict: Verdict) -> None:
-        """Give each of `indices` that has no verdict yet this one; nothing happens once the batch is finished."""
-        with self._lock:
-            if self.finished.is_set():
+    def add(self, items: Sequence[Item]) -> range:
+        """Take (response, answer) pairs on, and begin to grade them; their numbers, which count from 0. Never raises.
+
+        What is no pair of str is an "error"; so is everything on a closed pool.
+        """
+        with self._changed:
+            numbers = range(len(self.items), len(self.items) + len(items))
+            self.items.extend(items)
+            self._verdicts.extend([self._closing] * len(items))
+            if self._closing is not None:
+                return numbers
+            self._missing += len(items)
+        text = [number for number in numbers if _is_text_pair(self.items[number])]
+        if len(text) < len(items):
+            strange = sorted(set(numbers) - set(text))
+            self.settle(strange, error_verdict("an item must be a pair of str: (response, answer)"))
+        try:
+            self._queue.put(list(cut(self, text, self._workers)))
+        except RuntimeError as error:
+            self.settle(text, error_verdict(str(error)))
+        return numbers
+
+    def collect(self, total_seconds: float | None = None) -> list[Verdict]:
+        """Wait for the verdicts of all items so far, in the order of their numbers, and take no more. Never raises.
+
+        After `total_seconds` from now (None: no limit), or at the deadline, the missing ones are "timeout".
+        """
+        wait = min(math.inf if total_seconds is None else total_seconds, max(0.0, self.deadline - time.monotonic()))
+        try:
+            with self._changed:
+                self._changed.wait_for(self._is_done, None if math.isinf(wait) else wait)
+        finally:  # also when the caller is interrupted: its work must not occupy the workers
+            given = time.monotonic() - self._began
+            verdicts = self.close(Verdict("timeout", None, given, "the total deadline passed"))
+        return verdicts
+
+    def settle(self, numbers: Sequence[int], verdict: Verdict) -> None:
+        """Give each of these items that has no verdict yet this one; nothing happens once the batch is closed."""
+        with self._changed:
+            if self._closing is not None:
                 return
-            for index in indices:
-                if self._verdicts[index] is None:
-                    self._verdicts[index] = verdict
+            for number in numbers:
+                if self._verdicts[number] is None:
+                    self._verdicts[number] = verdict
                     self._missing -= 1
             if not self._missing:
-                self.finished.set()
+                self._changed.notify_all()
 
     def close(self, verdict: Verdict) -> list[Verdict]:
-        """Finish: all verdicts in the order of the items, `verdict` where one is missing."""
-        with self._lock:
-            self.finished.set()
-            self._verdicts = [verdict if known is None else known for known in self._verdicts]
-            return self._verdicts
+        """Finish, with this verdict where one is missing; all verdicts so far."""
+        with self._changed:
+            if self._closing is None:
+                self._closing = verdict
+                self._verdicts = [verdict if known is None else known for known in self._verdicts]
+                self._changed.notify_all()
+            return list(self._verdicts)
+
+    def _is_done(self) -> bool:
+        return not self._missing or self._closing is not None
 
 
 class Chunk(NamedTuple):
@@ -95,13 +147,12 @@ class ChunkQueue:
             self._chunks.extend(chunks)
             self._changed.notify(len(chunks))
 
-    def put_back(self, batch: Batch, indices: Sequence[int]) -> None:
-        """Put what a replaced worker left before all else, in two halves, so that another hard item delays fewer."""
-        middle = len(indices) // 2
-        halves = [Chunk(batch, half) for half in (indices[:middle], indices[middle:]) if half]
+    def put_back(self, batch: Batch, parts: Sequence[Sequence[int]]) -> None:
+        """Put what a replaced worker left before all else, the first part first."""
+        chunks = [Chunk(batch, part) for part in parts if part]
         with self._changed:
-            self._chunks.extendleft(reversed(halves))
-            self._changed.notify(len(halves))
+            self._chunks.extendleft(reversed(chunks))
+            self._changed.notify(len(chunks))
 
     def take(self) -> Chunk | None:
         """Wait for a chunk whose batch somebody still waits for; None once the queue is closed."""
@@ -120,3 +171,7 @@ class ChunkQueue:
             self._closed = True
             self._chunks.clear()
             self._changed.notify_all()
+
+
+def _is_text_pair(item: Item) -> bool:
+    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(part, str) for part in item)

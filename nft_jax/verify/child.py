@@ -39,10 +39,10 @@ class Child:
     """One running grading process; used by one thread, except for `kill`.
 
     The thread that makes it must live as long as it does: Linux kills it when the *thread* that started it ends.
-    Deadlines are instants of `time.monotonic()`.
+    Deadlines are instants of `time.monotonic()`. `isolated` says, after `shake_hands`, what `isolation.py` could do.
     """
 
-    def __init__(self, grader: str, paths: Sequence[str], memory_mib: int):
+    def __init__(self, grader: str, paths: Sequence[str], memory_mib: int, isolation: str):
         """Start the process, without waiting for it. Raises StartError if the interpreter cannot be run."""
         environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         command = [sys.executable, "-I", str(Path(__file__).with_name("worker.py"))]
@@ -59,7 +59,10 @@ class Child:
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise StartError(f"cannot start a grading process with {sys.executable!r}: {error}") from error
         self.pid = self._process.pid
-        self._hello = pack({"grader": grader, "paths": list(paths), "memory_mib": memory_mib})
+        self.isolated = False
+        self._hello = pack(
+            {"grader": grader, "paths": list(paths), "memory_mib": memory_mib, "isolation": isolation}
+        )
         self._received = bytearray()
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)
@@ -68,16 +71,15 @@ class Child:
         self._readable.register(self._process.stdout, select.POLLIN)
 
     def shake_hands(self, deadline: float) -> None:
-        """Wait until the grader is loaded. Raises StartError that says why it is not."""
+        """Wait until the grader is loaded. Raises StartError that says why it is not, Died if the process is gone."""
         try:
             self._send(self._hello, deadline)
             answer = self.receive(deadline)
-        except Died as error:
-            raise StartError("the grading process ended while it loaded its grader") from error
         except Late as error:
             raise StartError("the grading process took too long to load its grader") from error
-        if answer != "ready":
+        if not isinstance(answer, dict) or "isolated" not in answer:
             raise StartError(str(answer["failed"]) if isinstance(answer, dict) and "failed" in answer else repr(answer))
+        self.isolated = bool(answer["isolated"])
 
     def deliver(self, items: Sequence[Sequence[str]], deadline: float) -> None:
         """Hand over a chunk and wait until it is received whole. Raises Died or Late."""

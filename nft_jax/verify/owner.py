@@ -7,26 +7,24 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .batch import Chunk, ChunkQueue
+from .batch import Chunk, ChunkQueue, error_verdict
 from .child import Child, Died, Late, StartError
 from .grade import STATUSES, Verdict
 
 _LOG = logging.getLogger(__name__)
 
 _TRANSFER_SECONDS = 30.0  # for a chunk to cross the pipe; an idle worker takes milliseconds
-_TRANSFER_ATTEMPTS = 3
-
-
-def error_verdict(reason: str) -> Verdict:
-    """The verdict of an item that could not be graded."""
-    return Verdict("error", None, 0.0, reason)
+# A process that dies may have been killed by somebody else (the kernel, short of memory), so an innocent item gets other
+# ones; an item that kills its process does so each time.
+_ATTEMPTS = 3
+_DEATH = "the grading process died of this item (a crash, an exit, or too much memory)"
 
 
 class Owner(threading.Thread):
     """A daemon thread with one child, which it alone starts, talks to and reaps.
 
     `first_start`  set once the first process is ready or has failed; `failure` is then the StartError, or None
-    `respawns`     processes that were killed or crashed, and so had to be replaced
+    `respawns`     processes that were killed, crashed or had used up their memory, and so had to be replaced
     """
 
     def __init__(self, queue: ChunkQueue, make_child: Callable[[], Child], item_seconds: float, start_seconds: float):
@@ -47,6 +45,12 @@ class Owner(threading.Thread):
         """Process id of the child, if one runs."""
         with self._lock:
             return None if self._child is None else self._child.pid
+
+    @property
+    def isolated(self) -> bool:
+        """Whether the child runs isolated."""
+        with self._lock:
+            return self._child is not None and self._child.isolated
 
     def stop(self) -> None:
         """Kill the child and let no other start; the thread ends by itself when its queue is closed."""
@@ -78,13 +82,20 @@ class Owner(threading.Thread):
         """Settle the items of a chunk one by one; the first that breaks the child ends it and the rest goes back."""
         if not self._deliver(chunk):
             return
+        batch = chunk.batch
         for position, index in enumerate(chunk.indices):
-            verdict, leaving = self._await_verdict(chunk.batch.deadline)
+            verdict, leaving = self._await_verdict(batch.deadline)
             if leaving:
                 self._discard()
-            chunk.batch.settle([index], verdict)
+            if verdict is None:
+                batch.deaths[index] += 1
+                verdict = error_verdict(_DEATH) if batch.deaths[index] == _ATTEMPTS else None
+            if verdict is not None:
+                batch.settle([index], verdict)
             if leaving:
-                self._queue.put_back(chunk.batch, chunk.indices[position + 1 :])
+                again, rest = [index] if verdict is None else [], chunk.indices[position + 1 :]
+                # In two halves, so that another hard item delays fewer.
+                self._queue.put_back(batch, [again, rest[: len(rest) // 2], rest[len(rest) // 2 :]])
                 # Start the next one while nobody waits; if that fails, the next chunk tries again and says so.
                 with contextlib.suppress(StartError):
                     self._spawn()
@@ -93,7 +104,7 @@ class Owner(threading.Thread):
     def _deliver(self, chunk: Chunk) -> bool:
         """Hand a chunk over; no item is to blame if that fails, so it is tried again with another child."""
         items = [chunk.batch.items[index] for index in chunk.indices]
-        for _ in range(_TRANSFER_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             if self._child is None:
                 self._spawn()
             deadline = min(time.monotonic() + _TRANSFER_SECONDS, chunk.batch.deadline)
@@ -107,8 +118,8 @@ class Owner(threading.Thread):
         chunk.settle(error_verdict("no grading process took the items"))
         return False
 
-    def _await_verdict(self, batch_deadline: float) -> tuple[Verdict, bool]:
-        """The verdict of the item that the child works on, and whether the child must be replaced after it."""
+    def _await_verdict(self, batch_deadline: float) -> tuple[Verdict | None, bool]:
+        """The verdict of the item that the child works on (None: it died), and whether the child must be replaced."""
         start = time.monotonic()
         try:
             reply = self._child.receive(min(start + self._item_seconds, batch_deadline))
@@ -117,20 +128,24 @@ class Owner(threading.Thread):
             seconds = time.monotonic() - start
             return Verdict("timeout", None, seconds, f"no verdict after {seconds:.3g} s"), True
         except Died:
-            reason = "the grading process died of this item (a crash, an exit, or too much memory)"
-            return Verdict("error", None, time.monotonic() - start, reason), True
+            return None, True
 
     def _spawn(self) -> None:
         """Start a child and wait until it is ready; no item's deadline runs meanwhile. Raises StartError."""
-        with self._lock:
-            if self._stopping:
-                raise StartError("the pool is closed")
-            self._child = self._make_child()
-        try:
-            self._child.shake_hands(time.monotonic() + self._start_seconds)
-        except StartError:
-            self._bury()
-            raise
+        for _ in range(_ATTEMPTS):
+            with self._lock:
+                if self._stopping:
+                    raise StartError("the pool is closed")
+                self._child = self._make_child()
+            try:
+                self._child.shake_hands(time.monotonic() + self._start_seconds)
+                return
+            except StartError:
+                self._bury()
+                raise
+            except Died:
+                self._bury()
+        raise StartError("the grading process ended while it loaded its grader")
 
     def _discard(self) -> None:
         """End a child that is of no more use; another one takes its place."""

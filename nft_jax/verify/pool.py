@@ -7,15 +7,19 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from functools import partial
 
-from .batch import Batch, ChunkQueue, Item, cut
+from .batch import Batch, ChunkQueue, Item, error_verdict
 from .child import Child, StartError
 from .grade import Verdict, resolve_grader
-from .owner import Owner, error_verdict
+from .isolation import MODES
+from .owner import Owner
 
 _LOG = logging.getLogger(__name__)
+
+_CLOSED = error_verdict("the pool is closed")
 
 
 class Pool:
@@ -25,7 +29,9 @@ class Pool:
         grader         a name of `grade.GRADERS`, or "module:function" of your own, imported by the workers only
         workers        number of processes
         item_seconds   time a grader gets for one item; then its process is killed and the item is a "timeout"
-        memory_mib     address space of a process (RLIMIT_AS)
+        memory_mib     address space of a process (RLIMIT_AS); one that has used up half of it is replaced
+        isolation      "auto", "required" or "off": whether the kernel keeps processes from writing files, opening
+                       sockets and starting processes (`isolation.py`); "auto" means where it can
         paths          folders put on the workers' `sys.path`; default: this process's, for a grader of your own
         start_seconds  time a process gets to start and to import its grader
 
@@ -40,11 +46,14 @@ class Pool:
         item_seconds: float = 5.0,
         memory_mib: int = 2048,
         *,
+        isolation: str = "auto",
         paths: Sequence[str] | None = None,
         start_seconds: float = 120.0,
     ):
         if workers < 1 or not item_seconds > 0 or memory_mib < 64:
             raise ValueError(f"{workers=}, {item_seconds=}, {memory_mib=}: need at least 1, more than 0, at least 64")
+        if isolation not in MODES:
+            raise ValueError(f"{isolation=}: use one of {', '.join(MODES)}")
         own = ":" in grader
         if not own:
             resolve_grader(grader)
@@ -52,11 +61,11 @@ class Pool:
             paths = [os.path.abspath(path) for path in sys.path] if own else []
         self.grader = grader
         self._queue = ChunkQueue()
-        self._batches: set[Batch] = set()
+        self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._lock = threading.Lock()  # guards the batches in flight and the two flags
         self._closed = False
         self._error_logged = False
-        make_child = partial(Child, grader, tuple(paths), memory_mib)
+        make_child = partial(Child, grader, tuple(paths), memory_mib, isolation)
         self._owners = [Owner(self._queue, make_child, item_seconds, start_seconds) for _ in range(workers)]
         atexit.register(self.close)
         self._start()
@@ -73,34 +82,37 @@ class Pool:
         return [pid for owner in self._owners if (pid := owner.pid) is not None]
 
     @property
+    def isolated(self) -> bool:
+        """Whether the kernel keeps the workers from writing files, opening sockets and starting processes."""
+        return all(owner.isolated for owner in self._owners)
+
+    @property
     def respawns(self) -> int:
-        """How many processes were killed or crashed, and so had to be replaced."""
+        """How many processes were killed, crashed or had used up their memory, and so had to be replaced."""
         return sum(owner.respawns for owner in self._owners)
+
+    def begin(self, total_seconds: float | None = None) -> Batch:
+        """A batch that takes answers as they are ready, and grades them meanwhile: `add` them, then `collect`.
+
+        After `total_seconds` (None: no limit) nothing of it is graded any more, collected or not.
+        """
+        batch = Batch(self._queue, len(self._owners), _instant(total_seconds))
+        with self._lock:
+            self._batches.add(batch)
+            closed = self._closed
+        if closed:
+            batch.close(_CLOSED)
+        return batch
 
     def grade(self, items: Sequence[Item], total_seconds: float | None = None) -> list[Verdict]:
         """Verdicts of (response, answer) pairs, in their order; never raises; statuses do not depend on `workers`.
 
         After `total_seconds` (None: no limit) the missing ones are "timeout". On a closed pool all are "error".
         """
-        batch = Batch(items, time.monotonic() + (math.inf if total_seconds is None else total_seconds))
-        text = [index for index, item in enumerate(items) if _is_text_pair(item)]
-        if len(text) < len(items):
-            strange = sorted(set(range(len(items))) - set(text))
-            batch.settle(strange, error_verdict("an item must be a pair of str: (response, answer)"))
-        with self._lock:
-            self._batches.add(batch)
-        missing = Verdict("timeout", None, total_seconds or 0.0, "the total deadline passed")
-        try:
-            if text:
-                self._queue.put(list(cut(batch, text, len(self._owners))))
-                batch.finished.wait(total_seconds)
-        except RuntimeError as error:
-            missing = error_verdict(str(error))
-        finally:  # also when the caller is interrupted: its work must not occupy the workers
-            verdicts = batch.close(missing)
-            with self._lock:
-                self._batches.discard(batch)
-        self._log_first_error(verdicts)
+        batch = self.begin(total_seconds)
+        batch.add(items)
+        verdicts = batch.collect()
+        self.log_first_error(verdicts)
         return verdicts
 
     def close(self) -> None:
@@ -111,7 +123,7 @@ class Pool:
             self._closed = True
             batches = list(self._batches)
         for batch in batches:
-            batch.close(error_verdict("the pool was closed"))
+            batch.close(_CLOSED)
         for owner in self._owners:
             owner.stop()
         for owner in self._owners:
@@ -133,7 +145,7 @@ class Pool:
                 "from sys.path or from `paths`, within the memory limit"
             ) from failure
 
-    def _log_first_error(self, verdicts: Sequence[Verdict]) -> None:
+    def log_first_error(self, verdicts: Sequence[Verdict]) -> None:
         """Say once why a grader fails: a run in which everything is an "error" otherwise only shows a reward of 0."""
         first = next((verdict for verdict in verdicts if verdict.status == "error"), None)
         with self._lock:
@@ -143,5 +155,5 @@ class Pool:
         _LOG.warning("grader %r failed on an answer (said once): %s", self.grader, first.reason)
 
 
-def _is_text_pair(item: Item) -> bool:
-    return isinstance(item, tuple | list) and len(item) == 2 and all(isinstance(part, str) for part in item)
+def _instant(seconds: float | None) -> float:
+    return math.inf if seconds is None else time.monotonic() + seconds

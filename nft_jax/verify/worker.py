@@ -4,7 +4,8 @@
 jax waits for the accelerator that its parent holds. Frames are a 4-byte length and that many bytes of JSON; JSON,
 because nothing in a response can then be executed, and because its escapes carry lone surrogates.
 
-    parent → {"grader", "paths", "memory_mib"}      worker → "ready" or {"failed": why}
+    parent → {"grader", "paths", "memory_mib",      worker → {"isolated": whether} or {"failed": why}
+              "isolation"}
     parent → [[response, answer], …]                worker → "received", then for each item in order
                                                              [status, extracted, seconds, reason, leaving]
 """
@@ -78,14 +79,25 @@ def _load_grade_module() -> types.ModuleType:
     return importlib.import_module("_verify.grade")
 
 
-def _serve(source: BinaryIO, sink: int, grading: types.ModuleType, function: Any) -> None:
-    """Grade chunks until the parent closes the pipe."""
+def _memory_mib() -> float:
+    """The address space in use; 0 where nobody tells."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE") / (1 << 20)
+    except OSError:
+        return 0.0
+
+
+def _serve(source: BinaryIO, sink: int, grading: types.ModuleType, function: Any, memory_mib: int) -> None:
+    """Grade chunks until the parent closes the pipe, or until half of the memory that the start left is used up."""
+    most = (_memory_mib() + memory_mib) / 2
     while (chunk := _read(source)) is not None:
         _write(sink, "received")
-        for response, answer in chunk:
+        for index, (response, answer) in enumerate(chunk):
             status, extracted, seconds, reason = grading.grade(response, answer, grader=function)
-            # Whatever filled the memory may still be referenced: only a new process is safe for the next item.
-            leaving = reason.startswith("MemoryError")
+            # Whatever filled the memory may still be referenced: only a new process is safe for the next item. What
+            # fills it slowly (caches, a leak) is found between chunks.
+            leaving = reason.startswith("MemoryError") or (index == len(chunk) - 1 and _memory_mib() > most)
             _write(sink, [status, extracted and extracted[:TEXT_LIMIT], seconds, reason[:TEXT_LIMIT], leaving])
             if leaving:
                 return
@@ -103,12 +115,13 @@ def main() -> None:
         sys.path[:0] = [path for path in hello["paths"] if path not in sys.path]
         function = grading.resolve_grader(hello["grader"])
         grading.preload(hello["grader"])
+        isolated = importlib.import_module("_verify.isolation").isolate(hello["isolation"])
     except BaseException as error:
         _write(sink, {"failed": f"{type(error).__name__}: {error}"})
         os._exit(0)
-    _write(sink, "ready")
+    _write(sink, {"isolated": isolated})
     try:
-        _serve(source, sink, grading, function)
+        _serve(source, sink, grading, function, hello["memory_mib"])
     finally:
         os._exit(0)
 

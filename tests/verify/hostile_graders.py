@@ -36,6 +36,12 @@ def _keep_memory(response: str) -> bool:
         _KEPT.append(bytearray(1 << 20))
 
 
+def _leak(response: str) -> bool:
+    """Keep 20 MiB more."""
+    _KEPT.append(bytearray(20 << 20))
+    return True
+
+
 def _print(response: str) -> bool:
     print("x" * 1_000_000)
     sys.stdout.flush()
@@ -77,6 +83,7 @@ _DEEDS = {
     "recurse": _recurse,
     "allocate": lambda response: bool(bytearray(1 << 30)),  # never touched: without a limit it costs nothing
     "keep": _keep_memory,
+    "leak": _leak,
     "print": _print,
     "input": lambda response: sys.stdin.read() == "" and os.read(0, 1) == b"",
     "thread": _leave_thread,
@@ -85,6 +92,7 @@ _DEEDS = {
     "long": lambda response: ("wrong", "y" * 10_000_000),
     "loaded": _loaded,
     "environment": lambda response: ("correct", " ".join(os.environ)),
+    "brief": lambda response: time.sleep(0.003) or True,
     "slow": lambda response: time.sleep(0.2) or True,
 }
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hostile_pool import hostile_pool
+from hostile_pool import FOLDER, hostile_pool
 
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify import callback as callback_module
-from nft_jax.verify.callback import Grader, verify
+from nft_jax.verify.callback import NOT_ASKED, Grader, differ, verify
 
 B, T, EOS = 32, 6, 1
 MESHES = [(4, 2), (8, 1), (1, 1)]
@@ -75,13 +75,14 @@ def test_right_verdicts_in_right_rows(pool, shape):
     recording = RecordingPool(pool)
     grader = Grader(recording, decode, ANSWERS, 600.0)
     arrays, expected = answers_batch()
-    code_B, seconds_D = jax.jit(lambda *a: verify(grader, mesh, *a))(*put(mesh, arrays))
+    code_B, host = jax.jit(lambda *a: verify(grader, mesh, *a))(*put(mesh, arrays))
     assert code_B.dtype == jnp.int32
     np.testing.assert_array_equal(code_B, expected)
     assert 0 < expected.sum() < B
-    assert seconds_D.shape == (mesh.size,)
-    assert seconds_D.dtype == jnp.float32
-    assert (np.asarray(seconds_D) > 0).all()
+    assert host.seconds_n.shape == (mesh.size,)
+    assert host.seconds_n.dtype == jnp.float32
+    assert (np.asarray(host.seconds_n) > 0).all()
+    np.testing.assert_array_equal(host.second_B, np.full(B, NOT_ASKED))
     # Each gradable row once, no other row at all; the text ends where the answer does.
     prompt_B, token_BT, _, gradable_B = arrays
     sent = [(str(token_BT[row, 0] - 100), ANSWERS[prompt_B[row]]) for row in np.flatnonzero(gradable_B)]
@@ -99,10 +100,10 @@ def test_in_a_while_loop(pool, shape):
     def rounds(prompt_RB, token_RBT, length_RB, gradable_RB):
         def body(carry):
             number, code_RB, seconds = carry
-            code_B, seconds_D = verify(
+            code_B, host = verify(
                 grader, mesh, prompt_RB[number], token_RBT[number], length_RB[number], gradable_RB[number]
             )
-            return number + 1, code_RB.at[number].set(code_B), seconds + seconds_D.sum()
+            return number + 1, code_RB.at[number].set(code_B), seconds + host.seconds_n.sum()
 
         start = (jnp.int32(0), jnp.full((4, B), -1, jnp.int32), jnp.float32(0))
         return jax.lax.while_loop(lambda carry: carry[0] < 4, body, start)
@@ -123,6 +124,24 @@ def test_every_status_reaches_the_device(pool):
     assert [STATUSES[code] for code in np.asarray(code_B)[:3]] == ["error", "timeout", "error"]
     right = arrays[1][3:, 0] - 100 == arrays[0][3:]
     np.testing.assert_array_equal(np.asarray(code_B)[3:], right.astype(np.int32))
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_a_second_grader_is_asked_of_the_same_rows_and_counts_for_nothing_else(pool, shape):
+    mesh = make_mesh(*shape)
+    arrays, expected = answers_batch()
+    with Pool("lenient_grader:at_least", paths=[FOLDER]) as lenient:
+        grader = Grader(pool, decode, ANSWERS, 600.0, lenient)
+        run = jax.jit(lambda *a: verify(grader, mesh, *a))
+        code_B, host = jax.block_until_ready(run(*put(mesh, arrays)))
+    np.testing.assert_array_equal(code_B, expected)
+    gradable_B = arrays[3]
+    np.testing.assert_array_equal(np.asarray(host.second_B)[~gradable_B], np.full((~gradable_B).sum(), NOT_ASKED))
+    said_B = arrays[1][:, 0] - 100
+    lenient_B = (said_B >= arrays[0]).astype(np.int32)
+    np.testing.assert_array_equal(np.asarray(host.second_B)[gradable_B], lenient_B[gradable_B])
+    np.testing.assert_array_equal(differ(code_B, host.second_B), gradable_B & (lenient_B != expected))
+    assert 0 < np.asarray(differ(code_B, host.second_B)).sum() < gradable_B.sum()
 
 
 def test_without_gradable_rows_nothing_is_asked(pool):
