@@ -143,12 +143,15 @@ def _sampling_faults(config):
         )
     if config.evaluation.top_p > 1:
         faults.append(f"config.evaluation.top_p={config.evaluation.top_p}: a share of the mass; 1.0 keeps all of it")
-    wrong = [k for k in config.evaluation.pass_at if not 1 <= k <= config.evaluation.answers]
-    if wrong:
+    most = config.evaluation.answers
+    try:
+        told = all(1 <= k <= most for k in config.evaluation.ks)
+    except ValueError:
+        told = False
+    if not told:
         faults.append(
-            f"config.evaluation.pass_at={config.evaluation.pass_at}: pass@{wrong[0]} can't be told from "
-            f"{config.evaluation.answers} sampled answers; use 1 to {config.evaluation.answers}, or more "
-            f"config.evaluation.answers"
+            f"config.evaluation.pass_at={config.evaluation.pass_at!r}: {most} sampled answers tell pass@k for k from 1 "
+            f"to {most}; give such numbers, comma between them, or more config.evaluation.answers"
         )
     if not 0 <= config.warm_start.wrong_share <= 1:
         faults.append(f"config.warm_start.wrong_share={config.warm_start.wrong_share}: a share, between 0 and 1")

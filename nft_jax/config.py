@@ -171,7 +171,7 @@ class EvaluationConfig:
     """Held-out evaluation every `every` steps (0: at the ends): one greedy and `answers` sampled answers a problem.
 
     Truncated sampling (`top_p`, `top_k`) is allowed here. `problems` is the most that is taken of a split (0: all).
-    `pass_at`: the k of pass@k and maj@k; none means 1, 2, 4, … and `answers`.
+    `pass_at`: the k of pass@k and maj@k, comma between them; "" means 1, 2, 4, … and `answers`.
     """
 
     every: int = 0
@@ -181,7 +181,12 @@ class EvaluationConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    pass_at: tuple[int, ...] = ()
+    pass_at: str = ""
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """The numbers of `pass_at`."""
+        return tuple(int(k) for k in self.pass_at.split(",") if k.strip())
 
 
 @dataclass(frozen=True)
@@ -328,8 +333,6 @@ def _typed(value, kind, path):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = typing.get_origin(kind) or kind
-    if plain is tuple and isinstance(value, list | tuple):  # JSON has no tuples
-        return tuple(_typed(each, typing.get_args(kind)[0], path) for each in value)
     if not isinstance(value, plain) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{path}={value!r}: expected {plain.__name__}, got {type(value).__name__}")
     return value

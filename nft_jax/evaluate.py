@@ -71,15 +71,16 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
 
 def table(scores: dict[str, Score]) -> str:
     """A line of text for each file, under a header, and their mean; pass@1 is left out, for it is avg@n."""
-    rows = [_columns(name, found) for name, found in scores.items()]
+    compared = any(found.disagreement is not None for found in scores.values())
+    rows = [_columns(name, found, compared) for name, found in scores.items()]
     if len(scores) > 1:
-        rows.append(_columns("mean", _mean(list(scores.values()))))
+        rows.append(_columns("mean", _mean(list(scores.values())), compared))
     cells = [list(rows[0]), *(list(row.values()) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
 
-def _columns(name: str, found: Score) -> dict[str, str]:
+def _columns(name: str, found: Score, compared: bool) -> dict[str, str]:
     columns = {
         "file": name,
         "problems": str(found.problems),
@@ -90,7 +91,8 @@ def _columns(name: str, found: Score) -> dict[str, str]:
         "truncated": f"{found.truncated:.3f}",
         "length": f"{found.length:.1f}",
     }
-    return columns if found.disagreement is None else columns | {"graders differ": f"{found.disagreement:.3f}"}
+    differ = "–" if found.disagreement is None else f"{found.disagreement:.3f}"
+    return columns | ({"graders differ": differ} if compared else {})
 
 
 def _mean(scores: list[Score]) -> Score:
@@ -110,8 +112,9 @@ def _mean(scores: list[Score]) -> Score:
     errors = {part: error(part) for part in ("greedy_error", "sampled_error")}
     ks = {part: by_k(part) for part in ("pass_at", "maj_at")}
     problems = sum(found.problems for found in scores)
-    judged = None if scores[0].disagreement is None else mean("disagreement")
-    return scores[0]._replace(**means, **errors, **ks, problems=problems, disagreement=judged)
+    judged = [found.disagreement for found in scores if found.disagreement is not None]
+    disagreement = float(np.mean(judged)) if judged else None
+    return scores[0]._replace(**means, **errors, **ks, problems=problems, disagreement=disagreement)
 
 
 def against(workdir: Path, other: Path, step: int | None = None) -> str:
@@ -213,7 +216,7 @@ def _evaluated(evaluator: Evaluator, weights: Any, name: str, folder: Path, orig
         _write(scores, result)
     rows = _answered(evaluator, weights, name, done, responses if writes else Path(os.devnull))
     votes = [[voted(text) for text in row["answers"][1:]] for row in rows]
-    found = score(answers_of(rows), votes, config.evaluation.pass_at)
+    found = score(answers_of(rows), votes, config.evaluation.ks)
     if writes:
         _write(scores, {"score": as_json(found)} | result | {"seconds": time.perf_counter() - began})
     return found

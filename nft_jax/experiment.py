@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from nft_jax import losses
 from nft_jax.config import Config, VerifyConfig
 from nft_jax.data.dataset import load_dataset
+from nft_jax.data.prompts import PromptTable
 from nft_jax.data.sources import Problem
 from nft_jax.models import hf, transformer
 from nft_jax.parallel import layout

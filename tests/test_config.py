@@ -182,6 +182,7 @@ TYPOS = {
     "model.remat": ("ful", "full"),
     "data.long_prompts": ("refused", "refuse"),
     "rollout.lockstep": ("yess", "yes"),
+    "verify.isolation": ("require", "required"),
     "optimizer.name": ("adam", "adamw"),
     "optimizer.schedule": ("cosin", "cosine"),
     "warm_start.optimizer.name": ("moun", "muon"),
@@ -209,6 +210,9 @@ def test_a_size_must_be_positive(path, value):
     ("changes", "words"),
     [
         ({"evaluation__top_p": 1.5}, ["config.evaluation.top_p=1.5: a share of the mass"]),
+        ({"evaluation__pass_at": "1,5"}, ["pass_at='1,5': 4 sampled answers tell pass@k for k from 1 to 4"]),
+        ({"evaluation__pass_at": "0"}, ["pass_at='0': 4 sampled"]),
+        ({"evaluation__pass_at": "2, two"}, ["pass_at='2, two': 4 sampled"]),
         ({"rollout__top_p": 0.9}, ["config.rollout.top_p=0.9, top_k=0", "use top_p=1.0, top_k=0"]),
         ({"rollout__top_k": 40}, ["config.rollout.top_p=1.0, top_k=40", "biases the ratio"]),
         ({"selection__low": 0.5, "selection__high": 0.5}, ["low=0.5, high=0.5: need 0 <= low < high <= 1"]),

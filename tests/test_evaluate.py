@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from nft_jax.training.evaluation import Evaluator, maj_at_k, score
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.record import as_json
 from nft_jax.verify.grade import STATUSES
+from nft_jax.verify.version import version
 
 ROOT = Path(__file__).parents[1]
 ANSWERS = 3
@@ -103,7 +105,20 @@ def scored_again(lines: list[dict]) -> dict:
         "truncated": np.mean([row["truncated"] for row in lines]),
         "length": np.mean([row["lengths"] for row in lines]),
         "problems": len(lines),
+        "answers": n,
+        "disagreement": disagreement(lines),
     }
+
+
+def disagreement(lines: list[dict]) -> float:
+    pairs = [pair for row in lines for pair in zip(row["verdicts"], row["second_verdicts"], strict=True)]
+    asked = [(one == "correct", other == "correct") for one, other in pairs if other is not None]
+    return np.mean([one != other for one, other in asked]) if asked else None
+
+
+def numbers_of(folder: Path, name: str) -> dict:
+    (path,) = folder.glob(f"{name}_*.json")
+    return json.loads(path.read_text())["score"]
 
 
 def majority(row: dict, k: int) -> float:
@@ -153,12 +168,11 @@ def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
     assert f"weights   step 2, from {path}/checkpoints/2" in printed
     assert "problems  many: all 8; 1 more are left out, with prompts of over 16 tokens" in printed
     assert "problems  few: all 2" in printed
-    assert [line.split()[:2] for line in printed if line.startswith("  ")] == [
-        *(["many", "4/8"], ["many", "8/8"], ["few", "2/2"])
-    ]
-    header, *table = printed[-5:-2]
+    bars = [line.split("▕")[0].split() + line.split("▏")[1].split()[:1] for line in printed if "▕" in line]
+    assert bars == [["many", "4/8"], ["many", "8/8"], ["few", "2/2"]]
+    header, *table, mean = printed[-8:-4]
     names = "file", "problems", "greedy", "avg@3", "pass@2", "pass@3", "maj@3", "truncated", "length"
-    assert tuple(header.split()) == names
+    assert tuple(re.split("  +", header)) == names
     sums = [f"{i}+1" for i in range(1, 9)], ["2-1", "3-1"]
     for line, name, ids, dropped in zip(table, ("many", "few"), sums, (1, 0), strict=True):
         result = json.loads((found / f"{name}_n3_t0.6_p0.7_k12.json").read_text())
@@ -178,14 +192,37 @@ def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
             f"{numbers['maj_at']['3']:.3f}",
             *(f"{numbers['truncated']:.3f}", f"{numbers['length']:.1f}"),
         ]
+    halves = [numbers_of(found, name)["greedy"] for name in ("many", "few")]
+    assert mean.split()[:3] == ["mean", "10", f"{np.mean(halves):.3f}"]
+    assert printed[-3].startswith("sampled at temperature 0.6, top_p 0.7, top_k 12, of up to 9 tokens; seed 0")
+    grader_version, digest = version(grader("coin")), result["origin"]["weights_digest"][:12]
+    assert printed[-2] == f"verifier {grader_version}; weights {digest}; ± one standard error"
     assert result["settings"] == {
         **{"answers": 3, "temperature": 0.6, "top_p": 0.7, "top_k": 12, "answer_limit": 9, "prompt_limit": 16},
-        **{"seed": 0, "template": "plain", "grader": grader("coin")},
+        **{"seed": 0, "template": "plain", "grader": grader_version, "second_grader": ""},
     }
     assert len(result["origin"].pop("weights_digest")) == 16
     assert result["origin"] == {"step": 2, "weights": f"{path}/checkpoints/2", "problems": str(files[1])}
     assert result["config"]["evaluation"]["top_k"] == 12
     assert result["run"]["versions"]["jax"]
+
+
+def test_two_graders_are_compared(config, run, capsys):
+    path, _ = run
+    both = dataclasses.replace(config, verify=dataclasses.replace(config.verify, second_grader=grader("all_right")))
+    (found,) = evaluate(both, path, 4).values()
+    (scores,) = [file for file in (path / "evaluations" / "step_000004").glob("*.json")]
+    lines = rows(scores.with_suffix(".jsonl"))
+    asked = [status for row in lines for status in row["second_verdicts"] if status is not None]
+    assert asked == ["correct"] * sum(not cut for row in lines for cut in row["truncated"])
+    assert len(asked) > 2
+    # The second calls all of them right.
+    right = sum(status == "correct" for row in lines for status in row["verdicts"])
+    assert found.disagreement == disagreement(lines) == pytest.approx(1 - right / len(asked))
+    printed = capsys.readouterr().out
+    assert "graders differ" in printed
+    assert f"{found.disagreement:.3f}" in printed
+    assert json.loads(scores.read_text())["settings"]["second_grader"] == version(grader("all_right"))
 
 
 def test_help_needs_no_device():

@@ -22,6 +22,7 @@ from nft_jax.training.evaluation import (
 )
 from nft_jax.training.metrics import score_line
 from nft_jax.training.record import as_json
+from nft_jax.verify.callback import NOT_ASKED
 from nft_jax.verify.grade import STATUSES
 
 PROBLEMS, K = 6, 5

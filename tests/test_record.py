@@ -35,6 +35,8 @@ def by_hand(taken=(1, 1, 0), nonfinite=(0, 0, 1)) -> Record:
         "reward": 24,
         "longest": 14,
         "seconds": 0.75,
+        "compared": 40,
+        "differ": 3,
     }
     statistics = Statistics(
         objective=array(0.5, -0.25, 100),
@@ -93,6 +95,7 @@ EXPECTED = {
     "tokens": 480,
     "tokens_trained": 32,
     "grading_seconds": 0.75,
+    "verifier_disagreement": 3 / 40,
 }
 
 

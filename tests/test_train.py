@@ -151,7 +151,14 @@ def test_answers_side_by_side_are_marked_however_long(letters):
     shape = (13, 1)
     token_EKT = np.full((*shape, 2), letters)
     base, final = (
-        Answers(token_EKT, np.full(shape, 2), np.zeros(shape, bool), np.zeros(shape, np.int32), right, np.zeros(shape, np.int32))
+        Answers(
+            token_EKT,
+            np.full(shape, 2),
+            np.zeros(shape, bool),
+            np.zeros(shape, np.int32),
+            right,
+            np.zeros(shape, np.int32),
+        )
         for right in (right_EK & False, right_EK)
     )
     header, *lines = train.side_by_side(experiment, base, final).splitlines()

@@ -163,9 +163,7 @@ class Evaluator:
         return jax.tree.map(lambda x: x.reshape(E, K, *x.shape[1:]), answers)
 
 
-def score(
-    answers: Answers, keys: Sequence[Sequence[str | None]] | None = None, pass_at: Sequence[int] = ()
-) -> Score:
+def score(answers: Answers, keys: Sequence[Sequence[str | None]] | None = None, pass_at: Sequence[int] = ()) -> Score:
     """Summarises graded answers; sampled answers of one problem are not independent, so errors are over problems.
 
     `keys` says of each sampled answer `[E][n]` what it votes for: equal keys are the same answer, None is no vote.

@@ -60,9 +60,7 @@ class Child:
             raise StartError(f"cannot start a grading process with {sys.executable!r}: {error}") from error
         self.pid = self._process.pid
         self.isolated = False
-        self._hello = pack(
-            {"grader": grader, "paths": list(paths), "memory_mib": memory_mib, "isolation": isolation}
-        )
+        self._hello = pack({"grader": grader, "paths": list(paths), "memory_mib": memory_mib, "isolation": isolation})
         self._received = bytearray()
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)

@@ -49,7 +49,9 @@ def isolate(mode: str) -> bool:
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         if mode == "auto":
             return False
-        raise RuntimeError(f"the process can't be isolated: {error}; pip install nft_jax[isolation], on Linux") from error
+        raise RuntimeError(
+            f"the process can't be isolated: {error}; pip install nft_jax[isolation], on Linux"
+        ) from error
     return True
 
 

@@ -14,8 +14,8 @@ from .grade import STATUSES, Verdict
 _LOG = logging.getLogger(__name__)
 
 _TRANSFER_SECONDS = 30.0  # for a chunk to cross the pipe; an idle worker takes milliseconds
-# A process that dies may have been killed by somebody else (the kernel, short of memory), so an innocent item gets other
-# ones; an item that kills its process does so each time.
+# A process that dies may have been killed by somebody else (the kernel, short of memory), so its item gets others; an
+# item that kills its process does so each time.
 _ATTEMPTS = 3
 _DEATH = "the grading process died of this item (a crash, an exit, or too much memory)"
 

@@ -8,7 +8,17 @@ from pathlib import Path
 from .grade import GRADERS
 
 # How items reach a grader decides no verdict.
-_TRANSPORT = {"__init__.py", "batch.py", "callback.py", "child.py", "isolation.py", "owner.py", "pool.py", "version.py", "worker.py"}
+_TRANSPORT = {
+    "__init__.py",
+    "batch.py",
+    "callback.py",
+    "child.py",
+    "isolation.py",
+    "owner.py",
+    "pool.py",
+    "version.py",
+    "worker.py",
+}
 _LIBRARIES = {"math": ("math-verify", "sympy")}
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 
 def _write(path: str) -> None:
@@ -70,7 +71,7 @@ def _compute() -> None:
     thread.start()
     thread.join()
     assert os.listdir(os.path.dirname(__file__))
-    assert open(__file__).read()
+    assert Path(__file__).read_text()
     assert len(kept) == (1 << 24) + 1
     print("heard by nobody")
 
