@@ -74,6 +74,7 @@ NOT_NEGATIVE = (
     "loss.kl_weight",
     "packing.row_tokens",
     "selection.candidates_per_round",
+    "rollout.slots",
     "evaluation.every",
     "evaluation.problems",
     "evaluation.top_k",

@@ -74,9 +74,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Sampling in training. Truncated sampling (top-p, top-k) would bias the ratio and is refused."""
+    """Sampling in training. Truncated sampling (top-p, top-k) would bias the ratio and is refused.
+
+    `slots`: answers that a data shard decodes at a time (0: all, at most 64); the rollout's memory is theirs.
+    """
 
     answer_limit: int = 64
+    slots: int = 0
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0

@@ -111,7 +111,7 @@ class Step:
         from_carry = count
 
         def round_(sampling: Sampling) -> Sampling:
-            groups, host = self.roll(view, prompts, sampling.cursor)
+            groups, *effort = self.roll(view, prompts, sampling.cursor)
             kept_C = in_band(groups, self.loss.groups, config.selection.low, config.selection.high)
             pool, count = insert(sampling.pool, sampling.count, groups, kept_C)
             return Sampling(
@@ -119,7 +119,7 @@ class Step:
                 count=count,
                 cursor=sampling.cursor + C,
                 rounds=sampling.rounds + 1,
-                tally=tally(sampling.tally, groups, kept_C, host),
+                tally=tally(sampling.tally, groups, kept_C, *effort),
                 last=groups,
             )
 
@@ -130,8 +130,8 @@ class Step:
         start = Sampling(pool, count, state.cursor, jnp.int32(0), empty_tally(), none)
         return jax.lax.while_loop(unfilled, round_, start), from_carry
 
-    def roll(self, view: Any, prompts: Prompts, cursor: Array) -> tuple[Groups, Host]:
-        """One round: the next candidates, K answers to each, graded; also what the host says of the grading."""
+    def roll(self, view: Any, prompts: Prompts, cursor: Array) -> tuple[Groups, Host, Array]:
+        """One round: the next candidates, K answers to each, graded; what the host says, and the slots' capacity."""
         C, K = self.config.candidates_per_round, self.config.answers_per_prompt
         prompt_C = prompt_order(stream(self.config.seed, "order"), prompts.length_N.shape[0], cursor, C)
         draw_CK = (cursor + jnp.arange(C, dtype=jnp.int32))[:, None].astype(jnp.uint32) * jnp.uint32(K)
@@ -140,12 +140,12 @@ class Step:
             request_QK=draw_CK + jnp.arange(K, dtype=jnp.uint32)[None],
             greedy_QK=jnp.zeros((C, K), bool),
         )
-        rollout = self.engine(view, layout.rows(requests, self.mesh), stream(self.config.seed, "rollout"))
+        rollout, capacity_n = self.engine(view, layout.rows(requests, self.mesh), stream(self.config.seed, "rollout"))
         prompt_B = jnp.repeat(prompt_C, K)
         verdict_B, host = verify(
             self.grader, self.mesh, prompt_B, rollout.token_BT, rollout.length_B, ~rollout.truncated_B
         )
-        return layout.rows(make_groups(prompt_C, rollout, verdict_B), self.mesh), host
+        return layout.rows(make_groups(prompt_C, rollout, verdict_B), self.mesh), host, capacity_n
 
     def split_pool(self, sampled: Sampling, from_carry: Array):
         """The training buffer and its count, the surplus that is carried (only this step's), and how many are lost."""

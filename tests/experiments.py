@@ -193,7 +193,7 @@ STEP_METRICS = {
     *("updates_taken", "updates_nonfinite", "loss", "gradient_norm", "entropy", "kl", "sampler_gap_mean"),
     *("sampler_gap_max", "ratio_mean", "ratio_max", "clamped_value", "clamped_rate", "clamped_log_ratio"),
     *("answer_length", "answer_length_max", "truncated", "verdicts", "answers", "tokens", "tokens_trained"),
-    *("grading_seconds", "verifier_disagreement"),
+    *("grading_seconds", "verifier_disagreement", "slots_useful"),
 }
 
 

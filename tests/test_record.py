@@ -37,6 +37,7 @@ def by_hand(taken=(1, 1, 0), nonfinite=(0, 0, 1)) -> Record:
         "seconds": 0.75,
         "compared": 40,
         "differ": 3,
+        "capacity": 640,
     }
     statistics = Statistics(
         objective=array(0.5, -0.25, 100),
@@ -96,6 +97,7 @@ EXPECTED = {
     "tokens_trained": 32,
     "grading_seconds": 0.75,
     "verifier_disagreement": 3 / 40,
+    "slots_useful": 480 / 640,
 }
 
 

@@ -50,9 +50,9 @@ class LyingEngine:
         self.engine, self.view = engine, engine.view
 
     def __call__(self, view, requests, key):
-        rollout = self.engine(view, requests, key)
+        rollout, capacity_n = self.engine(view, requests, key)
         inside_BT = jnp.arange(rollout.token_BT.shape[1])[None] < rollout.length_B[:, None]
-        return rollout._replace(logp_BT=rollout.logp_BT + inside_BT.astype(jnp.float32))
+        return rollout._replace(logp_BT=rollout.logp_BT + inside_BT.astype(jnp.float32)), capacity_n
 
 
 class WatchedEngine:
@@ -74,9 +74,9 @@ class WatchedStep(Step):
     buffers: list = field(default_factory=list)
 
     def roll(self, view, prompts, cursor):
-        groups, host = super().roll(view, prompts, cursor)
+        groups, *effort = super().roll(view, prompts, cursor)
         jax.debug.callback(lambda *seen: self.rounds.append(on_host(seen)), cursor, groups)
-        return groups, host
+        return groups, *effort
 
     def pack(self, buffer, trained, prompts, step):
         jax.debug.callback(lambda *seen: self.buffers.append(on_host(seen)), buffer, trained)

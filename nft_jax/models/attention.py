@@ -1,8 +1,9 @@
-"""Grouped-query attention over packed rows, and over the two-part cache of the decode loop. Softmax is in float32."""
+"""Grouped-query attention over packed rows, and over the cache of the decode loop. Softmax is in float32."""
 
 import jax
 import jax.numpy as jnp
 
+from nft_jax.models.cache import Cache, read
 from nft_jax.types import Array
 
 # Beyond this many tokens a row's queries are taken in blocks, so that no T × T array exists.
@@ -50,38 +51,31 @@ def _attend(query, key, value, query_segment, key_segment, start):
     return jnp.einsum("bgrts,bsgh->btgrh", share, value).reshape(B, T, N, H)
 
 
-def decode_attention(
-    query_BNH: Array,
-    new_key_BGH: Array,
-    new_value_BGH: Array,
-    prompt_key_QPGH: Array,
-    prompt_value_QPGH: Array,
-    prompt_length_Q: Array,
-    answer_key_BTGH: Array,
-    answer_value_BTGH: Array,
-    column: Array,
-) -> Array:
-    """One query an answer, over its prompt, its own earlier tokens (columns before `column`) and itself; `[B, N, H]`.
+def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, layer: Array) -> Array:
+    """One query a slot over its columns up to `column_S`, its own among them; `[S, N, H]`.
 
-    The K answers of a prompt share the prompt's keys and values, which therefore lie in memory once. The new key and
-    value come beside the cache, so that the cache is only read here, and written once a token for all layers.
+    Reads the blocks that are live in some slot, one after the other, with the running maximum and sum of an online
+    softmax (Milakov & Gimelshein 2018, arXiv 1805.02867), in float32.
     """
-    B, N, H = query_BNH.shape
-    Q, P, G, _ = prompt_key_QPGH.shape
-    T, R = answer_key_BTGH.shape[1], N // G
-    query = query_BNH.reshape(B, G, R, H) * jnp.asarray(H**-0.5, query_BNH.dtype)
-    shared = query.reshape(Q, B // Q, G, R, H)
+    S, N, H = query_SNH.shape
+    G, W = cache.key_LCSGHW.shape[3], cache.columns
+    query = (query_SNH * jnp.asarray(H**-0.5, query_SNH.dtype)).reshape(S, G, N // G, H)
 
-    scored = {"preferred_element_type": jnp.float32}
-    prompt = jnp.einsum("qkgrh,qpgh->qkgrp", shared, prompt_key_QPGH, **scored)
-    prompt = jnp.where((jnp.arange(P)[None] < prompt_length_Q[:, None])[:, None, None, None], prompt, MASKED)
-    answer = jnp.einsum("bgrh,btgh->bgrt", query, answer_key_BTGH, **scored)
-    answer = jnp.where((jnp.arange(T) < column)[None, None, None], answer, MASKED)
-    itself = jnp.einsum("bgrh,bgh->bgr", query, new_key_BGH, **scored)[..., None]
+    def add(block, carry):
+        out, largest, total = carry
+        key_SGHW, value_SGWH = read(cache, layer, block)
+        score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, preferred_element_type=jnp.float32)
+        live_SW = (block * W + jnp.arange(W))[None] <= column_S[:, None]
+        score = jnp.where(live_SW[:, None, None], score, MASKED)
+        new_largest = jnp.maximum(largest, jnp.max(score, axis=-1))
+        shrink, weight = jnp.exp(largest - new_largest), jnp.exp(score - new_largest[..., None])
+        weighted = jnp.einsum(
+            "sgrw,sgwh->sgrh", weight.astype(value_SGWH.dtype), value_SGWH, preferred_element_type=jnp.float32
+        )
+        return out * shrink[..., None] + weighted, new_largest, total * shrink + jnp.sum(weight, axis=-1)
 
-    score = jnp.concatenate([prompt.reshape(B, G, R, P), answer, itself], axis=-1)
-    share = jax.nn.softmax(score, axis=-1).astype(query.dtype)
-    out = jnp.einsum("qkgrp,qpgh->qkgrh", share[..., :P].reshape(Q, B // Q, G, R, P), prompt_value_QPGH)
-    out = out.reshape(B, G, R, H) + jnp.einsum("bgrt,btgh->bgrh", share[..., P : P + T], answer_value_BTGH)
-    out = out + share[..., P + T :] * new_value_BGH[:, :, None]
-    return out.reshape(B, N, H)
+    zero = jnp.zeros(query.shape, jnp.float32)
+    start = zero, jnp.full(query.shape[:-1], MASKED, jnp.float32), zero[..., 0]
+    # The first block is live in every slot, so that no sum stays empty.
+    out, _, total = jax.lax.fori_loop(0, jnp.max(column_S) // W + 1, add, start)
+    return (out / total[..., None]).astype(query_SNH.dtype).reshape(S, N, H)

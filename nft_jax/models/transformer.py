@@ -13,7 +13,7 @@ from flax import nnx
 
 from nft_jax.config import ModelConfig
 from nft_jax.models.attention import MASKED, decode_attention, packed_attention
-from nft_jax.models.cache import Cache, write_column
+from nft_jax.models.cache import Cache, as_cache, write
 from nft_jax.types import Array, Tokens
 
 # What a layer keeps for the backward pass, besides its input; "none" keeps everything.
@@ -92,41 +92,35 @@ class Transformer(nnx.Module):
         hidden_BTD, _ = self._rows(tokens, gather, keep_cache=False)
         return hidden_BTD
 
-    def prefill(self, token_QP: Array, length_Q: Array) -> tuple[Array, Array, Array]:
-        """Reads the prompts; returns their last tokens' hidden states `[Q, D]`, keys and values `[L, Q, P, G, H]`."""
+    def prefill(self, token_QP: Array, length_Q: Array, columns: int) -> Cache:
+        """Reads whole prompts; their keys and values as a cache of Q slots, with blocks of `columns` columns."""
         Q, P = token_QP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
         segment_QP = jnp.where(column_QP < length_Q[:, None], 0, -1)
-        hidden_QPD, cache = self._rows(
-            Tokens(token_QP, segment_QP, column_QP), lambda weights: weights, keep_cache=True
-        )
-        last_QD = jnp.take_along_axis(hidden_QPD, (length_Q - 1)[:, None, None], axis=1)[:, 0]
-        return last_QD, *cache
+        _, (key, value) = self._rows(Tokens(token_QP, segment_QP, column_QP), lambda weights: weights, keep_cache=True)
+        return as_cache(key, value, columns)
 
-    def decode(self, token_B: Array, column: Array, cache: Cache) -> tuple[Array, Cache]:
-        """Reads token `column` of every answer; returns its hidden state `[B, D]`, and the cache with that column."""
-        position_Q = cache.prompt_length_Q + column
-        position_B = jnp.repeat(position_Q, token_B.shape[0] // position_Q.shape[0])
+    def decode(self, token_S: Array, column_S: Array, cache: Cache) -> tuple[Array, Cache]:
+        """Reads one token of every slot, at its own column; its hidden state `[S, D]`, and the cache with it."""
         graph, stacked = self._layers()
 
-        def layer(x_BD, inputs):
-            weights, prompt_key, prompt_value, answer_key, answer_value = inputs
+        def layer(carry, inputs):
+            x_SD, cache = carry
+            weights, index = inputs
+            written = []
 
             def attend(query, key, value):
-                old = (prompt_key, prompt_value, cache.prompt_length_Q, answer_key, answer_value)
-                return decode_attention(query, key, value, *old, column)
+                # First written, then read: a read of the older array would make XLA copy it.
+                written.append(write(cache, index, key, value, column_S))
+                return decode_attention(query, column_S, written[0], index)
 
-            return bind(graph, self._cast(weights))(x_BD, position_B, attend)
+            x_SD, _ = bind(graph, self._cast(weights))(x_SD, column_S, attend)
+            return (x_SD, written[0]), None
 
-        inputs = (
-            stacked,
-            cache.prompt_key_LQPGH,
-            cache.prompt_value_LQPGH,
-            cache.answer_key_LBTGH,
-            cache.answer_value_LBTGH,
-        )
-        hidden_BD, (key, value) = jax.lax.scan(layer, self._embed(token_B), inputs, unroll=self.config.unroll)
-        return self._final_norm(hidden_BD), write_column(cache, key, value, column)
+        carry = self._embed(token_S), cache
+        inputs = stacked, jnp.arange(self.config.layers, dtype=jnp.int32)
+        (hidden_SD, cache), _ = jax.lax.scan(layer, carry, inputs, unroll=self.config.unroll)
+        return self._final_norm(hidden_SD), cache
 
     def logits(self, hidden_MD: Array) -> Array:
         """Float32 logits `[M, V]`; columns of padded vocabulary rows are out of reach of sampler and trainer alike."""

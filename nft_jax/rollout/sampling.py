@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.models.attention import MASKED
+from nft_jax.rollout.noise import gumbel
 from nft_jax.types import Array
 
 
@@ -79,22 +80,20 @@ def _fewest(logp_BV: Array, enough: Callable[[Array], Array]) -> Array:
 def draw(
     logits_BV: Array,
     key_B: Array,
-    column: Array,
+    column_B: Array,
     greedy_B: Array,
     temperature: float,
     top_p: float = 1.0,
     top_k: int = 0,
 ) -> tuple[Array, Array]:
-    """Draws token `column` of each answer by Gumbel-max; returns tokens `[B]` int32 and log-probs `[B]` float32.
+    """Draws token `column_B` of each answer by Gumbel-max; returns tokens `[B]` int32 and log-probs `[B]` float32.
 
     The noise is a function of (seed, request, token). Where `greedy_B` the likeliest token is taken instead. A log-prob
     is always that of the sampling distribution: after the temperature, and after `truncate`.
     """
     logp_BV = truncate(scaled_log_softmax(logits_BV, temperature), top_p, top_k)
 
-    def noise(key):
-        return jax.random.gumbel(jax.random.fold_in(key, column), logp_BV.shape[1:], jnp.float32)
-
-    score_BV = logp_BV + jnp.where(greedy_B[:, None], 0.0, jax.vmap(noise)(key_B))
+    noise_BV = gumbel(key_B, column_B, logp_BV.shape[1])
+    score_BV = logp_BV + jnp.where(greedy_B[:, None], 0.0, noise_BV)
     token_B = jnp.argmax(score_BV, axis=-1).astype(jnp.int32)
     return token_B, jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]

@@ -154,7 +154,7 @@ class Evaluator:
         requests = layout.rows(Requests(batch.prompts, request_EK, greedy_EK), experiment.mesh)
         with jax.default_matmul_precision(config.model.precision):
             # Its own stream of draws, the same at every evaluation.
-            rollout = self.engine(self.engine.view(weights), requests, stream(config.seed, "evaluation"))
+            rollout, _ = self.engine(self.engine.view(weights), requests, stream(config.seed, "evaluation"))
         reference_B, present_B = jnp.repeat(batch.reference_E, K), jnp.repeat(batch.present_E, K)
         gradable_B = present_B & ~rollout.truncated_B
         verdict_B, host = verify(grader, experiment.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)

@@ -20,6 +20,7 @@ class Tally(NamedTuple):
     `rates`       `[11]`: groups by rate, rounded to tenths       `longest`   tokens of the longest answer
     `seconds`     host seconds spent grading, the slowest device of each round
     `compared`    answers that a second grader judged too         `differ`    of these, that only one calls correct
+    `capacity`    tokens that the slots of all shards had time for
     """
 
     groups: Array
@@ -34,6 +35,7 @@ class Tally(NamedTuple):
     seconds: Array
     compared: Array
     differ: Array
+    capacity: Array
 
 
 def empty_tally() -> Tally:
@@ -90,7 +92,7 @@ def empty_groups(Q: int, K: int, T: int) -> Groups:
     )
 
 
-def tally(before: Tally, groups: Groups, kept_Q: Array, host: Host) -> Tally:
+def tally(before: Tally, groups: Groups, kept_Q: Array, host: Host, capacity_n: Array) -> Tally:
     """Adds one round's groups."""
     bin_Q = jnp.round(groups.rate_Q * (RATE_BINS - 1)).astype(jnp.int32)
     seen = Tally(
@@ -105,6 +107,7 @@ def tally(before: Tally, groups: Groups, kept_Q: Array, host: Host) -> Tally:
         longest=jnp.float32(0),
         seconds=jnp.max(host.seconds_n),
         compared=_count(host.second_B != NOT_ASKED),
+        capacity=_count(capacity_n),
         differ=_count(differ(groups.verdict_QK.reshape(-1), host.second_B)),
     )
     longest = jnp.maximum(before.longest, jnp.max(groups.length_QK).astype(jnp.float32))

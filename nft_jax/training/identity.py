@@ -27,6 +27,7 @@ FREE = (
     "data.hygiene",
     "data.exclude",
     "rollout.lockstep",
+    "rollout.slots",
     "packing",
     "mesh",
     "verify.second_grader",

@@ -58,6 +58,7 @@ def step_metrics(record: Record) -> dict:
         "answers": int(tally.answers),
         "tokens": int(tally.tokens),
         "tokens_trained": int(trained_tokens),
+        "slots_useful": share(tally.tokens, tally.capacity),
         "grading_seconds": float(tally.seconds),
         "verifier_disagreement": share(tally.differ, tally.compared),
     }

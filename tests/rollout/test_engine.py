@@ -19,7 +19,7 @@ from small_parts import (
 )
 
 from nft_jax.config import RolloutConfig
-from nft_jax.models import transformer
+from nft_jax.models import cache, transformer
 from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.rollout.engine import Engine, Requests
 from nft_jax.types import Prompts, Tokens
@@ -37,12 +37,17 @@ def requests(greedy=False, start=0):
     return Requests(PROMPTS, number_QK, np.full((Q, K), greedy))
 
 
-def sampler(mesh, *, dtype="float32", lockstep="no"):
-    """A jitted engine: `(weights, requests) -> Rollout` on the host."""
+def program(mesh, *, dtype="float32", limit=T, **settings):
+    """A jitted engine: `(weights, requests) -> (Rollout, capacity_n)`."""
     graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
-    engine = Engine(graph, AXES, mesh, RolloutConfig(T, TEMPERATURE, lockstep=lockstep), EOS_IDS, dtype)
-    compiled = jax.jit(lambda weights, asked: engine(engine.view(weights), asked, KEY))
-    return lambda weights, asked: jax.device_get(compiled(weights, asked))
+    engine = Engine(graph, AXES, mesh, RolloutConfig(limit, temperature=TEMPERATURE, **settings), EOS_IDS, dtype)
+    return jax.jit(lambda weights, asked: engine(engine.view(weights), asked, KEY))
+
+
+def sampler(mesh, **settings):
+    """`(weights, requests) -> Rollout` on the host."""
+    compiled = program(mesh, **settings)
+    return lambda weights, asked: jax.device_get(compiled(weights, asked)[0])
 
 
 def teacher(dtype="float32"):
@@ -215,23 +220,63 @@ def test_ends_and_cuts(sample):
 
 
 @pytest.mark.parametrize("lockstep", ["no", "yes"])
-def test_eight_devices_answer_as_one_and_each_shard_stops_by_itself_unless_in_lockstep(lockstep, rollout, monkeypatch):
-    append = Engine._append
-
-    def counting(self, progress, token_B, logp_B):
-        """Lets `length_B` count the columns that the shard ran."""
-        after = append(self, progress, token_B, logp_B)
-        return after._replace(rollout=after.rollout._replace(length_B=progress.rollout.length_B + 1))
-
-    monkeypatch.setattr(Engine, "_append", counting)
-    sample = sampler(eight_devices(), lockstep=lockstep)
-    found = sample(countdown_weights(), countdown_requests())
+def test_eight_devices_answer_as_one_and_each_shard_stops_by_itself_unless_in_lockstep(lockstep, rollout):
+    compiled = program(eight_devices(), lockstep=lockstep)
+    found, capacity_n = jax.device_get(compiled(countdown_weights(), countdown_requests()))
     np.testing.assert_array_equal(found.token_BT, countdown())
     np.testing.assert_array_equal(found.truncated_B, np.repeat(TRUNCATED, K))
-    columns = [8] * 8 if lockstep == "yes" else [1, 1, 3, 3, 8, 8, 8, 8]
-    np.testing.assert_array_equal(found.length_B, np.repeat(columns, K))
+    # Two prompts a shard, and as many slots as answers.
+    columns = [8] * 4 if lockstep == "yes" else [1, 3, 8, 8]
+    np.testing.assert_array_equal(capacity_n, np.array(columns) * 2 * K)
 
-    found = sample(WEIGHTS, requests())
+    found, _ = jax.device_get(compiled(WEIGHTS, requests()))
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
     np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(found.truncated_B, rollout.truncated_B)
+
+
+# Fewer slots than answers.
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4, 7, 23])
+def test_few_slots_give_the_same_answers(slots, rollout):
+    found, capacity_n = jax.device_get(program(one_device(), slots=slots)(WEIGHTS, requests()))
+    np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
+    np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found.length_B, rollout.length_B)
+    np.testing.assert_array_equal(found.truncated_B, rollout.truncated_B)
+    # A slot that is free takes the next answer at once: greedy scheduling of the queue.
+    ends_S = np.zeros(slots, int)
+    for length in rollout.length_B:
+        ends_S[ends_S.argmin()] += length
+    assert capacity_n.tolist() == [ends_S.max() * slots]
+
+
+@pytest.mark.parametrize("lockstep", ["no", "yes"])
+@pytest.mark.parametrize("slots", [1, 4])
+def test_few_slots_on_eight_devices(slots, lockstep, rollout):
+    found, capacity_n = jax.device_get(program(eight_devices(), slots=slots, lockstep=lockstep)(WEIGHTS, requests()))
+    np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
+    np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found.truncated_B, rollout.truncated_B)
+    assert (len(set(capacity_n.tolist())) == 1) == (lockstep == "yes")
+
+
+def test_the_order_of_the_queue_changes_no_bit():
+    compiled, asked = program(one_device(), slots=4), requests()
+    first = jax.device_get(compiled(WEIGHTS, asked)[0])
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(Q)
+        turned = Requests(Prompts(*(x[order] for x in PROMPTS)), asked.request_QK[order], asked.greedy_QK)
+        found = jax.device_get(compiled(WEIGHTS, turned)[0])
+        place_B = (order[:, None] * K + np.arange(K)).ravel()
+        jax.tree.map(lambda x, y, place_B=place_B: np.testing.assert_array_equal(x, y[place_B]), found, first)
+
+
+@pytest.mark.parametrize("slots", [3, 24])
+def test_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forward):
+    monkeypatch.setattr(cache, "LEAST_COLUMNS", 2)
+    monkeypatch.setattr(cache, "MOST_BLOCKS", 100)
+    found = sampler(one_device(), slots=slots)(WEIGHTS, requests())
+    expected_BT = teacher_forced(forward, WEIGHTS, found)
+    np.testing.assert_allclose(found.logp_BT, expected_BT, rtol=0, atol=1e-5)

@@ -16,6 +16,7 @@ from nft_jax.step import State, Step
 from nft_jax.training import evaluation
 from nft_jax.training.evaluation import MOST_ANSWERS, Batch, Evaluator
 from nft_jax.types import Rollout
+from nft_jax.verify.callback import NOT_ASKED, Host
 
 Q, K, C, T, N = 8, 4, 3, 7, 20
 
@@ -32,7 +33,8 @@ class NumberingEngine:
         value_BT = value_BT.at[:, 1:3].set(jax.random.key_data(key)[None])
         length_B = jnp.repeat(requests.prompts.length_N, requests.request_QK.shape[1])
         nothing = jnp.zeros(value_BT.shape)
-        return Rollout(value_BT.astype(jnp.int32), nothing, length_B, jnp.zeros(number_B.shape, bool))
+        rollout = Rollout(value_BT.astype(jnp.int32), nothing, length_B, jnp.zeros(number_B.shape, bool))
+        return rollout, jnp.ones(1, jnp.int32)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def bound(monkeypatch):
     """A step of 8 prompts in rounds of 3 candidates, all of which train."""
 
     def no_verdicts(grader, mesh, prompt_B, token_BT, *_):
-        return jnp.ones(prompt_B.shape, jnp.int32), jnp.zeros(1)
+        return jnp.ones(prompt_B.shape, jnp.int32), Host(jnp.full(prompt_B.shape, NOT_ASKED), jnp.zeros(1))
 
     monkeypatch.setattr(step, "verify", no_verdicts)
     monkeypatch.setattr(evaluation, "verify", no_verdicts)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nft_jax.models.attention import MASKED
+from nft_jax.rollout.noise import gumbel
 from nft_jax.rollout.sampling import draw, request_keys, scaled_log_softmax, truncate
 
 # The upper 0.1 % of chi-square with 7 degrees of freedom.
@@ -17,7 +18,8 @@ LOGITS_V = np.array([1.5, 0.0, -1.0, 0.5, 0.3, -0.5, 1.0, -3.0], np.float32)
 
 @functools.partial(jax.jit, static_argnames=("temperature", "top_p", "top_k"))
 def draws(logits_BV, request_B, column, greedy_B, temperature, **truncation):
-    return draw(logits_BV, request_keys(jax.random.key(5), request_B), column, greedy_B, temperature, **truncation)
+    column_B = jnp.full(request_B.shape, column)
+    return draw(logits_BV, request_keys(jax.random.key(5), request_B), column_B, greedy_B, temperature, **truncation)
 
 
 def many(count, temperature, greedy=False, **truncation):
@@ -196,10 +198,10 @@ def test_noise_is_that_of_the_whole_vocabulary():
 
 def test_without_truncation_the_program_does_not_look_for_it():
     def program(*arguments):
-        sizes = np.zeros((4, 8), np.float32), np.zeros(4, np.uint32), np.int32(0), np.zeros(4, bool)
+        sizes = np.zeros((4, 8), np.float32), np.zeros(4, np.uint32), np.zeros(4, np.int32), np.zeros(4, bool)
 
-        def noisy(logits_BV, request_B, column, greedy_B):
-            return draw(logits_BV, request_keys(jax.random.key(5), request_B), column, greedy_B, *arguments)
+        def noisy(logits_BV, request_B, column_B, greedy_B):
+            return draw(logits_BV, request_keys(jax.random.key(5), request_B), column_B, greedy_B, *arguments)
 
         return jax.jit(noisy).lower(*sizes).as_text()
 
@@ -207,3 +209,14 @@ def test_without_truncation_the_program_does_not_look_for_it():
     assert program(0.7, 1.0, 0) == program(0.7, 1.0, 8) == program(0.7, 1.0, 50) == plain
     for arguments in ((0.7, 0.9, 0), (0.7, 1.0, 3)):
         assert program(*arguments).count("stablehlo.while") == 1 + plain.count("stablehlo.while")
+
+
+@pytest.mark.parametrize("V", [8, 511, 5000])
+def test_the_noise_is_that_of_jax_random(V):
+    keys = request_keys(jax.random.key(7), np.array([0, 1, 5, 2**32 - 1], np.uint32))
+    column_B = np.array([0, 3, 3, 100_000], np.int32)
+
+    def of_jax(key, column):
+        return jax.random.gumbel(jax.random.fold_in(key, column), (V,), jnp.float32)
+
+    np.testing.assert_array_equal(gumbel(keys, column_B, V), jax.vmap(of_jax)(keys, column_B))
