@@ -14,6 +14,7 @@ _PARITY = 0x1BD11BDA
 _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
+@jax.named_scope("gumbel")
 def gumbel(key_B: Array, column_B: Array, V: int) -> Array:
     """`[B, V]` float32: row b is `jax.random.gumbel(jax.random.fold_in(key_B[b], column_B[b]), V)`."""
     data_B2 = jax.random.key_data(key_B)
