@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from nft_jax import losses
 from nft_jax.config import Config, VerifyConfig
-from nft_jax.data.dataset import load_dataset
+from nft_jax.data.dataset import Dataset, load_dataset
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.sources import Problem
 from nft_jax.models import hf, transformer
@@ -36,7 +36,8 @@ from nft_jax.verify.pool import Pool
 class Experiment:
     """One experiment on one mesh. A context manager: leaving it ends the verifier's workers.
 
-    Given `problems` by name of their table, it has these in place of the config's own, and can only be evaluated.
+    Given `problems` by name of their table, it has these in place of the config's own, and can only be evaluated; given
+    a whole `dataset`, it reads nothing.
 
     Raises:
       ValueError: for data, sizes or a grader that can't work, before anything is compiled.
@@ -48,9 +49,10 @@ class Experiment:
         folder: Path,
         devices: list[jax.Device] | None = None,
         problems: dict[str, list[Problem]] | None = None,
+        dataset: Dataset | None = None,
     ):
         config = located(config, folder)
-        self.dataset = load_dataset(config, folder, problems)
+        self.dataset = dataset or load_dataset(config, folder, problems)
         self.tokenizer = self.dataset.tokenizer
         self.config = config = with_shape(config, self.tokenizer.vocab_size)
         self.loss = losses.resolve(config.loss.name, config.loss.options)

@@ -1,0 +1,36 @@
+"""The benchmark's model and step: what the peers' published settings were measured with, too.
+
+Claim    None: it is for timing. 16 prompts of 32 tokens × 8 answers of up to 128, one update of GRPO with AdamW.
+Cost     7.7 million weights in float32; some ten seconds a step on two CPU cores.
+Command  python -m nft_jax.bench --config=bench --workdir=runs/bench                     all answers of 128 tokens
+         python -m nft_jax.bench --config=bench --workdir=runs/bench --lengths=ends:8    8 of the 512 ids end an answer
+"""
+
+from nft_jax.config import default
+
+
+def get_config():
+    config = default()
+    config.prompts_per_step = 16
+    config.answers_per_prompt = 8
+    config.loss.name = "grpo"
+    config.data.prompt_limit = 32
+    config.rollout.answer_limit = 128
+
+    config.model.vocab = 512
+    config.model.layers = 8
+    config.model.width = 256
+    config.model.heads = 8
+    config.model.kv_heads = 2
+    config.model.head_size = 32
+    config.model.mlp_width = 1024
+    config.model.unroll = 8
+    config.model.remat = "none"
+    config.model.precision = "default"
+
+    config.optimizer.warmup_updates = 0
+    config.packing.row_tokens = 160
+    config.packing.rows_per_micro_batch = 16
+    config.selection.max_rounds = 1
+    config.verify.grader = "nft_jax.verify.coin:coin"
+    return config
