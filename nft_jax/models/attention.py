@@ -39,16 +39,26 @@ def packed_attention(query_BTNH: Array, key_BTGH: Array, value_BTGH: Array, segm
 
 
 def _attend(query, key, value, query_segment, key_segment, start):
-    """Queries at places `start…` of their rows against all keys."""
+    """Queries at places `start…` of their rows against all keys.
+
+    The heads that share keys are rows of one matrix, and no product has to transpose a T × S array.
+    """
     B, T, N, H = query.shape
     S, G = key.shape[1], key.shape[2]
-    grouped = query.reshape(B, T, G, N // G, H)
-    score = jnp.einsum("btgrh,bsgh->bgrts", grouped, key, preferred_element_type=jnp.float32) * (H**-0.5)
+    R = N // G
+    scale = jnp.asarray(H**-0.5, query.dtype)
+    query_BGMH = jnp.transpose((query * scale).reshape(B, T, G, R, H), (0, 2, 3, 1, 4)).reshape(B, G, R * T, H)
+    key_BGHS, value_BGSH = jnp.transpose(key, (0, 2, 3, 1)), jnp.transpose(value, (0, 2, 1, 3))
+    summed = {"preferred_element_type": jnp.float32}
+    score = jnp.einsum("bgmh,bghs->bgms", query_BGMH, key_BGHS, **summed).reshape(B, G, R, T, S)
     causal_TS = (start + jnp.arange(T))[:, None] >= jnp.arange(S)[None, :]
     mask_BTS = causal_TS[None] & (query_segment[:, :, None] == key_segment[:, None, :])
     score = jnp.where(mask_BTS[:, None, None], score, MASKED)
-    share = jax.nn.softmax(score, axis=-1).astype(value.dtype)
-    return jnp.einsum("bgrts,bsgh->btgrh", share, value).reshape(B, T, N, H)
+    weight = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
+    weight = weight.reshape(B, G, R * T, S)
+    out = jnp.einsum("bgms,bgsh->bgmh", weight.astype(value.dtype), value_BGSH, **summed)
+    out = (out / jnp.sum(weight, axis=-1)[..., None]).astype(query.dtype)
+    return jnp.transpose(out.reshape(B, G, R, T, H), (0, 3, 1, 2, 4)).reshape(B, T, N, H)
 
 
 def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, layer: Array) -> Array:
