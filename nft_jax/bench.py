@@ -3,11 +3,16 @@
 Any config will do; its data is not read. Prompts are random tokens, as many as `data.prompt_limit` allows, and weights
 are random. `--lengths` says how long the answers are: `full` (all at the limit), `ends:N` (N of the ids end an answer),
 or `lognormal:MEDIAN:SIGMA`. Writes <workdir>/bench.json; `--profile` also a trace for TensorBoard or Perfetto.
+
+`--peer=trl --peer_python=PYTHON` takes the same step in TRL's GRPOTrainer too, turn by turn with ours; that Python has
+torch and trl.
 """
 
+import contextlib
 import dataclasses
 import json
 import resource
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +132,60 @@ class Bench:
         return Measured(ended - began, rollout, grading, ended - previous, *tokens, metrics["slots_useful"])
 
 
+class Peer:
+    """Another library's step in its own process and Python, one at a time; what it says goes to a file."""
+
+    def __init__(self, name: str, python: str, config: Config, lengths: str, workdir: Path):
+        ends, limits = read_lengths(lengths, config)
+        if limits is not None:
+            raise ValueError(f"--peer={name}: the peer can't be told how long its answers are; use full or ends:N")
+        workdir.mkdir(parents=True, exist_ok=True)
+        self.log = workdir / f"{name}.log"
+        script = Path(__file__).with_name(f"bench_{name}.py")
+        command = [python, str(script), json.dumps(peer_workload(config, ends))]
+        try:
+            with open(self.log, "w") as log:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                )
+        except OSError as error:
+            raise ValueError(f"--peer_python={python}: {error}; name the Python that has torch and {name}") from error
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()
+
+    def step(self) -> dict[str, float]:
+        """Takes one step; its "step" seconds and "tokens" sampled.
+
+        Raises:
+          ValueError: when the process has ended, with where it said why.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith('{"step"'):
+                return json.loads(line)
+        raise ValueError(f"--peer: the other process ended; {self.log} says why")
+
+
+def peer_workload(config: Config, ends: int) -> dict[str, int]:
+    """What a peer is told: shapes and sizes, as in the config."""
+    model = {
+        name: getattr(config.model, name) for name in ("vocab", "layers", "width", "mlp_width", "heads", "kv_heads")
+    }
+    step = {name: getattr(config, name) for name in ("prompts_per_step", "answers_per_prompt")}
+    lengths = {"prompt_limit": config.data.prompt_limit, "answer_limit": config.rollout.answer_limit, "ends": ends}
+    # The best of those that were tried for it.
+    return model | step | lengths | {"micro_batch": min(16, step["prompts_per_step"] * step["answers_per_prompt"])}
+
+
 def read_lengths(lengths: str, config: Config) -> tuple[int, tuple[float, float] | None]:
     """How many ids end an answer, and (median, sigma) of forced lengths or None.
 
@@ -240,6 +299,14 @@ def peak_memory_mib() -> dict[str, float]:
     return found
 
 
+def compared(name: str, found: dict[str, Any], peers: list[dict[str, float]]) -> dict[str, Any]:
+    """The peer's medians, and how many of our steps go into one of its."""
+    seconds = [step["step"] for step in peers]
+    median = {part: float(np.median([step[part] for step in peers])) for part in ("step", "tokens")}
+    peer = {"name": name, **median, "spread": [min(seconds), max(seconds)], "steps": seconds}
+    return {"peer": peer | {"ratio": median["step"] / found["median"]["step"]}}
+
+
 def table(found: dict[str, Any]) -> str:
     """The summary in words."""
     median, spread = found["median"], found["spread"]
@@ -247,6 +314,13 @@ def table(found: dict[str, Any]) -> str:
     for part in ("step", "rollout", "grading", "update"):
         low, high = spread[part]
         lines.append(f"{part:<9}{median[part]:8.3f} s   ({low:.3f} to {high:.3f})")
+    if "peer" in found:
+        peer = found["peer"]
+        low, high = peer["spread"]
+        lines.append(
+            f"{peer['name']:<9}{peer['step']:8.3f} s   ({low:.3f} to {high:.3f}), {peer['tokens']:.0f} tokens: "
+            f"{peer['ratio']:.2f} times ours"
+        )
     return "\n".join(
         [
             *lines,
@@ -266,15 +340,24 @@ def _column(steps: list[Measured], part: str) -> list[float]:
 
 def main(config: Config, workdir: Path) -> None:
     """Times what the flags say."""
-    repeats = flags.FLAGS.repeats
-    with Bench(config, workdir, flags.FLAGS.lengths) as bench:
-        for _ in range(flags.FLAGS.warmup):
-            bench.step()
-        steps = [bench.step() for _ in range(repeats)]
-        if flags.FLAGS.profile:
-            with jax.profiler.trace(flags.FLAGS.profile):
+    given = flags.FLAGS
+    with contextlib.ExitStack() as stack:
+        peer = None
+        if given.peer:
+            peer = stack.enter_context(Peer(given.peer, given.peer_python, config, given.lengths, workdir))
+        bench = stack.enter_context(Bench(config, workdir, given.lengths))
+        steps, peers = [], []
+        for number in range(given.warmup + given.repeats):
+            taken, other = bench.step(), peer.step() if peer else {}
+            if number >= given.warmup:
+                steps.append(taken)
+                peers.append(other)
+        if given.profile:
+            with jax.profiler.trace(given.profile):
                 bench.step()
         found = summary(bench, steps)
+    if peer:
+        found |= compared(given.peer, found, peers)
     workdir.mkdir(parents=True, exist_ok=True)
     result = found | {"steps": [step._asdict() for step in steps], "run": provenance(config)}
     (workdir / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -287,6 +370,8 @@ def _define_flags() -> None:
     flags.DEFINE_integer("repeats", 5, "Steps that are timed; medians are of these.", lower_bound=1)
     flags.DEFINE_integer("warmup", 1, "Steps before, that are not.", lower_bound=0)
     flags.DEFINE_bool("json", False, "Print the JSON that <workdir>/bench.json has.")
+    flags.DEFINE_enum("peer", None, ["trl"], "Another library that takes the same step, turn by turn with ours.")
+    flags.DEFINE_string("peer_python", "python3", "The Python that has the peer.")
     flags.DEFINE_string("profile", None, "A folder for a trace of one more step.")
 
 

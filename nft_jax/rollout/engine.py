@@ -90,7 +90,7 @@ class Engine:
         return min(self.config.slots or MOST_SLOTS, answers)
 
     def limit(self, request_S: Array) -> Array:
-        """The most tokens of the answers with these request numbers; a benchmark has its own."""
+        """The most tokens of the answers with these request numbers; a benchmark has answers end at shorter ones."""
         return jnp.full(request_S.shape, self.config.answer_limit, jnp.int32)
 
     def view(self, weights: Any) -> Any:
@@ -219,7 +219,7 @@ class _Shard:
             token_BT=rollout.token_BT.at[place].set(token_S, mode="drop"),
             logp_BT=rollout.logp_BT.at[place].set(logp_S, mode="drop"),
             length_B=rollout.length_B.at[slots.answer_S].set(drawn_S, mode="drop"),
-            truncated_B=rollout.truncated_B.at[slots.answer_S].set(~ended_S, mode="drop"),
+            truncated_B=rollout.truncated_B.at[slots.answer_S].set(~ended_S & (drawn_S == self.T), mode="drop"),
         )
         slots = Slots(jnp.where(leaves_S, self.B, slots.answer_S), drawn_S, token_S, cache)
         more = jnp.any(slots.answer_S < self.B) | (progress.queue < self.B)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import hlo
 import jax
 import numpy as np
 import pytest
@@ -280,3 +281,22 @@ def test_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forward):
     found = sampler(one_device(), slots=slots)(WEIGHTS, requests())
     expected_BT = teacher_forced(forward, WEIGHTS, found)
     np.testing.assert_allclose(found.logp_BT, expected_BT, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [one_device, eight_devices])
+def test_the_loop_copies_no_cache_and_gathers_no_weight(devices, monkeypatch):
+    monkeypatch.setattr(cache, "LEAST_COLUMNS", 4)
+    mesh, slots = devices(), 4
+    text = program(mesh, slots=slots).lower(WEIGHTS, requests()).compile().as_text()
+    blocks = -(-(PROMPT_LIMIT + T) // 4)
+    elements = MODEL.layers * blocks * slots * MODEL.kv_heads * MODEL.head_size * 4 // mesh.shape["tensor"]
+    found = {"copy": [0], "all-gather": [0], "dynamic-update-slice": [], "scatter": []}
+    for line in hlo.inside_loops(text):
+        found.setdefault(hlo.operation(line), []).append(hlo.size(line))
+    # The loop carries the cache, and this counts what is as large as it.
+    assert elements in found["dynamic-update-slice"] + found["scatter"]
+    assert max(found["copy"]) < elements
+    assert max(found["all-gather"]) < min(
+        leaf.size // MODEL.layers for leaf in jax.tree.leaves(WEIGHTS) if leaf.ndim > 2
+    )
+    assert "collective-permute" not in found
