@@ -49,20 +49,22 @@ class Packed(NamedTuple):
 
 
 def rows_needed(units: int, unit_tokens: int, row_tokens: int) -> int:
-    """Rows that next-fit packing takes at most: each but the last holds `row_tokens // unit_tokens` units or more."""
+    """Rows that first-fit packing takes at most: each but the last holds `row_tokens // unit_tokens` units or more."""
     return -(-units // (row_tokens // unit_tokens))
 
 
 def pack(sequences: Sequences, *, unit: int, row_count: int, row_tokens: int) -> Packed:
-    """Next-fit packing, in the given order: a unit that doesn't fit the rest of a row opens the next one.
+    """First-fit-decreasing packing: the longest unit first, each into the first row that has room for it.
 
     Units are never split over rows. `unit` is the number of sequences of a unit; `row_count` must be at least
-    `rows_needed`. Two units of 5 and 4 tokens and one of 6 in rows of 10: row 0 holds the first two, row 1 the third.
+    `rows_needed`. Units of 5, 4 and 6 tokens in rows of 10: row 0 holds the third and the second, row 1 the first.
+    It takes at most 11/9 of the fewest rows, and 2/3 of one (Dósa 2007, "The tight bound of first fit decreasing
+    bin-packing algorithm").
     """
     M, P = sequences.prompt_MP.shape
     T = sequences.answer_MT.shape[1]
     length_M = jnp.where(sequences.present_M, sequences.prompt_length_M + sequences.answer_length_M, 0)
-    row_U, offset_U, index_U, used = _place(jnp.sum(length_M.reshape(M // unit, unit), axis=1), row_tokens)
+    row_U, offset_U, index_U, used = _place(jnp.sum(length_M.reshape(M // unit, unit), axis=1), row_tokens, row_count)
 
     # Within a unit, sequences follow each other.
     before_M = (jnp.cumsum(length_M.reshape(M // unit, unit), axis=1) - length_M.reshape(M // unit, unit)).reshape(M)
@@ -80,19 +82,21 @@ def pack(sequences: Sequences, *, unit: int, row_count: int, row_tokens: int) ->
     return Packed(_gather(sequences, source_BT, id_M, unit), used)
 
 
-def _place(length_U, row_tokens):
+def _place(length_U, row_tokens, row_count):
     """Row, offset and index in its row of each unit, and the number of rows in use."""
+    order_U = jnp.argsort(-length_U, stable=True)
 
     def step(state, length):
-        row, used, index = state
-        opens = used + length > row_tokens
-        row = row + opens.astype(jnp.int32)
-        used, index = jnp.where(opens, 0, used), jnp.where(opens, 0, index)
-        return (row, used + length, index + (length > 0).astype(jnp.int32)), (row, used, index)
+        used_R, units_R = state
+        row = jnp.argmax(used_R + length <= row_tokens).astype(jnp.int32)
+        place = row, used_R[row], units_R[row]
+        # An empty unit takes no room, and no number.
+        return (used_R.at[row].add(length), units_R.at[row].add((length > 0).astype(jnp.int32))), place
 
-    zero = jnp.int32(0)
-    (last, used, _), (row_U, offset_U, index_U) = jax.lax.scan(step, (zero, zero, zero), length_U)
-    return row_U, offset_U, index_U, jnp.where(used > 0, last + 1, 0)
+    none_R = jnp.zeros(row_count, jnp.int32)
+    (used_R, _), places = jax.lax.scan(step, (none_R, none_R), length_U[order_U])
+    row_U, offset_U, index_U = (jnp.zeros_like(place_U).at[order_U].set(place_U) for place_U in places)
+    return row_U, offset_U, index_U, jnp.sum((used_R > 0).astype(jnp.int32))
 
 
 def _gather(sequences, source_BT, id_M, unit):

@@ -39,17 +39,18 @@ def random_sequences(seed, unit, *, present_share=0.7, longest=False) -> Sequenc
     )
 
 
-def next_fit(sequences, unit, row_tokens):
+def first_fit_decreasing(sequences, unit, row_tokens):
     """What must lie in the rows: for each row its sequences in order, by a loop."""
-    rows, room = [], 0
-    for first in range(0, M, unit):
-        members = [m for m in range(first, first + unit) if sequences.present_M[m]]
-        size = sum(sequences.prompt_length_M[m] + sequences.answer_length_M[m] for m in members)
-        if members and size > room:
-            rows, room = [*rows, []], row_tokens
-        if members:
-            rows[-1] += members
-            room -= size
+    length_M = sequences.prompt_length_M + sequences.answer_length_M
+    units = [list(range(first, first + unit)) for first in range(0, M, unit) if sequences.present_M[first]]
+    rows, room = [], []
+    for members in sorted(units, key=lambda members: -sum(length_M[m] for m in members)):
+        size = sum(length_M[m] for m in members)
+        row = next((row for row, left in enumerate(room) if size <= left), len(rows))
+        if row == len(rows):
+            rows, room = [*rows, []], [*room, row_tokens]
+        rows[row] += members
+        room[row] -= size
     return rows
 
 
@@ -82,7 +83,7 @@ def check(sequences, unit, row_tokens):
         for part in (rows.tokens, rows.batch)
         for name, value_BT in part._asdict().items()
     }
-    expected = next_fit(sequences, unit, row_tokens)
+    expected = first_fit_decreasing(sequences, unit, row_tokens)
     assert used == len(expected)
     for row in range(len(fields["token"])):
         members = expected[row] if row < used else []
@@ -105,19 +106,30 @@ def test_the_rows_are_those_of_a_loop(unit, row_tokens):
 
 
 def test_rows_needed_is_enough_for_any_lengths():
-    """Next-fit over lengths that leave as much room unused as lengths can: short and long in turns."""
+    """Lengths that leave as much room unused as lengths can."""
     random = np.random.default_rng(0)
     for _ in range(300):
         longest, row_tokens = (int(n) for n in (random.integers(1, 12), random.integers(12, 40)))
         lengths = random.choice([1, (longest + 1) // 2, longest], size=random.integers(1, 40))
-        rows, room = 0, 0
-        for length in lengths:
-            if length > room:
-                rows, room = rows + 1, row_tokens
-            room -= length
-        assert rows <= rows_needed(len(lengths), longest, row_tokens)
+        room = []
+        for length in sorted(lengths, reverse=True):
+            row = next((row for row, left in enumerate(room) if length <= left), None)
+            if row is None:
+                room.append(row_tokens - length)
+            else:
+                room[row] -= length
+        assert len(room) <= rows_needed(len(lengths), longest, row_tokens)
     assert rows_needed(7, 10, 10) == 7
     assert rows_needed(7, 10, 39) == 3
+
+
+def test_short_units_fill_the_rows_of_long_ones():
+    """Units of 8 and of 2 tokens: every row holds one of each."""
+    sequences = random_sequences(0, 1, present_share=1.0)
+    prompt_length_M = np.where(np.arange(M) % 2 == 0, 4, 1).astype(np.int32)
+    answer_length_M = np.where(np.arange(M) % 2 == 0, 4, 1).astype(np.int32)
+    sequences = sequences._replace(prompt_length_M=prompt_length_M, answer_length_M=answer_length_M)
+    assert check(sequences, 1, 10) == M // 2
 
 
 def test_the_example_of_the_docstring():
@@ -130,5 +142,5 @@ def test_the_example_of_the_docstring():
     )
     rows, used = packed_of(sequences, 1, 10)
     assert used == 2
-    np.testing.assert_array_equal(rows.tokens.segment_BT[0], [0] * 5 + [1] * 4 + [-1])
-    np.testing.assert_array_equal(rows.tokens.segment_BT[1], [0] * 6 + [-1] * 4)
+    np.testing.assert_array_equal(rows.tokens.segment_BT[0], [0] * 6 + [1] * 4)
+    np.testing.assert_array_equal(rows.tokens.segment_BT[1], [0] * 5 + [-1] * 5)
