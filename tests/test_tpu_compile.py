@@ -23,6 +23,10 @@ pytestmark = [
 def devices():
     from jax.experimental import topologies
 
+    # libtpu ends the process over flags of XLA that it doesn't know; jaxlib has read its own by now.
+    jax.devices("cpu")
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "xla_cpu_use_fusion_emitters" not in flag]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
     # Off a TPU VM there is no metadata server to ask, and another process may hold the library's lock.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     return list(topologies.get_topology_desc("v5e:2x2", "tpu").devices)
