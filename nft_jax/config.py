@@ -147,7 +147,8 @@ class VerifyConfig:
 
     `second_grader` judges the same answers ("" = none); the share on which the two differ is a metric, and no more.
     `isolation`: the kernel keeps the workers from writing files, opening sockets and starting processes where it can
-    ("auto"), else the run is refused ("required"); or it doesn't ("off"), for a grader of one's own that needs to.
+    ("auto"; not those of a grader of one's own, which may need to), or else the run is refused ("required"), or never
+    ("off").
     """
 
     grader: str = "boxed_exact"

@@ -173,9 +173,10 @@ class Experiment:
         """The graders, and what is enforced on their processes, in words."""
         config = self.config.verify
         second = f", compared with {config.second_grader}" if config.second_grader else ""
-        isolated = "isolated" if self.pool.isolated else "not isolated (pip install seccompy, on Linux)"
-        if config.isolation == "off":
-            isolated = "not isolated"
+        isolated = "isolated" if self.pool.isolated else "not isolated"
+        if not self.pool.isolated and config.isolation == "auto":
+            own = "a grader of your own: config.verify.isolation=required does"
+            isolated += f" ({own if ':' in config.grader else 'pip install seccompy, on Linux'})"
         return f"{config.grader}{second}; {config.workers} processes, {isolated}"
 
     @property

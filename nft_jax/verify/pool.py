@@ -31,7 +31,8 @@ class Pool:
         item_seconds   time a grader gets for one item; then its process is killed and the item is a "timeout"
         memory_mib     address space of a process (RLIMIT_AS); one that has used up half of it is replaced
         isolation      "auto", "required" or "off": whether the kernel keeps processes from writing files, opening
-                       sockets and starting processes (`isolation.py`); "auto" means where it can
+                       sockets and starting processes (`isolation.py`); "auto" means where it can, but for a grader of
+                       your own, which may need to
         paths          folders put on the workers' `sys.path`; default: this process's, for a grader of your own
         start_seconds  time a process gets to start and to import its grader
 
@@ -59,6 +60,8 @@ class Pool:
             resolve_grader(grader)
         if paths is None:
             paths = [os.path.abspath(path) for path in sys.path] if own else []
+        if own and isolation == "auto":
+            isolation = "off"
         self.grader = grader
         self._queue = ChunkQueue()
         self._batches: weakref.WeakSet[Batch] = weakref.WeakSet()

@@ -68,3 +68,11 @@ def test_isolation_that_is_required_and_not_to_be_had_is_said(monkeypatch):
     assert isolate("auto") is False
     with pytest.raises(RuntimeError, match="can't be isolated.*pip install"):
         isolate("required")
+
+
+def test_a_grader_of_ones_own_is_isolated_only_on_request(tmp_path):
+    for isolation, isolated in (("auto", False), ("required", True)):
+        with Pool(GRADER, 1, 20.0, paths=[FOLDER], isolation=isolation) as pool:
+            assert pool.isolated == isolated
+    with Pool("gsm8k", 1) as pool:
+        assert pool.isolated
