@@ -162,7 +162,7 @@ class _Shard:
         read: it then does the work, and keeps what it had.
         """
         slots, answer = progress.slots, progress.queue
-        wants = answer >= progress.reads * self.R * self.K
+        wants = (answer < self.B) & (answer >= progress.reads * self.R * self.K)
 
         def read(carry):
             old, reads, _ = carry
