@@ -228,7 +228,7 @@ def _limited(engine: Engine, rule: tuple[float, float]) -> Engine:
     median, sigma = rule
     drawn = median * np.exp(sigma * np.random.default_rng(0).normal(size=4096))
     limits = np.clip(np.round(drawn), 1, engine.config.answer_limit).astype(np.int32)
-    engine.limit = lambda request_S: jnp.asarray(limits)[request_S % limits.size]
+    engine.limit = lambda request_B: jnp.asarray(limits)[request_B % limits.size]
     return engine
 
 

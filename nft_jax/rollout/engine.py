@@ -89,9 +89,9 @@ class Engine:
         """Slots of a shard that has this many answers to give."""
         return min(self.config.slots or MOST_SLOTS, answers)
 
-    def limit(self, request_S: Array) -> Array:
+    def limit(self, request_B: Array) -> Array:
         """The most tokens of the answers with these request numbers; a benchmark has answers end at shorter ones."""
-        return jnp.full(request_S.shape, self.config.answer_limit, jnp.int32)
+        return jnp.full(request_B.shape, self.config.answer_limit, jnp.int32)
 
     def view(self, weights: Any) -> Any:
         """The generation view: weights in the compute dtype, split over `tensor` only; dead after the rollout."""
@@ -123,9 +123,11 @@ class _Shard:
     """The queue of one data shard, and the steps that drain it."""
 
     def __init__(self, engine: Engine, model: transformer.Transformer, requests: Requests, key: Array):
-        self.model, self.prompts, self.key, self.config = model, requests.prompts, key, engine.config
-        self.lockstep, self.eos_ids, self.limit = engine.lockstep, engine.eos_ids, engine.limit
-        self.request_B, self.greedy_B = requests.request_QK.reshape(-1), requests.greedy_QK.reshape(-1)
+        self.model, self.prompts, self.config = model, requests.prompts, engine.config
+        self.lockstep, self.eos_ids = engine.lockstep, engine.eos_ids
+        # Once an answer, not once a token.
+        request_B, self.greedy_B = requests.request_QK.reshape(-1), requests.greedy_QK.reshape(-1)
+        self.key_B, self.limit_B = request_keys(key, request_B), engine.limit(request_B)
         (self.Q, self.K), self.T = requests.request_QK.shape, engine.config.answer_limit
         self.B, self.P = self.Q * self.K, requests.prompts.token_NP.shape[1]
         self.S = engine.slots(self.B)
@@ -200,21 +202,20 @@ class _Shard:
         slots, rollout = progress.slots, progress.rollout
         busy_S = slots.answer_S < self.B
         answer_S = jnp.minimum(slots.answer_S, self.B - 1)
-        request_S = self.request_B[answer_S]
         # The last token of the prompt is read again: that gives the first one's distribution.
         before_S = self.prompts.length_N[answer_S // self.K] - 1
         column_S = jnp.where(busy_S, before_S + slots.drawn_S, 0)
         hidden_SD, cache = self.model.decode(slots.token_S, column_S, slots.cache)
         token_S, logp_S = draw(
             self.model.logits(hidden_SD),
-            request_keys(self.key, request_S),
+            self.key_B[answer_S],
             slots.drawn_S,
             self.greedy_B[answer_S],
             *(self.config.temperature, self.config.top_p, self.config.top_k),
         )
         place, drawn_S = (slots.answer_S, slots.drawn_S), slots.drawn_S + 1
         ended_S = jnp.isin(token_S, jnp.asarray(self.eos_ids, jnp.int32))
-        leaves_S = busy_S & (ended_S | (drawn_S >= self.limit(request_S)))
+        leaves_S = busy_S & (ended_S | (drawn_S >= self.limit_B[answer_S]))
         rollout = Rollout(
             token_BT=rollout.token_BT.at[place].set(token_S, mode="drop"),
             logp_BT=rollout.logp_BT.at[place].set(logp_S, mode="drop"),

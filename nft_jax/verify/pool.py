@@ -115,7 +115,7 @@ class Pool:
         batch = self.begin(total_seconds)
         batch.add(items)
         verdicts = batch.collect()
-        self.log_first_error(verdicts)
+        self._log_first_error(verdicts)
         return verdicts
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Pool:
                 "from sys.path or from `paths`, within the memory limit"
             ) from failure
 
-    def log_first_error(self, verdicts: Sequence[Verdict]) -> None:
+    def _log_first_error(self, verdicts: Sequence[Verdict]) -> None:
         """Say once why a grader fails: a run in which everything is an "error" otherwise only shows a reward of 0."""
         first = next((verdict for verdict in verdicts if verdict.status == "error"), None)
         with self._lock:

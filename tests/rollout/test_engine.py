@@ -38,10 +38,10 @@ def requests(greedy=False, start=0):
     return Requests(PROMPTS, number_QK, np.full((Q, K), greedy))
 
 
-def program(mesh, *, dtype="float32", limit=T, **settings):
+def program(mesh, *, dtype="float32", **settings):
     """A jitted engine: `(weights, requests) -> (Rollout, capacity_n)`."""
     graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
-    engine = Engine(graph, AXES, mesh, RolloutConfig(limit, temperature=TEMPERATURE, **settings), EOS_IDS, dtype)
+    engine = Engine(graph, AXES, mesh, RolloutConfig(T, temperature=TEMPERATURE, **settings), EOS_IDS, dtype)
     return jax.jit(lambda weights, asked: engine(engine.view(weights), asked, KEY))
 
 
