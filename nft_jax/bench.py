@@ -142,7 +142,7 @@ class Peer:
         workdir.mkdir(parents=True, exist_ok=True)
         self.log = workdir / f"{name}.log"
         script = Path(__file__).with_name(f"bench_{name}.py")
-        command = [python, str(script), json.dumps(peer_workload(config, ends))]
+        command = [python, "-P", str(script), json.dumps(peer_workload(config, ends))]
         try:
             with open(self.log, "w") as log:
                 self._process = subprocess.Popen(
