@@ -89,12 +89,18 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Dynamic sampling: groups with `low < rate < high` train; `candidates_per_round = 0` means `prompts_per_step`."""
+    """Dynamic sampling: groups with `low < rate < high` train; `candidates_per_round = 0` means `prompts_per_step`.
+
+    `ahead`: slots that a round leaves free begin with the next one before it is known whether that is needed. If it
+    isn't, what was begun is dropped ("drop": the step's result is that of "no", only sooner), or the round is finished,
+    and its good groups are surplus ("finish": worth it with `carry`). "no": each round begins when the last has ended.
+    """
 
     low: float = 0.0
     high: float = 1.0
     candidates_per_round: int = 0
     max_rounds: int = 4
+    ahead: str = "drop"
     carry: bool = False
 
 
@@ -145,6 +151,7 @@ class MeshConfig:
 class VerifyConfig:
     """The grader and its worker processes.
 
+    `submit`: ended answers that a data shard hands over together while it decodes others (0: all at a round's end).
     `second_grader` judges the same answers ("" = none); the share on which the two differ is a metric, and no more.
     `isolation`: the kernel keeps the workers from writing files, opening sockets and starting processes where it can
     ("auto"; not those of a grader of one's own, which may need to), or else the run is refused ("required"), or never
@@ -152,6 +159,7 @@ class VerifyConfig:
     """
 
     grader: str = "boxed_exact"
+    submit: int = 8
     second_grader: str = ""
     isolation: str = "auto"
     workers: int = 2

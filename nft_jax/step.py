@@ -19,13 +19,14 @@ from nft_jax.losses import Loss
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import DATA
 from nft_jax.randomness import stream
-from nft_jax.rollout.engine import Engine, Requests
+from nft_jax.rollout.engine import Engine
+from nft_jax.rollout.shard import Progress, Requests
 from nft_jax.training.deal import deal, units_per_group
 from nft_jax.training.groups import Tally, empty_groups, empty_tally, in_band, insert, make_groups, tally
 from nft_jax.training.packing import Packed, pack, rows_needed
 from nft_jax.training.update import Applied, Updater
 from nft_jax.types import Array, Groups, Prompts, Totals
-from nft_jax.verify.callback import Grader, Host, verify
+from nft_jax.verify.callback import Grader, Host, Submitter, verify
 
 
 class State(NamedTuple):
@@ -67,7 +68,10 @@ class Record(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """State of the rounds: `pool` holds `count` good groups, those of the training buffer first."""
+    """State of the rounds: `pool` holds `count` good groups, those of the training buffer first.
+
+    `progress`  what the engine has under way: nothing, or answers of the round to come
+    """
 
     pool: Groups
     count: Array
@@ -75,6 +79,7 @@ class Sampling(NamedTuple):
     rounds: Array
     tally: Tally
     last: Groups
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,9 @@ class Step:
         from_carry = count
 
         def round_(sampling: Sampling) -> Sampling:
-            groups, *effort = self.roll(view, prompts, sampling.cursor)
+            # A round begins early where the one before it may not be enough; it can't be known yet whether it is.
+            ahead = unfilled(sampling) & (sampling.rounds + 1 < config.selection.max_rounds)
+            progress, groups, *effort = self.roll(view, prompts, sampling.cursor, sampling.progress, ahead)
             kept_C = in_band(groups, self.loss.groups, config.selection.low, config.selection.high)
             pool, count = insert(sampling.pool, sampling.count, groups, kept_C)
             return Sampling(
@@ -121,31 +128,66 @@ class Step:
                 rounds=sampling.rounds + 1,
                 tally=tally(sampling.tally, groups, kept_C, *effort),
                 last=groups,
+                progress=progress,
             )
 
         def unfilled(sampling: Sampling) -> Array:
             return (sampling.count < Q) & (sampling.rounds < config.selection.max_rounds)
 
-        none = layout.rows(empty_groups(C, K, T), self.mesh)
-        start = Sampling(pool, count, state.cursor, jnp.int32(0), empty_tally(), none)
-        return jax.lax.while_loop(unfilled, round_, start), from_carry
+        def unfinished(sampling: Sampling) -> Array:
+            if config.selection.ahead != "finish":
+                return unfilled(sampling)
+            return unfilled(sampling) | jnp.any(sampling.progress.queue > 0)
 
-    def roll(self, view: Any, prompts: Prompts, cursor: Array) -> tuple[Groups, Host, Array]:
+        none = layout.rows(empty_groups(C, K, T), self.mesh)
+        progress = self.engine.begin(view, self.window(prompts, state.cursor))
+        start = Sampling(pool, count, state.cursor, jnp.int32(0), empty_tally(), none, progress)
+        return jax.lax.while_loop(unfinished, round_, start), from_carry
+
+    def roll(
+        self, view: Any, prompts: Prompts, cursor: Array, progress: Progress, ahead: Array
+    ) -> tuple[Progress, Groups, Host, Array]:
         """One round: the next candidates, K answers to each, graded; what the host says, and the slots' capacity."""
-        C, K = self.config.candidates_per_round, self.config.answers_per_prompt
-        prompt_C = prompt_order(stream(self.config.seed, "order"), prompts.length_N.shape[0], cursor, C)
-        draw_CK = (cursor + jnp.arange(C, dtype=jnp.int32))[:, None].astype(jnp.uint32) * jnp.uint32(K)
-        requests = Requests(
-            prompts=Prompts(prompts.token_NP[prompt_C], prompts.length_N[prompt_C]),
-            request_QK=draw_CK + jnp.arange(K, dtype=jnp.uint32)[None],
-            greedy_QK=jnp.zeros((C, K), bool),
+        window = self.window(prompts, cursor)
+        key = stream(self.config.seed, "rollout")
+        progress, (rollout, capacity_n, ticket_n) = self.engine.round(
+            view, progress, window, key, ahead, self.submitter
         )
-        rollout, capacity_n = self.engine(view, layout.rows(requests, self.mesh), stream(self.config.seed, "rollout"))
-        prompt_B = jnp.repeat(prompt_C, K)
+        problem_C, request_CK = window.problem_Q[0], window.request_QK[0]
         verdict_B, host = verify(
-            self.grader, self.mesh, prompt_B, rollout.token_BT, rollout.length_B, ~rollout.truncated_B
+            self.grader,
+            self.mesh,
+            jnp.repeat(problem_C, request_CK.shape[1]),
+            rollout.token_BT,
+            rollout.length_B,
+            ~rollout.truncated_B,
+            request_CK.reshape(-1),
+            ticket_n,
         )
-        return layout.rows(make_groups(prompt_C, rollout, verdict_B), self.mesh), host, capacity_n
+        groups = layout.rows(make_groups(problem_C, rollout, verdict_B), self.mesh)
+        return progress, groups, host, capacity_n
+
+    def window(self, prompts: Prompts, cursor: Array) -> Requests:
+        """The candidates of the round that begins at the cursor and, where it may begin early, of the one after it."""
+        C, K = self.config.candidates_per_round, self.config.answers_per_prompt
+        rounds = 1 if self.config.selection.ahead == "no" or self.config.selection.max_rounds == 1 else 2
+        order = stream(self.config.seed, "order")
+        problem_C = prompt_order(order, prompts.length_N.shape[0], cursor, rounds * C)
+        draw_C = (cursor + jnp.arange(rounds * C, dtype=jnp.int32)).astype(jnp.uint32) * jnp.uint32(K)
+        requests = Requests(
+            prompts=Prompts(prompts.token_NP[problem_C], prompts.length_N[problem_C]),
+            problem_Q=problem_C,
+            request_QK=draw_C[:, None] + jnp.arange(K, dtype=jnp.uint32)[None],
+            greedy_QK=jnp.zeros((rounds * C, K), bool),
+        )
+        window = jax.tree.map(lambda x: x.reshape(rounds, C, *x.shape[1:]), requests)
+        return layout.rows(window, self.mesh, axis=1)
+
+    @property
+    def submitter(self) -> Submitter | None:
+        """What hands ended answers to the verifier while others are decoded; None: all go at the end of a round."""
+        answers = self.config.verify.submit
+        return Submitter(self.grader, self.mesh, answers) if answers else None
 
     def split_pool(self, sampled: Sampling, from_carry: Array):
         """The training buffer and its count, the surplus that is carried (only this step's), and how many are lost."""

@@ -118,12 +118,29 @@ class ExchangeablePool:
         self.pool = self.own = pool
         self.items: list = []
 
-    def grade(self, items: Sequence, total_seconds: float | None) -> list[Verdict]:
-        self.items.extend(items)
-        return self.pool.grade(items, total_seconds)
+    def begin(self) -> Any:
+        return NotedBatch(self.pool.begin(), self.items)
+
+    def log_first_error(self, verdicts: Sequence[Verdict]) -> None:
+        """Not here."""
 
     def close(self) -> None:
         self.own.close()
+
+
+@dataclasses.dataclass
+class NotedBatch:
+    """A batch that notes what it is asked."""
+
+    batch: Any
+    items: list
+
+    def add(self, items: Sequence) -> None:
+        self.items.extend(items)
+        self.batch.add(items)
+
+    def collect(self, total_seconds: float | None) -> list[Verdict]:
+        return self.batch.collect(total_seconds)
 
 
 class JudgedPool:
@@ -132,8 +149,22 @@ class JudgedPool:
     def __init__(self, judge: Callable[[int, str, str], str]):
         self.judge, self.number = judge, itertools.count()
 
-    def grade(self, items: Sequence, total_seconds: float | None) -> list[Verdict]:
-        return [Verdict(self.judge(next(self.number), *item), None, 0.0) for item in items]
+    def begin(self) -> "JudgedBatch":
+        return JudgedBatch(self)
+
+
+class JudgedBatch:
+    """Items that are judged when they are added."""
+
+    def __init__(self, pool: JudgedPool):
+        self.pool, self.verdicts = pool, []
+
+    def add(self, items: Sequence) -> None:
+        pool = self.pool
+        self.verdicts += [Verdict(pool.judge(next(pool.number), *item), None, 0.0) for item in items]
+
+    def collect(self, total_seconds: float | None) -> list[Verdict]:
+        return self.verdicts
 
 
 class Program:

@@ -1,9 +1,11 @@
 """The one program: what it holds, what it counts, what it draws, what it trains on, and that it never stops."""
 
+import functools
 import importlib
 import re
 from dataclasses import dataclass, field
 
+import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,23 +49,25 @@ class LyingEngine:
     """An engine that reports each log-prob one nat too high: what trusts the sampler can be told from what doesn't."""
 
     def __init__(self, engine: Engine):
-        self.engine, self.view = engine, engine.view
+        self.engine, self.view, self.begin = engine, engine.view, engine.begin
 
-    def __call__(self, view, requests, key):
-        rollout, capacity_n = self.engine(view, requests, key)
+    def round(self, *given):
+        progress, done = self.engine.round(*given)
+        rollout = done.rollout
         inside_BT = jnp.arange(rollout.token_BT.shape[1])[None] < rollout.length_B[:, None]
-        return rollout._replace(logp_BT=rollout.logp_BT + inside_BT.astype(jnp.float32)), capacity_n
+        rollout = rollout._replace(logp_BT=rollout.logp_BT + inside_BT.astype(jnp.float32))
+        return progress, done._replace(rollout=rollout)
 
 
 class WatchedEngine:
     """An engine that shows the host every request."""
 
     def __init__(self, engine: Engine):
-        self.engine, self.view, self.requests = engine, engine.view, []
+        self.engine, self.view, self.begin, self.requests = engine, engine.view, engine.begin, []
 
-    def __call__(self, view, requests, key):
-        jax.debug.callback(lambda number_QK: self.requests.append(np.array(number_QK)), requests.request_QK)
-        return self.engine(view, requests, key)
+    def round(self, view, progress, window, *given):
+        jax.debug.callback(lambda number_QK: self.requests.append(np.array(number_QK)), window.request_QK[0])
+        return self.engine.round(view, progress, window, *given)
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,10 @@ class WatchedStep(Step):
     rounds: list = field(default_factory=list)
     buffers: list = field(default_factory=list)
 
-    def roll(self, view, prompts, cursor):
-        groups, *effort = super().roll(view, prompts, cursor)
+    def roll(self, view, prompts, cursor, *given):
+        progress, groups, *effort = super().roll(view, prompts, cursor, *given)
         jax.debug.callback(lambda *seen: self.rounds.append(on_host(seen)), cursor, groups)
-        return groups, *effort
+        return progress, groups, *effort
 
     def pack(self, buffer, trained, prompts, step):
         jax.debug.callback(lambda *seen: self.buffers.append(on_host(seen)), buffer, trained)
@@ -184,11 +188,25 @@ def test_one_program_holds_decode_loop_callback_and_optimizer(plain):
     # Draws in a loop (columns) inside a loop (rounds); the callback inside the rounds.
     assert any(re.search(r"^while/body/while/body/.*gumbel", name) for name in named)
     callbacks = [line for line in text.splitlines() if "custom_call_target" in line and "callback" in line]
-    assert len(callbacks) == 1
-    assert 'op_name="jit(train_step)/while/body/' in callbacks[0]
+    # One submits inside the loop of draws, one collects after it.
+    paths = sorted(re.search(r'op_name="jit\(train_step\)/([^"]*)"', line)[1] for line in callbacks)
+    assert len(paths) == 2
+    assert all(path.startswith("while/body/") for path in paths)
+    assert [path.count("while/body") for path in paths] == [1, 3] or [path.count("while/body") for path in paths] == [
+        3,
+        1,
+    ]
     # Backward pass, then AdamW's root inside the `cond` that skips empty updates.
     assert any("transpose(jvp" in name for name in named)
     assert any(re.search(r"cond/branch_1_fun/sqrt$", name) for name in named)
+
+
+def test_the_loops_of_generation_wait_for_no_other_shard_and_move_no_answer(programs):
+    """On CPU devices a collective permute waits for all of them, which loops of different lengths never satisfy."""
+    text = programs("eight devices").compiled.as_text()
+    seen = {hlo.operation(line) for line in hlo.inside_loops(text) if "shard_map/while/body" in line}
+    assert {"all-reduce", "all-gather", "dot"} <= seen
+    assert not seen & {"collective-permute", "all-to-all", "reduce-scatter"}
 
 
 def test_the_state_is_donated(plain):
@@ -215,7 +233,8 @@ def test_one_device_and_eight_draw_the_same_answers_and_take_the_same_gradient(p
         (mine,), (its,) = one.take(), eight.take()
         assert_same((mine.last.prompt_Q, mine.last.token_QKT), (its.last.prompt_Q, its.last.token_QKT))
         assert (mine.rounds, mine.trained, mine.wasted) == (its.rounds, its.trained, its.wasted)
-        assert_same(mine.tally._replace(seconds=0), its.tally._replace(seconds=0))
+        # How much of a round yet to come the free slots got done depends on their number.
+        assert_same(*(tally._replace(seconds=0, capacity=0) for tally in (mine.tally, its.tally)))
         if step == 0:
             assert one.config.updates_per_step == 1  # or the gradient would be of weights that differ already
             jax.tree_util.tree_map_with_path(assert_close, one.gradient, eight.gradient)
@@ -392,6 +411,37 @@ def test_no_noise_is_used_twice_in_steps_and_rounds(plain, all_wrong):
     length = np.concatenate([group.length_QK.ravel() for group in groups])
     long = [tuple(row) for row in answers[length > 8].tolist()]
     assert len(set(long)) == len(long) > Q
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_beginning_with_the_next_round_changes_time_and_nothing_else(folder, carry):
+    """With a few slots, of which the long answers of a round hold some while the next round begins in the others."""
+    changes = {"rollout__slots": 6, "selection__carry": carry, "verify__grader": grader("coin")}
+    records, states = {}, {}
+    for ahead in ("no", "drop", "finish"):
+        program = Program(small(selection__ahead=ahead, **changes), folder)
+        records[ahead] = [record._replace(tally=record.tally._replace(seconds=0)) for record in program.take(3)]
+        states[ahead] = on_host(program.state)
+        program.close()
+    assert any(record.rounds > 1 for record in records["no"])
+    # Two programs, so that rounding differs.
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
+    jax.tree.map(close, states["no"].weights, states["drop"].weights)
+    for plain, early in zip(records["no"], records["drop"], strict=True):
+        assert_same(*(record.tally._replace(capacity=0) for record in (plain, early)))
+        assert_same(*(record.last._replace(logp_QKT=0) for record in (plain, early)))
+        for name in ("rounds", "trained", "from_carry", "wasted"):
+            assert_same(getattr(plain, name), getattr(early, name))
+    # What is begun and needed has been begun earlier.
+    capacity = {ahead: [record.tally.capacity for record in records[ahead]] for ahead in records}
+    assert sum(capacity["drop"]) < sum(capacity["no"])
+    # What is begun is finished: a round more than is needed, but where there is no more to begin.
+    first, needed = records["finish"][0], records["no"][0]
+    assert first.rounds == min(needed.rounds + 1, ROUNDS)
+    assert_same(first.totals, needed.totals)
+    assert first.tally.answers == first.rounds * Q * K
+    lost = first.wasted + (states["finish"].carried[1] if carry else 0)
+    assert lost >= needed.wasted
 
 
 # Where the old log-probs come from.

@@ -61,31 +61,40 @@ def _attend(query, key, value, query_segment, key_segment, start):
     return jnp.transpose(out.reshape(B, G, R, T, H), (0, 3, 1, 2, 4)).reshape(B, T, N, H)
 
 
-def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, layer: Array) -> Array:
+def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array) -> Array:
     """One query a slot over its columns up to `column_S`, its own among them; `[S, N, H]`.
 
     Reads the blocks that are live in some slot, one after the other, with the running maximum and sum of an online
     softmax (Milakov & Gimelshein 2018, arXiv 1805.02867), in float32.
     """
     S, N, H = query_SNH.shape
-    G, W = cache.key_LCSGHW.shape[3], cache.columns
+    _, C, _, G, _, W = cache.key_ULCSGHW[stack].shape
     query = (query_SNH * jnp.asarray(H**-0.5, query_SNH.dtype)).reshape(S, G, N // G, H)
+
+    def scores(block):
+        key_SGHW, value_SGWH = read(cache, stack, layer, block)
+        score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, preferred_element_type=jnp.float32)
+        live_SW = (block * W + jnp.arange(W))[None] <= column_S[:, None]
+        return jnp.where(live_SW[:, None, None], score, MASKED), value_SGWH
+
+    def weighted(weight, value_SGWH):
+        return jnp.einsum(
+            "sgrw,sgwh->sgrh", weight.astype(value_SGWH.dtype), value_SGWH, preferred_element_type=jnp.float32
+        )
+
+    # The first block is live in every slot, so that no sum stays empty.
+    score, value_SGWH = scores(0)
+    largest = jnp.max(score, axis=-1)
+    weight = jnp.exp(score - largest[..., None])
+    first = weighted(weight, value_SGWH), largest, jnp.sum(weight, axis=-1)
 
     def add(block, carry):
         out, largest, total = carry
-        key_SGHW, value_SGWH = read(cache, layer, block)
-        score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, preferred_element_type=jnp.float32)
-        live_SW = (block * W + jnp.arange(W))[None] <= column_S[:, None]
-        score = jnp.where(live_SW[:, None, None], score, MASKED)
+        score, value_SGWH = scores(block)
         new_largest = jnp.maximum(largest, jnp.max(score, axis=-1))
         shrink, weight = jnp.exp(largest - new_largest), jnp.exp(score - new_largest[..., None])
-        weighted = jnp.einsum(
-            "sgrw,sgwh->sgrh", weight.astype(value_SGWH.dtype), value_SGWH, preferred_element_type=jnp.float32
-        )
-        return out * shrink[..., None] + weighted, new_largest, total * shrink + jnp.sum(weight, axis=-1)
+        out = out * shrink[..., None] + weighted(weight, value_SGWH)
+        return out, new_largest, total * shrink + jnp.sum(weight, axis=-1)
 
-    zero = jnp.zeros(query.shape, jnp.float32)
-    start = zero, jnp.full(query.shape[:-1], MASKED, jnp.float32), zero[..., 0]
-    # The first block is live in every slot, so that no sum stays empty.
-    out, _, total = jax.lax.fori_loop(0, jnp.max(column_S) // W + 1, add, start)
+    out, _, total = first if C == 1 else jax.lax.fori_loop(1, jnp.max(column_S) // W + 1, add, first)
     return (out / total[..., None]).astype(query_SNH.dtype).reshape(S, N, H)

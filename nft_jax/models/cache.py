@@ -11,46 +11,51 @@ import jax.numpy as jnp
 
 from nft_jax.types import Array
 
-LEAST_COLUMNS = 32  # of a block
+LEAST_COLUMNS = 256  # of a block; a sequence of no more is one block, which is read where it lies
 MOST_BLOCKS = 8  # of a slot: the loop over live blocks costs a few operations each
+MULTIPLE = 32  # where there are several, their columns are one of this
 
 
 class Cache(NamedTuple):
-    """C blocks of W columns, for all layers, in the compute dtype.
+    """C blocks of W columns, in the compute dtype. U stacks of layers: layer l is entry l // U of stack l % U.
 
-    `key_LCSGHW`, `value_LCSGWH`  as the two matrix products of attention want them: no transposition at any read
+    `key_ULCSGHW`, `value_ULCSGWH`  tuples of U arrays, each as the two matrix products of attention want it: no
+                                    transposition at any read, and where a stack is one layer of one block, no slice
     """
 
-    key_LCSGHW: Array
-    value_LCSGWH: Array
+    key_ULCSGHW: tuple[Array, ...]
+    value_ULCSGWH: tuple[Array, ...]
 
     @property
     def columns(self) -> int:
         """Columns of a block: W."""
-        return self.key_LCSGHW.shape[-1]
+        return self.key_ULCSGHW[0].shape[-1]
 
 
 def block_columns(tokens: int) -> int:
-    """Columns of a block, for sequences of up to `tokens` tokens: multiples of 32, at most `MOST_BLOCKS` blocks."""
-    return -(-tokens // (MOST_BLOCKS * LEAST_COLUMNS)) * LEAST_COLUMNS
+    """Columns of a block, for sequences of up to `tokens` tokens."""
+    blocks = min(-(-tokens // LEAST_COLUMNS), MOST_BLOCKS)
+    return tokens if blocks == 1 else -(-tokens // (blocks * MULTIPLE)) * MULTIPLE
 
 
-def empty_cache(layers: int, slots: int, kv_heads: int, head_size: int, tokens: int, dtype: str) -> Cache:
-    """A cache for `slots` sequences of up to `tokens` tokens."""
+def empty_cache(layers: int, stacks: int, slots: int, kv_heads: int, head_size: int, tokens: int, dtype: str) -> Cache:
+    """A cache for `slots` sequences of up to `tokens` tokens; `stacks` divides `layers`."""
     W = block_columns(tokens)
-    C = -(-tokens // W)
+    front = layers // stacks, -(-tokens // W), slots, kv_heads
     return Cache(
-        jnp.zeros((layers, C, slots, kv_heads, head_size, W), dtype),
-        jnp.zeros((layers, C, slots, kv_heads, W, head_size), dtype),
+        tuple(jnp.zeros((*front, head_size, W), dtype) for _ in range(stacks)),
+        tuple(jnp.zeros((*front, W, head_size), dtype) for _ in range(stacks)),
     )
 
 
-def as_cache(key_LQPGH: Array, value_LQPGH: Array, columns: int) -> Cache:
-    """Keys and values of Q whole sequences as a cache of Q slots, with blocks of `columns` columns."""
+def as_cache(key_LQPGH: Array, value_LQPGH: Array, stacks: int, columns: int) -> Cache:
+    """Keys and values of Q whole sequences as a cache of Q slots, with blocks of `columns` columns, at most P."""
     L, Q, P, G, H = key_LQPGH.shape
-    padding = ((0, 0), (0, 0), (0, -P % columns), (0, 0), (0, 0))
-    key, value = (jnp.pad(x, padding).reshape(L, Q, -1, columns, G, H) for x in (key_LQPGH, value_LQPGH))
-    return Cache(jnp.transpose(key, (0, 2, 1, 4, 5, 3)), jnp.transpose(value, (0, 2, 1, 4, 3, 5)))
+    W = min(columns, P)
+    padding = ((0, 0), (0, 0), (0, -P % W), (0, 0), (0, 0))
+    key, value = (jnp.pad(x, padding).reshape(L, Q, -1, W, G, H) for x in (key_LQPGH, value_LQPGH))
+    key, value = jnp.transpose(key, (0, 2, 1, 4, 5, 3)), jnp.transpose(value, (0, 2, 1, 4, 3, 5))
+    return Cache(tuple(key[u::stacks] for u in range(stacks)), tuple(value[u::stacks] for u in range(stacks)))
 
 
 def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, really: Array) -> Cache:
@@ -65,21 +70,24 @@ def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, real
     return jax.tree.map(copied, cache, source)
 
 
-def write(cache: Cache, layer: Array, key_SGH: Array, value_SGH: Array, column_S: Array) -> Cache:
+def write(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SGH: Array, column_S: Array) -> Cache:
     """Writes one token of every slot, each at its own column."""
     slot_S = jnp.arange(column_S.shape[0])
     block_S, place_S = jnp.divmod(column_S, cache.columns)
     rules = {"unique_indices": True, "mode": "drop"}
-    return Cache(
-        cache.key_LCSGHW.at[layer, block_S, slot_S, :, :, place_S].set(key_SGH, **rules),
-        cache.value_LCSGWH.at[layer, block_S, slot_S, :, place_S].set(value_SGH, **rules),
-    )
+    key = cache.key_ULCSGHW[stack].at[layer, block_S, slot_S, :, :, place_S].set(key_SGH, **rules)
+    value = cache.value_ULCSGWH[stack].at[layer, block_S, slot_S, :, place_S].set(value_SGH, **rules)
+    return Cache(_replaced(cache.key_ULCSGHW, stack, key), _replaced(cache.value_ULCSGWH, stack, value))
 
 
-def read(cache: Cache, layer: Array, block: Array) -> tuple[Array, Array]:
+def read(cache: Cache, stack: int, layer: Array, block: Array) -> tuple[Array, Array]:
     """Keys `[S, G, H, W]` and values `[S, G, W, H]` of one block of one layer."""
 
     def at(room):
         return jax.lax.dynamic_slice(room, (layer, block, 0, 0, 0, 0), (1, 1, *room.shape[2:]))[0, 0]
 
-    return at(cache.key_LCSGHW), at(cache.value_LCSGWH)
+    return at(cache.key_ULCSGHW[stack]), at(cache.value_ULCSGWH[stack])
+
+
+def _replaced(values: tuple[Array, ...], place: int, value: Array) -> tuple[Array, ...]:
+    return (*values[:place], value, *values[place + 1 :])

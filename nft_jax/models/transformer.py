@@ -4,6 +4,7 @@ Layers are stacked along a leading axis and scanned, so compile time doesn't gro
 logical axes (`parallel/layout.py` maps them to the mesh). Weights are float32; the compute dtype is the config's.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -92,34 +93,46 @@ class Transformer(nnx.Module):
         hidden_BTD, _ = self._rows(tokens, gather, keep_cache=False)
         return hidden_BTD
 
+    @property
+    def stacks(self) -> int:
+        """How many layers the decode loop's body holds, each with weights and a cache of its own."""
+        return math.gcd(self.config.unroll, self.config.layers)
+
     def prefill(self, token_QP: Array, length_Q: Array, columns: int) -> Cache:
         """Reads whole prompts; their keys and values as a cache of Q slots, with blocks of `columns` columns."""
         Q, P = token_QP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
         segment_QP = jnp.where(column_QP < length_Q[:, None], 0, -1)
         _, (key, value) = self._rows(Tokens(token_QP, segment_QP, column_QP), lambda weights: weights, keep_cache=True)
-        return as_cache(key, value, columns)
+        return as_cache(key, value, self.stacks, columns)
 
-    def decode(self, token_S: Array, column_S: Array, cache: Cache) -> tuple[Array, Cache]:
+    def decode_layers(self) -> tuple[Any, ...]:
+        """The layers' weights as `decode` wants them: cut into stacks before the loop, not at every token."""
+        _, stacked = self._layers()
+        return tuple(jax.tree.map(lambda x, u=u: x[u :: self.stacks], self._cast(stacked)) for u in range(self.stacks))
+
+    def decode(self, layers: tuple[Any, ...], token_S: Array, column_S: Array, cache: Cache) -> tuple[Array, Cache]:
         """Reads one token of every slot, at its own column; its hidden state `[S, D]`, and the cache with it."""
-        graph, stacked = self._layers()
+        graph, _ = self._layers()
 
-        def layer(carry, inputs):
+        def body(carry, inputs):
             x_SD, cache = carry
-            weights, index = inputs
-            written = []
+            weights_U, index = inputs
+            for stack, weights in enumerate(weights_U):
+                written = []
 
-            def attend(query, key, value):
-                # First written, then read: a read of the older array would make XLA copy it.
-                written.append(write(cache, index, key, value, column_S))
-                return decode_attention(query, column_S, written[0], index)
+                def attend(query, key, value, stack=stack, cache=cache, written=written):
+                    # First written, then read: a read of the older array would make XLA copy it.
+                    written.append(write(cache, stack, index, key, value, column_S))
+                    return decode_attention(query, column_S, written[0], stack, index)
 
-            x_SD, _ = bind(graph, self._cast(weights))(x_SD, column_S, attend)
-            return (x_SD, written[0]), None
+                x_SD, _ = bind(graph, weights)(x_SD, column_S, attend)
+                cache = written[0]
+            return (x_SD, cache), None
 
         carry = self._embed(token_S), cache
-        inputs = stacked, jnp.arange(self.config.layers, dtype=jnp.int32)
-        (hidden_SD, cache), _ = jax.lax.scan(layer, carry, inputs, unroll=self.config.unroll)
+        inputs = layers, jnp.arange(self.config.layers // self.stacks, dtype=jnp.int32)
+        (hidden_SD, cache), _ = jax.lax.scan(body, carry, inputs)
         return self._final_norm(hidden_SD), cache
 
     def logits(self, hidden_MD: Array) -> Array:

@@ -15,7 +15,8 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.randomness import stream
-from nft_jax.rollout.engine import Engine, Requests
+from nft_jax.rollout.engine import Engine
+from nft_jax.rollout.shard import Requests
 from nft_jax.types import Array, Prompts
 from nft_jax.verify.callback import NOT_ASKED, Grader, differ, verify
 from nft_jax.verify.grade import STATUSES
@@ -151,7 +152,7 @@ class Evaluator:
         answer_K = jnp.arange(K, dtype=jnp.uint32)
         request_EK = batch.index_E[:, None].astype(jnp.uint32) * jnp.uint32(MOST_ANSWERS) + answer_K[None]
         greedy_EK = jnp.broadcast_to(answer_K[None] == 0, (E, K))
-        requests = layout.rows(Requests(batch.prompts, request_EK, greedy_EK), experiment.mesh)
+        requests = layout.rows(Requests(batch.prompts, batch.reference_E, request_EK, greedy_EK), experiment.mesh)
         with jax.default_matmul_precision(config.model.precision):
             # Its own stream of draws, the same at every evaluation.
             rollout, _ = self.engine(self.engine.view(weights), requests, stream(config.seed, "evaluation"))

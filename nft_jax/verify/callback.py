@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +13,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import io_callback, shard_map
+from nft_jax.parallel.mesh import DATA, TENSOR
+from nft_jax.rollout.shard import Ended
 from nft_jax.types import Array
+from nft_jax.verify.batch import Batch
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.pool import Pool
 
@@ -33,12 +37,22 @@ class Host(NamedTuple):
     seconds_n: Array
 
 
+class _Handed(NamedTuple):
+    """An answer that is being graded: the problem and the tokens it was, and where its verdicts will be."""
+
+    problem: int
+    tokens: list[int]
+    batches: Future
+    place: int
+
+
 class Grader:
     """The host side: token ids to text, text to verdicts; called by XLA from one thread per device of this process.
 
     `decode`         lists of answer token ids (EOS included where the model wrote one) to texts, thread-safe
     `answers`        reference answers, by problem index
-    `total_seconds`  for the answers of one call; a verdict that is missing then is "timeout" (None: no limit)
+    `total_seconds`  for what is left when the verdicts of a round are collected; those missing then are "timeout"
+                     (None: no limit)
     `second`         another pool that judges the same answers, to be compared with; its verdicts count for nothing else
     """
 
@@ -50,88 +64,160 @@ class Grader:
         total_seconds: float | None = None,
         second: Pool | None = None,
     ):
-        self._pool = pool
-        self._second = second
+        self._pools = [pool] if second is None else [pool, second]
         self._decode = decode
         self._answers = answers
         self._total_seconds = total_seconds
         self._failed = False
+        self._handed: dict[int, _Handed] = {}  # by request number, which is never used twice
+        # The device waits for a callback, so it leaves its answers with this thread and goes on.
+        self._feeder = ThreadPoolExecutor(1, thread_name_prefix="nft_jax-feed")
 
-    def __call__(self, prompt_b, token_bt, length_b, gradable_b) -> tuple[np.ndarray, np.ndarray]:
+    def submit(self, request_f, problem_f, token_ft, length_f, gradable_f) -> np.ndarray:
+        """Begins to grade answers that `__call__` will ask for; a ticket, int32 `[1]`. Never raises."""
+        try:
+            request_f, *rows = map(np.asarray, (request_f, problem_f, token_ft, length_f, gradable_f))
+            self._handed |= self._begin(request_f, *rows)
+        except Exception:
+            self._log_failure()
+        return np.ones(1, np.int32)
+
+    def __call__(
+        self, ticket_n, request_b, problem_b, token_bt, length_b, gradable_b
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Status codes int32 `[b]`, those by the second grader, and the seconds this took, float32 `[1]`; never raises.
 
         An exception here would hang or kill the whole program, so it is logged (once) and every row is "error".
         """
         start = time.perf_counter()
-        rows = np.shape(prompt_b)[0]
+        rows = np.shape(problem_b)[0]
         try:
-            code_b, second_b = self._grade(*map(np.asarray, (prompt_b, token_bt, length_b, gradable_b)))
+            code_b, second_b = self._collect(*map(np.asarray, (request_b, problem_b, token_bt, length_b, gradable_b)))
         except Exception:
             code_b, second_b = np.full(rows, ERROR, np.int32), np.full(rows, NOT_ASKED, np.int32)
-            if not self._failed:
-                _LOG.exception("grading failed on the host; its answers count as errors (said once)")
-            self._failed = True
+            self._log_failure()
         return code_b, second_b, np.array([time.perf_counter() - start], np.float32)
 
-    def _grade(
-        self, prompt_b: np.ndarray, token_bt: np.ndarray, length_b: np.ndarray, gradable_b: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Codes of one device's rows, and by the second grader.
+    def _begin(self, request_f, problem_f, token_ft, length_f, gradable_f) -> dict[int, _Handed]:
+        """Hands the gradable rows to the pools, by request number.
 
         NumPy only: a jax call in a callback waits for the device that waits for it.
         """
-        code_b = np.full(prompt_b.shape[0], WRONG, np.int32)
-        second_b = np.full(prompt_b.shape[0], NOT_ASKED, np.int32)
-        rows = np.flatnonzero(gradable_b)
-        outside = [int(p) for p in prompt_b[rows] if not 0 <= p < len(self._answers)]
+        rows = np.flatnonzero(gradable_f)
+        problems = problem_f[rows].tolist()
+        outside = [problem for problem in problems if not 0 <= problem < len(self._answers)]
         if outside:  # a negative index would silently grade against the wrong problem
             raise IndexError(f"problem {outside[0]} of {len(self._answers)}")
-        texts = self._decode([token_bt[row, : length_b[row]].tolist() for row in rows])
-        items = [(text, self._answers[prompt_b[row]]) for row, text in zip(rows, texts, strict=True)]
-        second = None if self._second is None else self._second.begin(self._total_seconds)
-        if second is not None:
-            second.add(items)
-        verdicts = self._pool.grade(items, self._total_seconds)
-        code_b[rows] = [STATUSES.index(verdict.status) for verdict in verdicts]
-        if second is not None:
-            second_b[rows] = [STATUSES.index(verdict.status) for verdict in second.collect()]
-        return code_b, second_b
+        tokens = [token_ft[row, : length_f[row]].tolist() for row in rows]
+        batches = self._feeder.submit(self._feed, problems, tokens)
+        places = zip(request_f[rows].tolist(), problems, tokens, strict=True)
+        return {request: _Handed(*answer, batches, place) for place, (request, *answer) in enumerate(places)}
+
+    def _feed(self, problems: list[int], tokens: list[list[int]]) -> list[Batch]:
+        """A batch in each pool."""
+        texts = self._decode(tokens)
+        items = [(text, self._answers[problem]) for problem, text in zip(problems, texts, strict=True)]
+        batches = [pool.begin() for pool in self._pools]
+        for batch in batches:
+            batch.add(items)
+        return batches
+
+    def _collect(self, request_b, problem_b, token_bt, length_b, gradable_b) -> tuple[np.ndarray, np.ndarray]:
+        """Codes of one device's rows, and by the second grader; what has not been submitted is graded now."""
+        deadline = None if self._total_seconds is None else time.monotonic() + self._total_seconds
+        rows = np.flatnonzero(gradable_b)
+        found = {row: self._handed.pop(int(request_b[row]), None) for row in rows}
+        wanted = {row: (int(problem_b[row]), token_bt[row, : length_b[row]].tolist()) for row in rows}
+        # A program that is run again from the same state asks for the same numbers: the answer must be the same too.
+        late = np.array([row for row in rows if found[row] is None or found[row][:2] != wanted[row]], np.int64)
+        if late.size:
+            # Numbered by row: these need no number that holds for longer.
+            found |= self._begin(late, problem_b[late], token_bt[late], length_b[late], np.ones(late.size, bool))
+        codes = np.full((2, problem_b.shape[0]), NOT_ASKED, np.int32)
+        codes[0] = WRONG
+        for batches in {handed.batches for handed in found.values()}:
+            for which, (pool, batch) in enumerate(zip(self._pools, batches.result(), strict=True)):
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                verdicts = batch.collect(left)
+                pool.log_first_error(verdicts)
+                for row, handed in found.items():
+                    if handed.batches is batches:
+                        codes[which, row] = STATUSES.index(verdicts[handed.place].status)
+        return codes[0], codes[1]
+
+    def _log_failure(self) -> None:
+        if not self._failed:
+            _LOG.exception("grading failed on the host; its answers count as errors (said once)")
+        self._failed = True
+
+
+class Submitter:
+    """Hands a shard's ended answers to the grader, `answers` at a time, from inside the loop that decodes others."""
+
+    def __init__(self, grader: Grader, mesh: Mesh, answers: int):
+        self.grader, self.mesh, self.answers = grader, mesh, answers
+
+    def __call__(self, ended: Ended, round_answers: int) -> Array:
+        """A ticket, int32 `[1]`. Each device submits those of the shard's `round_answers` that it collects itself."""
+        parts = self.mesh.shape[TENSOR]
+
+        def submit(ended):
+            mine_f = ended.place_F // (round_answers // parts) == jax.lax.axis_index(TENSOR)
+            rows = ended.request_F, ended.problem_F, ended.token_FT, ended.length_F, ended.gradable_F & mine_f
+            return io_callback(self.grader.submit, jax.ShapeDtypeStruct((1,), jnp.int32), *rows, ordered=False)
+
+        if parts == 1:  # the caller is manual over all axes already
+            return submit(ended)
+        split = shard_map(
+            submit, axis_names={TENSOR}, in_specs=PartitionSpec(), out_specs=PartitionSpec(TENSOR), check_vma=False
+        )
+        return jnp.max(split(ended), keepdims=True)
 
 
 def verify(
-    grader: Grader, mesh: Mesh, prompt_B: Array, token_BT: Array, length_B: Array, gradable_B: Array
+    grader: Grader,
+    mesh: Mesh,
+    problem_B: Array,
+    token_BT: Array,
+    length_B: Array,
+    gradable_B: Array,
+    request_B: Array | None = None,
+    ticket_n: Array | None = None,
 ) -> tuple[Array, Host]:
-    """Grade finished answers from inside `jit`: status codes int32 `[B]`, and what the host says of it.
+    """Grade ended answers from inside `jit`: status codes int32 `[B]`, and what the host says of it.
 
-    `prompt_B`    int32  problem index into the grader's reference answers
+    `problem_B`   int32  problem index into the grader's reference answers
     `token_BT`    int32  answer tokens, of which the first `length_B` count (EOS included)
     `gradable_B`  bool   False for empty slots and truncated answers: not sent to the host, code of "wrong"
+    `request_B`   uint32 the numbers under which a `Submitter` may have handed some over; none if not given
+    `ticket_n`    int32 `[data]`, of the last submission of each shard
 
     A code indexes `verify.STATUSES`. Rows are split over all axes of the mesh, so that each is graded exactly once, by
     the process that owns it. Raises ValueError if B is not divisible by the number of devices.
     """
-    B = prompt_B.shape[0]
+    B = problem_B.shape[0]
     if B % mesh.size:
         below, above = B - B % mesh.size, B + mesh.size - B % mesh.size
         axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
         usable = " or ".join(str(size) for size in (below, above) if size)
         raise ValueError(f"{B} answers cannot be split evenly over {mesh.size} devices ({axes}); use {usable} answers")
-    row = PartitionSpec(tuple(mesh.axis_names))
+    if request_B is None:
+        # Row numbers, under which nothing has been submitted.
+        request_B, ticket_n = jnp.arange(B, dtype=jnp.uint32), jnp.zeros(mesh.shape[DATA], jnp.int32)
+    row, shard = PartitionSpec(tuple(mesh.axis_names)), PartitionSpec(DATA)
     # All axes manual: JAX refuses callbacks while any axis of the mesh is automatic.
     split = shard_map(
-        partial(_verify_rows, grader), mesh=mesh, in_specs=(row,) * 4, out_specs=(row,) * 3, check_vma=False
+        partial(_verify_rows, grader), mesh=mesh, in_specs=(shard, *(row,) * 5), out_specs=(row,) * 3, check_vma=False
     )
-    code_B, *host = split(prompt_B, token_BT, length_B, gradable_B)
+    code_B, *host = split(ticket_n, request_B, problem_B, token_BT, length_B, gradable_B)
     return code_B, Host(*host)
 
 
-def _verify_rows(
-    grader: Grader, prompt_b: Array, token_bt: Array, length_b: Array, gradable_b: Array
-) -> tuple[Array, Array, Array]:
+def _verify_rows(grader: Grader, ticket_n: Array, *rows: Array) -> tuple[Array, Array, Array]:
     """One device's rows; `ordered=False`, because the verdicts' consumers order the calls by their data."""
-    code = jax.ShapeDtypeStruct(prompt_b.shape, jnp.int32)
+    code = jax.ShapeDtypeStruct(rows[0].shape, jnp.int32)
     shapes = (code, code, jax.ShapeDtypeStruct((1,), jnp.float32))
-    return io_callback(grader, shapes, prompt_b, token_bt, length_b, gradable_b, ordered=False)
+    return io_callback(grader, shapes, ticket_n, *rows, ordered=False)
 
 
 def differ(verdict_B: Array, second_B: Array) -> Array:

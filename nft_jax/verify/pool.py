@@ -115,8 +115,17 @@ class Pool:
         batch = self.begin(total_seconds)
         batch.add(items)
         verdicts = batch.collect()
-        self._log_first_error(verdicts)
+        self.log_first_error(verdicts)
         return verdicts
+
+    def log_first_error(self, verdicts: Sequence[Verdict]) -> None:
+        """Say once why a grader fails: a run in which everything is an "error" otherwise only shows a reward of 0."""
+        first = next((verdict for verdict in verdicts if verdict.status == "error"), None)
+        with self._lock:
+            if first is None or self._error_logged or self._closed:
+                return
+            self._error_logged = True
+        _LOG.warning("grader %r failed on an answer (said once): %s", self.grader, first.reason)
 
     def close(self) -> None:
         """Kill the workers and end the threads; callers that still wait get "error". May be called again."""
@@ -147,15 +156,6 @@ class Pool:
                 f"grader {self.grader!r} cannot run: {failure}. Its module must be importable by {sys.executable} "
                 "from sys.path or from `paths`, within the memory limit"
             ) from failure
-
-    def _log_first_error(self, verdicts: Sequence[Verdict]) -> None:
-        """Say once why a grader fails: a run in which everything is an "error" otherwise only shows a reward of 0."""
-        first = next((verdict for verdict in verdicts if verdict.status == "error"), None)
-        with self._lock:
-            if first is None or self._error_logged or self._closed:
-                return
-            self._error_logged = True
-        _LOG.warning("grader %r failed on an answer (said once): %s", self.grader, first.reason)
 
 
 def _instant(seconds: float | None) -> float:

@@ -15,7 +15,8 @@ from small_parts import one_device
 from nft_jax.config import ModelConfig, RolloutConfig
 from nft_jax.models import hf, transformer
 from nft_jax.models.logprobs import logp_and_entropy
-from nft_jax.rollout.engine import Engine, Requests
+from nft_jax.rollout.engine import Engine
+from nft_jax.rollout.shard import Requests
 from nft_jax.types import Prompts, Tokens
 
 VOCABULARY, ANSWER_LIMIT = 101, 16
@@ -126,7 +127,7 @@ def our_greedy(ours: Ours, prompts: list[np.ndarray], ends: tuple[int, ...]) -> 
     length_Q = np.array([len(prompt) for prompt in prompts], np.int32)
     token_QP = in_rows([[prompt] for prompt in prompts]).token_BT
     number_QK = np.arange(len(prompts), dtype=np.uint32)[:, None]
-    asked = Requests(Prompts(token_QP, length_Q), number_QK, np.ones_like(number_QK, bool))
+    asked = Requests(Prompts(token_QP, length_Q), np.zeros_like(length_Q), number_QK, np.ones_like(number_QK, bool))
     compiled = jax.jit(lambda weights, asked: engine(engine.view(weights), asked, jax.random.key(0))[0])
     return np.asarray(compiled(ours.weights, asked).token_BT)
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import hlo
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_parts import (
@@ -19,11 +20,13 @@ from small_parts import (
     random_prompts,
 )
 
+from nft_jax.compat import io_callback
 from nft_jax.config import RolloutConfig
 from nft_jax.models import cache, transformer
 from nft_jax.models.logprobs import logp_and_entropy
-from nft_jax.rollout.engine import Engine, Requests
-from nft_jax.types import Prompts, Tokens
+from nft_jax.rollout.engine import Engine
+from nft_jax.rollout.shard import Requests
+from nft_jax.types import Prompts, Rollout, Tokens
 
 Q, K, T = 8, 3, 8
 KEY = jax.random.key(3)
@@ -35,7 +38,7 @@ WEIGHTS = lively_weights(MODEL, seed=9)
 def requests(greedy=False, start=0):
     """K answers to each prompt, numbered on from `start`."""
     number_QK = np.arange(start, start + Q * K, dtype=np.uint32).reshape(Q, K)
-    return Requests(PROMPTS, number_QK, np.full((Q, K), greedy))
+    return Requests(PROMPTS, np.arange(Q, dtype=np.int32), number_QK, np.full((Q, K), greedy))
 
 
 def program(mesh, *, dtype="float32", **settings):
@@ -146,6 +149,7 @@ def test_an_answer_does_not_depend_on_its_company(sample, rollout):
     inner_QK = np.array([random.permutation(K) for _ in range(Q)])
     shuffled = Requests(
         Prompts(*(x[order] for x in PROMPTS)),
+        asked.problem_Q[order],
         np.take_along_axis(asked.request_QK[order], inner_QK, axis=1),
         asked.greedy_QK,
     )
@@ -155,14 +159,17 @@ def test_an_answer_does_not_depend_on_its_company(sample, rollout):
     np.testing.assert_allclose(found.logp_BT, rollout.logp_BT[place_B], rtol=0, atol=1e-5)
     # Other prompts, some greedy, beside the first one.
     strangers = Prompts(*(np.concatenate([x[:1], y[1:]]) for x, y in zip(PROMPTS, random_prompts(9, Q), strict=True)))
-    found = sample(WEIGHTS, Requests(strangers, asked.request_QK, np.arange(Q)[:, None] > np.full(K, 3)))
+    found = sample(
+        WEIGHTS, Requests(strangers, asked.problem_Q, asked.request_QK, np.arange(Q)[:, None] > np.full(K, 3))
+    )
     np.testing.assert_array_equal(found.token_BT[:K], rollout.token_BT[:K])
     assert not np.array_equal(found.token_BT[K:], rollout.token_BT[K:])
 
 
 def test_an_answer_is_the_same_alone(rollout):
     """One prompt, one answer: other shapes throughout."""
-    alone = Requests(Prompts(*(x[5:6] for x in PROMPTS)), requests().request_QK[5:6, 1:2], np.zeros((1, 1), bool))
+    asked = jax.tree.map(lambda x: x[5:6], requests())
+    alone = asked._replace(request_QK=asked.request_QK[:, 1:2], greedy_QK=asked.greedy_QK[:, 1:2])
     found = sampler(one_device())(WEIGHTS, alone)
     np.testing.assert_array_equal(found.token_BT[0], rollout.token_BT[5 * K + 1])
     np.testing.assert_allclose(found.logp_BT[0], rollout.logp_BT[5 * K + 1], rtol=0, atol=1e-5)
@@ -268,16 +275,93 @@ def test_the_order_of_the_queue_changes_no_bit():
     first = jax.device_get(compiled(WEIGHTS, asked)[0])
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(Q)
-        turned = Requests(Prompts(*(x[order] for x in PROMPTS)), asked.request_QK[order], asked.greedy_QK)
+        turned = jax.tree.map(lambda x, order=order: x[order], asked)
         found = jax.device_get(compiled(WEIGHTS, turned)[0])
         place_B = (order[:, None] * K + np.arange(K)).ravel()
         jax.tree.map(lambda x, y, place_B=place_B: np.testing.assert_array_equal(x, y[place_B]), found, first)
+
+
+class Noted:
+    """Hands over nothing, but notes what it should."""
+
+    def __init__(self, answers):
+        self.answers, self.calls = answers, []
+
+    def __call__(self, ended, round_answers):
+        def note(*ended):
+            self.calls.append(jax.tree.map(np.array, ended))
+            return np.ones(1, np.int32)
+
+        return io_callback(note, jax.ShapeDtypeStruct((1,), np.int32), *ended, ordered=False)
+
+
+def rounds_of(mesh, *, ahead, submit=None, count=3, **settings):
+    """`count` rounds of the same prompts with numbers that go on, in one program: `weights -> [Round]`."""
+    engine = Engine(GRAPH, AXES, mesh, RolloutConfig(T, temperature=TEMPERATURE, **settings), EOS_IDS, "float32")
+
+    def run(weights):
+        view = engine.view(weights)
+        asked = [requests(start=number * Q * K) for number in range(count + 1)]
+        progress, done = None, []
+        for number in range(count):
+            window = jax.tree.map(lambda *x: jnp.stack(x), *asked[number : number + 2])
+            progress = engine.begin(view, window) if progress is None else progress
+            progress, round_ = engine.round(view, progress, window, KEY, ahead and number + 1 < count, submit)
+            done.append(round_)
+        return done
+
+    return jax.jit(run)
+
+
+@pytest.mark.parametrize(("devices", "slots"), [(one_device, 5), (one_device, 24), (eight_devices, 4)])
+@pytest.mark.parametrize("lockstep", ["no", "yes"])
+def test_rounds_that_begin_early_give_the_same_answers_sooner(devices, slots, lockstep):
+    settings = {"slots": slots, "lockstep": lockstep}
+    apart, early = (jax.device_get(rounds_of(devices(), ahead=ahead, **settings)(WEIGHTS)) for ahead in (False, True))
+    single = program(devices(), **settings)
+    for number, (one, other) in enumerate(zip(apart, early, strict=True)):
+        alone, capacity_n = jax.device_get(single(WEIGHTS, requests(start=number * Q * K)))
+        np.testing.assert_array_equal(one.capacity_n, capacity_n)
+        for found in (one.rollout, other.rollout):
+            np.testing.assert_array_equal(found.token_BT, alone.token_BT)
+            np.testing.assert_allclose(found.logp_BT, alone.logp_BT, rtol=0, atol=1e-5)
+            np.testing.assert_array_equal(found.length_B, alone.length_B)
+            np.testing.assert_array_equal(found.truncated_B, alone.truncated_B)
+    # The first round takes as long; what the free slots did is saved later.
+    steps = [sum(round_.capacity_n.sum() for round_ in rounds) for rounds in (apart, early)]
+    np.testing.assert_array_equal(apart[0].capacity_n, early[0].capacity_n)
+    assert steps[1] < steps[0]
+
+
+@pytest.mark.parametrize("slots", [4, 24])
+def test_ended_answers_are_handed_over_once_while_others_are_decoded(slots):
+    submit = Noted(3)
+    done = jax.device_get(rounds_of(one_device(), ahead=True, submit=submit, slots=slots)(WEIGHTS))
+    handed = {}
+    for place_F, request_F, problem_F, token_FT, length_F, gradable_F in submit.calls:
+        for row, request in enumerate(request_F.tolist()):
+            assert request not in handed
+            assert place_F[row] == request % (Q * K)
+            assert problem_F[row] == request % (Q * K) // K
+            handed[request] = token_FT[row], length_F[row], gradable_F[row]
+    tokens, _, length, truncated = Rollout(*(np.concatenate(x) for x in zip(*(r.rollout for r in done), strict=True)))
+    for request, (token_T, n, gradable) in handed.items():
+        assert n == length[request]
+        np.testing.assert_array_equal(token_T[:n], tokens[request, :n])
+        assert gradable == (not truncated[request])
+    # All but those that are too few to fill a batch at the end of each round.
+    assert len(handed) >= 3 * (Q * K - 2)
+    # Others wait in the queue, or longer ones are still being decoded, when the first are handed over.
+    place_F, _, _, _, length_F, _ = submit.calls[0]
+    assert place_F.max() < Q * K // 2 if slots == 4 else length_F.max() < T
+    assert [int(r.ticket_n[0]) for r in done] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("slots", [3, 24])
 def test_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forward):
     monkeypatch.setattr(cache, "LEAST_COLUMNS", 2)
     monkeypatch.setattr(cache, "MOST_BLOCKS", 100)
+    monkeypatch.setattr(cache, "MULTIPLE", 1)
     found = sampler(one_device(), slots=slots)(WEIGHTS, requests())
     expected_BT = teacher_forced(forward, WEIGHTS, found)
     np.testing.assert_allclose(found.logp_BT, expected_BT, rtol=0, atol=1e-5)
@@ -286,6 +370,7 @@ def test_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forward):
 @pytest.mark.parametrize("devices", [one_device, eight_devices])
 def test_the_loop_copies_no_cache_and_gathers_no_weight(devices, monkeypatch):
     monkeypatch.setattr(cache, "LEAST_COLUMNS", 4)
+    monkeypatch.setattr(cache, "MULTIPLE", 1)
     mesh, slots = devices(), 4
     text = program(mesh, slots=slots).lower(WEIGHTS, requests()).compile().as_text()
     blocks = -(-(PROMPT_LIMIT + T) // 4)

@@ -12,6 +12,7 @@ from nft_jax import losses, step
 from nft_jax.config import SelectionConfig
 from nft_jax.data.order import prompt_order
 from nft_jax.randomness import STREAMS, stream
+from nft_jax.rollout.engine import Round
 from nft_jax.step import State, Step
 from nft_jax.training import evaluation
 from nft_jax.training.evaluation import MOST_ANSWERS, Batch, Evaluator
@@ -26,6 +27,13 @@ class NumberingEngine:
 
     def view(self, weights):
         return weights
+
+    def begin(self, view, window):
+        return ()
+
+    def round(self, view, progress, window, key, ahead, submit):
+        rollout, capacity_n = self(view, jax.tree.map(lambda x: x[0], window), key)
+        return progress, Round(rollout, capacity_n, jnp.zeros(1, jnp.int32))
 
     def __call__(self, view, requests, key):
         number_B = requests.request_QK.reshape(-1)

@@ -2,6 +2,8 @@
 
 import logging
 import threading
+import types
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 from hostile_pool import FOLDER, hostile_pool
 
+from nft_jax.rollout.shard import Ended
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify import callback as callback_module
-from nft_jax.verify.callback import NOT_ASKED, Grader, differ, verify
+from nft_jax.verify.callback import NOT_ASKED, Grader, Submitter, differ, verify
 
 B, T, EOS = 32, 6, 1
 MESHES = [(4, 2), (8, 1), (1, 1)]
@@ -39,10 +42,17 @@ class RecordingPool:
         self.items = []
         self.lock = threading.Lock()
 
-    def grade(self, items, total_seconds):
+    def begin(self):
+        batch = self.pool.begin()
+        return types.SimpleNamespace(add=partial(self.add, batch), collect=batch.collect)
+
+    def add(self, batch, items):
         with self.lock:
             self.items.extend(items)
-        return self.pool.grade(items, total_seconds)
+        batch.add(items)
+
+    def log_first_error(self, verdicts):
+        self.pool.log_first_error(verdicts)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +124,58 @@ def test_in_a_while_loop(pool, shape):
     np.testing.assert_array_equal(code_RB, np.stack([expected for _, expected in batches]))
 
 
+@pytest.mark.parametrize("shape", MESHES)
+def test_what_was_submitted_is_graded_once_and_collected(pool, shape):
+    """Half of the rows are handed over before, two at a time, by each shard; the rest is graded at the end."""
+    mesh = make_mesh(*shape)
+    recording = RecordingPool(pool)
+    grader = Grader(recording, decode, ANSWERS, 600.0)
+    submit = Submitter(grader, mesh, 2)
+    (problem_B, token_BT, length_B, gradable_B), expected = answers_batch()
+    request_B = np.arange(B, dtype=np.uint32) + 1000
+
+    def shard(request_b, problem_b, token_bt, length_b, gradable_b):
+        b = request_b.shape[0]
+
+        def body(carry):
+            place, ticket = carry
+            place_F = jnp.stack([place, place + 2])
+            rows = (x[place_F] for x in (request_b, problem_b, token_bt, length_b, gradable_b))
+            return place + 4, jnp.maximum(ticket, submit(Ended(place_F, *rows), b))
+
+        return jax.lax.while_loop(lambda carry: carry[0] < b, body, (jnp.int32(0), jnp.zeros(1, jnp.int32)))[1]
+
+    @jax.jit
+    def run(request_B, *rows):
+        names = {"data"} if mesh.shape["tensor"] > 1 else {"data", "tensor"}
+        spec = jax.sharding.PartitionSpec("data")
+        ticket_n = jax.shard_map(
+            shard, mesh=mesh, axis_names=names, in_specs=(spec,) * 5, out_specs=spec, check_vma=False
+        )(request_B, *rows)
+        return verify(grader, mesh, *rows, request_B, ticket_n)
+
+    arrays = put(mesh, (request_B, problem_B, token_BT, length_B, gradable_B))
+    for _ in range(2):
+        np.testing.assert_array_equal(run(*arrays)[0], expected)
+    sent = [(str(token_BT[row, 0] - 100), ANSWERS[problem_B[row]]) for row in np.flatnonzero(gradable_B)]
+    assert sorted(recording.items) == sorted(2 * sent)
+
+
+def test_an_answer_that_is_not_the_one_submitted_is_graded_itself(pool):
+    recording = RecordingPool(pool)
+    grader = Grader(recording, decode, ANSWERS, 600.0)
+    token = np.array([[103, EOS], [104, EOS]], np.int32)
+    rows = np.array([7, 8], np.uint32), np.array([3, 3], np.int32), token, np.full(2, 2, np.int32), np.ones(2, bool)
+    assert grader.submit(*rows).shape == (1,)
+    other = token[::-1]
+    code_b, _, _ = grader(np.ones(1, np.int32), *rows[:2], other, *rows[3:])
+    np.testing.assert_array_equal(code_b, [0, 1])
+    assert len(recording.items) == 4
+    # Nothing is left of it: the same request is graded again.
+    grader(np.ones(1, np.int32), *rows)
+    assert len(recording.items) == 6
+
+
 def test_every_status_reaches_the_device(pool):
     mesh = make_mesh(4, 2)
     grader = Grader(pool, decode, ANSWERS)
@@ -164,7 +226,7 @@ def _raise(*arguments):
 def test_a_host_exception_is_an_error_in_every_row_and_logged_once(pool, broken, caplog):
     mesh = make_mesh(1, 1)
     arrays, expected = answers_batch()
-    broken_pool = type("Broken", (), {"grade": _raise})()
+    broken_pool = type("Broken", (), {"begin": _raise})()
     grader = Grader(
         broken_pool if broken == "pool" else pool,
         {"decode": _raise, "count": lambda rows: ["one text"]}.get(broken, decode),
