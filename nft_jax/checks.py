@@ -17,6 +17,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
     "model.precision": ("default", "high", "highest"),
     "model.remat": ("none", "dots", "full"),
+    "model.attention": ("auto", "xla", "splash", "triton", "cudnn"),
     "data.long_prompts": ("drop", "refuse"),
     "rollout.lockstep": ("auto", "yes", "no"),
     "verify.isolation": isolation.MODES,

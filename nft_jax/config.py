@@ -23,6 +23,9 @@ class ModelConfig:
     """Shape and numerics of the decoder. `vocab = 0`: the tokenizer's size, rounded up to `vocab_multiple`.
 
     `path` is a Hugging Face model folder: weights, shape and, unless `data.tokenizer` names one, tokenizer are its own.
+    `attention` over rows of tokens (training, and the reading of prompts): "xla" runs everywhere, in blocks of queries;
+    "splash" is JAX's Pallas kernel for TPUs, "triton" its Pallas kernel for GPUs; "cudnn" reads prompts with cuDNN, and
+    trains with "triton", because packed rows need segment ids; "auto" is the platform's own where it can have it.
     """
 
     path: str = ""
@@ -40,6 +43,7 @@ class ModelConfig:
     qkv_bias: bool = True
     dtype: str = "float32"
     precision: str = "highest"
+    attention: str = "auto"
     remat: str = "full"
     unroll: int = 1
 

@@ -17,7 +17,7 @@ from nft_jax.config import Config, VerifyConfig
 from nft_jax.data.dataset import Dataset, load_dataset
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.sources import Problem
-from nft_jax.models import hf, transformer
+from nft_jax.models import backends, hf, transformer
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.randomness import stream
@@ -58,7 +58,10 @@ class Experiment:
         self.loss = losses.resolve(config.loss.name, config.loss.options)
         self.mesh = make_mesh(config.mesh.data, config.mesh.tensor, devices)
         check_sizes(config, self.loss, self.mesh)
-        self.graph, self.abstract, self.axes = transformer.abstract(config.model, self.tokenizer.vocab_size)
+        self.attention = backends.pick(config.model, self.mesh)
+        self.graph, self.abstract, self.axes = transformer.abstract(
+            config.model, self.tokenizer.vocab_size, self.attention
+        )
         layout.check_divisible(self.abstract, self.axes, self.mesh)
         self.weight_specs = layout.specs(self.axes, layout.TRAINING)
         self.engine = Engine(

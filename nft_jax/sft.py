@@ -134,7 +134,7 @@ def main(config: Config, workdir: Path) -> None:
         )
     folder = RunFolder(workdir)
     with Experiment(config, workdir) as experiment:
-        folder.begin(config)
+        folder.begin(config, experiment.attention.name)
         experiment.keep_settings(workdir / "model")
         warm_start(experiment, folder)
     print(f"weights: {workdir / 'weights'}; go on with: python -m nft_jax.train --config=… --config.base={workdir}")

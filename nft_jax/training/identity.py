@@ -19,6 +19,7 @@ FREE = (
     "model.path",
     "model.remat",
     "model.unroll",
+    "model.attention",
     "data.train",
     "data.validation",
     "data.test",
