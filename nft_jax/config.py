@@ -26,6 +26,10 @@ class ModelConfig:
     `attention` over rows of tokens (training, and the reading of prompts): "xla" runs everywhere, in blocks of queries;
     "splash" is JAX's Pallas kernel for TPUs, "triton" its Pallas kernel for GPUs; "cudnn" reads prompts with cuDNN, and
     trains with "triton", because packed rows need segment ids; "auto" is the platform's own where it can have it.
+    `remat` says what each layer keeps for the backward pass, which recomputes the rest: "none" recomputes nothing;
+    "dots" keeps the layer's input and the results of its matrix products; "attention" the input and attention's output
+    (with "splash", also what its backward pass needs, so that the kernel isn't run again); "full" the input alone;
+    "offload" the input alone too, in the host's pinned memory.
     """
 
     path: str = ""
@@ -115,7 +119,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optax chain: clip by global norm, then `name` with its learning-rate schedule."""
+    """The optax chain: clip by global norm, then `name` with its learning-rate schedule.
+
+    `offload`: the moments wait in the host's pinned memory, and come to the devices for the update alone.
+    """
 
     name: str = "adamw"
     learning_rate: float = 1e-6
@@ -126,6 +133,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    offload: bool = False
 
 
 @dataclass(frozen=True)

@@ -48,18 +48,36 @@ def compiled_step(config, folder, devices):
         return experiment, compile_step(*parts, experiment.state_shardings(optimizer))
 
 
-@pytest.mark.parametrize(("data", "tensor", "dtype"), [(2, 2, "bfloat16"), (4, 1, "bfloat16"), (2, 2, "float32")])
-def test_the_step_compiles_for_a_tpu_with_its_attention(devices, tmp_path, data, tensor, dtype):
+@pytest.mark.parametrize(
+    ("data", "tensor", "dtype", "remat"),
+    [(2, 2, "bfloat16", "offload"), (4, 1, "bfloat16", "attention"), (2, 2, "float32", "full")],
+)
+def test_the_step_compiles_for_a_tpu_with_its_attention(devices, tmp_path, data, tensor, dtype, remat):
     rows = {"packing__row_tokens": ROW_TOKENS, "packing__rows_per_micro_batch": 1}
-    config = small(mesh__data=data, mesh__tensor=tensor, model__dtype=dtype, **rows)
+    config = small(mesh__data=data, mesh__tensor=tensor, model__dtype=dtype, model__remat=remat, **rows)
     experiment, compiled = compiled_step(config, tmp_path, devices)
     assert experiment.engine.lockstep, "shards of a TPU decode in step until loops of different lengths have run on one"
-    assert compiled.memory_analysis().temp_size_in_bytes > 0
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes > 0
+    assert (memory.host_temp_size_in_bytes > 0) == (remat == "offload")
     assert experiment.attention.name == "splash"
     text = compiled.as_text()
     assert set(re.findall(r"splash_mha_(fwd|dq|dkv)", text)) == {"fwd", "dq", "dkv"}
     assert re.search(rf"[\[,]{ROW_TOKENS}[\],]", text)
     assert f"{ROW_TOKENS},{ROW_TOKENS}]" not in text
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_offloaded_moments_stay_in_host_memory(devices, tmp_path, name):
+    config = small(mesh__data=2, mesh__tensor=2, optimizer__offload=True, optimizer__name=name, updates_per_step=2)
+    experiment, compiled = compiled_step(config, tmp_path, devices)
+    memory = compiled.memory_analysis()
+    optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
+    moments = jax.eval_shape(optimizer.init, experiment.abstract)
+    least = sum(leaf.size * 4 for leaf in jax.tree.leaves(moments) if leaf.ndim > 1) // experiment.mesh.size
+    # In, out, and donated: nothing of them is doubled, on either side.
+    found = [getattr(memory, f"host_{part}_size_in_bytes") for part in ("argument", "output", "alias")]
+    assert min(found) == max(found) >= least
 
 
 @pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])

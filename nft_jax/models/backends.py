@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import shard_map
@@ -31,7 +32,11 @@ class Attention:
     prompts: Callable
 
 
-XLA = Attention("xla", packed_attention, packed_attention)
+def _xla(*operands):
+    return checkpoint_name(packed_attention(*operands), kernels.KEPT)
+
+
+XLA = Attention("xla", _xla, _xla)
 
 
 def pick(config: ModelConfig, mesh: Mesh, *, interpret: bool = False) -> Attention:

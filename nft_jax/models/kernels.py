@@ -10,13 +10,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.types import Array
 
 # Rows are padded to a multiple of its tiles, or to one tile, if shorter, of a multiple of the lanes.
 SPLASH_TILE, SPLASH_LANES = 512, 128
 TRITON_TILE = 128
-# The name under which a layer's attention output can be kept for the backward pass.
+# The name under which the backward pass may find an attention's output, and with splash the sums that it needs.
 KEPT = "attention"
 
 
@@ -59,7 +60,8 @@ def triton(
     def kernel(query_BTNH, key_BTGH, value_BTGH, segment_BT):
         N, H = query_BTNH.shape[2:]
         key_BTNH, value_BTNH = (jnp.repeat(x, N // x.shape[2], axis=2) for x in (key_BTGH, value_BTGH))
-        return mha(query_BTNH, key_BTNH, value_BTNH, segment_BT, sm_scale=H**-0.5, causal=True, interpret=interpret)
+        out = mha(query_BTNH, key_BTNH, value_BTNH, segment_BT, sm_scale=H**-0.5, causal=True, interpret=interpret)
+        return checkpoint_name(out, KEPT)
 
     return _in_tiles(kernel, TRITON_TILE)(query_BTNH, key_BTGH, value_BTGH, segment_BT)
 

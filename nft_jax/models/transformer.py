@@ -10,16 +10,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.config import ModelConfig
 from nft_jax.models.attention import MASKED, decode_attention
 from nft_jax.models.backends import XLA, Attention
 from nft_jax.models.cache import Cache, as_cache, write
+from nft_jax.models.kernels import KEPT
+from nft_jax.parallel.layout import HOST_MEMORY
 from nft_jax.types import Array, Tokens
 
+LAYER_INPUT = "layer_input"
 # What a layer keeps for the backward pass, besides its input; "none" keeps everything.
 REMAT = {
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "attention": jax.checkpoint_policies.save_only_these_names(KEPT),
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[LAYER_INPUT],
+        offload_src="device",
+        offload_dst=HOST_MEMORY,
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -143,7 +154,7 @@ class Transformer(nnx.Module):
 
         def layer(x_MD, weights):
             block = bind(graph, gather(self._cast(weights)))
-            x_MD, (key, value) = block(x_MD, position_M, attend)
+            x_MD, (key, value) = block(checkpoint_name(x_MD, LAYER_INPUT), position_M, attend)
             return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_cache else None
 
         if self.config.remat != "none":

@@ -27,6 +27,7 @@ FREE = (
     "data.root",
     "data.hygiene",
     "data.exclude",
+    "optimizer.offload",
     "rollout.lockstep",
     "rollout.slots",
     "packing",

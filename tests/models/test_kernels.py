@@ -1,6 +1,7 @@
 """The attention kernels against plain XLA, in emulation; which one is picked where; and what they are lowered to."""
 
 import dataclasses
+import re
 import types
 
 import jax
@@ -16,6 +17,7 @@ from nft_jax.models import backends, kernels, transformer
 from nft_jax.models.attention import packed_attention
 from nft_jax.parallel.mesh import DATA, make_mesh
 from nft_jax.rollout.engine import Engine, Requests
+from nft_jax.types import Tokens
 
 # Heads whose size is no power of two, and rows that no tile divides.
 B, T, N, G, H = 4, 150, 4, 2, 24
@@ -176,3 +178,14 @@ def test_its_platform_gets_the_kernel_and_no_square_array(monkeypatch, name, pla
     assert f"{length}x{length}x" not in lowered(attend)
     attend = packed_attention
     assert f"{length}x{length}x" in lowered(attend)
+
+
+@pytest.mark.parametrize(("remat", "runs"), [("none", 1), ("attention", 1), ("full", 2), ("offload", 2)])
+def test_a_kept_attention_is_not_run_again(monkeypatch, remat, runs):
+    monkeypatch.setitem(backends.PLATFORM, "splash", "cpu")
+    config = dataclasses.replace(MODEL, attention="splash", remat=remat)
+    graph, weights, _ = transformer.abstract(config, VOCABULARY, backends.pick(config, mesh()))
+    tokens = Tokens(*[jax.ShapeDtypeStruct((B, T), jnp.int32)] * 3)
+    gradient = jax.jit(jax.grad(lambda weights, tokens: jnp.sum(transformer.bind(graph, weights)(tokens))))
+    text = gradient.trace(weights, tokens).lower(lowering_platforms=("tpu",)).as_text()
+    assert len(re.findall('kernel_name = "splash_mha_fwd', text)) == runs
