@@ -13,6 +13,7 @@ import dataclasses
 import json
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -346,6 +347,7 @@ def main(config: Config, workdir: Path) -> None:
         if given.peer:
             peer = stack.enter_context(Peer(given.peer, given.peer_python, config, given.lengths, workdir))
         bench = stack.enter_context(Bench(config, workdir, given.lengths))
+        print(f"attention: {bench.experiment.attention.name}", file=sys.stderr, flush=True)
         steps, peers = [], []
         for number in range(given.warmup + given.repeats):
             taken, other = bench.step(), peer.step() if peer else {}
@@ -359,7 +361,10 @@ def main(config: Config, workdir: Path) -> None:
     if peer:
         found |= compared(given.peer, found, peers)
     workdir.mkdir(parents=True, exist_ok=True)
-    result = found | {"steps": [step._asdict() for step in steps], "run": provenance(config)}
+    result = found | {
+        "steps": [step._asdict() for step in steps],
+        "run": provenance(config, bench.experiment.attention.name),
+    }
     (workdir / "bench.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result) if flags.FLAGS.json else table(found), flush=True)
 

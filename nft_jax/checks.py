@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
     "model.precision": ("default", "high", "highest"),
-    "model.remat": ("none", "dots", "full"),
+    "model.remat": ("none", "dots", "attention", "full", "offload"),
+    "model.attention": ("auto", "xla", "splash", "triton", "cudnn"),
     "data.long_prompts": ("drop", "refuse"),
     "rollout.lockstep": ("auto", "yes", "no"),
     "selection.ahead": ("drop", "finish", "no"),

@@ -23,6 +23,13 @@ class ModelConfig:
     """Shape and numerics of the decoder. `vocab = 0`: the tokenizer's size, rounded up to `vocab_multiple`.
 
     `path` is a Hugging Face model folder: weights, shape and, unless `data.tokenizer` names one, tokenizer are its own.
+    `attention` over rows of tokens (training, and the reading of prompts): "xla" runs everywhere, in blocks of queries;
+    "splash" is JAX's Pallas kernel for TPUs, "triton" its Pallas kernel for GPUs; "cudnn" reads prompts with cuDNN, and
+    trains with "triton", because packed rows need segment ids; "auto" is the platform's own where it can have it.
+    `remat` says what each layer keeps for the backward pass, which recomputes the rest: "none" recomputes nothing;
+    "dots" keeps the layer's input and the results of its matrix products; "attention" the input and attention's output
+    (with "splash", also what its backward pass needs, so that the kernel isn't run again); "full" the input alone;
+    "offload" the input alone too, in the host's pinned memory.
     """
 
     path: str = ""
@@ -40,6 +47,7 @@ class ModelConfig:
     qkv_bias: bool = True
     dtype: str = "float32"
     precision: str = "highest"
+    attention: str = "auto"
     remat: str = "full"
     unroll: int = 1
 
@@ -117,7 +125,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optax chain: clip by global norm, then `name` with its learning-rate schedule."""
+    """The optax chain: clip by global norm, then `name` with its learning-rate schedule.
+
+    `offload`: the moments wait in the host's pinned memory, and come to the devices for the update alone.
+    """
 
     name: str = "adamw"
     learning_rate: float = 1e-6
@@ -128,6 +139,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    offload: bool = False
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def _evaluated(evaluator: Evaluator, weights: Any, name: str, folder: Path, orig
     done = read_lines(responses)[: evaluator.problems[name]] if _is_of(scores, result) else []
     if done:
         print(f"  {name}: {len(done)} of {evaluator.problems[name]} problems are answered already ({responses})")
-    result |= {"config": resolved(config), "run": provenance(config)}
+    result |= {"config": resolved(config), "run": provenance(config, evaluator.experiment.attention.name)}
     writes = jax.process_index() == 0
     if writes:
         _write(scores, result)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from nft_jax import losses
@@ -17,7 +16,7 @@ from nft_jax.config import Config, VerifyConfig
 from nft_jax.data.dataset import Dataset, load_dataset
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.sources import Problem
-from nft_jax.models import hf, transformer
+from nft_jax.models import backends, hf, transformer
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.randomness import stream
@@ -25,7 +24,7 @@ from nft_jax.rollout.engine import Engine
 from nft_jax.step import State, Step, check_sizes
 from nft_jax.training.checkpoint import load_weights
 from nft_jax.training.groups import empty_groups
-from nft_jax.training.optimizer import state_specs
+from nft_jax.training.optimizer import Optimizer, on_host, state_specs
 from nft_jax.training.update import Updater
 from nft_jax.types import Prompts
 from nft_jax.verify.callback import Grader
@@ -58,7 +57,11 @@ class Experiment:
         self.loss = losses.resolve(config.loss.name, config.loss.options)
         self.mesh = make_mesh(config.mesh.data, config.mesh.tensor, devices)
         check_sizes(config, self.loss, self.mesh)
-        self.graph, self.abstract, self.axes = transformer.abstract(config.model, self.tokenizer.vocab_size)
+        layout.check_host_memory(self.mesh, _on_host(config))
+        self.attention = backends.pick(config.model, self.mesh)
+        self.graph, self.abstract, self.axes = transformer.abstract(
+            config.model, self.tokenizer.vocab_size, self.attention
+        )
         layout.check_divisible(self.abstract, self.axes, self.mesh)
         self.weight_specs = layout.specs(self.axes, layout.TRAINING)
         self.engine = Engine(
@@ -79,7 +82,7 @@ class Experiment:
         seconds = self.config.verify.total_seconds
         return Grader(self.pool, self.tokenizer.decode_batch, answers, seconds, self.second_pool)
 
-    def step(self, optimizer: optax.GradientTransformation) -> Step:
+    def step(self, optimizer: Optimizer) -> Step:
         """The step on the training problems."""
         config, loss = self.config, self.loss
         normalizer = config.loss.normalizer or loss.normalizer
@@ -130,7 +133,7 @@ class Experiment:
         shardings = layout.shardings(self.mesh, self.weight_specs)
         return jax.tree.map(_placed, self.abstract, shardings)
 
-    def state_shardings(self, optimizer: optax.GradientTransformation) -> State:
+    def state_shardings(self, optimizer: Optimizer) -> State:
         """Where each array of a `State` lies."""
         config, whole = self.config, PartitionSpec()
         carried = None
@@ -144,24 +147,31 @@ class Experiment:
             carried=carried,
             reference=self.weight_specs if config.loss.kl_weight else None,
         )
-        return layout.shardings(self.mesh, specs)
+        shardings = layout.shardings(self.mesh, specs)
+        if not optimizer.offload:
+            return shardings
+        moments = jax.eval_shape(optimizer.init, self.abstract)
+        return shardings._replace(optimizer_state=on_host(shardings.optimizer_state, moments))
 
-    def initial_state(self, optimizer: optax.GradientTransformation, weights: Any) -> State:
+    def initial_state(self, optimizer: Optimizer, weights: Any) -> State:
         """The state before the first step, from weights in the training layout (which it takes over)."""
-        return jax.device_put(self._first(optimizer, weights), self.state_shardings(optimizer))
+        shardings = self.state_shardings(optimizer)
+        # Jitted, so that each moment is born where it is to lie.
+        init = jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)
+        return jax.device_put(self._first(init, weights), shardings)
 
-    def abstract_state(self, optimizer: optax.GradientTransformation) -> State:
+    def abstract_state(self, optimizer: Optimizer) -> State:
         """Shapes and layouts of the state: what a checkpoint is read into, and the step is compiled for."""
-        shapes = jax.eval_shape(lambda weights: self._first(optimizer, weights), self.abstract)
+        shapes = jax.eval_shape(lambda weights: self._first(optimizer.init, weights), self.abstract)
         return jax.tree.map(_placed, shapes, self.state_shardings(optimizer))
 
-    def _first(self, optimizer, weights):
+    def _first(self, init, weights):
         config, carried = self.config, None
         if config.selection.carry:
             room = empty_groups(config.carry_capacity, config.answers_per_prompt, config.rollout.answer_limit)
             carried = (room, jnp.int32(0))
         reference = jax.tree.map(jnp.copy, weights) if config.loss.kl_weight else None
-        return State(weights, optimizer.init(weights), jnp.int32(0), jnp.int32(0), carried, reference)
+        return State(weights, init(weights), jnp.int32(0), jnp.int32(0), carried, reference)
 
     @property
     def parameters(self) -> int:
@@ -182,6 +192,15 @@ class Experiment:
     @property
     def whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
+
+
+def _on_host(config: Config) -> dict[str, bool]:
+    """The settings by which arrays wait in the host's memory, and whether they are chosen."""
+    return {
+        "config.optimizer.offload=true": config.optimizer.offload,
+        "config.warm_start.optimizer.offload=true": config.warm_start.optimizer.offload,
+        "config.model.remat='offload'": config.model.remat == "offload",
+    }
 
 
 def _start_pools(verify: VerifyConfig) -> tuple[Pool, Pool | None]:

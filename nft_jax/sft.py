@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from nft_jax import cli, losses
 from nft_jax.config import Config
@@ -24,7 +23,7 @@ from nft_jax.randomness import stream
 from nft_jax.step import State, pack_shards
 from nft_jax.training.checkpoint import save_weights
 from nft_jax.training.deal import totals
-from nft_jax.training.optimizer import make_optimizer
+from nft_jax.training.optimizer import Optimizer, make_optimizer
 from nft_jax.training.packing import Sequences
 from nft_jax.training.record import RunFolder
 from nft_jax.training.update import Applied, Updater
@@ -34,7 +33,7 @@ from nft_jax.types import Array
 class SupervisedStep:
     """Maximum likelihood of responses: the update of RFT where every answer is right, averaged over tokens."""
 
-    def __init__(self, experiment: Experiment, optimizer: optax.GradientTransformation):
+    def __init__(self, experiment: Experiment, optimizer: Optimizer):
         self.config, self.mesh = experiment.config, experiment.mesh
         self.updater = Updater(
             self.config,
@@ -134,7 +133,7 @@ def main(config: Config, workdir: Path) -> None:
         )
     folder = RunFolder(workdir)
     with Experiment(config, workdir) as experiment:
-        folder.begin(config)
+        folder.begin(config, experiment.attention.name)
         experiment.keep_settings(workdir / "model")
         warm_start(experiment, folder)
     print(f"weights: {workdir / 'weights'}; go on with: python -m nft_jax.train --config=… --config.base={workdir}")

@@ -72,7 +72,7 @@ class Trainer:
         if not resumed:
             self._check_warm_start()
         # From here on this run is what the folder holds.
-        folder.begin(config)
+        folder.begin(config, experiment.attention.name)
         experiment.keep_settings(folder.path / "model")
         if experiment.dataset.cleaned is not None:
             folder.write("hygiene.json", experiment.dataset.cleaned.as_json())
@@ -165,7 +165,7 @@ class Trainer:
         if (phase / "weights").exists():
             return load_weights(phase, experiment.abstract_weights())
         folder = RunFolder(phase)
-        folder.begin(config)
+        folder.begin(config, experiment.attention.name)
         (phase / "identity.json").write_text(json.dumps(self.identity))
         return warm_start(experiment, folder)
 
@@ -262,6 +262,7 @@ def describe(experiment: Experiment) -> str:
             f"model     {experiment.parameters:,} weights, {config.model.layers} layers, {config.model.dtype}, "
             f"vocabulary {experiment.tokenizer.vocab_size} of {config.model.vocab} rows",
             f"mesh      {dict(experiment.mesh.shape)} on {experiment.mesh.devices.flat[0].platform}",
+            f"attention {experiment.attention.name}",
             f"problems  {tables}",
             *unreadable_answers(config.verify.grader, dataset.tables),
             f"verifier  {experiment.verifier}",

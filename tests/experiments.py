@@ -12,14 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 from small_parts import lively_weights
 
 from nft_jax.config import Config, default, load
 from nft_jax.experiment import Experiment
 from nft_jax.step import Record, State, Step, compile_step
-from nft_jax.training.optimizer import make_optimizer
+from nft_jax.training.optimizer import Optimizer, make_optimizer
 from nft_jax.verify.grade import Verdict
 
 # What a user writes: a plain module, found on the path of the process that starts the run.
@@ -91,7 +90,7 @@ def small(**changes: Any) -> Config:
     return load(settings(**changes))
 
 
-def keep_gradient(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+def keep_gradient(inner: Optimizer) -> Optimizer:
     """The optimizer with the gradient that it saw last in its state, so that a compiled step shows it."""
 
     def init(weights):
@@ -101,7 +100,7 @@ def keep_gradient(inner: optax.GradientTransformation) -> optax.GradientTransfor
         change, state = inner.update(gradient, state[0], weights)
         return change, (state, gradient)
 
-    return optax.GradientTransformation(init, update)
+    return Optimizer(init, update)
 
 
 def experiment_on(config: Config, folder: Path) -> Experiment:

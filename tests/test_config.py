@@ -180,6 +180,7 @@ TYPOS = {
     "model.dtype": ("flot32", "float32"),
     "model.precision": ("heighest", "highest"),
     "model.remat": ("ful", "full"),
+    "model.attention": ("splsh", "splash"),
     "data.long_prompts": ("refused", "refuse"),
     "rollout.lockstep": ("yess", "yes"),
     "verify.isolation": ("require", "required"),

@@ -228,7 +228,7 @@ def rows(path):
 
 def test_the_folder_says_what_was_run_with_what(tmp_path):
     config = small(seed=7)
-    RunFolder(tmp_path / "deep" / "run").begin(config)
+    RunFolder(tmp_path / "deep" / "run").begin(config, "xla")
     folder = tmp_path / "deep" / "run"
     assert json.loads((folder / "config.json").read_text()) == resolved(config)
     run = json.loads((folder / "run.json").read_text())
@@ -238,6 +238,7 @@ def test_the_folder_says_what_was_run_with_what(tmp_path):
     assert run["versions"]["jax"] == jax.__version__
     assert "--xla_force_host_platform_device_count=8" in run["xla_flags"]
     assert len(run["devices"]) == jax.device_count()
+    assert run["attention"] == "xla"
     assert run["command"]
 
 

@@ -2,14 +2,18 @@
 
 import importlib.util
 import os
+import re
 
+import hlo
 import jax
 import jax.numpy as jnp
 import pytest
 from experiments import small
 
 from nft_jax.experiment import Experiment
-from nft_jax.step import State, compile_step
+from nft_jax.parallel import layout
+from nft_jax.rollout.shard import Requests
+from nft_jax.step import compile_step
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.types import Prompts
 
@@ -17,6 +21,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu"),
 ]
+# Tokens of a packed row, a number that no other axis has.
+ROW_TOKENS = 2048
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +38,68 @@ def devices():
     return list(topologies.get_topology_desc("v5e:2x2", "tpu").devices)
 
 
-@pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
-def test_the_step_compiles_for_a_tpu(devices, tmp_path, data, tensor):
-    config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16")
-    with Experiment(config, tmp_path, devices) as experiment:
+def compiled_step(config, folder, devices):
+    """The experiment, and its step's program."""
+    with Experiment(config, folder, devices) as experiment:
         optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
-        number = jax.ShapeDtypeStruct((), jnp.int32)
-        moments = jax.eval_shape(optimizer.init, experiment.abstract)
-        state = State(experiment.abstract, moments, number, number, None, None)
         table = experiment.dataset.tables["train"]
         prompts = Prompts(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (table.token_NP, table.length_N)))
-        compiled = compile_step(experiment.step(optimizer), state, prompts, experiment.state_shardings(optimizer))
+        parts = experiment.step(optimizer), experiment.abstract_state(optimizer), prompts
+        return experiment, compile_step(*parts, experiment.state_shardings(optimizer))
+
+
+@pytest.mark.parametrize(
+    ("data", "tensor", "dtype", "remat"),
+    [(2, 2, "bfloat16", "offload"), (4, 1, "bfloat16", "attention"), (2, 2, "float32", "full")],
+)
+def test_the_step_compiles_for_a_tpu_with_its_attention(devices, tmp_path, data, tensor, dtype, remat):
+    rows = {"packing__row_tokens": ROW_TOKENS, "packing__rows_per_micro_batch": 1}
+    config = small(mesh__data=data, mesh__tensor=tensor, model__dtype=dtype, model__remat=remat, **rows)
+    experiment, compiled = compiled_step(config, tmp_path, devices)
     assert experiment.engine.lockstep, "shards of a TPU decode in step until loops of different lengths have run on one"
-    assert compiled.memory_analysis().temp_size_in_bytes > 0
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes > 0
+    assert (memory.host_temp_size_in_bytes > 0) == (remat == "offload")
+    assert experiment.attention.name == "splash"
+    text = compiled.as_text()
+    assert set(re.findall(r"splash_mha_(fwd|dq|dkv)", text)) == {"fwd", "dq", "dkv"}
+    assert re.search(rf"[\[,]{ROW_TOKENS}[\],]", text)
+    assert f"{ROW_TOKENS},{ROW_TOKENS}]" not in text
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_offloaded_moments_stay_in_host_memory(devices, tmp_path, name):
+    config = small(mesh__data=2, mesh__tensor=2, optimizer__offload=True, optimizer__name=name, updates_per_step=2)
+    experiment, compiled = compiled_step(config, tmp_path, devices)
+    memory = compiled.memory_analysis()
+    optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
+    moments = jax.eval_shape(optimizer.init, experiment.abstract)
+    least = sum(leaf.size * 4 for leaf in jax.tree.leaves(moments) if leaf.ndim > 1) // experiment.mesh.size
+    # In, out, and donated: nothing of them is doubled, on either side.
+    found = [getattr(memory, f"host_{part}_size_in_bytes") for part in ("argument", "output", "alias")]
+    assert min(found) == max(found) >= least
+
+
+@pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
+def test_the_decode_loop_gathers_no_weight(devices, tmp_path, data, tensor):
+    shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
+    config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16", **shape)
+    Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.prompt_limit
+    with Experiment(config, tmp_path, devices) as experiment:
+        engine, weights = experiment.engine, experiment.abstract_weights()
+    prompts = Prompts(jax.ShapeDtypeStruct((Q, P), jnp.int32), jax.ShapeDtypeStruct((Q,), jnp.int32))
+    rows = [((Q,), jnp.int32), ((Q, K), jnp.uint32), ((Q, K), bool)]
+    asked = Requests(prompts, *(jax.ShapeDtypeStruct(*row) for row in rows))
+
+    def sample(weights, asked):
+        return engine(engine.view(weights), layout.rows(asked, experiment.mesh), jax.random.key(0))
+
+    text = jax.jit(sample).lower(weights, asked).compile().as_text()
+    layers = experiment.abstract["blocks"]
+    smallest = min(leaf.size // config.model.layers for leaf in jax.tree.leaves(layers) if leaf.ndim > 2)
+
+    def largest(lines):
+        return max((hlo.size(line) for line in lines if hlo.operation(line).startswith("all-gather")), default=0)
+
+    # The view is made by gathering before the loop: this reading finds such gathers where they are.
+    assert largest(hlo.inside_loops(text)) < smallest <= largest(text.splitlines())

@@ -11,15 +11,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.config import ModelConfig
-from nft_jax.models.attention import MASKED, decode_attention, packed_attention
+from nft_jax.models.attention import MASKED, decode_attention
+from nft_jax.models.backends import XLA, Attention
 from nft_jax.models.cache import Cache, as_cache, write
+from nft_jax.models.kernels import KEPT
+from nft_jax.parallel.layout import HOST_MEMORY
 from nft_jax.types import Array, Tokens
 
+LAYER_INPUT = "layer_input"
 # What a layer keeps for the backward pass, besides its input; "none" keeps everything.
 REMAT = {
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "attention": jax.checkpoint_policies.save_only_these_names(KEPT),
+    "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[LAYER_INPUT],
+        offload_src="device",
+        offload_dst=HOST_MEMORY,
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -71,7 +83,7 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """The decoder. The embedding has `config.vocab` rows, of which the first `vocabulary` are real token ids."""
 
-    def __init__(self, config: ModelConfig, vocabulary: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocabulary: int, attention: Attention = XLA, *, rngs: nnx.Rngs):
         def table():
             value = jax.random.normal(rngs.params(), (config.vocab, config.width)) * 0.02
             return nnx.Param(value, out_sharding=("vocab", "embed_out"))
@@ -86,11 +98,11 @@ class Transformer(nnx.Module):
         self.norm = nnx.Param(jnp.ones(config.width), out_sharding=("norm",))
         if not config.tied_embedding:
             self.head = table()
-        self.config, self.vocabulary = config, vocabulary
+        self.config, self.vocabulary, self.attention = config, vocabulary, attention
 
     def __call__(self, tokens: Tokens, gather: Callable[[Any], Any] = lambda weights: weights) -> Array:
         """Final hidden states `[B, T, D]` of packed rows; `gather` lays out a layer's weights (`layer_gatherer`)."""
-        hidden_BTD, _ = self._rows(tokens, gather, keep_cache=False)
+        hidden_BTD, _ = self._rows(tokens, self.attention.rows, gather, keep_cache=False)
         return hidden_BTD
 
     @property
@@ -103,7 +115,8 @@ class Transformer(nnx.Module):
         Q, P = token_QP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
         segment_QP = jnp.where(column_QP < length_Q[:, None], 0, -1)
-        _, (key, value) = self._rows(Tokens(token_QP, segment_QP, column_QP), lambda weights: weights, keep_cache=True)
+        tokens = Tokens(token_QP, segment_QP, column_QP)
+        _, (key, value) = self._rows(tokens, self.attention.prompts, lambda weights: weights, keep_cache=True)
         return as_cache(key, value, self.stacks, columns)
 
     def decode_layers(self) -> tuple[Any, ...]:
@@ -143,18 +156,18 @@ class Transformer(nnx.Module):
         real_V = jnp.arange(self.config.vocab) < self.vocabulary
         return jnp.where(real_V[None], logits_MV, MASKED)
 
-    def _rows(self, tokens, gather, *, keep_cache):
+    def _rows(self, tokens, attention, gather, *, keep_cache):
         B, T = tokens.token_BT.shape
         graph, stacked = self._layers()
         position_M = tokens.position_BT.reshape(-1)
 
         def attend(query, key, value):
             query, key, value = (x.reshape(B, T, *x.shape[1:]) for x in (query, key, value))
-            return packed_attention(query, key, value, tokens.segment_BT).reshape(B * T, *query.shape[2:])
+            return attention(query, key, value, tokens.segment_BT).reshape(B * T, *query.shape[2:])
 
         def layer(x_MD, weights):
             block = bind(graph, gather(self._cast(weights)))
-            x_MD, (key, value) = block(x_MD, position_M, attend)
+            x_MD, (key, value) = block(checkpoint_name(x_MD, LAYER_INPUT), position_M, attend)
             return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_cache else None
 
         if self.config.remat != "none":
@@ -194,10 +207,13 @@ def rotate(x_MNH: Array, position_M: Array, theta: float) -> Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_MNH.dtype)
 
 
-def abstract(config: ModelConfig, vocabulary: int) -> tuple[nnx.GraphDef, Any, Any]:
-    """The model without weights: graph, tree of shapes, and tree of logical axes (PartitionSpecs of their names)."""
+def abstract(config: ModelConfig, vocabulary: int, attention: Attention = XLA) -> tuple[nnx.GraphDef, Any, Any]:
+    """The model without weights: graph, tree of shapes, and tree of logical axes (PartitionSpecs of their names).
+
+    The graph carries `attention`: whatever binds weights to it runs that one.
+    """
     with nnx.use_eager_sharding(False):
-        graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(config, vocabulary, rngs=nnx.Rngs(0))))
+        graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(config, vocabulary, attention, rngs=nnx.Rngs(0))))
     return graph, nnx.to_pure_dict(state), nnx.to_pure_dict(nnx.get_partition_spec(state))
 
 

@@ -8,6 +8,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nft_jax.parallel.mesh import DATA, TENSOR
 
+HOST_MEMORY = "pinned_host"
+
 # Training shards every matrix over both axes (FSDP and tensor parallelism). Projections back to the width are split
 # over (tensor, data) on their INPUT: a split width would leave each device rows too narrow for TPU tiles of (8, 128).
 TRAINING = {
@@ -67,6 +69,21 @@ def layer_gatherer(mesh: Mesh, axes: Any) -> Callable[[Any], Any]:
     )
     training, generation = specs(one_layer, TRAINING), specs(one_layer, GENERATION)
     return lambda weights: constrain(constrain(weights, mesh, training), mesh, generation)
+
+
+def check_host_memory(mesh: Mesh, wanted: dict[str, bool]) -> None:
+    """Checks that the mesh's devices can read the host's memory, if any of these settings is wanted.
+
+    Raises:
+      ValueError: with the settings that need it, and the memories there are.
+    """
+    needing, device = [setting for setting, wants in wanted.items() if wants], mesh.devices.flat[0]
+    kinds = sorted(memory.kind for memory in device.addressable_memories())
+    if needing and HOST_MEMORY not in kinds:
+        raise ValueError(
+            f"{', '.join(needing)}: needs memory of the kind {HOST_MEMORY!r}, and the mesh's devices "
+            f"({device.platform}) have {', '.join(kinds)}; leave it out"
+        )
 
 
 def check_divisible(abstract: Any, axes: Any, mesh: Mesh) -> None:

@@ -1,12 +1,22 @@
 """The optimizer: an optax chain from the configuration, and the layout of its state."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from jax.sharding import PartitionSpec
 
 from nft_jax.config import OptimizerConfig
+from nft_jax.parallel.layout import HOST_MEMORY
+
+
+class Optimizer(NamedTuple):
+    """An optax transformation, and whether its moments wait in the host's memory between updates."""
+
+    init: Callable
+    update: Callable
+    offload: bool = False
 
 
 def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
@@ -24,7 +34,7 @@ def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), after], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> Optimizer:
     """Clip by global norm, then AdamW; or Muon for the layers' matrices, and AdamW (with Nesterov) for the rest.
 
     `axes` is the tree of logical axes of the weights: Muon treats the stacked axis `layers` as a batch, and never sees
@@ -44,10 +54,11 @@ def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> optax.Gr
             consistent_rms=0.2,
             muon_weight_dimension_numbers=jax.tree.map(_muon_axes, axes, is_leaf=_is_spec),
         )
-    return _promoting(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
+    optimizer = _promoting(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
+    return _offloaded(optimizer) if config.offload else optimizer
 
 
-def state_specs(optimizer: optax.GradientTransformation, abstract: Any, weight_specs: Any) -> Any:
+def state_specs(optimizer: Optimizer, abstract: Any, weight_specs: Any) -> Any:
     """PartitionSpecs of the optimizer's state: what mirrors a weight lies as the weight does, the rest is replicated.
 
     A leaf mirrors a weight if its path ends in the weight's path and its shape is the weight's. (optax's own
@@ -70,6 +81,20 @@ def state_specs(optimizer: optax.GradientTransformation, abstract: Any, weight_s
     return jax.tree_util.tree_map_with_path(spec_of, jax.eval_shape(optimizer.init, abstract))
 
 
+def waits_on_host(leaf: Any) -> bool:
+    """Whether an offloaded state keeps this array in the host's memory: the moments of all that is stacked."""
+    return leaf.ndim > 1
+
+
+def on_host(shardings: Any, state: Any) -> Any:
+    """The shardings of an offloaded optimizer's state (of these shapes) between updates."""
+    return jax.tree.map(
+        lambda sharding, leaf: sharding.with_memory_kind(HOST_MEMORY) if waits_on_host(leaf) else sharding,
+        shardings,
+        state,
+    )
+
+
 def _promoting(optimizer):
     """optax raises floats to integer powers: allowed inside it, also where JAX's strict promotion is on."""
 
@@ -77,7 +102,19 @@ def _promoting(optimizer):
         with jax.numpy_dtype_promotion("standard"):
             return optimizer.update(gradient, state, weights)
 
-    return optax.GradientTransformation(optimizer.init, update)
+    return Optimizer(optimizer.init, update)
+
+
+def _offloaded(optimizer):
+    def update(gradient, state, weights=None):
+        change, state = optimizer.update(gradient, _moved(state, jax.memory.Space.Device), weights)
+        return change, _moved(state, jax.memory.Space.Host)
+
+    return Optimizer(optimizer.init, update, offload=True)
+
+
+def _moved(state, space):
+    return jax.tree.map(lambda x: jax.device_put(x, space) if waits_on_host(x) else x, state)
 
 
 def _muon_axes(names):

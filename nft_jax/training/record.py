@@ -56,10 +56,10 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"--workdir={path} can't be written: {error}") from error
 
-    def begin(self, config: Config) -> None:
+    def begin(self, config: Config, attention: str) -> None:
         """Writes what is run, once it is known that it can be."""
         if self.writes:
-            self.write("run.json", provenance(config))
+            self.write("run.json", provenance(config, attention))
             self.write("config.json", resolved(config))
 
     def check_room(self, state_bytes: int) -> None:
@@ -154,8 +154,8 @@ def described(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Itera
         }
 
 
-def provenance(config: Config) -> dict:
-    """Versions, commit, seed, flags and devices: what it takes to run this again."""
+def provenance(config: Config, attention: str) -> dict:
+    """Versions, commit, seed, flags, devices and the attention they led to: what it takes to run this again."""
     return {
         "command": sys.argv,
         "seed": config.seed,
@@ -164,6 +164,7 @@ def provenance(config: Config) -> dict:
         "versions": {name: _version(name) for name in PACKAGES},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "devices": [str(device) for device in jax.devices()],
+        "attention": attention,
         "processes": jax.process_count(),
     }
 

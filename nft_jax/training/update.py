@@ -16,6 +16,7 @@ from nft_jax.losses.kl import k3
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.parallel import layout
+from nft_jax.training.optimizer import Optimizer
 from nft_jax.training.packing import Packed, Rows
 from nft_jax.types import Array, Totals
 
@@ -72,7 +73,7 @@ class Updater:
         self,
         config: Config,
         loss: losses.Loss,
-        optimizer: optax.GradientTransformation,
+        optimizer: Optimizer,
         graph: nnx.GraphDef,
         axes: Any,
         mesh: Mesh,

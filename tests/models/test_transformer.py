@@ -10,6 +10,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from small_parts import MODEL, ROWS, VOCABULARY, assert_close, double, lively_weights, run_in_float64
 
+from nft_jax.checks import CHOICES
 from nft_jax.compat import enable_x64
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import logp_and_entropy
@@ -111,7 +112,7 @@ def test_remat_changes_what_is_kept_but_no_gradient():
     weights = lively_weights(MODEL)
     mix_BTD = np.random.default_rng(1).normal(size=(*TOKEN_BT.shape, MODEL.width)).astype(np.float32)
     gradients, kept = {}, {}
-    for remat in ("none", "dots", "full"):
+    for remat in CHOICES["model.remat"]:
         graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, remat=remat), VOCABULARY)
 
         def objective(weights, graph=graph):
@@ -120,9 +121,11 @@ def test_remat_changes_what_is_kept_but_no_gradient():
         gradients[remat] = jax.jit(jax.grad(objective))(weights)["blocks"]
         # The first scan, the forward one, stacks along the layers what the backward one will read.
         scans = (e for e in equations(jax.make_jaxpr(jax.grad(objective))(weights).jaxpr) if e.primitive.name == "scan")
-        kept[remat] = sum(out.aval.size for out in next(scans).outvars)
-    assert kept["full"] < kept["dots"] < kept["none"]
-    for remat in ("dots", "full"):
+        outputs = [out.aval for out in next(scans).outvars]
+        kept[remat] = sum(out.size for out in outputs if out.memory_space == jax.memory.Space.Device)
+        assert (remat == "offload") == any(out.memory_space == jax.memory.Space.Host for out in outputs)
+    assert kept["offload"] < kept["full"] < kept["attention"] < kept["dots"] < kept["none"]
+    for remat in kept:
         assert_close(gradients[remat], gradients["none"], 1e-5)
 
 

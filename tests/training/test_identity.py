@@ -30,7 +30,16 @@ MAY_CHANGE = (
     *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer", "data.root"),
     *("data.hygiene", "data.exclude"),
     # how fast it goes,
-    *("model.remat", "model.unroll", "rollout.lockstep", "rollout.slots", "packing", "mesh"),
+    *(
+        "model.remat",
+        "model.unroll",
+        "model.attention",
+        "optimizer.offload",
+        "rollout.lockstep",
+        "rollout.slots",
+        "packing",
+        "mesh",
+    ),
     *("verify.workers", "verify.item_seconds", "verify.total_seconds", "verify.memory_mib"),
     *("verify.second_grader", "verify.isolation", "evaluation.batch"),
     # what is written and looked at how often, and what is over.
