@@ -32,20 +32,29 @@ def splash(
 
     def kernel(query_BTNH, key_BTGH, value_BTGH, segment_BT):
         length, N, H = query_BTNH.shape[1:]
-        rows = splash_attention.make_splash_mha(
-            splash_attention.MultiHeadMask([splash_attention.CausalMask((length, length))] * N),
+        row = _splash_of_row(length, N, tile, interpret)
+        query_BTNH = query_BTNH * jnp.asarray(H**-0.5, query_BTNH.dtype)
+        arrays = (jnp.swapaxes(x, 1, 2) for x in (query_BTNH, key_BTGH, value_BTGH))
+        out_BNTH = jax.vmap(row)(*arrays, splash_attention.SegmentIds(segment_BT, segment_BT))
+        return jnp.swapaxes(out_BNTH, 1, 2)
+
+    return _in_tiles(kernel, tile)(query_BTNH, key_BTGH, value_BTGH, segment_BT)
+
+
+@functools.lru_cache
+def _splash_of_row(T, N, tile, interpret):
+    """Cached, with arrays rather than tracers: to list the blocks of a long row takes seconds."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    with jax.ensure_compile_time_eval():
+        return splash_attention.make_splash_mha(
+            splash_attention.MultiHeadMask([splash_attention.CausalMask((T, T))] * N),
             block_sizes=splash_attention.BlockSizes(*[tile] * 8),
             head_shards=1,
             q_seq_shards=1,
             residual_checkpoint_name=KEPT,
             interpret=interpret,
         )
-        query_BTNH = query_BTNH * jnp.asarray(H**-0.5, query_BTNH.dtype)
-        arrays = (jnp.swapaxes(x, 1, 2) for x in (query_BTNH, key_BTGH, value_BTGH))
-        out_BNTH = jax.vmap(rows)(*arrays, splash_attention.SegmentIds(segment_BT, segment_BT))
-        return jnp.swapaxes(out_BNTH, 1, 2)
-
-    return _in_tiles(kernel, tile)(query_BTNH, key_BTGH, value_BTGH, segment_BT)
 
 
 def triton(
@@ -53,7 +62,7 @@ def triton(
 ) -> Array:
     """Packed rows on GPUs: `jax.experimental.pallas.ops.gpu.attention.mha`, which wants keys for each query head."""
     with warnings.catch_warnings():
-        # Later versions of JAX deprecate the module in favour of a library that needs Python 3.12.
+        # Later versions of JAX deprecate the module in favour of another library.
         warnings.simplefilter("ignore", DeprecationWarning)
         from jax.experimental.pallas.ops.gpu.attention import mha
 
