@@ -1,7 +1,6 @@
 """The very step that trains, compiled for TPU topologies that nobody holds: libtpu's compiler needs no TPU."""
 
 import importlib.util
-import os
 import re
 
 import hlo
@@ -9,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from experiments import small
+from topologies import compiled_step, topology
 
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.rollout.shard import Requests
-from nft_jax.step import compile_step
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.types import Prompts
 
@@ -27,25 +26,7 @@ ROW_TOKENS = 2048
 
 @pytest.fixture(scope="module")
 def devices():
-    from jax.experimental import topologies
-
-    # libtpu ends the process over flags of XLA that it doesn't know; jaxlib has read its own by now.
-    jax.devices("cpu")
-    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "xla_cpu_use_fusion_emitters" not in flag]
-    os.environ["XLA_FLAGS"] = " ".join(flags)
-    # Off a TPU VM there is no metadata server to ask, and another process may hold the library's lock.
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    return list(topologies.get_topology_desc("v5e:2x2", "tpu").devices)
-
-
-def compiled_step(config, folder, devices):
-    """The experiment, and its step's program."""
-    with Experiment(config, folder, devices) as experiment:
-        optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
-        table = experiment.dataset.tables["train"]
-        prompts = Prompts(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (table.token_NP, table.length_N)))
-        parts = experiment.step(optimizer), experiment.abstract_state(optimizer), prompts
-        return experiment, compile_step(*parts, experiment.state_shardings(optimizer))
+    return topology("v5e:2x2")
 
 
 @pytest.mark.parametrize(
