@@ -4,6 +4,7 @@ Layers are stacked along a leading axis and scanned, so compile time doesn't gro
 logical axes (`parallel/layout.py` maps them to the mesh). Weights are float32; the compute dtype is the config's.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nft_jax.config import ModelConfig
-from nft_jax.models.attention import MASKED, decode_attention, packed_attention
+from nft_jax.models.attention import MASKED, PromptKeys, decode_attention, packed_attention
 from nft_jax.models.cache import Cache, as_cache, write
 from nft_jax.types import Array, Tokens
 
@@ -87,18 +88,33 @@ class Transformer(nnx.Module):
             self.head = table()
         self.config, self.vocabulary = config, vocabulary
 
-    def __call__(self, tokens: Tokens, gather: Callable[[Any], Any] = lambda weights: weights) -> Array:
-        """Final hidden states `[B, T, D]` of packed rows; `gather` lays out a layer's weights (`layer_gatherer`)."""
-        hidden_BTD, _ = self._rows(tokens, gather, keep_cache=False)
+    def __call__(
+        self,
+        tokens: Tokens,
+        gather: Callable[[Any], Any] = lambda weights: weights,
+        prompt: PromptKeys | None = None,
+    ) -> Array:
+        """Final hidden states `[B, T, D]` of packed rows.
+
+        `gather` lays out a layer's weights (`layer_gatherer`); `prompt` holds the keys of each row's prompt, of all
+        layers, where the rows go on after a prompt that they don't hold.
+        """
+        hidden_BTD, _ = self._rows(tokens, gather, prompt, keep_keys=False)
         return hidden_BTD
 
-    def prefill(self, token_QP: Array, length_Q: Array, columns: int) -> Cache:
-        """Reads whole prompts; their keys and values as a cache of Q slots, with blocks of `columns` columns."""
+    def keys(
+        self, token_QP: Array, length_Q: Array, gather: Callable[[Any], Any] = lambda weights: weights
+    ) -> tuple[Array, Array]:
+        """Reads whole prompts; their keys and values `[L, Q, P, G, H]`."""
         Q, P = token_QP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
         segment_QP = jnp.where(column_QP < length_Q[:, None], 0, -1)
-        _, (key, value) = self._rows(Tokens(token_QP, segment_QP, column_QP), lambda weights: weights, keep_cache=True)
-        return as_cache(key, value, columns)
+        _, keys = self._rows(Tokens(token_QP, segment_QP, column_QP), gather, None, keep_keys=True)
+        return keys
+
+    def prefill(self, token_QP: Array, length_Q: Array, columns: int) -> Cache:
+        """Reads whole prompts; their keys and values as a cache of Q slots, with blocks of `columns` columns."""
+        return as_cache(*self.keys(token_QP, length_Q), columns)
 
     def decode(self, token_S: Array, column_S: Array, cache: Cache) -> tuple[Array, Cache]:
         """Reads one token of every slot, at its own column; its hidden state `[S, D]`, and the cache with it."""
@@ -130,25 +146,28 @@ class Transformer(nnx.Module):
         real_V = jnp.arange(self.config.vocab) < self.vocabulary
         return jnp.where(real_V[None], logits_MV, MASKED)
 
-    def _rows(self, tokens, gather, *, keep_cache):
+    def _rows(self, tokens, gather, prompt, *, keep_keys):
         B, T = tokens.token_BT.shape
         graph, stacked = self._layers()
         position_M = tokens.position_BT.reshape(-1)
 
-        def attend(query, key, value):
+        def attend(query, key, value, prompt):
             query, key, value = (x.reshape(B, T, *x.shape[1:]) for x in (query, key, value))
-            return packed_attention(query, key, value, tokens.segment_BT).reshape(B * T, *query.shape[2:])
+            return packed_attention(query, key, value, tokens.segment_BT, prompt).reshape(B * T, *query.shape[2:])
 
-        def layer(x_MD, weights):
+        def layer(x_MD, inputs):
+            weights, keys = inputs
+            of_layer = None if prompt is None else PromptKeys(*keys, prompt.length_B)
             block = bind(graph, gather(self._cast(weights)))
-            x_MD, (key, value) = block(x_MD, position_M, attend)
-            return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_cache else None
+            x_MD, (key, value) = block(x_MD, position_M, functools.partial(attend, prompt=of_layer))
+            return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_keys else None
 
         if self.config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
         x_MD = self._embed(tokens.token_BT.reshape(-1))
-        hidden_MD, cache = jax.lax.scan(layer, x_MD, stacked, unroll=self.config.unroll)
-        return self._final_norm(hidden_MD).reshape(B, T, -1), cache
+        keys = None if prompt is None else (prompt.key_BPGH, prompt.value_BPGH)
+        hidden_MD, kept = jax.lax.scan(layer, x_MD, (stacked, keys), unroll=self.config.unroll)
+        return self._final_norm(hidden_MD).reshape(B, T, -1), kept
 
     def _layers(self):
         graph, stacked = nnx.split(self.blocks)
