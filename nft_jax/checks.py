@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax import losses
+from nft_jax.training.packing import row_tokens_needed
 from nft_jax.verify import isolation
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ CHOICES = {
     "data.long_prompts": ("drop", "refuse"),
     "rollout.lockstep": ("auto", "yes", "no"),
     "selection.ahead": ("drop", "finish", "no"),
+    "packing.share_prompts": ("auto", "yes", "no"),
     "verify.isolation": isolation.MODES,
     "optimizer.name": ("adamw", "muon"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
@@ -216,13 +218,22 @@ def _loss_faults(config, loss):
         faults.append(
             f"config.loss.normalizer={normalizer!r} does not fit loss {loss.name!r}, whose unit is the {loss.unit}"
         )
-    unit = (config.data.prompt_limit + config.rollout.answer_limit) * (2 if loss.unit == "pair" else 1)
-    if config.packing.row_tokens and config.packing.row_tokens < unit:
-        faults.append(
-            f"config.packing.row_tokens={config.packing.row_tokens}: one {loss.unit} of loss {loss.name!r} can take "
-            f"{unit} tokens (prompt_limit + answer_limit); use at least {unit}, or 0 for just that"
-        )
-    return faults
+    return faults + _row_faults(config, loss)
+
+
+def _row_faults(config, loss):
+    given, J = config.packing.row_tokens, 2 if loss.unit == "pair" else 1
+    if config.packing.share_prompts not in CHOICES["packing.share_prompts"]:
+        return []
+    shared = config.prompts_are_shared
+    needed = row_tokens_needed(config.data.prompt_limit, config.rollout.answer_limit, J, shared)
+    if not 0 < given < needed:
+        return []
+    parts = "answer_limit" if shared else "(prompt_limit + answer_limit − 1)"
+    return [
+        f"config.packing.row_tokens={given}: one {loss.unit} of loss {loss.name!r} can take {needed} = "
+        f"{'2 × ' * (J - 1)}{parts} tokens; use at least {needed}, or 0 for just that"
+    ]
 
 
 def suggestion(given: Any, known: Iterable[str]) -> str:

@@ -144,9 +144,14 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class PackingConfig:
-    """How an optimizer batch is laid in rows and cut; 0 means: as long as the longest possible unit."""
+    """How an optimizer batch is laid in rows and cut; `row_tokens = 0`: as long as the longest possible unit.
+
+    `share_prompts`: rows hold answers alone, and a prompt is read once for all its answers on a data shard ("auto":
+    where prompts have several, with attention by XLA), or else it stands before each of them in its row.
+    """
 
     row_tokens: int = 0
+    share_prompts: str = "auto"
     rows_per_micro_batch: int = 8
     logp_chunk: int = 128
 
@@ -267,6 +272,10 @@ class Config:
     @property
     def candidates_per_round(self) -> int:
         return self.selection.candidates_per_round or self.prompts_per_step
+
+    @property
+    def prompts_are_shared(self) -> bool:
+        return {"yes": True, "no": False, "auto": self.answers_per_prompt > 1}[self.packing.share_prompts]
 
     @property
     def carry_capacity(self) -> int:

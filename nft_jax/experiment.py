@@ -59,6 +59,7 @@ class Experiment:
         check_sizes(config, self.loss, self.mesh)
         layout.check_host_memory(self.mesh, _on_host(config))
         self.attention = backends.pick(config.model, self.mesh)
+        self.config = config = with_packing(config, self.attention)
         self.graph, self.abstract, self.axes = transformer.abstract(
             config.model, self.tokenizer.vocab_size, self.attention
         )
@@ -246,6 +247,23 @@ def located(config: Config, folder: Path) -> Config:
     model = dataclasses.replace(config.model, path=path)
     data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)
     return dataclasses.replace(config, model=model, data=data)
+
+
+def with_packing(config: Config, attention: backends.Attention) -> Config:
+    """The config with it decided whether rows share prompts, which kernels don't know.
+
+    Raises:
+      ValueError: where they should but can't, or rows are then too short.
+    """
+    choice = config.packing.share_prompts
+    if choice == "yes" and attention is not backends.XLA:
+        raise ValueError(
+            f"config.packing.share_prompts='yes': attention by {attention.name} wants rows that hold their prompts; use "
+            f"'auto' or 'no', or config.model.attention='xla'"
+        )
+    if choice == "auto" and attention is not backends.XLA:
+        choice = "no"
+    return dataclasses.replace(config, packing=dataclasses.replace(config.packing, share_prompts=choice))
 
 
 def with_shape(config: Config, vocabulary: int) -> Config:

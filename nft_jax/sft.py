@@ -73,6 +73,7 @@ def sequences_of(examples: ExampleTable) -> Sequences:
     return Sequences(
         prompt_MP=jnp.asarray(examples.token_NP),
         answer_MT=jnp.asarray(examples.response_NT),
+        group_M=jnp.arange(rows, dtype=jnp.int32),
         prompt_length_M=jnp.asarray(examples.prompt_length_N),
         answer_length_M=jnp.asarray(examples.response_length_N),
         logp_MT=jnp.zeros(examples.response_NT.shape, jnp.float32),

@@ -23,7 +23,8 @@ from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.shard import Progress, Requests
 from nft_jax.training.deal import deal, units_per_group
 from nft_jax.training.groups import Tally, empty_groups, empty_tally, in_band, insert, make_groups, tally
-from nft_jax.training.packing import Packed, pack, rows_needed
+from nft_jax.training.packing import Packed, pack, row_tokens_needed, rows_needed
+from nft_jax.training.shared_prompts import prompts_at_once
 from nft_jax.training.update import Applied, Updater
 from nft_jax.types import Array, Groups, Prompts, Totals
 from nft_jax.verify.callback import Grader, Host, Submitter, verify
@@ -215,7 +216,7 @@ class Step:
             key=key,
             mesh=mesh,
         )
-        packed = pack_shards(sequences, config, self.loss.unit)
+        packed = pack_shards(sequences, config, self.loss.unit, shared=config.prompts_are_shared)
         return layout.rows(packed, mesh, axis=1), totals
 
     def update(self, state: State, packed: Packed, totals: Totals) -> tuple[Any, Any, Applied]:
@@ -241,19 +242,30 @@ class Step:
         return -(-groups // shards) * shards
 
 
-def pack_shards(sequences, config: Config, unit: str) -> Packed:
-    """`pack` for each update and data shard: leading axes `[updates, shards]` stay."""
+def pack_shards(sequences, config: Config, unit: str, *, shared: bool = False) -> Packed:
+    """`pack` for each update and data shard: leading axes `[updates, shards]` stay.
+
+    `shared`: rows hold answers alone, and prompts are read once for all answers of a shard.
+    """
     J = 1 if unit == "answer" else 2
-    unit_tokens = J * (sequences.prompt_MP.shape[-1] + sequences.answer_MT.shape[-1])
-    row_tokens = config.packing.row_tokens or unit_tokens
+    M, P, T = *sequences.prompt_MP.shape[-2:], sequences.answer_MT.shape[-1]
+    units, unit_tokens = M // J, row_tokens_needed(P, T, J, shared)
+    row_tokens = max(config.packing.row_tokens, unit_tokens)
     count = config.packing.rows_per_micro_batch
-    needed = rows_needed(sequences.present_M.shape[-1] // J, unit_tokens, row_tokens)
-    row_count = -(-needed // count) * count
+    prompts = None
+    if shared:
+        most = min(units, config.prompts_per_step // config.updates_per_step)
+        prompts = _multiple(most, prompts_at_once(most, P, count, row_tokens))
+    row_count = _multiple(rows_needed(units, unit_tokens, row_tokens, prompts or 1), count)
 
     def one(sequences):
-        return pack(sequences, unit=J, row_count=row_count, row_tokens=row_tokens)
+        return pack(sequences, unit=J, row_count=row_count, row_tokens=row_tokens, shared_prompts=prompts)
 
     return jax.vmap(jax.vmap(one))(sequences)
+
+
+def _multiple(size: int, of: int) -> int:
+    return -(-size // of) * of
 
 
 def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:

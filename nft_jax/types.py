@@ -35,8 +35,9 @@ class Tokens(NamedTuple):
 class LossBatch(NamedTuple):
     """What a loss sees besides the policy's own log-probs: one value per token of packed rows.
 
-    The value of an answer or of a group is repeated on each of its tokens. Tokens outside answers (prompt, padding)
-    carry −1 in `answer_BT` and `pair_BT`, and 0 everywhere else.
+    The values of a token stand where it is predicted: at the place of the token before it. The value of an answer or of
+    a group is repeated on each of its tokens. Places that predict no token of an answer (in the prompt, padding) carry
+    −1 in `answer_BT` and `pair_BT`, and 0 everywhere else.
 
     `old_logp_BT`   float32  log π_old(token), from the policy that sampled it
     `answer_BT`     int32    id of the token's answer inside its row, from 0; −1 = token of no answer

@@ -12,7 +12,7 @@ from nft_jax.models import attention, logprobs, transformer
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.rollout import sampling
 from nft_jax.step import Step
-from nft_jax.training import packing, update
+from nft_jax.training import packing, shared_prompts, update
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.update import Updater
 from nft_jax.types import Groups, Prompts, Tokens
@@ -68,13 +68,24 @@ class Float64Numpy:
 
 def run_in_float64(monkeypatch) -> None:
     """Lets packing, model, log-probs and update run under `enable_x64`, so that rounding hides nothing."""
-    for module in (attention, logprobs, packing, sampling, transformer, update):
+    for module in (attention, logprobs, packing, sampling, shared_prompts, transformer, update):
         monkeypatch.setattr(module, "jnp", Float64Numpy())
 
 
 def double(tree: Any) -> Any:
     """The tree with its floating arrays in float64."""
     return jax.tree.map(lambda x: np.asarray(x, np.float64) if np.issubdtype(x.dtype, np.floating) else x, tree)
+
+
+def at_tokens(model: Any, tokens: Tokens, temperature: float, chunk: int) -> tuple[jax.Array, jax.Array]:
+    """Log-probs and entropies of a row's tokens given those before, at the token itself; 0 at the row's first."""
+    values = logprobs.logp_and_entropy(model, tokens, following(tokens.token_BT), temperature, chunk)
+    return tuple(jnp.pad(x_BT[:, :-1], ((0, 0), (1, 0))) for x_BT in values)
+
+
+def following(token_BT: Any) -> jax.Array:
+    """The token after each in its row; 0 after the last."""
+    return jnp.pad(jnp.asarray(token_BT)[:, 1:], ((0, 0), (0, 1)))
 
 
 def random_prompts(seed: int, count: int, limit: int = PROMPT_LIMIT) -> Prompts:

@@ -177,6 +177,7 @@ def test_a_whole_number_may_stand_for_a_float():
 # Values that can't run.
 
 TYPOS = {
+    "packing.share_prompts": ("yess", "yes"),
     "model.dtype": ("flot32", "float32"),
     "model.precision": ("heighest", "highest"),
     "model.remat": ("ful", "full"),
@@ -248,10 +249,18 @@ def test_a_size_must_be_positive(path, value):
         ),
         ({"loss__kl_weight": -0.1}, ["config.loss.kl_weight=-0.1: must be 0 or more"]),
         ({"loss__name": "dapo", "loss__dapo__overlong_buffer": 65}, ["config.loss.dapo:", "65", "64"]),
-        ({"packing__row_tokens": 127}, ["config.packing.row_tokens=127: one answer of loss 'nft'", "at least 128"]),
+        ({"packing__row_tokens": 63}, ["config.packing.row_tokens=63: one answer of loss 'nft'", "at least 64, or 0"]),
         (
-            {"loss__name": "dpo", "packing__row_tokens": 255},
-            ["config.packing.row_tokens=255: one pair of loss 'dpo'", "256 tokens", "at least 256, or 0"],
+            {"packing__row_tokens": 126, "packing__share_prompts": "no"},
+            ["row_tokens=126: one answer", "127 = (prompt_limit + answer_limit − 1) tokens", "at least 127, or 0"],
+        ),
+        (
+            {"loss__name": "dpo", "packing__row_tokens": 127},
+            [
+                "config.packing.row_tokens=127: one pair of loss 'dpo'",
+                "128 = 2 × answer_limit tokens",
+                "at least 128, or 0",
+            ],
         ),
         (
             {"strict_on_policy": True, "updates_per_step": 2},
@@ -280,8 +289,10 @@ def test_what_can_not_run_is_said_with_what_can(changes, words):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"packing__row_tokens": 128},
-        {"loss__name": "dpo", "packing__row_tokens": 256},
+        {"packing__row_tokens": 64},
+        {"packing__row_tokens": 127, "packing__share_prompts": "no"},
+        {"loss__name": "dpo", "packing__row_tokens": 128},
+        {"loss__name": "dpo", "packing__row_tokens": 254, "packing__share_prompts": "no"},
         {"loss__name": "dapo", "loss__dapo__overlong_buffer": 64},
         {"selection__low": 0.0, "selection__high": 0.01},
         {"selection__carry": True, "selection__candidates_per_round": 128},

@@ -1,5 +1,7 @@
 """Grouped-query attention over packed rows, and over the cache of the decode loop. Softmax is in float32."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -10,35 +12,65 @@ from nft_jax.types import Array
 BLOCK = 1024
 # Stands for −inf: its exponential is exactly 0 too, but a row without any key stays finite.
 MASKED = -1e30
+# Segments of the columns of a row's prompt; a row's own are 0 and above, −1 padding, −2 padding to a whole block.
+SEEN_BY_ALL, SEEN_BY_NONE = -3, -4
 
 
-def packed_attention(query_BTNH: Array, key_BTGH: Array, value_BTGH: Array, segment_BT: Array) -> Array:
+class PromptKeys(NamedTuple):
+    """What the places of a row see besides their own segment: the keys and values of the row's prompt.
+
+    `key_BPGH`, `value_BPGH`  in the compute dtype, keys with their rotary positions; [L, B, …] for all layers
+    `length_B`                int32, how many of the P columns are seen
+    """
+
+    key_BPGH: Array
+    value_BPGH: Array
+    length_B: Array
+
+
+def packed_attention(
+    query_BTNH: Array, key_BTGH: Array, value_BTGH: Array, segment_BT: Array, prompt: PromptKeys | None = None
+) -> Array:
     """Causal attention inside each segment of each row; returns `[B, T, N, H]`.
 
-    A query sees the keys of its own segment at or before its own place in the row. Rows longer than `BLOCK` tokens are
-    taken in query blocks that are recomputed in the backward pass.
+    A query sees the keys of its own segment at or before its own place in the row, and those of the row's prompt. Rows
+    longer than `BLOCK` tokens are taken in query blocks that are recomputed in the backward pass.
     """
     T = query_BTNH.shape[1]
-    if T <= BLOCK:
-        return _attend(query_BTNH, key_BTGH, value_BTGH, segment_BT, segment_BT, 0)
     padding = -T % BLOCK
-    if padding:
+    if T > BLOCK and padding:
         # A segment of its own: no real token sees it.
         tail = ((0, 0), (0, padding))
         arrays = (jnp.pad(x, (*tail, (0, 0), (0, 0))) for x in (query_BTNH, key_BTGH, value_BTGH))
-        return packed_attention(*arrays, jnp.pad(segment_BT, tail, constant_values=-2))[:, :T]
+        return packed_attention(*arrays, jnp.pad(segment_BT, tail, constant_values=-2), prompt)[:, :T]
+    keys = _keys(key_BTGH, value_BTGH, segment_BT, prompt)
+    if T <= BLOCK:
+        return _attend(query_BTNH, segment_BT, 0, *keys)
 
     @jax.checkpoint
     def block(start):
         query = jax.lax.dynamic_slice_in_dim(query_BTNH, start, BLOCK, axis=1)
-        segment = jax.lax.dynamic_slice_in_dim(segment_BT, start, BLOCK, axis=1)
-        return _attend(query, key_BTGH, value_BTGH, segment, segment_BT, start)
+        return _attend(query, jax.lax.dynamic_slice_in_dim(segment_BT, start, BLOCK, axis=1), start, *keys)
 
     blocks = jax.lax.map(block, jnp.arange(0, T, BLOCK))
     return jnp.moveaxis(blocks, 0, 1).reshape(query_BTNH.shape)
 
 
-def _attend(query, key, value, query_segment, key_segment, start):
+def _keys(key, value, segment, prompt):
+    """Keys and values `[B, S, G, H]`, their segments `[B, S]` and places `[S]`: the prompt's first, then the row's."""
+    place_T = jnp.arange(segment.shape[1], dtype=jnp.int32)
+    if prompt is None:
+        return key, value, segment, place_T
+    column_P = jnp.arange(prompt.key_BPGH.shape[1], dtype=jnp.int32)
+    key = jnp.concatenate([prompt.key_BPGH, key], axis=1)
+    value = jnp.concatenate([prompt.value_BPGH, value], axis=1)
+    seen_BP = column_P[None] < prompt.length_B[:, None]
+    of_prompt_BP = jnp.where(seen_BP, SEEN_BY_ALL, SEEN_BY_NONE).astype(jnp.int32)
+    place = jnp.concatenate([jnp.zeros_like(column_P), place_T])
+    return key, value, jnp.concatenate([of_prompt_BP, segment], axis=1), place
+
+
+def _attend(query, query_segment, start, key, value, key_segment, key_place):
     """Queries at places `start…` of their rows against all keys.
 
     The heads that share keys are rows of one matrix, and no product has to transpose a T × S array.
@@ -51,8 +83,9 @@ def _attend(query, key, value, query_segment, key_segment, start):
     key_BGHS, value_BGSH = jnp.transpose(key, (0, 2, 3, 1)), jnp.transpose(value, (0, 2, 1, 3))
     summed = {"preferred_element_type": jnp.float32}
     score = jnp.einsum("bgmh,bghs->bgms", query_BGMH, key_BGHS, **summed).reshape(B, G, R, T, S)
-    causal_TS = (start + jnp.arange(T))[:, None] >= jnp.arange(S)[None, :]
-    mask_BTS = causal_TS[None] & (query_segment[:, :, None] == key_segment[:, None, :])
+    causal_TS = (start + jnp.arange(T))[:, None] >= key_place[None, :]
+    same_BTS = query_segment[:, :, None] == key_segment[:, None, :]
+    mask_BTS = causal_TS[None] & (same_BTS | (key_segment == SEEN_BY_ALL)[:, None, :])
     score = jnp.where(mask_BTS[:, None, None], score, MASKED)
     weight = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
     weight = weight.reshape(B, G, R * T, S)

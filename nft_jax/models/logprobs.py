@@ -1,4 +1,4 @@
-"""Log-probs and entropies of the tokens of packed rows, in sequence chunks: a `[B, T, V]` array never exists."""
+"""Log-probs and entropies of the next tokens of packed rows, in chunks: a `[B, T, V]` array never exists."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nft_jax.models.attention import PromptKeys
 from nft_jax.models.transformer import Transformer
 from nft_jax.rollout.sampling import of_tokens
 from nft_jax.types import Array, Tokens
@@ -14,22 +15,23 @@ from nft_jax.types import Array, Tokens
 def logp_and_entropy(
     model: Transformer,
     tokens: Tokens,
+    target_BT: Array,
     temperature: float,
     chunk: int,
     gather: Callable[[Any], Any] = lambda weights: weights,
+    prompt: PromptKeys | None = None,
 ) -> tuple[Array, Array]:
-    """`[B, T]` float32 log-prob of each token given those before it, and entropy (nats) of what it was drawn from.
+    """`[B, T]` float32 log-prob of each place's target, the token that follows it, and entropy (nats) of the choice.
 
-    Both stand at the token itself, not at its predecessor. The first token of a sequence has no predecessor: its values
-    are finite and mean nothing (it belongs to a prompt). Chunks of `chunk` tokens are recomputed in the backward pass.
+    Where nothing follows, the values are finite and mean nothing. Chunks of `chunk` places are recomputed in the
+    backward pass. `prompt` as the model takes it.
     """
-    hidden_BTD = model(tokens, gather)
+    hidden_BTD = model(tokens, gather, prompt)
     B, T, D = hidden_BTD.shape
     chunk = min(chunk, T)
     count = -(-T // chunk)
-    padding = count * chunk - T
-    target_BT = jnp.pad(tokens.token_BT[:, 1:], ((0, 0), (0, padding + 1)))
-    hidden_BTD = jnp.pad(hidden_BTD, ((0, 0), (0, padding), (0, 0)))
+    tail = ((0, 0), (0, count * chunk - T))
+    hidden_BTD, target_BT = jnp.pad(hidden_BTD, (*tail, (0, 0))), jnp.pad(target_BT, tail)
 
     @jax.checkpoint
     def of_chunk(hidden_BcD, target_Bc):
@@ -44,5 +46,5 @@ def logp_and_entropy(
         jnp.moveaxis(target_BT.reshape(B, count, chunk), 1, 0),
     )
     _, results = jax.lax.scan(step, None, chunks)
-    logp_BT, entropy_BT = (jnp.moveaxis(x, 0, 1).reshape(B, count * chunk)[:, : T - 1] for x in results)
-    return jnp.pad(logp_BT, ((0, 0), (1, 0))), jnp.pad(entropy_BT, ((0, 0), (1, 0)))
+    logp_BT, entropy_BT = (jnp.moveaxis(x, 0, 1).reshape(B, count * chunk)[:, :T] for x in results)
+    return logp_BT, entropy_BT

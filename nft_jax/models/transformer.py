@@ -4,6 +4,7 @@ Layers are stacked along a leading axis and scanned, so compile time doesn't gro
 logical axes (`parallel/layout.py` maps them to the mesh). Weights are float32; the compute dtype is the config's.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +15,12 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.config import ModelConfig
-from nft_jax.models.attention import MASKED, decode_attention
+from nft_jax.models.attention import MASKED, PromptKeys, decode_attention
 from nft_jax.models.backends import XLA, Attention
 from nft_jax.models.cache import Cache, as_cache, write
 from nft_jax.models.kernels import KEPT
 from nft_jax.parallel.layout import HOST_MEMORY
-from nft_jax.types import Array, Tokens
+from nft_jax.types import Array, Prompts, Tokens
 
 LAYER_INPUT = "layer_input"
 # What a layer keeps for the backward pass, besides its input; "none" keeps everything.
@@ -100,9 +101,18 @@ class Transformer(nnx.Module):
             self.head = table()
         self.config, self.vocabulary, self.attention = config, vocabulary, attention
 
-    def __call__(self, tokens: Tokens, gather: Callable[[Any], Any] = lambda weights: weights) -> Array:
-        """Final hidden states `[B, T, D]` of packed rows; `gather` lays out a layer's weights (`layer_gatherer`)."""
-        hidden_BTD, _ = self._rows(tokens, self.attention.rows, gather, keep_cache=False)
+    def __call__(
+        self,
+        tokens: Tokens,
+        gather: Callable[[Any], Any] = lambda weights: weights,
+        prompt: PromptKeys | None = None,
+    ) -> Array:
+        """Final hidden states `[B, T, D]` of packed rows.
+
+        `gather` lays out a layer's weights (`layer_gatherer`); `prompt` holds the keys of each row's prompt, of all
+        layers, where the rows go on after a prompt that they don't hold.
+        """
+        hidden_BTD, _ = self._rows(tokens, self.attention.rows, gather, prompt, keep_keys=False)
         return hidden_BTD
 
     @property
@@ -110,14 +120,17 @@ class Transformer(nnx.Module):
         """How many layers the decode loop's body holds, each with weights and a cache of its own."""
         return math.gcd(self.config.unroll, self.config.layers)
 
-    def prefill(self, token_QP: Array, length_Q: Array, columns: int) -> Cache:
-        """Reads whole prompts; their keys and values as a cache of Q slots, with blocks of `columns` columns."""
-        Q, P = token_QP.shape
-        column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
-        segment_QP = jnp.where(column_QP < length_Q[:, None], 0, -1)
-        tokens = Tokens(token_QP, segment_QP, column_QP)
-        _, (key, value) = self._rows(tokens, self.attention.prompts, lambda weights: weights, keep_cache=True)
-        return as_cache(key, value, self.stacks, columns)
+    def keys(self, prompts: Prompts, gather: Callable[[Any], Any]) -> tuple[Array, Array]:
+        """Reads whole prompts; their keys and values `[L, Q, P, G, H]`."""
+        return self._keys(prompts, self.attention.rows, gather)
+
+    def prefill(self, prompts: Prompts, columns: int) -> Cache:
+        """Reads whole prompts; their keys and values as a cache of Q slots, with blocks of `columns` columns.
+
+        Called inside the rollout's `shard_map`.
+        """
+        keys = self._keys(prompts, self.attention.prompts, lambda weights: weights)
+        return as_cache(*keys, self.stacks, columns)
 
     def decode_layers(self) -> tuple[Any, ...]:
         """The layers' weights as `decode` wants them: cut into stacks before the loop, not at every token."""
@@ -156,25 +169,39 @@ class Transformer(nnx.Module):
         real_V = jnp.arange(self.config.vocab) < self.vocabulary
         return jnp.where(real_V[None], logits_MV, MASKED)
 
-    def _rows(self, tokens, attention, gather, *, keep_cache):
+    def _keys(self, prompts, attention, gather):
+        Q, P = prompts.token_NP.shape
+        column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
+        segment_QP = jnp.where(column_QP < prompts.length_N[:, None], 0, -1)
+        tokens = Tokens(prompts.token_NP, segment_QP, column_QP)
+        _, keys = self._rows(tokens, attention, gather, None, keep_keys=True)
+        return keys
+
+    def _rows(self, tokens, attention, gather, prompt, *, keep_keys):
         B, T = tokens.token_BT.shape
         graph, stacked = self._layers()
         position_M = tokens.position_BT.reshape(-1)
 
-        def attend(query, key, value):
+        def attend(query, key, value, prompt):
             query, key, value = (x.reshape(B, T, *x.shape[1:]) for x in (query, key, value))
-            return attention(query, key, value, tokens.segment_BT).reshape(B * T, *query.shape[2:])
+            operands = query, key, value, tokens.segment_BT
+            attended = attention(*operands) if prompt is None else attention(*operands, prompt)
+            return attended.reshape(B * T, *query.shape[2:])
 
-        def layer(x_MD, weights):
+        def layer(x_MD, inputs):
+            weights, keys = inputs
+            of_layer = None if prompt is None else PromptKeys(*keys, prompt.length_B)
             block = bind(graph, gather(self._cast(weights)))
-            x_MD, (key, value) = block(checkpoint_name(x_MD, LAYER_INPUT), position_M, attend)
-            return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_cache else None
+            attend_here = functools.partial(attend, prompt=of_layer)
+            x_MD, (key, value) = block(checkpoint_name(x_MD, LAYER_INPUT), position_M, attend_here)
+            return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_keys else None
 
         if self.config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
         x_MD = self._embed(tokens.token_BT.reshape(-1))
-        hidden_MD, cache = jax.lax.scan(layer, x_MD, stacked, unroll=self.config.unroll)
-        return self._final_norm(hidden_MD).reshape(B, T, -1), cache
+        keys = None if prompt is None else (prompt.key_BPGH, prompt.value_BPGH)
+        hidden_MD, kept = jax.lax.scan(layer, x_MD, (stacked, keys), unroll=self.config.unroll)
+        return self._final_norm(hidden_MD).reshape(B, T, -1), kept
 
     def _layers(self):
         graph, stacked = nnx.split(self.blocks)

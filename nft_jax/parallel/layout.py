@@ -53,6 +53,12 @@ def rows(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
+def keys(tree: Any, mesh: Mesh) -> Any:
+    """Splits keys or values `[L, shards, Q, P, G, H]` over `data` by shards and over `tensor` by heads."""
+    sharding = NamedSharding(mesh, PartitionSpec(None, DATA, None, None, TENSOR))
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
+
+
 def replicated(tree: Any, mesh: Mesh) -> Any:
     """Puts every array whole on each device."""
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec())), tree)

@@ -197,8 +197,8 @@ class Shard:
     def _read(self, first):
         """Keys and values of the next prompts of the window; beyond the last one, of the last one again."""
         number_R = jnp.minimum(first + jnp.arange(self.R, dtype=jnp.int32), self.Q - 1)
-        prompts = self.prompts.token_NP[number_R], self.prompts.length_N[number_R]
-        return self.model.prefill(*prompts, block_columns(self.P + self.T))
+        prompts = Prompts(self.prompts.token_NP[number_R], self.prompts.length_N[number_R])
+        return self.model.prefill(prompts, block_columns(self.P + self.T))
 
     def _draw(self, progress):
         """One token of every answer that is in a slot, and out go the answers that have ended."""

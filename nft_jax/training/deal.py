@@ -29,22 +29,22 @@ def deal(
 ):
     """The first `count` of Q groups as `Sequences` with leading axes `[updates, data shards]`, and their `Totals`.
 
-    Group i goes to update i mod `updates`; an update's units go round the data shards one at a time. So a buffer that
-    is not full is still spread evenly. For losses of unit "pair" the key draws min(right, wrong) pairs of each group.
+    Group i goes to update i mod `updates`; an update's units are cut into as many equal parts as there are data shards,
+    so that few groups lie on more than one. So a buffer that is not full is still spread evenly. For losses of unit
+    "pair" the key draws min(right, wrong) pairs of each group.
     """
     Q, K, _ = groups.token_QKT.shape
     answer_QUJ, present_QU = _units(groups, jnp.arange(Q) < count, loss.unit, key)
-    # Within an update, units that are there come first, so that going round the shards is even.
-    first_present = jnp.argsort(~_by_update(present_QU, updates), axis=1, stable=True)
+    shards = mesh.shape[DATA]
+    index_USu, present_USu = _shares(_by_update(present_QU, updates), shards)
     advantage_QK = loss.advantage(groups.reward_QK, groups.length_QK, answer_limit)
 
     def dealt(value_QUJ):
         """`[Q, units, J, …]` to `[updates, shards, units·J, …]`."""
-        _, _, J, *rest = value_QUJ.shape
         by_update = _by_update(value_QUJ, updates)
-        ordered = jnp.take_along_axis(by_update, jnp.expand_dims(first_present, range(2, by_update.ndim)), axis=1)
-        by_shard = jnp.swapaxes(ordered.reshape(updates, -1, mesh.shape[DATA], J, *rest), 1, 2)
-        return layout.rows(by_shard.reshape(updates, mesh.shape[DATA], -1, *rest), mesh, axis=1)
+        index = index_USu.reshape(updates, -1, *([1] * (by_update.ndim - 2)))
+        by_shard = jnp.take_along_axis(by_update, index, axis=1)
+        return layout.rows(by_shard.reshape(updates, shards, -1, *value_QUJ.shape[3:]), mesh, axis=1)
 
     def of_answer(value_QK):
         index = answer_QUJ.reshape(Q, -1, *([1] * (value_QK.ndim - 2)))
@@ -54,11 +54,12 @@ def deal(
         shape = (*answer_QUJ.shape, *value_Q.shape[1:])
         return dealt(jnp.broadcast_to(value_Q[:, None, None], shape))
 
-    present = dealt(jnp.broadcast_to(present_QU[:, :, None], answer_QUJ.shape))
+    present = layout.rows(jnp.repeat(present_USu, answer_QUJ.shape[2], axis=2), mesh, axis=1)
     length = jnp.where(present, of_answer(groups.length_QK), 0)
     sequences = Sequences(
         prompt_MP=of_group(prompts.token_NP[groups.prompt_Q]),
         answer_MT=of_answer(groups.token_QKT),
+        group_M=of_group(jnp.arange(Q, dtype=jnp.int32)),
         prompt_length_M=of_group(prompts.length_N[groups.prompt_Q]),
         answer_length_M=length,
         logp_MT=of_answer(groups.logp_QKT),
@@ -74,6 +75,18 @@ def _by_update(value_QU, updates):
     """`[Q, units, …]` to `[updates, units of an update, …]`: group i goes to update i mod `updates`."""
     _, units, *rest = value_QU.shape
     return jnp.swapaxes(value_QU.reshape(-1, updates, units, *rest), 0, 1).reshape(updates, -1, *rest)
+
+
+def _shares(present_UN, shards):
+    """Which unit of its update lies at each place of each shard `[updates, shards, N / shards]`, and if one does."""
+    first_present_UN = jnp.argsort(~present_UN, axis=1, stable=True)
+    count_U1 = jnp.sum(present_UN, axis=1, keepdims=True)
+    # Equal parts, to one unit, of those that are there.
+    border_US = count_U1 * jnp.arange(shards + 1)[None] // shards
+    place_USu = border_US[:, :-1, None] + jnp.arange(present_UN.shape[1] // shards)[None, None]
+    there_USu = place_USu < border_US[:, 1:, None]
+    place_UN = jnp.where(there_USu, place_USu, 0).reshape(present_UN.shape)
+    return jnp.take_along_axis(first_present_UN, place_UN, axis=1).reshape(there_USu.shape), there_USu
 
 
 def totals(sequences: Sequences, unit: str) -> Totals:

@@ -1,7 +1,6 @@
 """One optimizer update from one batch of packed rows: micro-batches, one gradient, one step of optax."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.parallel import layout
 from nft_jax.training.optimizer import Optimizer
 from nft_jax.training.packing import Packed, Rows
+from nft_jax.training.shared_prompts import SharedPrompts, as_prompt, over_micro_batches
 from nft_jax.types import Array, Totals
 
 
@@ -88,6 +88,7 @@ class Updater:
         outer_axes = {name: spec for name, spec in axes.items() if name != "blocks"}
         self.outer_specs = layout.specs(outer_axes, layout.GENERATION)
         self.gather = layout.layer_gatherer(mesh, axes["blocks"])
+        self.shared = SharedPrompts(self._model, self.gather, mesh, config.packing.rows_per_micro_batch)
 
     def __call__(
         self, weights, optimizer_state, packed: Packed, totals: Totals, reference, first
@@ -118,46 +119,46 @@ class Updater:
         The denominators are those of the whole batch, so the cut into micro-batches can't be seen in the result. Only
         micro-batches that hold tokens are run: their number is a runtime value, equal on all data shards.
         """
-        objective = functools.partial(self._objective, totals=totals, reference=reference, first=first)
+        objective = functools.partial(self._objective, reference=reference, totals=totals, first=first)
+        keys = self.shared.read(weights, packed)
+        reference_keys = None if reference is None else self.shared.read(reference, packed)
 
-        def add(rows, carry):
-            gradient, statistics = carry
-            (_, seen), new = jax.value_and_grad(objective, has_aux=True)(weights, rows)
-            new = layout.constrain(new, self.mesh, self.specs)
-            return jax.tree.map(jnp.add, gradient, new), statistics.merge(seen)
+        def add(rows, start, carry):
+            del start
+            gradient, by_keys, statistics = carry
+            mine, its = (self.shared.of_rows(keys, rows) for keys in (keys, reference_keys))
+            differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+            (_, seen), (new, by_mine) = differentiate(weights, mine, rows, its)
+            return self._add(gradient, new), self.shared.add(by_keys, by_mine, rows), statistics.merge(seen)
 
         zero = layout.constrain(jax.tree.map(jnp.zeros_like, weights), self.mesh, self.specs)
-        start = (zero, jax.tree.map(jnp.float32, NO_STATISTICS))
-        return self._over_micro_batches(packed, add, start)
+        start = zero, self.shared.nothing(keys), jax.tree.map(jnp.float32, NO_STATISTICS)
+        gradient, by_keys, statistics = self._over_rows(packed, add, start)
+        return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
 
     def recompute(self, weights, packed: Packed) -> Packed:
         """`packed` with `old_logp` from this forward pass instead of the sampler's."""
-        count = self.config.packing.rows_per_micro_batch
+        keys = self.shared.read(weights, packed)
 
-        def fill(rows, old_nRT, start):
-            logp_BT, _ = self._logp(weights, rows)
+        def fill(rows, start, old_nRT):
+            logp_BT, _ = self._logp(weights, self.shared.of_rows(keys, rows), rows)
             logp_BT = jnp.where(rows.batch.answer_BT >= 0, logp_BT, 0.0)
-            block = logp_BT.reshape(-1, count, logp_BT.shape[-1])
+            block = logp_BT.reshape(old_nRT.shape[0], -1, logp_BT.shape[-1])
             return jax.lax.dynamic_update_slice_in_dim(old_nRT, block, start, axis=1)
 
-        old = self._over_micro_batches(packed, fill, packed.rows.batch.old_logp_BT, with_start=True)
+        old = self._over_rows(packed, fill, packed.rows.batch.old_logp_BT)
         batch = packed.rows.batch._replace(old_logp_BT=old)
         return packed._replace(rows=packed.rows._replace(batch=batch))
 
-    def _over_micro_batches(self, packed, body: Callable, carry, *, with_start=False):
+    def _add(self, gradient, new):
+        return jax.tree.map(jnp.add, gradient, layout.constrain(new, self.mesh, self.specs))
+
+    def _over_rows(self, packed, body, carry):
         count = self.config.packing.rows_per_micro_batch
+        return over_micro_batches(packed.rows, packed.used, count, self.mesh, body, carry)
 
-        def step(index, carry):
-            start = index * count
-            cut = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), packed.rows)
-            flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), self.mesh)
-            return body(flat, carry, start) if with_start else body(flat, carry)
-
-        micro_batches = -(-jnp.max(packed.used) // count)
-        return jax.lax.fori_loop(0, micro_batches, step, carry)
-
-    def _objective(self, weights, rows: Rows, *, totals, reference, first):
-        logp_BT, entropy_BT = self._logp(weights, rows)
+    def _objective(self, weights, keys, rows: Rows, reference_keys, *, reference, totals, first):
+        logp_BT, entropy_BT = self._logp(weights, keys, rows)
         answer_BT = rows.batch.answer_BT
         batch = rows.batch
         if self.old_logp == "current":
@@ -166,20 +167,29 @@ class Updater:
         loss_BT = self.loss.function(logp_BT, batch)
         kl_BT = jnp.zeros_like(loss_BT)
         if reference is not None:
-            kl_BT = k3(logp_BT, self._logp(jax.lax.stop_gradient(reference), rows)[0], answer_BT)
+            frozen = jax.lax.stop_gradient(reference)
+            kl_BT = k3(logp_BT, self._logp(frozen, reference_keys, rows)[0], answer_BT)
             loss_BT = loss_BT + self.config.loss.kl_weight * kl_BT
         objective = losses.total_loss(loss_BT, batch, totals, self.normalizer, self.constant_tokens)
         return objective, jax.lax.stop_gradient(
             _measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT)
         )
 
-    def _logp(self, weights, rows: Rows):
+    def _logp(self, weights, keys, rows: Rows):
+        return logp_and_entropy(
+            self._model(weights),
+            rows.tokens,
+            rows.target_BT,
+            self.config.rollout.temperature,
+            self.config.packing.logp_chunk,
+            self.gather,
+            as_prompt(keys, rows),
+        )
+
+    def _model(self, weights):
         # The float32 masters of embedding and head are gathered once a micro-batch; layers one at a time, in `gather`.
         outer = {name: weights[name] for name in self.outer_specs}
-        model = transformer.bind(self.graph, weights | layout.constrain(outer, self.mesh, self.outer_specs))
-        return logp_and_entropy(
-            model, rows.tokens, self.config.rollout.temperature, self.config.packing.logp_chunk, self.gather
-        )
+        return transformer.bind(self.graph, weights | layout.constrain(outer, self.mesh, self.outer_specs))
 
 
 def _measure(objective, logp_BT, entropy_BT, kl_BT, batch, sampler_logp_BT) -> Statistics:

@@ -16,28 +16,62 @@ def inputs():
     return [random.normal(size=(B, T, heads, H)).astype(np.float32) for heads in (N, G, G)]
 
 
-def value_and_gradients(query, key, value):
+def prompt_keys():
+    """Five columns, of which row 0 sees two and row 1 all."""
+    random = np.random.default_rng(2)
+    return [random.normal(size=(B, 5, G, H)).astype(np.float32) for _ in range(2)], np.array([2, 5], np.int32)
+
+
+def value_and_gradients(query, key, value, *prompt):
     mix = np.random.default_rng(1).normal(size=(B, T, N, H)).astype(np.float32)
 
-    def objective(*operands):
-        out = attention.packed_attention(*operands, SEGMENT_BT)
+    def objective(query, key, value, *prompt):
+        prompt = attention.PromptKeys(*prompt, prompt_keys()[1]) if prompt else None
+        out = attention.packed_attention(query, key, value, SEGMENT_BT, prompt)
         return jnp.sum(out * mix), out
 
-    return jax.grad(objective, argnums=(0, 1, 2), has_aux=True)(query, key, value)
+    operands = (query, key, value, *prompt)
+    return jax.grad(objective, argnums=tuple(range(len(operands))), has_aux=True)(*operands)
+
+
+def by_definition(query, key, value, prompt_key, prompt_value):
+    """Softmax of one query and head at a time, over what it may see."""
+    out = np.zeros((B, T, N, H))
+    for b, t, n in np.ndindex(B, T, N):
+        g, seen = n // (N // G), prompt_keys()[1][b]
+        own = [s for s in range(t + 1) if SEGMENT_BT[b, s] == SEGMENT_BT[b, t]]
+        keys = np.concatenate([prompt_key[b, :seen, g], key[b, own, g]]).astype(np.float64)
+        values = np.concatenate([prompt_value[b, :seen, g], value[b, own, g]])
+        weight = np.exp(keys @ query[b, t, n] / np.sqrt(H))
+        out[b, t, n] = weight @ values / weight.sum()
+    return out
+
+
+def test_rows_see_their_prompt_and_each_segment_itself():
+    operands = (*inputs(), *prompt_keys()[0])
+    gradients, out = jax.jit(value_and_gradients)(*operands)
+    real = SEGMENT_BT >= 0
+    np.testing.assert_allclose(out[real], by_definition(*operands)[real], rtol=1e-5, atol=1e-6)
+    # What a row does not see of its prompt has no gradient.
+    assert not gradients[3][0, 2:].any()
+    assert np.abs(gradients[3][0, :2]).min() > 0
 
 
 @pytest.mark.parametrize("block", [BLOCK, 5, 11], ids=["dividing", "not-dividing", "nearly-all"])
-def test_blocks_of_queries_change_nothing(monkeypatch, block):
-    whole = jax.jit(value_and_gradients)(*inputs())
+@pytest.mark.parametrize("prompt", [[], prompt_keys()[0]], ids=["alone", "after-a-prompt"])
+def test_blocks_of_queries_change_nothing(monkeypatch, block, prompt):
+    operands = (*inputs(), *prompt)
+    whole = jax.jit(value_and_gradients)(*operands)
     monkeypatch.setattr(attention, "BLOCK", block)
-    blocks = jax.jit(lambda *operands: value_and_gradients(*operands))(*inputs())
+    blocks = jax.jit(lambda *operands: value_and_gradients(*operands))(*operands)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, blocks)
 
 
-def test_long_rows_make_no_square_array(monkeypatch):
+@pytest.mark.parametrize("prompt", [[], prompt_keys()[0]], ids=["alone", "after-a-prompt"])
+def test_long_rows_make_no_square_array(monkeypatch, prompt):
     def squares():
-        text = str(jax.make_jaxpr(lambda *operands: value_and_gradients(*operands))(*inputs()))
-        return f"{T},{T}]" in text
+        text = str(jax.make_jaxpr(lambda *operands: value_and_gradients(*operands))(*inputs(), *prompt))
+        return f"{T},{T + 5 * bool(prompt)}]" in text
 
     assert squares()
     monkeypatch.setattr(attention, "BLOCK", BLOCK)

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from small_parts import MODEL, ROWS, VOCABULARY, assert_close, double, lively_weights, run_in_float64
+from small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, double, lively_weights, run_in_float64
 
 from nft_jax.checks import CHOICES
 from nft_jax.compat import enable_x64
 from nft_jax.models import transformer
-from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.models.transformer import Transformer
 from nft_jax.rollout.sampling import scaled_log_softmax
 from nft_jax.types import Tokens
@@ -68,7 +67,7 @@ def test_a_log_prob_sees_its_own_sequence_up_to_its_predecessor_and_nothing_else
 
     def logp_BT(push_MD, weights):
         monkeypatch.setattr(Transformer, "_embed", lambda self, token_M: embed(self, token_M) + push_MD)
-        return logp_and_entropy(transformer.bind(graph, weights), TOKENS, 1.0, 5)[0]
+        return at_tokens(transformer.bind(graph, weights), TOKENS, 1.0, 5)[0]
 
     none_MD = np.zeros((TOKEN_BT.size, MODEL.width), np.float32)
     jacobian_BTMD = jax.jit(jax.jacrev(logp_BT))(none_MD, lively_weights(MODEL))
@@ -86,7 +85,7 @@ def test_padded_vocabulary_rows_have_no_probability_and_no_gradient(config):
     graph, _, _ = transformer.abstract(config, VOCABULARY)
 
     def objective(weights):
-        logp_BT, entropy_BT = logp_and_entropy(transformer.bind(graph, weights), TOKENS, 1.0, 128)
+        logp_BT, entropy_BT = at_tokens(transformer.bind(graph, weights), TOKENS, 1.0, 128)
         share_MV = jnp.exp(scaled_log_softmax(logits_of(config)(weights, TOKENS).reshape(-1, ROWS), 1.0))
         return jnp.sum(logp_BT) + jnp.sum(entropy_BT), (share_MV, entropy_BT)
 

@@ -10,11 +10,10 @@ import jax
 import numpy as np
 from flax import nnx
 from model_folders import placed
-from small_parts import one_device
+from small_parts import at_tokens, one_device
 
 from nft_jax.config import ModelConfig, RolloutConfig
 from nft_jax.models import hf, transformer
-from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.shard import Requests
 from nft_jax.types import Prompts, Tokens
@@ -99,7 +98,7 @@ def our_logits_and_logp(ours: Ours, tokens: Tokens) -> tuple[np.ndarray, np.ndar
     def forward(weights, tokens):
         model = transformer.bind(ours.graph, weights)
         logits_MV = model.logits(model(tokens).reshape(-1, ours.config.width))
-        return logits_MV, logp_and_entropy(model, tokens, 1.0, 8)[0].reshape(-1)
+        return logits_MV, at_tokens(model, tokens, 1.0, 8)[0].reshape(-1)
 
     logits_MV, logp_M = jax.jit(forward)(ours.weights, tokens)
     real_M = tokens.segment_BT.reshape(-1) >= 0

@@ -13,6 +13,7 @@ from small_parts import (
     PROMPT_LIMIT,
     TEMPERATURE,
     VOCABULARY,
+    at_tokens,
     eight_devices,
     lively_weights,
     one_device,
@@ -23,7 +24,6 @@ from small_parts import (
 from nft_jax.compat import io_callback
 from nft_jax.config import RolloutConfig
 from nft_jax.models import cache, transformer
-from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.shard import Requests
 from nft_jax.types import Prompts, Rollout, Tokens
@@ -57,7 +57,7 @@ def sampler(mesh, **settings):
 def teacher(dtype="float32"):
     """The full forward: `(weights, tokens) -> logp_BT`, as the trainer computes it."""
     graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
-    return jax.jit(lambda w, tokens: logp_and_entropy(transformer.bind(graph, w), tokens, TEMPERATURE, 128)[0])
+    return jax.jit(lambda w, tokens: at_tokens(transformer.bind(graph, w), tokens, TEMPERATURE, 128)[0])
 
 
 def teacher_forced(forward, weights, rollout):
