@@ -258,8 +258,8 @@ def with_packing(config: Config, attention: backends.Attention) -> Config:
     choice = config.packing.share_prompts
     if choice == "yes" and attention is not backends.XLA:
         raise ValueError(
-            f"config.packing.share_prompts='yes': attention by {attention.name} wants rows that hold their prompts; use "
-            f"'auto' or 'no', or config.model.attention='xla'"
+            f"config.packing.share_prompts='yes': attention by {attention.name} wants rows that hold their prompts; "
+            f"use 'auto' or 'no', or config.model.attention='xla'"
         )
     if choice == "auto" and attention is not backends.XLA:
         choice = "no"
