@@ -16,6 +16,7 @@ def get_config():
     config.loss.name = "grpo"
     config.data.prompt_limit = 32
     config.rollout.answer_limit = 128
+    config.rollout.shrink = 3
 
     config.model.vocab = 512
     config.model.layers = 8

@@ -79,6 +79,7 @@ NOT_NEGATIVE = (
     "packing.row_tokens",
     "selection.candidates_per_round",
     "rollout.slots",
+    "rollout.shrink",
     "verify.submit",
     "evaluation.every",
     "evaluation.problems",

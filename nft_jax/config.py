@@ -85,10 +85,13 @@ class RolloutConfig:
     """Sampling in training. Truncated sampling (top-p, top-k) would bias the ratio and is refused.
 
     `slots`: answers that a data shard decodes at a time (0: all, at most 64); the rollout's memory is theirs.
+    `shrink`: how many times at most the slots are halved, once nothing is left to begin with and half of them are free:
+    the last answers then cost less, each size is compiled, and the first adds half of the cache to the memory.
     """
 
     answer_limit: int = 64
     slots: int = 0
+    shrink: int = 0
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0

@@ -70,6 +70,11 @@ def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, real
     return jax.tree.map(copied, cache, source)
 
 
+def take_slots(cache: Cache, slot_S: Array) -> Cache:
+    """These slots of a cache."""
+    return jax.tree.map(lambda room: jnp.take(room, slot_S, axis=2, unique_indices=True), cache)
+
+
 def write(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SGH: Array, column_S: Array) -> Cache:
     """Writes one token of every slot, each at its own column."""
     slot_S = jnp.arange(column_S.shape[0])

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.models import transformer
-from nft_jax.models.cache import Cache, block_columns, copy_slot, empty_cache
+from nft_jax.models.cache import Cache, block_columns, copy_slot, empty_cache, take_slots
 from nft_jax.parallel.mesh import DATA
 from nft_jax.rollout.sampling import draw, request_keys
 from nft_jax.types import Array, Prompts, Rollout
@@ -86,10 +86,10 @@ class Progress(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """State of the loop: `steps` tokens that each slot had time for; whether there is work left; the last ticket."""
+    """State of the loop: `capacity` tokens that the slots had time for; whether there is work left; the last ticket."""
 
     progress: Progress
-    steps: Array
+    capacity: Array
     running: Array
     ticket: Array
 
@@ -136,20 +136,47 @@ class Shard:
 
     def run(self, progress: Progress, ahead: Array) -> tuple[Progress, Rollout, Array, Array]:
         """Finishes the window's first round; what is under way then, its rollout, the slots' capacity, the ticket."""
-        self.admitted = jnp.where(ahead, self.B, self.round)
-        loop = Loop(progress, jnp.zeros(1, jnp.int32), self._unfinished(progress), jnp.zeros(1, jnp.int32))
-        loop = jax.lax.while_loop(lambda loop: loop.running, self._step, loop)
-        progress, rollout = self._next_window(loop.progress)
-        return progress, rollout, loop.steps * self.S, loop.ticket
+        self.ahead, self.admitted = ahead, jnp.where(ahead, self.B, self.round)
+        sizes = [max(self.S >> halvings, 1) for halvings in range(self.config.shrink + 1)]
+        loop = Loop(progress, jnp.zeros(1, jnp.int32), jnp.bool_(True), jnp.zeros(1, jnp.int32))
+        loop = self._drain(loop, *sizes[1:2])
+        slots = loop.progress.slots
+        for number, size in enumerate(sizes[1:], start=1):
+            loop = self._drain(self._shrunk(loop, size), *sizes[number + 1 : number + 2], admits=False)
+        if len(sizes) > 1:
+            # Where slots were given up, nothing is left in any; else they are as they were.
+            slots = slots._replace(answer_S=jnp.where(ahead, slots.answer_S, self.B))
+        progress, rollout = self._next_window(loop.progress._replace(slots=slots))
+        return progress, rollout, loop.capacity, loop.ticket
 
-    def _step(self, loop: Loop) -> Loop:
-        """Free slots take answers from the queue; every slot that has one draws a token of it; some may be graded."""
-        progress = jax.lax.while_loop(self._can_admit, self._admit, loop.progress)
-        progress = self._draw(progress)
-        ticket = loop.ticket
-        if self.submit is not None:
-            progress, ticket = jax.lax.while_loop(self._can_submit, self._submit, (progress, ticket))
-        return Loop(progress, loop.steps + 1, self._unfinished(progress), ticket)
+    def _drain(self, loop: Loop, fewer: int = 0, admits: bool = True) -> Loop:
+        """Goes on until all is done, or until the queue is empty and `fewer` slots hold all that is left.
+
+        Not where the next round has begun, whose answers need their slots when this one is done.
+        """
+
+        def runs(progress):
+            many = jnp.sum(progress.slots.answer_S < self.B, dtype=jnp.int32) > fewer
+            needed = many | (progress.queue[0] < self.admitted) | self.ahead
+            return self._unfinished(progress) & self._anywhere(needed) if fewer else self._unfinished(progress)
+
+        def step(loop):
+            progress, ticket = loop.progress, loop.ticket
+            if admits:
+                progress = jax.lax.while_loop(self._can_admit, self._admit, progress)
+            progress = self._draw(progress)
+            if self.submit is not None:
+                progress, ticket = jax.lax.while_loop(self._can_submit, self._submit, (progress, ticket))
+            return Loop(progress, loop.capacity + progress.slots.answer_S.size, runs(progress), ticket)
+
+        return jax.lax.while_loop(lambda loop: loop.running, step, loop._replace(running=runs(loop.progress)))
+
+    def _shrunk(self, loop: Loop, size: int) -> Loop:
+        """The slots that hold something, of which there are at most `size` if anything is left to do, and no others."""
+        slots = loop.progress.slots
+        place_S = jnp.argsort(slots.answer_S == self.B, stable=True)[:size]
+        fewer = Slots(*(x[place_S] for x in slots[:3]), take_slots(slots.cache, place_S))
+        return loop._replace(progress=loop.progress._replace(slots=fewer))
 
     def _unfinished(self, progress):
         left = jnp.any(progress.slots.answer_S < self.round) | (progress.queue[0] < self.round)
