@@ -13,8 +13,8 @@ from pathlib import Path
 
 from topologies import compiled_step, topology
 
-from nft_jax.bench import random_data
 from nft_jax.config import default, load
+from nft_jax.timing.workload import random_data
 
 SHAPE = {"vocab": 152064, "layers": 28, "width": 3584, "heads": 28, "kv_heads": 4, "head_size": 128, "mlp_width": 18944}
 

@@ -1,12 +1,13 @@
-"""The peer of `nft_jax.bench`: the same step in TRL's GRPOTrainer. Run by another Python, which has torch and trl.
+"""A peer of `nft_jax.bench`: the same step by TRL's GRPOTrainer. Run by another Python, which has torch and trl.
 
-    python bench_trl.py '{"vocab": 512, "layers": 8, …}'
+    python -P grpo_trl.py '{"vocab": 512, "layers": 8, …}'
 
-Reads a line from its input for each step that is to be taken, and prints {"step": seconds, "tokens": sampled} for it.
-It imports nothing of this package.
+Reads a line from its input for each step that is to be taken, and prints {"step": seconds, "rollout": seconds,
+"tokens": sampled} for it. It imports nothing of this package.
 """
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -16,21 +17,27 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+MICRO_BATCH = 16  # answers; the best that was tried
+
 
 class Lines(TrainerCallback):
     """Waits for a line before each step, and prints how long it took."""
 
-    def __init__(self, count):
-        self.count = count
-
     def on_step_begin(self, args, state, control, **kwargs):
         if not sys.stdin.readline():
             sys.exit(0)
-        self.began = time.perf_counter()
+        self.sampled, self.began = 0, time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
         seconds = time.perf_counter() - self.began
-        print("\n" + json.dumps({"step": seconds, "tokens": self.count()}), flush=True)
+        took = {"step": seconds, "rollout": self.graded - self.began, "tokens": self.sampled}
+        print("\n" + json.dumps(took), flush=True)
+
+    def reward(self, completions, completion_ids, **kwargs):
+        """Every second answer's; and notes when answers were there, and how long they are."""
+        self.graded = time.perf_counter()
+        self.sampled += sum(len(row) for row in completion_ids)
+        return [float(sum(row) % 2) for row in completion_ids]
 
 
 def tokenizer(size):
@@ -54,8 +61,9 @@ def main(workload):
         num_hidden_layers=workload["layers"],
         num_attention_heads=workload["heads"],
         num_key_value_heads=workload["kv_heads"],
+        head_dim=workload["head_size"],
         max_position_embeddings=P + T,
-        tie_word_embeddings=True,
+        tie_word_embeddings=workload["tied_embedding"],
         use_sliding_window=False,
     )
     model = Qwen2ForCausalLM(settings)
@@ -64,18 +72,7 @@ def main(workload):
     words = tokenizer(V)
     draws = torch.randint(0, V - max(ends, 1), (256, P))
     prompts = Dataset.from_dict({"prompt": [" ".join(f"t{i}" for i in row.tolist()) for row in draws]})
-    sampled = []
-
-    def reward(completions, completion_ids, **kwargs):
-        sampled.append(sum(len(row) for row in completion_ids))
-        return [float(sum(row) % 2) for row in completion_ids]
-
-    def count():
-        total = sum(sampled)
-        sampled.clear()
-        return total
-
-    batch = workload["micro_batch"]
+    batch, lines = math.gcd(MICRO_BATCH, Q * K), Lines()
     arguments = GRPOConfig(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=batch,
@@ -87,7 +84,7 @@ def main(workload):
         beta=0.0,
         learning_rate=1e-6,
         lr_scheduler_type="constant",
-        max_steps=10_000,
+        max_steps=1_000_000,
         gradient_checkpointing=False,
         bf16=False,
         use_cpu=not torch.cuda.is_available(),
@@ -98,11 +95,11 @@ def main(workload):
     )
     GRPOTrainer(
         model=model,
-        reward_funcs=reward,
+        reward_funcs=lines.reward,
         args=arguments,
         train_dataset=prompts,
         processing_class=words,
-        callbacks=[Lines(count)],
+        callbacks=[lines],
     ).train()
 
 

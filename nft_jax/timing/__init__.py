@@ -1,0 +1,1 @@
+"""What `nft_jax.bench` is made of, beside the steps that it times."""
