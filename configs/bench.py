@@ -30,8 +30,7 @@ def get_config():
     config.model.precision = "default"
 
     config.optimizer.warmup_updates = 0
-    config.packing.row_tokens = 160
-    config.packing.rows_per_micro_batch = 16
+    config.packing.rows_per_micro_batch = 8
     config.selection.max_rounds = 1
     config.verify.grader = "nft_jax.verify.coin:coin"
     return config

@@ -59,11 +59,11 @@ class SharedPrompts:
         S, Q, _ = packed.prompts.token_NP.shape
 
         def fill(prompts, start, keys):
-            found = jax.tree.map(lambda x: x.reshape(x.shape[0], S, -1, *x.shape[2:]), self._keys(weights, prompts))
-            filled = jax.tree.map(
-                lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=2), keys, found
-            )
-            return layout.keys(filled, self.mesh)
+            def filled(x, new):
+                new = new.reshape(new.shape[0], S, -1, *new.shape[2:])
+                return jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=2)
+
+            return layout.keys(jax.tree.map(filled, keys, self._keys(weights, prompts)), self.mesh)
 
         one = jax.eval_shape(self._keys, weights, jax.tree.map(lambda x: x[0, :1], packed.prompts))
         room = jax.tree.map(lambda x: jnp.zeros((x.shape[0], S, Q, *x.shape[2:]), x.dtype), one)
@@ -81,7 +81,7 @@ class SharedPrompts:
 
     def nothing(self, keys: Keys | None) -> Keys | None:
         """A zero gradient by `keys`, in float32."""
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), keys)
+        return layout.keys(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), keys), self.mesh)
 
     def add(self, gradient: Keys | None, of_rows: Keys | None, rows: Rows) -> Keys | None:
         """`gradient` by the prompts' keys, and that by the keys of rows, which `of_rows` gave, added."""
