@@ -100,7 +100,7 @@ def test_the_command(tmp_path):
 def fake_python(folder: Path, says: str) -> str:
     """A program that stands for another Python: it notes its workload, and says something at each line it gets."""
     path = folder / "python"
-    path.write_text(f'#!/bin/sh\necho "$2" > {folder}/workload\nwhile read line; do {says}; done\n')
+    path.write_text(f'#!/bin/sh\necho "$3" > {folder}/workload\nwhile read line; do {says}; done\n')
     path.chmod(0o755)
     return str(path)
 
