@@ -203,10 +203,16 @@ def test_one_program_holds_decode_loop_callback_and_optimizer(plain):
 
 def test_the_loops_of_generation_wait_for_no_other_shard_and_move_no_answer(programs):
     """On CPU devices a collective permute waits for all of them, which loops of different lengths never satisfy."""
-    text = programs("eight devices").compiled.as_text()
-    seen = {hlo.operation(line) for line in hlo.inside_loops(text) if "shard_map/while/body" in line}
+    program = programs("eight devices")
+    lines = list(hlo.inside_loops(program.compiled.as_text()))
+    seen = {hlo.operation(line) for line in lines if "shard_map/while/body" in line}
     assert {"all-reduce", "all-gather", "dot"} <= seen
     assert not seen & {"collective-permute", "all-to-all", "reduce-scatter"}
+    # Nor do the rounds copy the cache that they hand on.
+    model, columns = program.config.model, program.config.data.prompt_limit + program.config.rollout.answer_limit
+    cache = f"[{model.layers},1,{Q * K // 4},{model.kv_heads // 2},{model.head_size},{columns}]"
+    assert {"dynamic-update-slice", "while"} <= {hlo.operation(line) for line in lines if cache in line}
+    assert not [line for line in lines if cache in line and hlo.operation(line) in ("copy", "copy-start", "all-gather")]
 
 
 def test_the_state_is_donated(plain):
