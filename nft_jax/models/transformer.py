@@ -15,6 +15,7 @@ from flax import nnx
 from nft_jax.config import ModelConfig
 from nft_jax.models.attention import MASKED, PromptKeys, decode_attention, packed_attention
 from nft_jax.models.cache import Cache, as_cache, write
+from nft_jax.models.swiglu import swiglu_down
 from nft_jax.types import Array, Tokens
 
 # What a layer keeps for the backward pass, besides its input; "none" keeps everything.
@@ -64,7 +65,7 @@ class Block(nnx.Module):
         attended = attend(query, key, value)
         x_MD = x_MD + attended.reshape(attended.shape[0], -1) @ self.output[...]
         h_MD = rms_norm(x_MD, self.mlp_norm[...], config.norm_epsilon)
-        x_MD = x_MD + (jax.nn.silu(h_MD @ self.gate[...]) * (h_MD @ self.up[...])) @ self.down[...]
+        x_MD = x_MD + swiglu_down(h_MD @ self.gate[...], h_MD @ self.up[...], self.down[...])
         return x_MD, (key, value)
 
 
