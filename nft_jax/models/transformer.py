@@ -19,6 +19,7 @@ from nft_jax.models.attention import MASKED, PromptKeys, decode_attention
 from nft_jax.models.backends import XLA, Attention
 from nft_jax.models.cache import Cache, as_cache, write
 from nft_jax.models.kernels import KEPT
+from nft_jax.models.swiglu import swiglu_down
 from nft_jax.parallel.layout import HOST_MEMORY
 from nft_jax.types import Array, Prompts, Tokens
 
@@ -77,7 +78,7 @@ class Block(nnx.Module):
         attended = attend(query, key, value)
         x_MD = x_MD + attended.reshape(attended.shape[0], -1) @ self.output[...]
         h_MD = rms_norm(x_MD, self.mlp_norm[...], config.norm_epsilon)
-        x_MD = x_MD + (jax.nn.silu(h_MD @ self.gate[...]) * (h_MD @ self.up[...])) @ self.down[...]
+        x_MD = x_MD + swiglu_down(h_MD @ self.gate[...], h_MD @ self.up[...], self.down[...])
         return x_MD, (key, value)
 
 

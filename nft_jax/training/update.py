@@ -126,7 +126,7 @@ class Updater:
         def add(rows, start, carry):
             del start
             gradient, by_keys, statistics = carry
-            mine, its = (self.shared.of_rows(keys, rows) for keys in (keys, reference_keys))
+            mine, its = self.shared.of_rows(keys, rows), self.shared.of_rows(reference_keys, rows)
             differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
             (_, seen), (new, by_mine) = differentiate(weights, mine, rows, its)
             return self._add(gradient, new), self.shared.add(by_keys, by_mine, rows), statistics.merge(seen)

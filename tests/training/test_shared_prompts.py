@@ -107,13 +107,13 @@ def log_probs():
 def test_an_answer_is_seen_by_itself_alone_and_a_prompt_by_its_group_alone(log_probs):
     drawn = groups()
     before = log_probs(drawn, PROMPTS)
-    q, k = np.argwhere(drawn.length_QK >= 4)[0]
-    token_QKT = drawn.token_QKT.copy()
-    token_QKT[q, k, 1] = 3 + (token_QKT[q, k, 1] - 2) % 18
-    changed = log_probs(drawn._replace(token_QKT=token_QKT), PROMPTS) != before
-    expected = np.zeros_like(changed)
-    expected[q, k, 1 : drawn.length_QK[q, k]] = True
-    np.testing.assert_array_equal(changed, expected)
+    inside_QKT = np.arange(before.shape[2]) < drawn.length_QK[..., None]
+    for q, k in np.ndindex(Q, K):
+        token_QKT = drawn.token_QKT.copy()
+        token_QKT[q, k, 0] = 3 + (token_QKT[q, k, 0] - 2) % 18
+        changed = log_probs(drawn._replace(token_QKT=token_QKT), PROMPTS) != before
+        np.testing.assert_array_equal(np.argwhere(changed.any(axis=2)), [[q, k]])
+        np.testing.assert_array_equal(changed[q, k], inside_QKT[q, k])
 
     q = int(np.argmax(PROMPTS.length_N > 2))
     for place in (0, PROMPTS.length_N[q] - 1):  # one that is shared, and the last, which begins each answer's row
@@ -121,8 +121,7 @@ def test_an_answer_is_seen_by_itself_alone_and_a_prompt_by_its_group_alone(log_p
         token_NP[q, place] = 3 + (token_NP[q, place] - 2) % 18
         changed = log_probs(drawn, PROMPTS._replace(token_NP=token_NP)) != before
         assert not np.delete(changed, q, axis=0).any()
-        inside_KT = np.arange(changed.shape[2]) < drawn.length_QK[q][:, None]
-        np.testing.assert_array_equal(changed[q], inside_KT)
+        np.testing.assert_array_equal(changed[q], inside_QKT[q])
 
 
 def test_no_keys_cross_the_data_shards():

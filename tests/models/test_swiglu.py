@@ -1,0 +1,32 @@
+"""SwiGLU's own backward pass is the one that differentiation gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_parts import assert_close
+
+from nft_jax.models.swiglu import swiglu_down
+
+M, F, D = 6, 10, 4
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-6)])
+def test_value_and_gradients_are_those_of_the_formula(dtype, tolerance):
+    random = np.random.default_rng(0)
+    gate, up, down, mix = (
+        jnp.asarray(scale * random.normal(size=shape), jnp.float32)
+        for scale, shape in ((3, (M, F)), (1, (M, F)), (1, (F, D)), (1, (M, D)))
+    )
+
+    def value_and_gradients(function, *operands):
+        def objective(*operands):
+            out = function(*operands)
+            return jnp.sum(out.astype(jnp.float32) * mix), out
+
+        return jax.jit(jax.grad(objective, argnums=(0, 1, 2), has_aux=True))(*operands)
+
+    found = value_and_gradients(swiglu_down, *(x.astype(dtype) for x in (gate, up, down)))
+    assert all(x.dtype == dtype for x in jax.tree.leaves(found))
+    expected = value_and_gradients(lambda gate, up, down: (gate / (1 + jnp.exp(-gate)) * up) @ down, gate, up, down)
+    assert_close(jax.tree.map(lambda x: np.asarray(x, np.float32), found), expected, tolerance)
