@@ -37,6 +37,8 @@ MAY_CHANGE = (
         "optimizer.offload",
         "rollout.lockstep",
         "rollout.slots",
+        "rollout.shrink",
+        "verify.submit",
         "packing",
         "mesh",
     ),
