@@ -11,7 +11,7 @@ from nft_jax.compat import shard_map
 from nft_jax.config import ModelConfig
 from nft_jax.models import kernels
 from nft_jax.models.attention import packed_attention
-from nft_jax.parallel.mesh import DATA, TENSOR
+from nft_jax.parallel.mesh import DATA, TENSOR, over_tensor
 
 PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"}
 DTYPES = {"splash": ("float32", "bfloat16"), "cudnn": ("bfloat16", "float16")}
@@ -100,11 +100,6 @@ def _of_all(kernel, mesh):
 
 
 def _of_shard(kernel, mesh):
-    """Inside a data shard, whose mesh is the context's: heads split over `tensor`, where that is an axis to split over.
-
-    With one device to a shard the rollout is manual over both axes (`rollout/engine.py`).
-    """
-    if mesh.shape[TENSOR] == 1:
-        return kernel
+    """Inside a data shard: heads split over `tensor`."""
     head, whole = PartitionSpec(None, None, TENSOR), PartitionSpec()
-    return shard_map(kernel, axis_names={TENSOR}, in_specs=(head, head, head, whole), out_specs=head, check_vma=False)
+    return over_tensor(kernel, mesh, in_specs=(head, head, head, whole), out_specs=head)

@@ -16,7 +16,7 @@ from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import DATA, TENSOR
+from nft_jax.parallel.mesh import DATA, TENSOR, shard_axes
 from nft_jax.rollout.shard import Progress, Requests, Shard, Slots, Submit
 from nft_jax.types import Array, Rollout
 
@@ -106,8 +106,7 @@ class Engine:
         return shard_map(
             body,
             mesh=self.mesh,
-            # A callback wants all axes manual, and nesting for an axis of size 1 crashes XLA's partitioner.
-            axis_names={DATA} if self.mesh.shape[TENSOR] > 1 else {DATA, TENSOR},
+            axis_names=shard_axes(self.mesh),
             in_specs=(whole, PartitionSpec(None, DATA), whole, *given_specs),
             out_specs=out_specs,
             check_vma=False,

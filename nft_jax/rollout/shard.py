@@ -137,7 +137,7 @@ class Shard:
     def run(self, progress: Progress, ahead: Array) -> tuple[Progress, Rollout, Array, Array]:
         """Finishes the window's first round; what is under way then, its rollout, the slots' capacity, the ticket."""
         self.ahead, self.admitted = ahead, jnp.where(ahead, self.B, self.round)
-        sizes = [max(self.S >> halvings, 1) for halvings in range(self.config.shrink + 1)]
+        sizes = [size for halvings in range(self.config.shrink + 1) if (size := self.S >> halvings)]
         loop = Loop(progress, jnp.zeros(1, jnp.int32), jnp.bool_(True), jnp.zeros(1, jnp.int32))
         loop = self._drain(loop, *sizes[1:2])
         slots = loop.progress.slots

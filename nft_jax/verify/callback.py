@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import io_callback, shard_map
-from nft_jax.parallel.mesh import DATA, TENSOR
+from nft_jax.parallel.mesh import DATA, TENSOR, over_tensor
 from nft_jax.rollout.shard import Ended
 from nft_jax.types import Array
 from nft_jax.verify.batch import Batch
@@ -166,12 +166,8 @@ class Submitter:
             rows = ended.request_F, ended.problem_F, ended.token_FT, ended.length_F, ended.gradable_F & mine_f
             return io_callback(self.grader.submit, jax.ShapeDtypeStruct((1,), jnp.int32), *rows, ordered=False)
 
-        if parts == 1:  # the caller is manual over all axes already
-            return submit(ended)
-        split = shard_map(
-            submit, axis_names={TENSOR}, in_specs=PartitionSpec(), out_specs=PartitionSpec(TENSOR), check_vma=False
-        )
-        return jnp.max(split(ended), keepdims=True)
+        ticket_n = over_tensor(submit, self.mesh, PartitionSpec(), PartitionSpec(TENSOR))(ended)
+        return jnp.max(ticket_n, keepdims=True)
 
 
 def verify(

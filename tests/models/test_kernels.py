@@ -15,7 +15,7 @@ from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import backends, kernels, transformer
 from nft_jax.models.attention import packed_attention
-from nft_jax.parallel.mesh import DATA, TENSOR, make_mesh
+from nft_jax.parallel.mesh import DATA, TENSOR, make_mesh, shard_axes
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.shard import Requests
 from nft_jax.types import Tokens
@@ -75,8 +75,7 @@ def test_a_kernel_over_the_mesh_is_packed_attention(name, dtype, tolerance):
 def of_shards(attend, over):
     by_rows = PartitionSpec(DATA)
     placed = {"in_specs": (by_rows,) * 4, "out_specs": by_rows, "check_vma": False}
-    names = {DATA} if over.shape[TENSOR] > 1 else {DATA, TENSOR}  # as in the rollout
-    return jax.jit(shard_map(lambda *operands: attend(*operands), mesh=over, axis_names=names, **placed))
+    return jax.jit(shard_map(lambda *operands: attend(*operands), mesh=over, axis_names=shard_axes(over), **placed))
 
 
 @pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])

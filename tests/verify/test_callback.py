@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hostile_pool import FOLDER, hostile_pool
 
+from nft_jax.parallel.mesh import shard_axes
 from nft_jax.rollout.shard import Ended
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify import callback as callback_module
@@ -147,10 +148,9 @@ def test_what_was_submitted_is_graded_once_and_collected(pool, shape):
 
     @jax.jit
     def run(request_B, *rows):
-        names = {"data"} if mesh.shape["tensor"] > 1 else {"data", "tensor"}
         spec = jax.sharding.PartitionSpec("data")
         ticket_n = jax.shard_map(
-            shard, mesh=mesh, axis_names=names, in_specs=(spec,) * 5, out_specs=spec, check_vma=False
+            shard, mesh=mesh, axis_names=shard_axes(mesh), in_specs=(spec,) * 5, out_specs=spec, check_vma=False
         )(request_B, *rows)
         return verify(grader, mesh, *rows, request_B, ticket_n)
 
