@@ -48,21 +48,20 @@ def _facts(plan: Plan, where: str) -> Iterator[str]:
     experiment, program = plan.experiment, plan.program
     config, device = experiment.config, experiment.mesh.devices.flat[0]
     mesh = " × ".join(f"{name} {size}" for name, size in experiment.mesh.shape.items())
-    limit = f" of {plan.chip.memory / GIB:.2f}" if plan.chip else ""
-    room = f", {(plan.chip.memory - program.peak) / GIB:.2f} free" if plan.chip else ""
+    room = f" of {_held(plan.chip.memory)}, {_held(plan.chip.memory - program.peak)} free" if plan.chip else ""
     yield f"{where or device.platform}: {experiment.mesh.size} × {device.device_kind}, mesh {mesh}"
     yield (
         f"{experiment.parameters:,} weights; {config.prompts_per_step} prompts × {config.answers_per_prompt} answers "
         f"of up to {config.rollout.answer_limit} tokens, {config.updates_per_step} updates; attention "
         f"{experiment.attention.name}"
     )
-    yield f"\nCompiled ({program.seconds:.0f} s), a fact: {program.peak / GIB:.2f}{limit} GiB a device{room}"
+    yield f"\nCompiled ({program.seconds:.0f} s), a fact: a device holds {_held(program.peak)}{room}"
     rest = program.peak - sum(plan.held.values())
     parts = plan.held | {"all else": rest}
-    yield "  GiB a device: " + ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items())
+    yield "  of which " + ", ".join(f"{name} {_held(size)}" for name, size in parts.items())
     yield f"  slots a shard {plan.slots}, rows a micro-batch {config.packing.rows_per_micro_batch}"
     if program.host:
-        yield f"  host memory {program.host / GIB:.2f} GiB a device"
+        yield f"  besides, {_held(program.host)} of the host's memory"
     if not program.text:
         yield f"  transfers are not known: the compiler can't print this program ({program.why})"
     for phase, unit, times in _counted(plan):
@@ -87,6 +86,10 @@ def _sum(found, times):
     total = sum(size for size, _ in kinds.values()) / times
     words = [f"{kind} over {axes} {_bytes(size / times)}" for (kind, axes), (size, _) in sorted(kinds.items())]
     return f"{_bytes(total)} ({', '.join(words)})"
+
+
+def _held(size):
+    return f"{size / GIB:.2f} GiB" if abs(size) >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _bytes(size):
