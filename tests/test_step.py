@@ -570,6 +570,15 @@ def test_a_hostile_verifier_costs_its_own_answers_only(plain):
             ["2 prompts × 1 pairs = 2 units are not divisible by 4 data shards", "updates_per_step=2"],
         ),
         ({"model__kv_heads": 1}, ["1 key-value heads are not divisible by mesh.tensor=2"]),
+        (
+            {"mesh__sequence_parallel": True, "packing__row_tokens": 31, "data__prompt_limit": 15},
+            [
+                "config.packing.row_tokens=31 tokens over mesh.tensor=2",
+                "use 32",
+                "config.data.prompt_limit=15",
+                "use 16",
+            ],
+        ),
     ],
 )
 def test_sizes_that_do_not_divide_are_said_with_sizes_that_do(changes, words):

@@ -15,6 +15,7 @@ _CALLED = re.compile(r"(?:body|condition|calls|to_apply|true_computation|false_c
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
@@ -23,13 +24,14 @@ class Instruction(NamedTuple):
 
     `times`  how often it runs for each trip of the loops around it whose number of trips isn't known
     `scope`  the path of function names and scopes that it comes from, or else what calls it
-    `within` the name of the computation
+    `within` the name of the computation    `looped`  whether a `while` runs it
     """
 
     line: str
     times: int
     scope: str
     within: str
+    looped: bool
 
 
 class Collective(NamedTuple):
@@ -69,36 +71,22 @@ def computations(text: str) -> dict[str, list[str]]:
 
 def inside_loops(text: str) -> Iterator[str]:
     """The instructions of all computations that a `while` runs, fusions and calls included."""
-    parts = computations(text)
-    waiting = [
-        name
-        for lines in parts.values()
-        for line in lines
-        for name in re.findall(r"(?:body|condition)=%([\w.\-]+)", line)
-    ]
-    seen = set()
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for line in parts[name]:
-            yield line
-            waiting += _called(line)
+    return (one.line for one in instructions(text) if one.looped)
 
 
 def instructions(text: str) -> Iterator[Instruction]:
     """All that runs, from the entry on; what is called in two places comes twice."""
     parts = computations(text)
-    waiting = [(re.search(r"^ENTRY %([\w.\-]+) ", text, re.MULTILINE)[1], 1, "")]
+    waiting = [(re.search(r"^ENTRY %([\w.\-]+) ", text, re.MULTILINE)[1], 1, "", False)]
     while waiting:
-        name, times, outer = waiting.pop()
+        name, times, outer, looped = waiting.pop()
         for line in parts[name]:
             named = re.search(r'op_name="([^"]*)"', line)
             scope = named[1] if named else outer
-            yield Instruction(line, times, scope, name)
-            inner = times * (_trips(line, parts) if operation(line) == "while" else 1)
-            waiting += [(called, inner, scope) for called in _called(line)]
+            yield Instruction(line, times, scope, name, looped)
+            loops = operation(line) == "while"
+            inner = times * (_trips(line, parts) if loops else 1), scope, looped or loops
+            waiting += [(called, *inner) for called in _called(line)]
 
 
 def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
@@ -106,6 +94,13 @@ def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
     found = []
     for instruction in instructions(text):
         kind = operation(instruction.line).removesuffix("-start")
+        if between := _BETWEEN_SLICES.search(instruction.line) if kind == "send" else None:
+            # The runtime passes it from slice to slice, along the first axis of the mesh.
+            axis, devices = next(iter(mesh_shape.items()))
+            kind = between[1].lower().replace("_", "-").replace("one-to-one", "collective-permute")
+            of = kind, _sizes(instruction.line)[0], instruction.times, frozenset({axis}), devices
+            found.append(Collective(*of, instruction.scope))
+            continue
         if kind not in COLLECTIVES:
             continue
         groups, moved = _groups(instruction.line, mesh_shape), result_bytes(instruction.line)
@@ -125,8 +120,7 @@ def size(line: str) -> int:
 
 def result_bytes(line: str) -> int:
     """Bytes of what an instruction gives: all of a tuple, but of an asynchronous one, which repeats its operand."""
-    result = line[: line.index(f"{operation(line)}(")]
-    sizes = [BYTES[kind] * _elements(extents) for kind, extents in _ARRAY.findall(result) if kind in BYTES]
+    sizes = _sizes(line)
     return max(sizes, default=0) if operation(line).endswith("-start") else sum(sizes)
 
 
@@ -134,6 +128,12 @@ def operation(line: str) -> str:
     """The name of what an instruction does."""
     found = re.search(r"= (?:\([^=]*\)|\S+) ([a-z\-]+)\(", line)
     return found[1] if found else ""
+
+
+def _sizes(line):
+    """Bytes of each array that an instruction gives."""
+    result = line[: line.index(f"{operation(line)}(")]
+    return [BYTES[kind] * _elements(extents) for kind, extents in _ARRAY.findall(result) if kind in BYTES]
 
 
 def _trips(line, parts):

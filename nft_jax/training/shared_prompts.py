@@ -35,10 +35,10 @@ def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Cal
         start = index * count
         cut = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), tree)
         flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh)
-        with jax.named_scope(phases.MICRO_BATCH):
-            return body(flat, start, carry)
+        return body(flat, start, carry)
 
-    return jax.lax.fori_loop(0, -(-jnp.max(used) // count), step, carry)
+    with jax.named_scope(phases.MICRO_BATCH):
+        return jax.lax.fori_loop(0, -(-jnp.max(used) // count), step, carry)
 
 
 def prompts_at_once(prompts: int, prompt_limit: int, rows: int, row_tokens: int) -> int:

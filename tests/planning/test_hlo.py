@@ -34,13 +34,16 @@ ENTRY %main (x: bf16[8,16]) -> f32[4] {
   %d = bf16[16,16]{1,0} all-gather-done(%g)
   %s = f32[2]{0} collective-permute(%d), source_target_pairs={{0,4},{4,0}}
   %a = (f32[4]{0}, s32[2]{0}) all-reduce(%d, %d), replica_groups={}, to_apply=%condition
+  %n = (f32[8,2]{1,0}, u32[], token[]) send(%x, %x), frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
   ROOT %v = f32[4]{0} while(%s), condition=%condition, body=%outer
 }
 """
 
 
 def test_every_transfer_is_found_with_its_size_times_and_axes():
-    found = {one.kind + "/" + one.scope: one for one in hlo.collectives(TEXT, MESH)}
+    between, *rest = sorted(hlo.collectives(TEXT, MESH), key=lambda one: one.bytes != 64)
+    assert (between.kind, between.axes, between.devices) == ("all-reduce", {"replica"}, 2)
+    found = {one.kind + "/" + one.scope: one for one in rest}
     inner, gather = found["all-reduce/a/decode/add"], found["all-gather/"]
     # The outer loop's trips are unknown: only the inner one's count.
     assert (inner.bytes, inner.times, inner.axes, inner.devices) == (16, 7, {"tensor"}, 2)
