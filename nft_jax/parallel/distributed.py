@@ -1,0 +1,232 @@
+"""Several processes as one program: started only when asked for, ended together, and what each has to know of the rest.
+
+Process 0 writes and prints; all processes call the same programs in the same order.
+"""
+
+import itertools
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from nft_jax.compat import coordination, initialize
+
+# EX_TEMPFAIL of sysexits.h: launchers read it as "run the same command again".
+AGAIN = 75
+AUTO = "auto"
+VARIABLES = {name: f"NFT_JAX_{name.upper()}" for name in ("distributed", "processes", "process")}
+# In the words of gloo, NCCL and the coordination service: a collective failed for want of another process.
+_LOSS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|remote process|coordination|heartbeat|barrier", re.I)
+
+# Where the run goes on after a process was lost, in words; a run that saves puts in its own.
+resumes: Callable[[], str] = lambda: "run the same command again on all hosts"  # noqa: E731
+_ending, _barriers = threading.Lock(), itertools.count()
+
+
+class Launch(NamedTuple):
+    """How processes find one another: `address` is HOST:PORT of process 0, or "auto", which finds the rest by itself."""
+
+    address: str
+    processes: int | None = None
+    process: int | None = None
+
+
+def asked(given: Mapping[str, Any], environment: Mapping[str, str]) -> Launch | None:
+    """What flags (`distributed`, `processes`, `process`; None where not given) and environment ask for; None: nothing.
+
+    A flag goes before its variable NFT_JAX_DISTRIBUTED, NFT_JAX_PROCESSES, NFT_JAX_PROCESS.
+
+    Raises:
+      ValueError: for what can't be meant.
+    """
+    values = {name: given[name] if given[name] is not None else environment.get(VARIABLES[name]) for name in VARIABLES}
+    if given["distributed"] == "":
+        # One process, whatever a launcher's environment says.
+        values = {name: given[name] for name in VARIABLES}
+    what, numbers = values["distributed"] or "", {name: values[name] for name in ("processes", "process")}
+    told = {name: value for name, value in numbers.items() if value not in (None, "")}
+    if not what or what == AUTO:
+        if told:
+            names = " and ".join(f"--{name}={value}" for name, value in told.items())
+            remedy = "leave them out" if what else "give --distributed=HOST:PORT too, of process 0"
+            why = "finds these by itself" if what else "is not given"
+            raise ValueError(f"{names}: --distributed{'=auto' if what else ''} {why}; {remedy}{_variables()}")
+        return Launch(AUTO) if what else None
+    host, colon, port = what.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(
+            f"--distributed={what}: use HOST:PORT of process 0, like 10.0.0.1:8476, or auto on Cloud TPU, GKE, SLURM "
+            f"and MPI{_variables()}"
+        )
+    processes, process = (_whole_number(name, numbers[name], what) for name in ("processes", "process"))
+    if processes < 1:
+        raise ValueError(f"--processes={processes}: must be positive{_variables()}")
+    if not 0 <= process < processes:
+        raise ValueError(
+            f"--process={process}: of {processes} processes, use one of 0 to {processes - 1}, another one in each"
+            f"{_variables()}"
+        )
+    return Launch(what, processes, process)
+
+
+def _whole_number(name, value, address):
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        told = "is missing" if value in (None, "") else f"got {value!r}"
+        raise ValueError(
+            f"--distributed={address} needs --processes=N, the same everywhere, and --process=i, from 0 to N − 1: "
+            f"--{name} {told}{_variables()}"
+        ) from None
+
+
+def _variables():
+    return f" (by the environment: {', '.join(VARIABLES.values())})"
+
+
+def start(launch: Launch | None, wait_seconds: int = 300, heartbeat_seconds: int = 60) -> None:
+    """Finds the other processes, if `launch` asks for any; from here on only process 0 prints to stdout.
+
+    A process that is silent for `heartbeat_seconds` is taken for dead, and ends the others (`lost`).
+
+    Raises:
+      ValueError: when the processes don't find one another within `wait_seconds`, or the environment names none.
+    """
+    if launch is None:
+        return
+    # Its notifier is a handler of SIGTERM in C++, which would swallow the signal until the run's own is there.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    known = launch.address != AUTO
+    whom = f"{launch.processes} processes at {launch.address}" if known else "the processes that the cluster names"
+    print(
+        f"waiting for {whom}, at most {wait_seconds} s (later, one that is silent for {heartbeat_seconds} s is taken "
+        f"for dead)",
+        flush=True,
+    )
+    arguments: dict[str, Any] = {}
+    if known:
+        arguments = dict(zip(("coordinator_address", "num_processes", "process_id"), launch, strict=True))
+        if launch.address.rpartition(":")[0] in ("localhost", "127.0.0.1"):
+            arguments["coordinator_bind_address"] = launch.address
+        arguments["cluster_detection_method"] = "deactivate"
+    try:
+        initialize(
+            _dead,
+            initialization_timeout=wait_seconds,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            shutdown_timeout_seconds=wait_seconds,
+            **arguments,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(_unfound(launch, wait_seconds, str(error))) from error
+    if coordination.process_id:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _unfound(launch, seconds, said):
+    if launch.address == AUTO and "should be defined" in said or "must be defined" in said:
+        return (
+            "--distributed=auto: the environment is none of Cloud TPU, GKE, SLURM and MPI; use "
+            f"--distributed=HOST:PORT --processes=N --process=i{_variables()}"
+        )
+    missing = sorted({int(number) for number in re.findall(r"task:(\d+)", said)} - {launch.process})
+    names = f" (not there: process {', '.join(map(str, missing))})" if missing and launch.process == 0 else ""
+    return (
+        f"--distributed={launch.address}: the processes did not find one another within {seconds} s{names}; are all "
+        f"started, with the same HOST:PORT and --processes, and can they reach it? ({said.splitlines()[0][:200]})"
+    )
+
+
+def several() -> bool:
+    """Whether there is another process; asks no device."""
+    return coordination.num_processes > 1
+
+
+def is_loss(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is that another process is gone."""
+    while several() and error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError) and _LOSS.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def lost(words: str) -> None:
+    """Ends this process with code 75 because another one is gone; says from where the run goes on."""
+    if _ending.acquire(blocking=False):
+        print(f"{words}; {resumes()}", file=sys.stderr, flush=True)
+        leave(AGAIN)
+    threading.Event().wait()
+
+
+def _dead(*_: Any) -> None:
+    lost("another process is gone, or can't be reached any more")
+
+
+def leave(code: int) -> None:
+    """Ends the process. Of several without a word to the others: they may be waiting for this one in a collective."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not several():
+        sys.exit(code)
+    if coordination.process_id == 0:
+        # The others go with the coordination service, and may be about to say what is wrong with them.
+        time.sleep(2)
+    os._exit(code)
+
+
+def barrier(name: str, seconds: int = 600) -> None:
+    """Waits until all processes are here; `name` is for messages."""
+    if several():
+        coordination.client.wait_at_barrier(f"nft_jax/{next(_barriers)}/{name}", seconds * 1000)
+
+
+def on_process_0(act: Callable[[], Any], name: str) -> None:
+    """Process 0 acts, and the others wait until it has."""
+    if not coordination.process_id:
+        act()
+    barrier(name)
+
+
+def any_process(value: bool) -> bool:
+    """Whether it is so in any process; all call it at the same place, when no program runs."""
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(value)))) if several() else value
+
+
+def gathered(tree: Any) -> Any:
+    """Arrays of which each process may have but a part, whole and on the host; all processes call it."""
+    return multihost_utils.process_allgather(tree, tiled=True) if several() else jax.device_get(tree)
+
+
+def placed(tree: Any, shardings: Any) -> Any:
+    """Host arrays, the same in every process, on the devices as `shardings` say; each process puts its own part."""
+    if not several():
+        return jax.device_put(tree, shardings)
+
+    def put(x, sharding):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def check_mesh(mesh: Mesh) -> None:
+    """Checks that each process has its part of the mesh.
+
+    Raises:
+      ValueError: when devices are left out.
+    """
+    if several() and mesh.size != jax.device_count():
+        raise ValueError(
+            f"the mesh {dict(mesh.shape)} takes {mesh.size} of {jax.device_count()} devices; with several processes it "
+            f"must take all, so that each has its part: use config.mesh.data=-1"
+        )
