@@ -68,6 +68,9 @@ class Process:
     def pid(self) -> int:
         return int(self._when_there("pid"))
 
+    def kill(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
     @property
     def running(self) -> bool:
         return not self.path.with_name(f"{self.path.name}.code").exists()
@@ -123,10 +126,13 @@ class Processes:
         self.started.append(process)
         return process
 
-    def several(self, words: Sequence[str], count: int, devices: int = 1) -> list[Process]:
-        """Starts `count` processes of one program, of so many devices each."""
-        shared = {"NFT_JAX_DISTRIBUTED": f"127.0.0.1:{free_port()}", "NFT_JAX_PROCESSES": str(count)}
-        return [self.one(words, devices, **shared, NFT_JAX_PROCESS=str(process)) for process in range(count)]
+    def several(self, commands: Sequence[Sequence[str]], devices: int = 1, **environment: str) -> list[Process]:
+        """Starts one process of each of `commands`, which find one another."""
+        shared = {"NFT_JAX_DISTRIBUTED": f"127.0.0.1:{free_port()}", "NFT_JAX_PROCESSES": str(len(commands))}
+        return [
+            self.one(words, devices, **shared, NFT_JAX_PROCESS=str(process), **environment)
+            for process, words in enumerate(commands)
+        ]
 
 
 def wait(until: Callable[[], bool], processes: Sequence[Process]) -> None:

@@ -32,7 +32,7 @@ _ending, _barriers = threading.Lock(), itertools.count()
 
 
 class Launch(NamedTuple):
-    """How processes find one another: `address` is HOST:PORT of process 0, or "auto", which finds the rest by itself."""
+    """How processes find one another: `address` is HOST:PORT of process 0, or "auto", which finds all itself."""
 
     address: str
     processes: int | None = None

@@ -1,0 +1,315 @@
+"""Several processes on this machine do what one does, stop together, and outlive one another's end.
+
+`python -m pytest tests/test_processes.py -m slow -s` prints how alike 1, 2 and 4 processes are.
+"""
+
+import ast
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from experiments import assert_same, small
+from processes import Processes, wait
+from runs import Ran, untimed
+from steps_of_several import GRADER, MODULE, STEPS
+
+from nft_jax.config import resolved
+from nft_jax.training.checkpoint import Checkpoints
+
+HERE = Path(__file__).parent
+# Processes × devices of each: four devices.
+LAYOUTS = {"1x4": (1, 4), "2x2": (2, 2), "4x1": (4, 1)}
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    with Processes(tmp_path_factory.mktemp("processes")) as processes:
+        (processes.folder / f"{MODULE}.py").write_text(GRADER)
+        yield processes
+
+
+# The step: whichever process has a device, the answers are the same, and so are gradients but for their rounding.
+
+
+@pytest.fixture(scope="module")
+def steps(processes):
+    """`(layout, run) -> npz`: what the steps of that layout gave; each run once."""
+    ended: dict[str, dict] = {}
+
+    def start(output):
+        words = [HERE / "steps_of_several.py", processes.folder, output]
+        count, devices = LAYOUTS[output.split("_")[0]]
+        environment = {"OUTPUT": output}
+        if count == 1:
+            return [processes.one(words, devices, **environment)]
+        return processes.several([words] * count, devices, **environment)
+
+    def get(*outputs):
+        for output in outputs:
+            if output not in ended:
+                started = start(output)
+                assert [process.code() for process in started] == [0] * len(started), started[0].said
+                ended[output] = dict(np.load(processes.folder / f"{output}.npz"))
+        return [ended[output] for output in outputs]
+
+    return get
+
+
+def answers(found: dict) -> dict:
+    """What was sampled and how it was judged, but for the log-probs, whose last bits are the layout's."""
+    parts = ("prompt_Q", "token_QKT", "length_QK", "truncated_QK", "verdict_QK")
+    return {f"{part}_{step}": found[f"{part}_{step}"] for part in parts for step in range(STEPS)}
+
+
+def largest_difference(one: dict, other: dict) -> float:
+    """Of the first update's gradients, a tensor at a time: the largest difference against the largest element."""
+    names = [name for name in one if name.startswith("gradient")]
+    assert names
+    assert all(np.abs(other[name]).max() > 0 for name in names)
+    return max(np.abs(one[name] - other[name]).max() / np.abs(other[name]).max() for name in names)
+
+
+def digests(found: dict) -> list[str]:
+    return [str(found[f"digest_{step}"]) for step in range(STEPS)]
+
+
+def assert_alike(found: dict, whole: dict) -> None:
+    for name, value in answers(found).items():
+        np.testing.assert_array_equal(value, answers(whole)[name], err_msg=name)
+    assert largest_difference(found, whole) <= 1e-5
+    assert len(set(digests(found))) == STEPS
+
+
+def test_two_processes_answer_and_learn_as_one_does(steps):
+    assert_alike(*steps("2x2_first", "1x4_first"))
+
+
+def test_each_answer_is_graded_once_by_the_process_that_owns_it(steps, processes):
+    (found,) = steps("2x2_first")
+    graded = [
+        Counter(
+            ast.literal_eval(line)
+            for path in processes.folder.glob(f"graded_2x2_first_{process}_*")
+            for line in path.read_text().splitlines()
+        )
+        for process in range(2)
+    ]
+    owned = [Counter(texts) for texts in owned_answers(found, processes.folder / "2x2_first")]
+    assert all(owned)
+    assert owned[0] != owned[1]
+    assert graded == owned
+
+
+def owned_answers(found: dict, folder: Path) -> list[list[str]]:
+    """The texts of all answers that were graded, by the process whose devices have their rows."""
+    from nft_jax.data.tokenizer import load_tokenizer
+
+    tokenizer, owned = load_tokenizer(folder / "tokenizer" / "arithmetic.model"), [[], []]
+    for step in range(STEPS):
+        token_BT = found[f"token_QKT_{step}"].reshape(-1, found[f"token_QKT_{step}"].shape[-1])
+        length_B, truncated_B = (found[f"{part}_{step}"].reshape(-1) for part in ("length_QK", "truncated_QK"))
+        for b, tokens in enumerate(token_BT):
+            if not truncated_B[b]:
+                owned[b * 2 // len(token_BT)] += tokenizer.decode_batch([tokens[: length_B[b]].tolist()])
+    return owned
+
+
+@pytest.mark.slow
+def test_four_processes_too_and_two_runs_of_a_layout_have_the_same_bits(steps, capsys):
+    found = {run: steps(run)[0] for layout in LAYOUTS for run in (f"{layout}_first", f"{layout}_second")}
+    lines = []
+    for layout in LAYOUTS:
+        one, again, whole = found[f"{layout}_first"], found[f"{layout}_second"], found["1x4_first"]
+        lines.append(f"{layout}  {largest_difference(one, whole):.1e}  {digests(one)[-1]}  {digests(again)[-1]}")
+        assert_alike(one, whole)
+        assert digests(one) == digests(again)
+    with capsys.disabled():
+        print("\nprocesses x devices, largest gradient difference against 1x4, digests of the weights of two runs")
+        print("\n".join(lines))
+
+
+# The run: `python -m nft_jax.train` in two processes, on one folder, started again after each end.
+
+RUN = {
+    "steps": 8,
+    "mesh__data": 4,
+    "verify__grader": f"{MODULE}:coin",
+    "warm_start__steps": 2,
+    "warm_start__batch": 8,
+    "warm_start__examples": 64,
+    "evaluation__problems": 8,
+    "evaluation__batch": 8,
+    "evaluation__answers": 1,
+    "record__rollouts_every": 2,
+    "record__checkpoint_every": 2,
+    "record__grace_seconds": 120.0,
+}
+# Seconds within which a process ends when another one is gone: on CPUs its collective fails at once.
+GONE = 20
+
+
+def command(processes, module="train", workdir="run", **changes):
+    """The words of a program with the run's config."""
+    file = processes.folder / f"{module}_{'_'.join(changes) or 'as_it_is'}.json"
+    file.write_text(json.dumps(resolved(small(**RUN | changes))))
+    return [f"nft_jax.{module}", f"--config={file}", f"--workdir={processes.folder / workdir}"]
+
+
+@pytest.fixture(scope="module")
+def run_of_two(processes):
+    """The folder of the run that is started again and again."""
+    return Ran(processes.folder / "run")
+
+
+def saved(run: Ran) -> list[int]:
+    with Checkpoints(run.path) as checkpoints:
+        return checkpoints.steps
+
+
+@pytest.fixture(scope="module")
+def stopped(processes, run_of_two):
+    """Process 1 alone is asked to stop; both processes, and the steps saved then."""
+    pair = processes.several([command(processes)] * 2, 2)
+    wait(lambda: len(run_of_two.steps) >= 2, pair)
+    pair[1].kill(signal.SIGTERM)
+    return pair, [process.code() for process in pair], saved(run_of_two), run_of_two.steps
+
+
+@pytest.fixture(scope="module")
+def killed(processes, run_of_two, stopped):
+    """The same command; process 1 is killed in the midst of a step. Both, their codes, and how long the other took."""
+    last = stopped[2][-1]
+    pair = processes.several([command(processes)] * 2, 2)
+    wait(lambda: len(run_of_two.steps) >= last + 2, pair)
+    pair[1].kill(signal.SIGKILL)
+    began = time.monotonic()
+    codes = [process.code() for process in pair]
+    return pair, codes, time.monotonic() - began, saved(run_of_two)
+
+
+@pytest.fixture(scope="module")
+def finished(processes, killed):
+    """The same command, left alone."""
+    pair = processes.several([command(processes)] * 2, 2)
+    return pair, [process.code() for process in pair]
+
+
+def test_a_process_that_is_asked_to_stop_makes_all_save_the_same_step(stopped):
+    pair, codes, steps, lines = stopped
+    assert codes == [75, 75], pair[0].said + pair[1].said
+    assert steps[-1] == lines[-1] < RUN["steps"]
+    for process in pair:
+        assert f"stopped after step {steps[-1]}, which is saved" in process.said
+    assert "SIGTERM: waiting" in pair[1].said
+    assert "SIGTERM: waiting" not in pair[0].said
+
+
+def test_when_a_process_is_killed_the_other_says_so_and_ends(killed):
+    pair, codes, seconds, steps = killed
+    assert codes == [75, -signal.SIGKILL], pair[0].said
+    assert seconds < GONE
+    assert "another process is gone" in pair[0].said
+    assert f"the same command resumes from step {steps[-1]} (" in pair[0].said
+    assert "Traceback" not in pair[0].said
+
+
+def test_the_same_command_goes_on_after_a_stop_and_after_a_kill(stopped, killed, finished, run_of_two):
+    pair, codes = finished
+    assert codes == [0, 0], pair[0].said + pair[1].said
+    for before, (first, *_) in ((stopped[2], killed[0]), (killed[3], pair)):
+        assert f"resumed from step {before[-1]} in" in first.said
+    rows = untimed(run_of_two.rows("metrics.jsonl"))
+    assert [row["step"] for row in rows] == list(range(1, RUN["steps"] + 1))
+    assert run_of_two.json("result.json").keys() == {"validation", "test"}
+    assert {path.name for path in run_of_two.path.glob("rollouts/*")} == {
+        f"step_{step:06d}.jsonl" for step in (1, 2, 4, 6, 8)
+    }
+
+
+def test_process_0_alone_prints_and_says_what_there_is(stopped):
+    first, second = (process.said for process in stopped[0])
+    assert "waiting for 2 processes at 127.0.0.1:" in first
+    assert "2 processes on 1 host, 4 devices (cpu)" in first
+    assert "warm start: 2 updates" in first
+    assert all(words not in second for words in ("2 processes on", "warm start", "model ", "tok/s"))
+
+
+def test_two_processes_evaluate_together(processes, run_of_two, finished):
+    pair = processes.several([command(processes, "evaluate")] * 2, 2)
+    assert [process.code() for process in pair] == [0, 0], pair[0].said + pair[1].said
+    (scores,) = (run_of_two.path / "evaluations" / "step_000008").glob("*.json")
+    assert json.loads(scores.read_text())["score"]["problems"] == RUN["evaluation__problems"]
+    assert "answers and scores:" in pair[0].said
+    assert "answers and scores:" not in pair[1].said
+
+
+# What can't run together is refused before anything is compiled.
+
+
+@pytest.fixture(scope="module")
+def unlike(processes):
+    """Those that can't run together, by what is wrong; all are started at once."""
+    run, other = command(processes, workdir="refused"), command(processes, workdir="refused", steps=9)
+    apart = command(processes, workdir="apart")
+    unwritable = command(processes, workdir=f"{MODULE}.py/run")
+    return {
+        "config": processes.several([run, other]),
+        "workdir": processes.several([run, apart]),
+        "unwritable": processes.several([unwritable, unwritable]),
+        "missing": processes.several([[*run, "--wait_seconds=6"], [HERE / "no_such_program.py"]])[:1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("config", ["process 1 on ", "config.steps=9, process 0 has 8; give all the same command"]),
+        ("workdir", ["process 1 on ", "is not the folder that process 0 has"]),
+        ("unwritable", ["process 0 on ", "process 1 on ", "can't write --workdir="]),
+        ("missing", ["did not find one another within 6 s (not there: process 1)"]),
+    ],
+)
+def test_what_can_not_run_together_is_refused_in_words_by_each(unlike, processes, what, words):
+    for process in unlike[what]:
+        assert process.code() == 2, process.said
+        assert all(word in process.said for word in words), process.said
+        assert "Traceback" not in process.said
+    assert not (processes.folder / "refused" / "config.json").exists()
+    assert list(processes.folder.glob("refused/.preflight*")) == []
+
+
+# Longer: whichever process is killed, and nothing lost by it.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 3])
+def test_any_of_four_may_be_killed(processes, victim, capsys):
+    run = Ran(processes.folder / f"without_{victim}")
+    words = command(processes, workdir=run.path.name, steps=1000)
+    four = processes.several([words] * 4)
+    wait(lambda: len(run.steps) >= 3, four)
+    four[victim].kill(signal.SIGKILL)
+    began, codes = time.monotonic(), []
+    for process in four:
+        codes.append(process.code())
+    seconds = time.monotonic() - began
+    assert codes == [-signal.SIGKILL if process == victim else 75 for process in range(4)]
+    assert seconds < GONE
+    with capsys.disabled():
+        print(f"\nprocess {victim} of 4 killed: the others ended with code 75 within {seconds:.1f} s")
+        for process in four:
+            print("  " + process.said.strip().splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(processes, run_of_two, finished):
+    whole = Ran(processes.folder / "whole")
+    pair = processes.several([command(processes, workdir="whole")] * 2, 2)
+    assert [process.code() for process in pair] == [0, 0]
+    assert untimed(run_of_two.rows("metrics.jsonl")) == untimed(whole.rows("metrics.jsonl"))
+    assert run_of_two.json("result.json") == whole.json("result.json")
+    assert_same(run_of_two.checkpoint(RUN["steps"]), whole.checkpoint(RUN["steps"]))
