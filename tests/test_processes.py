@@ -256,11 +256,13 @@ def unlike(processes):
     run, other = command(processes, workdir="refused"), command(processes, workdir="refused", steps=9)
     apart = command(processes, workdir="apart")
     unwritable = command(processes, workdir=f"{MODULE}.py/run")
+    alone = ["--distributed=127.0.0.1:%d" % free_port(), "--processes=2"]
     return {
         "config": processes.several([run, other]),
         "workdir": processes.several([run, apart]),
         "unwritable": processes.several([unwritable, unwritable]),
-        "missing": processes.several([[*run, "--wait_seconds=6"], [HERE / "no_such_program.py"]])[:1],
+        "missing": [processes.one([*run, "--wait_seconds=6", *alone, "--process=0"])],
+        "nobody": [processes.one([*run, "--wait_seconds=6", *alone, "--process=1"])],
     }
 
 
@@ -271,6 +273,7 @@ def unlike(processes):
         ("workdir", ["process 1 on ", "is not the folder that process 0 has"]),
         ("unwritable", ["process 0 on ", "process 1 on ", "can't write --workdir="]),
         ("missing", ["did not find one another within 6 s (not there: process 1)"]),
+        ("nobody", ["did not find one another within 6 s"]),
     ],
 )
 def test_what_can_not_run_together_is_refused_in_words_by_each(unlike, processes, what, words):

@@ -1,4 +1,4 @@
-"""What is asked for when several processes are to run: flags before the environment, and nothing that can't be meant."""
+"""What several processes are told, by flags and environment, and what they tell one another."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_what_is_asked_for(flags, environment, launch):
         (
             {"distributed": "auto", "process": 1},
             {},
-            "--process=1: --distributed=auto finds these by itself; leave them",
+            "--process=1: --distributed=auto finds these by itself; leave",
         ),
         ({"distributed": "atuo"}, {}, "--distributed=atuo: use HOST:PORT of process 0, like 10.0.0.1:8476, or auto"),
         ({"distributed": "host:80000", "processes": 1, "process": 0}, {}, "--distributed=host:80000: use HOST:PORT"),
