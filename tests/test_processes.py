@@ -256,13 +256,17 @@ def unlike(processes):
     run, other = command(processes, workdir="refused"), command(processes, workdir="refused", steps=9)
     apart = command(processes, workdir="apart")
     unwritable = command(processes, workdir=f"{MODULE}.py/run")
-    alone = ["--distributed=127.0.0.1:%d" % free_port(), "--processes=2"]
+
+    def alone(process):
+        given = [f"--distributed=127.0.0.1:{free_port()}", "--processes=2", f"--process={process}", "--wait_seconds=6"]
+        return [processes.one([*run, *given])]
+
     return {
         "config": processes.several([run, other]),
         "workdir": processes.several([run, apart]),
         "unwritable": processes.several([unwritable, unwritable]),
-        "missing": [processes.one([*run, "--wait_seconds=6", *alone, "--process=0"])],
-        "nobody": [processes.one([*run, "--wait_seconds=6", *alone, "--process=1"])],
+        "missing": alone(0),
+        "nobody": alone(1),
     }
 
 
