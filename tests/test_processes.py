@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from experiments import assert_same, small
-from processes import Processes, wait
+from processes import Processes, free_port, wait
 from runs import Ran, untimed
 from steps_of_several import GRADER, MODULE, STEPS
 
