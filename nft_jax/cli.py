@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nft_jax.config import Config, load
-from nft_jax.parallel import distributed
+from nft_jax.parallel import distributed, ending
 from nft_jax.parallel.preflight import preflight
 
 FLAGS = flags.FLAGS
@@ -68,10 +68,10 @@ def run(main: Callable[[Config, Path], None], usage: str, *, several: bool = Fal
             stop(str(error), code=1)
         except Exception as error:
             _check_loss(error)
-            if not distributed.several():
+            if not ending.several():
                 raise
             traceback.print_exc()
-            distributed.leave(1)
+            ending.leave(1)
 
     app.run(start, flags_parser=_parse)
 
@@ -79,7 +79,7 @@ def run(main: Callable[[Config, Path], None], usage: str, *, several: bool = Fal
 def stop(message: str, code: int = 2) -> None:
     """Ends the process; code 2 means that the command was wrong, 1 that the machine failed it."""
     print(f"error: {message}", file=sys.stderr)
-    distributed.leave(code)
+    ending.leave(code)
 
 
 def _define_several() -> list[str]:
@@ -106,8 +106,8 @@ def _start(config, workdir):
 
 
 def _check_loss(error):
-    if distributed.is_loss(error):
-        distributed.lost(f"another process is gone: {str(error).splitlines()[0][:200]}")
+    if ending.is_loss(error):
+        ending.lost(f"another process is gone: {str(error).splitlines()[0][:200]}")
 
 
 def _load():

@@ -20,7 +20,7 @@ from nft_jax.config import Config
 from nft_jax.data.dataset import unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
-from nft_jax.parallel import distributed
+from nft_jax.parallel import distributed, ending
 from nft_jax.sft import warm_start
 from nft_jax.step import Record, compile_step
 from nft_jax.training.board import Board
@@ -42,7 +42,7 @@ def main(config: Config, workdir: Path) -> None:
         Stopper(config.record.grace_seconds, checkpoints.resumes) as stopper,
         Experiment(config, workdir) as experiment,
     ):
-        distributed.resumes = checkpoints.resumes
+        ending.say_with(checkpoints.resumes)
         print(describe(experiment), flush=True)
         if experiment.dataset.cleaned is not None:
             print(experiment.dataset.cleaned.table(), flush=True)

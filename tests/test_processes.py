@@ -276,8 +276,8 @@ def unlike(processes):
         ("config", ["process 1 on ", "config.steps=9, process 0 has 8; give all the same command"]),
         ("workdir", ["process 1 on ", "is not the folder that process 0 has"]),
         ("unwritable", ["process 0 on ", "process 1 on ", "can't write --workdir="]),
-        ("missing", ["did not find one another within 6 s (not there: process 1)"]),
-        ("nobody", ["did not find one another within 6 s"]),
+        ("missing", ["within 6 s process 1 did not come to process 0 on"]),
+        ("nobody", ["within 6 s process 0 did not come to process 1 on"]),
     ],
 )
 def test_what_can_not_run_together_is_refused_in_words_by_each(unlike, processes, what, words):

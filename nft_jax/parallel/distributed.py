@@ -5,10 +5,9 @@ Process 0 writes and prints; all processes call the same programs in the same or
 
 import itertools
 import os
-import re
+import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,18 +16,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from nft_jax.compat import coordination, initialize
+from nft_jax.compat import coordination
+from nft_jax.parallel import ending
+from nft_jax.parallel.ending import several
 
-# EX_TEMPFAIL of sysexits.h: launchers read it as "run the same command again".
-AGAIN = 75
 AUTO = "auto"
 VARIABLES = {name: f"NFT_JAX_{name.upper()}" for name in ("distributed", "processes", "process")}
-# In the words of gloo, NCCL and the coordination service: a collective failed for want of another process.
-_LOSS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|remote process|coordination|heartbeat|barrier", re.I)
-
-# Where the run goes on after a process was lost, in words; a run that saves puts in its own.
-resumes: Callable[[], str] = lambda: "run the same command again on all hosts"  # noqa: E731
-_ending, _barriers = threading.Lock(), itertools.count()
+_barriers = itertools.count()
 
 
 class Launch(NamedTuple):
@@ -115,73 +109,47 @@ def start(launch: Launch | None, wait_seconds: int = 300, heartbeat_seconds: int
     arguments: dict[str, Any] = {}
     if known:
         arguments = dict(zip(("coordinator_address", "num_processes", "process_id"), launch, strict=True))
+        arguments["cluster_detection_method"] = "deactivate"
         if launch.address.rpartition(":")[0] in ("localhost", "127.0.0.1"):
             arguments["coordinator_bind_address"] = launch.address
-        arguments["cluster_detection_method"] = "deactivate"
+    unfound = threading.Event()
+    unfound.set()
+
+    def aborted():
+        # JAX's client knows no other way to say that not all have come.
+        if unfound.is_set():
+            print(f"error: {_unfound(launch, wait_seconds)}", file=sys.stderr, flush=True)
+            os._exit(2)
+
+    ending.watch(aborted)
     try:
-        initialize(
-            _dead,
+        jax.distributed.initialize(
             initialization_timeout=wait_seconds,
             heartbeat_timeout_seconds=heartbeat_seconds,
             shutdown_timeout_seconds=wait_seconds,
             **arguments,
         )
     except (RuntimeError, ValueError) as error:
-        raise ValueError(_unfound(launch, wait_seconds, str(error))) from error
+        raise ValueError(f"{_unfound(launch, wait_seconds)} ({str(error).splitlines()[0][:200]})") from error
+    unfound.clear()
     if coordination.process_id:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-def _unfound(launch, seconds, said):
-    if launch.address == AUTO and "should be defined" in said or "must be defined" in said:
+def _unfound(launch, seconds):
+    if launch.address == AUTO:
         return (
-            "--distributed=auto: the environment is none of Cloud TPU, GKE, SLURM and MPI; use "
-            f"--distributed=HOST:PORT --processes=N --process=i{_variables()}"
+            f"--distributed=auto: the processes did not find one another within {seconds} s, or the environment is "
+            f"none of Cloud TPU, GKE, SLURM and MPI; then use --distributed=HOST:PORT --processes=N --process=i"
+            f"{_variables()}"
         )
-    missing = sorted({int(number) for number in re.findall(r"task:(\d+)", said)} - {launch.process})
-    names = f" (not there: process {', '.join(map(str, missing))})" if missing and launch.process == 0 else ""
+    others = [str(process) for process in range(launch.processes) if process != launch.process]
+    missing = f"process {others[0]}" if len(others) == 1 else f"one or more of the processes {', '.join(others)}"
     return (
-        f"--distributed={launch.address}: the processes did not find one another within {seconds} s{names}; are all "
-        f"started, with the same HOST:PORT and --processes, and can they reach it? ({said.splitlines()[0][:200]})"
+        f"--distributed={launch.address}: within {seconds} s {missing} did not come to process {launch.process} on "
+        f"{socket.gethostname()}; are all started, with the same HOST:PORT (of process 0) and --processes, and can they "
+        f"reach it?"
     )
-
-
-def several() -> bool:
-    """Whether there is another process; asks no device."""
-    return coordination.num_processes > 1
-
-
-def is_loss(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is that another process is gone."""
-    while several() and error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError) and _LOSS.search(str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def lost(words: str) -> None:
-    """Ends this process with code 75 because another one is gone; says from where the run goes on."""
-    if _ending.acquire(blocking=False):
-        print(f"{words}; {resumes()}", file=sys.stderr, flush=True)
-        leave(AGAIN)
-    threading.Event().wait()
-
-
-def _dead(*_: Any) -> None:
-    lost("another process is gone, or can't be reached any more")
-
-
-def leave(code: int) -> None:
-    """Ends the process. Of several without a word to the others: they may be waiting for this one in a collective."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if not several():
-        sys.exit(code)
-    if coordination.process_id == 0:
-        # The others go with the coordination service, and may be about to say what is wrong with them.
-        time.sleep(2)
-    os._exit(code)
 
 
 def barrier(name: str, seconds: int = 600) -> None:

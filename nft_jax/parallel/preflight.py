@@ -15,7 +15,7 @@ import jax
 
 from nft_jax.compat import coordination
 from nft_jax.config import Config, resolved
-from nft_jax.parallel import distributed
+from nft_jax.parallel import ending
 
 PACKAGES = ("nft_jax", "jax", "jaxlib")
 MOST_CLOCK_SECONDS = 5.0
@@ -33,7 +33,7 @@ def preflight(config: Config, workdir: Path, seconds: int = 120) -> None:
     Raises:
       ValueError: a line for each process that differs from process 0, can't work or did not answer.
     """
-    if not distributed.several():
+    if not ending.several():
         return
     with _nonce(workdir, seconds) as nonce:
         told = {"host": socket.gethostname(), "folder": _folder_fault(workdir, nonce), "clock": _clock(seconds)}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from nft_jax.parallel import distributed
-from nft_jax.parallel.distributed import AGAIN
+from nft_jax.parallel.ending import AGAIN
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
