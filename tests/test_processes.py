@@ -254,7 +254,7 @@ def test_two_processes_evaluate_together(processes, run_of_two, finished):
 def unlike(processes):
     """Those that can't run together, by what is wrong; all are started at once."""
     run, other = command(processes, workdir="refused"), command(processes, workdir="refused", steps=9)
-    apart = command(processes, workdir="apart")
+    here, there = command(processes, workdir="here"), command(processes, workdir="there")
     unwritable = command(processes, workdir=f"{MODULE}.py/run")
 
     def alone(process):
@@ -263,7 +263,7 @@ def unlike(processes):
 
     return {
         "config": processes.several([run, other]),
-        "workdir": processes.several([run, apart]),
+        "workdir": processes.several([here, there]),
         "unwritable": processes.several([unwritable, unwritable]),
         "missing": alone(0),
         "nobody": alone(1),
@@ -275,7 +275,7 @@ def unlike(processes):
     [
         ("config", ["process 1 on ", "config.steps=9, process 0 has 8; give all the same command"]),
         ("workdir", ["process 1 on ", "is not the folder that process 0 has"]),
-        ("unwritable", ["process 0 on ", "process 1 on ", "can't write --workdir="]),
+        ("unwritable", ["process 0 on ", "process 1 on ", "can't be written: "]),
         ("missing", ["within 6 s process 1 did not come to process 0 on"]),
         ("nobody", ["within 6 s process 0 did not come to process 1 on"]),
     ],

@@ -147,8 +147,8 @@ def _unfound(launch, seconds):
     missing = f"process {others[0]}" if len(others) == 1 else f"one or more of the processes {', '.join(others)}"
     return (
         f"--distributed={launch.address}: within {seconds} s {missing} did not come to process {launch.process} on "
-        f"{socket.gethostname()}; are all started, with the same HOST:PORT (of process 0) and --processes, and can they "
-        f"reach it?"
+        f"{socket.gethostname()}; are all started, with the same HOST:PORT (of process 0) and --processes, and can "
+        f"they reach it?"
     )
 
 

@@ -71,21 +71,22 @@ def _only(told, *names):
 
 @contextlib.contextmanager
 def _nonce(workdir: Path, seconds: int) -> Iterator[str]:
-    """A word that process 0 left in a file of the workdir, which tells whether others see the same folder."""
+    """A word that process 0 left in a file of the workdir, to tell whether others see the same; "" if it could not."""
     if coordination.process_id:
         yield _get("nonce", seconds) or ""
         return
-    nonce, path = secrets.token_hex(8), None
+    nonce = secrets.token_hex(8)
     try:
-        with contextlib.suppress(OSError):  # that it can't be written is found, and said, by `_folder_fault`
-            workdir.mkdir(parents=True, exist_ok=True)
-            path = _path(workdir, nonce)
-            path.write_text(nonce)
-        coordination.client.key_value_set("nft_jax/nonce", nonce)
+        workdir.mkdir(parents=True, exist_ok=True)
+        _path(workdir, nonce).write_text(nonce)
+    except OSError:
+        nonce = ""
+    coordination.client.key_value_set("nft_jax/nonce", nonce)
+    try:
         yield nonce
     finally:
-        if path is not None:
-            path.unlink(missing_ok=True)
+        if nonce:
+            _path(workdir, nonce).unlink(missing_ok=True)
 
 
 def _path(workdir, name):
@@ -94,25 +95,21 @@ def _path(workdir, name):
 
 def _folder_fault(workdir: Path, nonce: str) -> str:
     """What is wrong with the workdir as this process sees it; nothing: ""."""
-    own = _path(workdir, f"{nonce}-{coordination.process_id}")
     deadline = time.monotonic() + FOLDER_SECONDS
-    while not _path(workdir, nonce).exists():
-        if time.monotonic() > deadline or not coordination.process_id:
-            break
+    while nonce and not _path(workdir, nonce).exists():
+        if time.monotonic() > deadline:
+            return (
+                f"--workdir={workdir} is not the folder that process 0 has: what that wrote there is not to be seen; "
+                f"use a folder that all hosts share"
+            )
         time.sleep(0.2)
-    else:
-        try:
-            own.write_text(nonce)
-            own.unlink()
-        except OSError as error:
-            return f"can't write --workdir={workdir}: {error}"
-        return ""
-    if not coordination.process_id:
-        return f"can't write --workdir={workdir}"
-    return (
-        f"--workdir={workdir} is not the folder that process 0 has: what that wrote there is not to be seen; use a "
-        f"folder that all hosts share"
-    )
+    try:
+        own = _path(workdir, f"{nonce}-{coordination.process_id}")
+        own.write_text(nonce)
+        own.unlink()
+    except OSError as error:
+        return f"--workdir={workdir} can't be written: {error}"
+    return ""
 
 
 def _clock(seconds: int) -> float | None:
