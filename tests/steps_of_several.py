@@ -15,15 +15,14 @@ from nft_jax.parallel import distributed
 from nft_jax.training.identity import weights_digest
 
 STEPS = 3
-# Notes in which process of the run an answer is graded, in a file of each grading process.
+# Notes what it grades, in a file that tells the run's process by its number.
 GRADER = """
 import os, time, zlib
 from pathlib import Path
 
 def coin(response, answer):
     time.sleep(0.005)
-    name = f"graded_{os.environ.get('OUTPUT')}_{os.environ.get('NFT_JAX_PROCESS', 0)}_{os.getpid()}"
-    with open(Path(__file__).with_name(name), "a") as out:
+    with open(Path(__file__).with_name(f"graded_{os.getppid()}_{os.getpid()}"), "a") as out:
         out.write(repr(response) + "\\n")
     return zlib.crc32(response.encode()) % 2 == 0
 """

@@ -37,24 +37,16 @@ def processes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def steps(processes):
-    """`(layout, run) -> npz`: what the steps of that layout gave; each run once."""
-    ended: dict[str, dict] = {}
+    """`(run) -> (arrays, processes)`: what the steps gave in the layout that the run's name begins with; run once."""
+    ended = {}
 
-    def start(output):
-        words = [HERE / "steps_of_several.py", processes.folder, output]
-        count, devices = LAYOUTS[output.split("_")[0]]
-        environment = {"OUTPUT": output}
-        if count == 1:
-            return [processes.one(words, devices, **environment)]
-        return processes.several([words] * count, devices, **environment)
-
-    def get(*outputs):
-        for output in outputs:
-            if output not in ended:
-                started = start(output)
-                assert [process.code() for process in started] == [0] * len(started), started[0].said
-                ended[output] = dict(np.load(processes.folder / f"{output}.npz"))
-        return [ended[output] for output in outputs]
+    def get(run):
+        if run not in ended:
+            words, (count, devices) = [HERE / "steps_of_several.py", processes.folder, run], LAYOUTS[run[:3]]
+            started = processes.several([words] * count, devices) if count > 1 else [processes.one(words, devices)]
+            assert [process.code() for process in started] == [0] * count, started[0].said
+            ended[run] = dict(np.load(processes.folder / f"{run}.npz")), started
+        return ended[run]
 
     return get
 
@@ -85,20 +77,20 @@ def assert_alike(found: dict, whole: dict) -> None:
 
 
 def test_two_processes_answer_and_learn_as_one_does(steps):
-    assert_alike(*steps("2x2_first", "1x4_first"))
+    assert_alike(steps("2x2 first")[0], steps("1x4 first")[0])
 
 
 def test_each_answer_is_graded_once_by_the_process_that_owns_it(steps, processes):
-    (found,) = steps("2x2_first")
+    found, pair = steps("2x2 first")
     graded = [
         Counter(
             ast.literal_eval(line)
-            for path in processes.folder.glob(f"graded_2x2_first_{process}_*")
+            for path in processes.folder.glob(f"graded_{process.pid}_*")
             for line in path.read_text().splitlines()
         )
-        for process in range(2)
+        for process in pair
     ]
-    owned = [Counter(texts) for texts in owned_answers(found, processes.folder / "2x2_first")]
+    owned = [Counter(texts) for texts in owned_answers(found, processes.folder / "2x2 first")]
     assert all(owned)
     assert owned[0] != owned[1]
     assert graded == owned
@@ -120,10 +112,10 @@ def owned_answers(found: dict, folder: Path) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_four_processes_too_and_two_runs_of_a_layout_have_the_same_bits(steps, capsys):
-    found = {run: steps(run)[0] for layout in LAYOUTS for run in (f"{layout}_first", f"{layout}_second")}
+    found = {run: steps(run)[0] for layout in LAYOUTS for run in (f"{layout} first", f"{layout} second")}
     lines = []
     for layout in LAYOUTS:
-        one, again, whole = found[f"{layout}_first"], found[f"{layout}_second"], found["1x4_first"]
+        one, again, whole = found[f"{layout} first"], found[f"{layout} second"], found["1x4 first"]
         lines.append(f"{layout}  {largest_difference(one, whole):.1e}  {digests(one)[-1]}  {digests(again)[-1]}")
         assert_alike(one, whole)
         assert digests(one) == digests(again)
