@@ -1,7 +1,7 @@
 """The names whose home differs between the supported versions of JAX (0.10.2 to 0.11), imported in this one place."""
 
 import jax
-from jax._src import distributed
+from jax._src import clusters, distributed
 from jax.experimental import io_callback
 from jax.sharding import AxisType
 
@@ -12,4 +12,10 @@ enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.
 # `jax.process_count()` would start the devices.
 coordination = distributed.global_state
 
-__all__ = ["AxisType", "coordination", "enable_x64", "io_callback", "shard_map"]
+__all__ = ["AxisType", "coordination", "detect_cluster", "enable_x64", "io_callback", "shard_map"]
+
+
+def detect_cluster(seconds: int) -> tuple[str | None, int | None, int | None, list[int] | None]:
+    """What `jax.distributed.initialize` finds out by itself: address, processes, process, local devices; or Nones."""
+    nothing = (None, None, None, None)
+    return clusters.ClusterEnv.auto_detect_unset_distributed_params(*nothing, None, seconds)

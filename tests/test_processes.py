@@ -57,6 +57,12 @@ def answers(found: dict) -> dict:
     return {f"{part}_{step}": found[f"{part}_{step}"] for part in parts for step in range(STEPS)}
 
 
+def rows(found: dict, step: int) -> np.ndarray:
+    """The answers of a step."""
+    tokens = found[f"token_QKT_{step}"]
+    return tokens.reshape(-1, tokens.shape[-1])
+
+
 def largest_difference(one: dict, other: dict) -> float:
     """Of the first update's gradients, a tensor at a time: the largest difference against the largest element."""
     names = [name for name in one if name.startswith("gradient")]
@@ -102,7 +108,7 @@ def owned_answers(found: dict, folder: Path) -> list[list[str]]:
 
     tokenizer, owned = load_tokenizer(folder / "tokenizer" / "arithmetic.model"), [[], []]
     for step in range(STEPS):
-        token_BT = found[f"token_QKT_{step}"].reshape(-1, found[f"token_QKT_{step}"].shape[-1])
+        token_BT = rows(found, step)
         length_B, truncated_B = (found[f"{part}_{step}"].reshape(-1) for part in ("length_QK", "truncated_QK"))
         for b, tokens in enumerate(token_BT):
             if not truncated_B[b]:
@@ -116,11 +122,15 @@ def test_four_processes_too_and_two_runs_of_a_layout_have_the_same_bits(steps, c
     lines = []
     for layout in LAYOUTS:
         one, again, whole = found[f"{layout} first"], found[f"{layout} second"], found["1x4 first"]
-        lines.append(f"{layout}  {largest_difference(one, whole):.1e}  {digests(one)[-1]}  {digests(again)[-1]}")
+        same = sum((rows(one, step) == rows(whole, step)).all(axis=1).sum() for step in range(STEPS))
+        lines.append(
+            f"{layout}  {same} of {STEPS * len(rows(one, 0))}  {largest_difference(one, whole):.1e}  "
+            f"{digests(one)[-1]}  {digests(again)[-1]}"
+        )
         assert_alike(one, whole)
         assert digests(one) == digests(again)
     with capsys.disabled():
-        print("\nprocesses x devices, largest gradient difference against 1x4, digests of the weights of two runs")
+        print("\nprocesses x devices; against 1x4: same answers, largest gradient difference; weights of two runs")
         print("\n".join(lines))
 
 
@@ -152,6 +162,43 @@ def command(processes, module="train", workdir="run", **changes):
 
 
 @pytest.fixture(scope="module")
+def unlike(processes):
+    """Those that can't run together, by what is wrong; all are started at once, and wait while others compute."""
+    run, other = command(processes, workdir="refused"), command(processes, workdir="refused", steps=9)
+    here, there = command(processes, workdir="here"), command(processes, workdir="there")
+    unwritable = command(processes, workdir=f"{MODULE}.py/run")
+
+    def alone(process):
+        given = [f"--distributed=127.0.0.1:{free_port()}", "--processes=2", f"--process={process}", "--wait_seconds=6"]
+        return [processes.one([*run, *given])]
+
+    return {
+        "config": processes.several([run, other]),
+        "workdir": processes.several([here, there]),
+        "unwritable": processes.several([unwritable, unwritable]),
+        "missing": alone(0),
+        "nobody": alone(1),
+    }
+
+
+@pytest.fixture(scope="module")
+def bereft(processes):
+    """Pairs that wait for nothing, and lose one: by SIGKILL, or by an abort of its own."""
+    pairs, began = {}, {}
+    for what in ("killed 0", "killed 1", "aborted 1"):
+        pairs[what] = processes.several([[HERE / "waits_for_ever.py", processes.folder, what]] * 2)
+    for what, pair in pairs.items():
+        wait(lambda what=what: all((processes.folder / f"{what}_{process}").exists() for process in (0, 1)), pair)
+        began[what] = time.monotonic()
+        victim = int(what[-1])
+        if what.startswith("killed"):
+            pair[victim].kill(signal.SIGKILL)
+        else:
+            (processes.folder / f"{what}_abort_{victim}").touch()
+    return pairs, began
+
+
+@pytest.fixture(scope="module")
 def run_of_two(processes):
     """The folder of the run that is started again and again."""
     return Ran(processes.folder / "run")
@@ -163,7 +210,7 @@ def saved(run: Ran) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def stopped(processes, run_of_two):
+def stopped(processes, run_of_two, unlike, bereft):
     """Process 1 alone is asked to stop; both processes, and the steps saved then."""
     pair = processes.several([command(processes)] * 2, 2)
     wait(lambda: len(run_of_two.steps) >= 2, pair)
@@ -209,17 +256,11 @@ def test_when_a_process_is_killed_the_other_says_so_and_ends(killed):
     assert "Traceback" not in pair[0].said
 
 
-def test_the_same_command_goes_on_after_a_stop_and_after_a_kill(stopped, killed, finished, run_of_two):
-    pair, codes = finished
-    assert codes == [0, 0], pair[0].said + pair[1].said
-    for before, (first, *_) in ((stopped[2], killed[0]), (killed[3], pair)):
-        assert f"resumed from step {before[-1]} in" in first.said
-    rows = untimed(run_of_two.rows("metrics.jsonl"))
-    assert [row["step"] for row in rows] == list(range(1, RUN["steps"] + 1))
-    assert run_of_two.json("result.json").keys() == {"validation", "test"}
-    assert {path.name for path in run_of_two.path.glob("rollouts/*")} == {
-        f"step_{step:06d}.jsonl" for step in (1, 2, 4, 6, 8)
-    }
+def test_the_same_command_goes_on_from_what_was_saved(stopped, killed):
+    step = stopped[2][-1]
+    assert f"resumed from step {step} in" in killed[0][0].said
+    assert f"{step + 1}/{RUN['steps']} " in killed[0][0].said
+    assert f"{step}/{RUN['steps']} " not in killed[0][0].said
 
 
 def test_process_0_alone_prints_and_says_what_there_is(stopped):
@@ -230,36 +271,27 @@ def test_process_0_alone_prints_and_says_what_there_is(stopped):
     assert all(words not in second for words in ("2 processes on", "warm start", "model ", "tok/s"))
 
 
-def test_two_processes_evaluate_together(processes, run_of_two, finished):
+def test_two_processes_evaluate_together(processes, run_of_two, killed):
     pair = processes.several([command(processes, "evaluate")] * 2, 2)
     assert [process.code() for process in pair] == [0, 0], pair[0].said + pair[1].said
-    (scores,) = (run_of_two.path / "evaluations" / "step_000008").glob("*.json")
+    (scores,) = (run_of_two.path / "evaluations" / f"step_{killed[3][-1]:06d}").glob("*.json")
     assert json.loads(scores.read_text())["score"]["problems"] == RUN["evaluation__problems"]
     assert "answers and scores:" in pair[0].said
     assert "answers and scores:" not in pair[1].said
 
 
+@pytest.mark.parametrize("what", ["killed 0", "killed 1", "aborted 1"])
+def test_a_loss_is_noticed_where_no_collective_fails(bereft, what):
+    pair, victim = bereft[0][what], int(what[-1])
+    codes = [process.code() for process in pair]
+    assert codes[victim] == (-signal.SIGKILL if what.startswith("killed") else -signal.SIGABRT)
+    assert codes[1 - victim] == 75
+    last = pair[1 - victim].said.strip().splitlines()[-1]
+    assert last == "another process is gone, or can't be reached any more; run the same command again on all hosts"
+    assert "gone" not in pair[victim].said
+
+
 # What can't run together is refused before anything is compiled.
-
-
-@pytest.fixture(scope="module")
-def unlike(processes):
-    """Those that can't run together, by what is wrong; all are started at once."""
-    run, other = command(processes, workdir="refused"), command(processes, workdir="refused", steps=9)
-    here, there = command(processes, workdir="here"), command(processes, workdir="there")
-    unwritable = command(processes, workdir=f"{MODULE}.py/run")
-
-    def alone(process):
-        given = [f"--distributed=127.0.0.1:{free_port()}", "--processes=2", f"--process={process}", "--wait_seconds=6"]
-        return [processes.one([*run, *given])]
-
-    return {
-        "config": processes.several([run, other]),
-        "workdir": processes.several([here, there]),
-        "unwritable": processes.several([unwritable, unwritable]),
-        "missing": alone(0),
-        "nobody": alone(1),
-    }
 
 
 @pytest.mark.parametrize(
@@ -268,8 +300,8 @@ def unlike(processes):
         ("config", ["process 1 on ", "config.steps=9, process 0 has 8; give all the same command"]),
         ("workdir", ["process 1 on ", "is not the folder that process 0 has"]),
         ("unwritable", ["process 0 on ", "process 1 on ", "can't be written: "]),
-        ("missing", ["within 6 s process 1 did not come to process 0 on"]),
-        ("nobody", ["within 6 s process 0 did not come to process 1 on"]),
+        ("missing", ["within 6 s not all 2 processes came to 127.0.0.1:", "missing: process 1;"]),
+        ("nobody", ["process 0 is not to be reached from process 1 on "]),
     ],
 )
 def test_what_can_not_run_together_is_refused_in_words_by_each(unlike, processes, what, words):
@@ -305,10 +337,15 @@ def test_any_of_four_may_be_killed(processes, victim, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(processes, run_of_two, finished):
+def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(processes, run_of_two, killed, finished):
+    pair, codes = finished
+    assert codes == [0, 0], pair[0].said + pair[1].said
+    assert f"resumed from step {killed[3][-1]} in" in pair[0].said
     whole = Ran(processes.folder / "whole")
     pair = processes.several([command(processes, workdir="whole")] * 2, 2)
     assert [process.code() for process in pair] == [0, 0]
+    logs = {path.name for path in run_of_two.path.glob("rollouts/*")}
+    assert logs == {f"step_{step:06d}.jsonl" for step in (1, 2, 4, 6, 8)}
     assert untimed(run_of_two.rows("metrics.jsonl")) == untimed(whole.rows("metrics.jsonl"))
     assert run_of_two.json("result.json") == whole.json("result.json")
     assert_same(run_of_two.checkpoint(RUN["steps"]), whole.checkpoint(RUN["steps"]))

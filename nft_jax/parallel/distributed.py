@@ -4,10 +4,6 @@ Process 0 writes and prints; all processes call the same programs in the same or
 """
 
 import itertools
-import os
-import socket
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,9 +12,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from nft_jax.compat import coordination
+from nft_jax.compat import coordination, detect_cluster
 from nft_jax.parallel import ending
 from nft_jax.parallel.ending import several
+from nft_jax.parallel.rollcall import is_loopback, roll_call
 
 AUTO = "auto"
 VARIABLES = {name: f"NFT_JAX_{name.upper()}" for name in ("distributed", "processes", "process")}
@@ -87,69 +84,47 @@ def _variables():
 
 
 def start(launch: Launch | None, wait_seconds: int = 300, heartbeat_seconds: int = 60) -> None:
-    """Finds the other processes, if `launch` asks for any; from here on only process 0 prints to stdout.
+    """Finds the other processes, if `launch` asks for any.
 
-    A process that is silent for `heartbeat_seconds` is taken for dead, and ends the others (`lost`).
+    Later, a process that is silent for `heartbeat_seconds` is taken for dead, and ends the others (`ending.lost`).
 
     Raises:
       ValueError: when the processes don't find one another within `wait_seconds`, or the environment names none.
     """
     if launch is None:
         return
+    address, processes, process, devices = _detected(wait_seconds) if launch.address == AUTO else (*launch, None)
+    print(
+        f"waiting for {processes} processes at {address}, at most {wait_seconds} s (later, one that is silent for "
+        f"{heartbeat_seconds} s is taken for dead)",
+        flush=True,
+    )
+    roll_call(address, processes, process, wait_seconds)
     # Its notifier is a handler of SIGTERM in C++, which would swallow the signal until the run's own is there.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    known = launch.address != AUTO
-    whom = f"{launch.processes} processes at {launch.address}" if known else "the processes that the cluster names"
-    print(
-        f"waiting for {whom}, at most {wait_seconds} s (later, one that is silent for {heartbeat_seconds} s is taken "
-        f"for dead)",
-        flush=True,
+    ending.watch()
+    jax.distributed.initialize(
+        address,
+        processes,
+        process,
+        devices,
+        cluster_detection_method="deactivate",
+        coordinator_bind_address=address if is_loopback(address) else None,
+        initialization_timeout=wait_seconds,
+        heartbeat_timeout_seconds=heartbeat_seconds,
+        shutdown_timeout_seconds=wait_seconds,
     )
-    arguments: dict[str, Any] = {}
-    if known:
-        arguments = dict(zip(("coordinator_address", "num_processes", "process_id"), launch, strict=True))
-        arguments["cluster_detection_method"] = "deactivate"
-        if launch.address.rpartition(":")[0] in ("localhost", "127.0.0.1"):
-            arguments["coordinator_bind_address"] = launch.address
-    unfound = threading.Event()
-    unfound.set()
 
-    def aborted():
-        # JAX's client knows no other way to say that not all have come.
-        if unfound.is_set():
-            print(f"error: {_unfound(launch, wait_seconds)}", file=sys.stderr, flush=True)
-            os._exit(2)
 
-    ending.watch(aborted)
-    try:
-        jax.distributed.initialize(
-            initialization_timeout=wait_seconds,
-            heartbeat_timeout_seconds=heartbeat_seconds,
-            shutdown_timeout_seconds=wait_seconds,
-            **arguments,
+def _detected(seconds):
+    address, processes, process, devices = detect_cluster(seconds)
+    if None in (address, processes, process):
+        raise ValueError(
+            f"--distributed=auto: the environment is none of Cloud TPU, GKE, SLURM and MPI; use "
+            f"--distributed=HOST:PORT --processes=N --process=i{_variables()}"
         )
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{_unfound(launch, wait_seconds)} ({str(error).splitlines()[0][:200]})") from error
-    unfound.clear()
-    if coordination.process_id:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-
-
-def _unfound(launch, seconds):
-    if launch.address == AUTO:
-        return (
-            f"--distributed=auto: the processes did not find one another within {seconds} s, or the environment is "
-            f"none of Cloud TPU, GKE, SLURM and MPI; then use --distributed=HOST:PORT --processes=N --process=i"
-            f"{_variables()}"
-        )
-    others = [str(process) for process in range(launch.processes) if process != launch.process]
-    missing = f"process {others[0]}" if len(others) == 1 else f"one or more of the processes {', '.join(others)}"
-    return (
-        f"--distributed={launch.address}: within {seconds} s {missing} did not come to process {launch.process} on "
-        f"{socket.gethostname()}; are all started, with the same HOST:PORT (of process 0) and --processes, and can "
-        f"they reach it?"
-    )
+    return address, processes, process, devices
 
 
 def barrier(name: str, seconds: int = 600) -> None:

@@ -72,17 +72,16 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def watch(aborted: Callable[[], None]) -> None:
+def watch() -> None:
     """From here on an abort of this process by JAX's coordination client, which found another one gone, is a `lost`.
 
     The client aborts in a thread of its own; Python can't be called in its place (jaxlib can't convert the status that
     it would pass), and a Python handler of SIGABRT would run too late. So this one is a C function, which never
-    returns. `aborted` is called first. Any other abort goes on as it would have.
+    returns. Any other abort goes on as it would have.
     """
     global _previous, _handler
 
     def handle(_):
-        aborted()
         if _client_is_stuck():
             lost("another process is gone, or can't be reached any more")
         ctypes.CDLL(None).signal(signal.SIGABRT, ctypes.c_void_p(_previous))

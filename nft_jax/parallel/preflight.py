@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import json
+import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -44,6 +46,9 @@ def preflight(config: Config, workdir: Path, seconds: int = 120) -> None:
     own = jax.local_devices()
     there = _exchange("devices", {"count": len(own), "kind": own[0].device_kind, **_only(told, "host")}, seconds)
     _refuse(there, _device_faults, seconds)
+    if jax.process_index():
+        # From here on the one that writes the files prints, and the others say errors alone.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     hosts, count = len({one["host"] for one in there.values()}), sum(one["count"] for one in there.values())
     print(
         f"{len(there)} processes on {hosts} host{'s' * (hosts > 1)}, {count} devices ({there[0]['kind']})", flush=True
