@@ -88,6 +88,7 @@ class Trainer:
         began = time.perf_counter()
         step, shardings = experiment.step(self.optimizer), experiment.state_shardings(self.optimizer)
         self.program = compile_step(step, self.state, self.prompts, shardings)
+        distributed.rehearse(self.program)
         self.compile_seconds = time.perf_counter() - began
         print(f"step: one program, compiled in {self.compile_seconds:.0f} s", flush=True)
 

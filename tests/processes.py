@@ -126,11 +126,19 @@ class Processes:
         self.started.append(process)
         return process
 
-    def several(self, commands: Sequence[Sequence[str]], devices: int = 1, **environment: str) -> list[Process]:
+    def several(self, commands: Sequence[Sequence[str]], devices: int = 1) -> list[Process]:
         """Starts one process of each of `commands`, which find one another."""
         shared = {"NFT_JAX_DISTRIBUTED": f"127.0.0.1:{free_port()}", "NFT_JAX_PROCESSES": str(len(commands))}
         return [
-            self.one(words, devices, **shared, NFT_JAX_PROCESS=str(process), **environment)
+            self.one(words, devices, **shared, NFT_JAX_PROCESS=str(process)) for process, words in enumerate(commands)
+        ]
+
+    def tasks(self, commands: Sequence[Sequence[str]]) -> list[Process]:
+        """`several`, as SLURM's `srun` would start them."""
+        shared = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(len(commands))}
+        shared |= {"JAX_COORDINATOR_PORT": str(free_port())}
+        return [
+            self.one(words, **shared, SLURM_PROCID=str(process), SLURM_LOCALID=str(process))
             for process, words in enumerate(commands)
         ]
 

@@ -1,6 +1,7 @@
-"""One of several processes that take the same steps, and what they found: python steps_of_several.py FOLDER OUTPUT.
+"""One of several processes that take the same steps, and what they found.
 
-Process 0 writes OUTPUT.npz: every answer, the first update's gradient, and a digest of the weights after each step.
+python steps_of_several.py FOLDER OUTPUT DATA TENSOR: process 0 writes OUTPUT.npz in FOLDER, which holds every
+answer, the first update's gradient, and a digest of the weights after each step.
 """
 
 import os
@@ -29,9 +30,9 @@ def coin(response, answer):
 MODULE = "grader_that_notes"
 
 
-def main(folder: Path, output: str) -> None:
+def main(folder: Path, output: str, data: int, tensor: int) -> None:
     distributed.start(distributed.asked(dict.fromkeys(distributed.VARIABLES), os.environ), wait_seconds=60)
-    mesh = {"mesh__data": 2, "mesh__tensor": 2}
+    mesh = {"mesh__data": data, "mesh__tensor": tensor}
     config = small(verify__grader=f"{MODULE}:coin", selection__max_rounds=1, verify__workers=1, **mesh)
     program, found = Program(config, folder / output), {}
     for step in range(STEPS):
@@ -51,4 +52,4 @@ def main(folder: Path, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

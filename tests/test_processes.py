@@ -21,8 +21,9 @@ from nft_jax.config import resolved
 from nft_jax.training.checkpoint import Checkpoints
 
 HERE = Path(__file__).parent
-# Processes × devices of each: four devices.
-LAYOUTS = {"1x4": (1, 4), "2x2": (2, 2), "4x1": (4, 1)}
+# Processes × devices of each, and the mesh that they make: two shards whose sums have no order, and four.
+LAYOUTS = {f"{count}x{4 // count}": (count, 4 // count, 2, 2) for count in (1, 2, 4)}
+LAYOUTS |= {f"{count}x{8 // count}": (count, 8 // count, 4, 2) for count in (1, 2, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,8 @@ def steps(processes):
 
     def get(run):
         if run not in ended:
-            words, (count, devices) = [HERE / "steps_of_several.py", processes.folder, run], LAYOUTS[run[:3]]
+            count, devices, *mesh = LAYOUTS[run[:3]]
+            words = [HERE / "steps_of_several.py", processes.folder, run, *mesh]
             started = processes.several([words] * count, devices) if count > 1 else [processes.one(words, devices)]
             assert [process.code() for process in started] == [0] * count, started[0].said
             ended[run] = dict(np.load(processes.folder / f"{run}.npz")), started
@@ -118,10 +120,10 @@ def owned_answers(found: dict, folder: Path) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_four_processes_too_and_two_runs_of_a_layout_have_the_same_bits(steps, capsys):
-    found = {run: steps(run)[0] for layout in LAYOUTS for run in (f"{layout} first", f"{layout} second")}
-    lines = []
-    for layout in LAYOUTS:
-        one, again, whole = found[f"{layout} first"], found[f"{layout} second"], found["1x4 first"]
+    layouts, lines = ("1x8", "2x4", "4x2"), []
+    found = {run: steps(run)[0] for layout in layouts for run in (f"{layout} first", f"{layout} second")}
+    for layout in layouts:
+        one, again, whole = found[f"{layout} first"], found[f"{layout} second"], found["1x8 first"]
         same = sum((rows(one, step) == rows(whole, step)).all(axis=1).sum() for step in range(STEPS))
         lines.append(
             f"{layout}  {same} of {STEPS * len(rows(one, 0))}  {largest_difference(one, whole):.1e}  "
@@ -130,7 +132,7 @@ def test_four_processes_too_and_two_runs_of_a_layout_have_the_same_bits(steps, c
         assert_alike(one, whole)
         assert digests(one) == digests(again)
     with capsys.disabled():
-        print("\nprocesses x devices; against 1x4: same answers, largest gradient difference; weights of two runs")
+        print("\nprocesses x devices; against 1x8: same answers, largest gradient difference; weights of two runs")
         print("\n".join(lines))
 
 
@@ -139,6 +141,8 @@ def test_four_processes_too_and_two_runs_of_a_layout_have_the_same_bits(steps, c
 RUN = {
     "steps": 8,
     "mesh__data": 4,
+    "model__layers": 1,
+    "selection__max_rounds": 1,
     "verify__grader": f"{MODULE}:coin",
     "warm_start__steps": 2,
     "warm_start__batch": 8,
@@ -173,11 +177,12 @@ def unlike(processes):
         return [processes.one([*run, *given])]
 
     return {
-        "config": processes.several([run, other]),
+        "config": processes.tasks([[*run, "--distributed=auto"], [*other, "--distributed=auto"]]),
         "workdir": processes.several([here, there]),
         "unwritable": processes.several([unwritable, unwritable]),
         "missing": alone(0),
         "nobody": alone(1),
+        "nowhere": [processes.one([*run, "--distributed=auto"])],
     }
 
 
@@ -301,6 +306,7 @@ def test_a_loss_is_noticed_where_no_collective_fails(bereft, what):
         ("workdir", ["process 1 on ", "is not the folder that process 0 has"]),
         ("unwritable", ["process 0 on ", "process 1 on ", "can't be written: "]),
         ("missing", ["within 6 s not all 2 processes came to 127.0.0.1:", "missing: process 1;"]),
+        ("nowhere", ["--distributed=auto: the environment is none of Cloud TPU, GKE, SLURM and MPI; use"]),
         ("nobody", ["process 0 is not to be reached from process 1 on "]),
     ],
 )

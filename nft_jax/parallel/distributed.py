@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -148,6 +149,15 @@ def any_process(value: bool) -> bool:
 def gathered(tree: Any) -> Any:
     """Arrays of which each process may have but a part, whole and on the host; all processes call it."""
     return multihost_utils.process_allgather(tree, tiled=True) if several() else jax.device_get(tree)
+
+
+def rehearse(step: jax.stages.Compiled) -> None:
+    """Compiles, ahead of the first step, what its end needs of several processes: to agree, to save, to be logged."""
+    if several():
+        any_process(False)
+        multihost_utils.sync_global_devices("rehearsal")
+        groups, shardings = step.out_info[1].last, step.output_shardings[1].last
+        gathered(jax.tree.map(lambda x, sharding: jnp.zeros(x.shape, x.dtype, device=sharding), groups, shardings))
 
 
 def placed(tree: Any, shardings: Any) -> Any:
