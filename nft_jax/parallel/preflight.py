@@ -113,7 +113,7 @@ def _folder_fault(workdir: Path, nonce: str) -> str:
         own.write_text(nonce)
         own.unlink()
     except OSError as error:
-        return f"--workdir={workdir} can't be written: {error}"
+        return f"--workdir={workdir} can't be written: {error.strerror or error}"
     return ""
 
 

@@ -1,5 +1,6 @@
 """What several processes are told, by flags and environment, and what they tell one another."""
 
+import jax
 import pytest
 
 from nft_jax.parallel.distributed import AUTO, VARIABLES, Launch, asked
@@ -98,5 +99,27 @@ def test_settings_of_one_side_alone_differ_too():
     assert list(_differences({"a": 1}, {"b": {"c": 2}})) == [("a", 1, None), ("b", None, {"c": 2})]
 
 
-def test_one_process_alone_loses_nobody():
-    assert not is_loss(RuntimeError("gloo: connection closed by peer"))
+GLOO = "UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer [127.0.0.1]:41656"
+
+
+def caused(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (jax.errors.JaxRuntimeError(GLOO), True),
+        (ValueError(GLOO), True),
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: failed to connect to the coordination service\nmore"), True),
+        (caused(OSError("a checkpoint could not be written"), jax.errors.JaxRuntimeError(GLOO)), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory in gloo"), False),
+        (ValueError("--distributed=barrier: use HOST:PORT"), False),
+        (OSError("No space left on device"), False),
+    ],
+)
+def test_a_loss_is_told_from_other_errors(monkeypatch, error, is_one):
+    assert not is_loss(error)
+    monkeypatch.setattr("nft_jax.parallel.ending.several", lambda: True)
+    assert is_loss(error) == is_one
