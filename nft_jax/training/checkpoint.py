@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
+from nft_jax.parallel import distributed
 from nft_jax.step import State
 
 _LOG = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int | None = None):
         self.folder = (workdir / "checkpoints").resolve()
         self.keep = keep
-        if keep is not None:
+        if keep is not None and jax.process_index() == 0:
             self._clear_unfinished()
 
     @cached_property
@@ -152,12 +154,16 @@ class Checkpoints:
             shutil.rmtree(path)
 
     def _set_aside(self, damaged):
-        for step, error in damaged:
-            aside = self.folder / f"{step}.damaged"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.folder / str(step)).rename(aside)
-            _LOG.warning("checkpoint %d can't be read and is skipped; it lies at %s: %s", step, aside, _cause(error))
+        def rename():
+            for step, error in damaged:
+                aside = self.folder / f"{step}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.folder / str(step)).rename(aside)
+                said = _cause(error)
+                _LOG.warning("checkpoint %d can't be read and is skipped; it lies at %s: %s", step, aside, said)
+
         if damaged:
+            distributed.on_process_0(rename, "damaged checkpoints")
             self.manager.reload()
 
 
