@@ -60,6 +60,8 @@ POSITIVE = (
     "evaluation.temperature",
     "evaluation.top_p",
     "record.keep",
+    "record.hang_factor",
+    "record.hang_seconds",
     "optimizer.learning_rate",
     "optimizer.epsilon",
     "optimizer.clip_norm",

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from nft_jax import compile_cache
 from nft_jax.config import Config, load
 
 FLAGS = flags.FLAGS
@@ -20,6 +22,9 @@ CONFIG = config_flags.DEFINE_config_file(
     "The workdir of a run has its own: without --config, that is taken.",
 )
 DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an error in the input.")
+COMPILE_CACHE = flags.DEFINE_bool(
+    "compile_cache", True, "Keep compiled programs in $JAX_COMPILATION_CACHE_DIR, else $NFT_JAX_CACHE/xla."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; everything that the run writes goes there.")
 
 
@@ -30,7 +35,7 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
     that fails ends it with code 1.
     """
     sys.modules["__main__"].__doc__ = usage
-    for name in ("config", "workdir"):
+    for name in ("config", "workdir", "compile_cache"):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
     def start(words):
@@ -44,6 +49,9 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
                 "(a workdir that holds a run has its config: there, --workdir alone will do)"
             )
         config = _load()
+        if not COMPILE_CACHE.value:
+            jax.config.update("jax_enable_compilation_cache", False)
+        compile_cache.start()
         try:
             main(config, Path(WORKDIR.value))
         except (ValueError, FileNotFoundError) as error:

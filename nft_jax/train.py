@@ -24,18 +24,21 @@ from nft_jax.sft import warm_start
 from nft_jax.step import Record, compile_step
 from nft_jax.training.board import Board
 from nft_jax.training.checkpoint import Checkpoints, load_weights
+from nft_jax.training.compilations import Compilations
 from nft_jax.training.evaluation import Answers, Evaluator, score
 from nft_jax.training.identity import WARM_START, check_same, identity
 from nft_jax.training.metrics import line, score_line, step_metrics
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.record import RunFolder, as_json, host_rss_mib, read_lines
 from nft_jax.training.stopping import AGAIN, Stopper
+from nft_jax.training.watchdog import Watchdog
 
 
 def main(config: Config, workdir: Path) -> None:
     """Runs the experiment to its last step, and reports."""
     folder = RunFolder(workdir)
     with (
+        Compilations() as compilations,
         Checkpoints(workdir, config.record.keep) as checkpoints,
         Stopper(config.record.grace_seconds, checkpoints.resumes) as stopper,
         Experiment(config, workdir) as experiment,
@@ -43,7 +46,7 @@ def main(config: Config, workdir: Path) -> None:
         print(describe(experiment), flush=True)
         if experiment.dataset.cleaned is not None:
             print(experiment.dataset.cleaned.table(), flush=True)
-        Trainer(config, experiment, folder, checkpoints).run(stopper)
+        Trainer(config, experiment, folder, checkpoints, compilations).run(stopper)
 
 
 class Trainer:
@@ -55,8 +58,16 @@ class Trainer:
       ValueError: before anything is compiled, when the folder holds another run or has no room for a checkpoint.
     """
 
-    def __init__(self, config: Config, experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints):
+    def __init__(
+        self,
+        config: Config,
+        experiment: Experiment,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        compilations: Compilations,
+    ):
         self.experiment, self.folder, self.checkpoints = experiment, folder, checkpoints
+        self.compilations = compilations
         self.config = experiment.config
         self.tables = experiment.dataset.tables
         self.identity = identity(self.config, self.tables)
@@ -86,7 +97,7 @@ class Trainer:
         step, shardings = experiment.step(self.optimizer), experiment.state_shardings(self.optimizer)
         self.program = compile_step(step, self.state, self.prompts, shardings)
         self.compile_seconds = time.perf_counter() - began
-        print(f"step: one program, compiled in {self.compile_seconds:.0f} s", flush=True)
+        print(f"step: one program, compiled in {self.compile_seconds:.0f} s\n{compilations.end()}", flush=True)
 
     def run(self, stopper: Stopper) -> None:
         """All steps that are left; the host reads step n − 1 while the device runs step n.
@@ -105,8 +116,9 @@ class Trainer:
         self._begin()
         with Board(self.folder.path / "tensorboard", self.done) as self.board:
             self._catch_up()
-            with stopper.patient():
-                self._steps(stopper)
+            record = self.config.record
+            with stopper.patient(), Watchdog(record.hang_factor, record.hang_seconds, self._grading) as watchdog:
+                self._steps(stopper, watchdog)
             self._finish()
 
     def _catch_up(self) -> None:
@@ -121,14 +133,20 @@ class Trainer:
     def _is_evaluated(self, step: int) -> bool:
         return step != self.config.steps and _is_due(step, self.config.evaluation.every)
 
-    def _steps(self, stopper: Stopper) -> None:
+    def _grading(self) -> str:
+        pools = self.experiment.pool, self.experiment.second_pool
+        return "; ".join(pool.activity for pool in pools if pool is not None)
+
+    def _steps(self, stopper: Stopper, watchdog: Watchdog) -> None:
         config, waiting = self.config, None
         for step in range(self.done + 1, config.steps + 1):
             began = time.perf_counter()
+            watchdog.began(step)
             self.state, record = self.program(self.state, self.prompts)
             if waiting is not None:
                 self._report(*waiting)
             jax.block_until_ready(record)
+            watchdog.ended()
             waiting = (step, record, time.perf_counter() - began)
             last, stop = step == config.steps, stopper.requested
             evaluate = self._is_evaluated(step)
@@ -145,6 +163,7 @@ class Trainer:
             if evaluate:
                 self._evaluated(step, self._answers(self.state.weights, ("validation",)))
             self.checkpoints.check()
+            self.compilations.check(step)
         self.checkpoints.wait()
 
     def _stop(self, step: int) -> None:
