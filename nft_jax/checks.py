@@ -29,6 +29,7 @@ CHOICES = {
     "warm_start.optimizer.name": ("adamw", "muon"),
     "warm_start.optimizer.schedule": ("constant", "linear", "cosine"),
     "old_logp": ("sampler", "recompute", "current"),
+    "record.best": ("", "greedy", "sampled"),
 }
 POSITIVE = (
     "steps",

@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from nft_jax import compile_cache
 from nft_jax.config import Config, load
+from nft_jax.training import bucket
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -25,7 +26,9 @@ DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an
 COMPILE_CACHE = flags.DEFINE_bool(
     "compile_cache", True, "Keep compiled programs in $JAX_COMPILATION_CACHE_DIR, else $NFT_JAX_CACHE/xla."
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; everything that the run writes goes there.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run, or gs://BUCKET/PATH; everything that the run writes goes there."
+)
 
 
 def run(main: Callable[[Config, Path], None], usage: str) -> None:
@@ -53,7 +56,9 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
             jax.config.update("jax_enable_compilation_cache", False)
         compile_cache.start()
         try:
-            main(config, Path(WORKDIR.value))
+            workdir = bucket.opened(WORKDIR.value)
+            main(config, workdir)
+            bucket.share(workdir)
         except (ValueError, FileNotFoundError) as error:
             if DEBUG.value:
                 raise
@@ -92,7 +97,7 @@ def _parse(argv):
         return FLAGS(sys.argv)
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
-    except (AttributeError, KeyError, TypeError, OSError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         stop(_in_words(error))
 
 
@@ -110,7 +115,7 @@ def _with_config_path(argv):
     words, name = _taken(argv, "--config")
     if name is None:
         workdir = _taken(argv, "--workdir")[1]
-        path = Path(workdir or "") / "config.json"
+        path = (bucket.opened(workdir) if workdir else Path()) / "config.json"
         name = str(path) if workdir and path.is_file() else None
     return [*words[:1], *([] if name is None else [f"--config={find_config(name)}"]), *words[1:]]
 

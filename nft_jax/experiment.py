@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from nft_jax import losses
@@ -103,7 +104,7 @@ class Experiment:
     def starting_weights(self) -> Any:
         """Weights to start from, in the training layout: of `config.base`, of the model folder, or random ones."""
         if self.config.base:
-            return load_weights(Path(self.config.base), self.abstract_weights())
+            return load_weights(epath.Path(self.config.base), self.abstract_weights())
         if self.config.model.path:
             return hf.load_weights(Path(self.config.model.path), self.abstract_weights())
         return self.random_weights()

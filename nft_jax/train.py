@@ -22,8 +22,9 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
 from nft_jax.step import Record, compile_step
+from nft_jax.training import best
 from nft_jax.training.board import Board
-from nft_jax.training.checkpoint import Checkpoints, load_weights
+from nft_jax.training.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.training.compilations import Compilations
 from nft_jax.training.evaluation import Answers, Evaluator, score
 from nft_jax.training.identity import WARM_START, check_same, identity
@@ -157,6 +158,7 @@ class Trainer:
             if stop:
                 stopper.reached()
             if save:
+                self.folder.share()  # the lines of a step are in the bucket before its checkpoint is
                 self.checkpoints.save(step, self.state, self.identity)
             if stop and not last:
                 self._stop(step)
@@ -173,7 +175,7 @@ class Trainer:
 
     def _check_warm_start(self) -> None:
         phase = self.folder.path / "warm_start"
-        if (phase / "weights").exists() and (phase / "identity.json").exists():
+        if has_weights(phase) and (phase / "identity.json").exists():
             check_same(json.loads((phase / "identity.json").read_text()), self.identity, phase, WARM_START)
 
     def _base_weights(self) -> Any:
@@ -181,11 +183,12 @@ class Trainer:
         experiment, config, phase = self.experiment, self.config, self.folder.path / "warm_start"
         if config.base or not config.warm_start.steps:
             return experiment.starting_weights()
-        if (phase / "weights").exists():
+        if has_weights(phase):
             return load_weights(phase, experiment.abstract_weights())
         folder = RunFolder(phase)
         folder.begin(config, experiment.attention.name)
         (phase / "identity.json").write_text(json.dumps(self.identity))
+        self.folder.share()
         return warm_start(experiment, folder)
 
     def _base_answers(self, weights: Any) -> dict[str, Answers]:
@@ -205,6 +208,8 @@ class Trainer:
         for file in ("metrics.jsonl", "evaluation.jsonl"):
             # A run that begins anew evaluates step 0 again.
             self.folder.drop_after(self.done or -1, file=file)
+        rows = read_lines(self.folder.path / "evaluation.jsonl")
+        self._keep(best.best_row(rows, self.config.record.best, self.checkpoints.steps))
 
     def _report(self, step: int, record: Record, seconds: float) -> None:
         record = jax.device_get(record)
@@ -231,6 +236,23 @@ class Trainer:
             self.folder.metrics({"step": step} | as_json(result), file="evaluation.jsonl")
             self.board.add(step, as_json(result), prefix="validation")
             print("  " + score_line("validation", result), flush=True)
+            self._keep_if_best({"step": step} | as_json(result))
+        self.folder.share()
+
+    def _keep_if_best(self, row: dict) -> None:
+        """Saves the step of this evaluation, if its score is the best so far; step 0 is no checkpoint."""
+        kind = self.config.record.best
+        if not kind or not row["step"] or (self.best is not None and row[kind] <= self.best[kind]):
+            return
+        self.checkpoints.save(row["step"], self.state, self.identity)
+        self._keep(row)
+        print(f"  the best so far: step {row['step']}, {kind} {row[kind]:.3f}; --step=best takes it", flush=True)
+
+    def _keep(self, row: dict | None) -> None:
+        self.best = row
+        if row is not None:
+            self.checkpoints.best = row["step"]
+            self.folder.write(best.FILE, best.described(row, self.config.record.best))
 
     def _finish(self) -> None:
         config = self.config
