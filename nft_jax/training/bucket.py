@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 from etils import epath
 
 from nft_jax.compile_cache import cache_folder
@@ -142,13 +143,13 @@ def opened(workdir: str) -> Path:
 
 
 def share(workdir: Path) -> None:
-    """Copies what is new in a folder to its bucket, if it has one.
+    """Copies what is new in a folder to its bucket, if it has one; only process 0 does.
 
     Raises:
       OSError: when that fails.
     """
     bucket = attached(workdir)
-    if bucket is not None:
+    if bucket is not None and jax.process_index() == 0:
         bucket.push()
 
 

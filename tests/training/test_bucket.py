@@ -1,4 +1,4 @@
-"""A run's folder in a bucket, for which another folder stands here: what is copied when, and where the heavy parts lie."""
+"""A run in a bucket, for which a folder stands here: what is copied when, and where the heavy parts lie."""
 
 import importlib.util
 import json
