@@ -99,7 +99,7 @@ class RunFolder:
             temporary.replace(self.path / name)
 
     def share(self) -> None:
-        """Copies what is new to the run's bucket, if it has one; says so where that fails: the next call tries again."""
+        """Copies what is new to the run's bucket, if it has one; where that fails it says so, to be tried again."""
         if self.writes:
             try:
                 bucket.share(self.path)
