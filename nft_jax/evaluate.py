@@ -364,7 +364,7 @@ def main(config: Config, workdir: Path) -> None:
     """Evaluates what the flags say."""
     step = chosen_step(flags.FLAGS.step, workdir)
     if flags.FLAGS.against:
-        print(against(workdir, bucket.opened(flags.FLAGS.against), step))
+        print(against(workdir, bucket.opened(flags.FLAGS.against, "--against"), step))
         return
     files = [file for file in (flags.FLAGS.problems or "").split(",") if file]
     evaluate(config, workdir, step, files)

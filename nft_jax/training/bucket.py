@@ -118,8 +118,8 @@ def attach(remote: epath.Path, local: Path) -> Bucket:
     return _ATTACHED[local]
 
 
-def opened(workdir: str) -> Path:
-    """The folder to work in, of a `--workdir`: itself, or the local one of a bucket, brought up to date.
+def opened(workdir: str, setting: str = "--workdir") -> Path:
+    """The folder to work in, of a `--workdir` or the like: itself, or the local one of a bucket, brought up to date.
 
     Raises:
       ValueError: when there is no such bucket, no access to it, or no library for it.
@@ -128,15 +128,15 @@ def opened(workdir: str) -> Path:
         return Path(workdir)
     name = workdir.removeprefix(SCHEME).strip("/")
     if not workdir.startswith(SCHEME) or not name:
-        raise ValueError(f"--workdir={workdir}: give a folder, or one in a bucket: {SCHEME}BUCKET/PATH")
+        raise ValueError(f"{setting}={workdir}: give a folder, or one in a bucket: {SCHEME}BUCKET/PATH")
     if importlib.util.find_spec("gcsfs") is None:
-        raise ValueError(f"--workdir={workdir}: that takes one more package: pip install 'nft_jax[gcs]' (or gcsfs)")
+        raise ValueError(f"{setting}={workdir}: that takes one more package: pip install 'nft_jax[gcs]' (or gcsfs)")
     local = Path(cache_folder()) / "workdirs" / name
     try:
         attach(epath.Path(SCHEME + name), local).fetch()
     except OSError as error:
         raise ValueError(
-            f"--workdir={workdir}: {error}\n(access: gcloud auth application-default login, or the machine's service "
+            f"{setting}={workdir}: {error}\n(access: gcloud auth application-default login, or the machine's service "
             f"account)"
         ) from error
     return local
