@@ -29,7 +29,7 @@ CHOICES = {
     "warm_start.optimizer.name": ("adamw", "muon"),
     "warm_start.optimizer.schedule": ("constant", "linear", "cosine"),
     "old_logp": ("sampler", "recompute", "current"),
-    "record.best": ("", "greedy", "sampled"),
+    "record.best": ("greedy", "sampled", "none"),
 }
 POSITIVE = (
     "steps",

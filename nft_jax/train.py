@@ -142,12 +142,11 @@ class Trainer:
         config, waiting = self.config, None
         for step in range(self.done + 1, config.steps + 1):
             began = time.perf_counter()
-            watchdog.began(step)
-            self.state, record = self.program(self.state, self.prompts)
-            if waiting is not None:
-                self._report(*waiting)
-            jax.block_until_ready(record)
-            watchdog.ended()
+            with watchdog.over("step", step):
+                self.state, record = self.program(self.state, self.prompts)
+                if waiting is not None:
+                    self._report(*waiting)
+                jax.block_until_ready(record)
             waiting = (step, record, time.perf_counter() - began)
             last, stop = step == config.steps, stopper.requested
             evaluate = self._is_evaluated(step)
@@ -158,12 +157,14 @@ class Trainer:
             if stop:
                 stopper.reached()
             if save:
-                self.folder.share()  # the lines of a step are in the bucket before its checkpoint is
-                self.checkpoints.save(step, self.state, self.identity)
+                with watchdog.over("saving step", step):
+                    self.folder.share()  # the lines of a step are in the bucket before its checkpoint is
+                    self.checkpoints.save(step, self.state, self.identity)
             if stop and not last:
                 self._stop(step)
             if evaluate:
-                self._evaluated(step, self._answers(self.state.weights, ("validation",)))
+                with watchdog.over("evaluating step", step):
+                    self._evaluated(step, self._answers(self.state.weights, ("validation",)))
             self.checkpoints.check()
             self.compilations.check(step)
         self.checkpoints.wait()
@@ -242,7 +243,7 @@ class Trainer:
     def _keep_if_best(self, row: dict) -> None:
         """Saves the step of this evaluation, if its score is the best so far; step 0 is no checkpoint."""
         kind = self.config.record.best
-        if not kind or not row["step"] or (self.best is not None and row[kind] <= self.best[kind]):
+        if kind == best.NONE or not row["step"] or (self.best is not None and row[kind] <= self.best[kind]):
             return
         self.checkpoints.save(row["step"], self.state, self.identity)
         self._keep(row)

@@ -7,12 +7,13 @@ from pathlib import Path
 from nft_jax.training.checkpoint import Checkpoints
 
 FILE = "best.json"
+NONE = "none"
 
 
 def best_row(rows: Sequence[dict], kind: str, steps: Collection[int]) -> dict | None:
     """The best row of `evaluation.jsonl` among those of `steps`, the first of equal ones; None: there is none."""
     scored = [row for row in rows if row["step"] in steps]
-    return max(scored, key=lambda row: row[kind], default=None) if kind else None
+    return max(scored, key=lambda row: row[kind], default=None) if kind != NONE else None
 
 
 def described(row: dict, kind: str) -> dict:

@@ -1,5 +1,6 @@
 """Where a run hangs: said in time, by a thread of its own, and never acted upon."""
 
+import contextlib
 import faulthandler
 import os
 import socket
@@ -8,24 +9,25 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 import jax
 
 
 class Watchdog:
-    """Says on stderr where this process is when a step takes more than max(`seconds`, `factor` · median of the others).
+    """Says on stderr where this process is when work takes more than max(`seconds`, `factor` · median of its kind).
 
-    It says so again after each further such span, and kills nothing: a step may just be long, and only who reads it can
-    tell. Said are step, process, host, the stacks of all Python threads, and `doing()`: what the verifier is at. With
-    several processes each has its own, for they hang in different places. While there is no step to compare with,
-    `seconds` stands for the median.
+    It says so again after each further such span, and ends nothing: work may just be long, and only who reads can tell.
+    Said are step, process, host, the stacks of all Python threads, and `doing()`: what the verifier is at. With several
+    processes each has its own, for they hang in different places. Of the first of a kind, `seconds` stands for the
+    median.
     """
 
     def __init__(self, factor: float, seconds: float, doing: Callable[[], str]):
         self.factor, self.seconds, self._doing = factor, seconds, doing
-        self._taken: list[float] = []
-        self._step: int | None = None
+        self._taken: dict[str, list[float]] = defaultdict(list)
+        self._work: tuple[str, int] | None = None
         self._began = 0.0
         self._said = 0
         self._open = True
@@ -42,46 +44,50 @@ class Watchdog:
             self._changed.notify()
         self._thread.join()
 
-    @property
-    def limit(self) -> float:
-        """Seconds after which a step is said to hang."""
-        return max(self.seconds, self.factor * (statistics.median(self._taken) if self._taken else self.seconds))
-
-    def began(self, step: int) -> None:
-        """A step has begun."""
+    @contextlib.contextmanager
+    def over(self, kind: str, step: int) -> Iterator[None]:
+        """Watches over one piece of work, of the kind "step" or any other, at this step."""
         with self._changed:
-            self._step, self._began, self._said = step, time.monotonic(), 0
+            self._work, self._began, self._said = (kind, step), time.monotonic(), 0
             self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken[kind].append(time.monotonic() - self._began)
+                self._work = None
 
-    def ended(self) -> None:
-        """It has ended."""
-        with self._changed:
-            self._taken.append(time.monotonic() - self._began)
-            self._step = None
+    def limit(self, kind: str) -> float:
+        """Seconds after which work of this kind is said to hang."""
+        return max(self.seconds, self.factor * (self._median(kind) or self.seconds))
+
+    def _median(self, kind: str) -> float | None:
+        return statistics.median(self._taken[kind]) if self._taken[kind] else None
 
     def _watch(self) -> None:
-        while (step := self._overdue()) is not None:
-            _say(self._report(*step))
+        while (overdue := self._overdue()) is not None:
+            _say(self._report(*overdue))
 
-    def _overdue(self) -> tuple[int, float, float] | None:
-        """Waits for a step that is overdue: its number, seconds taken, its limit; None: the run has ended."""
+    def _overdue(self) -> tuple[str, int, float] | None:
+        """Waits for work that is overdue: its kind, step, and seconds taken; None: the run has ended."""
         with self._changed:
             while self._open:
-                if self._step is None:
+                if self._work is None:
                     self._changed.wait()
                     continue
-                taken, limit = time.monotonic() - self._began, self.limit
+                taken, limit = time.monotonic() - self._began, self.limit(self._work[0])
                 if taken >= (self._said + 1) * limit:
                     self._said = int(taken / limit)
-                    return self._step, taken, limit
+                    return *self._work, taken
                 self._changed.wait((self._said + 1) * limit - taken)
         return None
 
-    def _report(self, step: int, taken: float, limit: float) -> str:
-        usual = f"others {statistics.median(self._taken):.1f} s" if self._taken else "it is the first"
+    def _report(self, kind: str, step: int, taken: float) -> str:
+        median, limit = self._median(kind), self.limit(kind)
+        usual = "it is the first" if median is None else f"others {median:.1f} s"
         return "\n".join(
             [
-                f"step {step} has taken {taken:.1f} s so far ({usual}); it goes on; to be said each {limit:.1f} s",
+                f"{kind} {step} has taken {taken:.1f} s so far ({usual}); it goes on; to be said each {limit:.1f} s",
                 f"process {jax.process_index()} of {jax.process_count()}, pid {os.getpid()} on {socket.gethostname()}",
                 f"verifier: {self._doing()}",
                 _stacks(),

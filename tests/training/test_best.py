@@ -23,7 +23,7 @@ ROWS = [
         ("greedy", (6, 7), 6),
         ("sampled", (2, 4, 6, 8), 2),
         ("greedy", (), None),
-        ("", (2, 4), None),
+        ("none", (2, 4), None),
     ],
 )
 def test_the_best_is_that_of_the_saved_steps(kind, steps, best):

@@ -14,13 +14,13 @@ from nft_jax.verify.pool import Pool
 
 def test_the_limit_is_many_times_the_median_and_at_least_some_seconds():
     watchdog = Watchdog(10, 2, str)
-    assert watchdog.limit == 20  # of the first step nothing is known
+    assert watchdog.limit("step") == 20  # of the first step nothing is known
     for step, seconds in enumerate((1, 3, 100)):
-        watchdog.began(step)
-        watchdog._began -= seconds
-        watchdog.ended()
-    assert watchdog.limit == pytest.approx(30, rel=0.01)
-    assert Watchdog(10, 2000, str).limit == 20_000
+        with watchdog.over("step", step):
+            watchdog._began -= seconds
+    assert watchdog.limit("step") == pytest.approx(30, rel=0.01)
+    assert watchdog.limit("evaluating step") == 20
+    assert Watchdog(10, 2000, str).limit("step") == 20_000
 
 
 def hanging(release: threading.Event):
@@ -32,12 +32,11 @@ def test_a_step_that_hangs_is_said_again_and_again_and_not_ended(capfd):
     release = threading.Event()
     thread = threading.Thread(target=hanging, args=(release,))
     with Watchdog(1, 0.2, lambda: "nothing to grade") as watchdog:
-        watchdog.began(7)
-        thread.start()
-        time.sleep(0.7)
-        release.set()
-        thread.join()
-        watchdog.ended()
+        with watchdog.over("step", 7):
+            thread.start()
+            time.sleep(0.7)
+            release.set()
+            thread.join()
         said = capfd.readouterr().err
         # Between steps, however long it takes, nothing hangs.
         time.sleep(0.5)
@@ -56,9 +55,8 @@ def test_a_step_that_hangs_is_said_again_and_again_and_not_ended(capfd):
 def test_steps_that_take_what_steps_take_are_not_said(capfd):
     with Watchdog(10, 0.5, str) as watchdog:
         for step in range(20):
-            watchdog.began(step)
-            time.sleep(0.05)
-            watchdog.ended()
+            with watchdog.over("step", step):
+                time.sleep(0.05)
     assert capfd.readouterr().err == ""
     assert watchdog not in threading.enumerate()
     assert not any(thread.name == "watchdog" for thread in threading.enumerate())
