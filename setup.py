@@ -44,7 +44,7 @@ setup(
         "cuda12": [CUDA12],
         "cuda13": [CUDA13],
         "data": ["datasets"],
-        "gcs": ["gcsfs", "google-cloud-storage"],
+        "gcs": ["gcsfs"],
         "isolation": [ISOLATION],
         "test": ["pytest", "ruff==0.17.6", ISOLATION],
         "parity": ["torch==2.13.0", "peft"],

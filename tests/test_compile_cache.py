@@ -12,7 +12,7 @@ import pytest
 from nft_jax import compile_cache
 
 ROOT = Path(__file__).parents[1]
-# Programs of two kinds: one that only computes, and one that calls the host, as the step does.
+# Programs of two kinds: one that only computes, on eight devices, and one that calls the host, as the step does.
 STARTS = """
 import json, sys
 import jax, numpy as np
@@ -20,15 +20,17 @@ from nft_jax import compile_cache
 from nft_jax.training.compilations import Compilations
 
 def double(x):
-    return x * 2
+    return x * 2 - x.sum()
 
 def call(x):
     return jax.experimental.io_callback(lambda x: np.asarray(x), jax.ShapeDtypeStruct((3,), np.float32), x)
 
 compile_cache.start()
-x = np.ones(3, np.float32)
+x = np.arange(8, dtype=np.float32)
+mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+split = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
 with Compilations() as compilations:
-    values = [jax.jit(f)(x).tolist() for f in (double, call)]
+    values = [jax.jit(double)(split).tolist(), jax.jit(call)(x[:3]).tolist()]
 found = {name: one.found for one in compilations.programs for name in ("double", "call") if name in one.name}
 print(json.dumps([values, found, compilations.end()]))
 """
@@ -89,7 +91,7 @@ def test_a_second_start_finds_what_does_not_call_the_host(tmp_path):
         assert done.stderr == ""
         starts.append(json.loads(done.stdout))
     (first, found_first, _), (second, found_second, said) = starts
-    assert first == second == [[2.0] * 3, [1.0] * 3]
+    assert first == second == [[2.0 * x - 28 for x in range(8)], [0.0, 1.0, 2.0]]
     assert found_first == {"double": False, "call": False}
     # Should JAX learn to keep such programs, this says so.
     assert found_second == {"double": True, "call": False}
