@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,14 +61,17 @@ def test_it_lies_where_it_is_told_to(settings, monkeypatch, tmp_path):
     assert list((tmp_path / "of jax").iterdir()) == []
 
 
-def test_a_folder_that_can_not_be_written_is_said_and_not_used(settings, monkeypatch, tmp_path, capsys):
+def test_a_folder_that_can_not_be_written_is_said_and_not_used(settings, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path / "file"))
-    assert compile_cache.start() is None
-    assert jax.config.jax_compilation_cache_dir is None
-    said = capsys.readouterr().err
-    assert f"the compile cache {tmp_path}/file/xla can't be written, and isn't used: " in said
-    assert "--compile_cache=false" in said
+    taken = tmp_path / "taken" / f"probe.{socket.gethostname()}.{os.getpid()}"
+    taken.mkdir(parents=True)
+    for bad in (tmp_path / "file" / "xla", tmp_path / "taken"):
+        jax.config.update("jax_compilation_cache_dir", str(bad))
+        assert compile_cache.start() is None
+        assert jax.config.jax_compilation_cache_dir is None
+        said = capsys.readouterr().err
+        assert f"the compile cache {bad} can't be written, and isn't used: " in said
+        assert "--compile_cache=false" in said
 
 
 def test_switched_off_nothing_is_tried(settings, monkeypatch, tmp_path):

@@ -57,6 +57,7 @@ def test_steps_that_take_what_steps_take_are_not_said(capfd):
         for step in range(20):
             with watchdog.over("step", step):
                 time.sleep(0.05)
+        time.sleep(0.8)  # nothing is under way
     assert capfd.readouterr().err == ""
     assert watchdog not in threading.enumerate()
     assert not any(thread.name == "watchdog" for thread in threading.enumerate())
@@ -77,4 +78,11 @@ def test_what_the_verifier_is_at_is_told_while_a_grader_hangs(tmp_path):
         assert "hangs:hang: 1 answers of 1 batches wait for a verdict, 0 processes were replaced" in said
         assert all(str(pid) in said for pid in pool.pids)
         batch.collect(0.01)
+        assert "0 answers of 0 batches" in pool.activity
+
+
+def test_a_verifier_that_has_judged_is_idle():
+    with Pool("boxed_exact", workers=2) as pool:
+        assert pool.grade([("\\boxed{1}", "1")] * 4)[0].status == "correct"
+        assert pool.activity.count("idle") == 2
         assert "0 answers of 0 batches" in pool.activity
