@@ -66,6 +66,7 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
                 origin = {"step": step, "weights": source, "weights_digest": digest}
                 origin |= {"problems": paths.get(name, "generated arithmetic")}
                 scores[name] = _evaluated(evaluator, weights, name, folder, origin)
+                bucket.share(workdir)
     print(f"\n{table(scores)}\n\n{_caption(config, digest)}\nanswers and scores: {folder}", flush=True)
     return scores
 

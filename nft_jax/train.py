@@ -22,7 +22,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
 from nft_jax.step import Record, compile_step
-from nft_jax.training import best
+from nft_jax.training.best import Best
 from nft_jax.training.board import Board
 from nft_jax.training.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.training.compilations import Compilations
@@ -209,8 +209,7 @@ class Trainer:
         for file in ("metrics.jsonl", "evaluation.jsonl"):
             # A run that begins anew evaluates step 0 again.
             self.folder.drop_after(self.done or -1, file=file)
-        rows = read_lines(self.folder.path / "evaluation.jsonl")
-        self._keep(best.best_row(rows, self.config.record.best, self.checkpoints.steps))
+        self.best = Best(self.config.record.best, self.folder, self.checkpoints)
 
     def _report(self, step: int, record: Record, seconds: float) -> None:
         record = jax.device_get(record)
@@ -237,23 +236,9 @@ class Trainer:
             self.folder.metrics({"step": step} | as_json(result), file="evaluation.jsonl")
             self.board.add(step, as_json(result), prefix="validation")
             print("  " + score_line("validation", result), flush=True)
-            self._keep_if_best({"step": step} | as_json(result))
+            row = {"step": step} | as_json(result)
+            self.best.offer(row, lambda: self.checkpoints.save(step, self.state, self.identity))
         self.folder.share()
-
-    def _keep_if_best(self, row: dict) -> None:
-        """Saves the step of this evaluation, if its score is the best so far; step 0 is no checkpoint."""
-        kind = self.config.record.best
-        if kind == best.NONE or not row["step"] or (self.best is not None and row[kind] <= self.best[kind]):
-            return
-        self.checkpoints.save(row["step"], self.state, self.identity)
-        self._keep(row)
-        print(f"  the best so far: step {row['step']}, {kind} {row[kind]:.3f}; --step=best takes it", flush=True)
-
-    def _keep(self, row: dict | None) -> None:
-        self.best = row
-        if row is not None:
-            self.checkpoints.best = row["step"]
-            self.folder.write(best.FILE, best.described(row, self.config.record.best))
 
     def _finish(self) -> None:
         config = self.config

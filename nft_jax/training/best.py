@@ -1,24 +1,47 @@
 """The best checkpoint of a run: of the saved steps the one with the highest score of the kind `record.best`."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from nft_jax.training.checkpoint import Checkpoints
+from nft_jax.training.record import RunFolder, read_lines
 
 FILE = "best.json"
 NONE = "none"
+
+
+class Best:
+    """Keeps the best step saved, and named in `best.json`, while a run goes on; step 0 is no checkpoint and never it.
+
+    It begins with what the run's `evaluation.jsonl` says of the steps that are saved: rows are to be dropped before.
+    """
+
+    def __init__(self, kind: str, folder: RunFolder, checkpoints: Checkpoints):
+        self.kind, self.folder, self.checkpoints = kind, folder, checkpoints
+        self._keep(best_row(read_lines(folder.path / "evaluation.jsonl"), kind, checkpoints.steps))
+
+    def offer(self, row: dict, save: Callable[[], None]) -> None:
+        """`row` is that of a step that was evaluated just now; `save()` saves it, where it is not saved already."""
+        kind = self.kind
+        if kind == NONE or not row["step"] or (self.row is not None and row[kind] <= self.row[kind]):
+            return
+        save()
+        self._keep(row)
+        print(f"  the best so far: step {row['step']}, {kind} {row[kind]:.3f}; --step=best takes it", flush=True)
+
+    def _keep(self, row: dict | None) -> None:
+        self.row = row
+        if row is not None:
+            self.checkpoints.best = row["step"]
+            values = {"step": row["step"], "score": self.kind}
+            self.folder.write(FILE, values | {"value": row[self.kind], "error": row[f"{self.kind}_error"]})
 
 
 def best_row(rows: Sequence[dict], kind: str, steps: Collection[int]) -> dict | None:
     """The best row of `evaluation.jsonl` among those of `steps`, the first of equal ones; None: there is none."""
     scored = [row for row in rows if row["step"] in steps]
     return max(scored, key=lambda row: row[kind], default=None) if kind != NONE else None
-
-
-def described(row: dict, kind: str) -> dict:
-    """What `best.json` says: the step, the kind of score, the score and its standard error."""
-    return {"step": row["step"], "score": kind, "value": row[kind], "error": row[f"{kind}_error"]}
 
 
 def chosen_step(step: str | None, workdir: Path) -> int | None:

@@ -131,14 +131,18 @@ def opened(workdir: str, setting: str = "--workdir") -> Path:
         raise ValueError(f"{setting}={workdir}: give a folder, or one in a bucket: {SCHEME}BUCKET/PATH")
     if importlib.util.find_spec("gcsfs") is None:
         raise ValueError(f"{setting}={workdir}: that takes one more package: pip install 'nft_jax[gcs]' (or gcsfs)")
-    local = Path(cache_folder()) / "workdirs" / name
+    local = (Path(cache_folder()) / "workdirs" / name).resolve()
+    if local in _ATTACHED:
+        return local
+    bucket = Bucket(epath.Path(SCHEME + name), local)
     try:
-        attach(epath.Path(SCHEME + name), local).fetch()
+        bucket.fetch()
     except OSError as error:
         raise ValueError(
             f"{setting}={workdir}: {error}\n(access: gcloud auth application-default login, or the machine's service "
             f"account)"
         ) from error
+    _ATTACHED[local] = bucket
     return local
 
 

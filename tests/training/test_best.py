@@ -1,13 +1,16 @@
 """Which step is the best, and what `--step` names."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
 from nft_jax.step import State
-from nft_jax.training.best import best_row, chosen_step, described
+from nft_jax.training.best import Best, best_row, chosen_step
 from nft_jax.training.checkpoint import Checkpoints
+from nft_jax.training.record import RunFolder
 
 ROWS = [
     {"step": step, "greedy": greedy, "greedy_error": None, "sampled": sampled, "sampled_error": 0.1}
@@ -30,8 +33,33 @@ def test_the_best_is_that_of_the_saved_steps(kind, steps, best):
     row = best_row(ROWS, kind, steps)
     assert (row and row["step"]) == best
     assert best_row([], kind, steps) is None
-    if row:
-        assert described(row, kind) == {"step": best, "score": kind, "value": row[kind], "error": row[f"{kind}_error"]}
+
+
+def begun(folder: Path, kind: str, *saved: int) -> Best:
+    """A run in which these steps are saved."""
+    return Best(kind, RunFolder(folder), SimpleNamespace(steps=saved, best=None))
+
+
+def test_a_run_saves_each_step_that_is_better_than_all_before(tmp_path, capsys):
+    saved = []
+    best = begun(tmp_path, "greedy")
+    for row in ROWS:
+        best.offer(row, lambda row=row: saved.append(row["step"]))
+    assert saved == [2, 4, 8]
+    assert best.checkpoints.best == 8
+    assert capsys.readouterr().out.count("the best so far") == 3
+    expected = {"step": 8, "score": "greedy", "value": 0.8, "error": None}
+    assert json.loads((tmp_path / "best.json").read_text()) == expected
+    # Resumed from step 6: what was evaluated later is forgotten.
+    (tmp_path / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:4]))
+    best = begun(tmp_path, "greedy", 2, 4, 6)
+    assert best.checkpoints.best == json.loads((tmp_path / "best.json").read_text())["step"] == 4
+    best.offer(ROWS[3], lambda: pytest.fail("it is not better"))
+    best.offer(ROWS[4], lambda: saved.append(8))
+    assert best.checkpoints.best == 8
+    none = begun(tmp_path, "none", 2, 4)
+    none.offer(ROWS[4], lambda: pytest.fail("none is asked for"))
+    assert none.checkpoints.best is None
 
 
 def test_a_step_is_named_by_number_or_as_the_best(tmp_path):

@@ -198,13 +198,16 @@ def test_a_bucket_is_opened_in_the_cache_and_its_errors_are_said(monkeypatch, tm
     local = tmp_path / "workdirs" / "bucket" / "run"
     assert bucket.opened("gs://bucket/run/") == local
     assert asked == [("gs://bucket/run", local)]
+    # Once a process: what it does there afterwards is newer.
+    assert bucket.opened("gs://bucket/run") == local
+    assert len(asked) == 1
 
     def refused(self):
         raise OSError("403")
 
     monkeypatch.setattr(Bucket, "fetch", refused)
-    with pytest.raises(ValueError, match=r"--workdir=gs://bucket/run: 403\n\(access: gcloud auth"):
-        bucket.opened("gs://bucket/run")
+    with pytest.raises(ValueError, match=r"config.base=gs://bucket/other: 403\n\(access: gcloud auth"):
+        bucket.opened("gs://bucket/other", "config.base")
 
 
 def state(value: float) -> State:
