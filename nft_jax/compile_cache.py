@@ -22,9 +22,9 @@ def start() -> epath.Path | None:
     """Has JAX keep compiled programs in `folder()`, and says on stderr if it can't; returns the folder, or None.
 
     JAX keeps no program that calls the host, whatever it is asked (jax/_src/compiler.py, `_cache_write`): the step and
-    the evaluation, which call the verifier, are compiled at every start. What is kept is the rest: the warm start,
-    the first weights and moments. On GPUs XLA keeps its autotuning and its kernels there for all programs alike.
-    Whoever can write to the folder can have this process run what they like, so it should be the user's own.
+    the evaluation, which call the verifier, are compiled at every start. What is kept is the rest, if it takes a second
+    to compile: the warm start, the first weights and moments. On GPUs XLA keeps what its autotuning found there too, of
+    all programs. Whoever can write to the folder can have this process run what they like: it is to be the user's own.
     """
     if not jax.config.jax_enable_compilation_cache:
         return None
