@@ -94,7 +94,7 @@ def _fault(name, config, platform):
 
 
 def _of_all(kernel, mesh):
-    """Over the whole mesh: rows split over `data`, heads over `tensor`. No compiler splits a kernel by itself."""
+    """Over a replica: rows split over data shards, heads over `tensor`. No compiler splits a kernel by itself."""
     row, segment = PartitionSpec(DATA, None, TENSOR), PartitionSpec(DATA)
     return shard_map(kernel, mesh=mesh, in_specs=(row, row, row, segment), out_specs=row, check_vma=False)
 

@@ -12,9 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from nft_jax import phases
 from nft_jax.models.attention import PromptKeys
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import layout
+from nft_jax.parallel.layout import Placement
+from nft_jax.parallel.mesh import DATA
 from nft_jax.training.packing import Packed, Rows
 from nft_jax.types import Array, Prompts
 
@@ -24,18 +27,19 @@ Keys = tuple[Array, Array]
 def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Callable, carry: Any) -> Any:
     """`carry` after `body(micro_batch, start, carry)` on `count` items of every shard at a time.
 
-    Arrays of `tree` have axes `[shards, items, …]`, of which the first `used` [shards] count: the number of
-    micro-batches is a runtime value, equal on all shards. A micro-batch has the items of all shards in one axis, from
-    number `start` of each.
+    Arrays of `tree` have axes `[shards, items, …]`, of which the first `used` count, one number a shard or for all: the
+    number of micro-batches is a runtime value, equal on all shards. A micro-batch has the items of all shards in one
+    axis, from number `start` of each. Shards are those of one replica.
     """
 
     def step(index, carry):
         start = index * count
         cut = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), tree)
-        flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh)
+        flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh, over=DATA)
         return body(flat, start, carry)
 
-    return jax.lax.fori_loop(0, -(-jnp.max(used) // count), step, carry)
+    with jax.named_scope(phases.MICRO_BATCH):
+        return jax.lax.fori_loop(0, -(-jnp.max(used) // count), step, carry)
 
 
 def prompts_at_once(prompts: int, prompt_limit: int, rows: int, row_tokens: int) -> int:
@@ -46,11 +50,12 @@ def prompts_at_once(prompts: int, prompt_limit: int, rows: int, row_tokens: int)
 class SharedPrompts:
     """Both ways between weights and the keys of shared prompts; keys and values are `[L, shards, Q, P, G, H]` each.
 
-    `model` binds weights. Where rows hold their prompts themselves there are no keys: None, in and out.
+    `model` binds weights; `rows` is how many of a shard a micro-batch has. Where rows hold their prompts themselves
+    there are no keys: None, in and out.
     """
 
-    def __init__(self, model: Callable[[Any], Transformer], gather: Callable, mesh: Mesh, rows_per_micro_batch: int):
-        self.model, self.gather, self.mesh, self.count = model, gather, mesh, rows_per_micro_batch
+    def __init__(self, model: Callable[[Any], Transformer], placement: Placement, mesh: Mesh, rows: int):
+        self.model, self.placement, self.mesh, self.count = model, placement, mesh, rows
 
     def read(self, weights: Any, packed: Packed) -> Keys | None:
         """The keys and values of the prompts."""
@@ -111,7 +116,7 @@ class SharedPrompts:
         return self._over_prompts(packed, through, gradient)
 
     def _keys(self, weights, prompts: Prompts):
-        return self.model(weights).keys(prompts, self.gather)
+        return self.model(weights).keys(prompts, self.placement)
 
     def _over_prompts(self, packed, body, carry):
         (_, Q, P), T = packed.prompts.token_NP.shape, packed.rows.target_BT.shape[-1]
