@@ -8,13 +8,15 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nft_jax import shipped
+from nft_jax import compile_cache, shipped
 from nft_jax.config import Config, load
 from nft_jax.parallel import distributed, ending
 from nft_jax.parallel.preflight import preflight
+from nft_jax.training import bucket
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -24,7 +26,12 @@ CONFIG = config_flags.DEFINE_config_file(
     "The workdir of a run has its own: without --config, that is taken.",
 )
 DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an error in the input.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; everything that the run writes goes there.")
+COMPILE_CACHE = flags.DEFINE_bool(
+    "compile_cache", True, "Keep compiled programs in $JAX_COMPILATION_CACHE_DIR, else $NFT_JAX_CACHE/xla."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run, or gs://BUCKET/PATH; everything that the run writes goes there."
+)
 
 
 def run(
@@ -37,7 +44,7 @@ def run(
     any device is touched; a disk that fails ends it with code 1, another process that is gone with code 75.
     """
     sys.modules["__main__"].__doc__ = usage
-    for name in ("config", "workdir", *(_define_several() if several else ())):
+    for name in ("config", "workdir", "compile_cache", *(_define_several() if several else ())):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
     def start(words):
@@ -52,11 +59,18 @@ def run(
                 "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny "
                 "(a workdir that holds a run has its config: there, --workdir alone will do)"
             )
-        config, workdir = _load(), Path(WORKDIR.value) if WORKDIR.value else None
+        config = _load()
+        if not COMPILE_CACHE.value:
+            jax.config.update("jax_enable_compilation_cache", False)
+        compile_cache.start()
         try:
+            workdir = bucket.opened(WORKDIR.value) if WORKDIR.value else None
             if several:
                 _start(config, workdir)
+                bucket.level(workdir)
             main(config, workdir)
+            if workdir is not None:
+                bucket.share(workdir)
         except (ValueError, FileNotFoundError) as error:
             _check_loss(error)
             if DEBUG.value:
@@ -131,7 +145,7 @@ def _parse(argv):
         return FLAGS(sys.argv)
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
-    except (AttributeError, KeyError, TypeError, OSError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         stop(_in_words(error))
 
 
@@ -149,7 +163,7 @@ def _with_config_path(argv):
     words, name = _taken(argv, "--config")
     if name is None:
         workdir = _taken(argv, "--workdir")[1]
-        path = Path(workdir or "") / "config.json"
+        path = (bucket.opened(workdir) if workdir else Path()) / "config.json"
         name = str(path) if workdir and path.is_file() else None
     return [*words[:1], *([] if name is None else [f"--config={find_config(name)}"]), *words[1:]]
 

@@ -22,6 +22,7 @@ from nft_jax.parallel.mesh import make_mesh
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.step import State, Step, check_sizes
+from nft_jax.training import bucket
 from nft_jax.training.checkpoint import load_weights
 from nft_jax.training.groups import empty_groups
 from nft_jax.training.optimizer import Optimizer, on_host, state_specs
@@ -104,7 +105,7 @@ class Experiment:
     def starting_weights(self) -> Any:
         """Weights to start from, in the training layout: of `config.base`, of the model folder, or random ones."""
         if self.config.base:
-            return load_weights(Path(self.config.base), self.abstract_weights())
+            return load_weights(bucket.opened(self.config.base, "config.base"), self.abstract_weights())
         if self.config.model.path:
             return hf.load_weights(Path(self.config.model.path), self.abstract_weights())
         return self.random_weights()

@@ -11,6 +11,7 @@ from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, buil
 from nft_jax.data.sources import Problem
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from nft_jax.parallel import distributed
+from nft_jax.training import bucket
 from nft_jax.verify import check_gold
 
 SPLITS = ("train", "validation", "test")
@@ -111,6 +112,7 @@ def _tokenizer(config: Config, folder: Path) -> Tokenizer:
         train_sentencepiece(texts, path)
 
     distributed.on_process_0(train, "tokenizer")
+    bucket.level(folder)
     return load_tokenizer(path)
 
 

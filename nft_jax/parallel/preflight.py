@@ -18,6 +18,7 @@ import jax
 from nft_jax.compat import coordination
 from nft_jax.config import Config, resolved
 from nft_jax.parallel import ending
+from nft_jax.training import bucket
 
 PACKAGES = ("nft_jax", "jax", "jaxlib")
 MOST_CLOCK_SECONDS = 5.0
@@ -37,6 +38,7 @@ def preflight(config: Config, workdir: Path, seconds: int = 120) -> None:
     """
     if not ending.several():
         return
+    workdir = bucket.home(workdir)
     with _nonce(workdir, seconds) as nonce:
         told = {"host": socket.gethostname(), "folder": _folder_fault(workdir, nonce), "clock": _clock(seconds)}
         told |= {"versions": {name: _version(name) for name in PACKAGES}, "sources": sources_digest()}
