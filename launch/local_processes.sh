@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs a program as N processes on this machine's CPUs that work as one, as the hosts of a pod do.
-#   bash launch/local_processes.sh N [--dry-run] [--devices=1] [--module=nft_jax.train] [--again] [--grace=30]
+#   bash launch/local_processes.sh N [--dry-run] [--devices=1] [--module=nft_jax.train] [--again] [--grace=90]
 #       --config=NAME_OR_FILE --workdir=DIR [--config.section.field=value ...]
 # Takes the `python` of PATH (source .venv/bin/activate). Each process has --devices CPU devices; they talk over the
 # loopback, by gloo. When one ends, the others have --grace seconds to end too, then they get SIGTERM, and as much later
 # SIGKILL. The exit code is the first that is not 0. 75 means: saved; run the same command again (--again does so).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-devices=1 module=nft_jax.train again=no grace=30
+devices=1 module=nft_jax.train again=no grace=90
 options "devices module again grace" "$@"
 count="${rest[0]-}"
 [[ "$count" =~ ^[1-9][0-9]*$ ]] || fail "how many processes? bash $0 2 --config=…"

@@ -10,4 +10,6 @@ options "name zone project slices" "$@"
 place
 [[ " ${rest[*]-} " == *" --workdir="* ]] || fail "--workdir=gs://BUCKET/FOLDER is needed"
 
+# Weights are not split between slices.
+if ((slices > 1)); then rest+=("--config.mesh.replica=$slices"); fi
 on_workers all "$(shown bash nft_jax/launch/tpu/worker.sh --module=nft_jax.smoke -- "${rest[@]}")"

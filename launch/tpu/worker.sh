@@ -13,7 +13,7 @@ if [ -n "$log" ]; then
   exit
 fi
 if [ "$stop" = yes ]; then
-  run kill -TERM "$(cat run.pid 2>/dev/null || echo 'PID')"
+  run kill -TERM "$(cat run.pid 2>/dev/null || echo 'PID')" || fail "no run is under way on $(hostname)"
   # The lock is free when all of the run has ended.
   run flock --timeout 300 run.lock echo "stopped; what was done is saved"
   exit
