@@ -22,12 +22,11 @@ NAMES = [str(script.relative_to(ROOT)) for script in SCRIPTS]
 RECORDED = ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "python", "ruff", "sudo", "nohup", "setsid")
 # Writes its words as one line of JSON, keeps what a file or standard input gives, and ends as it is told.
 STUB = """#!/usr/bin/env bash
-here="$(dirname "$0")"
 name="$(basename "$0")"
-"$STUB_PYTHON" -I -S "$here/../record.py" "$here/.." "$name" "$@"
-cat "$here/../says.$name" 2>/dev/null
-code="$(head -n 1 "$here/../codes.$name" 2>/dev/null)"
-sed -i 1d "$here/../codes.$name" 2>/dev/null
+"$STUB_PYTHON" -I -S "$STUB_FOLDER/record.py" "$STUB_FOLDER" "$name" "$@"
+cat "$STUB_FOLDER/says.$name" 2>/dev/null
+code="$(head -n 1 "$STUB_FOLDER/codes.$name" 2>/dev/null)"
+sed -i 1d "$STUB_FOLDER/codes.$name" 2>/dev/null
 exit "${code:-0}"
 """
 RECORD = """
@@ -81,6 +80,7 @@ class Stand:
         self.environment = kept | {
             "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
             "STUB_PYTHON": sys.executable,
+            "STUB_FOLDER": str(folder),
             "VENV": str(self.venv),
             "EXTRAS": "any",
             "PAUSE": "0",
@@ -298,14 +298,20 @@ def test_a_workdir_on_the_slice_is_refused_in_the_queue(stand):
 
 def test_a_slice_that_was_taken_away_is_asked_for_again_until_there_is_a_result(stand):
     stand.says("gcloud", "SUSPENDED\n")
-    # Copy, create; describe, no result yet, delete, create; describe, the result is there, delete.
-    stand.ends("gcloud", 0, 0, 0, 1, 0, 0, 0, 0, 0)
+    # No result yet, copy, create; describe, no result yet, delete, create; describe, the result is there, delete.
+    stand.ends("gcloud", 1, 0, 0, 0, 1, 0, 0, 0, 0, 0)
     ran = stand.script("launch/tpu/queue.sh", *SLICE, "--type=v6e-8", "--keep", *RUN)
     assert ran.returncode == 0, ran.stderr
     done = [call[4] if call[1] == "compute" else call[2] for call in stand.calls]
-    assert done == ["cp", "create", "describe", "ls", "delete", "create", "describe", "ls", "delete"]
-    assert stand.calls[1] == stand.calls[5]
-    assert "--force" in stand.calls[4] and "--quiet" in stand.calls[4]
+    assert done == ["ls", "cp", "create", "describe", "ls", "delete", "create", "describe", "ls", "delete"]
+    assert stand.calls[2] == stand.calls[6]
+    assert "--force" in stand.calls[5] and "--quiet" in stand.calls[5]
+
+
+def test_a_run_that_has_a_result_is_not_kept_going(stand):
+    ran = stand.script("launch/tpu/queue.sh", *SLICE, "--type=v6e-8", "--keep", *RUN)
+    assert (ran.returncode, len(stand.calls)) == (2, 1)
+    assert "result.json is there already" in ran.stderr
 
 
 def worker_folder(stand: Stand) -> Path:
@@ -340,7 +346,6 @@ def test_an_old_python_is_replaced_by_one_of_ones_own(stand, tmp_path):
         stand.add(tmp_path / "bin" / name, STUB.replace("exit", '[ "$1" != -c ] || exit 1\nexit'))
     stand.says("python3", f"{tmp_path}/bin/python")
     stand.add(stand.venv / "bin" / "python")
-    # A check of the version, which the last lines of its stand-in answer.
     ran = stand.script(str(worker_folder(stand) / "launch/tpu/worker.sh"), "--setup", EXTRAS="tpu")
     assert ran.returncode == 0, ran.stderr
     calls = [call for call in stand.calls if "-c" not in call]

@@ -25,11 +25,9 @@ code="${workdir%/}/launch/nft_jax.tar.gz"
 
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
-{
-  echo '#!/usr/bin/env bash'
-  shown export CODE="$code" TOKEN_SECRET="$token_secret" FLAGS="$(shown "${rest[@]}")"
-  cat launch/tpu/startup.sh
-} >"$folder/startup.sh"
+values="$(shown export CODE="$code" TOKEN_SECRET="$token_secret" FLAGS="$(shown "${rest[@]}")")"
+printf '%s\n' '#!/usr/bin/env bash' "$values" | cat - launch/tpu/startup.sh >"$folder/startup.sh"
+if [ "$dry_run" = yes ]; then printf '%s\n' "# startup.sh, after:" "$values"; fi
 
 nodes=(--node-id="$name")
 if ((slices > 1)); then nodes=(--node-count="$slices" --node-prefix="$name"); fi
@@ -55,6 +53,9 @@ finished() {
   run gcloud storage ls "${workdir%/}/result.json"
 }
 
+if [ "$keep" = yes ] && [ "$dry_run" = no ] && finished >/dev/null 2>&1; then
+  fail "$workdir/result.json is there already: --keep would take the run for finished"
+fi
 pack "$folder/nft_jax.tar.gz"
 run gcloud storage cp "$folder/nft_jax.tar.gz" "$code"
 create

@@ -46,7 +46,7 @@ class Checker:
         """Whether it passed; what it says, or what went wrong, is written and printed."""
         self.write({"began": name})
         began, passed = time.perf_counter(), False
-        faulthandler.dump_traceback_later(self.seconds, exit=True)
+        faulthandler.dump_traceback_later(self.seconds, exit=True, file=sys.__stderr__)
         try:
             said = check()
             passed = True

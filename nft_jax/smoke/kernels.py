@@ -23,19 +23,24 @@ def names(mesh: Mesh) -> list[str]:
     return [name for name, platform in backends.PLATFORM.items() if platform == mesh.devices.flat[0].platform]
 
 
-def agrees(name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS) -> str:
+def agrees(name: str, experiment: Experiment) -> str:
     """Output and gradients of packed rows, and output of prompts, in each dtype that the kernel takes."""
-    model, mesh = experiment.config.model, experiment.mesh
-    worst = {}
-    for dtype in set(backends.DTYPES.get(name, TOLERANCE)) & TOLERANCE.keys():
-        config = dataclasses.replace(model, attention=name, dtype=dtype)
-        attention = backends.pick(config, mesh, interpret=interpret)
-        gaps = jax.jit(lambda a=attention, c=config: _gaps(a, c, mesh, tokens), out_shardings=experiment.whole)()
-        worst[dtype] = max(float(gap) for gap in gaps)
-    told = ", ".join(f"{dtype} {gap:.1e}" for dtype, gap in sorted(worst.items()))
+    worst = gaps(name, experiment)
+    told = ", ".join(f"{dtype} {gap:.1e}" for dtype, gap in worst.items())
     if not all(gap <= TOLERANCE[dtype] for dtype, gap in worst.items()):
         raise Failed(f"differs from XLA, of the largest value: {told}; allowed: {TOLERANCE}")
     return f"rows, their gradients and prompts as by XLA, of the largest value: {told}"
+
+
+def gaps(name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS) -> dict[str, float]:
+    """The largest difference from XLA by dtype, over the largest value; `interpret` emulates the kernel."""
+    mesh, worst = experiment.mesh, {}
+    for dtype in sorted({*backends.DTYPES.get(name, TOLERANCE)} & TOLERANCE.keys()):
+        model = dataclasses.replace(experiment.config.model, attention=name, dtype=dtype)
+        attention = backends.pick(model, mesh, interpret=interpret)
+        program = jax.jit(lambda a=attention, m=model: _gaps(a, m, mesh, tokens), out_shardings=experiment.whole)
+        worst[dtype] = max(float(gap) for gap in program())
+    return worst
 
 
 def _gaps(attention, model, mesh, tokens):
