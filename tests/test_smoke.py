@@ -193,7 +193,7 @@ ROWS = [
     {"check": "hosts", "passed": True, "seconds": 1.0, "said": "there"},
     {"facts": FACTS},
 ]
-STEPS = [f"{step}/5 ━╌ reward" for step in (1, 2, 3)]
+STEPS = [f"{step}/5 ━╌ reward 0.{step}" for step in (1, 2, 3)]
 
 
 @pytest.fixture
@@ -217,7 +217,9 @@ def tested(tmp_path, monkeypatch, capfd):
 
 
 def test_a_run_is_killed_and_resumed_by_the_same_command(tested, tmp_path):
-    code, found, calls, printed = tested(train=[[*STEPS, "hangs"], ["resumed from step 3 in there", "4/5 ━╌"]])
+    code, found, calls, printed = tested(
+        train=[[*STEPS, "hangs"], ["resumed from step 2 in there", STEPS[2], "4/5 ━╌ reward 0.7"]]
+    )
     assert (code, found["passed"]) == (0, True)
     assert [row["check"] for row in found["checks"]] == ["hosts", "three steps", "resume"]
     assert found["kind"] == "cpu"
@@ -234,7 +236,8 @@ def test_a_run_is_killed_and_resumed_by_the_same_command(tested, tmp_path):
     ("fate", "check"),
     [
         ({"train": [STEPS[:2], []]}, "three steps"),
-        ({"train": [[*STEPS, "hangs"], ["4/5 ━╌"]]}, "resume"),
+        ({"train": [[*STEPS, "hangs"], ["4/5 ━╌ reward 0.7"]]}, "resume"),
+        ({"train": [[*STEPS, "hangs"], ["resumed from step 2", "3/5 ━╌ reward 0.9"]]}, "resume"),
         ({"rows": [*ROWS[:1], ROWS[1] | {"passed": False}], "code": 1}, "hosts"),
         ({"rows": [*ROWS, {"began": "loops"}], "code": 1}, "loops"),
         ({"rows": [], "code": 2}, "start"),

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ class Smoke:
             f"--config.prompts_per_step={facts['prompts']}",
             *self.flags,
         ]
-        first = Child("nft_jax.train", flags, lambda line: _step(line) == KILLED_AT)
+        first = Child("nft_jax.train", flags, killed_at=KILLED_AT)
         code = first.ends(2 * self.seconds)
         leads = facts["process"] == 0
         passed = code is not None and (first.killed or not leads)
@@ -93,11 +92,13 @@ class Smoke:
             return
         second = Child("nft_jax.train", flags)
         code = second.ends(2 * self.seconds)
-        resumed = re.search(r"^resumed from step (\d+)", "".join(second.said), re.M)
-        passed = code == 0 and (not leads or resumed is not None)
+        resumed = re.search(r"^resumed from (step \d+)", "".join(second.said), re.M)
+        other = [step for step, reward in second.rewards.items() if first.rewards.get(step, reward) != reward]
+        passed = code == 0 and (not leads or resumed is not None and not other)
         if leads or not passed:
-            told = f"from step {resumed[1]}, to the end" if passed and resumed else f"ended with {code}, {resumed=}"
-            self.add("resume", passed, second.seconds, told)
+            told = f"from {resumed[1]} to the end" if resumed else "did not resume"
+            told += f"; other rewards than before at steps {other}" if other else ""
+            self.add("resume", passed, second.seconds, told if code == 0 else f"{told}; ended with {code}")
 
     def add(self, check: str, passed: bool, seconds: float, said: str) -> None:
         row = {"check": check, "passed": passed, "seconds": seconds, "said": said}
@@ -121,12 +122,13 @@ class Smoke:
 class Child:
     """`python -m module` with the smoke test's config; its lines are printed, and kept in `said`.
 
-    It is killed (`killed`) once it has printed a line that `fatal` is true of.
+    `rewards` are those that it reports, by step; it is killed (`killed`) once it has reported step `killed_at`.
     """
 
-    def __init__(self, module: str, flags: list[str], fatal: Callable[[str], bool] = lambda line: False):
+    def __init__(self, module: str, flags: list[str], killed_at: int | None = None):
         self.said: list[str] = []
-        self.killed, self.fatal, self.began = False, fatal, time.monotonic()
+        self.rewards: dict[int, str] = {}
+        self.killed, self.killed_at, self.began = False, killed_at, time.monotonic()
         # With faulthandler, SIGABRT prints the stacks of all threads.
         command = [sys.executable, "-X", "faulthandler", "-m", module, "--config=smoke", *flags]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1)
@@ -155,15 +157,11 @@ class Child:
         for text in self.process.stdout:
             self.said.append(text)
             print(text, end="", flush=True)
-            if self.fatal(text) and not self.killed:
+            if step := re.match(r"\s*(\d+)/\d+ [━╌]+ reward (\S+)", text):
+                self.rewards[int(step[1])] = step[2]
+            if self.killed_at in self.rewards and not self.killed:
                 self.killed = True
                 self.process.kill()
-
-
-def _step(text):
-    """The number of the step that a line of `nft_jax.train` reports."""
-    found = re.match(r"\s*(\d+)/\d+ [━╌]", text)
-    return int(found[1]) if found else None
 
 
 if __name__ == "__main__":
