@@ -492,10 +492,12 @@ number = os.environ["NFT_JAX_PROCESS"]
 names = [name for name in os.environ if name.startswith(("NFT_JAX", "JAX", "XLA"))]
 with open(os.path.join(os.environ["FOLDER"], f"process.{number}"), "a") as out:
     out.write(json.dumps({"words": sys.argv[1:]} | {name: os.environ[name] for name in names}) + "\\n")
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+def stops(*_):
+    open(os.path.join(os.environ["FOLDER"], f"asked.{number}"), "w").close()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stops)
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 fate = json.loads(os.environ["FATE"])[int(number)]
-fate = fate.pop(0) if isinstance(fate, list) and len(fate) == 1 else fate
 if isinstance(fate, list):
     count = len(open(os.path.join(os.environ["FOLDER"], f"process.{number}")).readlines())
     fate = fate[count - 1]
@@ -538,6 +540,8 @@ def test_local_processes_end_together_with_the_first_failure(stand, fates, code)
     assert ran.returncode == code, ran.stderr
     assert time.monotonic() - began < 15
     assert ("run the same command again" in ran.stderr) == (code == 75)
+    asked = [(stand.folder / f"asked.{number}").exists() for number in range(2)]
+    assert asked == [fate == "hangs" for fate in fates], "SIGTERM comes before SIGKILL"
 
 
 def test_local_processes_run_again_after_75_if_asked(stand):
