@@ -66,6 +66,7 @@ POSITIVE = (
     "warm_start.optimizer.learning_rate",
     "warm_start.optimizer.epsilon",
     "warm_start.optimizer.clip_norm",
+    "mesh.replica",
     "mesh.tensor",
 )
 NOT_NEGATIVE = (
@@ -223,7 +224,7 @@ def _loss_faults(config, loss):
 
 
 def _row_faults(config, loss):
-    given, J = config.packing.row_tokens, 2 if loss.unit == "pair" else 1
+    given, J = config.packing.row_tokens, losses.UNITS[loss.unit]
     if config.packing.share_prompts not in CHOICES["packing.share_prompts"]:
         return []
     shared = config.prompts_are_shared

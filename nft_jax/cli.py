@@ -1,7 +1,6 @@
 """What every `python -m nft_jax.<name>` shares: the flags `--config` and `--workdir`, and errors a person can read."""
 
 import gc
-import importlib.util
 import re
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from nft_jax import shipped
 from nft_jax.config import Config, load
 
 FLAGS = flags.FLAGS
@@ -23,8 +23,10 @@ DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; everything that the run writes goes there.")
 
 
-def run(main: Callable[[Config, Path], None], usage: str) -> None:
+def run(main: Callable[[Config, Path | None], None], usage: str, *, workdir: bool = True) -> None:
     """Parses the command line, checks the configuration, and calls `main(config, workdir)`.
+
+    `workdir`: whether there must be one; else it may be None.
 
     A wrong flag, setting or value ends the process with code 2 and one message, before any device is touched; a disk
     that fails ends it with code 1.
@@ -38,14 +40,16 @@ def run(main: Callable[[Config, Path], None], usage: str) -> None:
         logging.set_verbosity(logging.WARNING)
         if len(words) > 1:
             stop(f"what is {words[1]!r}? Settings are written --config.section.field=value")
-        if FLAGS["config"].value is None or not WORKDIR.value:
+        if FLAGS["config"].value is None and not workdir:
+            stop("--config=FILE is needed, e.g. --config=tiny")
+        if workdir and (FLAGS["config"].value is None or not WORKDIR.value):
             stop(
                 "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny "
                 "(a workdir that holds a run has its config: there, --workdir alone will do)"
             )
         config = _load()
         try:
-            main(config, Path(WORKDIR.value))
+            main(config, Path(WORKDIR.value) if WORKDIR.value else None)
         except (ValueError, FileNotFoundError) as error:
             if DEBUG.value:
                 raise
@@ -125,14 +129,8 @@ def find_config(name: str) -> str:
     """
     if Path(name).is_file():
         return f"{Path(__file__).with_name('stored.py')}:{name}" if name.endswith(".json") else name
-    shipped = importlib.util.find_spec("nft_jax.configs")
-    folders = list(shipped.submodule_search_locations) if shipped else []
-    folders.append(str(Path(__file__).resolve().parent.parent / "configs"))
-    for folder in folders:
-        path = Path(folder) / f"{name}.py"
-        if path.is_file():
-            return str(path)
-    known = sorted({path.stem for folder in folders for path in Path(folder).glob("[!_]*.py")})
+    if path := shipped.find(name):
+        return str(path)
     raise FileNotFoundError(
-        f"--config={name}: no such file, and no shipped config of that name; there are: {', '.join(known)}"
+        f"--config={name}: no such file, and no shipped config of that name; there are: {', '.join(shipped.names())}"
     )

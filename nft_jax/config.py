@@ -161,10 +161,17 @@ class PackingConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Mesh sizes; `data = -1` takes all devices that `tensor` leaves."""
+    """Mesh sizes; `data = -1` takes all devices that the others leave.
 
+    Weights and moments are split over `data` and `tensor`, and whole on each of `replica` replicas, whose gradients are
+    summed: one a slice, where TPU slices are joined by a slower network. `sequence_parallel`: in training, tokens are
+    split over `tensor` too between the products, which divides what a layer keeps of long rows.
+    """
+
+    replica: int = 1
     data: int = -1
     tensor: int = 1
+    sequence_parallel: bool = False
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,11 @@ class Experiment:
         self.tokenizer = self.dataset.tokenizer
         self.config = config = with_shape(config, self.tokenizer.vocab_size)
         self.loss = losses.resolve(config.loss.name, config.loss.options)
-        self.mesh = make_mesh(config.mesh.data, config.mesh.tensor, devices)
-        check_sizes(config, self.loss, self.mesh)
+        self.mesh = make_mesh(config.mesh.data, config.mesh.tensor, devices, config.mesh.replica)
         layout.check_host_memory(self.mesh, _on_host(config))
         self.attention = backends.pick(config.model, self.mesh)
         self.config = config = with_packing(config, self.attention)
+        check_sizes(config, self.loss, self.mesh)
         self.graph, self.abstract, self.axes = transformer.abstract(
             config.model, self.tokenizer.vocab_size, self.attention
         )

@@ -18,7 +18,7 @@ from nft_jax.data.order import prompt_order
 from nft_jax.data.prompts import ExampleTable
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import DATA
+from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
 from nft_jax.step import State, pack_shards
 from nft_jax.training.checkpoint import save_weights
@@ -49,7 +49,7 @@ class SupervisedStep:
 
     def __call__(self, state: State, examples: Sequences) -> tuple[State, tuple[Applied, Array]]:
         """One optimizer update on the next `warm_start.batch` examples; also the number of response tokens."""
-        count, shards = self.config.warm_start.batch, self.mesh.shape[DATA]
+        count, shards = self.config.warm_start.batch, shard_count(self.mesh)
         with jax.default_matmul_precision(self.config.model.precision):
             index = prompt_order(self.order_key, examples.present_M.shape[0], state.cursor, count)
             # Example i of the batch goes to shard i mod shards, as units do in `deal`.

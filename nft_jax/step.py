@@ -15,9 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nft_jax.config import Config
 from nft_jax.data.order import prompt_order
-from nft_jax.losses import Loss
+from nft_jax.losses import UNITS, Loss
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import DATA
+from nft_jax.parallel.mesh import TENSOR, shard_count
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.shard import Progress, Requests
@@ -238,7 +238,7 @@ class Step:
 
     def _padded(self, groups: int) -> int:
         """The next multiple of the data shards, so that the pool divides over them."""
-        shards = self.mesh.shape[DATA]
+        shards = shard_count(self.mesh)
         return -(-groups // shards) * shards
 
 
@@ -247,21 +247,35 @@ def pack_shards(sequences, config: Config, unit: str, *, shared: bool = False) -
 
     `shared`: rows hold answers alone, and prompts are read once for all answers of a shard.
     """
-    J = 1 if unit == "answer" else 2
+    J = UNITS[unit]
     M, P, T = *sequences.prompt_MP.shape[-2:], sequences.answer_MT.shape[-1]
-    units, unit_tokens = M // J, row_tokens_needed(P, T, J, shared)
-    row_tokens = max(config.packing.row_tokens, unit_tokens)
+    units, unit_tokens, length = M // J, row_tokens_needed(P, T, J, shared), row_tokens(config, unit, shared)
     count = config.packing.rows_per_micro_batch
     prompts = None
     if shared:
         most = min(units, config.prompts_per_step // config.updates_per_step)
-        prompts = _multiple(most, prompts_at_once(most, P, count, row_tokens))
-    row_count = _multiple(rows_needed(units, unit_tokens, row_tokens, prompts or 1), count)
+        prompts = _multiple(most, prompts_at_once(most, P, count, length))
+    row_count = _multiple(rows_needed(units, unit_tokens, length, prompts or 1), count)
 
     def one(sequences):
-        return pack(sequences, unit=J, row_count=row_count, row_tokens=row_tokens, shared_prompts=prompts)
+        return pack(sequences, unit=J, row_count=row_count, row_tokens=length, shared_prompts=prompts)
 
     return jax.vmap(jax.vmap(one))(sequences)
+
+
+def row_tokens(config: Config, unit: str, shared: bool) -> int:
+    """Places of a packed row: as many as the config says, and enough for any unit."""
+    limits = config.data.prompt_limit, config.rollout.answer_limit
+    return max(config.packing.row_tokens, row_tokens_needed(*limits, UNITS[unit], shared))
+
+
+def _split_tokens(config: Config, unit: str) -> dict[str, int]:
+    """How long rows are where their tokens are split, by the setting that says it."""
+    if not config.mesh.sequence_parallel:
+        return {}
+    shared = config.prompts_are_shared
+    rows = {"config.packing.row_tokens": row_tokens(config, unit, shared)}
+    return rows | ({"config.data.prompt_limit": config.data.prompt_limit} if shared else {})
 
 
 def _multiple(size: int, of: int) -> int:
@@ -274,7 +288,7 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
     Raises:
       ValueError: with the sizes that would work.
     """
-    shards, faults = mesh.shape[DATA], []
+    shards, faults = shard_count(mesh), []
     Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
     C = config.candidates_per_round
     if C % shards:
@@ -291,9 +305,16 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
             f"an update's {Q // U} prompts × {each} {loss.unit}s = {units} units are not divisible by {shards} data "
             f"shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
         )
-    if config.model.kv_heads % mesh.shape["tensor"]:
+    T, parts = mesh.shape[TENSOR], _split_tokens(config, loss.unit)
+    faults += [
+        f"config.mesh.sequence_parallel=true splits rows of {setting}={tokens} tokens over mesh.tensor={T}, which does "
+        f"not divide them; use {tokens + -tokens % T}, or sequence_parallel=false"
+        for setting, tokens in parts.items()
+        if tokens % T
+    ]
+    if config.model.kv_heads % T:
         faults.append(
-            f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={mesh.shape['tensor']}; "
+            f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={T}; "
             f"use a tensor axis that divides them"
         )
     if faults:

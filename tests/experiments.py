@@ -105,7 +105,8 @@ def keep_gradient(inner: Optimizer) -> Optimizer:
 
 def experiment_on(config: Config, folder: Path) -> Experiment:
     """The experiment on as many devices as its mesh has, with a pool that a test may exchange; to be closed by it."""
-    experiment = Experiment(config, folder, jax.devices()[: config.mesh.data * config.mesh.tensor])
+    mesh = config.mesh
+    experiment = Experiment(config, folder, jax.devices()[: mesh.replica * mesh.data * mesh.tensor])
     experiment.pool = ExchangeablePool(experiment.pool)
     return experiment
 

@@ -488,23 +488,24 @@ def test_topologies_that_machines_do_not_divide_are_refused(stand):
 # What stands in for the program: writes what it was given, then ends as FATE says for its number.
 PROCESS = """#!/usr/bin/env python3
 import json, os, signal, sys, time
-number = os.environ["NFT_JAX_PROCESS"]
-names = [name for name in os.environ if name.startswith(("NFT_JAX", "JAX", "XLA"))]
-with open(os.path.join(os.environ["FOLDER"], f"process.{number}"), "a") as out:
-    out.write(json.dumps({"words": sys.argv[1:]} | {name: os.environ[name] for name in names}) + "\\n")
+folder, number = os.environ["FOLDER"], os.environ["NFT_JAX_PROCESS"]
 def stops(*_):
-    open(os.path.join(os.environ["FOLDER"], f"asked.{number}"), "w").close()
+    open(os.path.join(folder, f"asked.{number}"), "w").close()
     sys.exit(75)
 signal.signal(signal.SIGTERM, stops)
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 fate = json.loads(os.environ["FATE"])[int(number)]
-if isinstance(fate, list):
-    count = len(open(os.path.join(os.environ["FOLDER"], f"process.{number}")).readlines())
-    fate = fate[count - 1]
-if fate == "hangs":
-    time.sleep(60)
 if fate == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+names = [name for name in os.environ if name.startswith(("NFT_JAX", "JAX", "XLA"))]
+with open(os.path.join(folder, f"process.{number}"), "a") as out:
+    out.write(json.dumps({"words": sys.argv[1:]} | {name: os.environ[name] for name in names}) + "\\n")
+while sum(name.startswith("process.") for name in os.listdir(folder)) < int(os.environ["NFT_JAX_PROCESSES"]):
+    time.sleep(0.02)
+if isinstance(fate, list):
+    count = len(open(os.path.join(folder, f"process.{number}")).readlines())
+    fate = fate[count - 1]
+if fate in ("hangs", "deaf"):
     time.sleep(60)
 sys.exit(fate)
 """

@@ -5,7 +5,6 @@ import importlib
 import re
 from dataclasses import dataclass, field
 
-import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +26,7 @@ from nft_jax import losses
 from nft_jax.data.order import prompt_order
 from nft_jax.losses import declare
 from nft_jax.parallel.mesh import make_mesh
+from nft_jax.planning import hlo
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.step import Step, check_sizes
@@ -93,6 +93,12 @@ PACKING = {"packing__row_tokens": 50, "packing__rows_per_micro_batch": 1}
 PROGRAMS = {
     "plain": (PACKING, {}),
     "eight devices": (PACKING | {"mesh__data": 4, "mesh__tensor": 2}, {}),
+    # Rows of tokens are split over `tensor` too, so they must divide by it.
+    "two replicas": (
+        {"mesh__replica": 2, "mesh__data": 2, "mesh__tensor": 2, "mesh__sequence_parallel": True}
+        | {"packing__row_tokens": 50, "packing__rows_per_micro_batch": 1, "rollout__lockstep": "yes"},
+        {},
+    ),
     "rft": (
         {"loss__name": "rft", "old_logp": "recompute", "updates_per_step": 2},
         {"wrap_engine": LyingEngine},
@@ -233,8 +239,9 @@ def test_step_and_cursor_count_what_was_drawn(plain, all_wrong):
         assert (int(record.tally.groups), int(record.tally.answers)) == (record.rounds * Q, record.rounds * Q * K)
 
 
-def test_one_device_and_eight_draw_the_same_answers_and_take_the_same_gradient(programs):
-    one, eight = programs("plain"), programs("eight devices")
+@pytest.mark.parametrize("mesh", ["eight devices", "two replicas"])
+def test_one_device_and_eight_draw_the_same_answers_and_take_the_same_gradient(mesh, programs):
+    one, eight = programs("plain"), programs(mesh)
     for step in range(3):
         (mine,), (its,) = one.take(), eight.take()
         assert_same((mine.last.prompt_Q, mine.last.token_QKT), (its.last.prompt_Q, its.last.token_QKT))
@@ -563,6 +570,15 @@ def test_a_hostile_verifier_costs_its_own_answers_only(plain):
             ["2 prompts × 1 pairs = 2 units are not divisible by 4 data shards", "updates_per_step=2"],
         ),
         ({"model__kv_heads": 1}, ["1 key-value heads are not divisible by mesh.tensor=2"]),
+        (
+            {"mesh__sequence_parallel": True, "packing__row_tokens": 31, "data__prompt_limit": 15},
+            [
+                "config.packing.row_tokens=31 tokens over mesh.tensor=2",
+                "use 32",
+                "config.data.prompt_limit=15",
+                "use 16",
+            ],
+        ),
     ],
 )
 def test_sizes_that_do_not_divide_are_said_with_sizes_that_do(changes, words):

@@ -3,17 +3,16 @@
 import importlib.util
 import re
 
-import hlo
 import jax
 import jax.numpy as jnp
 import pytest
 from experiments import small
-from topologies import compiled_step, topology
 
-from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
+from nft_jax.planning import hlo
+from nft_jax.planning.program import compiled_step, experiment_on
+from nft_jax.planning.topology import topology
 from nft_jax.rollout.shard import Requests
-from nft_jax.training.optimizer import make_optimizer
 from nft_jax.types import Prompts
 
 pytestmark = [
@@ -33,10 +32,11 @@ def devices():
     ("data", "tensor", "dtype", "remat"),
     [(2, 2, "bfloat16", "offload"), (4, 1, "bfloat16", "attention"), (2, 2, "float32", "full")],
 )
-def test_the_step_compiles_for_a_tpu_with_its_attention(devices, tmp_path, data, tensor, dtype, remat):
+def test_the_step_compiles_for_a_tpu_with_its_attention(devices, data, tensor, dtype, remat):
     rows = {"packing__row_tokens": ROW_TOKENS, "packing__rows_per_micro_batch": 1}
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype=dtype, model__remat=remat, **rows)
-    experiment, compiled = compiled_step(config, tmp_path, devices)
+    with experiment_on(config, devices) as (experiment, optimizer):
+        compiled = compiled_step(experiment, optimizer)
     assert experiment.engine.lockstep, "shards of a TPU decode in step until loops of different lengths have run on one"
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes > 0
@@ -49,11 +49,10 @@ def test_the_step_compiles_for_a_tpu_with_its_attention(devices, tmp_path, data,
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_offloaded_moments_stay_in_host_memory(devices, tmp_path, name):
+def test_offloaded_moments_stay_in_host_memory(devices, name):
     config = small(mesh__data=2, mesh__tensor=2, optimizer__offload=True, optimizer__name=name, updates_per_step=2)
-    experiment, compiled = compiled_step(config, tmp_path, devices)
-    memory = compiled.memory_analysis()
-    optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
+    with experiment_on(config, devices) as (experiment, optimizer):
+        memory = compiled_step(experiment, optimizer).memory_analysis()
     moments = jax.eval_shape(optimizer.init, experiment.abstract)
     least = sum(leaf.size * 4 for leaf in jax.tree.leaves(moments) if leaf.ndim > 1) // experiment.mesh.size
     # In, out, and donated: nothing of them is doubled, on either side.
@@ -62,11 +61,11 @@ def test_offloaded_moments_stay_in_host_memory(devices, tmp_path, name):
 
 
 @pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
-def test_the_decode_loop_gathers_no_weight(devices, tmp_path, data, tensor):
+def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
     shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16", **shape)
     Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.prompt_limit
-    with Experiment(config, tmp_path, devices) as experiment:
+    with experiment_on(config, devices) as (experiment, _):
         engine, weights = experiment.engine, experiment.abstract_weights()
     prompts = Prompts(jax.ShapeDtypeStruct((Q, P), jnp.int32), jax.ShapeDtypeStruct((Q,), jnp.int32))
     rows = [((Q,), jnp.int32), ((Q, K), jnp.uint32), ((Q, K), bool)]

@@ -8,12 +8,13 @@ from nft_jax.losses.dpo import dpo
 from nft_jax.losses.grpo import dr_grpo, grpo
 from nft_jax.losses.nft import nft, ratio_statistics
 from nft_jax.losses.reduce import NORMALIZERS, answer_sum, total_loss
-from nft_jax.losses.registry import Loss, Traits, bind, declare, defaults, find
+from nft_jax.losses.registry import UNITS, Loss, Traits, bind, declare, defaults, find
 from nft_jax.losses.rft import rft
 
 __all__ = [
     "LOSSES",
     "NORMALIZERS",
+    "UNITS",
     "Loss",
     "Traits",
     "answer_sum",

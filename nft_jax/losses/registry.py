@@ -19,7 +19,8 @@ from nft_jax.losses.names import lookup, unknown
 from nft_jax.losses.reduce import NORMALIZERS
 from nft_jax.types import Array, LossBatch
 
-UNITS = ("answer", "pair")
+# Answers of each.
+UNITS = {"answer": 1, "pair": 2}
 GROUPS = ("mixed", "all")
 
 

@@ -1,13 +1,11 @@
 """Log-probs and entropies of the next tokens of packed rows, in chunks: a `[B, T, V]` array never exists."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from nft_jax.models.attention import PromptKeys
 from nft_jax.models.transformer import Transformer
+from nft_jax.parallel.layout import AS_IT_LIES, Placement
 from nft_jax.rollout.sampling import of_tokens
 from nft_jax.types import Array, Tokens
 
@@ -18,15 +16,15 @@ def logp_and_entropy(
     target_BT: Array,
     temperature: float,
     chunk: int,
-    gather: Callable[[Any], Any] = lambda weights: weights,
+    placement: Placement = AS_IT_LIES,
     prompt: PromptKeys | None = None,
 ) -> tuple[Array, Array]:
     """`[B, T]` float32 log-prob of each place's target, the token that follows it, and entropy (nats) of the choice.
 
     Where nothing follows, the values are finite and mean nothing. Chunks of `chunk` places are recomputed in the
-    backward pass. `prompt` as the model takes it.
+    backward pass. `placement` and `prompt` as the model takes them.
     """
-    hidden_BTD = model(tokens, gather, prompt)
+    hidden_BTD = model(tokens, placement, prompt)
     B, T, D = hidden_BTD.shape
     chunk = min(chunk, T)
     count = -(-T // chunk)

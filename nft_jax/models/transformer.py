@@ -20,7 +20,7 @@ from nft_jax.models.backends import XLA, Attention
 from nft_jax.models.cache import Cache, as_cache, write
 from nft_jax.models.kernels import KEPT
 from nft_jax.models.swiglu import swiglu_down
-from nft_jax.parallel.layout import HOST_MEMORY
+from nft_jax.parallel.layout import AS_IT_LIES, HOST_MEMORY, Placement
 from nft_jax.types import Array, Prompts, Tokens
 
 LAYER_INPUT = "layer_input"
@@ -64,8 +64,13 @@ class Block(nnx.Module):
         self.down = matrix(F, D, ("mlp_in", "embed_out"), residual)
         self.config = config
 
-    def __call__(self, x_MD: Array, position_M: Array, attend: Callable) -> tuple[Array, tuple[Array, Array]]:
-        """Applies the layer; `attend(query_MNH, key_MGH, value_MGH) -> [M, N, H]`. Also returns the keys and values."""
+    def __call__(
+        self, x_MD: Array, position_M: Array, attend: Callable, lay: Callable = AS_IT_LIES.tokens
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """Applies the layer; `attend(query_MNH, key_MGH, value_MGH) -> [M, N, H]`. Also returns the keys and values.
+
+        `lay` lays out the residual stream.
+        """
         config = self.config
         h_MD = rms_norm(x_MD, self.attention_norm[...], config.norm_epsilon)
         query, key, value = h_MD @ self.query[...], h_MD @ self.key[...], h_MD @ self.value[...]
@@ -76,9 +81,9 @@ class Block(nnx.Module):
         query, key, value = (x.reshape(x.shape[0], -1, config.head_size) for x in (query, key, value))
         query, key = (rotate(x, position_M, config.rope_theta) for x in (query, key))
         attended = attend(query, key, value)
-        x_MD = x_MD + attended.reshape(attended.shape[0], -1) @ self.output[...]
+        x_MD = lay(x_MD + attended.reshape(attended.shape[0], -1) @ self.output[...])
         h_MD = rms_norm(x_MD, self.mlp_norm[...], config.norm_epsilon)
-        x_MD = x_MD + swiglu_down(h_MD @ self.gate[...], h_MD @ self.up[...], self.down[...])
+        x_MD = lay(x_MD + swiglu_down(h_MD @ self.gate[...], h_MD @ self.up[...], self.down[...]))
         return x_MD, (key, value)
 
 
@@ -105,15 +110,15 @@ class Transformer(nnx.Module):
     def __call__(
         self,
         tokens: Tokens,
-        gather: Callable[[Any], Any] = lambda weights: weights,
+        placement: Placement = AS_IT_LIES,
         prompt: PromptKeys | None = None,
     ) -> Array:
         """Final hidden states `[B, T, D]` of packed rows.
 
-        `gather` lays out a layer's weights (`layer_gatherer`); `prompt` holds the keys of each row's prompt, of all
+        `placement` lays out each layer (`layer_placement`); `prompt` holds the keys of each row's prompt, of all
         layers, where the rows go on after a prompt that they don't hold.
         """
-        hidden_BTD, _ = self._rows(tokens, self.attention.rows, gather, prompt, keep_keys=False)
+        hidden_BTD, _ = self._rows(tokens, self.attention.rows, placement, prompt, keep_keys=False)
         return hidden_BTD
 
     @property
@@ -121,16 +126,16 @@ class Transformer(nnx.Module):
         """How many layers the decode loop's body holds, each with weights and a cache of its own."""
         return math.gcd(self.config.unroll, self.config.layers)
 
-    def keys(self, prompts: Prompts, gather: Callable[[Any], Any]) -> tuple[Array, Array]:
+    def keys(self, prompts: Prompts, placement: Placement) -> tuple[Array, Array]:
         """Reads whole prompts; their keys and values `[L, Q, P, G, H]`."""
-        return self._keys(prompts, self.attention.rows, gather)
+        return self._keys(prompts, self.attention.rows, placement)
 
     def prefill(self, prompts: Prompts, columns: int) -> Cache:
         """Reads whole prompts; their keys and values as a cache of Q slots, with blocks of `columns` columns.
 
         Called inside the rollout's `shard_map`.
         """
-        keys = self._keys(prompts, self.attention.prompts, lambda weights: weights)
+        keys = self._keys(prompts, self.attention.prompts, AS_IT_LIES)
         return as_cache(*keys, self.stacks, columns)
 
     def decode_layers(self) -> tuple[Any, ...]:
@@ -170,15 +175,15 @@ class Transformer(nnx.Module):
         real_V = jnp.arange(self.config.vocab) < self.vocabulary
         return jnp.where(real_V[None], logits_MV, MASKED)
 
-    def _keys(self, prompts, attention, gather):
+    def _keys(self, prompts, attention, placement):
         Q, P = prompts.token_NP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
         segment_QP = jnp.where(column_QP < prompts.length_N[:, None], 0, -1)
         tokens = Tokens(prompts.token_NP, segment_QP, column_QP)
-        _, keys = self._rows(tokens, attention, gather, None, keep_keys=True)
+        _, keys = self._rows(tokens, attention, placement, None, keep_keys=True)
         return keys
 
-    def _rows(self, tokens, attention, gather, prompt, *, keep_keys):
+    def _rows(self, tokens, attention, placement, prompt, *, keep_keys):
         B, T = tokens.token_BT.shape
         graph, stacked = self._layers()
         position_M = tokens.position_BT.reshape(-1)
@@ -192,14 +197,14 @@ class Transformer(nnx.Module):
         def layer(x_MD, inputs):
             weights, keys = inputs
             of_layer = None if prompt is None else PromptKeys(*keys, prompt.length_B)
-            block = bind(graph, gather(self._cast(weights)))
+            block = bind(graph, placement.weights(self._cast(weights)))
             attend_here = functools.partial(attend, prompt=of_layer)
-            x_MD, (key, value) = block(checkpoint_name(x_MD, LAYER_INPUT), position_M, attend_here)
+            x_MD, (key, value) = block(checkpoint_name(x_MD, LAYER_INPUT), position_M, attend_here, placement.tokens)
             return x_MD, tuple(x.reshape(B, T, *x.shape[1:]) for x in (key, value)) if keep_keys else None
 
         if self.config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
-        x_MD = self._embed(tokens.token_BT.reshape(-1))
+        x_MD = placement.tokens(self._embed(tokens.token_BT.reshape(-1)))
         keys = None if prompt is None else (prompt.key_BPGH, prompt.value_BPGH)
         hidden_MD, kept = jax.lax.scan(layer, x_MD, (stacked, keys), unroll=self.config.unroll)
         return self._final_norm(hidden_MD).reshape(B, T, -1), kept

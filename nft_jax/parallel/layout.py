@@ -1,14 +1,28 @@
 """What lies where: one table from the logical axes of a weight to mesh axes for training, and one for generation."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nft_jax.parallel.mesh import DATA, TENSOR
+from nft_jax.parallel.mesh import DATA, SHARDS, TENSOR
 
 HOST_MEMORY = "pinned_host"
+
+
+class Placement(NamedTuple):
+    """What the body of a layer does to have things where they belong.
+
+    `weights`  lays out the (already cast) weights of one layer
+    `tokens`   lays out the layer's input, and what it adds to, `[M, D]`
+    """
+
+    weights: Callable[[Any], Any]
+    tokens: Callable[[Any], Any]
+
+
+AS_IT_LIES = Placement(lambda weights: weights, lambda x_MD: x_MD)
 
 # Training shards every matrix over both axes (FSDP and tensor parallelism). Projections back to the width are split
 # over (tensor, data) on their INPUT: a split width would leave each device rows too narrow for TPU tiles of (8, 128).
@@ -48,14 +62,14 @@ def constrain(tree: Any, mesh: Mesh, spec_tree: Any) -> Any:
 
 
 def rows(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
-    """Splits axis `axis` of every array over `data`."""
-    sharding = NamedSharding(mesh, PartitionSpec(*([None] * axis), DATA))
+    """Splits axis `axis` of every array over the data shards."""
+    sharding = NamedSharding(mesh, PartitionSpec(*([None] * axis), SHARDS))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
 def keys(tree: Any, mesh: Mesh) -> Any:
-    """Splits keys or values `[L, shards, Q, P, G, H]` over `data` by shards and over `tensor` by heads."""
-    sharding = NamedSharding(mesh, PartitionSpec(None, DATA, None, None, TENSOR))
+    """Splits keys or values `[L, shards, Q, P, G, H]` over data shards, and over `tensor` by heads."""
+    sharding = NamedSharding(mesh, PartitionSpec(None, SHARDS, None, None, TENSOR))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
@@ -64,17 +78,24 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec())), tree)
 
 
-def layer_gatherer(mesh: Mesh, axes: Any) -> Callable[[Any], Any]:
-    """The function that a layer's body applies to its (already cast) weights: training layout, then generation layout.
+def layer_placement(mesh: Mesh, axes: Any, *, sequence_parallel: bool = False) -> Placement:
+    """Where layers and their inputs lie while a micro-batch of rows goes through them, forward and backward.
 
-    Naming both layouts inside the scanned body makes XLA gather one layer at a time, in the compute dtype, and scatter
-    its gradient inside the loop. `axes` holds the logical axes of the stacked layers.
+    A layer's weights are laid as for training, then as for generation: naming both inside the scanned body makes XLA
+    gather one layer at a time, in the compute dtype, and scatter its gradient inside the loop. `axes` holds the logical
+    axes of the stacked layers. `sequence_parallel` splits tokens over `tensor` between the products, so that what a
+    layer keeps for the backward pass, norms and residuals are a part of each device (Korthikanti et al. 2022, arXiv
+    2205.05198, section 4.2.2): XLA gathers before a product and scatters the sums after it.
     """
     one_layer = jax.tree.map(
         lambda names: PartitionSpec(*names[1:]), axes, is_leaf=lambda x: isinstance(x, PartitionSpec)
     )
     training, generation = specs(one_layer, TRAINING), specs(one_layer, GENERATION)
-    return lambda weights: constrain(constrain(weights, mesh, training), mesh, generation)
+    tokens = NamedSharding(mesh, PartitionSpec((*SHARDS, TENSOR) if sequence_parallel else SHARDS))
+    return Placement(
+        weights=lambda weights: constrain(constrain(weights, mesh, training), mesh, generation),
+        tokens=lambda x_MD: jax.lax.with_sharding_constraint(x_MD, tokens),
+    )
 
 
 def check_host_memory(mesh: Mesh, wanted: dict[str, bool]) -> None:

@@ -12,18 +12,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
+from nft_jax import phases
 from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
 from nft_jax.parallel import executed, layout
-from nft_jax.parallel.mesh import DATA, TENSOR, shard_axes
+from nft_jax.parallel.mesh import SHARDS, TENSOR, shard_axes
 from nft_jax.rollout.shard import Progress, Requests, Shard, Slots, Submit
 from nft_jax.types import Array, Rollout
 
 MOST_SLOTS = 64  # of a data shard, where the config leaves the number open
 
 # Each shard's part of a `Progress`: slots are the third axis of a cache, and rows the first of everything else.
-_ROWS, _CACHE = PartitionSpec(DATA), PartitionSpec(None, None, DATA)
+_ROWS, _CACHE = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
 _SPECS = Progress(Slots(_ROWS, _ROWS, _ROWS, _CACHE), _ROWS, _ROWS, _CACHE, _ROWS, _ROWS, _ROWS)
 
 
@@ -31,8 +32,8 @@ class Round(NamedTuple):
     """A finished round.
 
     `rollout`     its answers `[B = Q·K]`, a prompt's K answers adjacent
-    `capacity_n`  int32 `[data]`: tokens that the slots of each shard had time for
-    `ticket_n`    int32 `[data]`: what collects verdicts takes it, and so comes after all that was submitted
+    `capacity_n`  int32 `[shards]`: tokens that the slots of each shard had time for
+    `ticket_n`    int32 `[shards]`: what collects verdicts takes it, and so comes after all that was submitted
     """
 
     rollout: Rollout
@@ -59,6 +60,7 @@ class Engine:
         """The most tokens of the answers with these request numbers; a benchmark has answers end at shorter ones."""
         return jnp.full(request_B.shape, self.config.answer_limit, jnp.int32)
 
+    @jax.named_scope(phases.VIEW)
     def view(self, weights: Any) -> Any:
         """The generation view: weights in the compute dtype, split over `tensor` only; dead after the rollout."""
         return layout.constrain(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.mesh, self.specs)
@@ -84,9 +86,10 @@ class Engine:
     ) -> tuple[Progress, Round]:
         """Finishes the first round of `window`; where `ahead`, slots that it leaves free begin with the second.
 
-        `window` holds one round or two, `[rounds, Q, …]`, Q a multiple of the `data` axis; what comes second is the
+        `window` holds one round or two, `[rounds, Q, …]`, Q a multiple of the data shards; what comes second is the
         first round of the next call. Answers that have ended go to `submit` while others are decoded.
-        Manual over `data`, automatic over `tensor`: no shard waits for another's longest answer (unless `lockstep`).
+        Manual over data shards, automatic over `tensor`: no shard waits for another's longest answer; in `lockstep`
+        those of a replica do.
         """
         ahead = jnp.asarray(ahead)
         progress, *round_ = self._on_shards(Shard.run, submit, view, window, key, progress, ahead)
@@ -105,7 +108,7 @@ class Engine:
             body,
             mesh=self.mesh,
             axis_names=shard_axes(self.mesh),
-            in_specs=(whole, PartitionSpec(None, DATA), whole, *given_specs),
+            in_specs=(whole, PartitionSpec(None, SHARDS), whole, *given_specs),
             out_specs=out_specs,
             check_vma=False,
         )(view, window, key, *given)
@@ -116,7 +119,7 @@ class Engine:
         Left to itself XLA splits the answers over `tensor` too, with collectives at every token of loops that differ.
         """
         slots = progress.slots
-        heads = jax.tree.map(lambda _: PartitionSpec(None, None, DATA, TENSOR), (slots.cache, progress.read))
+        heads = jax.tree.map(lambda _: PartitionSpec(None, None, SHARDS, TENSOR), (slots.cache, progress.read))
         cache, read = layout.constrain((slots.cache, progress.read), self.mesh, heads)
         progress = layout.rows(progress._replace(slots=slots._replace(cache=()), read=()), self.mesh)
         return progress._replace(slots=progress.slots._replace(cache=cache), read=read)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from nft_jax import phases
 from nft_jax.models import transformer
 from nft_jax.models.cache import Cache, block_columns, copy_slot, empty_cache, take_slots
 from nft_jax.parallel.mesh import DATA
@@ -221,12 +222,14 @@ class Shard:
         queue = progress.queue + takes.astype(jnp.int32)
         return progress._replace(slots=slots, queue=queue, read=source, first=first, known=known)
 
+    @jax.named_scope(phases.READ)
     def _read(self, first):
         """Keys and values of the next prompts of the window; beyond the last one, of the last one again."""
         number_R = jnp.minimum(first + jnp.arange(self.R, dtype=jnp.int32), self.Q - 1)
         prompts = Prompts(self.prompts.token_NP[number_R], self.prompts.length_N[number_R])
         return self.model.prefill(prompts, block_columns(self.P + self.T))
 
+    @jax.named_scope(phases.DECODE)
     def _draw(self, progress):
         """One token of every answer that is in a slot, and out go the answers that have ended."""
         slots, rollout = progress.slots, progress.rollout
@@ -294,7 +297,7 @@ class Shard:
         return later, jax.tree.map(lambda x: x[:round_], progress.rollout)
 
     def _anywhere(self, here):
-        """In lockstep, whether it holds on any shard: all then run the same number of trips."""
+        """In lockstep, whether it holds on any shard of the replica: all then run the same number of trips."""
         return jax.lax.pmax(here.astype(jnp.int32), DATA) > 0 if self.lockstep else here
 
 

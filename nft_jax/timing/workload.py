@@ -81,8 +81,8 @@ class Numbers(Tokenizer):
         return [" ".join(map(str, row)) for row in ids]
 
 
-def random_data(config: Config, ends: int) -> Dataset:
-    """Prompts of exactly `prompt_limit` random tokens; the last `ends` ids of the vocabulary end an answer.
+def random_data(config: Config, ends: int, prompts: int = PROMPTS) -> Dataset:
+    """So many prompts of exactly `prompt_limit` random tokens; the last `ends` ids of the vocabulary end an answer.
 
     Raises:
       ValueError: when the config leaves the vocabulary to a tokenizer.
@@ -92,7 +92,7 @@ def random_data(config: Config, ends: int) -> Dataset:
         raise ValueError("config.model.vocab=0: a benchmark has no tokenizer; give the vocabulary's size, such as 512")
     # An id beyond the vocabulary is never drawn.
     tokenizer = Numbers(V, tuple(range(V - ends, V)) or (V,))
-    token_NP = np.random.default_rng(config.seed).integers(0, V - ends, (PROMPTS, config.data.prompt_limit))
-    length_N = np.full(PROMPTS, config.data.prompt_limit, np.int32)
-    texts = [""] * PROMPTS
+    token_NP = np.random.default_rng(config.seed).integers(0, V - ends, (prompts, config.data.prompt_limit))
+    length_N = np.full(prompts, config.data.prompt_limit, np.int32)
+    texts = [""] * prompts
     return Dataset(tokenizer, {"train": PromptTable(token_NP.astype(np.int32), length_N, texts, texts, [], 0)}, None)

@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from nft_jax.losses import Loss
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import DATA
+from nft_jax.parallel.mesh import shard_count
 from nft_jax.training.packing import Sequences
 from nft_jax.types import Array, Groups, Prompts, Totals
 
@@ -35,7 +35,7 @@ def deal(
     """
     Q, K, _ = groups.token_QKT.shape
     answer_QUJ, present_QU = _units(groups, jnp.arange(Q) < count, loss.unit, key)
-    shards = mesh.shape[DATA]
+    shards = shard_count(mesh)
     index_USu, present_USu = _shares(_by_update(present_QU, updates), shards)
     advantage_QK = loss.advantage(groups.reward_QK, groups.length_QK, answer_limit)
 

@@ -161,12 +161,17 @@ def provenance(config: Config, attention: str) -> dict:
         "seed": config.seed,
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "devices": [str(device) for device in jax.devices()],
         "attention": attention,
         "processes": jax.process_count(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that decide what a run does; None for one that isn't there."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def host_rss_mib() -> float:

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from nft_jax import phases
 from nft_jax.models.attention import PromptKeys
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import layout
+from nft_jax.parallel.layout import Placement
 from nft_jax.training.packing import Packed, Rows
 from nft_jax.types import Array, Prompts
 
@@ -35,7 +37,8 @@ def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Cal
         flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh)
         return body(flat, start, carry)
 
-    return jax.lax.fori_loop(0, -(-jnp.max(used) // count), step, carry)
+    with jax.named_scope(phases.MICRO_BATCH):
+        return jax.lax.fori_loop(0, -(-jnp.max(used) // count), step, carry)
 
 
 def prompts_at_once(prompts: int, prompt_limit: int, rows: int, row_tokens: int) -> int:
@@ -46,11 +49,12 @@ def prompts_at_once(prompts: int, prompt_limit: int, rows: int, row_tokens: int)
 class SharedPrompts:
     """Both ways between weights and the keys of shared prompts; keys and values are `[L, shards, Q, P, G, H]` each.
 
-    `model` binds weights. Where rows hold their prompts themselves there are no keys: None, in and out.
+    `model` binds weights; `rows` is how many of a shard a micro-batch has. Where rows hold their prompts themselves
+    there are no keys: None, in and out.
     """
 
-    def __init__(self, model: Callable[[Any], Transformer], gather: Callable, mesh: Mesh, rows_per_micro_batch: int):
-        self.model, self.gather, self.mesh, self.count = model, gather, mesh, rows_per_micro_batch
+    def __init__(self, model: Callable[[Any], Transformer], placement: Placement, mesh: Mesh, rows: int):
+        self.model, self.placement, self.mesh, self.count = model, placement, mesh, rows
 
     def read(self, weights: Any, packed: Packed) -> Keys | None:
         """The keys and values of the prompts."""
@@ -111,7 +115,7 @@ class SharedPrompts:
         return self._over_prompts(packed, through, gradient)
 
     def _keys(self, weights, prompts: Prompts):
-        return self.model(weights).keys(prompts, self.gather)
+        return self.model(weights).keys(prompts, self.placement)
 
     def _over_prompts(self, packed, body, carry):
         (_, Q, P), T = packed.prompts.token_NP.shape, packed.rows.target_BT.shape[-1]

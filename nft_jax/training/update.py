@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from nft_jax import losses
+from nft_jax import losses, phases
 from nft_jax.config import Config
 from nft_jax.losses.kl import k3
 from nft_jax.models import transformer
@@ -87,8 +87,8 @@ class Updater:
         self.specs = layout.specs(axes, layout.TRAINING)
         outer_axes = {name: spec for name, spec in axes.items() if name != "blocks"}
         self.outer_specs = layout.specs(outer_axes, layout.GENERATION)
-        self.gather = layout.layer_gatherer(mesh, axes["blocks"])
-        self.shared = SharedPrompts(self._model, self.gather, mesh, config.packing.rows_per_micro_batch)
+        self.placement = layout.layer_placement(mesh, axes["blocks"], sequence_parallel=config.mesh.sequence_parallel)
+        self.shared = SharedPrompts(self._model, self.placement, mesh, config.packing.rows_per_micro_batch)
 
     def __call__(
         self, weights, optimizer_state, packed: Packed, totals: Totals, reference, first
@@ -109,7 +109,8 @@ class Updater:
             return optax.apply_updates(weights, change), state
 
         operands = (weights, optimizer_state)
-        weights, optimizer_state = jax.lax.cond(present & finite, apply, lambda same: same, operands)
+        with jax.named_scope(phases.OPTIMIZER):
+            weights, optimizer_state = jax.lax.cond(present & finite, apply, lambda same: same, operands)
         taken, nonfinite = (x.astype(jnp.float32) for x in (present & finite, present & ~finite))
         return weights, optimizer_state, Applied(taken, nonfinite, norm, statistics)
 
@@ -182,12 +183,12 @@ class Updater:
             rows.target_BT,
             self.config.rollout.temperature,
             self.config.packing.logp_chunk,
-            self.gather,
+            self.placement,
             as_prompt(keys, rows),
         )
 
     def _model(self, weights):
-        # The float32 masters of embedding and head are gathered once a micro-batch; layers one at a time, in `gather`.
+        # Embedding and head are gathered once a micro-batch, as float32 masters; layers one at a time, by `placement`.
         outer = {name: weights[name] for name in self.outer_specs}
         return transformer.bind(self.graph, weights | layout.constrain(outer, self.mesh, self.outer_specs))
 

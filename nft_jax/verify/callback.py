@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import io_callback, shard_map
-from nft_jax.parallel.mesh import DATA, TENSOR, over_tensor
+from nft_jax.parallel.mesh import SHARDS, TENSOR, over_tensor, shard_count
 from nft_jax.rollout.shard import Ended
 from nft_jax.types import Array
 from nft_jax.verify.batch import Batch
@@ -186,7 +186,7 @@ def verify(
     `token_BT`    int32  answer tokens, of which the first `length_B` count (EOS included)
     `gradable_B`  bool   False for empty slots and truncated answers: not sent to the host, code of "wrong"
     `request_B`   uint32 the numbers under which a `Submitter` may have handed some over; none if not given
-    `ticket_n`    int32 `[data]`, of the last submission of each shard
+    `ticket_n`    int32 `[shards]`, of the last submission of each shard
 
     A code indexes `verify.STATUSES`. Rows are split over all axes of the mesh, so that each is graded exactly once, by
     the process that owns it. Raises ValueError if B is not divisible by the number of devices.
@@ -199,8 +199,8 @@ def verify(
         raise ValueError(f"{B} answers cannot be split evenly over {mesh.size} devices ({axes}); use {usable} answers")
     if request_B is None:
         # Row numbers, under which nothing has been submitted.
-        request_B, ticket_n = jnp.arange(B, dtype=jnp.uint32), jnp.zeros(mesh.shape[DATA], jnp.int32)
-    row, shard = PartitionSpec(tuple(mesh.axis_names)), PartitionSpec(DATA)
+        request_B, ticket_n = jnp.arange(B, dtype=jnp.uint32), jnp.zeros(shard_count(mesh), jnp.int32)
+    row, shard = PartitionSpec(tuple(mesh.axis_names)), PartitionSpec(SHARDS)
     # All axes manual: JAX refuses callbacks while any axis of the mesh is automatic.
     split = shard_map(
         partial(_verify_rows, grader), mesh=mesh, in_specs=(shard, *(row,) * 5), out_specs=(row,) * 3, check_vma=False

@@ -62,9 +62,9 @@ def test_a_constraint_lays_weights_as_the_rules_say():
 
 def test_a_gathered_layer_is_unchanged_and_without_data():
     mesh = eight_devices()
-    gather = layout.layer_gatherer(mesh, AXES["blocks"])
+    placement = layout.layer_placement(mesh, AXES["blocks"])
     layer = jax.tree.map(lambda x: x[0], lively_weights(MODEL)["blocks"])
-    gathered = jax.jit(gather)(layer)
+    gathered = jax.jit(placement.weights)(layer)
     jax.tree.map(np.testing.assert_array_equal, gathered, layer)
     assert gathered["gate"].addressable_shards[0].data.shape == (MODEL.width, MODEL.mlp_width // 2)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import hlo
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +23,7 @@ from small_parts import (
 from nft_jax.compat import io_callback
 from nft_jax.config import RolloutConfig
 from nft_jax.models import cache, transformer
+from nft_jax.planning import hlo
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.shard import Requests
 from nft_jax.types import Prompts, Rollout, Tokens

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hostile_pool import FOLDER, hostile_pool
 
-from nft_jax.parallel.mesh import shard_axes
+from nft_jax.parallel.mesh import make_mesh, shard_axes
 from nft_jax.rollout.shard import Ended
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify import callback as callback_module
@@ -20,13 +20,6 @@ from nft_jax.verify.callback import NOT_ASKED, Grader, Submitter, differ, verify
 B, T, EOS = 32, 6, 1
 MESHES = [(4, 2), (8, 1), (1, 1)]
 ANSWERS = [str(index) for index in range(10)]
-
-
-def make_mesh(data: int, tensor: int) -> jax.sharding.Mesh:
-    if len(jax.devices()) < data * tensor:
-        pytest.skip(f"needs {data * tensor} devices; has {len(jax.devices())}")
-    types = (jax.sharding.AxisType.Auto,) * 2
-    return jax.make_mesh((data, tensor), ("data", "tensor"), types, devices=jax.devices()[: data * tensor])
 
 
 def decode(rows: list[list[int]]) -> list[str]:
@@ -246,7 +239,7 @@ def test_a_batch_that_cannot_be_split_is_refused_before_anything_runs(pool):
     mesh = make_mesh(4, 2)
     grader = Grader(pool, decode, ANSWERS)
     arrays, _ = answers_batch(30)
-    with pytest.raises(ValueError, match=r"30 answers .* 8 devices \(data 4 × tensor 2\); use 24 or 32"):
+    with pytest.raises(ValueError, match=r"30 answers .* 8 devices \(replica 1 × data 4 × tensor 2\); use 24 or 32"):
         jax.eval_shape(lambda *a: verify(grader, mesh, *a), *arrays)
 
 

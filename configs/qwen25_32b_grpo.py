@@ -1,0 +1,20 @@
+r"""GRPO of Qwen2.5-32B on DAPO-Math-17k, beside NFT: `qwen25_32b_nft` but for the algorithm.
+
+Claim    The paper has none for it. Nobody has run this file yet.
+Differs  the clipped ratio times (r − r̂)/std, averaged over each answer; every prompt drawn trains, so there are no
+         rounds.
+Cost     That of `qwen25_32b_nft`.
+Command  python -m nft_jax.plan  --config=qwen25_32b_grpo --topology=v5p:8x8x4
+         python -m nft_jax.train --config=qwen25_32b_grpo --workdir=gs://BUCKET/grpo --config.model.path=FOLDER \
+           --config.data.root=DATA
+"""
+
+from nft_jax import shipped
+
+
+def get_config():
+    config = shipped.config("qwen25_32b_nft")
+    config.loss.name = "grpo"
+    config.selection.candidates_per_round = config.prompts_per_step
+    config.selection.max_rounds = 1
+    return config

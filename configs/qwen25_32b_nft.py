@@ -1,0 +1,34 @@
+r"""NFT of Qwen2.5-32B on DAPO-Math-17k: the recipe of the paper's 32B run (arXiv 2505.18116).
+
+Claim    The paper's, not ours: AIME24 37.8, MATH500 88.4, AIME25 31.5, AMC23 93.8, Olympiad 55.0, Minerva 48.9 after
+         320 steps, from 4.1, 68.6, 1.0, 45.0, 31.1, 27.9. Nobody has run this file yet.
+Recipe   As `qwen25_math_7b_nft`, with prompts of up to 2,048 tokens, answers of up to 14,336, and evaluation at
+         temperature 1.
+Cost     20 bytes a weight, over all chips, and 2 for the sampler's view: see `plan`, which compiles the step.
+Command  python -m nft_jax.plan  --config=qwen25_32b_nft --topology=v5p:8x8x4
+         python -m nft_jax.train --config=qwen25_32b_nft --workdir=gs://BUCKET/nft32 --config.model.path=FOLDER \
+           --config.data.root=DATA
+"""
+
+from nft_jax import shipped
+
+
+def get_config():
+    config = shipped.config("qwen25_math_7b_nft")
+    # Qwen2.5-32B, as its own config.json says.
+    config.model.layers = 64
+    config.model.width = 5120
+    config.model.heads = 40
+    config.model.kv_heads = 8
+    config.model.mlp_width = 27648
+    config.model.rope_theta = 1_000_000.0
+
+    config.data.prompt_limit = 2048
+    config.rollout.answer_limit = 14336
+    config.rollout.slots = 160
+    config.packing.row_tokens = 16384
+    config.mesh.tensor = 8
+    # One row's layer inputs alone would take 10 GiB of each chip.
+    config.mesh.sequence_parallel = True
+    config.evaluation.temperature = 1.0
+    return config

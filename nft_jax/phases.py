@@ -1,0 +1,7 @@
+"""Names of the program's phases (`jax.named_scope`): by them a profile and a compiled program tell what is whose."""
+
+VIEW = "view"  # the weights as the sampler wants them
+READ = "read_prompts"
+DECODE = "decode"  # one token of every slot
+MICRO_BATCH = "micro_batch"  # rows, or shared prompts, forward and backward
+OPTIMIZER = "optimizer"

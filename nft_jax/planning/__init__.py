@@ -1,0 +1,1 @@
+"""What `nft_jax.plan` is made of: chips, topologies that nobody holds, and the reading of a compiled program."""

@@ -1,0 +1,44 @@
+"""What chips can do, by their makers' own pages: figures for estimates, not measurements."""
+
+from typing import NamedTuple
+
+GIB = 2**30
+
+
+class Chip(NamedTuple):
+    """One chip.
+
+    `name`       as topologies begin ("v5e:8x8"), or a GPU's short name
+    `kind`       how JAX's `device_kind` begins
+    `flops`      FLOP/s of bfloat16 products, dense    `memory`  bytes that a program may take
+    `bandwidth`  bytes/s of the chip's own memory
+    `links`      bytes/s that go out to other chips of a slice (or of a machine), over all links together
+    `network`    bytes/s that go out to other slices (or machines), a chip's share; 0 where its maker doesn't say
+    """
+
+    name: str
+    kind: str
+    flops: float
+    memory: float
+    bandwidth: float
+    links: float
+    network: float
+    source: str
+
+
+# The makers state links in both directions together; here is half of it. Memory is what libtpu's compiler allows.
+CHIPS = (
+    Chip("v4", "TPU v4", 275e12, 30.75 * GIB, 1200e9, 300e9, 0, "cloud.google.com/tpu/docs/v4, arXiv 2304.01433"),
+    Chip("v5e", "TPU v5 lite", 197e12, 15.75 * GIB, 819e9, 200e9, 3.1e9, "cloud.google.com/tpu/docs/v5e"),
+    Chip("v5p", "TPU v5", 459e12, 95.74 * GIB, 2765e9, 600e9, 6.2e9, "cloud.google.com/tpu/docs/v5p"),
+    Chip("v6e", "TPU v6 lite", 918e12, 31.25 * GIB, 1640e9, 400e9, 12.5e9, "cloud.google.com/tpu/docs/v6e"),
+    Chip("a100", "NVIDIA A100", 312e12, 80e9, 2039e9, 300e9, 0, "nvidia.com/en-us/data-center/a100"),
+    Chip("h100", "NVIDIA H100", 989e12, 80e9, 3350e9, 450e9, 0, "nvidia.com/en-us/data-center/h100"),
+    Chip("h200", "NVIDIA H200", 989e12, 141e9, 4800e9, 450e9, 0, "nvidia.com/en-us/data-center/h200"),
+)
+
+
+def chip_of(kind: str) -> Chip | None:
+    """The chip of a JAX `device_kind`, of which the longest known beginning counts; None for what isn't known."""
+    known = [chip for chip in CHIPS if kind.startswith(chip.kind)]
+    return max(known, key=lambda chip: len(chip.kind), default=None)
