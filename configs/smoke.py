@@ -3,7 +3,7 @@
 Claim    None: a coin's verdicts, so that groups are mixed and every step trains.
 Cost     A model of 1.5 million weights; seconds a step anywhere, and the compilation. Sizes that follow from the number
          of devices are given by the smoke test.
-Command  python -m nft_jax.smoke --workdir=runs/smoke
+Command  python -m nft_jax.smoke --workdir=runs/smoke, which runs its children with --config=smoke and such sizes
 """
 
 from nft_jax.config import default

@@ -4,7 +4,8 @@
 #       --config=NAME_OR_FILE --workdir=DIR [--config.section.field=value ...]
 # Takes the `python` of PATH (source .venv/bin/activate). Each process has --devices CPU devices; they talk over the
 # loopback, by gloo. When one ends, the others have --grace seconds to end too, then they get SIGTERM, and as much later
-# SIGKILL. The exit code is the first that is not 0. 75 means: saved; run the same command again (--again does so).
+# SIGKILL. The exit code is the first that is not 0, or 1 if one did not end by itself. 75 means: saved; run the same
+# command again (--again does so).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 devices=1 module=nft_jax.train again=no grace=90
@@ -75,9 +76,13 @@ processes() {
     sleep 0.1
     take_ended
   done
-  all_end_within "$grace" || signal_all TERM
-  all_end_within "$grace" || signal_all KILL
-  all_end_within "$grace" || true
+  if ! all_end_within "$grace"; then
+    echo "others did not end within $grace s of process $first: SIGTERM" >&2
+    if ((result == 0)); then result=1; fi
+    signal_all TERM
+    all_end_within "$grace" || signal_all KILL
+    all_end_within "$grace" || true
+  fi
   if ((result == AGAIN)); then echo "exit code $AGAIN: saved; run the same command again" >&2; fi
   return "$result"
 }
