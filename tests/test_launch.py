@@ -576,13 +576,23 @@ def test_how_many_processes_must_be_said(stand):
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="needs Google's SDK, to ask whether it knows our flags")
 def test_the_real_gcloud_knows_every_flag(stand, tmp_path):
     """It parses the commands that dry runs print, and reaches nothing."""
+    ways = {
+        "create": [("--spot",), ("--reserved", "--project=mine")],
+        "queue": [("--spot", "--slices=2", "--keep"), ("--reserved",)],
+        "setup": [(), ("--slices=2",)],
+        "run": [(), ("--slices=2",)],
+        "smoke": [(), ("--slices=2",)],
+        "logs": [(), ("--queued", "--slices=2")],
+        "stop": [("--machines",), ("--queued", "--slices=2")],
+        "delete": [("--yes",), ("--queued",)],
+    }
+    assert {f"launch/tpu/{name}.sh" for name in (*ways, "startup", "worker")} == {n for n in NAMES if "tpu/" in n}
     lines = []
-    for name in NAMES:
-        for words in ((), ("--slices=2",), ("--queued",), ("--keep", "--slices=2", "--spot"), ("--reserved", "--yes")):
-            if "tpu/" in name and not name.endswith(("startup.sh", "worker.sh")):
-                said = stand.script(name, "--dry-run", *words, *WORDS[name], HF_TOKEN="x").stdout
-                lines += [line for line in said.splitlines() if line.startswith("gcloud")]
-    lines = sorted({re.sub(r"\S*/tmp\.\w+", "/tmp", line) for line in lines})
+    for name, words in ((name, words) for name, given in ways.items() for words in given):
+        script = f"launch/tpu/{name}.sh"
+        said = stand.script(script, "--dry-run", *words, *WORDS[script], HF_TOKEN="x").stdout
+        lines += [line for line in said.splitlines() if line.startswith("gcloud")]
+    lines = sorted({re.sub(r"/[^\s=]*/tmp\.\w+", "/tmp", line) for line in lines})
     assert len(lines) > 20
     environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path)}
     for line in lines:
