@@ -1,6 +1,8 @@
 """Each attention kernel of a platform against plain XLA, with its gradients, over the whole mesh."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +36,21 @@ def agrees(name: str, experiment: Experiment) -> str:
 
 def gaps(name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS) -> dict[str, float]:
     """The largest difference from XLA by dtype, over the largest value; `interpret` emulates the kernel."""
-    mesh, worst = experiment.mesh, {}
+    programs = comparisons(name, experiment, interpret=interpret, tokens=tokens)
+    return {dtype: max(float(gap) for gap in program()) for dtype, program in programs.items()}
+
+
+def comparisons(
+    name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS
+) -> dict[str, Callable]:
+    """For each dtype a jitted function without arguments: the differences."""
+    mesh, programs = experiment.mesh, {}
     for dtype in sorted({*backends.DTYPES.get(name, TOLERANCE)} & TOLERANCE.keys()):
         model = dataclasses.replace(experiment.config.model, attention=name, dtype=dtype)
         attention = backends.pick(model, mesh, interpret=interpret)
-        program = jax.jit(lambda a=attention, m=model: _gaps(a, m, mesh, tokens), out_shardings=experiment.whole)
-        worst[dtype] = max(float(gap) for gap in program())
-    return worst
+        differ = functools.partial(_gaps, attention, model, mesh, tokens)
+        programs[dtype] = jax.jit(differ, out_shardings=experiment.whole)
+    return programs
 
 
 def _gaps(attention, model, mesh, tokens):
