@@ -2,10 +2,11 @@
 # Runs an experiment on GPUs of a SLURM cluster: submits one job, with a process for each GPU.
 #   bash launch/slurm.sh [--dry-run] [--nodes=1] [--gpus=8] [--cpus=8] [--time=24:00:00] [--partition=NAME]
 #       [--account=NAME] [--grace=180] --config=NAME_OR_FILE --workdir=DIR [--config.section.field=value ...]
-# --gpus are those of a node, --cpus those of a GPU. This folder, its .venv (made on the submitting machine; EXTRAS=
-# cuda13,data,isolation takes CUDA 13) and the workdir must lie on a disk that all nodes see. --grace seconds before the time limit the run gets
-# SIGTERM, saves, ends with exit code 75, and the job is queued again, as it is when a node fails or it is pre-empted;
-# scancel ends it for good. More options of sbatch come by its own variables (SBATCH_QOS, SBATCH_RESERVATION, …).
+# --gpus are those of a node, --cpus those of a GPU. This folder, its .venv (made on the submitting machine;
+# EXTRAS=cuda13,data,isolation takes CUDA 13) and the workdir must lie on a disk that all nodes see. --grace seconds
+# before the time limit the run gets SIGTERM, saves, ends with exit code 75, and the job is queued again, as it is when a
+# node fails or it is pre-empted; scancel ends it for good. More options of sbatch come by its own variables
+# (SBATCH_QOS, SBATCH_RESERVATION, …).
 # Secrets: the job has the environment of this shell (HF_TOKEN).
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

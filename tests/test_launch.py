@@ -314,6 +314,21 @@ def test_a_run_that_has_a_result_is_not_kept_going(stand):
     assert "result.json is there already" in ran.stderr
 
 
+def test_local_runs_and_tests_take_what_they_are_given(stand):
+    assert stand.script("launch/local.sh").returncode == 0
+    assert stand.script("launch/local.sh", "--workdir=here", "--config.seed=1", XLA_FLAGS="--mine").returncode == 0
+    assert stand.script("launch/test.sh", "-m", "slow").returncode == 0
+    train = ["python", "-m", "nft_jax.train"]
+    assert stand.calls == [
+        [*train, "--config=tiny", "--workdir=runs/tiny"],
+        [*train, "--workdir=here", "--config.seed=1", "--config=tiny"],
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["python", "-m", "pytest", "-m", "slow"],
+    ]
+    assert stand.records[1]["environment"]["XLA_FLAGS"].endswith("--mine")
+
+
 def worker_folder(stand: Stand) -> Path:
     """A copy of the scripts, which write their log, lock and number beside them, with an environment."""
     copy = stand.folder / "nft_jax"

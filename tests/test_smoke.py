@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from experiments import experiment_on, small
 
+from nft_jax.parallel import executed
 from nft_jax.smoke import __main__ as smoke
 from nft_jax.smoke import checks, kernels, loops
 from nft_jax.smoke.loops import Failed
@@ -43,6 +44,16 @@ def test_lengths_differ_by_shard_and_never_reach_the_limit(experiment):
     by_shard = length_B.reshape(4, -1)
     assert by_shard.min() == 1 and by_shard.max() < experiment.config.rollout.answer_limit
     assert np.all(np.diff(by_shard.max(axis=1)) > 0)
+
+
+def test_what_was_seen_is_noted_for_the_kind_of_device(experiment, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path))
+    for graded, noted in ((False, None), (True, {"shards": 4, "tensor": 2})):
+        checker = lambda name, check, graded=graded: name == "loops" or graded  # noqa: E731
+        checks.check_parts(checker, experiment)
+        found = executed.noted("cpu", executed.DIVERGING)
+        assert found is None if noted is None else noted.items() <= found.items()
+    assert "rollout.lockstep=auto" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -273,6 +284,6 @@ def test_the_whole_smoke_test_on_eight_devices(tmp_path):
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads((tmp_path / "work" / "smoke.json").read_text())
     assert found["passed"]
-    assert [row["check"] for row in found["checks"]] == ["hosts", "loops", "verifier", "three steps", "resume"]
+    assert [row["check"] for row in found["checks"]] == ["hosts", "model", "loops", "verifier", "three steps", "resume"]
     noted = json.loads((tmp_path / "cache" / "executed" / "cpu.json").read_text())["diverging_loops"]
     assert (noted["shards"], noted["tensor"]) == (2, 4)

@@ -7,7 +7,8 @@
 # of a machine: 4 in slices of several machines. Accelerators: tpu-v5-lite-podslice (v5e), tpu-v6e-slice, tpu-v5p-slice,
 # tpu-v4-podslice. The image: docker build -f launch/gke/Dockerfile -t IMAGE . && docker push IMAGE
 # HF_TOKEN, if it is needed, is a secret of the cluster, made from a file: kubectl create secret generic nft-jax
-# --from-file=HF_TOKEN=FILE. Exit code 75 (saved) or a lost node start all hosts again. First: --module=nft_jax.smoke.
+# --from-file=HF_TOKEN=FILE. Exit code 75 (saved) or a lost node start all hosts again. First run it with
+# --module=nft_jax.smoke; what that notes is lost with its pods: when it has passed, add --config.rollout.lockstep=no
 #   kubectl logs --follow --selector=jobset.sigs.k8s.io/jobset-name=NAME,batch.kubernetes.io/job-completion-index=0
 #   kubectl delete jobset NAME
 # The same by xpk:

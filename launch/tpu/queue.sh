@@ -7,6 +7,7 @@
 # on where its checkpoints end. Cloud TPU doesn't bring a pre-empted slice back by itself: --keep stays here, asks again
 # when the slice was taken away, and deletes it when the run has its result. --slices: several slices, as one run.
 # A token for Hugging Face is read by the workers from Secret Manager, by the name of the secret. Types: create.sh --help.
+# Slices are new each time, without what a smoke test noted: if it passed on their kind, add --config.rollout.lockstep=no
 # After that: logs.sh --queued, stop.sh --queued, delete.sh --queued.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 

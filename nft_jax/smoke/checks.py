@@ -70,18 +70,31 @@ class Checker:
 def main(config: Config, workdir: Path) -> None:
     """All checks; ends with code 1 if one failed."""
     checker = Checker(Path(RESULTS.value), SECONDS.value)
-    if checker("hosts", hosts):
-        fitted = fit(config)
-        checker.write({"facts": facts(fitted)})
-        with contextlib.ExitStack() as stack:
-            experiment = stack.enter_context(Experiment(fitted, workdir))
-            diverged = checker("loops", lambda: loops.same_answers(experiment))
-            diverged &= checker("verifier", lambda: loops.graded_once(experiment))
-            for name in kernels.names(experiment.mesh):
-                checker(name, lambda name=name: kernels.agrees(name, experiment))
-        if diverged and loops.shards(experiment.mesh) > 1:
-            _note(experiment)
+    with contextlib.ExitStack() as stack:
+        if checker("hosts", hosts):
+            fitted = fit(config)
+            checker.write({"facts": facts(fitted)})
+            held: list[Experiment] = []
+            if checker("model", lambda: _built(held, stack, fitted, workdir)):
+                check_parts(checker, held[0])
     sys.exit(0 if checker.passed else 1)
+
+
+def _built(held, stack, config, workdir):
+    held.append(stack.enter_context(Experiment(config, workdir)))
+    experiment = held[0]
+    shape = " × ".join(f"{name} {size}" for name, size in experiment.mesh.shape.items())
+    return f"{experiment.parameters:,} weights on {shape}, attention {experiment.attention.name}"
+
+
+def check_parts(checker: Checker, experiment: Experiment) -> None:
+    """Loops, verifier and kernels; what was seen of loops that diverge is noted for this kind of device."""
+    diverged = checker("loops", lambda: loops.same_answers(experiment))
+    diverged &= checker("verifier", lambda: loops.graded_once(experiment))
+    for name in kernels.names(experiment.mesh):
+        checker(name, lambda name=name: kernels.agrees(name, experiment))
+    if diverged and loops.shards(experiment.mesh) > 1:
+        _note(experiment)
 
 
 def hosts() -> str:
@@ -136,7 +149,7 @@ def _note(experiment):
     kind = mesh.devices.flat[0].device_kind
     details = {"shards": loops.shards(mesh), "tensor": experiment.config.mesh.tensor, "date": time.strftime("%Y-%m-%d")}
     path = executed.note(kind, executed.DIVERGING, details | _versions())
-    print(f"noted for {kind} in {path}: rollout.lockstep=auto is off", flush=True)
+    print(f"noted for {kind} in {path}, where rollout.lockstep=auto looks", flush=True)
 
 
 if __name__ == "__main__":
