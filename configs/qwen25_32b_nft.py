@@ -22,6 +22,7 @@ def get_config():
     config.model.kv_heads = 8
     config.model.mlp_width = 27648
     config.model.rope_theta = 1_000_000.0
+    config.model.norm_epsilon = 1e-5
 
     config.data.prompt_limit = 2048
     config.rollout.answer_limit = 14336

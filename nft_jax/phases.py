@@ -1,7 +1,14 @@
 """Names of the program's phases (`jax.named_scope`): by them a profile and a compiled program tell what is whose."""
 
+import re
+
 VIEW = "view"  # the weights as the sampler wants them
 READ = "read_prompts"
 DECODE = "decode"  # one token of every slot
 MICRO_BATCH = "micro_batch"  # rows, or shared prompts, forward and backward
 OPTIMIZER = "optimizer"
+
+
+def within(phase: str, scope: str) -> bool:
+    """Whether a path of scopes, such as "jit(step)/vmap(decode)/while/body/add", leads through a phase."""
+    return re.search(rf"(^|[/(]){phase}([/)]|$)", scope) is not None

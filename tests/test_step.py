@@ -96,7 +96,8 @@ PROGRAMS = {
     # Rows of tokens are split over `tensor` too, so they must divide by it.
     "two replicas": (
         {"mesh__replica": 2, "mesh__data": 2, "mesh__tensor": 2, "mesh__sequence_parallel": True}
-        | {"packing__row_tokens": 50, "packing__rows_per_micro_batch": 1, "rollout__lockstep": "yes"},
+        | PACKING
+        | {"rollout__lockstep": "yes", "old_logp": "recompute"},
         {},
     ),
     "rft": (

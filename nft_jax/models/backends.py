@@ -11,7 +11,7 @@ from nft_jax.compat import shard_map
 from nft_jax.config import ModelConfig
 from nft_jax.models import kernels
 from nft_jax.models.attention import packed_attention
-from nft_jax.parallel.mesh import SHARDS, TENSOR, over_tensor
+from nft_jax.parallel.mesh import DATA, TENSOR, over_tensor
 
 PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"}
 DTYPES = {"splash": ("float32", "bfloat16"), "cudnn": ("bfloat16", "float16")}
@@ -94,8 +94,8 @@ def _fault(name, config, platform):
 
 
 def _of_all(kernel, mesh):
-    """Over the whole mesh: rows split over data shards, heads over `tensor`. No compiler splits a kernel by itself."""
-    row, segment = PartitionSpec(SHARDS, None, TENSOR), PartitionSpec(SHARDS)
+    """Over a replica: rows split over data shards, heads over `tensor`. No compiler splits a kernel by itself."""
+    row, segment = PartitionSpec(DATA, None, TENSOR), PartitionSpec(DATA)
     return shard_map(kernel, mesh=mesh, in_specs=(row, row, row, segment), out_specs=row, check_vma=False)
 
 

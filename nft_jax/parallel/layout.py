@@ -61,15 +61,15 @@ def constrain(tree: Any, mesh: Mesh, spec_tree: Any) -> Any:
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(mesh, spec_tree))
 
 
-def rows(tree: Any, mesh: Mesh, axis: int = 0) -> Any:
-    """Splits axis `axis` of every array over the data shards."""
-    sharding = NamedSharding(mesh, PartitionSpec(*([None] * axis), SHARDS))
+def rows(tree: Any, mesh: Mesh, axis: int = 0, over: Any = SHARDS) -> Any:
+    """Splits axis `axis` of every array over the data shards: those of all replicas, or `over` DATA of one."""
+    sharding = NamedSharding(mesh, PartitionSpec(*([None] * axis), over))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
 def keys(tree: Any, mesh: Mesh) -> Any:
-    """Splits keys or values `[L, shards, Q, P, G, H]` over data shards, and over `tensor` by heads."""
-    sharding = NamedSharding(mesh, PartitionSpec(None, SHARDS, None, None, TENSOR))
+    """Splits keys or values `[L, shards, Q, P, G, H]` over a replica's data shards, and over `tensor` by heads."""
+    sharding = NamedSharding(mesh, PartitionSpec(None, DATA, None, None, TENSOR))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
@@ -79,7 +79,7 @@ def replicated(tree: Any, mesh: Mesh) -> Any:
 
 
 def layer_placement(mesh: Mesh, axes: Any, *, sequence_parallel: bool = False) -> Placement:
-    """Where layers and their inputs lie while a micro-batch of rows goes through them, forward and backward.
+    """Where layers and their inputs lie while a replica's micro-batch goes through them, forward and backward.
 
     A layer's weights are laid as for training, then as for generation: naming both inside the scanned body makes XLA
     gather one layer at a time, in the compute dtype, and scatter its gradient inside the loop. `axes` holds the logical
@@ -91,7 +91,7 @@ def layer_placement(mesh: Mesh, axes: Any, *, sequence_parallel: bool = False) -
         lambda names: PartitionSpec(*names[1:]), axes, is_leaf=lambda x: isinstance(x, PartitionSpec)
     )
     training, generation = specs(one_layer, TRAINING), specs(one_layer, GENERATION)
-    tokens = NamedSharding(mesh, PartitionSpec((*SHARDS, TENSOR) if sequence_parallel else SHARDS))
+    tokens = NamedSharding(mesh, PartitionSpec((DATA, TENSOR) if sequence_parallel else DATA))
     return Placement(
         weights=lambda weights: constrain(constrain(weights, mesh, training), mesh, generation),
         tokens=lambda x_MD: jax.lax.with_sharding_constraint(x_MD, tokens),

@@ -42,11 +42,17 @@ class Assumptions(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Seconds of one step's phases; tokens that it samples and trains on; rounds, decoded tokens and micro-batches."""
+    """One step.
+
+    `read`, `decode`, `update`  seconds of the phases        `flops`  of the same phases, on all devices together
+    `sampled`, `trained`  tokens         `rounds`  of dynamic sampling      `trips`  tokens that each slot decodes
+    `micro_batches`  of each update, on each data shard
+    """
 
     read: float
     decode: float
     update: float
+    flops: dict[str, float]
     sampled: float
     trained: float
     rounds: int
@@ -99,11 +105,14 @@ def estimate(
     sampled, shared = rounds * C * K * given.answer, config.prompts_are_shared
     trained = Q * K * (given.answer + (0 if shared else given.prompt))
 
-    def products(tokens, context):
-        return forward_flops(config, experiment.parameters, tokens, context) / (chip.flops * given.products)
+    def forward(tokens, context):
+        return forward_flops(config, experiment.parameters, tokens, context)
+
+    def products(flops):
+        return flops / (devices * chip.flops * given.products)
 
     def moved(phase):
-        found = [one for one in transfers if f"/{phase}/" in f"{one.scope}/"]
+        found = [one for one in transfers if phases.within(phase, one.scope)]
         seconds = 0.0
         for one in found:
             rate = chip.network if REPLICA in one.axes and chip.network else chip.links
@@ -114,18 +123,22 @@ def estimate(
     trips = sampled / (shards * S * given.useful)
     # Every slot's live columns are read, to those of the longest answer: nearly all of them once one is long.
     passed = (held["view"] + held["cache"]) / (chip.bandwidth * given.memory)
-    trip = max(products(S * shards / devices, context), passed)
-    read = rounds * C * given.prompt
+    trip = max(products(forward(S * shards, context)), passed)
     rows = config.packing.rows_per_micro_batch * row_tokens(config, experiment.loss.unit, shared) * given.filled
     micro_batches = math.ceil(trained / (U * shards * rows))
-    # Held micro-batches of the program's own text run once for each of its updates.
-    one = max(passes * products(trained / (U * micro_batches * devices), context), moved(phases.MICRO_BATCH) / U)
+    flops = {
+        "read": forward(rounds * C * given.prompt, given.prompt / 2),
+        "decode": forward(sampled, context),
+        "update": passes * (forward(trained, context) + (forward(Q * given.prompt, given.prompt / 2) if shared else 0)),
+    }
+    # The program's text has the body of a micro-batch once for each of its updates.
+    one = max(products(flops["update"]) / (U * micro_batches), moved(phases.MICRO_BATCH) / U)
     stepped = 2 * (held["weights"] + held["moments"]) / (chip.bandwidth * given.memory)
-    prompts = passes * products(Q * given.prompt / devices, given.prompt / 2) if shared else 0.0
     return Estimate(
-        read=products(read / devices, given.prompt / 2),
+        read=products(flops["read"]),
         decode=trips * (trip + moved(phases.DECODE)),
-        update=U * (micro_batches * one + stepped) + moved(phases.OPTIMIZER) + prompts,
+        update=U * (micro_batches * one + stepped) + moved(phases.OPTIMIZER),
+        flops=flops,
         sampled=sampled,
         trained=trained,
         rounds=rounds,

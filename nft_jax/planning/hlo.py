@@ -91,8 +91,12 @@ def instructions(text: str) -> Iterator[Instruction]:
 
 def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
     """The transfers of a program over a mesh, whose partition i is the i-th device of the mesh."""
-    found = []
+    found, seen = [], set()
     for instruction in instructions(text):
+        channel = re.search(r"channel_id=(\d+)", instruction.line)
+        if channel and (channel[1], instruction.times) in seen:
+            # TPUs run one transfer as a chain of fusions, each of which says it again.
+            continue
         kind = operation(instruction.line).removesuffix("-start")
         if between := _BETWEEN_SLICES.search(instruction.line) if kind == "send" else None:
             # The runtime passes it from slice to slice, along the first axis of the mesh.
@@ -103,6 +107,7 @@ def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
             continue
         if kind not in COLLECTIVES:
             continue
+        seen.add((channel[1], instruction.times) if channel else instruction.line)
         groups, moved = _groups(instruction.line, mesh_shape), result_bytes(instruction.line)
         if "all-reduce-scatter" in instruction.within:
             # TPUs have it as a fusion of a sum and of the taking of a part.

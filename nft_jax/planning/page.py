@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 
     def moved(self, phase: str) -> list[hlo.Collective]:
         """The transfers of a phase."""
-        return [one for one in self.transfers if f"/{phase}/" in f"{one.scope}/"]
+        return [one for one in self.transfers if phases.within(phase, one.scope)]
 
 
 def described(plan: Plan, where: str) -> str:
@@ -127,7 +127,7 @@ def copies(text: str, least: int) -> list[str]:
         one.scope
         for one in hlo.instructions(text)
         if hlo.operation(one.line) in ("copy", "copy-start")
-        and f"/{phases.DECODE}/" in one.scope
+        and phases.within(phases.DECODE, one.scope)
         and hlo.result_bytes(one.line) >= least
     ]
 
@@ -146,6 +146,7 @@ def _estimates(plan: Plan) -> Iterator[str]:
         f"tokens a slot, {1e3 * found.decode / found.trips:.1f} ms each) + updates {found.update:,.0f} "
         f"({found.micro_batches} micro-batches each)"
     )
+    yield "  PFLOP: " + ", ".join(f"{name} {flops / 1e15:,.2f}" for name, flops in found.flops.items())
     yield (
         f"  {found.rounds} rounds; samples {found.sampled:,.0f} tokens and trains on {found.trained:,.0f}: "
         f"{found.sampled * DAY / found.step / 1e9:.2f} billion tokens a day; {config.steps} steps take "

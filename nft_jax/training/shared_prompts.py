@@ -17,6 +17,7 @@ from nft_jax.models.attention import PromptKeys
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import layout
 from nft_jax.parallel.layout import Placement
+from nft_jax.parallel.mesh import DATA
 from nft_jax.training.packing import Packed, Rows
 from nft_jax.types import Array, Prompts
 
@@ -26,15 +27,15 @@ Keys = tuple[Array, Array]
 def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Callable, carry: Any) -> Any:
     """`carry` after `body(micro_batch, start, carry)` on `count` items of every shard at a time.
 
-    Arrays of `tree` have axes `[shards, items, …]`, of which the first `used` [shards] count: the number of
-    micro-batches is a runtime value, equal on all shards. A micro-batch has the items of all shards in one axis, from
-    number `start` of each.
+    Arrays of `tree` have axes `[shards, items, …]`, of which the first `used` count, one number a shard or for all: the
+    number of micro-batches is a runtime value, equal on all shards. A micro-batch has the items of all shards in one
+    axis, from number `start` of each. Shards are those of one replica.
     """
 
     def step(index, carry):
         start = index * count
         cut = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), tree)
-        flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh)
+        flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh, over=DATA)
         return body(flat, start, carry)
 
     with jax.named_scope(phases.MICRO_BATCH):

@@ -15,6 +15,7 @@ from nft_jax.losses.kl import k3
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.parallel import layout
+from nft_jax.parallel.mesh import REPLICA
 from nft_jax.training.optimizer import Optimizer
 from nft_jax.training.packing import Packed, Rows
 from nft_jax.training.shared_prompts import SharedPrompts, as_prompt, over_micro_batches
@@ -50,6 +51,14 @@ class Statistics(NamedTuple):
         joined = {
             name: jnp.maximum(mine, its) if name.endswith("_max") else mine + its
             for name, mine, its in zip(self._fields, self, other, strict=True)
+        }
+        return Statistics(**joined)
+
+    def merged(self) -> "Statistics":
+        """Of several, along the first axis of each."""
+        joined = {
+            name: jnp.max(x, axis=0) if name.endswith("_max") else jnp.sum(x, axis=0)
+            for name, x in zip(self._fields, self, strict=True)
         }
         return Statistics(**joined)
 
@@ -118,8 +127,39 @@ class Updater:
         """The gradient of the objective over one optimizer batch (float32, in the training layout), and its statistics.
 
         The denominators are those of the whole batch, so the cut into micro-batches can't be seen in the result. Only
-        micro-batches that hold tokens are run: their number is a runtime value, equal on all data shards.
+        micro-batches that hold tokens are run: their number is a runtime value, equal on all data shards. Replicas sum
+        their gradients once, after their last micro-batch.
         """
+        of_replica = functools.partial(self._gradient, weights, totals=totals, reference=reference, first=first)
+        if self.mesh.shape[REPLICA] == 1:
+            return of_replica(packed)
+        gradients, statistics = self._by_replica(of_replica, packed)
+        gradient = jax.tree.map(lambda x: jnp.sum(x, axis=0), gradients)
+        return layout.constrain(gradient, self.mesh, self.specs), statistics.merged()
+
+    def recompute(self, weights, packed: Packed) -> Packed:
+        """`packed` with `old_logp` from this forward pass instead of the sampler's."""
+        of_replica, old = functools.partial(self._recompute, weights), packed.rows.batch.old_logp_BT
+        if self.mesh.shape[REPLICA] == 1:
+            old = of_replica(packed)
+        else:
+            old = self._by_replica(of_replica, packed).reshape(old.shape)
+        batch = packed.rows.batch._replace(old_logp_BT=old)
+        return packed._replace(rows=packed.rows._replace(batch=batch))
+
+    def _by_replica(self, function, packed: Packed):
+        """`function` of each replica's shards, with the results in a new first axis that is split over replicas."""
+        replicas, (rows, used, prompts, prompts_used) = self.mesh.shape[REPLICA], packed
+
+        def split(tree):
+            return jax.tree.map(lambda x: x.reshape(replicas, -1, *x.shape[1:]), tree)
+
+        # All run as many micro-batches as the fullest.
+        most = jax.tree.map(jnp.max, (used, prompts_used))
+        of_all = jax.vmap(function, in_axes=(Packed(0, None, 0, None),), spmd_axis_name=REPLICA)
+        return of_all(Packed(split(rows), most[0], split(prompts), most[1]))
+
+    def _gradient(self, weights, packed: Packed, *, totals, reference, first):
         objective = functools.partial(self._objective, reference=reference, totals=totals, first=first)
         keys = self.shared.read(weights, packed)
         reference_keys = None if reference is None else self.shared.read(reference, packed)
@@ -137,8 +177,7 @@ class Updater:
         gradient, by_keys, statistics = self._over_rows(packed, add, start)
         return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
 
-    def recompute(self, weights, packed: Packed) -> Packed:
-        """`packed` with `old_logp` from this forward pass instead of the sampler's."""
+    def _recompute(self, weights, packed: Packed):
         keys = self.shared.read(weights, packed)
 
         def fill(rows, start, old_nRT):
@@ -147,9 +186,7 @@ class Updater:
             block = logp_BT.reshape(old_nRT.shape[0], -1, logp_BT.shape[-1])
             return jax.lax.dynamic_update_slice_in_dim(old_nRT, block, start, axis=1)
 
-        old = self._over_rows(packed, fill, packed.rows.batch.old_logp_BT)
-        batch = packed.rows.batch._replace(old_logp_BT=old)
-        return packed._replace(rows=packed.rows._replace(batch=batch))
+        return self._over_rows(packed, fill, packed.rows.batch.old_logp_BT)
 
     def _add(self, gradient, new):
         return jax.tree.map(jnp.add, gradient, layout.constrain(new, self.mesh, self.specs))

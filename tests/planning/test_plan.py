@@ -6,13 +6,15 @@ import json
 import jax
 import pytest
 from experiments import small
+from model_folders import random_tensors, write_model
 
 from nft_jax import plan
+from nft_jax.models.hf.settings import model_settings
 from nft_jax.planning import topology as topologies
 from nft_jax.planning.chips import CHIPS, chip_of
 from nft_jax.planning.cost import Assumptions, assumed, estimate
 from nft_jax.planning.hlo import Collective
-from nft_jax.planning.page import as_json, described
+from nft_jax.planning.page import as_json, copies, described
 from nft_jax.planning.program import TooLarge
 from nft_jax.timing.workload import random_data
 
@@ -54,9 +56,12 @@ def test_a_decoded_token_moves_two_activations_a_layer_and_nothing_over_data(fou
     assert "a decoded token moves, a slot" in text
 
 
-def test_gradients_are_summed_over_replicas_and_scattered_over_data(found):
-    axes = {axis for one in found.moved("micro_batch") for axis in one.axes}
-    assert axes == {"replica", "data", "tensor"}
+def test_replicas_sum_their_gradients_once_an_update(found):
+    inside = {axis for one in found.moved("micro_batch") for axis in one.axes}
+    assert inside == {"data", "tensor"}
+    summed = [one for one in found.transfers if one.axes == {"replica"} and one.kind == "all-reduce"]
+    gradient = found.held["weights"] * found.experiment.config.updates_per_step
+    assert gradient <= sum(one.bytes * one.times for one in summed) < 1.5 * gradient
 
 
 def test_a_weight_gathered_at_every_token_is_warned_of(found):
@@ -83,6 +88,7 @@ def test_the_estimate_follows_its_assumptions(found):
     plain = seconds(found)
     assert plain.step == pytest.approx(plain.read + plain.decode + plain.update)
     assert seconds(found, answer=1800).sampled == 2 * plain.sampled
+    assert seconds(found, answer=1800).flops["decode"] > 2 * plain.flops["decode"]
     assert seconds(found, useful=0.4).decode == pytest.approx(2 * plain.decode)
     assert seconds(found, mixed=0.05).rounds > plain.rounds
     assert seconds(found, latency=1e-3).decode > plain.decode
@@ -93,6 +99,22 @@ def test_the_estimate_follows_its_assumptions(found):
     page = described(found._replace(chip=CHIP, estimated=plain, assumptions=Assumptions(100, 900)), "v5e:2x4")
     assert "Estimated, not measured (data sheet: cloud.google.com/tpu/docs/v5e)" in page
     assert "record.grace_seconds" in page
+
+
+def test_a_model_folder_gives_the_shape_without_its_weights(tmp_path):
+    write_model(tmp_path, random_tensors())
+    (tmp_path / "model.safetensors").unlink()
+    model = plan.shaped(small(model__path=str(tmp_path), model__layers=4, model__kv_heads=2)).model
+    given = model_settings(tmp_path)
+    assert (model.width, model.heads, model.layers, model.path) == (given["width"], given["heads"], given["layers"], "")
+    assert model.vocab >= given["vocab"]
+
+
+def test_a_copied_cache_is_found_by_its_size():
+    line = '  %c = f32[{}]{{0}} copy(%p), metadata={{op_name="jit(step)/while/body/{}/copy"}}'
+    lines = [line.format(*one) for one in ((1000, "decode"), (10, "decode"), (1000, "optimizer"))]
+    text = "ENTRY %main (p: f32[1000]) -> f32[10] {\n" + "\n".join(lines) + "\n}\n"
+    assert copies(text, 4000) == ["jit(step)/while/body/decode/copy"]
 
 
 @pytest.mark.parametrize(
