@@ -111,7 +111,10 @@ class Experiment:
         return self.random_weights()
 
     def keep_settings(self, folder: Path) -> None:
-        """Process 0 writes the model's settings and tokenizer as a Hugging Face folder without weights, or nothing."""
+        """Writes the model's settings and tokenizer as a Hugging Face folder without weights, whole or not at all.
+
+        Of several processes the first does.
+        """
         source = Path(self.config.model.path) if self.config.model.path else None
         if source == folder or jax.process_index():
             return

@@ -154,8 +154,9 @@ RUN = {
     "record__checkpoint_every": 2,
     "record__grace_seconds": 120.0,
 }
-# Seconds within which a process ends when another one is gone: on CPUs its collective fails at once.
-GONE = 20
+# Seconds within which a process ends when another one is gone. Its collective fails at once, on CPUs; but if it waits
+# for the other to save, heartbeats tell.
+GONE = 90
 
 
 def command(processes, module="train", workdir="run", **changes):

@@ -1,4 +1,4 @@
-"""Several processes as one program: started only when asked for, ended together, and what each has to know of the rest.
+"""Several processes as one program: started only when asked for; what they do together, and what one does for all.
 
 Process 0 writes and prints; all processes call the same programs in the same order.
 """

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.path import atomicity, atomicity_types
 
-from nft_jax.parallel import distributed
+from nft_jax.parallel import distributed, ending
 from nft_jax.step import State
 from nft_jax.training import bucket
 
@@ -52,6 +52,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None and ending.several():
+            # Orbax would wait for the others, of which one may be the cause, and gone.
+            return
         try:
             if "manager" in self.__dict__:
                 self.manager.close()

@@ -62,8 +62,11 @@ class Stopper:
         in C++, and only one handler can be there. It knows nothing of Ctrl-C, of a grace period or of when to leave at
         once, and lets steps go on until its notice has gone round. This costs a collective of a byte a step.
         """
-        self.requested = distributed.any_process(self.requested)
-        return self.requested
+        asked = distributed.any_process(self.requested)
+        # Not `requested = asked`: the watcher may have heard a signal meanwhile.
+        if asked:
+            self.requested = True
+        return asked
 
     def reached(self) -> None:
         """The step has ended: if it was waited for, from here on there is no deadline."""
