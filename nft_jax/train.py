@@ -156,6 +156,7 @@ class Trainer:
             with watchdog.over("agreeing after step", step):
                 waiting = (step, record._replace(last=self._written(step, record.last)), seconds)
                 last, stop = step == config.steps, stopper.agreed()
+            self.compilations.check(step)
             evaluate = self._is_evaluated(step)
             save = last or stop or _is_due(step, config.record.checkpoint_every)
             if save or evaluate:
@@ -173,7 +174,8 @@ class Trainer:
                 with watchdog.over("evaluating step", step):
                     self._evaluated(step, self._answers(self.state.weights, ("validation",)))
             self.checkpoints.check()
-            self.compilations.check(step)
+            # Several processes save an array that all have in slices, which Orbax compiles when it first does.
+            self.compilations.end()
         self.checkpoints.wait()
 
     def _written(self, step: int, groups: Groups) -> Groups | None:
