@@ -29,6 +29,7 @@ CHOICES = {
     "warm_start.optimizer.name": ("adamw", "muon"),
     "warm_start.optimizer.schedule": ("constant", "linear", "cosine"),
     "old_logp": ("sampler", "recompute", "current"),
+    "record.best": ("greedy", "sampled", "none"),
 }
 POSITIVE = (
     "steps",
@@ -60,6 +61,8 @@ POSITIVE = (
     "evaluation.temperature",
     "evaluation.top_p",
     "record.keep",
+    "record.hang_factor",
+    "record.hang_seconds",
     "optimizer.learning_rate",
     "optimizer.epsilon",
     "optimizer.clip_norm",

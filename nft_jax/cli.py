@@ -1,16 +1,22 @@
 """What every `python -m nft_jax.<name>` shares: the flags `--config` and `--workdir`, and errors a person can read."""
 
 import gc
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nft_jax import shipped
+from nft_jax import compile_cache, shipped
 from nft_jax.config import Config, load
+from nft_jax.parallel import distributed, ending
+from nft_jax.parallel.preflight import preflight
+from nft_jax.training import bucket
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -20,19 +26,25 @@ CONFIG = config_flags.DEFINE_config_file(
     "The workdir of a run has its own: without --config, that is taken.",
 )
 DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an error in the input.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; everything that the run writes goes there.")
+COMPILE_CACHE = flags.DEFINE_bool(
+    "compile_cache", True, "Keep compiled programs in $JAX_COMPILATION_CACHE_DIR, else $NFT_JAX_CACHE/xla."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run, or gs://BUCKET/PATH; everything that the run writes goes there."
+)
 
 
-def run(main: Callable[[Config, Path | None], None], usage: str, *, workdir: bool = True) -> None:
+def run(
+    main: Callable[[Config, Path | None], None], usage: str, *, several: bool = False, needs_workdir: bool = True
+) -> None:
     """Parses the command line, checks the configuration, and calls `main(config, workdir)`.
 
-    `workdir`: whether there must be one; else it may be None.
-
-    A wrong flag, setting or value ends the process with code 2 and one message, before any device is touched; a disk
-    that fails ends it with code 1.
+    `several`: the program can be run by several processes, which find and check one another first. Without
+    `needs_workdir` it may be None. A wrong flag, setting or value ends the process with code 2 and one message, before
+    any device is touched; a disk that fails ends it with code 1, another process that is gone with code 75.
     """
     sys.modules["__main__"].__doc__ = usage
-    for name in ("config", "workdir"):
+    for name in ("config", "workdir", "compile_cache", *(_define_several() if several else ())):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
     def start(words):
@@ -40,27 +52,44 @@ def run(main: Callable[[Config, Path | None], None], usage: str, *, workdir: boo
         logging.set_verbosity(logging.WARNING)
         if len(words) > 1:
             stop(f"what is {words[1]!r}? Settings are written --config.section.field=value")
-        if FLAGS["config"].value is None and not workdir:
+        if FLAGS["config"].value is None and not needs_workdir:
             stop("--config=FILE is needed, e.g. --config=tiny")
-        if workdir and (FLAGS["config"].value is None or not WORKDIR.value):
+        if needs_workdir and (FLAGS["config"].value is None or not WORKDIR.value):
             stop(
                 "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny "
                 "(a workdir that holds a run has its config: there, --workdir alone will do)"
             )
         config = _load()
+        if not COMPILE_CACHE.value:
+            jax.config.update("jax_enable_compilation_cache", False)
+        compile_cache.start()
         try:
-            main(config, Path(WORKDIR.value) if WORKDIR.value else None)
+            workdir = bucket.opened(WORKDIR.value) if WORKDIR.value else None
+            if several:
+                _start(config, workdir)
+                bucket.level(workdir)
+            main(config, workdir)
+            if workdir is not None:
+                bucket.share(workdir)
         except (ValueError, FileNotFoundError) as error:
+            _check_loss(error)
             if DEBUG.value:
                 raise
             stop(f"{error}\n(--debug_errors shows where)")
         except OSError as error:
+            _check_loss(error)
             if DEBUG.value:
                 raise
             # Orbax leaves coroutines of a failed write behind, which would say pages when the interpreter ends.
             sys.unraisablehook = lambda _: None
             gc.collect()
             stop(str(error), code=1)
+        except Exception as error:
+            _check_loss(error)
+            if not ending.several():
+                raise
+            traceback.print_exc()
+            ending.leave(1)
 
     app.run(start, flags_parser=_parse)
 
@@ -68,7 +97,35 @@ def run(main: Callable[[Config, Path | None], None], usage: str, *, workdir: boo
 def stop(message: str, code: int = 2) -> None:
     """Ends the process; code 2 means that the command was wrong, 1 that the machine failed it."""
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+    ending.leave(code)
+
+
+def _define_several() -> list[str]:
+    """The flags of a program that several processes can run together; their names."""
+    by = distributed.VARIABLES
+    flags.DEFINE_string(
+        "distributed",
+        None,
+        "Run as one of several processes: HOST:PORT of process 0, or auto on Cloud TPU, GKE, SLURM and MPI. By default "
+        f"as {by['distributed']} says, else one process.",
+    )
+    flags.DEFINE_integer("processes", None, f"How many there are, beside HOST:PORT. By default {by['processes']}.")
+    flags.DEFINE_integer("process", None, f"Which of them this is, from 0. By default {by['process']}.")
+    flags.DEFINE_integer("wait_seconds", 300, "How long processes wait for one another at the start.", lower_bound=1)
+    flags.DEFINE_integer("heartbeat_seconds", 60, "A process silent for so long is taken for dead.", lower_bound=10)
+    return ["distributed", "processes", "process", "wait_seconds", "heartbeat_seconds"]
+
+
+def _start(config, workdir):
+    given = {name: FLAGS[name].value for name in distributed.VARIABLES}
+    launch = distributed.asked(given, os.environ)
+    distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds)
+    preflight(config, workdir, FLAGS.wait_seconds)
+
+
+def _check_loss(error):
+    if ending.is_loss(error):
+        ending.lost(f"another process is gone: {str(error).splitlines()[0][:200]}")
 
 
 def _load():
@@ -88,7 +145,7 @@ def _parse(argv):
         return FLAGS(sys.argv)
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
-    except (AttributeError, KeyError, TypeError, OSError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         stop(_in_words(error))
 
 
@@ -106,7 +163,7 @@ def _with_config_path(argv):
     words, name = _taken(argv, "--config")
     if name is None:
         workdir = _taken(argv, "--workdir")[1]
-        path = Path(workdir or "") / "config.json"
+        path = (bucket.opened(workdir) if workdir else Path()) / "config.json"
         name = str(path) if workdir and path.is_file() else None
     return [*words[:1], *([] if name is None else [f"--config={find_config(name)}"]), *words[1:]]
 

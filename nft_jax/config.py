@@ -233,13 +233,20 @@ class EvaluationConfig:
 class RecordConfig:
     """What the run writes: rollouts of every n-th step, checkpoints every n steps (0: only the last), the last `keep`.
 
-    Asked to stop (SIGTERM, Ctrl-C), a run waits at most `grace_seconds` for the running step, and saves it.
+    `best`: the step with the best validation score of this kind ("greedy" or "sampled") is saved and kept beside them,
+    or "none" is. Steps are scored every `evaluation.every`, and the last.
+    Asked to stop (SIGTERM, Ctrl-C), a run waits at most `grace_seconds` for the running step, and saves it. A step that
+    takes more than `hang_seconds`, and more than `hang_factor` times the median of those before, has a run print where
+    it is, and go on.
     """
 
     rollouts_every: int = 10
     checkpoint_every: int = 10
     keep: int = 2
+    best: str = "greedy"
     grace_seconds: float = 25.0
+    hang_factor: float = 10.0
+    hang_seconds: float = 60.0
 
 
 @dataclass(frozen=True)

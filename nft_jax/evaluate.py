@@ -1,6 +1,6 @@
 r"""Answers problems with the weights of a run, or with those it starts from, and says how good the answers are.
 
-python -m nft_jax.evaluate --workdir=runs/tiny
+python -m nft_jax.evaluate --workdir=runs/tiny [--step=best]
 python -m nft_jax.evaluate --workdir=runs/qwen --step=40 --problems=aime24,mine.parquet --config.data.root=DATA \
     --config.evaluation.answers=16 --config.evaluation.temperature=0.6 --config.evaluation.top_p=0.95
 python -m nft_jax.evaluate --workdir=runs/nft --against=runs/grpo    # evaluated before: paired differences
@@ -27,8 +27,10 @@ from nft_jax.data.dataset import own_problems, read_problems, unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.experiment import Experiment
-from nft_jax.training import paired
-from nft_jax.training.checkpoint import Checkpoints, load_weights
+from nft_jax.parallel import distributed
+from nft_jax.training import bucket, paired
+from nft_jax.training.best import chosen_step
+from nft_jax.training.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.training.evaluation import Answers, Evaluator, Score, score
 from nft_jax.training.identity import problems_digest, weights_digest
 from nft_jax.training.metrics import with_error
@@ -65,6 +67,7 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
                 origin = {"step": step, "weights": source, "weights_digest": digest}
                 origin |= {"problems": paths.get(name, "generated arithmetic")}
                 scores[name] = _evaluated(evaluator, weights, name, folder, origin)
+                bucket.share(workdir)
     print(f"\n{table(scores)}\n\n{_caption(config, digest)}\nanswers and scores: {folder}", flush=True)
     return scores
 
@@ -171,7 +174,7 @@ def _weights(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, st
     config, abstract = experiment.config, experiment.abstract_weights()
     if step:
         return str(checkpoints.folder / str(step)), checkpoints.restore_weights(step, abstract)
-    own = [folder for folder in (workdir / "warm_start", workdir) if (folder / "weights").exists()]
+    own = [folder for folder in (workdir / "warm_start", workdir) if has_weights(folder)]
     if own and not config.base:
         return str(own[0] / "weights"), load_weights(own[0], abstract)
     if config.base or config.model.path:
@@ -208,6 +211,8 @@ def _evaluated(evaluator: Evaluator, weights: Any, name: str, folder: Path, orig
         "origin": origin,
     }
     done = read_lines(responses)[: evaluator.problems[name]] if _is_of(scores, result) else []
+    # Process 0 writes these files anew.
+    distributed.barrier("answered before")
     if done:
         print(f"  {name}: {len(done)} of {evaluator.problems[name]} problems are answered already ({responses})")
     result |= {"config": resolved(config), "run": provenance(config, evaluator.experiment.attention.name)}
@@ -361,20 +366,20 @@ def _show(line: str, last: bool) -> None:
 
 def main(config: Config, workdir: Path) -> None:
     """Evaluates what the flags say."""
+    step = chosen_step(flags.FLAGS.step, workdir)
     if flags.FLAGS.against:
-        print(against(workdir, Path(flags.FLAGS.against), flags.FLAGS.step))
+        print(against(workdir, bucket.opened(flags.FLAGS.against, "--against"), step))
         return
     files = [file for file in (flags.FLAGS.problems or "").split(",") if file]
-    evaluate(config, workdir, flags.FLAGS.step, files)
+    evaluate(config, workdir, step, files)
 
 
 def _define_flags() -> None:
     """Not at import, where flags of the same names of two programs would clash."""
-    flags.DEFINE_integer(
+    flags.DEFINE_string(
         "step",
         None,
-        "Step whose checkpoint is taken, 0 for the starting weights; by default the newest.",
-        lower_bound=0,
+        "Step whose checkpoint is taken, 0 for the starting weights, or 'best'; by default the newest.",
     )
     flags.DEFINE_string("against", None, "Another workdir: compare what was evaluated there and here; answers nothing.")
     flags.DEFINE_string(
@@ -386,4 +391,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, several=True)

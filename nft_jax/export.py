@@ -1,7 +1,7 @@
 r"""Writes the weights of a run as a Hugging Face model folder, which transformers, vLLM and others load.
 
 python -m nft_jax.export --workdir=runs/tiny --output=exported/tiny
-python -m nft_jax.export --workdir=runs/tiny --step=20 --output=exported/tiny_20 --dtype=bfloat16
+python -m nft_jax.export --workdir=runs/tiny --step=best --output=exported/tiny_best --dtype=bfloat16
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.experiment import with_shape
 from nft_jax.models import hf, transformer
+from nft_jax.training.best import chosen_step
 from nft_jax.training.checkpoint import Checkpoints
 
 
@@ -102,13 +103,14 @@ def main(config: Config, workdir: Path) -> None:
         raise ValueError("--output=FOLDER is needed: where the model goes, e.g. --output=exported/tiny")
     # The host's memory is where all of it happens, and the accelerators may be busy with that very run.
     jax.config.update("jax_platforms", "cpu")
-    print(export(config, workdir, Path(flags.FLAGS.output), flags.FLAGS.step, flags.FLAGS.dtype))
+    step = chosen_step(flags.FLAGS.step, workdir)
+    print(export(config, workdir, Path(flags.FLAGS.output), step, flags.FLAGS.dtype))
 
 
 def _define_flags() -> None:
     """Not at import, where flags of the same names of two programs would clash."""
     flags.DEFINE_string("output", None, "Folder to write; it must not exist yet, or be empty.")
-    flags.DEFINE_integer("step", None, "Step whose checkpoint is exported; the newest one by default.")
+    flags.DEFINE_string("step", None, "Step whose checkpoint is exported, or 'best'; the newest one by default.")
     flags.DEFINE_enum("dtype", None, hf.DTYPES, "Of the weights; by default as in the model that the run started from.")
 
 

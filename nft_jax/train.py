@@ -20,30 +20,37 @@ from nft_jax.config import Config
 from nft_jax.data.dataset import unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
+from nft_jax.parallel import distributed, ending
 from nft_jax.sft import warm_start
 from nft_jax.step import Record, compile_step
+from nft_jax.training.best import Best
 from nft_jax.training.board import Board
-from nft_jax.training.checkpoint import Checkpoints, load_weights
+from nft_jax.training.checkpoint import Checkpoints, has_weights, load_weights
+from nft_jax.training.compilations import Compilations
 from nft_jax.training.evaluation import Answers, Evaluator, score
 from nft_jax.training.identity import WARM_START, check_same, identity
 from nft_jax.training.metrics import line, score_line, step_metrics
 from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.record import RunFolder, as_json, host_rss_mib, read_lines
 from nft_jax.training.stopping import AGAIN, Stopper
+from nft_jax.training.watchdog import Watchdog
+from nft_jax.types import Groups
 
 
 def main(config: Config, workdir: Path) -> None:
     """Runs the experiment to its last step, and reports."""
     folder = RunFolder(workdir)
     with (
+        Compilations() as compilations,
         Checkpoints(workdir, config.record.keep) as checkpoints,
         Stopper(config.record.grace_seconds, checkpoints.resumes) as stopper,
         Experiment(config, workdir) as experiment,
     ):
+        ending.say_with(checkpoints.resumes)
         print(describe(experiment), flush=True)
         if experiment.dataset.cleaned is not None:
             print(experiment.dataset.cleaned.table(), flush=True)
-        Trainer(config, experiment, folder, checkpoints).run(stopper)
+        Trainer(config, experiment, folder, checkpoints, compilations).run(stopper)
 
 
 class Trainer:
@@ -55,8 +62,16 @@ class Trainer:
       ValueError: before anything is compiled, when the folder holds another run or has no room for a checkpoint.
     """
 
-    def __init__(self, config: Config, experiment: Experiment, folder: RunFolder, checkpoints: Checkpoints):
+    def __init__(
+        self,
+        config: Config,
+        experiment: Experiment,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        compilations: Compilations,
+    ):
         self.experiment, self.folder, self.checkpoints = experiment, folder, checkpoints
+        self.compilations = compilations
         self.config = experiment.config
         self.tables = experiment.dataset.tables
         self.identity = identity(self.config, self.tables)
@@ -85,8 +100,9 @@ class Trainer:
         began = time.perf_counter()
         step, shardings = experiment.step(self.optimizer), experiment.state_shardings(self.optimizer)
         self.program = compile_step(step, self.state, self.prompts, shardings)
+        distributed.rehearse(self.program)
         self.compile_seconds = time.perf_counter() - began
-        print(f"step: one program, compiled in {self.compile_seconds:.0f} s", flush=True)
+        print(f"step: one program, compiled in {self.compile_seconds:.0f} s\n{compilations.end()}", flush=True)
 
     def run(self, stopper: Stopper) -> None:
         """All steps that are left; the host reads step n − 1 while the device runs step n.
@@ -105,8 +121,9 @@ class Trainer:
         self._begin()
         with Board(self.folder.path / "tensorboard", self.done) as self.board:
             self._catch_up()
-            with stopper.patient():
-                self._steps(stopper)
+            record = self.config.record
+            with stopper.patient(), Watchdog(record.hang_factor, record.hang_seconds, self._grading) as watchdog:
+                self._steps(stopper, watchdog)
             self._finish()
 
     def _catch_up(self) -> None:
@@ -115,22 +132,30 @@ class Trainer:
             self._evaluated(0, self.base_answers)
             return
         seen = {row["step"] for row in read_lines(self.folder.path / "evaluation.jsonl")}
-        if self._is_evaluated(self.done) and self.done not in seen:
+        # Process 0 alone is sure to read what it wrote.
+        if self._is_evaluated(self.done) and distributed.any_process(self.done not in seen):
             self._evaluated(self.done, self._answers(self.state.weights, ("validation",)))
 
     def _is_evaluated(self, step: int) -> bool:
         return step != self.config.steps and _is_due(step, self.config.evaluation.every)
 
-    def _steps(self, stopper: Stopper) -> None:
+    def _grading(self) -> str:
+        pools = self.experiment.pool, self.experiment.second_pool
+        return "; ".join(pool.activity for pool in pools if pool is not None)
+
+    def _steps(self, stopper: Stopper, watchdog: Watchdog) -> None:
         config, waiting = self.config, None
         for step in range(self.done + 1, config.steps + 1):
             began = time.perf_counter()
-            self.state, record = self.program(self.state, self.prompts)
-            if waiting is not None:
-                self._report(*waiting)
-            jax.block_until_ready(record)
-            waiting = (step, record, time.perf_counter() - began)
-            last, stop = step == config.steps, stopper.requested
+            with watchdog.over("step", step):
+                self.state, record = self.program(self.state, self.prompts)
+                if waiting is not None:
+                    self._report(*waiting)
+                jax.block_until_ready(record)
+            seconds = time.perf_counter() - began
+            with watchdog.over("agreeing after step", step):
+                waiting = (step, record._replace(last=self._written(step, record.last)), seconds)
+                last, stop = step == config.steps, stopper.agreed()
             evaluate = self._is_evaluated(step)
             save = last or stop or _is_due(step, config.record.checkpoint_every)
             if save or evaluate:
@@ -139,13 +164,22 @@ class Trainer:
             if stop:
                 stopper.reached()
             if save:
-                self.checkpoints.save(step, self.state, self.identity)
+                with watchdog.over("saving step", step):
+                    self.folder.share()  # the lines of a step are in the bucket before its checkpoint is
+                    self.checkpoints.save(step, self.state, self.identity)
             if stop and not last:
                 self._stop(step)
             if evaluate:
-                self._evaluated(step, self._answers(self.state.weights, ("validation",)))
+                with watchdog.over("evaluating step", step):
+                    self._evaluated(step, self._answers(self.state.weights, ("validation",)))
             self.checkpoints.check()
+            self.compilations.check(step)
         self.checkpoints.wait()
+
+    def _written(self, step: int, groups: Groups) -> Groups | None:
+        """The groups of a step that goes into the rollout log, on the host."""
+        logged = step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every)
+        return distributed.gathered(groups) if logged else None
 
     def _stop(self, step: int) -> None:
         self.checkpoints.wait()
@@ -154,7 +188,7 @@ class Trainer:
 
     def _check_warm_start(self) -> None:
         phase = self.folder.path / "warm_start"
-        if (phase / "weights").exists() and (phase / "identity.json").exists():
+        if has_weights(phase) and (phase / "identity.json").exists():
             check_same(json.loads((phase / "identity.json").read_text()), self.identity, phase, WARM_START)
 
     def _base_weights(self) -> Any:
@@ -162,11 +196,12 @@ class Trainer:
         experiment, config, phase = self.experiment, self.config, self.folder.path / "warm_start"
         if config.base or not config.warm_start.steps:
             return experiment.starting_weights()
-        if (phase / "weights").exists():
+        if has_weights(phase):
             return load_weights(phase, experiment.abstract_weights())
         folder = RunFolder(phase)
         folder.begin(config, experiment.attention.name)
-        (phase / "identity.json").write_text(json.dumps(self.identity))
+        folder.write("identity.json", self.identity)
+        self.folder.share()
         return warm_start(experiment, folder)
 
     def _base_answers(self, weights: Any) -> dict[str, Answers]:
@@ -186,6 +221,7 @@ class Trainer:
         for file in ("metrics.jsonl", "evaluation.jsonl"):
             # A run that begins anew evaluates step 0 again.
             self.folder.drop_after(self.done or -1, file=file)
+        self.best = Best(self.config.record.best, self.folder, self.checkpoints)
 
     def _report(self, step: int, record: Record, seconds: float) -> None:
         record = jax.device_get(record)
@@ -198,7 +234,7 @@ class Trainer:
         }
         self.folder.metrics(metrics)
         self.board.add(step, metrics)
-        if step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every):
+        if record.last is not None:
             self.folder.rollouts(step, record.last, self.tables["train"], self.experiment.tokenizer)
         print(line(step, self.config.steps, metrics), flush=True)
 
@@ -212,6 +248,9 @@ class Trainer:
             self.folder.metrics({"step": step} | as_json(result), file="evaluation.jsonl")
             self.board.add(step, as_json(result), prefix="validation")
             print("  " + score_line("validation", result), flush=True)
+            row = {"step": step} | as_json(result)
+            self.best.offer(row, lambda: self.checkpoints.save(step, self.state, self.identity))
+        self.folder.share()
 
     def _finish(self) -> None:
         config = self.config
@@ -226,8 +265,9 @@ class Trainer:
         self.folder.write("result.json", results)
         if "test" in answers:
             print("\n" + side_by_side(self.experiment, self.base_answers["test"], answers["test"]))
-        picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
-        print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
+        if self.folder.writes:
+            picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
+            print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
 
 
 def _is_due(step: int, every: int) -> bool:
@@ -277,4 +317,4 @@ def describe(experiment: Experiment) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, several=True)

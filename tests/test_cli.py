@@ -32,6 +32,7 @@ CASES = {
     "stray word": ("train", *BOTH, "config.steps=3"),
     "mistyped setting in a file": ("train", "--config={folder}/mistyped.py", "--workdir={folder}/run"),
     "file without get_config": ("train", "--config={folder}/empty.py", "--workdir={folder}/run"),
+    "bucket elsewhere": ("report", "--config=tiny", "--workdir=s3://bucket/run"),
     "unwritable": ("train", "--config=tiny", "--workdir={folder}/empty.py/run"),
     "nothing to draw": ("report", *BOTH),
 }
@@ -112,6 +113,7 @@ def answer(folder):
         ("stray word", ["config.steps=3"]),
         ("mistyped setting in a file", ["'answer_per_prompt'; did you mean 'answers_per_prompt'?"]),
         ("file without get_config", ["get_config"]),
+        ("bucket elsewhere", ["--workdir=s3://bucket/run: give a folder, or one in a bucket: gs://BUCKET/PATH"]),
         ("unwritable", ["--workdir={folder}/empty.py/run can't be written"]),
         ("nothing to draw", ["metrics.jsonl: nothing to draw yet"]),
     ],

@@ -1,9 +1,12 @@
 """A whole run: warm start, steps, evaluation, files; and the same again after an interruption."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
@@ -40,9 +43,30 @@ def first(folder):
 
 
 @pytest.fixture(scope="module")
-def resumed(folder, first):
+def late(folder, first):
+    """The same folder, asked for four steps, of which the last compiles something; and what was said on stderr."""
+
+    def compile_step(*arguments):
+        program, taken = train_compile_step(*arguments), []
+
+        def step(state, prompts):
+            taken.append(1)
+            if len(taken) == 2:
+                jax.jit(lambda x: x + 1)(np.ones(7, np.float32))
+            return program(state, prompts)
+
+        return step
+
+    said, train_compile_step = io.StringIO(), train.compile_step
+    with contextlib.redirect_stderr(said):
+        config = small(steps=4, verify__grader=grader("coin"), **RUN)
+        return run(config, folder / "run", folder / "resumed", compile_step=compile_step), said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def resumed(late):
     """The same folder, asked for four steps."""
-    return run(small(steps=4, verify__grader=grader("coin"), **RUN), folder / "run", folder / "resumed")
+    return late[0]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +93,16 @@ def again(folder, straight, straight_config):
 def test_the_folder_holds_all_that_is_documented(first):
     assert {path.name for path in first.path.iterdir()} == {
         *("config.json", "run.json", "metrics.jsonl", "evaluation.jsonl", "result.json", "curves.png"),
-        *("rollouts", "checkpoints", "warm_start", "tokenizer", "model", "tensorboard", "base_answers.npz"),
+        *(
+            "rollouts",
+            "checkpoints",
+            "warm_start",
+            "tokenizer",
+            "model",
+            "tensorboard",
+            "base_answers.npz",
+            "best.json",
+        ),
     }
     config = first.json("config.json")
     assert config == json.loads(json.dumps(resolved(small(steps=2, verify__grader=grader("coin"), **RUN))))
@@ -176,6 +209,23 @@ def test_answers_side_by_side_are_marked_however_long(letters):
 def test_nothing_compiles_once_the_steps_have_begun(first, straight):
     # Steps, evaluations between and after them, checkpoints: each program was there before.
     assert (first.compiled, straight.compiled) == ([], [])
+
+
+def test_what_compiles_once_the_steps_have_begun_is_said(late):
+    resumed, said = late
+    assert len(resumed.compiled) == 1
+    assert said.startswith("step 4: jit(<lambda>) was compiled again")
+    assert said.count("compiled") == 1
+
+
+def test_the_best_step_is_named_with_its_score(straight):
+    scores = {row["step"]: (row["greedy"], row["greedy_error"]) for row in straight.rows("evaluation.jsonl")}
+    del scores[0]
+    step = max(scores, key=lambda step: scores[step][0])
+    best = straight.json("best.json")
+    assert best == {"step": step, "score": "greedy", "value": scores[step][0], "error": scores[step][1]}
+    assert f"the best so far: step {step}, greedy {scores[step][0]:.3f}" in straight.printed
+    assert straight.checkpoint(step)
 
 
 # The same folder again.

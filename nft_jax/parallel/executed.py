@@ -6,12 +6,11 @@ import re
 import sys
 from typing import Any
 
-import jax
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from nft_jax.compile_cache import cache_folder
+from nft_jax.parallel import distributed
 from nft_jax.parallel.mesh import TENSOR
 
 # Decode loops that ran a different number of times on each data shard, with callbacks, and gave the right answers.
@@ -19,8 +18,8 @@ DIVERGING = "diverging_loops"
 
 
 def folder() -> epath.Path:
-    """Where notes are: `executed` in `$NFT_JAX_CACHE`, else in `~/.cache/nft_jax`."""
-    return epath.Path(os.environ.get("NFT_JAX_CACHE") or "~/.cache/nft_jax").expanduser() / "executed"
+    """Where notes are."""
+    return cache_folder() / "executed"
 
 
 def note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
@@ -54,11 +53,7 @@ def keeps_step(mesh: Mesh) -> bool:
         return False
     seen = noted(device.device_kind, DIVERGING)
     diverges = seen is not None and (mesh.shape[TENSOR] == 1 or seen["tensor"] > 1)
-    return not bool(np.min(multihost_utils.process_allgather(np.int32(diverges)))) if _several() else not diverges
-
-
-def _several():
-    return jax.process_count() > 1
+    return distributed.any_process(not diverges)
 
 
 def _path(kind):

@@ -2,15 +2,19 @@
 
 import logging
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.path import atomicity, atomicity_types
 
+from nft_jax.parallel import distributed
 from nft_jax.step import State
+from nft_jax.training import bucket
 
 _LOG = logging.getLogger(__name__)
 
@@ -21,21 +25,27 @@ class Checkpoints:
     """The checkpoints of one run, in `<workdir>/checkpoints`: the state after a step, and what the run is (JSON).
 
     A checkpoint is written in the background under a temporary name and renamed when it is complete, and only then is
-    an older one deleted: whenever the process dies, the newest complete one is whole. With `keep` this is the run that
-    writes them, and clears away what a killed run had half written; without, a reader beside it, which changes nothing.
+    an older one deleted: whenever the process dies, the newest complete one is whole. (A bucket can't rename: there a
+    file `commit_success.txt`, written last, says that one is complete.) With `keep` this is the run that writes them,
+    the last `keep` and the one of step `best`, and clears away what a killed run had half written; without, a reader
+    beside it, which changes nothing.
     """
 
     def __init__(self, workdir: Path, keep: int | None = None):
-        self.folder = (workdir / "checkpoints").resolve()
+        self.folder = bucket.home(workdir) / "checkpoints"
         self.keep = keep
-        if keep is not None:
+        self.best: int | None = None
+        self._marked = bucket.is_remote(workdir)
+        if keep is not None and jax.process_index() == 0:
             self._clear_unfinished()
 
     @cached_property
     def manager(self) -> ocp.CheckpointManager:
         """Orbax's manager, made when it is first needed: a reader may be there before the first checkpoint."""
         # Not Orbax's read_only, of which it warns twice: a manager that is never asked to save changes nothing.
-        options = ocp.CheckpointManagerOptions(max_to_keep=self.keep, create=self.keep is not None)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self, create=self.keep is not None, temporary_path_class=_temporary(self._marked)
+        )
         return ocp.CheckpointManager(self.folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -53,8 +63,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint on disk, ascending; safe to ask while one is being written."""
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(path.name) for path in self._numbered() if _is_complete(path, self._marked))
 
     @property
     def latest(self) -> int | None:
@@ -146,25 +155,47 @@ class Checkpoints:
                 f"a checkpoint could not be written ({_cause(error)}); the newest complete one: {newest}"
             ) from error
 
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which of these, the newest last, stay: Orbax asks when it has begun to save another."""
+        first = len(checkpoints) - self.keep
+        return [place >= first or one.step == self.best for place, one in enumerate(checkpoints)]
+
+    def _numbered(self):
+        """All that bears the name of a step, complete or not."""
+        return [path for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
+
     def _clear_unfinished(self):
-        for path in sorted(self.folder.glob(f"*{UNFINISHED}*")):
+        there = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        unmarked = [path for path in self._numbered() if not _is_complete(path, self._marked)]
+        for path in sorted([path for path in there if UNFINISHED in path.name] + unmarked):
             _LOG.warning("%s was not finished when its run ended; it is skipped, and removed", path)
-            shutil.rmtree(path)
+            path.rmtree()
 
     def _set_aside(self, damaged):
-        for step, error in damaged:
-            aside = self.folder / f"{step}.damaged"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.folder / str(step)).rename(aside)
-            _LOG.warning("checkpoint %d can't be read and is skipped; it lies at %s: %s", step, aside, _cause(error))
+        def rename():
+            for step, error in damaged:
+                aside = self.folder / f"{step}.damaged"
+                if aside.is_dir():
+                    aside.rmtree()
+                (self.folder / str(step)).rename(aside)
+                said = _cause(error)
+                _LOG.warning("checkpoint %d can't be read and is skipped; it lies at %s: %s", step, aside, said)
+
         if damaged:
+            distributed.on_process_0(rename, "damaged checkpoints")
             self.manager.reload()
 
 
 def save_weights(folder: Path, weights: Any) -> None:
     """Writes weights alone to `folder/weights` and waits until they are there."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((folder / "weights").resolve(), weights, force=True)
+    with ocp.StandardCheckpointer(temporary_path_class=_temporary(bucket.is_remote(folder))) as checkpointer:
+        checkpointer.save(bucket.home(folder) / "weights", weights, force=True)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether `folder/weights` is there, and whole."""
+    path = bucket.home(folder) / "weights"
+    return path.exists() and _is_complete(path, bucket.is_remote(folder))
 
 
 def load_weights(folder: Path, weights: Any) -> Any:
@@ -174,11 +205,10 @@ def load_weights(folder: Path, weights: Any) -> Any:
       FileNotFoundError: when there are none.
       ValueError: when they are of another model.
     """
-    path = (folder / "weights").resolve()
     try:
-        if path.exists():
-            with ocp.StandardCheckpointer() as checkpointer:
-                return checkpointer.restore(path, weights)
+        if has_weights(folder):
+            with ocp.StandardCheckpointer(temporary_path_class=_temporary(bucket.is_remote(folder))) as checkpointer:
+                return checkpointer.restore(bucket.home(folder) / "weights", weights)
         with Checkpoints(folder) as checkpoints:
             if checkpoints.latest is not None:
                 return checkpoints.restore_weights(checkpoints.latest, weights)
@@ -188,6 +218,15 @@ def load_weights(folder: Path, weights: Any) -> Any:
         f"config.base={folder}: neither a folder 'weights' nor a checkpoint in it; give the workdir of a "
         f"`python -m nft_jax.sft` or `python -m nft_jax.train` run, or the folder 'warm_start' of the latter"
     )
+
+
+def _temporary(marked: bool) -> type[atomicity_types.TemporaryPath]:
+    """How Orbax tells what is complete from what isn't yet."""
+    return atomicity.CommitFileTemporaryPath if marked else atomicity.AtomicRenameTemporaryPath
+
+
+def _is_complete(path: epath.Path, marked: bool) -> bool:
+    return not marked or (path / atomicity_types.COMMIT_SUCCESS_FILE).exists()
 
 
 def _cause(error):

@@ -20,6 +20,7 @@ import psutil
 from nft_jax.config import Config, resolved
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.training import bucket
 from nft_jax.types import Groups
 from nft_jax.verify.grade import STATUSES
 
@@ -68,6 +69,8 @@ class RunFolder:
         Raises:
           ValueError: when the disk has less, before anything is compiled.
         """
+        if bucket.is_remote(self.path):
+            return  # which is as large as it is paid for
         free = shutil.disk_usage(self.path).free
         if free < state_bytes:
             raise ValueError(
@@ -94,6 +97,14 @@ class RunFolder:
             temporary = self.path / f"partial.{name}"
             np.savez_compressed(temporary, **values)
             temporary.replace(self.path / name)
+
+    def share(self) -> None:
+        """Copies what is new to the run's bucket, if it has one; where that fails it says so, to be tried again."""
+        if self.writes:
+            try:
+                bucket.share(self.path)
+            except OSError as error:
+                print(f"{error}; the run goes on, and tries again later", file=sys.stderr, flush=True)
 
     def drop_after(self, step: int, *, file: str = "metrics.jsonl") -> None:
         """Forgets the lines of steps after `step`, which a resumed run takes again.

@@ -44,6 +44,11 @@ class Batch:
         """Whether nobody waits for it any more."""
         return self._closing is not None or time.monotonic() >= self.deadline
 
+    @property
+    def missing(self) -> int:
+        """How many items have no verdict yet."""
+        return 0 if self.abandoned else self._missing
+
     def add(self, items: Sequence[Item]) -> range:
         """Take (response, answer) pairs on, and begin to grade them; their numbers, which count from 0. Never raises.
 

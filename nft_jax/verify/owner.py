@@ -25,6 +25,7 @@ class Owner(threading.Thread):
 
     `first_start`  set once the first process is ready or has failed; `failure` is then the StartError, or None
     `respawns`     processes that were killed, crashed or had used up their memory, and so had to be replaced
+    `grades_since` the instant of `time.monotonic()` since which it waits for the child's verdict on one item, or None
     """
 
     def __init__(self, queue: ChunkQueue, make_child: Callable[[], Child], item_seconds: float, start_seconds: float):
@@ -32,6 +33,7 @@ class Owner(threading.Thread):
         self.first_start = threading.Event()
         self.failure: StartError | None = None
         self.respawns = 0
+        self.grades_since: float | None = None
         self._queue = queue
         self._make_child = make_child
         self._item_seconds = item_seconds
@@ -120,7 +122,7 @@ class Owner(threading.Thread):
 
     def _await_verdict(self, batch_deadline: float) -> tuple[Verdict | None, bool]:
         """The verdict of the item that the child works on (None: it died), and whether the child must be replaced."""
-        start = time.monotonic()
+        start = self.grades_since = time.monotonic()
         try:
             reply = self._child.receive(min(start + self._item_seconds, batch_deadline))
             return _read_reply(reply)
@@ -129,6 +131,8 @@ class Owner(threading.Thread):
             return Verdict("timeout", None, seconds, f"no verdict after {seconds:.3g} s"), True
         except Died:
             return None, True
+        finally:
+            self.grades_since = None
 
     def _spawn(self) -> None:
         """Start a child and wait until it is ready; no item's deadline runs meanwhile. Raises StartError."""

@@ -94,6 +94,19 @@ class Pool:
         """How many processes were killed, crashed or had used up their memory, and so had to be replaced."""
         return sum(owner.respawns for owner in self._owners)
 
+    @property
+    def activity(self) -> str:
+        """What the pool is doing now, in words, for somebody who wonders why a step doesn't end."""
+        now = time.monotonic()
+        with self._lock:
+            missing = [batch.missing for batch in self._batches]
+        since = [(owner.pid, owner.grades_since) for owner in self._owners]
+        workers = ", ".join(f"{pid} {'idle' if at is None else f'on one for {now - at:.1f} s'}" for pid, at in since)
+        return (
+            f"{self.grader}: {sum(missing)} answers of {sum(map(bool, missing))} batches wait for a verdict, "
+            f"{self.respawns} processes were replaced so far; processes {workers}"
+        )
+
     def begin(self, total_seconds: float | None = None) -> Batch:
         """A batch that takes answers as they are ready, and grades them meanwhile: `add` them, then `collect`.
 

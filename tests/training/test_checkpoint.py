@@ -106,7 +106,7 @@ def test_all_parts_come_back_bit_for_bit(abstract, tmp_path, optimizer, more):
     assert seen == [RUN | {"step": 3}]
 
 
-@pytest.mark.parametrize("meshes", [((1, 1), (4, 2)), ((4, 2), (1, 1)), ((4, 2), (2, 4))])
+@pytest.mark.parametrize("meshes", [((1, 1), (4, 2)), ((4, 2), (1, 1)), ((4, 2), (2, 4)), ((8, 1), (1, 4))])
 def test_a_checkpoint_is_read_onto_another_mesh(abstract, tmp_path, meshes):
     parts = {"selection__carry": True, "loss__kl_weight": 0.1, "model__kv_heads": 4}
     before, after = (abstract(*mesh, **parts) for mesh in meshes)
@@ -145,6 +145,19 @@ def test_the_last_few_are_kept(simple, tmp_path):
         # A step that is there is not saved again.
         checkpoints.save(7, filled(simple, 1), RUN)
         assert_restored(checkpoints.restore(simple, any_run), 7, simple)
+
+
+def test_the_best_is_kept_beside_the_last_few(simple, tmp_path):
+    there = []
+    with Checkpoints(tmp_path, 2) as checkpoints:
+        for step, best in ((1, None), (2, 2), (3, 2), (4, 2), (5, 2), (6, 6), (7, 6), (8, 6)):
+            checkpoints.save(step, filled(simple, step), RUN)
+            checkpoints.save(step, filled(simple, 0), RUN)  # it is under way, or there
+            checkpoints.best = best
+            checkpoints.wait()
+            there.append(checkpoints.steps)
+        assert_same(checkpoints.restore_weights(6, simple.weights), filled(simple, 6).weights)
+    assert there == [[1], [1, 2], [2, 3], [2, 3, 4], [2, 4, 5], [2, 5, 6], [6, 7], [6, 7, 8]]
 
 
 def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
