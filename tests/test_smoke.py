@@ -1,6 +1,5 @@
 """The smoke test: its checks on eight simulated devices, what makes each of them fail, and that no hang is silent."""
 
-import inspect
 import json
 import os
 import subprocess
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from experiments import experiment_on, small
 
-from nft_jax import cli
 from nft_jax.parallel import executed
 from nft_jax.smoke import __main__ as smoke
 from nft_jax.smoke import checks, kernels, loops
@@ -292,7 +290,6 @@ def test_the_whole_smoke_test_on_eight_devices(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("several" not in inspect.signature(cli.run).parameters, reason="processes can't work as one yet")
 def test_the_whole_smoke_test_on_two_processes(tmp_path):
     environment = os.environ | {"NFT_JAX_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
