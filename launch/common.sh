@@ -3,7 +3,8 @@
 #   bash launch/common.sh --help
 # Every script knows --help (the comment at its head) and --dry-run (prints the commands, runs none). Exit code 75 of a
 # program means: stopped on request, all that was done is saved, run the same command again.
-# Variables: PYTHON (the interpreter to use), VENV (default .venv), EXTRAS (of setup.py).
+# Variables: PYTHON (the interpreter to use), VENV (default .venv), EXTRAS (of setup.py); where a command is run again,
+# PAUSE (seconds between, default 10) and MOST_TRIES (default 1000).
 # Works with bash 3.2, which macOS has.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -287,3 +287,18 @@ def test_the_whole_smoke_test_on_eight_devices(tmp_path):
     assert [row["check"] for row in found["checks"]] == ["hosts", "model", "loops", "verifier", "three steps", "resume"]
     noted = json.loads((tmp_path / "cache" / "executed" / "cpu.json").read_text())["diverging_loops"]
     assert (noted["shards"], noted["tensor"]) == (2, 4)
+
+
+@pytest.mark.slow
+def test_the_whole_smoke_test_on_two_processes(tmp_path):
+    environment = os.environ | {"NFT_JAX_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    script = ["bash", "launch/local_processes.sh", "2", "--devices=4", "--module=nft_jax.smoke"]
+    command = [*script, f"--workdir={tmp_path / 'work'}"]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = json.loads((tmp_path / "work" / "smoke.json").read_text())
+    said = {row["check"]: row["said"] for row in found["checks"]}
+    assert found["passed"] and found["processes"] == 2
+    assert said["hosts"].startswith("2 × 4 cpu")
+    assert "32 to 32 a host" in said["verifier"]

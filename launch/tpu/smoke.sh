@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The first command on a new slice, after create.sh and setup.sh; about ten minutes. Runs nft_jax.smoke on all workers:
+# The first command on a new slice, after create.sh and setup.sh; some minutes. Runs nft_jax.smoke on all workers:
 #   bash launch/tpu/smoke.sh [--dry-run] --name=NAME --zone=ZONE [--project=ID] [--slices=1] --workdir=gs://BUCKET/FOLDER
 # All hosts present; decode loops of different lengths; the verifier on every host; each attention kernel against XLA;
 # three training steps, killed, resumed. It prints a line a check, a table at the end, and leaves smoke.json in the

@@ -153,4 +153,4 @@ def _note(experiment):
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, several=True)
