@@ -47,8 +47,7 @@ def _call(address, processes, deadline):
     host, port = split(address)
     came, twice, callers = {}, [], []
     try:
-        bound = ("127.0.0.1", port) if host in _LOOPBACK else ("", port)
-        listener = socket.create_server(bound, backlog=processes)
+        listener = _listener(host, port, processes)
     except OSError as error:
         return f"port {port} can't be opened on {socket.gethostname()} ({error}): take another one"
     with listener, contextlib.ExitStack() as stack:
@@ -70,6 +69,14 @@ def _call(address, processes, deadline):
             with contextlib.suppress(OSError):
                 caller.sendall(json.dumps(fault).encode() + b"\n")
     return fault
+
+
+def _listener(host, port, processes):
+    if host in _LOOPBACK:
+        return socket.create_server(("127.0.0.1", port), backlog=processes)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, backlog=processes, dualstack_ipv6=True)
+    return socket.create_server(("", port), backlog=processes)
 
 
 def _answer(address, process, deadline):
