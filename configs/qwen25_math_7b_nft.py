@@ -59,5 +59,6 @@ def get_config():
     config.evaluation.answers = 32
     config.evaluation.temperature = 0.6
     config.evaluation.top_p = 0.7
-    config.record.checkpoint_every = 5
+    # A step takes longer than the notice that a spot machine gets: what is lost is the steps since a checkpoint.
+    config.record.checkpoint_every = 2
     return config

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Style, then the tests; arguments go to pytest:  bash launch/test.sh [-k words] [-m slow]
-set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+# Style, then the tests; arguments go to pytest:
+#   bash launch/test.sh [--dry-run] [-k words] [-m slow]
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-ruff check .
-ruff format --check .
-exec python -m pytest "$@"
+options "" "$@"
+environment test
+
+run ruff check .
+run ruff format --check .
+run exec python -m pytest ${rest[@]+"${rest[@]}"}

@@ -1,8 +1,10 @@
 """What every `python -m nft_jax.<name>` shares: the flags `--config` and `--workdir`, and errors a person can read."""
 
 import gc
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from ml_collections import config_flags
 
 from nft_jax import compile_cache, shipped
 from nft_jax.config import Config, load
+from nft_jax.parallel import distributed, ending
+from nft_jax.parallel.preflight import preflight
 from nft_jax.training import bucket
 
 FLAGS = flags.FLAGS
@@ -30,16 +34,17 @@ WORKDIR = flags.DEFINE_string(
 )
 
 
-def run(main: Callable[[Config, Path | None], None], usage: str, *, workdir: bool = True) -> None:
+def run(
+    main: Callable[[Config, Path | None], None], usage: str, *, several: bool = False, needs_workdir: bool = True
+) -> None:
     """Parses the command line, checks the configuration, and calls `main(config, workdir)`.
 
-    `workdir`: whether there must be one; else it may be None.
-
-    A wrong flag, setting or value ends the process with code 2 and one message, before any device is touched; a disk
-    that fails ends it with code 1.
+    `several`: the program can be run by several processes, which find and check one another first. Without
+    `needs_workdir` it may be None. A wrong flag, setting or value ends the process with code 2 and one message, before
+    any device is touched; a disk that fails ends it with code 1, another process that is gone with code 75.
     """
     sys.modules["__main__"].__doc__ = usage
-    for name in ("config", "workdir", "compile_cache"):
+    for name in ("config", "workdir", "compile_cache", *(_define_several() if several else ())):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
     def start(words):
@@ -47,9 +52,9 @@ def run(main: Callable[[Config, Path | None], None], usage: str, *, workdir: boo
         logging.set_verbosity(logging.WARNING)
         if len(words) > 1:
             stop(f"what is {words[1]!r}? Settings are written --config.section.field=value")
-        if FLAGS["config"].value is None and not workdir:
+        if FLAGS["config"].value is None and not needs_workdir:
             stop("--config=FILE is needed, e.g. --config=tiny")
-        if workdir and (FLAGS["config"].value is None or not WORKDIR.value):
+        if needs_workdir and (FLAGS["config"].value is None or not WORKDIR.value):
             stop(
                 "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny "
                 "(a workdir that holds a run has its config: there, --workdir alone will do)"
@@ -59,21 +64,32 @@ def run(main: Callable[[Config, Path | None], None], usage: str, *, workdir: boo
             jax.config.update("jax_enable_compilation_cache", False)
         compile_cache.start()
         try:
-            folder = bucket.opened(WORKDIR.value) if WORKDIR.value else None
-            main(config, folder)
-            if folder is not None:
-                bucket.share(folder)
+            workdir = bucket.opened(WORKDIR.value) if WORKDIR.value else None
+            if several:
+                _start(config, workdir)
+                bucket.level(workdir)
+            main(config, workdir)
+            if workdir is not None:
+                bucket.share(workdir)
         except (ValueError, FileNotFoundError) as error:
+            _check_loss(error)
             if DEBUG.value:
                 raise
             stop(f"{error}\n(--debug_errors shows where)")
         except OSError as error:
+            _check_loss(error)
             if DEBUG.value:
                 raise
             # Orbax leaves coroutines of a failed write behind, which would say pages when the interpreter ends.
             sys.unraisablehook = lambda _: None
             gc.collect()
             stop(str(error), code=1)
+        except Exception as error:
+            _check_loss(error)
+            if not ending.several():
+                raise
+            traceback.print_exc()
+            ending.leave(1)
 
     app.run(start, flags_parser=_parse)
 
@@ -81,7 +97,35 @@ def run(main: Callable[[Config, Path | None], None], usage: str, *, workdir: boo
 def stop(message: str, code: int = 2) -> None:
     """Ends the process; code 2 means that the command was wrong, 1 that the machine failed it."""
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+    ending.leave(code)
+
+
+def _define_several() -> list[str]:
+    """The flags of a program that several processes can run together; their names."""
+    by = distributed.VARIABLES
+    flags.DEFINE_string(
+        "distributed",
+        None,
+        "Run as one of several processes: HOST:PORT of process 0, or auto on Cloud TPU, GKE, SLURM and MPI. By default "
+        f"as {by['distributed']} says, else one process.",
+    )
+    flags.DEFINE_integer("processes", None, f"How many there are, beside HOST:PORT. By default {by['processes']}.")
+    flags.DEFINE_integer("process", None, f"Which of them this is, from 0. By default {by['process']}.")
+    flags.DEFINE_integer("wait_seconds", 300, "How long processes wait for one another at the start.", lower_bound=1)
+    flags.DEFINE_integer("heartbeat_seconds", 60, "A process silent for so long is taken for dead.", lower_bound=10)
+    return ["distributed", "processes", "process", "wait_seconds", "heartbeat_seconds"]
+
+
+def _start(config, workdir):
+    given = {name: FLAGS[name].value for name in distributed.VARIABLES}
+    launch = distributed.asked(given, os.environ)
+    distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds)
+    preflight(config, workdir, FLAGS.wait_seconds)
+
+
+def _check_loss(error):
+    if ending.is_loss(error):
+        ending.lost(f"another process is gone: {str(error).splitlines()[0][:200]}")
 
 
 def _load():

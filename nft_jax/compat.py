@@ -1,10 +1,21 @@
 """The names whose home differs between the supported versions of JAX (0.10.2 to 0.11), imported in this one place."""
 
 import jax
+from jax._src import clusters, distributed
 from jax.experimental import io_callback
 from jax.sharding import AxisType
 
 shard_map = jax.shard_map
 enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
 
-__all__ = ["AxisType", "enable_x64", "io_callback", "shard_map"]
+# `client` (the coordination service's), `process_id` and `num_processes`: `jax.process_index()` and
+# `jax.process_count()` would start the devices.
+coordination = distributed.global_state
+
+__all__ = ["AxisType", "coordination", "detect_cluster", "enable_x64", "io_callback", "shard_map"]
+
+
+def detect_cluster(seconds: int) -> tuple[str | None, int | None, int | None, list[int] | None]:
+    """What `jax.distributed.initialize` finds out by itself: address, processes, process, local devices; or Nones."""
+    nothing = (None, None, None, None)
+    return clusters.ClusterEnv.auto_detect_unset_distributed_params(*nothing, None, seconds)

@@ -27,6 +27,7 @@ from nft_jax.data.dataset import own_problems, read_problems, unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.experiment import Experiment
+from nft_jax.parallel import distributed
 from nft_jax.training import bucket, paired
 from nft_jax.training.best import chosen_step
 from nft_jax.training.checkpoint import Checkpoints, has_weights, load_weights
@@ -210,6 +211,8 @@ def _evaluated(evaluator: Evaluator, weights: Any, name: str, folder: Path, orig
         "origin": origin,
     }
     done = read_lines(responses)[: evaluator.problems[name]] if _is_of(scores, result) else []
+    # Process 0 writes these files anew.
+    distributed.barrier("answered before")
     if done:
         print(f"  {name}: {len(done)} of {evaluator.problems[name]} problems are answered already ({responses})")
     result |= {"config": resolved(config), "run": provenance(config, evaluator.experiment.attention.name)}
@@ -388,4 +391,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, several=True)

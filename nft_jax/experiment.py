@@ -17,7 +17,7 @@ from nft_jax.data.dataset import Dataset, load_dataset
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.sources import Problem
 from nft_jax.models import backends, hf, transformer
-from nft_jax.parallel import layout
+from nft_jax.parallel import distributed, layout
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
@@ -57,6 +57,7 @@ class Experiment:
         self.config = config = with_shape(config, self.tokenizer.vocab_size)
         self.loss = losses.resolve(config.loss.name, config.loss.options)
         self.mesh = make_mesh(config.mesh.data, config.mesh.tensor, devices, config.mesh.replica)
+        distributed.check_mesh(self.mesh)
         layout.check_host_memory(self.mesh, _on_host(config))
         self.attention = backends.pick(config.model, self.mesh)
         self.config = config = with_packing(config, self.attention)
@@ -95,7 +96,7 @@ class Experiment:
     def place(self, tree: Any, specs: Any = None) -> Any:
         """Puts host arrays on the mesh: as `specs` say, or whole on each device."""
         specs = jax.tree.map(lambda _: PartitionSpec(), tree) if specs is None else specs
-        return jax.device_put(tree, layout.shardings(self.mesh, specs))
+        return distributed.placed(tree, layout.shardings(self.mesh, specs))
 
     def prompts(self, table: PromptTable) -> Prompts:
         """A prompt table on the device."""
@@ -110,9 +111,12 @@ class Experiment:
         return self.random_weights()
 
     def keep_settings(self, folder: Path) -> None:
-        """Writes the model's settings and tokenizer as a Hugging Face folder without weights, whole or not at all."""
+        """Writes the model's settings and tokenizer as a Hugging Face folder without weights, whole or not at all.
+
+        Of several processes the first does.
+        """
         source = Path(self.config.model.path) if self.config.model.path else None
-        if source == folder:
+        if source == folder or jax.process_index():
             return
         temporary = folder.with_name(folder.name + ".partial")
         shutil.rmtree(temporary, ignore_errors=True)

@@ -130,4 +130,4 @@ def sized(config: Config, slots: int, rows: int) -> Config:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, workdir=False)
+    cli.run(main, __doc__, needs_workdir=False)

@@ -55,7 +55,7 @@ class Record(NamedTuple):
     `tally`    everything that was sampled             `rounds`   rounds of dynamic sampling
     `applied`  `[updates]`: what became of each        `totals`   `[updates]`: what each held
     `trained`  groups trained on   `from_carry`  of which carried from the step before    `wasted`  good groups lost
-    `last`     the last round's groups, for the rollout log
+    `last`     the last round's groups, for the rollout log (None where a step is not in it)
     """
 
     tally: Tally
@@ -65,7 +65,7 @@ class Record(NamedTuple):
     trained: Array
     from_carry: Array
     wasted: Array
-    last: Groups
+    last: Groups | None
 
 
 class Sampling(NamedTuple):
@@ -324,11 +324,13 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
 def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: State):
     """The jitted, donated program, compiled ahead of its first call."""
     whole = NamedSharding(step.mesh, PartitionSpec())
+    # Every process reads the numbers; the groups stay in parts, which only a step that writes them brings together.
+    record = Record(**{name: whole for name in Record._fields} | {"last": None})
 
     def train_step(state, prompts):
         return step(state, prompts)
 
     jitted = jax.jit(
-        train_step, in_shardings=(state_shardings, whole), out_shardings=(state_shardings, None), donate_argnums=0
+        train_step, in_shardings=(state_shardings, whole), out_shardings=(state_shardings, record), donate_argnums=0
     )
     return jitted.lower(state, prompts).compile()

@@ -20,6 +20,7 @@ from nft_jax.config import Config
 from nft_jax.data.dataset import unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
+from nft_jax.parallel import distributed, ending
 from nft_jax.sft import warm_start
 from nft_jax.step import Record, compile_step
 from nft_jax.training.best import Best
@@ -33,6 +34,7 @@ from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.record import RunFolder, as_json, host_rss_mib, read_lines
 from nft_jax.training.stopping import AGAIN, Stopper
 from nft_jax.training.watchdog import Watchdog
+from nft_jax.types import Groups
 
 
 def main(config: Config, workdir: Path) -> None:
@@ -44,6 +46,7 @@ def main(config: Config, workdir: Path) -> None:
         Stopper(config.record.grace_seconds, checkpoints.resumes) as stopper,
         Experiment(config, workdir) as experiment,
     ):
+        ending.say_with(checkpoints.resumes)
         print(describe(experiment), flush=True)
         if experiment.dataset.cleaned is not None:
             print(experiment.dataset.cleaned.table(), flush=True)
@@ -97,6 +100,7 @@ class Trainer:
         began = time.perf_counter()
         step, shardings = experiment.step(self.optimizer), experiment.state_shardings(self.optimizer)
         self.program = compile_step(step, self.state, self.prompts, shardings)
+        distributed.rehearse(self.program)
         self.compile_seconds = time.perf_counter() - began
         print(f"step: one program, compiled in {self.compile_seconds:.0f} s\n{compilations.end()}", flush=True)
 
@@ -128,7 +132,8 @@ class Trainer:
             self._evaluated(0, self.base_answers)
             return
         seen = {row["step"] for row in read_lines(self.folder.path / "evaluation.jsonl")}
-        if self._is_evaluated(self.done) and self.done not in seen:
+        # Process 0 alone is sure to read what it wrote.
+        if self._is_evaluated(self.done) and distributed.any_process(self.done not in seen):
             self._evaluated(self.done, self._answers(self.state.weights, ("validation",)))
 
     def _is_evaluated(self, step: int) -> bool:
@@ -147,8 +152,11 @@ class Trainer:
                 if waiting is not None:
                     self._report(*waiting)
                 jax.block_until_ready(record)
-            waiting = (step, record, time.perf_counter() - began)
-            last, stop = step == config.steps, stopper.requested
+            seconds = time.perf_counter() - began
+            with watchdog.over("agreeing after step", step):
+                waiting = (step, record._replace(last=self._written(step, record.last)), seconds)
+                last, stop = step == config.steps, stopper.agreed()
+            self.compilations.check(step)
             evaluate = self._is_evaluated(step)
             save = last or stop or _is_due(step, config.record.checkpoint_every)
             if save or evaluate:
@@ -166,8 +174,14 @@ class Trainer:
                 with watchdog.over("evaluating step", step):
                     self._evaluated(step, self._answers(self.state.weights, ("validation",)))
             self.checkpoints.check()
-            self.compilations.check(step)
+            # Several processes save an array that all have in slices, which Orbax compiles when it first does.
+            self.compilations.end()
         self.checkpoints.wait()
+
+    def _written(self, step: int, groups: Groups) -> Groups | None:
+        """The groups of a step that goes into the rollout log, on the host."""
+        logged = step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every)
+        return distributed.gathered(groups) if logged else None
 
     def _stop(self, step: int) -> None:
         self.checkpoints.wait()
@@ -188,7 +202,7 @@ class Trainer:
             return load_weights(phase, experiment.abstract_weights())
         folder = RunFolder(phase)
         folder.begin(config, experiment.attention.name)
-        (phase / "identity.json").write_text(json.dumps(self.identity))
+        folder.write("identity.json", self.identity)
         self.folder.share()
         return warm_start(experiment, folder)
 
@@ -222,7 +236,7 @@ class Trainer:
         }
         self.folder.metrics(metrics)
         self.board.add(step, metrics)
-        if step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every):
+        if record.last is not None:
             self.folder.rollouts(step, record.last, self.tables["train"], self.experiment.tokenizer)
         print(line(step, self.config.steps, metrics), flush=True)
 
@@ -253,8 +267,9 @@ class Trainer:
         self.folder.write("result.json", results)
         if "test" in answers:
             print("\n" + side_by_side(self.experiment, self.base_answers["test"], answers["test"]))
-        picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
-        print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
+        if self.folder.writes:
+            picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
+            print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
 
 
 def _is_due(step: int, every: int) -> bool:
@@ -304,4 +319,4 @@ def describe(experiment: Experiment) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, several=True)

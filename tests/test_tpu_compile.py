@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import pytest
 from experiments import small
 
+from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.planning import hlo
 from nft_jax.planning.program import compiled_step, experiment_on
 from nft_jax.planning.topology import topology
 from nft_jax.rollout.shard import Requests
+from nft_jax.smoke import kernels, loops
 from nft_jax.types import Prompts
 
 pytestmark = [
@@ -26,6 +28,12 @@ ROW_TOKENS = 2048
 @pytest.fixture(scope="module")
 def devices():
     return topology("v5e:2x2")
+
+
+@pytest.fixture(autouse=True)
+def no_notes(tmp_path, monkeypatch):
+    """Of what has run on this machine's TPUs."""
+    monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -83,3 +91,18 @@ def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
 
     # The view is made by gathering before the loop: this reading finds such gathers where they are.
     assert largest(hlo.inside_loops(text)) < smallest <= largest(text.splitlines())
+
+
+def test_what_the_smoke_test_runs_compiles_for_a_tpu(devices, tmp_path):
+    config = small(mesh__data=2, mesh__tensor=2, prompts_per_step=16, rollout__slots=4)
+    with Experiment(config, tmp_path, devices) as experiment:
+        work, weights = loops.Workload(experiment), experiment.abstract_weights()
+        assert not work.engine(False).lockstep
+        loops._sampler(work, False).lower(weights, work.asked).compile()
+        code_B = jax.ShapeDtypeStruct((work.Q * work.K,), jnp.int32)
+        loops._grading(work, experiment.grader([""] * work.Q)).lower(weights, work.asked, code_B).compile()
+        assert kernels.names(experiment.mesh) == ["splash"]
+        programs = kernels.comparisons("splash", experiment)
+        assert programs.keys() == {"bfloat16", "float32"}
+        text = programs["bfloat16"].lower().compile().as_text()
+    assert set(re.findall(r"splash_mha_(fwd|dq|dkv)", text)) == {"fwd", "dq", "dkv"}

@@ -10,6 +10,8 @@ from nft_jax.data.hygiene import Cleaned, clean
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
 from nft_jax.data.sources import Problem
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from nft_jax.parallel import distributed
+from nft_jax.training import bucket
 from nft_jax.verify import check_gold
 
 SPLITS = ("train", "validation", "test")
@@ -103,9 +105,15 @@ def _tokenizer(config: Config, folder: Path) -> Tokenizer:
             "folder (tokenizer.json) or a SentencePiece file (.model)"
         )
     path = folder / "tokenizer" / "arithmetic.model"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    problems = own_problems(config, ("train",))["train"]
-    return load_tokenizer(train_sentencepiece([p.problem + p.solution for p in problems], path))
+    texts = [problem.problem + problem.solution for problem in own_problems(config, ("train",))["train"]]
+
+    def train():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        train_sentencepiece(texts, path)
+
+    distributed.on_process_0(train, "tokenizer")
+    bucket.level(folder)
+    return load_tokenizer(path)
 
 
 def _pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:

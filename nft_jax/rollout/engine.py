@@ -16,7 +16,7 @@ from nft_jax import phases
 from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
-from nft_jax.parallel import layout
+from nft_jax.parallel import executed, layout
 from nft_jax.parallel.mesh import SHARDS, TENSOR, shard_axes
 from nft_jax.rollout.shard import Progress, Requests, Shard, Slots, Submit
 from nft_jax.types import Array, Rollout
@@ -50,9 +50,7 @@ class Engine:
         self.graph, self.mesh, self.config, self.dtype = graph, mesh, config, dtype
         self.eos_ids = eos_ids
         self.specs = layout.specs(axes, layout.GENERATION)
-        self.lockstep = config.lockstep == "yes" or (
-            config.lockstep == "auto" and mesh.devices.flat[0].platform == "tpu"
-        )
+        self.lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and executed.keeps_step(mesh))
 
     def slots(self, answers: int) -> int:
         """Slots of a shard that has this many answers to give in a round."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from nft_jax.parallel import distributed
 from nft_jax.training.checkpoint import Checkpoints
 from nft_jax.training.record import RunFolder, read_lines
 
@@ -24,7 +25,10 @@ class Best:
     def offer(self, row: dict, save: Callable[[], None]) -> None:
         """`row` is that of a step that was evaluated just now; `save()` saves it, where it is not saved already."""
         kind = self.kind
-        if kind == NONE or not row["step"] or (self.row is not None and row[kind] <= self.row[kind]):
+        if kind == NONE or not row["step"]:
+            return
+        # All save or none does: process 0 may have read more of what was.
+        if not distributed.any_process(self.row is None or row[kind] > self.row[kind]):
             return
         save()
         self._keep(row)

@@ -23,6 +23,7 @@ import jax
 from etils import epath
 
 from nft_jax.compile_cache import cache_folder
+from nft_jax.parallel import distributed
 
 SCHEME = "gs://"
 LINK = "bucket.json"
@@ -156,6 +157,20 @@ def share(workdir: Path) -> None:
     # The number of a process that is alone is not asked for: that would take a TPU, which a report has no need of.
     if bucket is not None and not (jax.distributed.is_initialized() and jax.process_index()):
         bucket.push()
+
+
+def level(folder: Path) -> None:
+    """Brings the local folders of a run's other hosts up to date with process 0's; all processes call it.
+
+    Raises:
+      OSError: when that fails.
+    """
+    bucket = attached(folder)
+    if bucket is None:
+        return
+    distributed.on_process_0(bucket.push, "bucket")
+    if distributed.several():
+        bucket.fetch()
 
 
 def home(folder: Path | epath.Path) -> epath.Path:

@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.path import atomicity, atomicity_types
 
+from nft_jax.parallel import distributed, ending
 from nft_jax.step import State
 from nft_jax.training import bucket
 
@@ -34,7 +36,7 @@ class Checkpoints:
         self.keep = keep
         self.best: int | None = None
         self._marked = bucket.is_remote(workdir)
-        if keep is not None:
+        if keep is not None and jax.process_index() == 0:
             self._clear_unfinished()
 
     @cached_property
@@ -50,6 +52,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None and ending.several():
+            # Orbax would wait for the others, of which one may be the cause, and gone.
+            return
         try:
             if "manager" in self.__dict__:
                 self.manager.close()
@@ -170,13 +175,17 @@ class Checkpoints:
             path.rmtree()
 
     def _set_aside(self, damaged):
-        for step, error in damaged:
-            aside = self.folder / f"{step}.damaged"
-            if aside.is_dir():
-                aside.rmtree()
-            (self.folder / str(step)).rename(aside)
-            _LOG.warning("checkpoint %d can't be read and is skipped; it lies at %s: %s", step, aside, _cause(error))
+        def rename():
+            for step, error in damaged:
+                aside = self.folder / f"{step}.damaged"
+                if aside.is_dir():
+                    aside.rmtree()
+                (self.folder / str(step)).rename(aside)
+                said = _cause(error)
+                _LOG.warning("checkpoint %d can't be read and is skipped; it lies at %s: %s", step, aside, said)
+
         if damaged:
+            distributed.on_process_0(rename, "damaged checkpoints")
             self.manager.reload()
 
 

@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-# EX_TEMPFAIL of sysexits.h: launchers read it as "run the same command again".
-AGAIN = 75
+from nft_jax.parallel import distributed
+from nft_jax.parallel.ending import AGAIN
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -53,6 +54,19 @@ class Stopper:
         self._patient = True
         yield
         self._patient = False
+
+    def agreed(self) -> bool:
+        """Whether any process of the run was asked to stop; to be called by all of them at the end of the same step.
+
+        Not by `multihost_utils.reached_preemption_sync_point`: the handler of SIGTERM that it relies on is JAX's own,
+        in C++, and only one handler can be there. It knows nothing of Ctrl-C, of a grace period or of when to leave at
+        once, and lets steps go on until its notice has gone round. This costs a collective of a byte a step.
+        """
+        asked = distributed.any_process(self.requested)
+        # Not `requested = asked`: the watcher may have heard a signal meanwhile.
+        if asked:
+            self.requested = True
+        return asked
 
     def reached(self) -> None:
         """The step has ended: if it was waited for, from here on there is no deadline."""

@@ -1,0 +1,40 @@
+"""What `python -m nft_jax.smoke` runs on a new machine or slice: a small model, a few steps, all parts of a real one.
+
+Claim    None: a coin's verdicts, so that groups are mixed and every step trains.
+Cost     A model of 1.5 million weights; seconds a step anywhere, and the compilation. Sizes that follow from the number
+         of devices are given by the smoke test.
+Command  python -m nft_jax.smoke --workdir=runs/smoke, which runs its children with --config=smoke and such sizes
+"""
+
+from nft_jax.config import default
+
+
+def get_config():
+    config = default()
+    config.steps = 5
+    config.answers_per_prompt = 4
+    config.updates_per_step = 1
+
+    config.data.largest = 4
+    config.data.prompt_limit = 16
+    config.rollout.answer_limit = 64
+    # Fewer slots than answers, so that they are filled again.
+    config.rollout.slots = 4
+
+    config.model.layers = 2
+    config.model.width = 256
+    config.model.heads = 8
+    config.model.kv_heads = 4
+    config.model.head_size = 64
+    config.model.mlp_width = 512
+
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_updates = 0
+    config.selection.max_rounds = 2
+    config.verify.grader = "nft_jax.verify.coin:coin"
+    config.verify.submit = 2
+    config.packing.rows_per_micro_batch = 1
+    config.evaluation.answers = 1
+    config.evaluation.problems = 16
+    config.record.checkpoint_every = 1
+    return config

@@ -1,0 +1,87 @@
+"""Each attention kernel of a platform against plain XLA, with its gradients, over the whole mesh."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from nft_jax.compat import shard_map
+from nft_jax.experiment import Experiment
+from nft_jax.models import backends
+from nft_jax.models.attention import packed_attention
+from nft_jax.parallel.mesh import TENSOR, shard_axes
+from nft_jax.smoke.loops import Failed, shards
+
+TOKENS = 1024
+# Of the largest value. A kernel may multiply float32 in fewer bits than XLA; a wrong mask is off by 1.
+TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
+
+
+def names(mesh: Mesh) -> list[str]:
+    """The kernels of the platform."""
+    return [name for name, platform in backends.PLATFORM.items() if platform == mesh.devices.flat[0].platform]
+
+
+def agrees(name: str, experiment: Experiment) -> str:
+    """Output and gradients of packed rows, and output of prompts, in each dtype that the kernel takes."""
+    worst = gaps(name, experiment)
+    told = ", ".join(f"{dtype} {gap:.1e}" for dtype, gap in worst.items())
+    if not all(gap <= TOLERANCE[dtype] for dtype, gap in worst.items()):
+        raise Failed(f"differs from XLA, of the largest value: {told}; allowed: {TOLERANCE}")
+    return f"rows, their gradients and prompts as by XLA, of the largest value: {told}"
+
+
+def gaps(name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS) -> dict[str, float]:
+    """The largest difference from XLA by dtype, over the largest value; `interpret` emulates the kernel."""
+    programs = comparisons(name, experiment, interpret=interpret, tokens=tokens)
+    return {dtype: max(float(gap) for gap in program()) for dtype, program in programs.items()}
+
+
+def comparisons(
+    name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS
+) -> dict[str, Callable]:
+    """For each dtype a jitted function without arguments: the differences."""
+    mesh, programs = experiment.mesh, {}
+    for dtype in sorted({*backends.DTYPES.get(name, TOLERANCE)} & TOLERANCE.keys()):
+        model = dataclasses.replace(experiment.config.model, attention=name, dtype=dtype)
+        attention = backends.pick(model, mesh, interpret=interpret)
+        differ = functools.partial(_gaps, attention, model, mesh, tokens)
+        programs[dtype] = jax.jit(differ, out_shardings=experiment.whole)
+    return programs
+
+
+def _gaps(attention, model, mesh, tokens):
+    """The largest differences of output, gradients and prompts, each over the largest value."""
+    count, heads = shards(mesh), (model.heads, model.kv_heads, model.kv_heads)
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = [(count, tokens, number, model.head_size) for number in (*heads, model.heads)]
+    *operands, mix = (jax.random.normal(key, shape, model.dtype) for key, shape in zip(keys, shapes, strict=True))
+    place_T, row_B = jnp.arange(tokens), jnp.arange(count)[:, None]
+    # Three segments and padding, which end elsewhere in each row; then one segment and padding.
+    packed_BT = place_T[None] * 4 // (tokens - row_B % 16)
+    packed_BT = jnp.where(packed_BT < 3, packed_BT, -1).astype(jnp.int32)
+    prompt_BT = jnp.where(place_T[None] < tokens - 1 - row_B % 16, 0, -1).astype(jnp.int32)
+    # All axes but one split rows.
+    by_rows = PartitionSpec(tuple(name for name in mesh.axis_names if name != TENSOR))
+    placed = {"mesh": mesh, "axis_names": shard_axes(mesh), "in_specs": (by_rows,) * 4, "out_specs": by_rows}
+    prompts = shard_map(lambda *given: attention.prompts(*given), **placed, check_vma=False)
+
+    def outputs(attend, segment_BT):
+        def objective(*operands):
+            out_BTNH = jnp.where(segment_BT[..., None, None] >= 0, attend(*operands, segment_BT), 0)
+            return jnp.sum(out_BTNH.astype(jnp.float32) * mix.astype(jnp.float32)), out_BTNH
+
+        gradients, out_BTNH = jax.grad(objective, argnums=(0, 1, 2), has_aux=True)(*operands)
+        return [out_BTNH, *gradients]
+
+    def masked(out_BTNH):
+        return jnp.where(prompt_BT[..., None, None] >= 0, out_BTNH, 0)
+
+    with jax.default_matmul_precision("highest"):
+        found = [*outputs(attention.rows, packed_BT), masked(prompts(*operands, prompt_BT))]
+        expected = [*outputs(packed_attention, packed_BT), masked(packed_attention(*operands, prompt_BT))]
+    pairs = [tuple(x.astype(jnp.float32) for x in pair) for pair in zip(found, expected, strict=True)]
+    return [jnp.max(jnp.abs(one - other)) / jnp.max(jnp.abs(other)) for one, other in pairs]
