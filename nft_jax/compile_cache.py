@@ -24,7 +24,8 @@ def start() -> epath.Path | None:
     JAX keeps no program that calls the host, whatever it is asked (jax/_src/compiler.py, `_cache_write`): the step and
     the evaluation, which call the verifier, are compiled at every start. What is kept is the rest, if it takes a second
     to compile: the warm start, the first weights and moments. On GPUs XLA keeps what its autotuning found there too, of
-    all programs. Whoever can write to the folder can have this process run what they like: it is to be the user's own.
+    all programs. Of several processes JAX has the first write: the others find nothing, unless the folder is shared.
+    Whoever can write to it can have this process run what they like: it is to be the user's own.
     """
     if not jax.config.jax_enable_compilation_cache:
         return None

@@ -156,7 +156,6 @@ class Trainer:
             with watchdog.over("agreeing after step", step):
                 waiting = (step, record._replace(last=self._written(step, record.last)), seconds)
                 last, stop = step == config.steps, stopper.agreed()
-            self.compilations.check(step)
             evaluate = self._is_evaluated(step)
             save = last or stop or _is_due(step, config.record.checkpoint_every)
             if save or evaluate:
@@ -167,16 +166,21 @@ class Trainer:
             if save:
                 with watchdog.over("saving step", step):
                     self.folder.share()  # the lines of a step are in the bucket before its checkpoint is
-                    self.checkpoints.save(step, self.state, self.identity)
+                    self._save(step)
             if stop and not last:
                 self._stop(step)
             if evaluate:
                 with watchdog.over("evaluating step", step):
                     self._evaluated(step, self._answers(self.state.weights, ("validation",)))
             self.checkpoints.check()
-            # Several processes save an array that all have in slices, which Orbax compiles when it first does.
-            self.compilations.end()
+            self.compilations.check(step)
         self.checkpoints.wait()
+
+    def _save(self, step: int) -> None:
+        self.compilations.check(step)
+        self.checkpoints.save(step, self.state, self.identity)
+        # Several processes save an array that all have in slices, which Orbax compiles when it first does.
+        self.compilations.end()
 
     def _written(self, step: int, groups: Groups) -> Groups | None:
         """The groups of a step that goes into the rollout log, on the host."""
@@ -251,7 +255,7 @@ class Trainer:
             self.board.add(step, as_json(result), prefix="validation")
             print("  " + score_line("validation", result), flush=True)
             row = {"step": step} | as_json(result)
-            self.best.offer(row, lambda: self.checkpoints.save(step, self.state, self.identity))
+            self.best.offer(row, lambda: self._save(step))
         self.folder.share()
 
     def _finish(self) -> None:

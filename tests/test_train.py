@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +18,9 @@ from nft_jax import sft, train
 from nft_jax.config import load, resolved
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.sources import Problem
+from nft_jax.training.compilations import Compilations
 from nft_jax.training.evaluation import Answers
+from nft_jax.training.watchdog import Watchdog
 
 RUN = {
     "warm_start__steps": 3,
@@ -216,6 +219,46 @@ def test_what_compiles_once_the_steps_have_begun_is_said(late):
     assert len(resumed.compiled) == 1
     assert said.startswith("step 4: jit(<lambda>) was compiled again")
     assert said.count("compiled") == 1
+
+
+class Loop(train.Trainer):
+    """The loop over three steps alone, which compiles something at the second: in this part of it."""
+
+    def __init__(self, where, compilations):
+        self.where, self.compilations, self.prompts = where, compilations, None
+        self.state = SimpleNamespace(weights=None)
+        self.config = small(steps=3, record__checkpoint_every=1, evaluation__every=1)
+        self.identity, self.folder, self.step, self.done = {}, SimpleNamespace(share=lambda: None), 0, 0
+        nothing = lambda *_: None  # noqa: E731
+        self.checkpoints = SimpleNamespace(save=lambda *_: self.at("save"), check=nothing, wait=nothing)
+        self._report = self._written = nothing
+        self._answers = lambda *_: self.at("evaluation")
+        self._evaluated = nothing
+
+    def at(self, part):
+        if self.where == part and self.step == 2:
+            jax.jit(lambda x: x + 1)(np.ones(7, np.float32))
+
+    def program(self, state, prompts):
+        self.step += 1
+        self.at("step")
+        return state, Last(None)
+
+
+class Last(NamedTuple):
+    """All that the loop asks of a record."""
+
+    last: None
+
+
+@pytest.mark.parametrize("where", ["step", "evaluation", "save"])
+def test_whatever_compiles_in_the_loop_is_said_but_for_saving(where, capsys):
+    stopper = SimpleNamespace(agreed=lambda: False)
+    with Compilations() as compilations, Watchdog(10, 60, str) as watchdog:
+        compilations.end()
+        Loop(where, compilations)._steps(stopper, watchdog)
+    said = capsys.readouterr().err
+    assert said.count("step 2: jit(<lambda>) was compiled again") == said.count("compiled") == (where != "save")
 
 
 def test_the_best_step_is_named_with_its_score(straight):

@@ -154,7 +154,8 @@ def share(workdir: Path) -> None:
       OSError: when that fails.
     """
     bucket = attached(workdir)
-    if bucket is not None and jax.process_index() == 0:
+    # The number of a process that is alone is not asked for: that would take a TPU, which a report has no need of.
+    if bucket is not None and not (jax.distributed.is_initialized() and jax.process_index()):
         bucket.push()
 
 
