@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from small_parts import lively_weights
 
 from nft_jax.config import Config, default, load
 from nft_jax.experiment import Experiment
 from nft_jax.step import Record, State, Step, compile_step
 from nft_jax.training.optimizer import Optimizer, make_optimizer
 from nft_jax.verify.grade import Verdict
+from small_parts import lively_weights
 
 # What a user writes: a plain module, found on the path of the process that starts the run.
 GRADERS = '''

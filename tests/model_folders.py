@@ -9,11 +9,11 @@ import ml_dtypes
 import numpy as np
 import tokenizers
 from safetensors.numpy import load_file, save_file
-from small_parts import VOCABULARY
 
 from nft_jax.config import ModelConfig
 from nft_jax.models import transformer
 from nft_jax.parallel import layout
+from small_parts import VOCABULARY
 
 # The shape of `small_parts.MODEL`.
 SETTINGS = {

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import orbax.checkpoint as ocp
 import psutil
 import pytest
-from experiments import compilations
 
+from experiments import compilations
 from nft_jax import train
 from nft_jax.config import Config, resolved
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from experiments import Program, small
 
+from experiments import Program, small
 from nft_jax.parallel import distributed
 from nft_jax.training.identity import weights_digest
 

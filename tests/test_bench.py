@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from experiments import small
 
+from experiments import small
 from nft_jax.bench import Bench, Measured, in_turns, summary, table
 from nft_jax.peers import process
 from nft_jax.peers.process import PEERS, Peer, compared, paired, peer_workload

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from experiments import settings
 from ml_collections import ConfigDict
 
+from experiments import settings
 from nft_jax.checks import CHOICES, POSITIVE
 from nft_jax.config import Config, LossConfig, default, load, resolved, stored
 from nft_jax.losses import LOSSES, NORMALIZERS, default_options

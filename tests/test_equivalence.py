@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from nft_jax.compat import enable_x64
+from nft_jax.config import LossConfig, RolloutConfig
 from small_parts import (
     ANSWER_LIMIT,
     MODEL,
@@ -23,9 +26,6 @@ from small_parts import (
     small_config,
     training_step,
 )
-
-from nft_jax.compat import enable_x64
-from nft_jax.config import LossConfig, RolloutConfig
 
 # Groups of five: their rates are no binary fractions, so that rounding shows.
 Q, K = 8, 5

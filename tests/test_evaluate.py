@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments import compilations, experiment_on, grader, small, write_graders
-from small_parts import lively_weights
 
+from experiments import compilations, experiment_on, grader, small, write_graders
 from nft_jax import evaluate as program
 from nft_jax.config import resolved
 from nft_jax.data.dataset import own_problems
@@ -25,6 +24,7 @@ from nft_jax.training.optimizer import make_optimizer
 from nft_jax.training.record import as_json
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.version import version
+from small_parts import lively_weights
 
 ROOT = Path(__file__).parents[1]
 ANSWERS = 3

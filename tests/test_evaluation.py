@@ -8,9 +8,8 @@ import math
 import jax
 import numpy as np
 import pytest
-from experiments import JudgedPool, assert_same, compilations, experiment_on, grader, small, write_graders
-from small_parts import lively_weights
 
+from experiments import JudgedPool, assert_same, compilations, experiment_on, grader, small, write_graders
 from nft_jax.training.evaluation import (
     MOST_ANSWERS,
     MOST_PROBLEMS,
@@ -24,6 +23,7 @@ from nft_jax.training.metrics import score_line
 from nft_jax.training.record import as_json
 from nft_jax.verify.callback import NOT_ASKED
 from nft_jax.verify.grade import STATUSES
+from small_parts import lively_weights
 
 PROBLEMS, K = 6, 5
 # Six problems in batches of four: two places are padding. Four times five answers divide over no eight devices, and

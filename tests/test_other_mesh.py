@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from experiments import Program, assert_same, grader, on_host, small, write_graders
 
+from experiments import Program, assert_same, grader, on_host, small, write_graders
 from nft_jax.training.checkpoint import Checkpoints
 
 # FSDP over all devices → tensor parallel on half as many; and both at once.

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from experiments import small
+from nft_jax.config import resolved
+from nft_jax.training.checkpoint import Checkpoints
 from processes import Processes, free_port, wait
 from runs import Ran, untimed
 from steps_of_several import GRADER, MODULE, STEPS
-
-from nft_jax.config import resolved
-from nft_jax.training.checkpoint import Checkpoints
 
 HERE = Path(__file__).parent
 # Processes × devices of each, and the mesh that they make: two shards whose sums have no order, and four.

@@ -7,8 +7,8 @@ import os
 import jax
 import numpy as np
 import pytest
-from experiments import STEP_METRICS, small
 
+from experiments import STEP_METRICS, small
 from nft_jax.config import resolved
 from nft_jax.data.prompts import PromptTable
 from nft_jax.step import Record

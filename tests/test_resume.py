@@ -13,12 +13,12 @@ from typing import NamedTuple
 import jax
 import pytest
 from etils import epath
-from experiments import assert_same, compilations, small
-from runs import Process, Ran, run, untimed
 
+from experiments import assert_same, compilations, small
 from nft_jax import train
 from nft_jax.training import bucket
 from nft_jax.training.checkpoint import Checkpoints
+from runs import Process, Ran, run, untimed
 
 # Takes a while, so that a step is long enough to be met by a signal, and for ever where a file says so.
 GRADER = """

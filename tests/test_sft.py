@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments import assert_same, experiment_on, on_host, small
 
+from experiments import assert_same, experiment_on, on_host, small
 from nft_jax import sft
 from nft_jax.data.order import prompt_order
 from nft_jax.models import transformer

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from experiments import experiment_on, small
 
+from experiments import experiment_on, small
 from nft_jax.parallel import executed
 from nft_jax.smoke import __main__ as smoke
 from nft_jax.smoke import checks, kernels, loops

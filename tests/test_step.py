@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from experiments import (
     GRADERS_MODULE,
     JudgedPool,
@@ -21,7 +22,6 @@ from experiments import (
     small,
     write_graders,
 )
-
 from nft_jax import losses
 from nft_jax.data.order import prompt_order
 from nft_jax.losses import declare

@@ -6,8 +6,8 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from experiments import small
 
+from experiments import small
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.planning import hlo

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
-from runs import MEASURED, Ran, run, untimed
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
 from nft_jax import sft, train
 from nft_jax.config import load, resolved
 from nft_jax.data.prompts import PromptTable
@@ -21,6 +20,7 @@ from nft_jax.data.sources import Problem
 from nft_jax.training.compilations import Compilations
 from nft_jax.training.evaluation import Answers
 from nft_jax.training.watchdog import Watchdog
+from runs import MEASURED, Ran, run, untimed
 
 RUN = {
     "warm_start__steps": 3,

@@ -9,8 +9,8 @@ import sys
 import time
 
 import pytest
-from experiments import settings, small
 
+from experiments import settings, small
 from nft_jax.config import load
 from nft_jax.data import hygiene
 from nft_jax.data.__main__ import main

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pyarrow
 import pyarrow.parquet
 import pytest
-from experiments import small
 
+from experiments import small
 from nft_jax.data.dataset import own_problems, read_problems
 from nft_jax.data.prompts import TEMPLATES
 from nft_jax.data.registry import SOURCES, read

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, double, lively_weights, run_in_float64
 
 from nft_jax.checks import CHOICES
 from nft_jax.compat import enable_x64
@@ -16,6 +15,7 @@ from nft_jax.models import transformer
 from nft_jax.models.transformer import Transformer
 from nft_jax.rollout.sampling import scaled_log_softmax
 from nft_jax.types import Tokens
+from small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, double, lively_weights, run_in_float64
 
 TIED_WITHOUT_BIAS = dataclasses.replace(MODEL, tied_embedding=True, qkv_bias=False)
 # Two sequences and padding; one sequence that begins late and none but padding before it.

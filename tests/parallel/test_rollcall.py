@@ -4,9 +4,8 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from processes import free_port
-
 from nft_jax.parallel.rollcall import roll_call
+from processes import free_port
 
 
 def meet(numbers, processes=3, seconds=1.0, port=None):

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
-from model_folders import placed
-from small_parts import at_tokens, one_device
 
+from model_folders import placed
 from nft_jax.config import ModelConfig, RolloutConfig
 from nft_jax.models import hf, transformer
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.shard import Requests
 from nft_jax.types import Prompts, Tokens
+from small_parts import at_tokens, one_device
 
 VOCABULARY, ANSWER_LIMIT = 101, 16
 

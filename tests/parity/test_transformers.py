@@ -8,7 +8,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from model_folders import placed, write_tokenizer
 from qwen2 import (
     differences,
     in_bfloat16,
@@ -23,10 +22,11 @@ from qwen2 import (
     their_logits_and_logp,
     theirs,
 )
-from small_parts import MODEL, VOCABULARY, eight_devices, lively_weights
 
+from model_folders import placed, write_tokenizer
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.models import hf, transformer
+from small_parts import MODEL, VOCABULARY, eight_devices, lively_weights
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("torch")]
 

@@ -5,9 +5,9 @@ import json
 
 import jax
 import pytest
+
 from experiments import small
 from model_folders import random_tensors, write_model
-
 from nft_jax import plan
 from nft_jax.models.hf.settings import model_settings
 from nft_jax.planning import topology as topologies

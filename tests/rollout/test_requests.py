@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_parts import one_device, random_prompts, small_config
 
 from nft_jax import losses, step
 from nft_jax.config import SelectionConfig
@@ -18,6 +17,7 @@ from nft_jax.training import evaluation
 from nft_jax.training.evaluation import MOST_ANSWERS, Batch, Evaluator
 from nft_jax.types import Rollout
 from nft_jax.verify.callback import NOT_ASKED, Host
+from small_parts import one_device, random_prompts, small_config
 
 Q, K, C, T, N = 8, 4, 3, 7, 20
 

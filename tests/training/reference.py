@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from small_parts import ANSWER_LIMIT, MODEL, PROMPT_LIMIT, TEMPERATURE, VOCABULARY, one_per_row
 
 from nft_jax.losses import resolve
 from nft_jax.models import transformer
 from nft_jax.types import Groups, LossBatch, Prompts
+from small_parts import ANSWER_LIMIT, MODEL, PROMPT_LIMIT, TEMPERATURE, VOCABULARY, one_per_row
 
 ROWS = 32
 S = PROMPT_LIMIT + ANSWER_LIMIT

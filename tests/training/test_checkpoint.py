@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from experiments import assert_same, experiment_on, on_host, small
 from jax.sharding import NamedSharding, PartitionSpec
 
+from experiments import assert_same, experiment_on, on_host, small
 from nft_jax.step import State
 from nft_jax.training.checkpoint import UNFINISHED, Checkpoints, load_weights, save_weights
 from nft_jax.training.optimizer import make_optimizer

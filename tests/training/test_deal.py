@@ -5,10 +5,10 @@ import collections
 import jax
 import numpy as np
 import pytest
-from small_parts import eight_devices, random_groups, random_prompts
 
 from nft_jax.losses import resolve
 from nft_jax.training.deal import deal, units_per_group
+from small_parts import eight_devices, random_groups, random_prompts
 
 Q, K, T, UPDATES, SHARDS = 64, 8, 7, 4, 4
 PROMPTS = random_prompts(0, Q)

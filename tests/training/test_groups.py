@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from small_parts import random_groups
 
 from nft_jax.training.groups import RATE_BINS, empty_groups, empty_tally, in_band, insert, make_groups, tally
 from nft_jax.types import Rollout
 from nft_jax.verify.callback import NOT_ASKED, Host
 from nft_jax.verify.grade import STATUSES
+from small_parts import random_groups
 
 Q, K, T = 6, 4, 7
 

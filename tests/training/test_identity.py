@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from experiments import settings, small
 from jax.sharding import NamedSharding, PartitionSpec
 
+from experiments import settings, small
 from nft_jax.config import default, resolved
 from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES

@@ -5,14 +5,14 @@ import types
 import jax
 import numpy as np
 import pytest
-from experiments import assert_same, experiment_on, on_host, small
-from small_parts import lively_weights
 
+from experiments import assert_same, experiment_on, on_host, small
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.sft import SupervisedStep, sequences_of
 from nft_jax.training.checkpoint import Checkpoints
 from nft_jax.training.optimizer import make_optimizer
+from small_parts import lively_weights
 
 SIZES = {"mesh__data": 2, "mesh__tensor": 2, "warm_start__steps": 2, "warm_start__batch": 8}
 

@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from small_parts import MODEL, VOCABULARY
 
 from nft_jax.config import OptimizerConfig
 from nft_jax.models import transformer
 from nft_jax.parallel import layout
 from nft_jax.training.optimizer import learning_rate, make_optimizer, state_specs
+from small_parts import MODEL, VOCABULARY
 
 _, ABSTRACT, AXES = transformer.abstract(MODEL, VOCABULARY)
 SPECS = layout.specs(AXES, layout.TRAINING)

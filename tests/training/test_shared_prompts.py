@@ -7,6 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from nft_jax.compat import enable_x64
+from nft_jax.config import LossConfig, PackingConfig
+from nft_jax.parallel.mesh import make_mesh
 from small_parts import (
     MODEL,
     assert_close,
@@ -20,10 +24,6 @@ from small_parts import (
     small_config,
     training_step,
 )
-
-from nft_jax.compat import enable_x64
-from nft_jax.config import LossConfig, PackingConfig
-from nft_jax.parallel.mesh import make_mesh
 
 Q, K = 8, 4
 WEIGHTS = lively_weights(MODEL)

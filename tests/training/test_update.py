@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference import Reference
+
+from nft_jax.config import LossConfig, OptimizerConfig, PackingConfig
+from nft_jax.losses import LOSSES
 from small_parts import (
     MODEL,
     assert_close,
@@ -18,9 +21,6 @@ from small_parts import (
     small_config,
     training_step,
 )
-
-from nft_jax.config import LossConfig, OptimizerConfig, PackingConfig
-from nft_jax.losses import LOSSES
 
 Q, K = 8, 4
 WEIGHTS = lively_weights(MODEL)

@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-from experiments import GRADERS_MODULE, write_graders
 
+from experiments import GRADERS_MODULE, write_graders
 from nft_jax.training.watchdog import Watchdog
 from nft_jax.verify.pool import Pool
 
