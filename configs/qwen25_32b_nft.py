@@ -4,7 +4,10 @@ Claim    The paper's, not ours: AIME24 37.8, MATH500 88.4, AIME25 31.5, AMC23 93
          320 steps, from 4.1, 68.6, 1.0, 45.0, 31.1, 27.9. Nobody has run this file yet.
 Recipe   As `qwen25_math_7b_nft`, with prompts of up to 2,048 tokens, answers of up to 14,336, and evaluation at
          temperature 1.
-Cost     20 bytes a weight, over all chips, and 2 for the sampler's view: see `plan`, which compiles the step.
+Cost     By `plan`: GiB of a chip at its fullest, which its compiler found; seconds a step, which is an estimate for
+         answers of 3,584 tokens and one round of candidates.
+           v5p:8x8x4  160 slots  91.66 of 95.74  1,279 s
+           v6e:16x16   32 slots  27.11 of 31.25          --config.rollout.slots=32 (40 miss it by 10 MiB)
 Command  python -m nft_jax.plan  --config=qwen25_32b_nft --topology=v5p:8x8x4
          python -m nft_jax.train --config=qwen25_32b_nft --workdir=gs://BUCKET/nft32 --config.model.path=FOLDER \
            --config.data.root=DATA
