@@ -28,6 +28,7 @@ PACKAGES = (
     "nft_jax",
     "jax",
     "jaxlib",
+    "libtpu",
     "flax",
     "optax",
     "orbax-checkpoint",
