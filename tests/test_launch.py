@@ -219,6 +219,12 @@ def test_setup_copies_the_tree_and_the_token_as_files(stand, slices):
     assert stand.calls[-1][-1] == "--command=bash nft_jax/launch/tpu/worker.sh --setup"
 
 
+@pytest.mark.parametrize("place", ["launch/tpu/worker.sh", "launch/gke/Dockerfile"])
+def test_what_runs_beside_a_bucket_can_read_it(place):
+    extras = re.search(r"(?:environment |\.\[)(tpu[\w,]*)", (ROOT / place).read_text())[1].split(",")
+    assert {"gcs", "data", "isolation"} <= set(extras)
+
+
 def test_the_packed_tree_is_what_a_worker_needs(stand, tmp_path):
     """The very archive that is copied."""
     keep = f'#!/usr/bin/env bash\n[ "$4" != scp ] || cp "$5" {tmp_path}/kept.tar.gz\n'

@@ -31,7 +31,7 @@ if ! find_python >/dev/null 2>&1; then
   run python3 -m uv python install --quiet 3.12
   if [ "$dry_run" = no ]; then PYTHON="$(python3 -m uv python find 3.12)"; else PYTHON=python3; fi
 fi
-environment tpu,data,isolation
+environment tpu,data,gcs,isolation
 if [ "$setup" = yes ]; then exit; fi
 
 # Starting and ending the TPU's runtime takes minutes without.
