@@ -6,8 +6,7 @@ Differs  clip-higher, rewards ±1 normalised in the group, averaged over the upd
          tokens before the limit cost up to one reward.
 Cost     That of `qwen25_32b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_32b_dapo --topology=v5p:8x8x4
-         python -m nft_jax.train --config=qwen25_32b_dapo --workdir=gs://BUCKET/dapo --config.model.path=FOLDER \
-           --config.data.root=DATA
+         python -m nft_jax.train --config=qwen25_32b_dapo --workdir=gs://BUCKET/dapo --config.model.path=FOLDER
 """
 
 from nft_jax import shipped

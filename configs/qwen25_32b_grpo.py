@@ -5,8 +5,7 @@ Differs  the clipped ratio times (r − r̂)/std, averaged over each answer; eve
          rounds.
 Cost     That of `qwen25_32b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_32b_grpo --topology=v5p:8x8x4
-         python -m nft_jax.train --config=qwen25_32b_grpo --workdir=gs://BUCKET/grpo --config.model.path=FOLDER \
-           --config.data.root=DATA
+         python -m nft_jax.train --config=qwen25_32b_grpo --workdir=gs://BUCKET/grpo --config.model.path=FOLDER
 """
 
 from nft_jax import shipped

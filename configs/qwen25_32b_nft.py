@@ -9,8 +9,7 @@ Cost     By `plan`: GiB of a chip at its fullest, which its compiler found; seco
            v5p:8x8x4  160 slots  91.66 of 95.74  1,279 s
            v6e:16x16   32 slots  27.11 of 31.25          --config.rollout.slots=32 (40 miss it by 10 MiB)
 Command  python -m nft_jax.plan  --config=qwen25_32b_nft --topology=v5p:8x8x4
-         python -m nft_jax.train --config=qwen25_32b_nft --workdir=gs://BUCKET/nft32 --config.model.path=FOLDER \
-           --config.data.root=DATA
+         python -m nft_jax.train --config=qwen25_32b_nft --workdir=gs://BUCKET/nft32 --config.model.path=FOLDER
 """
 
 from nft_jax import shipped

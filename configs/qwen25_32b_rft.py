@@ -5,8 +5,7 @@ Claim    The paper's, not ours: AIME24 29.9, MATH500 86.2, AIME25 19.1, AMC23 92
 Differs  the log-likelihood of right answers, and nothing of wrong ones.
 Cost     That of `qwen25_32b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_32b_rft --topology=v5p:8x8x4
-         python -m nft_jax.train --config=qwen25_32b_rft --workdir=gs://BUCKET/rft --config.model.path=FOLDER \
-           --config.data.root=DATA
+         python -m nft_jax.train --config=qwen25_32b_rft --workdir=gs://BUCKET/rft --config.model.path=FOLDER
 """
 
 from nft_jax import shipped

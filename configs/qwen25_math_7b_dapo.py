@@ -5,8 +5,7 @@ Claim    The paper's, not ours: AIME24 33.1, MATH500 81.6, AIME25 18.7, AMC23 85
 Differs  clip-higher, rewards ±1 normalised in the group, averaged over the update's tokens.
 Cost     That of `qwen25_math_7b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_math_7b_dapo --topology=v5e:8x8
-         python -m nft_jax.train --config=qwen25_math_7b_dapo --workdir=gs://BUCKET/dapo --config.model.path=FOLDER \
-           --config.data.root=DATA
+         python -m nft_jax.train --config=qwen25_math_7b_dapo --workdir=gs://BUCKET/dapo --config.model.path=FOLDER
 """
 
 from nft_jax import shipped

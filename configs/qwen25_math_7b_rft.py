@@ -5,8 +5,7 @@ Claim    The paper's, not ours: AIME24 33.7, MATH500 79.8, AIME25 13.4, AMC23 79
 Differs  the log-likelihood of right answers, and nothing of wrong ones.
 Cost     That of `qwen25_math_7b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_math_7b_rft --topology=v5e:8x8
-         python -m nft_jax.train --config=qwen25_math_7b_rft --workdir=gs://BUCKET/rft --config.model.path=FOLDER \
-           --config.data.root=DATA
+         python -m nft_jax.train --config=qwen25_math_7b_rft --workdir=gs://BUCKET/rft --config.model.path=FOLDER
 """
 
 from nft_jax import shipped
