@@ -6,8 +6,8 @@ Recipe   512 prompts × 16 answers a step, from rounds of 3 × 512 candidates, a
          AdamW 1e-6, weight decay 0.1, clip 1; no KL, no entropy bonus; ω = 1 − r̂, ε = 1; what is cut is wrong. The
          released trainer advances its learning rate once a step, so its 10 steps of warm-up are 160 updates.
          On purpose not as released: the token loss is divided by (answers × answer limit) over the whole update, where
-         the released code divides by 1000 in each micro-batch, whose scale depends on the number of GPUs; step 10's
-         groups train though the buffer isn't full, where the released code ends the run; old log-probs are the
+         the released code divides by 1000 in each micro-batch, so that its scale depends on the number of GPUs;
+         after 10 rounds it trains on what is there, where the released code ends the run; old log-probs are the
          sampler's, of the same program, where the released code recomputes them.
 Cost     By `plan`: GiB of a chip at its fullest, which its compiler found; seconds a step, which is an estimate for
          answers of 896 tokens and one round of candidates.
