@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import small
+from nft_jax import plan
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.planning import hlo
-from nft_jax.planning.program import compiled_step, experiment_on
+from nft_jax.planning.chips import GIB
+from nft_jax.planning.page import described
+from nft_jax.planning.program import TooLarge, compiled_step, experiment_on
 from nft_jax.planning.topology import topology
 from nft_jax.rollout.shard import Requests
 from nft_jax.smoke import kernels, loops
@@ -106,3 +109,28 @@ def test_what_the_smoke_test_runs_compiles_for_a_tpu(devices, tmp_path):
         assert programs.keys() == {"bfloat16", "float32"}
         text = programs["bfloat16"].lower().compile().as_text()
     assert set(re.findall(r"splash_mha_(fwd|dq|dkv)", text)) == {"fwd", "dq", "dkv"}
+
+
+@pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
+def test_the_plan_counts_what_a_decoded_token_moves(devices, data, tensor):
+    shape = {"model__width": 512, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
+    # Several blocks of columns, as real answers have.
+    shape |= {"model__dtype": "bfloat16", "rollout__answer_limit": 1024}
+    found = plan.planned(small(mesh__data=data, mesh__tensor=tensor, **shape), devices, None)
+    page = described(found, "v5e:2x2")
+    assert "WARNING" not in page, page
+    assert "Estimated, not measured" in page
+    moved = sum(one.bytes * one.times for one in found.moved("decode")) / found.slots
+    # After attention and after the MLP of each layer, and once for the embedding; the head's part is small.
+    model = found.experiment.config.model
+    activations = (2 * model.layers + 1) * model.width * 2
+    assert moved == (pytest.approx(activations, rel=0.1) if tensor > 1 else 0)
+    assert found.chip.name == "v5e"
+    assert max(found.held.values()) < found.program.peak < found.chip.memory
+
+
+def test_a_program_that_does_not_fit_is_refused_with_its_size(devices):
+    config = small(mesh__data=4, rollout__slots=2048, prompts_per_step=2048, rollout__answer_limit=8192)
+    with pytest.raises(TooLarge) as refused:
+        plan.planned(config, devices, None)
+    assert refused.value.bytes > refused.value.of == int(15.75 * GIB)

@@ -120,13 +120,17 @@ def smallest_matrix(experiment: Experiment) -> int:
 
 
 def copies(text: str, least: int) -> list[str]:
-    """Scopes of the copies of at least so many bytes in the decode loop."""
+    """Scopes of the copies of at least so many bytes in the decode loop, but for those into a TPU's fast memory.
+
+    Such a one, whose result has `S(1)` in its layout, is how what is small is read ahead.
+    """
     if not text:
         return []
     return [
         one.scope
         for one in hlo.instructions(text)
         if hlo.operation(one.line) in ("copy", "copy-start")
+        and "S(1)" not in one.line.split(" copy")[0]
         and phases.within(phases.DECODE, one.scope)
         and hlo.result_bytes(one.line) >= least
     ]

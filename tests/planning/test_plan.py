@@ -111,8 +111,9 @@ def test_a_model_folder_gives_the_shape_without_its_weights(tmp_path):
 
 
 def test_a_copied_cache_is_found_by_its_size():
-    line = '  %c = f32[{}]{{0}} copy(%p), metadata={{op_name="jit(step)/while/body/{}/copy"}}'
-    lines = [line.format(*one) for one in ((1000, "decode"), (10, "decode"), (1000, "optimizer"))]
+    line = '  %c = f32[{}]{{0{}}} copy(%p), metadata={{op_name="jit(step)/while/body/{}/copy"}}'
+    copied = (1000, "", "decode"), (10, "", "decode"), (1000, "", "optimizer"), (1000, ":S(1)", "decode")
+    lines = [line.format(*one) for one in copied]
     text = "ENTRY %main (p: f32[1000]) -> f32[10] {\n" + "\n".join(lines) + "\n}\n"
     assert copies(text, 4000) == ["jit(step)/while/body/decode/copy"]
 
