@@ -76,7 +76,8 @@ class Stand:
         # An environment that is there already: nothing is installed.
         requirements = subprocess.run(["cksum"], input=(ROOT / "setup.py").read_bytes(), capture_output=True)
         (self.venv / ".installed").write_text(f"any {requirements.stdout.decode()}")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("JAX", "XLA", "SLURM"))}
+        own = ("JAX", "NFT_JAX", "XLA", "LIBTPU", "SLURM")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         self.environment = kept | {
             "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
             "STUB_PYTHON": sys.executable,
