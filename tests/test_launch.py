@@ -109,7 +109,10 @@ class Stand:
     def starts(self, name: str, *words: str, **environment: str) -> subprocess.Popen:
         command = ["bash", str(ROOT / name), *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, cwd=ROOT, env=self.environment | environment, start_new_session=True, **pipes)
+        # A job in the background ignores Ctrl-C, as these tests may be one; and no shell can change that for itself.
+        heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        environment = self.environment | environment
+        return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes, **heard)
 
     @property
     def records(self) -> list[dict[str, Any]]:
