@@ -111,6 +111,25 @@ def test_the_newer_side_wins(remote, tmp_path):
     assert files(machine(remote, one.local).local) == {"metrics.jsonl": "1345"}
 
 
+def test_all_hosts_begin_with_what_process_0_has(remote, tmp_path, monkeypatch):
+    first, other = tmp_path / "first", tmp_path / "other"
+    for local in (first, other):
+        bucket.attach(remote, local).fetch()
+        bucket.attached(local)._write_link(0)
+    monkeypatch.setattr(bucket.distributed, "several", lambda: True)
+    # One after the other, as processes 0 and 1.
+    acting = {"now": True}
+    monkeypatch.setattr(bucket.distributed, "on_process_0", lambda act, name: act() if acting["now"] else None)
+    write(first, LIGHT)
+    bucket.level(first)
+    acting["now"] = False
+    assert files(other) == {}
+    bucket.level(other)
+    assert files(other) == files(first) == LIGHT
+    # A folder that stands for itself has nobody to be level with.
+    bucket.level(write(tmp_path / "plain", LIGHT))
+
+
 def test_a_copy_that_was_cut_short_is_said_and_made_again(remote, tmp_path, monkeypatch):
     one = machine(remote, tmp_path / "one")
     write(one.local, LIGHT)
