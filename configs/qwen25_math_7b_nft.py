@@ -12,7 +12,7 @@ Recipe   512 prompts × 16 answers a step, from rounds of 3 × 512 candidates, a
 Cost     By `plan`: GiB of a chip at its fullest, which its compiler found; seconds a step, which is an estimate for
          answers of 896 tokens and one round of candidates.
            v5e:8x8    176 slots  15.21 of 15.75  338 s
-           v5e:16x16  128 slots  11.44 of 15.75   94 s   --config.rollout.slots=128
+           v5e:16x16  128 slots  11.44 of 15.75   94 s   --config.rollout.slots=128 (192 fit, at 14.88)
            v6e:8x8    448 slots  30.43 of 31.25  128 s   --config.rollout.slots=448 (456 fit, at 30.89)
            v5p:4x4x4  128 slots  44.46 of 95.74  120 s   --config.rollout.slots=128 --config.mesh.tensor=1
 Command  python -m nft_jax.plan  --config=qwen25_math_7b_nft --topology=v5e:8x8
