@@ -65,6 +65,13 @@ def _loaded(response: str) -> tuple[str, str]:
     return "correct", " ".join(sorted(roots & {"jax", "jaxlib", "nft_jax", "numpy", "_verify"}))
 
 
+def _interrupt(response: str) -> None:
+    # Who runs in the background ignores it from birth, and so do all its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    time.sleep(3600)
+
+
 def _recurse(response: str) -> bool:
     return _recurse(response)
 
@@ -79,7 +86,7 @@ _DEEDS = {
     "close": _close_pipes,
     "exit": lambda response: sys.exit(0),
     "raise": lambda response: 1 / 0,
-    "interrupt": lambda response: signal.pthread_kill(threading.get_ident(), signal.SIGINT) or time.sleep(3600),
+    "interrupt": _interrupt,
     "recurse": _recurse,
     "allocate": lambda response: bool(bytearray(1 << 30)),  # never touched: without a limit it costs nothing
     "keep": _keep_memory,
