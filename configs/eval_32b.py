@@ -8,21 +8,12 @@ Command  python -m nft_jax.evaluate --config=eval_32b --workdir=runs/qwen --conf
            --config.data.root=DATA --problems=math500,olympiadbench,minerva_math --config.evaluation.answers=1
 """
 
-from nft_jax.config import default
+from nft_jax import shipped
 
 
 def get_config():
-    config = default()
-    config.model.dtype = "bfloat16"
-    # The inputs of its products are bfloat16 already.
-    config.model.precision = "default"
-    config.data.template = "qwen_math"
+    config = shipped.config("eval_7b")
     config.data.prompt_limit = 2048
     config.rollout.answer_limit = 14336
-    config.verify.grader = "math"
-    config.evaluation.problems = 0
-    config.evaluation.answers = 32
-    config.evaluation.batch = 8
     config.evaluation.temperature = 1.0
-    config.evaluation.top_p = 0.7
     return config

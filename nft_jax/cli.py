@@ -52,12 +52,12 @@ def run(
         logging.set_verbosity(logging.WARNING)
         if len(words) > 1:
             stop(f"what is {words[1]!r}? Settings are written --config.section.field=value")
-        if FLAGS["config"].value is None and not needs_workdir:
-            stop("--config=FILE is needed, e.g. --config=tiny")
-        if needs_workdir and (FLAGS["config"].value is None or not WORKDIR.value):
+        if FLAGS["config"].value is None or (needs_workdir and not WORKDIR.value):
             stop(
                 "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny "
                 "(a workdir that holds a run has its config: there, --workdir alone will do)"
+                if needs_workdir
+                else "--config=FILE is needed, e.g. --config=tiny"
             )
         config = _load()
         if not COMPILE_CACHE.value:

@@ -137,7 +137,7 @@ class Experiment:
     def abstract_weights(self) -> Any:
         """Shapes and layouts of the weights: what a checkpoint is read into."""
         shardings = layout.shardings(self.mesh, self.weight_specs)
-        return jax.tree.map(_placed, self.abstract, shardings)
+        return jax.tree.map(placed, self.abstract, shardings)
 
     def state_shardings(self, optimizer: Optimizer) -> State:
         """Where each array of a `State` lies."""
@@ -169,7 +169,7 @@ class Experiment:
     def abstract_state(self, optimizer: Optimizer) -> State:
         """Shapes and layouts of the state: what a checkpoint is read into, and the step is compiled for."""
         shapes = jax.eval_shape(lambda weights: self._first(optimizer.init, weights), self.abstract)
-        return jax.tree.map(_placed, shapes, self.state_shardings(optimizer))
+        return jax.tree.map(placed, shapes, self.state_shardings(optimizer))
 
     def _first(self, init, weights):
         config, carried = self.config, None
@@ -230,7 +230,8 @@ def _start_pool(verify: VerifyConfig, setting: str) -> Pool:
         raise ValueError(f"config.verify.{setting}={grader!r}: {error}") from error
 
 
-def _placed(leaf, sharding):
+def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    """The shape of an array that lies so."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 

@@ -47,10 +47,9 @@ def main(config: Config, workdir: Path | None) -> None:
     devices = topology(TOPOLOGY.value, SLICES.value) if TOPOLOGY.value else jax.devices()
     config = shaped(config)
     dataset = random_data(config, 1, PROMPTS.value) if config.model.vocab else None
-    if SEARCH.value:
-        config = searched(config, devices, dataset)
+    find = searched if SEARCH.value else planned
     try:
-        found = planned(config, devices, dataset, ASSUME.value)
+        found = find(config, devices, dataset, ASSUME.value)
     except TooLarge as error:
         raise ValueError(
             f"the step does not fit: it {error}\ntake fewer rollout.slots, more devices, mesh.sequence_parallel=true, "
@@ -88,8 +87,8 @@ def planned(config: Config, devices: list[jax.Device], dataset: Dataset | None, 
     return Plan(experiment, chip, held, slots_a_shard(experiment), program, transfers, given, estimated)
 
 
-def searched(config: Config, devices: list[jax.Device], dataset: Dataset | None) -> Config:
-    """The config with as many slots, and then as many rows a micro-batch (doubled each time), as fit.
+def searched(config: Config, devices: list[jax.Device], dataset: Dataset | None, told: str = "") -> Plan:
+    """The step with as many slots, and then as many rows a micro-batch (doubled each time), as fit.
 
     Raises:
       ValueError: when the devices' limit isn't known, or when nothing fits.
@@ -98,11 +97,12 @@ def searched(config: Config, devices: list[jax.Device], dataset: Dataset | None)
     if chip is None:
         raise ValueError(f"--search: the memory of {devices[0].device_kind!r} isn't known; give a --topology")
 
-    def needs(slots: int, rows: int = config.packing.rows_per_micro_batch) -> int:
-        changed = sized(config, slots, rows)
+    rows, plans = config.packing.rows_per_micro_batch, {}
+
+    def needs(slots: int, rows: int = rows) -> int:
         try:
-            with experiment_on(changed, devices, dataset) as parts:
-                bytes_ = compiled(*parts, text=False).peak
+            plans[slots, rows] = planned(sized(config, slots, rows), devices, dataset, told)
+            bytes_ = plans[slots, rows].program.peak
         except TooLarge as error:
             bytes_ = error.bytes
         print(f"  {slots} slots, {rows} rows a micro-batch: {bytes_ / GIB:.2f} GiB", file=sys.stderr, flush=True)
@@ -114,10 +114,9 @@ def searched(config: Config, devices: list[jax.Device], dataset: Dataset | None)
     slots = largest(needs, int(chip.memory), first, most, each)
     if not slots:
         raise ValueError(f"no number of slots fits {chip.memory / GIB:.2f} GiB a device; take more devices")
-    rows = config.packing.rows_per_micro_batch
     while needs(slots, 2 * rows) <= chip.memory:
         rows *= 2
-    return sized(config, slots, rows)
+    return plans[slots, rows]
 
 
 def sized(config: Config, slots: int, rows: int) -> Config:

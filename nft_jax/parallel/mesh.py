@@ -55,6 +55,11 @@ def _by_slice(devices, replica, used):
     return sorted(devices, key=lambda device: device.slice_index)
 
 
+def in_words(mesh: Mesh) -> str:
+    """The axes with their sizes."""
+    return " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
+
+
 def shard_count(mesh: Mesh) -> int:
     """Data shards, of all replicas: parts into which rows are split."""
     return mesh.shape[REPLICA] * mesh.shape[DATA]

@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from nft_jax.compat import coordination
 from nft_jax.config import Config, resolved
 from nft_jax.parallel import ending
 from nft_jax.training import bucket
+from nft_jax.training.record import versions
 
 PACKAGES = ("nft_jax", "jax", "jaxlib")
 MOST_CLOCK_SECONDS = 5.0
@@ -41,7 +41,7 @@ def preflight(config: Config, workdir: Path, seconds: int = 120) -> None:
     workdir = bucket.home(workdir)
     with _nonce(workdir, seconds) as nonce:
         told = {"host": socket.gethostname(), "folder": _folder_fault(workdir, nonce), "clock": _clock(seconds)}
-        told |= {"versions": {name: _version(name) for name in PACKAGES}, "sources": sources_digest()}
+        told |= {"versions": _only(versions(), *PACKAGES), "sources": sources_digest()}
         told |= {"config": resolved(config)}
         heard = _exchange("host", told, seconds)
     _refuse(heard, _host_faults, seconds)
@@ -63,13 +63,6 @@ def sources_digest() -> str:
     for path in sorted(folder.rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _version(name):
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _only(told, *names):

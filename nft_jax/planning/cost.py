@@ -8,6 +8,7 @@ from nft_jax import phases
 from nft_jax.checks import suggestion
 from nft_jax.experiment import Experiment
 from nft_jax.parallel.mesh import REPLICA, shard_count
+from nft_jax.planning import hlo
 from nft_jax.planning.chips import Chip
 from nft_jax.planning.hlo import Collective
 from nft_jax.planning.memory import slots_a_shard
@@ -112,9 +113,8 @@ def estimate(
         return flops / (devices * chip.flops * given.products)
 
     def moved(phase):
-        found = [one for one in transfers if phases.within(phase, one.scope)]
         seconds = 0.0
-        for one in found:
+        for one in hlo.of_phase(transfers, phase):
             rate = chip.network if REPLICA in one.axes and chip.network else chip.links
             seconds += one.sent / (rate * given.links) + one.times * given.latency
         return seconds

@@ -2,10 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from nft_jax import phases
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
@@ -107,7 +109,8 @@ def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
             continue
         if kind not in COLLECTIVES:
             continue
-        seen.add((channel[1], instruction.times) if channel else instruction.line)
+        if channel:
+            seen.add((channel[1], instruction.times))
         groups, moved = _groups(instruction.line, mesh_shape), result_bytes(instruction.line)
         if "all-reduce-scatter" in instruction.within:
             # TPUs have it as a fusion of a sum and of the taking of a part.
@@ -115,6 +118,11 @@ def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
         axes = frozenset(axis for group in groups for axis in _axes(group, mesh_shape))
         found.append(Collective(kind, moved, instruction.times, axes, len(groups[0]), instruction.scope))
     return found
+
+
+def of_phase(transfers: Iterable[Collective], phase: str) -> list[Collective]:
+    """Those of a phase of the program (`nft_jax.phases`)."""
+    return [one for one in transfers if phases.within(phase, one.scope)]
 
 
 def size(line: str) -> int:

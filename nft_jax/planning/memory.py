@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 
-from nft_jax.experiment import Experiment
+from nft_jax.experiment import Experiment, placed
 from nft_jax.models.cache import block_columns
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
@@ -24,7 +23,7 @@ def bytes_a_device(experiment: Experiment, optimizer: Optimizer) -> dict[str, in
     config = experiment.config
     state = experiment.abstract_state(optimizer)
     view = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), experiment.abstract)
-    view = jax.tree.map(_placed, view, layout.shardings(experiment.mesh, experiment.engine.specs))
+    view = jax.tree.map(placed, view, layout.shardings(experiment.mesh, experiment.engine.specs))
     table = experiment.dataset.tables["train"]
     slots = slots_a_shard(experiment)
     read = -(-slots // config.answers_per_prompt)
@@ -63,7 +62,3 @@ def _held(tree: Any) -> int:
         for leaf in jax.tree.leaves(tree)
         if leaf.sharding.memory_kind != layout.HOST_MEMORY
     )
-
-
-def _placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

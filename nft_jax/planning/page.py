@@ -1,6 +1,7 @@
 """What a plan found, on a page: what the compiler said, and apart from it what is estimated."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from nft_jax import phases
 from nft_jax.config import resolved
 from nft_jax.experiment import Experiment
-from nft_jax.parallel.mesh import SHARDS, TENSOR
+from nft_jax.parallel.mesh import SHARDS, TENSOR, in_words
 from nft_jax.planning import hlo
 from nft_jax.planning.chips import GIB, Chip
 from nft_jax.planning.cost import DAY, Assumptions, Estimate
@@ -36,7 +37,7 @@ class Plan(NamedTuple):
 
     def moved(self, phase: str) -> list[hlo.Collective]:
         """The transfers of a phase."""
-        return [one for one in self.transfers if phases.within(phase, one.scope)]
+        return hlo.of_phase(self.transfers, phase)
 
 
 def described(plan: Plan, where: str) -> str:
@@ -47,9 +48,8 @@ def described(plan: Plan, where: str) -> str:
 def _facts(plan: Plan, where: str) -> Iterator[str]:
     experiment, program = plan.experiment, plan.program
     config, device = experiment.config, experiment.mesh.devices.flat[0]
-    mesh = " × ".join(f"{name} {size}" for name, size in experiment.mesh.shape.items())
     room = f" of {_held(plan.chip.memory)}, {_held(plan.chip.memory - program.peak)} free" if plan.chip else ""
-    yield f"{where or device.platform}: {experiment.mesh.size} × {device.device_kind}, mesh {mesh}"
+    yield f"{where or device.platform}: {experiment.mesh.size} × {device.device_kind}, mesh {in_words(experiment.mesh)}"
     yield (
         f"{experiment.parameters:,} weights; {config.prompts_per_step} prompts × {config.answers_per_prompt} answers "
         f"of up to {config.rollout.answer_limit} tokens, {config.updates_per_step} updates; attention "
@@ -79,13 +79,11 @@ def _counted(plan: Plan) -> Iterator[tuple[str, str, int]]:
 
 
 def _sum(found, times):
-    kinds: dict[tuple, list[float]] = {}
+    kinds: Counter[tuple[str, str]] = Counter()
     for one in found:
-        key = one.kind, " and ".join(sorted(one.axes)) or "nothing"
-        kinds[key] = [kinds.get(key, [0, 0])[0] + one.bytes * one.times, kinds.get(key, [0, 0])[1] + one.times]
-    total = sum(size for size, _ in kinds.values()) / times
-    words = [f"{kind} over {axes} {_bytes(size / times)}" for (kind, axes), (size, _) in sorted(kinds.items())]
-    return f"{_bytes(total)} ({', '.join(words)})"
+        kinds[one.kind, " and ".join(sorted(one.axes)) or "nothing"] += one.bytes * one.times
+    words = [f"{kind} over {axes} {_bytes(size / times)}" for (kind, axes), size in sorted(kinds.items())]
+    return f"{_bytes(kinds.total() / times)} ({', '.join(words)})"
 
 
 def _held(size):
@@ -112,7 +110,7 @@ def _warnings(plan: Plan) -> Iterator[str]:
 
 
 def smallest_matrix(experiment: Experiment) -> int:
-    """Bytes of the smallest matrix of a layer, whole, in the compute dtype."""
+    """Bytes of the smallest matrix of a layer, a device's part of it over `tensor`, in the compute dtype."""
     config = experiment.config.model
     size = jnp.dtype(config.dtype).itemsize
     layers = jax.tree.leaves(experiment.abstract["blocks"])

@@ -89,16 +89,15 @@ def compiled_step(experiment: Experiment, optimizer: Optimizer) -> jax.stages.Co
         raise TooLarge(needed, of, str(error).splitlines()[0]) from error
 
 
-def compiled(experiment: Experiment, optimizer: Optimizer, *, text: bool = True) -> Compiled:
+def compiled(experiment: Experiment, optimizer: Optimizer) -> Compiled:
     """What the compiler says of the step; raises as `compiled_step`."""
     began = time.perf_counter()
     program = compiled_step(experiment, optimizer)
-    seconds, memory, printed, why = time.perf_counter() - began, program.memory_analysis(), "", "not asked for"
-    if text:
-        try:
-            printed, why = program.as_text(), ""
-        except jax.errors.JaxRuntimeError as error:
-            why = str(error).splitlines()[0]
+    seconds, memory, printed, why = time.perf_counter() - began, program.memory_analysis(), "", ""
+    try:
+        printed = program.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        why = str(error).splitlines()[0]
     peak = memory.peak_memory_in_bytes
     if experiment.mesh.devices.flat[0].platform == "cpu":
         # Where a CPU's compiler counts a peak, it is of temporaries alone.

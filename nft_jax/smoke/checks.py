@@ -24,6 +24,7 @@ from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import executed
+from nft_jax.parallel.mesh import in_words, shard_count
 from nft_jax.smoke import kernels, line, loops
 from nft_jax.smoke.loops import Failed
 
@@ -83,8 +84,8 @@ def main(config: Config, workdir: Path) -> None:
 def _built(held, stack, config, workdir):
     held.append(stack.enter_context(Experiment(config, workdir)))
     experiment = held[0]
-    shape = " × ".join(f"{name} {size}" for name, size in experiment.mesh.shape.items())
-    return f"{experiment.parameters:,} weights on {shape}, attention {experiment.attention.name}"
+    where = in_words(experiment.mesh)
+    return f"{experiment.parameters:,} weights on {where}, attention {experiment.attention.name}"
 
 
 def check_parts(checker: Checker, experiment: Experiment) -> None:
@@ -93,7 +94,7 @@ def check_parts(checker: Checker, experiment: Experiment) -> None:
     diverged &= checker("verifier", lambda: loops.graded_once(experiment))
     for name in kernels.names(experiment.mesh):
         checker(name, lambda name=name: kernels.agrees(name, experiment))
-    if diverged and loops.shards(experiment.mesh) > 1:
+    if diverged and shard_count(experiment.mesh) > 1:
         _note(experiment)
 
 
@@ -147,7 +148,7 @@ def _versions():
 def _note(experiment):
     mesh = experiment.mesh
     kind = mesh.devices.flat[0].device_kind
-    details = {"shards": loops.shards(mesh), "tensor": experiment.config.mesh.tensor, "date": time.strftime("%Y-%m-%d")}
+    details = {"shards": shard_count(mesh), "tensor": experiment.config.mesh.tensor, "date": time.strftime("%Y-%m-%d")}
     path = executed.note(kind, executed.DIVERGING, details | _versions())
     print(f"noted for {kind} in {path}, where rollout.lockstep=auto looks", flush=True)
 

@@ -12,8 +12,8 @@ from nft_jax.compat import shard_map
 from nft_jax.experiment import Experiment
 from nft_jax.models import backends
 from nft_jax.models.attention import packed_attention
-from nft_jax.parallel.mesh import TENSOR, shard_axes
-from nft_jax.smoke.loops import Failed, shards
+from nft_jax.parallel.mesh import SHARDS, shard_axes, shard_count
+from nft_jax.smoke.loops import Failed
 
 TOKENS = 1024
 # Of the largest value. A kernel may multiply float32 in fewer bits than XLA; a wrong mask is off by 1.
@@ -55,7 +55,7 @@ def comparisons(
 
 def _gaps(attention, model, mesh, tokens):
     """The largest differences of output, gradients and prompts, each over the largest value."""
-    count, heads = shards(mesh), (model.heads, model.kv_heads, model.kv_heads)
+    count, heads = shard_count(mesh), (model.heads, model.kv_heads, model.kv_heads)
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = [(count, tokens, number, model.head_size) for number in (*heads, model.heads)]
     *operands, mix = (jax.random.normal(key, shape, model.dtype) for key, shape in zip(keys, shapes, strict=True))
@@ -64,8 +64,7 @@ def _gaps(attention, model, mesh, tokens):
     packed_BT = place_T[None] * 4 // (tokens - row_B % 16)
     packed_BT = jnp.where(packed_BT < 3, packed_BT, -1).astype(jnp.int32)
     prompt_BT = jnp.where(place_T[None] < tokens - 1 - row_B % 16, 0, -1).astype(jnp.int32)
-    # All axes but one split rows.
-    by_rows = PartitionSpec(tuple(name for name in mesh.axis_names if name != TENSOR))
+    by_rows = PartitionSpec(SHARDS)
     placed = {"mesh": mesh, "axis_names": shard_axes(mesh), "in_specs": (by_rows,) * 4, "out_specs": by_rows}
     prompts = shard_map(lambda *given: attention.prompts(*given), **placed, check_vma=False)
 

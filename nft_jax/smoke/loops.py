@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import TENSOR
+from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.shard import Requests
@@ -32,17 +31,13 @@ class Failed(Exception):
     """What a check found wrong."""
 
 
-def shards(mesh: Mesh) -> int:
-    """Groups of devices that decode answers of their own."""
-    return mesh.size // mesh.shape[TENSOR]
-
-
 class Workload:
     """K answers to each of Q prompts, and how long each will be."""
 
     def __init__(self, experiment: Experiment):
         config, table = experiment.config, experiment.dataset.tables["train"]
         self.experiment, self.Q, self.K = experiment, config.prompts_per_step, config.answers_per_prompt
+        self.shards = shard_count(experiment.mesh)
         rows = np.arange(self.Q) % len(table.length_N)
         self.request_QK = np.arange(self.Q * self.K, dtype=np.uint32).reshape(self.Q, self.K)
         self.asked = Requests(
@@ -57,9 +52,9 @@ class Workload:
         """From 1 to below the limit: the later the shard, the longer, and a prompt's answers differ by one token."""
         # None may reach the limit, where it would count as cut, and not be graded.
         room = self.experiment.config.rollout.answer_limit - self.K - 1
-        each = self.Q * self.K // shards(self.experiment.mesh)
+        each = self.Q * self.K // self.shards
         shard_B = (request_B // np.uint32(each)).astype(np.int32)
-        return 1 + shard_B * room // max(shards(self.experiment.mesh) - 1, 1) + (request_B % self.K).astype(np.int32)
+        return 1 + shard_B * room // max(self.shards - 1, 1) + (request_B % self.K).astype(np.int32)
 
     def engine(self, lockstep: bool) -> Engine:
         """The experiment's engine, whose answers end at these lengths alone."""
@@ -88,7 +83,7 @@ def same_answers(experiment: Experiment) -> str:
                 f"in step and not: {'the same' if same else 'other'} tokens, lengths {'as' if right else 'not as'} "
                 f"they should be, log-probs up to {gap:.1e} apart"
             )
-    count, slots = shards(experiment.mesh), work.engine(False).slots(work.Q * work.K // shards(experiment.mesh))
+    count, slots = work.shards, work.engine(False).slots(work.Q * work.K // work.shards)
     if count == 1:
         return f"one data shard, which can't diverge; {most // slots} trips, answers as they should be"
     if fewest == most:

@@ -48,19 +48,15 @@ class Statistics(NamedTuple):
 
     def merge(self, other: "Statistics") -> "Statistics":
         """Of both: sums add, maxima compete."""
-        joined = {
-            name: jnp.maximum(mine, its) if name.endswith("_max") else mine + its
-            for name, mine, its in zip(self._fields, self, other, strict=True)
-        }
-        return Statistics(**joined)
+        return self._joined(jnp.add, jnp.maximum, other)
 
     def merged(self) -> "Statistics":
         """Of several, along the first axis of each."""
-        joined = {
-            name: jnp.max(x, axis=0) if name.endswith("_max") else jnp.sum(x, axis=0)
-            for name, x in zip(self._fields, self, strict=True)
-        }
-        return Statistics(**joined)
+        return self._joined(functools.partial(jnp.sum, axis=0), functools.partial(jnp.max, axis=0))
+
+    def _joined(self, total, largest, *others) -> "Statistics":
+        by_field = zip(self._fields, self, *others, strict=True)
+        return Statistics(*((largest if name.endswith("_max") else total)(*values) for name, *values in by_field))
 
 
 NO_STATISTICS = Statistics(*[0.0] * len(Statistics._fields))

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import io_callback, shard_map
-from nft_jax.parallel.mesh import SHARDS, TENSOR, over_tensor, shard_count
+from nft_jax.parallel.mesh import SHARDS, TENSOR, in_words, over_tensor, shard_count
 from nft_jax.rollout.shard import Ended
 from nft_jax.types import Array
 from nft_jax.verify.batch import Batch
@@ -194,9 +194,10 @@ def verify(
     B = problem_B.shape[0]
     if B % mesh.size:
         below, above = B - B % mesh.size, B + mesh.size - B % mesh.size
-        axes = " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
         usable = " or ".join(str(size) for size in (below, above) if size)
-        raise ValueError(f"{B} answers cannot be split evenly over {mesh.size} devices ({axes}); use {usable} answers")
+        raise ValueError(
+            f"{B} answers cannot be split evenly over {mesh.size} devices ({in_words(mesh)}); use {usable} answers"
+        )
     if request_B is None:
         # Row numbers, under which nothing has been submitted.
         request_B, ticket_n = jnp.arange(B, dtype=jnp.uint32), jnp.zeros(shard_count(mesh), jnp.int32)

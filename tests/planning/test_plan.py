@@ -161,17 +161,17 @@ def test_the_search_takes_what_fits_of_slots_then_of_rows(monkeypatch):
     config = small(**SIZES, prompts_per_step=16, answers_per_prompt=8, rollout__slots=8)
     room, asked = 1000, []
 
-    def pretend(experiment, optimizer, *, text):
+    def pretend(experiment, optimizer):
         sizes = experiment.config.rollout.slots, experiment.config.packing.rows_per_micro_batch
         asked.append(sizes)
         needed = 30 * sizes[0] + 70 * sizes[1]
         if needed > room + 100:
             raise TooLarge(needed, room, "")
-        return dataclasses.make_dataclass("Said", ["peak"])(needed)
+        return dataclasses.make_dataclass("Said", ["peak", "text"])(needed, "")
 
     monkeypatch.setattr(plan, "compiled", pretend)
     monkeypatch.setattr(plan, "chip_of", lambda _: CHIP._replace(memory=room))
     config = dataclasses.replace(config, packing=dataclasses.replace(config.packing, rows_per_micro_batch=1))
-    best = plan.searched(config, jax.devices()[:8], random_data(config, 1, prompts=64))
+    best = plan.searched(config, jax.devices()[:8], random_data(config, 1, prompts=64)).experiment.config
     assert (best.rollout.slots, best.packing.rows_per_micro_batch) == (24, 4)
     assert len(asked) <= 7
