@@ -87,11 +87,11 @@ def _faults(config: Config, plan: Plan, updates: list[int]):
         if not all(0 <= seed < most for seed in values):
             yield f"config.compare.{setting}={values}: use seeds from 0 to {most - 1}"
     if both := set(plan.seeds) & set(plan.tuning_seeds):
-        yield f"config.compare.tuning_seeds: {sorted(both)} are reported; a rate chosen on them would be chosen on the test"
+        yield f"config.compare.tuning_seeds: {sorted(both)} are reported too; choose rates on seeds that are not"
     if len(plan.rates) > 1 and not plan.tuning_seeds:
         yield (
-            f"config.compare.rates={config.compare.rates!r}: several rates are chosen from on config.compare.tuning_seeds, "
-            "which is empty; give seeds that are not reported, such as 100,101, or one rate"
+            f"config.compare.rates={config.compare.rates!r}: several rates are chosen from on "
+            "config.compare.tuning_seeds, which is empty; give seeds that are not reported, such as 100,101, or one rate"
         )
     if not all(rate > 0 for rate in plan.rates):
         yield f"config.compare.rates={config.compare.rates!r}: must be positive"
@@ -99,8 +99,8 @@ def _faults(config: Config, plan: Plan, updates: list[int]):
         yield f"config.compare.updates={config.compare.updates!r}: must be positive"
     if config.optimizer.schedule != "constant":
         yield (
-            f"config.optimizer.schedule={config.optimizer.schedule!r}: a run ends when its tokens are used up, so the number "
-            "of updates that it would decay over isn't known; use constant"
+            f"config.optimizer.schedule={config.optimizer.schedule!r}: a run ends when its tokens are used up, so the "
+            "number of updates that it would decay over isn't known; use constant"
         )
 
 

@@ -90,7 +90,7 @@ class Runner:
     def run(self, weights: Any, seed: int, rate: float) -> dict:
         """Trains host weights until the tokens are used up: the step that ends nearest to them is the last.
 
-        Gives {"curve": a held-out score at each mark, with what was spent and the means of metrics since the one before;
+        Gives {"curve": at each mark a held-out score, what was spent, and the means of metrics since the mark before;
         "test": the score at the end}.
 
         Raises:

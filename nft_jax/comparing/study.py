@@ -18,7 +18,7 @@ from nft_jax.sft import warm_start
 from nft_jax.training.checkpoint import has_weights, load_weights
 from nft_jax.training.evaluation import Evaluator, score
 from nft_jax.training.identity import check_same, identity
-from nft_jax.training.record import RunFolder, as_json, provenance
+from nft_jax.training.record import RunFolder, as_json
 
 # All runs of a workdir have the same of these. What is compared isn't among them, and the tokens are in a run's path.
 DECIDING = (
@@ -46,7 +46,7 @@ class Study:
     """Compares losses in one workdir, where each finished run is kept and none is done again.
 
     Raises:
-      ValueError: before anything is compiled, for a plan that can't be, or a workdir that holds a study of another kind.
+      ValueError: before anything is compiled, for a plan that can't be, or a workdir that holds another kind of study.
     """
 
     def __init__(self, config: Config, workdir: Path):
