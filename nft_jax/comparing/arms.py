@@ -91,7 +91,7 @@ def _faults(config: Config, plan: Plan, updates: list[int]):
     if len(plan.rates) > 1 and not plan.tuning_seeds:
         yield (
             f"config.compare.rates={config.compare.rates!r}: several rates are chosen from on "
-            "config.compare.tuning_seeds, which is empty; give seeds that are not reported, such as 100,101, or one rate"
+            "config.compare.tuning_seeds, and there are none; give seeds that are not reported, or one rate"
         )
     if not all(rate > 0 for rate in plan.rates):
         yield f"config.compare.rates={config.compare.rates!r}: must be positive"

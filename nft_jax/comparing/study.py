@@ -13,6 +13,7 @@ import numpy as np
 from nft_jax.comparing.arms import Arm, Plan, read_plan
 from nft_jax.comparing.runs import Runner
 from nft_jax.config import Config
+from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
 from nft_jax.training.checkpoint import has_weights, load_weights
@@ -20,6 +21,7 @@ from nft_jax.training.evaluation import Evaluator, score
 from nft_jax.training.identity import check_same, identity
 from nft_jax.training.record import RunFolder, as_json
 
+HELD_OUT = ("validation", "test")
 # All runs of a workdir have the same of these. What is compared isn't among them, and the tokens are in a run's path.
 DECIDING = (
     *("seed", "prompts_per_step", "answers_per_prompt", "updates_per_step", "base", "model", "data", "warm_start"),
@@ -55,8 +57,7 @@ class Study:
         config = self.base.config
         self._check_same()
         self.folder.begin(config, self.base.attention.name)
-        tables = {name: self.base.dataset.tables[name] for name in ("validation", "test")}
-        self.evaluator = Evaluator(self.base, tables, self.base.abstract_weights())
+        self.evaluator = Evaluator(self.base, _held_out(self.base), self.base.abstract_weights())
         self.done, self.began, self.bases = 0, time.perf_counter(), {}
 
     def __enter__(self) -> "Study":
@@ -159,6 +160,17 @@ class _Lazy:
     def __exit__(self, *_: object) -> None:
         if self.runner is not None:
             self.runner.__exit__()
+
+
+def _held_out(experiment: Experiment) -> dict[str, PromptTable]:
+    """Validation problems, by which rates are chosen, and test problems, which are reported."""
+    tables = experiment.dataset.tables
+    if missing := [name for name in HELD_OUT if name not in tables]:
+        raise ValueError(
+            f"a comparison needs problems to choose rates by and others to report on; there are none for "
+            f"{' and '.join(f'config.data.{name}' for name in missing)}"
+        )
+    return {name: tables[name] for name in HELD_OUT}
 
 
 def best_rate(scores: dict[float, list[float]]) -> float:
