@@ -258,14 +258,14 @@ class CompareConfig:
     `updates`  updates a rollout: "1" is strictly on-policy; the prompts an update stay those of the config
     `tokens`   sampled tokens of a run, after which it ends: what all have the same of
     `seeds`    reported; each has a base, prompts and draws of its own, the same for all losses
-    `rates`    learning rates that each loss tries on `tuning_seeds`, which are not reported (one rate: it is taken)
+    `rates`    learning rates that each loss tries on `tuning_seeds`, which are not reported; "" is the optimizer's
     """
 
     losses: str = "nft; rft; grpo; dr_grpo; dapo; dpo; contrast"
     updates: str = "1"
     tokens: int = 300_000
     seeds: str = "0, 1, 2"
-    rates: str = "3e-4"
+    rates: str = ""
     tuning_seeds: str = ""
 
 

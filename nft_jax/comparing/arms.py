@@ -72,7 +72,7 @@ def read_plan(config: Config) -> Plan:
     updates = _items(given.updates, ",", "updates", int)
     seeds = _items(given.seeds, ",", "seeds", int)
     tuning = _items(given.tuning_seeds, ",", "tuning_seeds", int) if given.tuning_seeds.strip() else []
-    rates = _items(given.rates, ",", "rates", float)
+    rates = _items(given.rates or f"{config.optimizer.learning_rate}", ",", "rates", float)
     plan = Plan([Arm(name, count) for count in updates for name in names], seeds, tuning, rates)
     for fault in _faults(config, plan, updates):
         raise ValueError(fault)

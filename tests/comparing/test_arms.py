@@ -46,6 +46,7 @@ def test_arms_are_every_loss_in_every_regime():
     assert (found.seeds, found.tuning_seeds, found.rates) == ([3, 1], [7], [1e-3, 2e-3])
     assert found.runs == 6 * (2 + 2)
     assert plan(losses="nft", seeds="3,1", rates="1e-3", tuning_seeds="7").runs == 2
+    assert plan(losses="nft", seeds="3,1").rates == [small().optimizer.learning_rate]
 
 
 def test_an_arm_keeps_the_prompts_of_an_update_and_the_candidates_for_it():
