@@ -15,18 +15,21 @@ from pathlib import Path
 
 from nft_jax import cli
 from nft_jax.comparing import figures
+from nft_jax.comparing.arms import read_plan
 from nft_jax.comparing.study import Study
 from nft_jax.comparing.summary import summarised, table
 from nft_jax.config import Config
+from nft_jax.experiment import Experiment
 from nft_jax.training.record import RunFolder, provenance
 
 
 def main(config: Config, workdir: Path) -> None:
     """Compares, and reports."""
-    with Study(config, workdir) as study:
-        found = summarised(study.run(), config.compare.tokens)
-        attention = study.base.attention.name
-    RunFolder(workdir).write("comparison.json", {"provenance": provenance(config, attention)} | found)
+    plan = read_plan(config)
+    with Experiment(config, workdir) as base:
+        found = summarised(Study(plan, base, workdir).run(), config.compare.tokens)
+        made_by = provenance(config, base.attention.name)
+    RunFolder(workdir).write("comparison.json", {"provenance": made_by} | found)
     text = table(found)
     (workdir / "comparison.md").write_text(text + "\n", encoding="utf-8")
     pictures = figures.draw(found, workdir)

@@ -96,7 +96,7 @@ class Runner:
         Raises:
           ValueError: when the seed's prompts are used up before its tokens are.
         """
-        state, spent, curve, since = self._start(weights, seed, rate), Spent(), [], []
+        state, spent, curve, since = self.start(weights, seed, rate), Spent(), [], []
         while True:
             began = time.perf_counter()
             state, record = jax.block_until_ready(self.program(state, self.prompts))
@@ -113,7 +113,8 @@ class Runner:
             raise ValueError(f"seed {seed} drew more than {STRETCH} prompts: use fewer config.compare.tokens")
         return {"curve": curve, "test": as_json(score(self.evaluator(state.weights, "test")))}
 
-    def _start(self, weights: Any, seed: int, rate: float) -> State:
+    def start(self, weights: Any, seed: int, rate: float) -> State:
+        """The state before the first step: these host weights, and the beginning of the seed's prompts and draws."""
         experiment = self.experiment
         placed = experiment.place(weights, experiment.weight_specs)
         state = experiment.initial_state(self.optimizer, placed)

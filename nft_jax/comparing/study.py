@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nft_jax.comparing.arms import Arm, Plan, read_plan
+from nft_jax.comparing.arms import Arm, Plan
 from nft_jax.comparing.runs import Runner
-from nft_jax.config import Config
 from nft_jax.data.prompts import PromptTable
 from nft_jax.experiment import Experiment
 from nft_jax.sft import warm_start
@@ -45,26 +44,20 @@ class Compared(NamedTuple):
 
 
 class Study:
-    """Compares losses in one workdir, where each finished run is kept and none is done again.
+    """Carries out a plan in one workdir, where each finished run is kept and none is done again.
+
+    `base` is the experiment that all arms have in common: problems, model, mesh, evaluation.
 
     Raises:
-      ValueError: before anything is compiled, for a plan that can't be, or a workdir that holds another kind of study.
+      ValueError: before anything is compiled, for lack of problems, or a workdir that holds another kind of study.
     """
 
-    def __init__(self, config: Config, workdir: Path):
-        self.plan, self.folder, self.workdir = read_plan(config), RunFolder(workdir), workdir
-        self.base = Experiment(config, workdir)
-        config = self.base.config
-        self._check_same()
-        self.folder.begin(config, self.base.attention.name)
-        self.evaluator = Evaluator(self.base, _held_out(self.base), self.base.abstract_weights())
+    def __init__(self, plan: Plan, base: Experiment, workdir: Path):
+        self.plan, self.base, self.workdir = plan, base, workdir
+        tables = _held_out(base)
+        self._check_same(RunFolder(workdir))
+        self.evaluator = Evaluator(base, tables, base.abstract_weights())
         self.done, self.began, self.bases = 0, time.perf_counter(), {}
-
-    def __enter__(self) -> "Study":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.base.__exit__()
 
     def run(self) -> Compared:
         """All runs that aren't there yet, arm after arm."""
@@ -92,7 +85,7 @@ class Study:
         path = self._path(arm, seed, rate)
         if path.exists():
             return json.loads(path.read_text())
-        weights = self._base_weights(seed)
+        weights = self.base_weights(seed)
         began = time.perf_counter()
         found = program().run(weights, seed, rate)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +99,7 @@ class Study:
         )
         return found
 
-    def _base_weights(self, seed: int) -> Any:
+    def base_weights(self, seed: int) -> Any:
         """The weights that a seed's runs start from, on the host: of its own warm start where the config has one."""
         if seed not in self.bases:
             config, folder = self.base.config, self._base_folder(seed)
@@ -122,7 +115,7 @@ class Study:
         folder = RunFolder(self._base_folder(seed))
         path = folder.path / "score.json"
         if not path.exists():
-            weights = self.base.place(self._base_weights(seed), self.base.weight_specs)
+            weights = self.base.place(self.base_weights(seed), self.base.weight_specs)
             found = {name: as_json(score(self.evaluator(weights, name))) for name in self.evaluator.tables}
             folder.write(path.name, found)
         return json.loads(path.read_text())
@@ -135,12 +128,13 @@ class Study:
     def _base_folder(self, seed: int) -> Path:
         return self.workdir / "bases" / f"seed_{seed}"
 
-    def _check_same(self) -> None:
+    def _check_same(self, folder: RunFolder) -> None:
         """Runs of one workdir differ in nothing but what is compared."""
         now, path = identity(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
         if path.exists():
             check_same(json.loads(path.read_text()), now, self.workdir, DECIDING)
-        self.folder.write(path.name, now)
+        folder.begin(self.base.config, self.base.attention.name)
+        folder.write(path.name, now)
 
 
 class _Lazy:

@@ -9,10 +9,11 @@ import pytest
 
 from experiments import assert_same, compilations, grader, settings, small, write_graders
 from nft_jax.comparing import study
-from nft_jax.comparing.arms import STRETCH, Arm
+from nft_jax.comparing.arms import STRETCH, Arm, read_plan
 from nft_jax.comparing.runs import Runner, with_rate
 from nft_jax.comparing.study import Study
 from nft_jax.config import load
+from nft_jax.experiment import Experiment
 from nft_jax.training.optimizer import make_optimizer
 from small_parts import lively_weights
 
@@ -44,6 +45,12 @@ def config():
     return small(verify__grader=grader("coin"), **COMPARED)
 
 
+def compared(config, workdir):
+    plan = read_plan(config)
+    with Experiment(config, workdir) as base:
+        return Study(plan, base, workdir).run()
+
+
 @pytest.fixture(scope="module")
 def done(folder, config):
     """A whole study, and how often each arm's step was compiled in it."""
@@ -56,8 +63,7 @@ def done(folder, config):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "Runner", Counted)
-        with Study(config, folder / "run") as one:
-            return one.run(), made
+        return compared(config, folder / "run"), made
 
 
 def test_every_arm_is_compiled_once_and_gets_all_its_runs(done, folder):
@@ -95,8 +101,7 @@ def test_a_study_that_is_done_compiles_no_step_and_finds_the_same(done, folder, 
 
     monkeypatch.setattr(study, "Runner", refuse)
     monkeypatch.setattr(study, "warm_start", refuse)
-    with Study(config, folder / "run") as one:
-        again = one.run()
+    again = compared(config, folder / "run")
     assert again.rates == found.rates
     assert json.loads(json.dumps(again.runs[Arm("nft", 2)])) == json.loads(json.dumps(found.runs[Arm("nft", 2)]))
 
@@ -106,8 +111,7 @@ def test_one_missing_run_is_done_again_and_comes_out_the_same(done, folder, conf
     path = next((folder / "run" / "runs").rglob(f"2_updates/nft/rate_{found.rates[Arm('nft', 2)]:g}_seed_3.json"))
     before = json.loads(path.read_text())
     path.unlink()
-    with Study(config, folder / "run") as one:
-        one.run()
+    compared(config, folder / "run")
     after = json.loads(path.read_text())
     assert after["test"] == before["test"]
     for row, other in zip(after["curve"], before["curve"], strict=True):
@@ -117,7 +121,7 @@ def test_one_missing_run_is_done_again_and_comes_out_the_same(done, folder, conf
 def test_another_kind_of_study_in_the_same_workdir_is_refused(done, folder, config):
     other = dataclasses.replace(config, answers_per_prompt=2)
     with compilations() as seen, pytest.raises(ValueError, match="config.answers_per_prompt: the run has 4, given 2"):
-        Study(other, folder / "run")
+        compared(other, folder / "run")
     assert seen == []
 
 
@@ -127,7 +131,7 @@ def test_a_comparison_needs_problems_to_choose_by_and_problems_to_report_on(fold
     tokenizer = folder / "run" / "tokenizer" / "arithmetic.model"
     values = settings(verify__grader=grader("coin"), data__train=str(problems), data__tokenizer=str(tokenizer))
     with pytest.raises(ValueError, match="there are none for config.data.validation and config.data.test"):
-        Study(load(values), tmp_path / "run")
+        compared(load(values), tmp_path / "run")
 
 
 def test_a_rate_in_the_state_is_the_rate_of_the_config(config):
@@ -149,8 +153,10 @@ def test_a_rate_in_the_state_is_the_rate_of_the_config(config):
 
 
 def test_a_seed_s_stretch_is_its_own(folder, config):
-    with Study(config, folder / "run") as one, Runner(Arm("nft", 1), one.base, one.evaluator, folder) as runner:
-        for seed in (0, 3):
-            state = runner._start(one._base_weights(seed), seed, 1e-3)
-            assert int(state.cursor) == int(state.step) == seed * STRETCH
-            assert float(state.optimizer_state[0]) == pytest.approx(1e-3)
+    with Experiment(config, folder / "run") as base:
+        one = Study(read_plan(config), base, folder / "run")
+        with Runner(Arm("nft", 1), base, one.evaluator, folder) as runner:
+            for seed in (0, 3):
+                state = runner.start(one.base_weights(seed), seed, 1e-3)
+                assert int(state.cursor) == int(state.step) == seed * STRETCH
+                assert float(state.optimizer_state[0]) == pytest.approx(1e-3)
