@@ -4,7 +4,7 @@ Claim    The paper's: ω = 1 − r̂ and √odds beat ω = 1, and ε → 0 hurts
          the negatives'. What of it holds here stands in colab/comparison.md.
 Rates    As in `compare_losses`, whose finished runs of plain `nft` are the same: its folders `bases` and `runs`, copied
          into this workdir, are taken up.
-Cost     72 runs like those of `compare_losses`, with seeds 0 to 2.
+Cost     88 runs like those of `compare_losses`, with seeds 0 to 2.
 Command  python -m nft_jax.compare --config=compare_omega --workdir=runs/compare_omega
 """
 

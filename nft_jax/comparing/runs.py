@@ -103,7 +103,7 @@ class Runner:
             metrics = step_metrics(jax.device_get(record._replace(last=None)))
             step = self._spent(metrics, time.perf_counter() - began)
             spent, since = Spent(*map(sum, zip(spent, step, strict=True))), [*since, metrics]
-            last = spent.tokens + step.tokens / 2 > self.budget
+            last = is_nearest(spent.tokens, step.tokens, self.budget)
             if last or spent.tokens * MARKS >= self.budget * (len(curve) + 1):
                 curve.append(self._mark(state.weights, spent, since))
                 since = []
@@ -140,6 +140,11 @@ class Runner:
         found = score(self.evaluator(weights, "validation"))
         held_out = {"greedy": found.greedy, "sampled": found.sampled, "held_out_entropy": found.entropy}
         return held_out | as_json(spent) | {name: _mean([step[name] for step in since]) for name in KEPT}
+
+
+def is_nearest(spent: int, step: int, budget: int) -> bool:
+    """Whether the budget is nearer to what is spent than to where another step of this size would lead."""
+    return spent + step / 2 > budget
 
 
 def _mean(values: list[float | None]) -> float | None:

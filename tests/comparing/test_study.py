@@ -10,7 +10,7 @@ import pytest
 from experiments import assert_same, compilations, grader, settings, small, write_graders
 from nft_jax.comparing import study
 from nft_jax.comparing.arms import STRETCH, Arm, read_plan
-from nft_jax.comparing.runs import Runner, with_rate
+from nft_jax.comparing.runs import Runner, is_nearest, with_rate
 from nft_jax.comparing.study import Study
 from nft_jax.config import load
 from nft_jax.experiment import Experiment
@@ -75,7 +75,17 @@ def test_every_arm_is_compiled_once_and_gets_all_its_runs(done, folder):
     assert len(list((folder / "run" / "runs").rglob("*.json"))) == 2 * (2 + 2) == found.plan.runs
 
 
-def test_runs_end_with_the_step_that_is_nearest_to_the_tokens(done):
+@pytest.mark.parametrize(
+    ("step", "budget"), [(100, 1000), (100, 1049), (100, 1051), (300, 1000), (999, 1000), (70, 100)]
+)
+def test_the_last_step_is_the_one_that_ends_nearest_to_the_budget(step, budget):
+    spent = step
+    while not is_nearest(spent, step, budget):
+        spent += step
+    assert abs(spent - budget) <= step / 2
+
+
+def test_runs_end_near_their_tokens(done):
     found, _ = done
     for runs in found.runs.values():
         for run in runs:
