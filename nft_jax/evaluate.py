@@ -312,7 +312,7 @@ def described(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tok
             "second_verdicts": [None if code == NOT_ASKED else STATUSES[code] for code in answers.second_EK[e]],
             "truncated": answers.truncated_EK[e].tolist(),
             "lengths": length_K.tolist(),
-            "logps": [round(float(logp), 4) for logp in answers.logp_EK[e]],
+            "logps": answers.logp_EK[e].tolist(),
         }
 
 

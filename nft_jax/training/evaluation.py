@@ -201,7 +201,7 @@ def score(answers: Answers, keys: Sequence[Sequence[str | None]] | None = None, 
         verdicts=dict(zip(STATUSES, counts, strict=True)),
         truncated=float(answers.truncated_EK.mean()),
         length=float(answers.length_EK.mean()),
-        entropy=float(-answers.logp_EK[:, 1:].sum() / answers.length_EK[:, 1:].sum()),
+        entropy=float(-answers.logp_EK[:, 1:].sum(dtype=float) / answers.length_EK[:, 1:].sum()),
         problems=len(greedy_E),
         disagreement=_disagreement(answers),
     )
