@@ -46,9 +46,9 @@ def run(
     """Parses the command line, checks the configuration, and calls `main(config, workdir)`.
 
     `several`: the program can be run by several processes, which find and check one another first. Without
-    `needs_workdir` it may be None. `default_config` is the name of the config that is taken where none is given. A wrong
-    flag, setting or value ends the process with code 2 and one message, before any device is touched; a disk that fails
-    ends it with code 1, another process that is gone with code 75.
+    `needs_workdir` it may be None. `default_config` names the config that is taken where none is given. A wrong flag,
+    setting or value ends the process with code 2 and one message, before any device is touched; a disk that fails ends
+    it with code 1, another process that is gone with code 75.
     """
     sys.modules["__main__"].__doc__ = usage
     for name in ("config", "workdir", "compile_cache", *(_define_several() if several else ())):

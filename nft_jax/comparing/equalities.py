@@ -1,5 +1,6 @@
 """Which ω and normaliser make NFT which other algorithm: found by comparing what each loss does to every token."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,19 +16,16 @@ PEERS = ("grpo", "dr_grpo", "dapo", "rft", "contrast")
 SETTINGS = (*({"omega": omega} for omega in OMEGAS), {"omega": "one", "negative_weight": 0.0})
 # Mixed groups of every rate, twice.
 Q, K, T = 14, 8, 7
-DRIFT = 0.3
+# NFT is the peer as it comes; is it where the peer is given the same normaliser; is it not.
+EQUAL, GIVEN, DIFFERENT = "equal", "if given it", "—"
 
 
 class Row(NamedTuple):
-    """NFT with these options and this normaliser, and how it relates to each peer: a value of `RELATIONS`."""
+    """NFT with these options and this normaliser, and what it is to each peer: `EQUAL`, `GIVEN` or `DIFFERENT`."""
 
     options: dict[str, Any]
     normalizer: str
     peers: dict[str, str]
-
-
-# Given the peer's own normaliser and the row's: what a cell says.
-EQUAL, GIVEN, DIFFERENT = "equal", "if given it", "—"
 
 
 def objective_weights(loss: Loss, normalizer: str, drift: float = 0.0) -> np.ndarray:
@@ -68,28 +66,28 @@ def equal(one_BT: np.ndarray, other_BT: np.ndarray) -> bool:
     return bool(largest > 0 and np.allclose(one_BT, other_BT, rtol=1e-12, atol=1e-14 * largest))
 
 
-def fitting_normalizers() -> list[str]:
-    """Those under which a loss of unit "answer" has an objective."""
-    return [name for name in NORMALIZERS if objective_weights(resolve("nft", {}), name).any()]
-
-
 def table(drift: float = 0.0) -> list[Row]:
     """Every ω with every normaliser that fits, against each peer as it comes, or else with the row's normaliser."""
+
+    @functools.cache
+    def weights(name, normalizer, **options):
+        return objective_weights(resolve(name, options), normalizer, drift)
+
+    def relation(options, normalizer, peer):
+        # The contrast has NFT's ω, so that the two differ in nothing else.
+        same = {"omega": options["omega"]} if peer == "contrast" else {}
+        mine = weights("nft", normalizer, **options)
+        if equal(mine, weights(peer, resolve(peer, {}).normalizer, **same)):
+            return EQUAL
+        return GIVEN if equal(mine, weights(peer, normalizer, **same)) else DIFFERENT
+
+    # The others have no objective without pairs.
+    fitting = [name for name in NORMALIZERS if weights("nft", name, **SETTINGS[0]).any()]
     return [
-        Row(options, normalizer, {peer: relation(options, normalizer, peer, drift) for peer in PEERS})
+        Row(options, normalizer, {peer: relation(options, normalizer, peer) for peer in PEERS})
         for options in SETTINGS
-        for normalizer in fitting_normalizers()
+        for normalizer in fitting
     ]
-
-
-def relation(options: dict[str, Any], normalizer: str, peer: str, drift: float = 0.0) -> str:
-    """`EQUAL`: to the peer as it comes; `GIVEN`: to the peer with this normaliser; else `DIFFERENT`."""
-    mine = objective_weights(resolve("nft", options), normalizer, drift)
-    # The contrast has NFT's ω, so that the two differ in nothing else.
-    other = resolve(peer, {"omega": options["omega"]} if peer == "contrast" else {})
-    if equal(mine, objective_weights(other, other.normalizer, drift)):
-        return EQUAL
-    return GIVEN if equal(mine, objective_weights(other, normalizer, drift)) else DIFFERENT
 
 
 def markdown(rows: list[Row]) -> str:

@@ -10,6 +10,7 @@ from nft_jax.report import AQUA, BLUE, INK, ORANGE, plt, style
 
 PRECISIONS = {"float64": BLUE, "float32": ORANGE}
 LINES = ((BLUE, "-"), (ORANGE, "-"), (AQUA, "-"), (INK, "--"), (INK, ":"))
+MULTIPLIERS = (ORANGE, BLUE, AQUA, INK)
 # A difference of exactly 0 has a place on a logarithmic axis.
 NOTHING = 1e-18
 
@@ -70,9 +71,7 @@ def _multipliers(axis, curves):
     axis.axvline(1, color=INK, lw=0.8, ls=":")
     # Lines that lie on one another all show: each is thinner than those below it.
     widths = np.linspace(2 + len(curves), 1.6, len(curves))
-    for (colour, _), width, curve in zip(
-        ((ORANGE, ""), (BLUE, ""), (AQUA, ""), (INK, "")), widths, curves, strict=True
-    ):
+    for colour, width, curve in zip(MULTIPLIERS, widths, curves, strict=False):
         axis.plot(curve.ratio_T, curve.multiplier_T, color=colour, lw=width, label=curve.label)
     at_one = [np.interp(1, curve.ratio_T, curve.multiplier_T) for curve in curves]
     low, high = min(*at_one, 0), max(*at_one, 0)
