@@ -174,9 +174,10 @@ def run(config: Config, workdir: Path) -> None:
 
     Raises ValueError for sizes that don't divide over the devices, and where no group of the rollout is mixed.
     """
-    began, folder = time.perf_counter(), RunFolder(workdir)
+    began = time.perf_counter()
     # Read when JAX first looks for devices; other platforms have those that they have.
     jax.config.update("jax_num_cpu_devices", DEVICES)
+    folder = RunFolder(workdir)
     devices, mesh = jax.devices()[:DEVICES], config.mesh
     meshes = [make_mesh(1, 1, devices[:1]), make_mesh(mesh.data, mesh.tensor, devices, mesh.replica)]
     with Experiment(dataclasses.replace(config, mesh=MeshConfig()), workdir, devices[:1]) as experiment:
