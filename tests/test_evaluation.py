@@ -214,7 +214,7 @@ def answers_by_hand(right_EK) -> Answers:
     length_EK = np.arange(right_EK.size, dtype=np.int32).reshape(right_EK.shape)
     verdict_EK = np.where(right_EK, STATUSES.index("correct"), STATUSES.index("wrong"))
     tokens, asked = np.zeros((*right_EK.shape, 3), np.int32), np.full(right_EK.shape, NOT_ASKED)
-    return Answers(tokens, length_EK, length_EK == 0, verdict_EK, right_EK, asked)
+    return Answers(tokens, -0.5 * length_EK, length_EK, length_EK == 0, verdict_EK, right_EK, asked)
 
 
 def test_a_score_equals_the_one_by_hand():
@@ -231,6 +231,7 @@ def test_a_score_equals_the_one_by_hand():
     assert found.verdicts == {"wrong": 5, "correct": 8, "unparsed": 1, "timeout": 1, "error": 0}
     assert found.truncated == 1 / 20
     assert found.length == 9.5
+    assert found.entropy == pytest.approx(0.5)
     assert found.problems == 5
     assert "sampled 0.533" not in score_line("test", found)
     assert score_line("test", found) == (
