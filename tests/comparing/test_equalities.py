@@ -1,4 +1,4 @@
-"""Which ω and normaliser make NFT which other algorithm: the page says what is found, and what is found can be wrong."""
+"""Which ω and normaliser make NFT which other algorithm: what is found, and that the page says it."""
 
 from pathlib import Path
 
@@ -22,13 +22,12 @@ def test_the_page_says_what_is_found(rows):
 def test_omega_decides_and_the_normaliser_must_be_the_same(rows):
     """No pair is equal by its normalisers alone, or in spite of them."""
     relatives = {
-        "sqrt_odds": {"grpo": "sequence_mean", "dapo": "token_mean"},
+        "one": {},
         "one_minus_rate": {"dr_grpo": "constant"},
+        "sqrt_odds": {"grpo": "sequence_mean", "dapo": "token_mean"},
     }
     for row in rows:
-        own = relatives.get(row.options["omega"], {})
-        if "negative_weight" in row.options:
-            own = {"rft": "constant"}
+        own = {"rft": "constant"} if "negative_weight" in row.options else relatives[row.options["omega"]]
         expected = {peer: EQUAL if own.get(peer) == row.normalizer else GIVEN for peer in own}
         assert row.peers == dict.fromkeys(PEERS, DIFFERENT) | expected
 

@@ -1,4 +1,4 @@
-"""The equivalence lab: a real rollout, gradients by every parameter in float64 on eight devices, and the whole command."""
+"""The equivalence lab: a real rollout, gradients in float64 on eight devices, drift, and the whole command."""
 
 import json
 import os
