@@ -113,9 +113,12 @@ def across(lab: Gradients, alone: Gradients, weights: Any, losses: Sequence[Loss
 
 
 def drift(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[Drifted]:
-    """The pairs' gradients on the whole rollout before the config's updates on it and after each of them."""
+    """The pairs' gradients on the whole rollout before the config's updates on it, and after 1, 2, 4, … and all."""
+    last = lab.experiment.config.updates_per_step
     return [
-        drifted(lab, moved, update, pairs) for update, moved in enumerate(updated(lab.experiment, lab.sampled, weights))
+        drifted(lab, moved, update, pairs)
+        for update, moved in enumerate(updated(lab.experiment, lab.sampled, weights))
+        if update.bit_count() < 2 or update == last
     ]
 
 
@@ -190,6 +193,7 @@ def run(config: Config, workdir: Path) -> None:
             labs = [Gradients(experiment, sampled, mesh, LOSSES, dtype) for mesh in meshes]
             for lab in labs:
                 found += on_policy(lab, weights)
+                print(f"  {dtype} on {lab.mesh.size}: {time.perf_counter() - began:.0f} s", flush=True)
             found += across(labs[1], labs[0], weights)
         print(on_policy_table(found), flush=True)
         points = drift(labs[0], weights)
@@ -205,5 +209,8 @@ def run(config: Config, workdir: Path) -> None:
     }
     folder.write("equivalence.json", rounded(result))
     (workdir / "equalities.md").write_text(equalities.markdown(table) + "\n", encoding="utf-8")
-    pictures = lab_figures.draw(found, points, workdir), lab_figures.draw_multipliers(curves, workdir)
-    print(f"{time.perf_counter() - began:.0f} s; figures: {workdir}/equivalence.json, " + ", ".join(map(str, pictures)))
+    lab_figures.draw(found, points, workdir)
+    lab_figures.draw_multipliers(curves, workdir)
+    print(
+        f"{result['run']['seconds']:.0f} s; in {workdir}: equivalence.json, equivalence.png, multipliers.png, equalities.md"
+    )
