@@ -70,10 +70,8 @@ def draw_multipliers(curves: Sequence[Curve], workdir: Path) -> Path:
 def _multipliers(axis, curves):
     rate, right, ratio_T = curves[0].rate, curves[0].right, curves[0].ratio_T
     style(axis, f"{'right' if right else 'wrong'} token, r̂ = {rate:g}", "R")
-    sign = 1 if right else -1
-    axis.set_ylabel(
-        f"{'pull up' if right else 'push down'}: weight of {'' if right else '−'}∇ log π", color=INK, fontsize=9
-    )
+    sign, meaning = (1, "pull up: weight of ∇ log π") if right else (-1, "push down: weight of −∇ log π")
+    axis.set_ylabel(meaning, color=INK, fontsize=9)
     # Lines that lie on one another all show: each is thinner than those below it.
     for colour, width, curve in zip(MULTIPLIERS, (5, 3.6, 2.4, 1.2), curves, strict=False):
         axis.plot(ratio_T, sign * curve.multiplier_T, color=colour, lw=width, label=curve.label)
