@@ -14,6 +14,7 @@ from experiments import experiment_on, grader, small, write_graders
 from nft_jax.comparing import equivalence
 from nft_jax.comparing.gradients import Gradients, by_parameter, difference, sample, told
 from nft_jax.comparing.lab_page import described, on_policy_table
+from nft_jax.config import LossConfig
 from nft_jax.parallel.mesh import make_mesh
 from small_parts import lively_weights
 
@@ -82,6 +83,11 @@ def test_the_policy_drifts_by_the_configs_own_updates(experiment, sampled, weigh
     jax.tree.map(np.testing.assert_array_equal, states[0], weights)
     for before, after in zip(states, states[1:], strict=False):
         assert all((x != y).any() for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+
+
+def test_a_loss_of_pairs_is_refused(experiment, sampled):
+    with pytest.raises(ValueError, match="'dpo' is a loss of pairs"):
+        Gradients(experiment, sampled, experiment.mesh, [LossConfig(name="dpo")])
 
 
 def test_difference_is_of_the_largest_element_and_cosine_is_of_the_direction():
