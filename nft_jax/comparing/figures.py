@@ -39,12 +39,18 @@ def _learning(summary: dict) -> Any:
             style(axis, title, "sampled tokens (thousands)")
             for arm, colour in zip(arms, _colours(summary), strict=True):
                 _band(axis, arm, name, colour)
-        row[2].set_yscale("log")
-        for set_formatter in (row[2].yaxis.set_major_formatter, row[2].yaxis.set_minor_formatter):
-            set_formatter(ticker.ScalarFormatter())
+        _ratios(row[2].yaxis)
         row[0].set_ylabel(arms[0]["regime"], color=INK)
         row[0].legend(frameon=False, fontsize=8, loc="lower right")
     return figure
+
+
+def _ratios(axis):
+    axis.axes.set_yscale("log")
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.set_minor_locator(ticker.NullLocator())
+    axis.axes.set_ylim(min(0.9, axis.axes.get_ylim()[0]), max(10.0, axis.axes.get_ylim()[1]))
 
 
 def _band(axis, arm, name, colour):
@@ -98,6 +104,6 @@ def _colours(summary: dict) -> list[str]:
 
 
 def _saved(figure, path: Path) -> Path:
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
     return path
