@@ -1,6 +1,7 @@
 """A comparison in numbers and pictures, from runs written by hand."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from nft_jax.comparing.study import Compared, best_rate
 from nft_jax.comparing.summary import CURVES, SPENT, interval, summarised, table
 
 BUDGET = 1200
+COLAB = Path(__file__).parents[2] / "colab"
 
 
 def score(right, entropy=0.5):
@@ -82,6 +84,17 @@ def test_a_table_says_means_intervals_and_differences(found):
     assert "| `rft` | 0.004* |" in text
     assert "| -8.3% [-15.5%, -1.2%] |" in text
     assert "**strictly on-policy**" in text
+
+
+@pytest.mark.parametrize(
+    "path", sorted(COLAB.glob("results/compare_*/comparison.json")), ids=lambda path: path.parent.name
+)
+def test_the_page_says_what_was_found(path):
+    """Every row of the tables that the kept results make."""
+    page = (COLAB / "comparison.md").read_text(encoding="utf-8").replace("pass@4", "pass@k")
+    rows = [line for line in table(json.loads(path.read_text())).splitlines() if line.startswith("|")]
+    assert len(rows) > 8
+    assert [row for row in rows if row not in page] == []
 
 
 def test_pictures_are_drawn(found, tmp_path):
