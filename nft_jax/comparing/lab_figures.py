@@ -25,7 +25,7 @@ def draw(found: Sequence, points: Sequence, workdir: Path) -> Path:
         label = pair.replace(" against ", "\nagainst ")
         axes[1].plot(drift, [p.cosine[pair] for p in points], line, color=colour, lw=2, marker="o", ms=4, label=label)
     axes[1].legend(frameon=False, fontsize=7.5)
-    style(axes[2], "share of trained tokens whose gradient has become 0", "mean |log R| over the rollout")
+    style(axes[2], "share of tokens that lost their gradient", "mean |log R| over the rollout")
     alike: dict[tuple[float, ...], list[str]] = {}
     for loss in points[0].stopped:
         alike.setdefault(tuple(point.stopped[loss] for point in points), []).append(loss)
