@@ -13,8 +13,9 @@ from nft_jax.models.attention import MASKED
 from nft_jax.models.cache import Cache
 from nft_jax.types import Array
 
-TILE = 64  # columns that are multiplied at a time
+TILE = 64  # columns that are multiplied at a time, at most
 LEAST_ROWS = 16  # of a product on the matrix units: the queries that share keys are padded to it
+WARPS, STAGES = 4, 3
 
 
 def takes(dtype: str, head_size: int) -> bool:
@@ -38,7 +39,7 @@ def decode_attention(
         in_specs=[of_program, pl.BlockSpec((None,), lambda s, g: (s,)), pl.BlockSpec((), lambda s, g: ()), *whole],
         out_specs=of_program,
         out_shape=jax.ShapeDtypeStruct(query_SGRH.shape, query_SNH.dtype),
-        compiler_params=triton.CompilerParams(num_warps=4, num_stages=3),
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=interpret,
         name="decode_attention",
     )
@@ -54,23 +55,27 @@ def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
     rows = max(LEAST_ROWS, pl.next_power_of_2(R))
     row_RH = jnp.arange(rows)[:, None] < R
     query_RH = triton.load(query_ref.at[pl.ds(0, rows), :], mask=row_RH, other=0.0)
-    tiles = pl.cdiv(W, TILE)  # of a block
+    width = next((width for width in (TILE, 32, 16) if W % width == 0), TILE)
+    tiles = pl.cdiv(W, width)  # of a block
+
+    def columns(ref, place, mask):
+        # A mask along the densest axis has Triton load number by number: better to read dead columns too.
+        return ref[place] if W % width == 0 else triton.load(ref.at[place], mask=mask, other=0.0)
 
     def add(tile, carry):
         out_RH, largest_R, total_R = carry
-        block, start = jax.lax.div(tile, tiles), jax.lax.rem(tile, tiles) * TILE
-        place_W = start + jnp.arange(TILE)
-        live_W = (place_W < W) & (block * W + place_W <= column)
-        at = layer, block, slot, group
-        key_HW = triton.load(key_ref.at[(*at, slice(None), pl.ds(start, TILE))], mask=live_W[None], other=0.0)
-        value_WH = triton.load(value_ref.at[(*at, pl.ds(start, TILE), slice(None))], mask=live_W[:, None], other=0.0)
+        block, start = jax.lax.div(tile, tiles), jax.lax.rem(tile, tiles) * width
+        place_W, taken, of_slot = start + jnp.arange(width), pl.ds(start, width), (layer, block, slot, group)
+        there_W, live_W = place_W < W, (place_W < W) & (block * W + place_W <= column)
+        key_HW = columns(key_ref, (*of_slot, slice(None), taken), there_W[None])
+        value_WH = columns(value_ref, (*of_slot, taken, slice(None)), there_W[:, None])
         score_RW = jnp.where(live_W[None], triton.dot(query_RH, key_HW), MASKED)
         new_largest_R = jnp.maximum(largest_R, jnp.max(score_RW, axis=1))
         shrink_R, weight_RW = jnp.exp(largest_R - new_largest_R), jnp.exp(score_RW - new_largest_R[:, None])
         out_RH = out_RH * shrink_R[:, None] + triton.dot(weight_RW.astype(value_WH.dtype), value_WH)
         return out_RH, new_largest_R, total_R * shrink_R + jnp.sum(weight_RW, axis=1)
 
-    live_tiles = jax.lax.div(column, W) * tiles + jax.lax.div(jax.lax.rem(column, W), TILE) + 1
+    live_tiles = jax.lax.div(column, W) * tiles + jax.lax.div(jax.lax.rem(column, W), width) + 1
     nothing = jnp.zeros((rows, H), jnp.float32), jnp.full(rows, MASKED, jnp.float32), jnp.zeros(rows, jnp.float32)
     out_RH, _, total_R = jax.lax.fori_loop(0, live_tiles, add, nothing)
     out_RH = (out_RH / total_R[:, None]).astype(out_ref.dtype)
