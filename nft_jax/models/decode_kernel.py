@@ -15,7 +15,7 @@ from nft_jax.types import Array
 
 TILE = 64  # columns that are multiplied at a time, at most
 LEAST_ROWS = 16  # of a product on the matrix units: the queries that share keys are padded to it
-WARPS, STAGES = 4, 3
+WARPS, STAGES = 4, 4
 
 
 def takes(dtype: str, head_size: int) -> bool:
