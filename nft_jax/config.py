@@ -250,6 +250,26 @@ class RecordConfig:
 
 
 @dataclass(frozen=True)
+class CompareConfig:
+    """What `python -m nft_jax.compare` compares; other programs don't read it. Lists have `;` or `,` between.
+
+    `losses`  one after the other, each with options of its own: "nft; nft omega=one epsilon=0.1; my_losses:mine". The
+              first is the one that the others are compared with. `normalizer=NAME` is an option too
+    `updates`  updates a rollout: "1" is strictly on-policy; the prompts an update stay those of the config
+    `tokens`   sampled tokens of a run, after which it ends: what all have the same of
+    `seeds`    reported; each has a base, prompts and draws of its own, the same for all losses
+    `rates`    learning rates that each loss tries on `tuning_seeds`, which are not reported; "" is the optimizer's
+    """
+
+    losses: str = "nft; rft; grpo; dr_grpo; dapo; dpo; contrast"
+    updates: str = "1"
+    tokens: int = 300_000
+    seeds: str = "0, 1, 2"
+    rates: str = ""
+    tuning_seeds: str = ""
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment. Three numbers size a step: prompts_per_step × answers_per_prompt, in updates_per_step updates.
 
@@ -280,6 +300,7 @@ class Config:
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
 
     def __post_init__(self):
         if self.old_logp == "auto":

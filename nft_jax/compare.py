@@ -1,0 +1,40 @@
+"""Losses side by side, from the same bases and with the same sampled tokens:
+
+    python -m nft_jax.compare --config=compare_losses --workdir=runs/compare
+
+The section `compare` of the config says which losses, in how many updates a rollout, on which seeds:
+
+    --config.compare.losses="nft; nft omega=one; my_losses:mine" --config.compare.updates=1,8 --config.compare.seeds=0,1
+
+Each loss chooses its learning rate among `compare.rates` on `compare.tuning_seeds`, which are not reported. Finished
+runs are kept in the workdir and never done again: the same command goes on where it was ended. At the end it writes
+comparison.json, comparison.md, learning.png and final.png into the workdir.
+"""
+
+from pathlib import Path
+
+from nft_jax import cli
+from nft_jax.comparing import figures
+from nft_jax.comparing.arms import read_plan
+from nft_jax.comparing.study import Study
+from nft_jax.comparing.summary import summarised, table
+from nft_jax.config import Config
+from nft_jax.experiment import Experiment
+from nft_jax.training.record import RunFolder, provenance
+
+
+def main(config: Config, workdir: Path) -> None:
+    """Compares, and reports."""
+    plan = read_plan(config)
+    with Experiment(config, workdir) as base:
+        found = summarised(Study(plan, base, workdir).run(), config.compare.tokens)
+        made_by = provenance(config, base.attention.name)
+    RunFolder(workdir).write("comparison.json", {"provenance": made_by} | found)
+    text = table(found)
+    (workdir / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    pictures = figures.draw(found, workdir)
+    print(f"\n{text}\n\npictures: {', '.join(map(str, pictures))}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)
