@@ -295,7 +295,7 @@ def test_a_sweep_that_cannot_be(told, says):
 
 
 def row(value: str, tokens: float, step: float, **more) -> dict:
-    median = Measured(step, step / 4, 0.0, step / 2, tokens, tokens, 1.0)._asdict()
+    median = Measured(step, step / 4, 0.0, step / 2, tokens, tokens, 1.0, 0.0, 0.0)._asdict()
     return {"value": value, "median": median, "compile_seconds": 2.0, "peak_memory_mib": {"host": 500.0}} | more
 
 
