@@ -1,6 +1,7 @@
-"""Losses side by side, from the same bases and with the same sampled tokens:
+"""Losses side by side, from the same bases and with the same sampled tokens, or by their gradients on one rollout:
 
     python -m nft_jax.compare --config=compare_losses --workdir=runs/compare
+    python -m nft_jax.compare --equivalence
 
 The section `compare` of the config says which losses, in how many updates a rollout, on which seeds:
 
@@ -9,12 +10,20 @@ The section `compare` of the config says which losses, in how many updates a rol
 Each loss chooses its learning rate among `compare.rates` on `compare.tuning_seeds`, which are not reported. Finished
 runs are kept in the workdir and never done again: the same command goes on where it was ended. At the end it writes
 comparison.json, comparison.md, learning.png and final.png into the workdir.
+
+--equivalence compares, on a rollout that a model samples, the gradients of NFT with those of GRPO, Dr. GRPO and RFT,
+for each parameter: strictly on-policy, in float64 and float32, on 1 and on 8 devices (simulated ones on CPU), and then
+as the policy drifts from the one that sampled. Any config will do; by default it is configs/equivalence.py. It writes
+equivalence.json, equivalence.png, multipliers.png and equalities.md, which ω and normaliser is which algorithm, into
+--workdir, by default runs/equivalence.
 """
 
 from pathlib import Path
 
+from absl import flags
+
 from nft_jax import cli
-from nft_jax.comparing import figures
+from nft_jax.comparing import equivalence, figures
 from nft_jax.comparing.arms import read_plan
 from nft_jax.comparing.study import Study
 from nft_jax.comparing.summary import summarised, table
@@ -22,9 +31,21 @@ from nft_jax.config import Config
 from nft_jax.experiment import Experiment
 from nft_jax.training.record import RunFolder, provenance
 
+EQUIVALENCE = flags.DEFINE_bool("equivalence", False, "Compare gradients on one rollout.")
 
-def main(config: Config, workdir: Path) -> None:
-    """Compares, and reports."""
+
+def main(config: Config, workdir: Path | None) -> None:
+    """Compares gradients, or whole runs."""
+    if EQUIVALENCE.value:
+        equivalence.run(config, workdir or Path("runs/equivalence"))
+    elif workdir is None:
+        raise ValueError("a study needs --workdir=DIR: its runs are kept there, and go on there")
+    else:
+        study(config, workdir)
+
+
+def study(config: Config, workdir: Path) -> None:
+    """Compares runs, and reports."""
     plan = read_plan(config)
     with Experiment(config, workdir) as base:
         found = summarised(Study(plan, base, workdir).run(), config.compare.tokens)
@@ -37,4 +58,4 @@ def main(config: Config, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, needs_workdir=False, default_config="equivalence")

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nft_jax.comparing.gradients import training_half
 from nft_jax.config import Config, DataConfig, LossConfig, ModelConfig, PackingConfig, RolloutConfig
 from nft_jax.losses import resolve
 from nft_jax.models import logprobs, transformer
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.step import Step
-from nft_jax.training.optimizer import make_optimizer
-from nft_jax.training.update import Updater
 from nft_jax.types import Groups, Prompts, Tokens
 
 # Real token ids, of which some end an answer, and rows of the embedding: the last three are padding.
@@ -118,18 +117,7 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
 def training_step(config: Config, mesh: jax.sharding.Mesh, model: ModelConfig | None = None) -> Step:
     """The step's training half: what samples and grades is missing. `model` may be what a `Config` refuses."""
     loss = resolve(config.loss.name, config.loss.options)
-    graph, _, axes = transformer.abstract(model or config.model, VOCABULARY)
-    updater = Updater(
-        config,
-        loss,
-        make_optimizer(config.optimizer, 100, axes),
-        graph,
-        axes,
-        mesh,
-        old_logp=config.old_logp,
-        normalizer=config.loss.normalizer or loss.normalizer,
-    )
-    return Step(config, mesh, None, None, loss, updater)
+    return training_half(config, loss, mesh, model or config.model, VOCABULARY)
 
 
 def assert_close(found: Any, expected: Any, tolerance: float) -> None:

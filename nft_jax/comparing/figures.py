@@ -9,9 +9,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import ticker
 
 from nft_jax.comparing.summary import interval
-from nft_jax.report import style
+from nft_jax.report import INK, style
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; grey for what goes beyond.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#8a8a85")
@@ -35,27 +36,38 @@ def _learning(summary: dict) -> Any:
     )
     for row, arms in zip(axes, regimes, strict=True):
         for axis, (name, title) in zip(row, PANELS, strict=True):
-            style(axis, f"{arms[0]['regime']}: {title}", "sampled tokens (thousands)")
+            style(axis, title, "sampled tokens (thousands)")
             for arm, colour in zip(arms, _colours(summary), strict=True):
                 _band(axis, arm, name, colour)
-        row[2].set_yscale("log")
+        _ratios(row[2].yaxis)
+        row[0].set_ylabel(arms[0]["regime"], color=INK)
         row[0].legend(frameon=False, fontsize=8, loc="lower right")
     return figure
+
+
+def _ratios(axis):
+    axis.axes.set_yscale("log")
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.set_minor_locator(ticker.NullLocator())
+    axis.axes.set_ylim(min(0.9, axis.axes.get_ylim()[0]), max(10.0, axis.axes.get_ylim()[1]))
 
 
 def _band(axis, arm, name, colour):
     tokens = np.array(arm["curve"]["tokens"]) / 1000
     columns = list(zip(*arm["curve"][name], strict=True))
     there = [index for index, column in enumerate(columns) if None not in column]
-    found = [interval(columns[index]) for index in there]
-    x, mean = tokens[there], [one["mean"] for one in found]
-    axis.plot(x, mean, color=colour, lw=2, label=arm["loss"])
+    # Ratios are of many sizes: theirs is the geometric mean.
+    into, back = (np.log, np.exp) if name == "ratio_max" else (np.asarray, np.asarray)
+    found = [interval(into(columns[index])) for index in there]
+    axis.plot(tokens[there], back([one["mean"] for one in found]), color=colour, lw=2, label=arm["loss"])
     if found and found[0]["low"] is not None:
-        axis.fill_between(x, *([one[end] for one in found] for end in ("low", "high")), color=colour, alpha=0.13, lw=0)
+        low, high = (back([one[end] for one in found]) for end in ("low", "high"))
+        axis.fill_between(tokens[there], low, high, color=colour, alpha=0.13, lw=0)
 
 
 def _final(summary: dict) -> Any:
-    """Test scores at the end: a dot a seed, a diamond for the mean with its 95 % interval."""
+    """Test scores at the end: a diamond for the mean with its 95 % interval, and below it a dot a seed."""
     regimes, names = _regimes(summary), ("greedy", "sampled", "pass@k", "entropy")
     height = 1.4 + 0.36 * max(map(len, regimes))
     figure, axes = plt.subplots(
@@ -70,11 +82,12 @@ def _final(summary: dict) -> Any:
             for place, arm, colour in zip(places, arms, _colours(summary), strict=True):
                 _dots(axis, place, arm["test"][name], colour)
             axis.set_yticks(places, [arm["loss"] for arm in arms] if axis is row[0] else [""] * len(arms))
+        row[0].set_ylabel(arms[0]["regime"], color=INK)
     return figure
 
 
 def _dots(axis, place, found, colour):
-    axis.plot(found["by_seed"], [place] * len(found["by_seed"]), "o", color=colour, ms=4, alpha=0.45, mec="none")
+    axis.plot(found["by_seed"], [place - 0.22] * len(found["by_seed"]), "o", color=colour, ms=4, alpha=0.6, mec="none")
     axis.plot(found["mean"], place, "D", color=colour, ms=6)
     if found["low"] is not None:
         axis.plot([found["low"], found["high"]], [place, place], color=colour, lw=2)
@@ -91,6 +104,6 @@ def _colours(summary: dict) -> list[str]:
 
 
 def _saved(figure, path: Path) -> Path:
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
     return path
