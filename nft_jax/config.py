@@ -25,7 +25,8 @@ class ModelConfig:
     `path` is a Hugging Face model folder: weights, shape and, unless `data.tokenizer` names one, tokenizer are its own.
     `attention` over rows of tokens (training, and the reading of prompts): "xla" runs everywhere, in blocks of queries;
     "splash" is JAX's Pallas kernel for TPUs, "triton" its Pallas kernel for GPUs; "cudnn" reads prompts with cuDNN, and
-    trains with "triton", because packed rows need segment ids; "auto" is the platform's own where it can have it.
+    trains with "triton", because packed rows need segment ids; "auto" is the platform's own where it can have it. With
+    either on a GPU the decode loop reads its cache by a kernel too. `unroll`: layers in the body of a loop over them.
     `remat` says what each layer keeps for the backward pass, which recomputes the rest: "none" recomputes nothing;
     "dots" keeps the layer's input and the results of its matrix products; "attention" the input and attention's output
     (with "splash", also what its backward pass needs, so that the kernel isn't run again); "full" the input alone;
