@@ -37,7 +37,8 @@ def draw(found: Sequence, points: Sequence, workdir: Path) -> Path:
 
 def _on_policy(axis, found):
     """A dot for each parameter of each comparison."""
-    style(axis, "on-policy: difference of the gradients, a dot a parameter", "max |a − b| / max |b|")
+    along = f"max |a − b| / max |b|, at {NOTHING:g} where it is exactly 0"
+    style(axis, "on-policy: difference of the gradients, a dot a parameter", along)
     pairs = list(dict.fromkeys((each.mine, each.peer) for each in found if not each.peer.startswith("on ")))
     for each in found:
         if (each.mine, each.peer) not in pairs:
