@@ -6,7 +6,7 @@ Claim    On-policy the gradients of NFT are those of GRPO (ω = √odds) and of 
 Task     The default experiment's (configs/tiny.py) with smaller numbers, after a warm start so short that most groups
          are mixed.
 Cost     100,416 weights; 512 answers; a few minutes on two CPU cores, most of which go to compiling.
-Command  python -m nft_jax.compare --equivalence
+Command  python -m nft_jax.compare --equivalence, which is with --config=equivalence and --workdir=runs/equivalence
 """
 
 from nft_jax import shipped
