@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from nft_jax import phases
 from nft_jax.models import transformer
-from nft_jax.models.cache import Cache, block_columns, copy_slot, empty_cache, take_slots
+from nft_jax.models.cache import Cache, block_columns, copy_slot, empty_cache, row_major, take_slots
 from nft_jax.parallel.mesh import DATA
 from nft_jax.rollout.sampling import draw, request_keys
 from nft_jax.types import Array, Prompts, Rollout
@@ -108,6 +108,7 @@ class Shard:
     ):
         self.model, self.config, self.submit = model, engine.config, submit
         self.lockstep, self.eos_ids = engine.lockstep, engine.eos_ids
+        self.on_gpu = engine.mesh.devices.flat[0].platform == "gpu"
         rounds, Q, self.K = window.request_QK.shape
         window = jax.tree.map(lambda x: x.reshape(rounds * Q, *x.shape[2:]), window)
         self.prompts, self.problem_Q = window.prompts, window.problem_Q
@@ -217,7 +218,7 @@ class Shard:
             answer_S=put(slots.answer_S, answer),
             drawn_S=put(slots.drawn_S, 0),
             token_S=put(slots.token_S, last),
-            cache=copy_slot(slots.cache, free, source, prompt - first[0], takes),
+            cache=self._laid(copy_slot(slots.cache, free, source, prompt - first[0], takes)),
         )
         queue = progress.queue + takes.astype(jnp.int32)
         return progress._replace(slots=slots, queue=queue, read=source, first=first, known=known)
@@ -227,7 +228,7 @@ class Shard:
         """Keys and values of the next prompts of the window; beyond the last one, of the last one again."""
         number_R = jnp.minimum(first + jnp.arange(self.R, dtype=jnp.int32), self.Q - 1)
         prompts = Prompts(self.prompts.token_NP[number_R], self.prompts.length_N[number_R])
-        return self.model.prefill(prompts, block_columns(self.P + self.T))
+        return self._laid(self.model.prefill(prompts, block_columns(self.P + self.T)))
 
     @jax.named_scope(phases.DECODE)
     def _draw(self, progress):
@@ -295,6 +296,9 @@ class Shard:
             ended_B=jnp.concatenate([progress.ended_B[round_:], empty.truncated_B]),
         )
         return later, jax.tree.map(lambda x: x[:round_], progress.rollout)
+
+    def _laid(self, cache):
+        return row_major(cache) if self.on_gpu else cache
 
     def _anywhere(self, here):
         """In lockstep, whether it holds on any shard of the replica: all then run the same number of trips."""
