@@ -1,8 +1,8 @@
 r"""NFT of Qwen2.5-0.5B-Instruct on GSM8K, for one accelerator with 16 GB: a T4 or a v5e-1, as Colab lends them.
 
 Claim    None: settings only. Nobody has trained by this file yet.
-Numbers  float32. A T4 has no bfloat16, and float16 would need its loss scaled, which nothing here does. A v5e-1 is given
-         --config.model.dtype=bfloat16 --config.model.precision=default.
+Numbers  float32. A T4 has no bfloat16, and float16 would need its loss scaled, which nothing here does.
+         A v5e-1 is given --config.model.dtype=bfloat16 --config.model.precision=default.
 Cost     494,032,768 weights: 1.84 GiB, and twice that for AdamW. By `plan`, GiB of the device at its fullest:
            T4   float32   10.01 of 15; as a CPU's compiler has it. By default JAX takes 75 % of a GPU, here 11.25
            v5e  bfloat16  10.40 of 15.75; as a TPU's compiler has it
