@@ -1,5 +1,6 @@
 """What every `python -m nft_jax.<name>` shares: the flags `--config` and `--workdir`, and errors a person can read."""
 
+import functools
 import gc
 import os
 import re
@@ -35,13 +36,19 @@ WORKDIR = flags.DEFINE_string(
 
 
 def run(
-    main: Callable[[Config, Path | None], None], usage: str, *, several: bool = False, needs_workdir: bool = True
+    main: Callable[[Config, Path | None], None],
+    usage: str,
+    *,
+    several: bool = False,
+    needs_workdir: bool = True,
+    default_config: str | None = None,
 ) -> None:
     """Parses the command line, checks the configuration, and calls `main(config, workdir)`.
 
     `several`: the program can be run by several processes, which find and check one another first. Without
-    `needs_workdir` it may be None. A wrong flag, setting or value ends the process with code 2 and one message, before
-    any device is touched; a disk that fails ends it with code 1, another process that is gone with code 75.
+    `needs_workdir` it may be None. `default_config` names the config that is taken where none is given. A wrong flag,
+    setting or value ends the process with code 2 and one message, before any device is touched; a disk that fails ends
+    it with code 1, another process that is gone with code 75.
     """
     sys.modules["__main__"].__doc__ = usage
     for name in ("config", "workdir", "compile_cache", *(_define_several() if several else ())):
@@ -91,7 +98,7 @@ def run(
             traceback.print_exc()
             ending.leave(1)
 
-    app.run(start, flags_parser=_parse)
+    app.run(start, flags_parser=functools.partial(_parse, default_config))
 
 
 def stop(message: str, code: int = 2) -> None:
@@ -138,10 +145,10 @@ def _load():
         stop(f"{FLAGS['config'].config_filename}: {_in_words(error.__cause__ or error)}")
 
 
-def _parse(argv):
+def _parse(default_config, argv):
     try:
         # ml_collections looks for the settings in sys.argv itself.
-        sys.argv = _with_config_path(argv)
+        sys.argv = _with_config_path(argv, default_config)
         return FLAGS(sys.argv)
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
@@ -158,13 +165,13 @@ def _in_words(error):
     return str(error)
 
 
-def _with_config_path(argv):
+def _with_config_path(argv, default):
     """The config's path, ahead of the settings that change it: of `--config=NAME`, else of the run in `--workdir`."""
     words, name = _taken(argv, "--config")
     if name is None:
         workdir = _taken(argv, "--workdir")[1]
         path = (bucket.opened(workdir) if workdir else Path()) / "config.json"
-        name = str(path) if workdir and path.is_file() else None
+        name = str(path) if workdir and path.is_file() else default
     return [*words[:1], *([] if name is None else [f"--config={find_config(name)}"]), *words[1:]]
 
 

@@ -50,7 +50,7 @@ def draw(workdir: Path, title: str) -> Path:
 
 
 def _accuracy(axis, steps, held_out):
-    _style(axis, "share of right answers")
+    style(axis, "share of right answers")
     _curve(axis, steps, "reward", "training samples", AQUA)
     for name, label, colour in (("sampled", "held out, sampled", ORANGE), ("greedy", "held out, greedy", BLUE)):
         if held_out:
@@ -64,7 +64,7 @@ def _accuracy(axis, steps, held_out):
 
 def _rates(axis, steps):
     """The histogram of r̂ as it moves: one column a step."""
-    _style(axis, "groups by share of right answers r̂")
+    style(axis, "groups by share of right answers r̂")
     columns = [[count / max(sum(row["rate_histogram"]), 1) for count in row["rate_histogram"]] for row in steps]
     grid = [list(values) for values in zip(*columns, strict=True)]
     extent = (steps[0]["step"] - 0.5, steps[-1]["step"] + 0.5, -0.05, 1.05)
@@ -74,7 +74,7 @@ def _rates(axis, steps):
 
 
 def _lines(axis, steps, title, curves, *, log=False):
-    _style(axis, title)
+    style(axis, title)
     for name, label, colour in curves:
         _curve(axis, steps, name, label, colour)
     if log and any(row[name] for row in steps for name, _, _ in curves):
@@ -88,9 +88,10 @@ def _curve(axis, steps, name, label, colour):
     axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=colour, lw=2, label=label)
 
 
-def _style(axis, title):
+def style(axis: plt.Axes, title: str, along: str = "step") -> None:
+    """Titles an axis and what runs along it, as in all pictures here."""
     axis.set_title(title, fontsize=10, loc="left", color=INK)
-    axis.set_xlabel("step", color=INK, fontsize=9)
+    axis.set_xlabel(along, color=INK, fontsize=9)
     axis.tick_params(colors=INK, labelsize=8)
     axis.grid(color=GRID, lw=0.8)
     axis.set_axisbelow(True)

@@ -6,15 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nft_jax.comparing.gradients import training_half
 from nft_jax.config import Config, DataConfig, LossConfig, ModelConfig, PackingConfig, RolloutConfig
 from nft_jax.losses import resolve
-from nft_jax.models import attention, logprobs, transformer
+from nft_jax.models import logprobs, transformer
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.rollout import sampling
 from nft_jax.step import Step
-from nft_jax.training import packing, shared_prompts, update
-from nft_jax.training.optimizer import make_optimizer
-from nft_jax.training.update import Updater
 from nft_jax.types import Groups, Prompts, Tokens
 
 # Real token ids, of which some end an answer, and rows of the embedding: the last three are padding.
@@ -51,30 +48,6 @@ def lively_weights(config: ModelConfig, seed: int = 0) -> Any:
         return value.astype(np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, transformer.abstract(config, VOCABULARY)[1])
-
-
-class Float64Numpy:
-    """`jax.numpy` under 64 bits for code that names its precision: `float32` means `float64`, int32 sums to int32."""
-
-    def __getattr__(self, name):
-        return getattr(jnp, "float64" if name == "float32" else name)
-
-    def sum(self, x, **keywords):
-        return jnp.sum(x, **keywords).astype(x.dtype)
-
-    def cumsum(self, x, **keywords):
-        return jnp.cumsum(x, **keywords).astype(x.dtype)
-
-
-def run_in_float64(monkeypatch) -> None:
-    """Lets packing, model, log-probs and update run under `enable_x64`, so that rounding hides nothing."""
-    for module in (attention, logprobs, packing, sampling, shared_prompts, transformer, update):
-        monkeypatch.setattr(module, "jnp", Float64Numpy())
-
-
-def double(tree: Any) -> Any:
-    """The tree with its floating arrays in float64."""
-    return jax.tree.map(lambda x: np.asarray(x, np.float64) if np.issubdtype(x.dtype, np.floating) else x, tree)
 
 
 def at_tokens(model: Any, tokens: Tokens, temperature: float, chunk: int) -> tuple[jax.Array, jax.Array]:
@@ -144,18 +117,7 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
 def training_step(config: Config, mesh: jax.sharding.Mesh, model: ModelConfig | None = None) -> Step:
     """The step's training half: what samples and grades is missing. `model` may be what a `Config` refuses."""
     loss = resolve(config.loss.name, config.loss.options)
-    graph, _, axes = transformer.abstract(model or config.model, VOCABULARY)
-    updater = Updater(
-        config,
-        loss,
-        make_optimizer(config.optimizer, 100, axes),
-        graph,
-        axes,
-        mesh,
-        old_logp=config.old_logp,
-        normalizer=config.loss.normalizer or loss.normalizer,
-    )
-    return Step(config, mesh, None, None, loss, updater)
+    return training_half(config, loss, mesh, model or config.model, VOCABULARY)
 
 
 def assert_close(found: Any, expected: Any, tolerance: float) -> None:

@@ -11,18 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nft_jax.compat import enable_x64
 from nft_jax.config import LossConfig, RolloutConfig
+from nft_jax.precision import double, in_float64
 from small_parts import (
     ANSWER_LIMIT,
     MODEL,
     assert_close,
-    double,
     lively_weights,
     one_device,
     random_groups,
     random_prompts,
-    run_in_float64,
     small_config,
     training_step,
 )
@@ -51,8 +49,6 @@ def gradients(name, omega, normalizer, *, dtype, strict, first=(True,)):
     def program(weights, groups, first):
         packed, totals = step.pack(groups, jnp.int32(Q), jax.tree.map(jnp.asarray, PROMPTS), jnp.int32(0))
         packed, totals = jax.tree.map(lambda x: x[0], (packed, totals))
-        if dtype == "float64":
-            totals = jax.tree.map(lambda x: x.astype(jnp.float64), totals)
         return step.updater.gradient(weights, packed, totals, None, first)[0]
 
     inputs = (lively_weights(MODEL), groups())
@@ -63,10 +59,8 @@ def gradients(name, omega, normalizer, *, dtype, strict, first=(True,)):
 
 
 @pytest.mark.parametrize(("omega", "peer", "normalizer"), PEERS)
-def test_to_float64_rounding_on_policy_and_not_at_all_off_policy(omega, peer, normalizer, monkeypatch):
-    run_in_float64(monkeypatch)
-    # Python's own integers meet int32 indices under 64 bits only.
-    with enable_x64(True), jax.numpy_dtype_promotion("standard"):
+def test_to_float64_rounding_on_policy_and_not_at_all_off_policy(omega, peer, normalizer):
+    with in_float64():
         both = {"dtype": "float64", "strict": False, "first": (True, False)}
         mine, mine_off = gradients("nft", omega, normalizer, **both)
         theirs, theirs_off = gradients(peer, omega, normalizer, **both)

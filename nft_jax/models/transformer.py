@@ -21,6 +21,7 @@ from nft_jax.models.cache import Cache, as_cache, write
 from nft_jax.models.kernels import KEPT
 from nft_jax.models.swiglu import swiglu_down
 from nft_jax.parallel.layout import AS_IT_LIES, HOST_MEMORY, Placement
+from nft_jax.precision import wide
 from nft_jax.types import Array, Prompts, Tokens
 
 LAYER_INPUT = "layer_input"
@@ -171,7 +172,7 @@ class Transformer(nnx.Module):
         """Float32 logits `[M, V]`; columns of padded vocabulary rows are out of reach of sampler and trainer alike."""
         table = self.embedding if self.config.tied_embedding else self.head
         weights = table[...].astype(self.config.dtype)
-        logits_MV = jnp.einsum("md,vd->mv", hidden_MD, weights, preferred_element_type=jnp.float32)
+        logits_MV = jnp.einsum("md,vd->mv", hidden_MD, weights, preferred_element_type=wide(weights.dtype))
         real_V = jnp.arange(self.config.vocab) < self.vocabulary
         return jnp.where(real_V[None], logits_MV, MASKED)
 
@@ -225,18 +226,18 @@ class Transformer(nnx.Module):
 
 def rms_norm(x_MD: Array, scale_D: Array, epsilon: float) -> Array:
     """`x / sqrt(mean(x²) + epsilon) · scale`, the mean in float32."""
-    x32 = x_MD.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + epsilon)
-    return (x32 * inverse).astype(x_MD.dtype) * scale_D[None]
+    wide_MD = x_MD.astype(wide(x_MD.dtype))
+    inverse = jax.lax.rsqrt(jnp.mean(wide_MD * wide_MD, axis=-1, keepdims=True) + epsilon)
+    return (wide_MD * inverse).astype(x_MD.dtype) * scale_D[None]
 
 
 def rotate(x_MNH: Array, position_M: Array, theta: float) -> Array:
     """Rotary positions: pairs (i, i + H/2) turn by `position · theta^(−2i/H)`; angles in float32."""
-    half = x_MNH.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = position_M.astype(jnp.float32)[:, None, None] * frequency[None, None]
+    half, dtype = x_MNH.shape[-1] // 2, wide(x_MNH.dtype)
+    frequency = theta ** (-jnp.arange(half, dtype=dtype) / half)
+    angle = position_M.astype(dtype)[:, None, None] * frequency[None, None]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    first, second = jnp.split(x_MNH.astype(jnp.float32), 2, axis=-1)
+    first, second = jnp.split(x_MNH.astype(dtype), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_MNH.dtype)
 
 

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.models.attention import MASKED
+from nft_jax.precision import wide
 from nft_jax.rollout.noise import gumbel
 from nft_jax.types import Array
 
 
 def scaled_log_softmax(logits_MV: Array, temperature: float) -> Array:
     """Float32 log-softmax of `logits / temperature`: the one distribution of sampler, trainer and old log-probs."""
-    return jax.nn.log_softmax(logits_MV.astype(jnp.float32) / temperature, axis=-1)
+    return jax.nn.log_softmax(logits_MV.astype(wide(logits_MV.dtype)) / temperature, axis=-1)
 
 
 def of_tokens(logits_MV: Array, token_M: Array, temperature: float) -> tuple[Array, Array]:
@@ -20,7 +21,7 @@ def of_tokens(logits_MV: Array, token_M: Array, temperature: float) -> tuple[Arr
 
     Sums over V alone leave the logits, and one exponential an element: at 150,000 columns, passes are what costs.
     """
-    scaled_MV = logits_MV.astype(jnp.float32) / temperature
+    scaled_MV = logits_MV.astype(wide(logits_MV.dtype)) / temperature
     shifted_MV = scaled_MV - jax.lax.stop_gradient(jnp.max(scaled_MV, axis=-1, keepdims=True))
     weight_MV = jnp.exp(shifted_MV)
     total_M = jnp.sum(weight_MV, axis=-1)

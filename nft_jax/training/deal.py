@@ -91,8 +91,8 @@ def _shares(present_UN, shards):
 
 def totals(sequences: Sequences, unit: str) -> Totals:
     """What each update holds, over all shards: `[updates]` float32 each."""
-    answers = jnp.sum(sequences.present_M, axis=(1, 2)).astype(jnp.float32)
-    tokens = jnp.sum(sequences.answer_length_M, axis=(1, 2)).astype(jnp.float32)
+    answers = jnp.sum(sequences.present_M, axis=(1, 2)).astype(sequences.reward_M.dtype)
+    tokens = jnp.sum(sequences.answer_length_M, axis=(1, 2)).astype(sequences.reward_M.dtype)
     return Totals(answers=answers, tokens=tokens, pairs=answers / 2 if unit == "pair" else jnp.zeros_like(answers))
 
 

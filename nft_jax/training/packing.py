@@ -103,7 +103,7 @@ def pack(
     length_M = sequences.prompt_length_M + sequences.answer_length_M - 1 - skipped_M
     length_M = jnp.where(sequences.present_M, length_M, 0)
     length_UJ = length_M.reshape(M // unit, unit)
-    places = _place(jnp.sum(length_UJ, axis=1), prompt_M[::unit], row_tokens, row_count)
+    places = _place(jnp.sum(length_UJ, axis=1, dtype=jnp.int32), prompt_M[::unit], row_tokens, row_count)
 
     # Within a unit, sequences follow each other.
     before_M = (jnp.cumsum(length_UJ, axis=1) - length_UJ).reshape(M)

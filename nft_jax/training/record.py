@@ -169,7 +169,7 @@ def described(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Itera
 def provenance(config: Config, attention: str) -> dict:
     """Versions, commit, seed, flags, devices and the attention they led to: what it takes to run this again."""
     return {
-        "command": sys.argv,
+        "command": sys.orig_argv,
         "seed": config.seed,
         "commit": _commit(),
         "python": platform.python_version(),

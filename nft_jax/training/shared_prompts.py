@@ -18,6 +18,7 @@ from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import layout
 from nft_jax.parallel.layout import Placement
 from nft_jax.parallel.mesh import DATA
+from nft_jax.precision import wide
 from nft_jax.training.packing import Packed, Rows
 from nft_jax.types import Array, Prompts
 
@@ -86,7 +87,7 @@ class SharedPrompts:
 
     def nothing(self, keys: Keys | None) -> Keys | None:
         """A zero gradient by `keys`, in float32."""
-        return layout.keys(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), keys), self.mesh)
+        return layout.keys(jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x.dtype)), keys), self.mesh)
 
     def add(self, gradient: Keys | None, of_rows: Keys | None, rows: Rows) -> Keys | None:
         """`gradient` by the prompts' keys, and that by the keys of rows, which `of_rows` gave, added."""

@@ -169,7 +169,8 @@ class Updater:
             return self._add(gradient, new), self.shared.add(by_keys, by_mine, rows), statistics.merge(seen)
 
         zero = layout.constrain(jax.tree.map(jnp.zeros_like, weights), self.mesh, self.specs)
-        start = zero, self.shared.nothing(keys), jax.tree.map(jnp.float32, NO_STATISTICS)
+        none = jax.tree.map(packed.rows.batch.reward_BT.dtype.type, NO_STATISTICS)
+        start = zero, self.shared.nothing(keys), none
         gradient, by_keys, statistics = self._over_rows(packed, add, start)
         return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
 

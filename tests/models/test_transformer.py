@@ -10,12 +10,12 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from nft_jax.checks import CHOICES
-from nft_jax.compat import enable_x64
 from nft_jax.models import transformer
 from nft_jax.models.transformer import Transformer
+from nft_jax.precision import double, in_float64
 from nft_jax.rollout.sampling import scaled_log_softmax
 from nft_jax.types import Tokens
-from small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, double, lively_weights, run_in_float64
+from small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, lively_weights
 
 TIED_WITHOUT_BIAS = dataclasses.replace(MODEL, tied_embedding=True, qkv_bias=False)
 # Two sequences and padding; one sequence that begins late and none but padding before it.
@@ -46,11 +46,9 @@ def assert_twins_logits(config, weights, logits_BTV, tolerance):
 
 
 @pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied-no-bias"])
-def test_the_decoder_is_its_twin_to_float64_rounding(config, monkeypatch):
-    run_in_float64(monkeypatch)
+def test_the_decoder_is_its_twin_to_float64_rounding(config):
     weights = double(lively_weights(config))
-    # Python's own integers meet int32 indices under 64 bits only.
-    with enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with in_float64():
         logits = jax.jit(logits_of(dataclasses.replace(config, dtype="float64")))(weights, TOKENS)
         assert logits.dtype == np.float64
         assert_twins_logits(config, weights, np.asarray(logits), 1e-11)

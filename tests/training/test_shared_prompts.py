@@ -8,19 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nft_jax.compat import enable_x64
 from nft_jax.config import LossConfig, PackingConfig
 from nft_jax.parallel.mesh import make_mesh
+from nft_jax.precision import double, in_float64
 from small_parts import (
     MODEL,
     assert_close,
-    double,
     eight_devices,
     lively_weights,
     one_device,
     random_groups,
     random_prompts,
-    run_in_float64,
     small_config,
     training_step,
 )
@@ -55,18 +53,16 @@ def packed_program(config, mesh, function, model=None):
 
 
 def gradient(step, weights, packed, totals):
-    totals = jax.tree.map(lambda x: x.astype(weights["norm"].dtype), totals)
     reference = jax.tree.map(lambda x: 0.9 * x, weights) if step.config.loss.kl_weight else None
     found, statistics = step.updater.gradient(weights, packed, totals, reference, True)
     return found, statistics.objective, packed.prompts_used
 
 
 @pytest.mark.parametrize(("name", "mesh"), [("nft", eight_devices), ("dpo", one_device)])
-def test_to_float64_rounding_the_gradient_is_that_of_a_prompt_an_answer(name, mesh, monkeypatch):
+def test_to_float64_rounding_the_gradient_is_that_of_a_prompt_an_answer(name, mesh):
     """With old log-probs of the very forward pass, and with a reference that has keys of its own."""
-    run_in_float64(monkeypatch)
     loss = LossConfig(name=name, kl_weight=0.3 if name == "nft" else 0.0)
-    with enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with in_float64():
         alone, shared = (
             packed_program(small_config(loss=loss, old_logp="current", packing=packing), mesh, gradient, DOUBLE)
             for packing, mesh in ((IN_ROWS, one_device()), (PackingConfig(**ROWS), mesh()))

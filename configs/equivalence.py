@@ -1,0 +1,29 @@
+r"""What `python -m nft_jax.compare --equivalence` looks at: one rollout of a small model, and 16 updates on it.
+
+Claim    On-policy the gradients of NFT are those of GRPO (ω = √odds) and of Dr. GRPO (ω = 1 − rate): for each parameter
+         of a real model, on answers that it sampled, to the rounding of float64 and of float32, on 1 and on 8 devices.
+         They part as the policy drifts over updates on the same answers.
+Task     The default experiment's (configs/tiny.py), after a warm start so short that most groups are mixed.
+Command  python -m nft_jax.compare --equivalence
+"""
+
+from nft_jax import shipped
+
+
+def get_config():
+    config = shipped.config("tiny")
+    config.prompts_per_step = 64
+    config.answers_per_prompt = 8
+    config.updates_per_step = 16
+
+    config.model.layers = 2
+    config.model.width = 64
+    config.model.mlp_width = 192
+    config.model.head_size = 16
+    config.model.unroll = 1
+
+    config.warm_start.steps = 300
+    config.warm_start.wrong_share = 0.4
+    # Eight devices are 4 data shards × 2.
+    config.mesh.tensor = 2
+    return config

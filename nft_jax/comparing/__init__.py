@@ -1,0 +1,1 @@
+"""Losses side by side: gradients on the same rollout, multipliers, and whole runs."""
