@@ -19,12 +19,15 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 # What makes a notebook short enough to test: settings that it holds, and what stands for them.
 FASTER = {
     "1_the_loss": {
-        "--config.warm_start.steps=300": "--config.warm_start.steps=3",
+        "nft_jax.sft --config=equivalence": "nft_jax.sft --config=equivalence --config.warm_start.steps=3",
         "--config.prompts_per_step=32": "--config.prompts_per_step=8 --config.evaluation.problems=8",
     },
+    "2_equivalence": {
+        "settings.warm_start.steps = 200": "settings.warm_start.steps, settings.updates_per_step = 30, 2",
+    },
     "3_train_tiny": {
-        "--config.warm_start.steps=300": "--config.warm_start.steps=3 --config.evaluation.problems=8",
-        "--config.steps=15": "--config.steps=2",
+        "--workdir=runs/colab_tiny": "--workdir=runs/colab_tiny --config.warm_start.steps=3 --config.steps=2 "
+        "--config.evaluation.problems=8",
     },
     "4_verify_and_evaluate": {
         "--config.warm_start.steps=300": "--config.warm_start.steps=3 --config.evaluation.problems=8",

@@ -1,5 +1,6 @@
 """The pages beside the notebooks: settings, metrics and files that they name are there, and their snippets run."""
 
+import json
 import re
 import runpy
 import shutil
@@ -53,6 +54,20 @@ def test_the_metrics_page_names_metrics():
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert len(named) > 15
     assert named <= STEP_METRICS | MEASURED
+
+
+def test_the_metrics_page_draws_its_picture(tmp_path, monkeypatch):
+    """From runs of which one trained on nothing at a step."""
+    (code,) = [code for code in snippets(FOLDER / "reading_the_metrics.md", "python") if "draw_runs" in code]
+    rows = [{name: 1.0 for name in STEP_METRICS} | {"step": step} for step in (1, 2, 3)]
+    rows[1] |= {"entropy": None, "ratio_max": 0.0}
+    for run in re.search(r"RUNS = \((.*)\)", code)[1].replace('"', "").split(", "):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert re.search(rf"^run {run} ?", (FOLDER / "reading_the_metrics.md").read_text(), re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert (tmp_path / "pictures" / "sick_runs.png").exists()
 
 
 def test_pictures_are_small():
