@@ -35,6 +35,7 @@ setup(
         "psutil",
         "pyarrow",
         "safetensors>=0.6",
+        "scipy",
         "sentencepiece",
         "tensorboardX",
         "transformers>=5",

@@ -30,8 +30,10 @@ from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.experiment import Experiment
 from nft_jax.peers.process import PEERS, Peer, compared, paired, peer_workload
+from nft_jax.planning.chips import chip_of
+from nft_jax.planning.memory import slots_a_shard
 from nft_jax.step import compile_step
-from nft_jax.timing.machine import forward_flops, limits, peak_memory_mib
+from nft_jax.timing.machine import decode_bytes, forward_flops, limits, peak_memory_mib
 from nft_jax.timing.sweep import fits, measured, read_sweep, sweep_table
 from nft_jax.timing.workload import Lengths, limited, random_data, read_lengths
 from nft_jax.training.metrics import step_metrics
@@ -48,6 +50,7 @@ class Measured(NamedTuple):
     `grading`  the callback that grades    `update`   after the last verdict: selection, packing, optimizer
     `tokens`   answer tokens sampled       `trained`  answer tokens trained on
     `slots`    share of the slots' time that drew a token of an answer
+    `gap`, `gap_max`  mean and largest |log-prob by the trainer − by the sampler|, as of the first update
     """
 
     step: float
@@ -57,6 +60,8 @@ class Measured(NamedTuple):
     tokens: int
     trained: int
     slots: float
+    gap: float
+    gap_max: float
 
 
 class Stamped:
@@ -110,8 +115,8 @@ class Bench:
             # The last device to call has waited for nobody; grading is what the others wait for then.
             called, done = max(begin for begin, _ in round_), max(end for _, end in round_)
             rollout, grading, previous = rollout + called - previous, grading + done - called, done
-        tokens = metrics["tokens"], metrics["tokens_trained"]
-        return Measured(ended - began, rollout, grading, ended - previous, *tokens, metrics["slots_useful"])
+        counted = ("tokens", "tokens_trained", "slots_useful", "sampler_gap_mean", "sampler_gap_max")
+        return Measured(ended - began, rollout, grading, ended - previous, *(metrics[name] for name in counted))
 
 
 def summary(bench: Bench, steps: list[Measured]) -> dict[str, Any]:
@@ -127,8 +132,9 @@ def summary(bench: Bench, steps: list[Measured]) -> dict[str, Any]:
     shared = bench.experiment.config.prompts_are_shared
     trained = median.trained + P * (config.prompts_per_step if shared else median.trained / max(length, 1))
     update = 3 * forward_flops(config, weights, trained, P / 2 + length / 2)
+    read = decode_bytes(config, weights, median.tokens, P + length / 2, slots_a_shard(bench.experiment) * median.slots)
     memory = peak_memory_mib()  # before the machine's limits are measured, which takes memory of its own
-    machine = limits()
+    machine, devices = limits(config.model.dtype), bench.experiment.mesh.size
     peak = machine["matmul_gflops"] * 1e9
     return {
         "lengths": bench.lengths.told,
@@ -143,7 +149,16 @@ def summary(bench: Bench, steps: list[Measured]) -> dict[str, Any]:
         "compile_seconds": bench.compile_seconds,
         "peak_memory_mib": memory,
         **machine,
+        **_of_chip(read / median.rollout / devices, update / median.update / devices),
     }
+
+
+def _of_chip(read: float, update: float) -> dict[str, Any]:
+    """Bytes/s that drawing tokens reads at the least, and FLOP/s of the update, as shares of what the maker says."""
+    chip = chip_of(jax.devices()[0].device_kind)
+    if chip is None:
+        return {}
+    return {"chip": chip.kind, "rollout_share_of_bandwidth": read / chip.bandwidth, "update_mfu": update / chip.flops}
 
 
 def table(found: dict[str, Any]) -> str:
@@ -172,10 +187,21 @@ def table(found: dict[str, Any]) -> str:
             f"of this machine's matmul ({found['matmul_gflops']:.0f} GFLOP/s; memory {found['bandwidth_gbs']:.1f} GB/s "
             f"read and written in place): rollout {found['rollout_share_of_matmul']:.0%}, update "
             f"{found['update_share_of_matmul']:.0%}",
+            *_chip_words(found),
+            f"log-probs of sampler and trainer: {median['gap']:.1e} apart on average, {median['gap_max']:.1e} at most",
             f"compiled in {found['compile_seconds']:.1f} s; peak memory "
             + ", ".join(f"{where} {mib:.0f} MiB" for where, mib in found["peak_memory_mib"].items()),
         ]
     )
+
+
+def _chip_words(found):
+    if "chip" not in found:
+        return []
+    return [
+        f"of the data sheet of {found['chip']}: rollout {found['rollout_share_of_bandwidth']:.0%} of its bandwidth "
+        f"(weights and live cache), update {found['update_mfu']:.0%} of its bfloat16 FLOP/s (recomputing not counted)"
+    ]
 
 
 def in_turns(bench: Bench, peers: list[Peer], warmup: int, repeats: int) -> tuple[list[Measured], list[list[dict]]]:

@@ -71,6 +71,7 @@ POSITIVE = (
     "warm_start.optimizer.clip_norm",
     "mesh.replica",
     "mesh.tensor",
+    "compare.tokens",
 )
 NOT_NEGATIVE = (
     "warm_start.steps",

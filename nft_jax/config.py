@@ -25,7 +25,8 @@ class ModelConfig:
     `path` is a Hugging Face model folder: weights, shape and, unless `data.tokenizer` names one, tokenizer are its own.
     `attention` over rows of tokens (training, and the reading of prompts): "xla" runs everywhere, in blocks of queries;
     "splash" is JAX's Pallas kernel for TPUs, "triton" its Pallas kernel for GPUs; "cudnn" reads prompts with cuDNN, and
-    trains with "triton", because packed rows need segment ids; "auto" is the platform's own where it can have it.
+    trains with "triton", because packed rows need segment ids; "auto" is the platform's own where it can have it. With
+    either on a GPU the decode loop reads its cache by a kernel too. `unroll`: layers in the body of a loop over them.
     `remat` says what each layer keeps for the backward pass, which recomputes the rest: "none" recomputes nothing;
     "dots" keeps the layer's input and the results of its matrix products; "attention" the input and attention's output
     (with "splash", also what its backward pass needs, so that the kernel isn't run again); "full" the input alone;
@@ -250,6 +251,26 @@ class RecordConfig:
 
 
 @dataclass(frozen=True)
+class CompareConfig:
+    """What `python -m nft_jax.compare` compares; other programs don't read it. Lists have `;` or `,` between.
+
+    `losses`  one after the other, each with options of its own: "nft; nft omega=one epsilon=0.1; my_losses:mine". The
+              first is the one that the others are compared with. `normalizer=NAME` is an option too
+    `updates`  updates a rollout: "1" is strictly on-policy; the prompts an update stay those of the config
+    `tokens`   sampled tokens of a run, after which it ends: what all have the same of
+    `seeds`    reported; each has a base, prompts and draws of its own, the same for all losses
+    `rates`    learning rates that each loss tries on `tuning_seeds`, which are not reported; "" is the optimizer's
+    """
+
+    losses: str = "nft; rft; grpo; dr_grpo; dapo; dpo; contrast"
+    updates: str = "1"
+    tokens: int = 300_000
+    seeds: str = "0, 1, 2"
+    rates: str = ""
+    tuning_seeds: str = ""
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment. Three numbers size a step: prompts_per_step × answers_per_prompt, in updates_per_step updates.
 
@@ -280,6 +301,7 @@ class Config:
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
 
     def __post_init__(self):
         if self.old_logp == "auto":

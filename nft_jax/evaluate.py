@@ -260,15 +260,16 @@ def _answered(evaluator: Evaluator, weights: Any, name: str, done: list[dict], p
 
 def answers_of(rows: Sequence[dict]) -> Answers:
     """Answers, without their tokens, from what `described` made of them."""
-    length_EK, truncated_EK = (np.array([row[part] for row in rows]) for part in ("lengths", "truncated"))
+    length_EK, truncated_EK, logp_EK = (
+        np.array([row[part] for row in rows]) for part in ("lengths", "truncated", "logps")
+    )
     verdict_EK, second_EK = (
         np.array([[NOT_ASKED if status is None else STATUSES.index(status) for status in row[part]] for row in rows])
         for part in ("verdicts", "second_verdicts")
     )
     correct_EK = (verdict_EK == STATUSES.index("correct")) & ~truncated_EK
-    return Answers(
-        np.zeros((*length_EK.shape, 0), np.int32), length_EK, truncated_EK, verdict_EK, correct_EK, second_EK
-    )
+    no_tokens = np.zeros((*length_EK.shape, 0), np.int32)
+    return Answers(no_tokens, logp_EK, length_EK, truncated_EK, verdict_EK, correct_EK, second_EK)
 
 
 def voted(response: str) -> str | None:
@@ -311,6 +312,7 @@ def described(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tok
             "second_verdicts": [None if code == NOT_ASKED else STATUSES[code] for code in answers.second_EK[e]],
             "truncated": answers.truncated_EK[e].tolist(),
             "lengths": length_K.tolist(),
+            "logps": answers.logp_EK[e].tolist(),
         }
 
 

@@ -4,6 +4,7 @@ python -m nft_jax.report --config=tiny --workdir=runs/tiny
 """
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -88,10 +89,10 @@ def _curve(axis, steps, name, label, colour):
     axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=colour, lw=2, label=label)
 
 
-def style(axis: plt.Axes, title: str, along: str = "step") -> None:
-    """Titles an axis and what runs along it, as in all pictures here."""
+def style(axis: Any, title: str, across: str = "step") -> None:
+    """Gives an axis the look of all pictures here."""
     axis.set_title(title, fontsize=10, loc="left", color=INK)
-    axis.set_xlabel(along, color=INK, fontsize=9)
+    axis.set_xlabel(across, color=INK, fontsize=9)
     axis.tick_params(colors=INK, labelsize=8)
     axis.grid(color=GRID, lw=0.8)
     axis.set_axisbelow(True)

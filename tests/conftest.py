@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import warnings
 from pathlib import Path
 
 # Read by JAX when it is first imported, so before anything below.
@@ -32,3 +33,16 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no optional data folder {folder}: set NFT_JAX_DATA")
     return folder
+
+
+@pytest.fixture
+def h100(monkeypatch):
+    """A GPU to lower Triton kernels for, where none is: JAX 0.11 asks which, and deprecates them."""
+    from jax.experimental.pallas import triton
+
+    if hasattr(triton, "get_gpu_info_from_version"):
+        found = triton.get_gpu_info_from_version(triton.GpuVersion.H100)
+        monkeypatch.setattr("jax._src.pallas.triton.gpu_info.get_gpu_info", lambda: found)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+        yield

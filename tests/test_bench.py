@@ -1,6 +1,7 @@
 """`python -m nft_jax.bench`: what it measures, its peers and sweeps, and what it refuses."""
 
 import ast
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from experiments import small
-from nft_jax.bench import Bench, Measured, in_turns, summary, table
+from nft_jax.bench import Bench, Measured, _chip_words, _of_chip, in_turns, summary, table
 from nft_jax.peers import process
 from nft_jax.peers.process import PEERS, Peer, compared, paired, peer_workload
+from nft_jax.planning.chips import Chip
 from nft_jax.timing import machine, sweep
 from nft_jax.timing.sweep import Sweep, affine, changed, fits, measured, read_sweep, sweep_table
 from nft_jax.timing.workload import Lengths, limited, read_lengths
@@ -96,10 +98,31 @@ def test_forward_flops_are_those_of_the_products():
     assert found == 10 * (2 * products + 4 * model.layers * N * H * 7)
 
 
+def test_decoding_reads_weights_once_for_all_slots_and_each_token_s_own_context():
+    config = small(model__vocab=24, model__dtype="bfloat16")
+    model = config.model
+    assert not model.tied_embedding
+    column = 2 * model.layers * model.kv_heads * model.head_size
+    found = machine.decode_bytes(config, 1000 + model.vocab * model.width, tokens=40, context=7, slots=8)
+    assert found == 2 * (1000 * 40 / 8 + 40 * 7 * column)
+    tied = dataclasses.replace(config, model=dataclasses.replace(model, tied_embedding=True))
+    assert machine.decode_bytes(tied, 1000, tokens=40, context=7, slots=8) == found
+
+
+def test_shares_of_a_known_chip_are_said(monkeypatch):
+    chip = Chip("x1", "Some chip", flops=1e12, memory=1e9, bandwidth=1e9, links=1.0, network=0.0, source="")
+    monkeypatch.setattr("nft_jax.bench.chip_of", lambda kind: chip)
+    found = _of_chip(read=0.25e9, update=0.5e12)
+    assert found == {"chip": "Some chip", "rollout_share_of_bandwidth": 0.25, "update_mfu": 0.5}
+    assert "Some chip: rollout 25% of its bandwidth" in _chip_words(found)[0]
+    monkeypatch.setattr("nft_jax.bench.chip_of", lambda kind: None)
+    assert _chip_words(_of_chip(1.0, 1.0)) == []
+
+
 def test_a_machine_s_limit_is_timed_on_what_the_call_before_gave():
     given = []
-    assert machine._least_seconds(lambda x: given.append(x) or x + 1, 0) > 0
-    assert given == [0, 1, 2, 3, 4, 5]
+    assert machine._least_seconds(lambda x: given.append(x) or x + 1, 0, calls=2) > 0
+    assert given == list(range(11))
 
 
 def test_a_config_without_a_vocabulary_is_refused(tmp_path):
@@ -295,7 +318,7 @@ def test_a_sweep_that_cannot_be(told, says):
 
 
 def row(value: str, tokens: float, step: float, **more) -> dict:
-    median = Measured(step, step / 4, 0.0, step / 2, tokens, tokens, 1.0)._asdict()
+    median = Measured(step, step / 4, 0.0, step / 2, tokens, tokens, 1.0, 0.0, 0.0)._asdict()
     return {"value": value, "median": median, "compile_seconds": 2.0, "peak_memory_mib": {"host": 500.0}} | more
 
 

@@ -104,6 +104,7 @@ def scored_again(lines: list[dict]) -> dict:
         "verdicts": {status: verdicts.count(status) for status in STATUSES},
         "truncated": np.mean([row["truncated"] for row in lines]),
         "length": np.mean([row["lengths"] for row in lines]),
+        "entropy": -sum(sum(row["logps"][1:]) for row in lines) / sum(sum(row["lengths"][1:]) for row in lines),
         "problems": len(lines),
         "answers": n,
         "disagreement": disagreement(lines),
@@ -256,7 +257,7 @@ def test_by_default_the_newest_weights_answer_the_first_test_problems(run, confi
     assert len(lines) == 6
     assert len({row["prompt"] for row in lines}) == 6
     for row in lines:
-        assert {len(row[name]) for name in ("answers", "verdicts", "truncated", "lengths")} == {1 + ANSWERS}
+        assert {len(row[name]) for name in ("answers", "verdicts", "truncated", "lengths", "logps")} == {1 + ANSWERS}
         for answer, verdict, truncated in zip(row["answers"], row["verdicts"], row["truncated"], strict=True):
             right = not truncated and graders_of_ones_own.coin(answer, row["reference"])
             assert verdict == ("correct" if right else "wrong")

@@ -1,5 +1,6 @@
 """The smoke test: its checks on eight simulated devices, what makes each of them fail, and that no hang is silent."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from experiments import experiment_on, small
+from nft_jax.models import backends
+from nft_jax.models.attention import decode_attention
 from nft_jax.parallel import executed
 from nft_jax.smoke import __main__ as smoke
 from nft_jax.smoke import checks, kernels, loops
@@ -133,6 +136,22 @@ def test_a_kernel_is_compared_with_xla(experiment, monkeypatch):
     monkeypatch.setattr(kernels, "gaps", lambda *_: {"bfloat16": 0.1})
     with pytest.raises(Failed, match="differs from XLA"):
         kernels.agrees("splash", experiment)
+
+
+def test_the_decode_kernel_is_compared_too(experiment):
+    model = dataclasses.replace(experiment.config.model, attention="triton", dtype="bfloat16", head_size=16)
+    kernel = backends.pick(model, experiment.mesh, interpret=True).decode
+    assert kernel is not decode_attention
+
+    def gap(attend):
+        found, expected = (
+            np.asarray(jax.jit(lambda one=one: kernels._decoded(one, model, experiment.mesh))(), np.float32)
+            for one in (attend, decode_attention)
+        )
+        return np.abs(found - expected).max() / np.abs(expected).max()
+
+    assert 0 < gap(kernel) < 2e-2
+    assert gap(lambda query_SNH, column_S, *cached: kernel(query_SNH, column_S // 2, *cached)) > 0.1
 
 
 def test_sizes_fit_the_devices(monkeypatch):

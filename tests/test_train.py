@@ -191,6 +191,7 @@ def test_answers_side_by_side_are_marked_however_long(letters):
     base, final = (
         Answers(
             token_EKT,
+            np.zeros(shape),
             np.full(shape, 2),
             np.zeros(shape, bool),
             np.zeros(shape, np.int32),

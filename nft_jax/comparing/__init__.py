@@ -1,1 +1,1 @@
-"""Losses side by side: gradients on the same rollout, multipliers, and whole runs."""
+"""What `python -m nft_jax.compare` is made of: losses side by side, by their gradients and by what they train."""

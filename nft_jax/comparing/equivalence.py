@@ -113,9 +113,12 @@ def across(lab: Gradients, alone: Gradients, weights: Any, losses: Sequence[Loss
 
 
 def drift(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[Drifted]:
-    """The pairs' gradients on the whole rollout before the config's updates on it and after each of them."""
+    """The pairs' gradients on the whole rollout before the config's updates on it, and after 1, 2, 4, … and all."""
+    last = lab.experiment.config.updates_per_step
     return [
-        drifted(lab, moved, update, pairs) for update, moved in enumerate(updated(lab.experiment, lab.sampled, weights))
+        drifted(lab, moved, update, pairs)
+        for update, moved in enumerate(updated(lab.experiment, lab.sampled, weights))
+        if update.bit_count() < 2 or update == last
     ]
 
 
@@ -174,13 +177,16 @@ def run(config: Config, workdir: Path) -> None:
 
     Raises ValueError for sizes that don't divide over the devices, and where no group of the rollout is mixed.
     """
-    began, folder = time.perf_counter(), RunFolder(workdir)
+    began = time.perf_counter()
     # Read when JAX first looks for devices; other platforms have those that they have.
     jax.config.update("jax_num_cpu_devices", DEVICES)
+    folder = RunFolder(workdir)
     devices, mesh = jax.devices()[:DEVICES], config.mesh
-    meshes = [make_mesh(1, 1, devices[:1]), make_mesh(mesh.data, mesh.tensor, devices, mesh.replica)]
+    meshes = [make_mesh(1, 1, devices[:1])]
+    if len(devices) > 1:
+        meshes.append(make_mesh(mesh.data, mesh.tensor, devices, mesh.replica))
     with Experiment(dataclasses.replace(config, mesh=MeshConfig()), workdir, devices[:1]) as experiment:
-        check_sizes(experiment.config, experiment.loss, meshes[1])
+        check_sizes(experiment.config, experiment.loss, meshes[-1])
         weights = starting_weights(experiment, workdir)
         sampled = sample(experiment, weights)
         print(rollout_line(described(sampled)), flush=True)
@@ -189,9 +195,11 @@ def run(config: Config, workdir: Path) -> None:
             labs = [Gradients(experiment, sampled, mesh, LOSSES, dtype) for mesh in meshes]
             for lab in labs:
                 found += on_policy(lab, weights)
-            found += across(labs[1], labs[0], weights)
+                print(f"  {dtype} on {lab.mesh.size}: {time.perf_counter() - began:.0f} s", flush=True)
+            for lab in labs[1:]:
+                found += across(lab, labs[0], weights)
         print(on_policy_table(found), flush=True)
-        points = drift(labs[0], weights)
+        points = drift(labs[0], weights)  # in the last of the precisions, that of real runs
         print(drift_table(points), flush=True)
     table, curves = equalities.table(), multipliers.curves(multipliers.nft_beside_grpo())
     result = {
@@ -204,5 +212,7 @@ def run(config: Config, workdir: Path) -> None:
     }
     folder.write("equivalence.json", rounded(result))
     (workdir / "equalities.md").write_text(equalities.markdown(table) + "\n", encoding="utf-8")
-    pictures = lab_figures.draw(found, points, workdir), lab_figures.draw_multipliers(curves, workdir)
-    print(f"{time.perf_counter() - began:.0f} s; figures: {workdir}/equivalence.json, " + ", ".join(map(str, pictures)))
+    lab_figures.draw(found, points, workdir)
+    lab_figures.draw_multipliers(curves, workdir)
+    seconds = result["run"]["seconds"]
+    print(f"{seconds:.0f} s; in {workdir}: equivalence.json, equivalence.png, multipliers.png, equalities.md")

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from nft_jax import losses
 from nft_jax.config import Config, LossConfig, ModelConfig
 from nft_jax.experiment import Experiment
-from nft_jax.losses import Loss
+from nft_jax.losses import LOSSES, Loss
+from nft_jax.losses.registry import find, traits_of
 from nft_jax.models import transformer
 from nft_jax.models.backends import XLA, Attention
 from nft_jax.parallel import layout
@@ -71,14 +72,15 @@ def training_half(
 def told(loss: LossConfig) -> str:
     """A loss with its options and normaliser, in words."""
     options = " ".join(f"{name}={value}" for name, value in loss.options.items())
-    return f"{loss.name} {options}".strip() + f" / {loss.normalizer or losses.resolve(loss.name, {}).normalizer}"
+    normalizer = loss.normalizer or traits_of(find(loss.name, LOSSES)).normalizer
+    return f"{loss.name} {options}".strip() + f" / {normalizer}"
 
 
 class Gradients:
     """Gradients of losses of unit "answer" on the whole of one rollout, as one optimizer batch, on one mesh.
 
     `dtype` "float64" computes everything in float64, from the very numbers that float32 has.
-    Raises ValueError where the step does not divide over the mesh.
+    Raises ValueError for a loss of another unit, and where the step does not divide over the mesh.
     """
 
     def __init__(
@@ -93,6 +95,10 @@ class Gradients:
         check_sizes(experiment.config, experiment.loss, mesh)
         self.places = {told(loss): place for place, loss in enumerate(choices)}
         self.losses = [losses.resolve(loss.name, loss.options) for loss in choices]
+        if pairs := [loss.name for loss in self.losses if loss.unit != "answer"]:
+            raise ValueError(
+                f"{pairs[0]!r} is a loss of pairs: its gradient is one of other answers; take one of unit 'answer'"
+            )
         self.packed: dict[str, Any] = {}
         self.programs: dict[str, Any] = {}
 

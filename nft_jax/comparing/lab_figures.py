@@ -25,9 +25,12 @@ def draw(found: Sequence, points: Sequence, workdir: Path) -> Path:
         label = pair.replace(" against ", "\nagainst ")
         axes[1].plot(drift, [p.cosine[pair] for p in points], line, color=colour, lw=2, marker="o", ms=4, label=label)
     axes[1].legend(frameon=False, fontsize=7.5)
-    style(axes[2], "share of tokens whose gradient is exactly 0", "mean |log R| over the rollout")
-    for (colour, line), loss in zip(LINES, points[0].stopped, strict=False):
-        axes[2].plot(drift, [p.stopped[loss] for p in points], line, color=colour, lw=2, marker="o", ms=4, label=loss)
+    style(axes[2], "share of tokens that lost their gradient", "mean |log R| over the rollout")
+    alike: dict[tuple[float, ...], list[str]] = {}
+    for loss in points[0].stopped:
+        alike.setdefault(tuple(point.stopped[loss] for point in points), []).append(loss)
+    for (colour, line), (shares, losses) in zip(LINES, alike.items(), strict=False):
+        axes[2].plot(drift, shares, line, color=colour, lw=2, marker="o", ms=4, label="\n".join(losses))
     axes[2].legend(frameon=False, fontsize=7.5)
     return _saved(figure, workdir / "equivalence.png")
 
@@ -60,24 +63,30 @@ def draw_multipliers(curves: Sequence[Curve], workdir: Path) -> Path:
         for column, rate in enumerate(rates):
             here = [curve for curve in curves if (curve.rate, curve.right) == (rate, right)]
             _multipliers(axes[row, column], here)
-    axes[1, 0].legend(frameon=False, fontsize=8.5, loc="lower left")
+    axes[1, 0].legend(frameon=False, fontsize=8.5, loc="upper left")
     return _saved(figure, workdir / "multipliers.png")
 
 
 def _multipliers(axis, curves):
-    rate, right = curves[0].rate, curves[0].right
+    rate, right, ratio_T = curves[0].rate, curves[0].right, curves[0].ratio_T
     style(axis, f"{'right' if right else 'wrong'} token, r̂ = {rate:g}", "R")
-    axis.axhline(0, color=INK, lw=0.8)
-    axis.axvline(1, color=INK, lw=0.8, ls=":")
+    sign, meaning = (1, "pull up: weight of ∇ log π") if right else (-1, "push down: weight of −∇ log π")
+    axis.set_ylabel(meaning, color=INK, fontsize=9)
     # Lines that lie on one another all show: each is thinner than those below it.
-    widths = np.linspace(2 + len(curves), 1.6, len(curves))
-    for colour, width, curve in zip(MULTIPLIERS, widths, curves, strict=False):
-        axis.plot(curve.ratio_T, curve.multiplier_T, color=colour, lw=width, label=curve.label)
-    at_one = [np.interp(1, curve.ratio_T, curve.multiplier_T) for curve in curves]
-    low, high = min(*at_one, 0), max(*at_one, 0)
-    axis.set_ylim(4.2 * low - 0.25 * high, 1.6 * high - 0.6 * low)
-    axis.set_xlim(0, curves[0].ratio_T[-1])
-    axis.set_ylabel("weight of ∇ log π", color=INK, fontsize=9)
+    for colour, width, curve in zip(MULTIPLIERS, (5, 3.6, 2.4, 1.2), curves, strict=False):
+        axis.plot(ratio_T, sign * curve.multiplier_T, color=colour, lw=width, label=curve.label)
+    at_one = abs(float(np.interp(1, ratio_T, curves[0].multiplier_T)))
+    axis.set_xlim(0, ratio_T[-1])
+    axis.axvline(1, color=INK, lw=0.8, ls=":")
+    if right:
+        axis.set_ylim(-0.1 * at_one, 1.6 * at_one)
+        return
+    # Beyond R = 1/r̂ the implicit negative policy would be below 0: ε alone says how much a token weighs.
+    axis.set_yscale("log")
+    axis.set_ylim(0.02 * at_one, 600 * at_one)
+    if 1 / rate < ratio_T[-1]:
+        axis.axvline(1 / rate, color=INK, lw=0.8, ls="--")
+        axis.text(1 / rate + 0.04, 0.025 * at_one, "R = 1/r̂", color=INK, fontsize=8.5)
 
 
 def _saved(figure, path):

@@ -12,7 +12,8 @@ from nft_jax.types import Array, LossBatch
 
 RATES = (0.125, 0.5, 0.875)
 EPSILONS = (1.0, 0.1, 0.01)
-RATIOS = np.linspace(0.02, 3.0, 597, dtype=np.float32)
+# Not 0.8 nor 1.2, where the two sides of PPO's minimum are equal, and JAX gives each half of the gradient.
+RATIOS = (np.arange(600, dtype=np.float32) + 0.5) / 200
 # Enough that all of RATES are shares of so many answers.
 ANSWERS = 8
 NO_LIMIT = 2**30

@@ -9,8 +9,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import shard_map
 from nft_jax.config import ModelConfig
-from nft_jax.models import kernels
-from nft_jax.models.attention import packed_attention
+from nft_jax.models import decode_kernel, kernels
+from nft_jax.models.attention import decode_attention, packed_attention
 from nft_jax.parallel.mesh import DATA, TENSOR, over_tensor
 
 PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"}
@@ -24,12 +24,13 @@ class Attention:
     """Two functions `(query_BTNH, key_BTGH, value_BTGH, segment_BT) -> out_BTNH`, and what they are, in words.
 
     `rows` takes packed rows, outside of any `shard_map`. `prompts` takes rows of one sequence each, padding behind it,
-    inside the `shard_map` of the rollout.
+    inside the `shard_map` of the rollout. So does `decode`, which has the arguments of `attention.decode_attention`.
     """
 
     name: str
     rows: Callable
     prompts: Callable
+    decode: Callable = decode_attention
 
 
 def _xla(*operands):
@@ -59,6 +60,7 @@ def pick(config: ModelConfig, mesh: Mesh, *, interpret: bool = False) -> Attenti
         "triton for packed rows, cudnn for prompts" if name == "cudnn" else name,
         _of_all(functools.partial(rows, interpret=interpret), mesh),
         _of_shard(functools.partial(prompts, interpret=interpret), mesh),
+        _decode(config, mesh, interpret) if PLATFORM[name] == "gpu" else decode_attention,
     )
 
 
@@ -103,3 +105,19 @@ def _of_shard(kernel, mesh):
     """Inside a data shard: heads split over `tensor`."""
     head, whole = PartitionSpec(None, None, TENSOR), PartitionSpec()
     return over_tensor(kernel, mesh, in_specs=(head, head, head, whole), out_specs=head)
+
+
+def _decode(config, mesh, interpret):
+    """Inside a data shard: the kernel, with the heads of queries and cache split over `tensor`, where it can be had."""
+    if not decode_kernel.takes(config.dtype, config.head_size):
+        return decode_attention
+    heads, room, whole = PartitionSpec(None, TENSOR), PartitionSpec(None, None, None, TENSOR), PartitionSpec()
+
+    def attend(query_SNH, column_S, cache, stack, layer):
+        def kernel(query_SNH, column_S, cache, layer):
+            return decode_kernel.decode_attention(query_SNH, column_S, cache, stack, layer, interpret=interpret)
+
+        split = over_tensor(kernel, mesh, in_specs=(heads, whole, room, whole), out_specs=heads)
+        return split(query_SNH, column_S, cache, layer)
+
+    return attend

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from nft_jax.types import Array
 
@@ -55,7 +56,8 @@ def as_cache(key_LQPGH: Array, value_LQPGH: Array, stacks: int, columns: int) ->
     padding = ((0, 0), (0, 0), (0, -P % W), (0, 0), (0, 0))
     key, value = (jnp.pad(x, padding).reshape(L, Q, -1, W, G, H) for x in (key_LQPGH, value_LQPGH))
     key, value = jnp.transpose(key, (0, 2, 1, 4, 5, 3)), jnp.transpose(value, (0, 2, 1, 4, 3, 5))
-    return Cache(tuple(key[u::stacks] for u in range(stacks)), tuple(value[u::stacks] for u in range(stacks)))
+    key, value = (tuple(_row_major(x[u::stacks]) for u in range(stacks)) for x in (key, value))
+    return Cache(key, value)
 
 
 def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, really: Array) -> Cache:
@@ -65,7 +67,7 @@ def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, real
         size = (*other.shape[:2], 1, *other.shape[3:])
         new = jax.lax.dynamic_slice(other, (0, 0, source_slot, 0, 0, 0), size)
         old = jax.lax.dynamic_slice(room, (0, 0, slot, 0, 0, 0), size)
-        return jax.lax.dynamic_update_slice(room, jnp.where(really, new, old), (0, 0, slot, 0, 0, 0))
+        return _row_major(jax.lax.dynamic_update_slice(room, jnp.where(really, new, old), (0, 0, slot, 0, 0, 0)))
 
     return jax.tree.map(copied, cache, source)
 
@@ -96,3 +98,12 @@ def read(cache: Cache, stack: int, layer: Array, block: Array) -> tuple[Array, A
 
 def _replaced(values: tuple[Array, ...], place: int, value: Array) -> tuple[Array, ...]:
     return (*values[:place], value, *values[place + 1 :])
+
+
+def _row_major(room: Array) -> Array:
+    """The array with its last axis the densest.
+
+    Left to itself XLA takes the transpositions of `as_cache` for a layout on GPUs, which the loop that fills slots then
+    has for the whole cache: it would be laid out anew at every token, and back.
+    """
+    return with_layout_constraint(room, Layout(tuple(range(room.ndim))))

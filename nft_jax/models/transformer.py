@@ -15,9 +15,10 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.config import ModelConfig
-from nft_jax.models.attention import MASKED, PromptKeys, decode_attention
+from nft_jax.models.attention import MASKED, PromptKeys
 from nft_jax.models.backends import XLA, Attention
 from nft_jax.models.cache import Cache, as_cache, write
+from nft_jax.models.head import head_logits
 from nft_jax.models.kernels import KEPT
 from nft_jax.models.swiglu import swiglu_down
 from nft_jax.parallel.layout import AS_IT_LIES, HOST_MEMORY, Placement
@@ -157,7 +158,7 @@ class Transformer(nnx.Module):
                 def attend(query, key, value, stack=stack, cache=cache, written=written):
                     # First written, then read: a read of the older array would make XLA copy it.
                     written.append(write(cache, stack, index, key, value, column_S))
-                    return decode_attention(query, column_S, written[0], stack, index)
+                    return self.attention.decode(query, column_S, written[0], stack, index)
 
                 x_SD, _ = bind(graph, weights)(x_SD, column_S, attend)
                 cache = written[0]
@@ -172,7 +173,7 @@ class Transformer(nnx.Module):
         """Float32 logits `[M, V]`; columns of padded vocabulary rows are out of reach of sampler and trainer alike."""
         table = self.embedding if self.config.tied_embedding else self.head
         weights = table[...].astype(self.config.dtype)
-        logits_MV = jnp.einsum("md,vd->mv", hidden_MD, weights, preferred_element_type=wide(weights.dtype))
+        logits_MV = head_logits(hidden_MD, weights)
         real_V = jnp.arange(self.config.vocab) < self.vocabulary
         return jnp.where(real_V[None], logits_MV, MASKED)
 

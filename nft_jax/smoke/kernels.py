@@ -11,11 +11,13 @@ from jax.sharding import Mesh, PartitionSpec
 from nft_jax.compat import shard_map
 from nft_jax.experiment import Experiment
 from nft_jax.models import backends
-from nft_jax.models.attention import packed_attention
+from nft_jax.models.attention import decode_attention, packed_attention
+from nft_jax.models.cache import Cache
 from nft_jax.parallel.mesh import SHARDS, shard_axes, shard_count
 from nft_jax.smoke.loops import Failed
 
 TOKENS = 1024
+SLOTS, BLOCKS = 4, (2, 96)  # of a shard; blocks of the cache and their columns
 # Of the largest value. A kernel may multiply float32 in fewer bits than XLA; a wrong mask is off by 1.
 TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
 
@@ -26,12 +28,12 @@ def names(mesh: Mesh) -> list[str]:
 
 
 def agrees(name: str, experiment: Experiment) -> str:
-    """Output and gradients of packed rows, and output of prompts, in each dtype that the kernel takes."""
+    """Output and gradients of packed rows, output of prompts and of decoding, in each dtype that the kernel takes."""
     worst = gaps(name, experiment)
     told = ", ".join(f"{dtype} {gap:.1e}" for dtype, gap in worst.items())
     if not all(gap <= TOLERANCE[dtype] for dtype, gap in worst.items()):
         raise Failed(f"differs from XLA, of the largest value: {told}; allowed: {TOLERANCE}")
-    return f"rows, their gradients and prompts as by XLA, of the largest value: {told}"
+    return f"rows, their gradients, prompts and decoding as by XLA, of the largest value: {told}"
 
 
 def gaps(name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS) -> dict[str, float]:
@@ -54,7 +56,7 @@ def comparisons(
 
 
 def _gaps(attention, model, mesh, tokens):
-    """The largest differences of output, gradients and prompts, each over the largest value."""
+    """The largest differences of output, gradients, prompts and decoding, each over the largest value."""
     count, heads = shard_count(mesh), (model.heads, model.kv_heads, model.kv_heads)
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = [(count, tokens, number, model.head_size) for number in (*heads, model.heads)]
@@ -82,5 +84,29 @@ def _gaps(attention, model, mesh, tokens):
     with jax.default_matmul_precision("highest"):
         found = [*outputs(attention.rows, packed_BT), masked(prompts(*operands, prompt_BT))]
         expected = [*outputs(packed_attention, packed_BT), masked(packed_attention(*operands, prompt_BT))]
+        for outs, attend in ((found, attention.decode), (expected, decode_attention)):
+            outs.append(_decoded(attend, model, mesh))
     pairs = [tuple(x.astype(jnp.float32) for x in pair) for pair in zip(found, expected, strict=True)]
     return [jnp.max(jnp.abs(one - other)) / jnp.max(jnp.abs(other)) for one, other in pairs]
+
+
+def _decoded(attend, model, mesh):
+    """A query a slot over a cache of one layer: first column alone, all of them, and some in between."""
+    S, (C, W) = SLOTS * shard_count(mesh), BLOCKS
+    front, H = (1, C, S, model.kv_heads), model.head_size
+    shapes = (S, model.heads, H), (*front, H, W), (*front, W, H)
+    keys = jax.random.split(jax.random.key(1), len(shapes))
+    query_SNH, key, value = (
+        jax.random.normal(key, shape, model.dtype) for key, shape in zip(keys, shapes, strict=True)
+    )
+    column_S = jnp.arange(S, dtype=jnp.int32) * (C * W - 1) // (S - 1)
+    slots, room, whole = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS), PartitionSpec()
+    of_shards = shard_map(
+        lambda query, column, cache, layer: attend(query, column, cache, 0, layer),
+        mesh=mesh,
+        axis_names=shard_axes(mesh),
+        in_specs=(slots, slots, room, whole),
+        out_specs=slots,
+        check_vma=False,
+    )
+    return of_shards(query_SNH, column_S, Cache((key,), (value,)), jnp.int32(0))

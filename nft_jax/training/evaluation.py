@@ -46,11 +46,13 @@ class Batch(NamedTuple):
 class Answers(NamedTuple):
     """Graded answers to E problems: column 0 greedy, the others sampled.
 
-    `token_EKT`, `length_EK`, `truncated_EK`, `verdict_EK` as in `Groups`; `correct_EK` bool, never true of a truncated
-    one; `second_EK` int32 status codes by the second grader, −1 where it was not asked.
+    `token_EKT`, `length_EK`, `truncated_EK`, `verdict_EK` as in `Groups`; `logp_EK` float32 Σ log-prob of an answer's
+    tokens, under what it was drawn from; `correct_EK` bool, never true of a truncated one; `second_EK` int32 status
+    codes by the second grader, −1 where it was not asked.
     """
 
     token_EKT: Array
+    logp_EK: Array
     length_EK: Array
     truncated_EK: Array
     verdict_EK: Array
@@ -67,6 +69,8 @@ class Score(NamedTuple):
     `maj_at`     k → `maj_at_k` averaged over problems, for the same k but 1; empty without the texts
     `verdicts`   how many of the sampled answers got each status; what was cut at the limit counts as "wrong"
     `truncated`, `length` (tokens)  means over all answers     `problems`  how many
+    `entropy`    nats a token of what the sampled answers were drawn from: their mean −log-prob, which estimates it
+                 without bias
     `disagreement`  share of the answers judged by two graders that only one calls correct (None: there is one grader)
     """
 
@@ -80,6 +84,7 @@ class Score(NamedTuple):
     verdicts: dict[str, int]
     truncated: float
     length: float
+    entropy: float
     problems: int
     disagreement: float | None = None
 
@@ -160,7 +165,15 @@ class Evaluator:
         gradable_B = present_B & ~rollout.truncated_B
         verdict_B, host = verify(grader, experiment.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)
         correct_B = (verdict_B == STATUSES.index("correct")) & ~rollout.truncated_B
-        answers = Answers(rollout.token_BT, rollout.length_B, rollout.truncated_B, verdict_B, correct_B, host.second_B)
+        answers = Answers(
+            token_EKT=rollout.token_BT,
+            logp_EK=jnp.sum(rollout.logp_BT, axis=1),
+            length_EK=rollout.length_B,
+            truncated_EK=rollout.truncated_B,
+            verdict_EK=verdict_B,
+            correct_EK=correct_B,
+            second_EK=host.second_B,
+        )
         return jax.tree.map(lambda x: x.reshape(E, K, *x.shape[1:]), answers)
 
 
@@ -188,6 +201,7 @@ def score(answers: Answers, keys: Sequence[Sequence[str | None]] | None = None, 
         verdicts=dict(zip(STATUSES, counts, strict=True)),
         truncated=float(answers.truncated_EK.mean()),
         length=float(answers.length_EK.mean()),
+        entropy=float(-answers.logp_EK[:, 1:].sum(dtype=float) / answers.length_EK[:, 1:].sum()),
         problems=len(greedy_E),
         disagreement=_disagreement(answers),
     )

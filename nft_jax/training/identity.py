@@ -44,6 +44,7 @@ FREE = (
     "evaluation.every",
     "evaluation.batch",
     "record",
+    "compare",
 )
 # What the weights after a warm start depend on.
 WARM_START = ("seed", "model", "data", "warm_start", "rollout.answer_limit")

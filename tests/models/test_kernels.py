@@ -163,7 +163,7 @@ def test_a_kernel_that_cannot_run_is_refused_in_words(asked, platform, dtype, he
 @pytest.mark.parametrize(
     ("name", "platform", "target"), [("splash", "tpu", "tpu_custom_call"), ("triton", "cuda", "triton")]
 )
-def test_its_platform_gets_the_kernel_and_no_square_array(monkeypatch, name, platform, target):
+def test_its_platform_gets_the_kernel_and_no_square_array(monkeypatch, h100, name, platform, target):
     # Lowering, unlike compiling, needs no device of the platform.
     monkeypatch.setitem(backends.PLATFORM, name, "cpu")
     attend, length = backends.pick(model(name, "bfloat16", head_size=H), mesh()).rows, 1024

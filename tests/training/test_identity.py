@@ -44,8 +44,8 @@ MAY_CHANGE = (
     ),
     *("verify.workers", "verify.item_seconds", "verify.total_seconds", "verify.memory_mib"),
     *("verify.second_grader", "verify.isolation", "evaluation.batch"),
-    # what is written and looked at how often, and what is over.
-    *("record", "evaluation.every", "warm_start"),
+    # what is written and looked at how often, what is over, and what only comparisons read.
+    *("record", "evaluation.every", "warm_start", "compare"),
 )
 # The settings of an NFT run, by the names that they have on the command line.
 NAMES = [name for name in flat(default().to_dict()) if not name.startswith(OTHER_LOSSES)]

@@ -1,0 +1,82 @@
+"""The decode loop's attention on GPUs: a Pallas kernel for Triton that reads live columns alone, where they lie.
+
+`attention.decode_attention` is what it computes. XLA cuts each block of a layer out of the cache before it multiplies,
+which moves the bytes three times, and asks the host at every block of every layer whether another one is live.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from nft_jax.models.attention import MASKED
+from nft_jax.models.cache import Cache
+from nft_jax.types import Array
+
+TILE = 64  # columns that are multiplied at a time, at most
+LEAST_ROWS = 16  # of a product on the matrix units: the queries that share keys are padded to it
+WARPS, STAGES = 4, 4
+
+
+def takes(dtype: str, head_size: int) -> bool:
+    """Whether the kernel has products of such numbers, and tiles of such heads."""
+    return dtype in ("bfloat16", "float16") and head_size >= 16 and head_size.bit_count() == 1
+
+
+def decode_attention(
+    query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array, *, interpret: bool = False
+) -> Array:
+    """`attention.decode_attention`, each slot over its own live columns; `interpret` emulates it on any platform."""
+    key_LCSGHW, value_LCSGWH = cache.key_ULCSGHW[stack], cache.value_ULCSGWH[stack]
+    S, N, H = query_SNH.shape
+    G = key_LCSGHW.shape[3]
+    query_SGRH = (query_SNH * jnp.asarray(H**-0.5, query_SNH.dtype)).reshape(S, G, N // G, H)
+    of_program = pl.BlockSpec((None, None, N // G, H), lambda s, g: (s, g, 0, 0))
+    whole = [pl.BlockSpec(x.shape, lambda s, g, rank=x.ndim: (0,) * rank) for x in (key_LCSGHW, value_LCSGWH)]
+    call = pl.pallas_call(
+        _kernel,
+        grid=(S, G),
+        in_specs=[of_program, pl.BlockSpec((None,), lambda s, g: (s,)), pl.BlockSpec((), lambda s, g: ()), *whole],
+        out_specs=of_program,
+        out_shape=jax.ShapeDtypeStruct(query_SGRH.shape, query_SNH.dtype),
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
+        interpret=interpret,
+        name="decode_attention",
+    )
+    # The products' numbers have 16 bits already, whatever precision the caller wants of others.
+    with jax.default_matmul_precision("default"):
+        return call(query_SGRH, column_S, layer, key_LCSGHW, value_LCSGWH).reshape(S, N, H)
+
+
+def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
+    """One slot's queries that share keys, over that slot's columns."""
+    (R, H), W = query_ref.shape, key_ref.shape[-1]
+    slot, group, layer, column = pl.program_id(0), pl.program_id(1), layer_ref[()], column_ref[()]
+    rows = max(LEAST_ROWS, pl.next_power_of_2(R))
+    row_RH = jnp.arange(rows)[:, None] < R
+    query_RH = triton.load(query_ref.at[pl.ds(0, rows), :], mask=row_RH, other=0.0)
+    width = next((width for width in (TILE, 32, 16) if W % width == 0), TILE)
+    tiles = pl.cdiv(W, width)  # of a block
+
+    def columns(ref, place, mask):
+        # A mask along the densest axis has Triton load number by number: better to read dead columns too.
+        return ref[place] if W % width == 0 else triton.load(ref.at[place], mask=mask, other=0.0)
+
+    def add(tile, carry):
+        out_RH, largest_R, total_R = carry
+        block, start = jax.lax.div(tile, tiles), jax.lax.rem(tile, tiles) * width
+        place_W, taken, of_slot = start + jnp.arange(width), pl.ds(start, width), (layer, block, slot, group)
+        there_W, live_W = place_W < W, (place_W < W) & (block * W + place_W <= column)
+        key_HW = columns(key_ref, (*of_slot, slice(None), taken), there_W[None])
+        value_WH = columns(value_ref, (*of_slot, taken, slice(None)), there_W[:, None])
+        score_RW = jnp.where(live_W[None], triton.dot(query_RH, key_HW), MASKED)
+        new_largest_R = jnp.maximum(largest_R, jnp.max(score_RW, axis=1))
+        shrink_R, weight_RW = jnp.exp(largest_R - new_largest_R), jnp.exp(score_RW - new_largest_R[:, None])
+        out_RH = out_RH * shrink_R[:, None] + triton.dot(weight_RW.astype(value_WH.dtype), value_WH)
+        return out_RH, new_largest_R, total_R * shrink_R + jnp.sum(weight_RW, axis=1)
+
+    live_tiles = jax.lax.div(column, W) * tiles + jax.lax.div(jax.lax.rem(column, W), width) + 1
+    nothing = jnp.zeros((rows, H), jnp.float32), jnp.full(rows, MASKED, jnp.float32), jnp.zeros(rows, jnp.float32)
+    out_RH, _, total_R = jax.lax.fori_loop(0, live_tiles, add, nothing)
+    out_RH = (out_RH / total_R[:, None]).astype(out_ref.dtype)
+    triton.store(out_ref.at[pl.ds(0, rows), :], out_RH, mask=row_RH)
