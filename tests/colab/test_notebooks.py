@@ -20,10 +20,10 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 FASTER = {
     "1_the_loss": {
         "nft_jax.sft --config=equivalence": "nft_jax.sft --config=equivalence --config.warm_start.steps=3",
-        "--config.prompts_per_step=32": "--config.prompts_per_step=8 --config.evaluation.problems=8",
+        "--config.updates_per_step=4": "--config.updates_per_step=4 --config.prompts_per_step=8 --config.evaluation.problems=8",
     },
     "2_equivalence": {
-        "settings.warm_start.steps = 200": "settings.warm_start.steps, settings.updates_per_step = 30, 2",
+        "settings.mesh.tensor = 1": "settings.mesh.tensor, settings.updates_per_step = 1, 2",
     },
     "3_train_tiny": {
         "--workdir=runs/colab_tiny": "--workdir=runs/colab_tiny --config.warm_start.steps=3 --config.steps=2 "
