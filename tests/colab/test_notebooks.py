@@ -20,7 +20,8 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 FASTER = {
     "1_the_loss": {
         "nft_jax.sft --config=equivalence": "nft_jax.sft --config=equivalence --config.warm_start.steps=3",
-        "--config.updates_per_step=4": "--config.updates_per_step=4 --config.prompts_per_step=8 --config.evaluation.problems=8",
+        "--config.updates_per_step=4": "--config.updates_per_step=4 --config.prompts_per_step=8 "
+        "--config.evaluation.problems=8",
     },
     "2_equivalence": {
         "settings.mesh.tensor = 1": "settings.mesh.tensor, settings.updates_per_step = 1, 2",
