@@ -39,6 +39,10 @@ def no_notes(tmp_path, monkeypatch):
     monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path))
 
 
+def test_a_chip_alone():
+    assert len(topology("v5e:1x1")) == 1
+
+
 @pytest.mark.parametrize(
     ("data", "tensor", "dtype", "remat"),
     [(2, 2, "bfloat16", "offload"), (4, 1, "bfloat16", "attention"), (2, 2, "float32", "full")],

@@ -34,9 +34,12 @@ def topology(name: str, slices: int = 1) -> list[jax.Device]:
     _settle_libtpu()
     from jax.experimental import topologies
 
-    several = {"num_slices": slices} if slices > 1 else {}
+    asked = EXTRA.get(chip, {}) | ({"num_slices": slices} if slices > 1 else {})
+    if set(shape) == {"1", "x"}:
+        # A machine with one chip, such as a v5e-1: by itself libtpu takes hosts to have four.
+        asked = asked | {"chips_per_host_bounds": (1, 1, 1)}
     try:
-        return list(topologies.get_topology_desc(name, "tpu", **EXTRA.get(chip, {}), **several).devices)
+        return list(topologies.get_topology_desc(name, "tpu", **asked).devices)
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
         raise ValueError(f"--topology={name}, --slices={slices}: libtpu refuses it: {error}") from error
 

@@ -1,0 +1,54 @@
+r"""NFT of Qwen2.5-0.5B-Instruct on GSM8K, for one accelerator with 16 GB: a T4 or a v5e-1, as Colab lends them.
+
+Claim    None: settings only. Nobody has trained by this file yet.
+Numbers  float32. A T4 has no bfloat16, and float16 would need its loss scaled, which nothing here does.
+         A v5e-1 is given --config.model.dtype=bfloat16 --config.model.precision=default.
+Cost     494,032,768 weights: 1.84 GiB, and twice that for AdamW. By `plan`, GiB of the device at its fullest:
+           T4   float32   10.01 of 15; as a CPU's compiler has it. By default JAX takes 75 % of a GPU, here 11.25
+           v5e  bfloat16  10.40 of 15.75; as a TPU's compiler has it
+         and so by what it holds: weights 1.84, moments 3.68, the sampler's view 1.84 (0.92), 64 slots 1.12 (0.56).
+         `--config.optimizer.offload=true` leaves the moments to the host.
+Command  hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir FOLDER
+         python -m nft_jax.train --config=qwen25_0p5b_colab --workdir=runs/colab --config.model.path=FOLDER
+         python -m nft_jax.plan  --config=qwen25_0p5b_colab
+         python -m nft_jax.plan  --config=qwen25_0p5b_colab --topology=v5e:1x1 \
+           --config.model.dtype=bfloat16 --config.model.precision=default
+"""
+
+from nft_jax.config import default
+
+
+def get_config():
+    config = default()
+    config.steps = 50
+    config.prompts_per_step = 16
+    config.answers_per_prompt = 8
+    config.updates_per_step = 2
+
+    # Qwen2.5-0.5B, as its own config.json says; `model.path` brings the weights.
+    config.model.vocab = 151936
+    config.model.layers = 24
+    config.model.width = 896
+    config.model.heads = 14
+    config.model.kv_heads = 2
+    config.model.head_size = 64
+    config.model.mlp_width = 4864
+    config.model.rope_theta = 1e6
+    config.model.dtype = "float32"
+
+    config.data.train = "gsm8k_train"
+    config.data.test = "gsm8k_test"
+    config.data.template = "qwen_math"
+    config.data.prompt_limit = 256
+    config.rollout.answer_limit = 512
+    config.rollout.slots = 64
+
+    config.verify.grader = "math"
+    config.packing.row_tokens = 1024
+    config.packing.rows_per_micro_batch = 1
+    config.evaluation.problems = 128
+    config.evaluation.answers = 1
+    config.evaluation.batch = 64
+    config.record.checkpoint_every = 25
+    config.record.keep = 1
+    return config

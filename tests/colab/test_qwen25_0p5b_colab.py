@@ -1,0 +1,58 @@
+"""The config for one accelerator with 16 GB: what its step computes in, and what it keeps, byte for byte."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from nft_jax import shipped
+from nft_jax.config import load
+from nft_jax.experiment import Experiment
+from nft_jax.planning.memory import bytes_a_device
+from nft_jax.planning.program import experiment_on
+from nft_jax.timing.workload import random_data
+from nft_jax.types import Prompts
+
+WEIGHTS = 494_032_768  # of Qwen2.5-0.5B, as its model card has it: 0.49B
+GIB = 2**30
+# What a T4 of 15 GiB lets JAX have by default.
+T4_BY_DEFAULT = 0.75 * 15 * GIB
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load(shipped.config("qwen25_0p5b_colab"))
+
+
+def experiment(config, **changes):
+    """On one device, with random prompts; `layers=1` changes the model."""
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+    return experiment_on(config, jax.devices()[:1], random_data(config, 1, prompts=64))
+
+
+def test_what_it_keeps(config):
+    with experiment(config) as (placed, optimizer):
+        assert placed.parameters == WEIGHTS
+        held = bytes_a_device(placed, optimizer)
+        slot = 2 * 24 * 2 * 64 * (256 + 512) * 4
+    assert held["weights"] == held["view"] == 4 * WEIGHTS
+    assert 0 <= held["moments"] - 8 * WEIGHTS < 64
+    assert held["cache"] == 64 * slot
+    # The view and the cache are gone when the gradient, and what a micro-batch adds to it, are there.
+    kept = held["weights"] + held["moments"] + held["prompts"]
+    assert kept + max(held["view"] + held["cache"], 8 * WEIGHTS) < 0.9 * T4_BY_DEFAULT
+
+
+@pytest.mark.parametrize(("dtype", "halves"), [("float32", False), ("bfloat16", True)])
+def test_a_t4_finds_no_number_of_16_bits_in_its_step(config, dtype, halves):
+    """One layer has the dtypes of all; `bfloat16`, what a v5e-1 is told to take, shows that the text would tell."""
+    assert config.model.dtype == "float32"
+    with experiment(config, layers=1, dtype=dtype) as (placed, optimizer):
+        text = lowered(placed, optimizer)
+    assert ("bf16" in text) == halves
+    assert "f16>" not in text.replace("bf16", "")
+
+
+def lowered(placed: Experiment, optimizer) -> str:
+    step, prompts = placed.step(optimizer), Prompts(*placed.dataset.tables["train"][:2])
+    return jax.jit(lambda *state: step(*state)).lower(placed.abstract_state(optimizer), prompts).as_text()
