@@ -18,6 +18,7 @@ equivalence.json, equivalence.png, multipliers.png and equalities.md, which ω a
 --workdir, by default runs/equivalence.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -58,4 +59,6 @@ def study(config: Config, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, needs_workdir=False, default_config="equivalence")
+    # A study has no config that goes without saying.
+    asked = any(word.startswith("--equivalence") for word in sys.argv)
+    cli.run(main, __doc__, needs_workdir=False, default_config="equivalence" if asked else None)
