@@ -5,7 +5,8 @@
 
 The section `compare` of the config says which losses, in how many updates a rollout, on which seeds:
 
-    --config.compare.losses="nft; nft omega=one; my_losses:mine" --config.compare.updates=1,8 --config.compare.seeds=0,1
+    --config.compare.losses="nft; nft omega=one; my_losses:mine" --config.compare.updates=1,8 \\
+    --config.compare.seeds=0,1,2
 
 Each loss chooses its learning rate among `compare.rates` on `compare.tuning_seeds`, which are not reported. Finished
 runs are kept in the workdir and never done again: the same command goes on where it was ended. At the end it writes

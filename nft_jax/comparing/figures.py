@@ -39,9 +39,13 @@ def _learning(summary: dict) -> Any:
             style(axis, title, "sampled tokens (thousands)")
             for arm, colour in zip(arms, _colours(summary), strict=True):
                 _band(axis, arm, name, colour)
+        # Bands of few seeds are wider than shares can be.
+        low, high = row[0].get_ylim()
+        row[0].set_ylim(max(low, 0), min(high, 1))
         _ratios(row[2].yaxis)
         row[0].set_ylabel(arms[0]["regime"], color=INK)
-        row[0].legend(frameon=False, fontsize=8, loc="lower right")
+    lines = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
