@@ -262,7 +262,7 @@ class CompareConfig:
     `rates`    learning rates that each loss tries on `tuning_seeds`, which are not reported; "" is the optimizer's
     """
 
-    losses: str = "nft; rft; grpo; dr_grpo; dapo; dpo; contrast"
+    losses: str = "; ".join(losses.LOSSES)
     updates: str = "1"
     tokens: int = 300_000
     seeds: str = "0, 1, 2"

@@ -44,10 +44,7 @@ def draw(workdir: Path, title: str) -> Path:
     gaps = [("sampler_gap_max", "max", ORANGE), ("sampler_gap_mean", "mean", BLUE)]
     _lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
     _lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
-    path = workdir / "curves.png"
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return saved(figure, workdir / "curves.png")
 
 
 def _accuracy(axis, steps, held_out):
@@ -87,6 +84,13 @@ def _lines(axis, steps, title, curves, *, log=False):
 def _curve(axis, steps, name, label, colour):
     rows = [row for row in steps if row[name] is not None]
     axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=colour, lw=2, label=label)
+
+
+def saved(figure: Any, path: Path, dpi: int = 110) -> Path:
+    """Writes a picture, and lets it go; its path."""
+    figure.savefig(path, dpi=dpi)
+    plt.close(figure)
+    return path
 
 
 def style(axis: Any, title: str, across: str = "step") -> None:

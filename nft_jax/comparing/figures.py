@@ -3,16 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import ticker
 
 from nft_jax.comparing.summary import interval
-from nft_jax.report import INK, style
+from nft_jax.report import INK, plt, saved, style
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; grey for what goes beyond.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#8a8a85")
@@ -25,7 +20,8 @@ PANELS = (
 
 def draw(summary: dict, folder: Path) -> list[Path]:
     """Draws `learning.png` and `final.png` of a summary into a folder; their paths."""
-    return [_saved(_learning(summary), folder / "learning.png"), _saved(_final(summary), folder / "final.png")]
+    figures = {"learning.png": _learning(summary), "final.png": _final(summary)}
+    return [saved(figure, folder / name, dpi=80) for name, figure in figures.items()]
 
 
 def _learning(summary: dict) -> Any:
@@ -80,9 +76,7 @@ def _final(summary: dict) -> Any:
     for row, arms in zip(axes, regimes, strict=True):
         places = range(len(arms))[::-1]
         for axis, name in zip(row, names, strict=True):
-            style(
-                axis, f"{arms[0]['regime']}: {name}", "nats a token" if name == "entropy" else "share of test problems"
-            )
+            style(axis, name, "nats a token" if name == "entropy" else "share of test problems")
             for place, arm, colour in zip(places, arms, _colours(summary), strict=True):
                 _dots(axis, place, arm["test"][name], colour)
             axis.set_yticks(places, [arm["loss"] for arm in arms] if axis is row[0] else [""] * len(arms))
@@ -105,9 +99,3 @@ def _regimes(summary: dict) -> list[list[dict]]:
 def _colours(summary: dict) -> list[str]:
     many = len(_regimes(summary)[0])
     return [*COLOURS[:many], *[COLOURS[-1]] * (many - len(COLOURS))]
-
-
-def _saved(figure, path: Path) -> Path:
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    return path

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nft_jax.comparing.multipliers import Curve
-from nft_jax.report import AQUA, BLUE, INK, ORANGE, plt, style
+from nft_jax.report import AQUA, BLUE, INK, ORANGE, plt, saved, style
 
 PRECISIONS = {"float64": BLUE, "float32": ORANGE}
 LINES = ((BLUE, "-"), (ORANGE, "-"), (AQUA, "-"), (INK, "--"), (INK, ":"))
@@ -32,7 +32,7 @@ def draw(found: Sequence, points: Sequence, workdir: Path) -> Path:
     for (colour, line), (shares, losses) in zip(LINES, alike.items(), strict=False):
         axes[2].plot(drift, shares, line, color=colour, lw=2, marker="o", ms=4, label="\n".join(losses))
     axes[2].legend(frameon=False, fontsize=7.5)
-    return _saved(figure, workdir / "equivalence.png")
+    return saved(figure, workdir / "equivalence.png")
 
 
 def _on_policy(axis, found):
@@ -65,7 +65,7 @@ def draw_multipliers(curves: Sequence[Curve], workdir: Path) -> Path:
             here = [curve for curve in curves if (curve.rate, curve.right) == (rate, right)]
             _multipliers(axes[row, column], here)
     axes[1, 0].legend(frameon=False, fontsize=8.5, loc="upper left")
-    return _saved(figure, workdir / "multipliers.png")
+    return saved(figure, workdir / "multipliers.png")
 
 
 def _multipliers(axis, curves):
@@ -88,9 +88,3 @@ def _multipliers(axis, curves):
     if 1 / rate < ratio_T[-1]:
         axis.axvline(1 / rate, color=INK, lw=0.8, ls="--")
         axis.text(1 / rate + 0.04, 0.025 * at_one, "R = 1/r̂", color=INK, fontsize=8.5)
-
-
-def _saved(figure, path):
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path

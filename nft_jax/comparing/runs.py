@@ -19,7 +19,7 @@ from nft_jax.training.metrics import step_metrics
 from nft_jax.training.optimizer import Optimizer, make_optimizer
 from nft_jax.training.record import as_json
 
-# Of a step's metrics, what the curves are made of.
+# Of a step's metrics, those whose means stand at each mark.
 KEPT = (
     "reward",
     "entropy",
@@ -36,7 +36,7 @@ MARKS = 6
 
 
 class Spent(NamedTuple):
-    """What a run has used: sampled tokens, tokens trained on, updates taken, steps, prompts, FLOPs, seconds of steps.
+    """What a run has used: sampled tokens, tokens trained on, updates taken, steps, FLOPs, seconds of steps.
 
     FLOPs are those of the closed form: a forward pass over prompts and sampled tokens, and for the tokens trained on as
     many as the backward pass is worth beside it. Seconds are without evaluation and compilation.
@@ -77,7 +77,8 @@ class Runner:
         self.config: Config = self.experiment.config
         config = self.config
         self.optimizer = with_rate(make_optimizer(config.optimizer, 1, self.experiment.axes))
-        self.prompts = self.experiment.prompts(base.dataset.tables["train"])
+        table = base.dataset.tables["train"]
+        self.prompts, self.prompt_length = self.experiment.prompts(table), float(table.length_N.mean())
         step, shardings = self.experiment.step(self.optimizer), self.experiment.state_shardings(self.optimizer)
         self.program = compile_step(step, self.experiment.abstract_state(self.optimizer), self.prompts, shardings)
 
@@ -124,17 +125,13 @@ class Runner:
 
     def _spent(self, metrics: dict, seconds: float) -> Spent:
         config, weights = self.config, self.experiment.parameters
-        prompts = metrics["answers"] / config.answers_per_prompt * self._prompt_length
-        context = self._prompt_length + (metrics["answer_length"] or 0) / 2
+        prompts = metrics["answers"] / config.answers_per_prompt * self.prompt_length
+        context = self.prompt_length + (metrics["answer_length"] or 0) / 2
         forward = forward_flops(config, weights, metrics["tokens"] + prompts, context)
         trained = PASSES[config.model.remat] * forward_flops(config, weights, metrics["tokens_trained"], context)
         return Spent(
             metrics["tokens"], metrics["tokens_trained"], metrics["updates_taken"], 1, forward + trained, seconds
         )
-
-    @property
-    def _prompt_length(self) -> float:
-        return float(self.experiment.dataset.tables["train"].length_N.mean())
 
     def _mark(self, weights: Any, spent: Spent, since: list[dict]) -> dict:
         found = score(self.evaluator(weights, "validation"))

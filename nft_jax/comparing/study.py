@@ -1,9 +1,12 @@
 """The comparison itself: bases, rates chosen on seeds that are not reported, runs on those that are; nothing twice."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +36,7 @@ class Compared(NamedTuple):
 
     `tuning`  by arm, the held-out scores at the end by rate: {rate: [score of each tuning seed]}
     `rates`   by arm, the rate that was chosen          `runs`  by arm, a run for each seed, in the plan's order
-    `bases`   the test score before any run, by seed
+    `bases`   by split, the scores before any run, for each seed
     """
 
     plan: Plan
@@ -63,31 +66,35 @@ class Study:
         """All runs that aren't there yet, arm after arm."""
         plan, tuning, rates, runs = self.plan, {}, {}, {}
         for arm in plan.arms:
-            program = _Lazy(lambda arm=arm: Runner(arm, self.base, self.evaluator, self.workdir))
-            with program:
-                tuning[arm] = self._tuned(arm, program)
+            with contextlib.ExitStack() as stack:
+                # Compiled when it is first needed: a study whose runs are all there compiles none.
+                runner = functools.cache(functools.partial(self._runner, arm, stack))
+                tuning[arm] = self._tuned(arm, runner)
                 rates[arm] = best_rate(tuning[arm]) if tuning[arm] else plan.rates[0]
-                runs[arm] = [self._one(arm, program, seed, rates[arm]) for seed in plan.seeds]
+                runs[arm] = [self._one(arm, runner, seed, rates[arm]) for seed in plan.seeds]
         bases = [self._base_score(seed) for seed in plan.seeds]
         return Compared(plan, tuning, rates, runs, bases)
 
-    def _tuned(self, arm: Arm, program: "_Lazy") -> dict[float, list[float]]:
+    def _runner(self, arm: Arm, stack: contextlib.ExitStack) -> Runner:
+        return stack.enter_context(Runner(arm, self.base, self.evaluator, self.workdir))
+
+    def _tuned(self, arm: Arm, runner: Callable[[], Runner]) -> dict[float, list[float]]:
         plan = self.plan
         if len(plan.rates) == 1:
             return {}
         return {
-            rate: [self._one(arm, program, seed, rate)["curve"][-1]["sampled"] for seed in plan.tuning_seeds]
+            rate: [self._one(arm, runner, seed, rate)["curve"][-1]["sampled"] for seed in plan.tuning_seeds]
             for rate in plan.rates
         }
 
-    def _one(self, arm: Arm, program: "_Lazy", seed: int, rate: float) -> dict:
+    def _one(self, arm: Arm, runner: Callable[[], Runner], seed: int, rate: float) -> dict:
         self.done += 1
         path = self._path(arm, seed, rate)
         if path.exists():
             return json.loads(path.read_text())
         weights = self.base_weights(seed)
         began = time.perf_counter()
-        found = program().run(weights, seed, rate)
+        found = runner().run(weights, seed, rate)
         path.parent.mkdir(parents=True, exist_ok=True)
         RunFolder(path.parent).write(path.name, found)
         last = found["curve"][-1]
@@ -135,25 +142,6 @@ class Study:
             check_same(json.loads(path.read_text()), now, self.workdir, DECIDING)
         folder.begin(self.base.config, self.base.attention.name)
         folder.write(path.name, now)
-
-
-class _Lazy:
-    """A runner that is compiled when it is first needed: a study whose runs are all there compiles none."""
-
-    def __init__(self, make):
-        self.make, self.runner = make, None
-
-    def __call__(self) -> Runner:
-        if self.runner is None:
-            self.runner = self.make()
-        return self.runner
-
-    def __enter__(self) -> "_Lazy":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.runner is not None:
-            self.runner.__exit__()
 
 
 def _held_out(experiment: Experiment) -> dict[str, PromptTable]:

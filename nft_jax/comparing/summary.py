@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from nft_jax.comparing.arms import Arm
-from nft_jax.comparing.runs import MARKS
+from nft_jax.comparing.runs import MARKS, Spent
 from nft_jax.comparing.study import Compared
 
 # Of a run's test score: name → (what it is, how it is written).
@@ -17,9 +17,8 @@ MEASURES: dict[str, tuple[Callable[[dict], float], str]] = {
     "entropy": (lambda score: score["entropy"], "{:.3f}"),
     "length": (lambda score: score["length"], "{:.2f}"),
 }
-SPENT = ("tokens", "trained", "updates", "steps", "flops", "seconds")
 # Of the curves, those that begin with a score of the base, and what it is called there.
-HELD_OUT = {"greedy": "greedy", "sampled": "sampled", "held_out_entropy": "entropy"}
+STARTS = {"greedy": "greedy", "sampled": "sampled", "held_out_entropy": "entropy"}
 CURVES = ("greedy", "sampled", "held_out_entropy", "reward", "entropy", "ratio_mean", "ratio_max", "gradient_norm")
 
 
@@ -67,7 +66,7 @@ def _arm(found: Compared, arm: Arm, reference: Arm, tokens: int) -> dict:
         "tuning": {f"{rate:g}": scores for rate, scores in found.tuning[arm].items()},
         "test": {name: _values([run["test"] for run in runs], name) for name in MEASURES},
         "difference": difference,
-        "spent": {name: float(np.mean([run["curve"][-1][name] for run in runs])) for name in SPENT},
+        "spent": {name: float(np.mean([run["curve"][-1][name] for run in runs])) for name in Spent._fields},
         "curve": _curves(found.bases, runs, tokens),
     }
 
@@ -87,7 +86,7 @@ def _curves(bases: list[dict], runs: list[dict], tokens: int) -> dict:
 
 
 def _curve(base: dict, curve: list[dict], name: str, marks: np.ndarray) -> list[float | None]:
-    start = base["validation"].get(HELD_OUT.get(name))
+    start = base["validation"].get(STARTS.get(name))
     points = [(0, start), *((row["tokens"], row[name]) for row in curve)]
     known = [(x, y) for x, y in points if y is not None]
     if not known:

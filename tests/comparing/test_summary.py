@@ -8,8 +8,9 @@ import pytest
 
 from nft_jax.comparing import figures
 from nft_jax.comparing.arms import Arm, Plan
+from nft_jax.comparing.runs import Spent
 from nft_jax.comparing.study import Compared, best_rate
-from nft_jax.comparing.summary import CURVES, SPENT, interval, summarised, table
+from nft_jax.comparing.summary import CURVES, interval, summarised, table
 
 BUDGET = 1200
 COLAB = Path(__file__).parents[2] / "colab"
@@ -20,7 +21,7 @@ def score(right, entropy=0.5):
 
 
 def run(right, tokens=(700, 1200)):
-    rows = [dict.fromkeys((*CURVES, *SPENT), 1.0) | {"tokens": count, "sampled": right} for count in tokens]
+    rows = [dict.fromkeys((*CURVES, *Spent._fields), 1.0) | {"tokens": count, "sampled": right} for count in tokens]
     return {"curve": rows, "test": score(right)}
 
 
