@@ -9,11 +9,11 @@ Cost     182 runs of 160,000 sampled tokens, less than half a minute each on one
 Command  python -m nft_jax.compare --config=compare_losses --workdir=runs/compare
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("tiny")
+    config = config_files.config("tiny")
     config.prompts_per_step = 32
     config.answers_per_prompt = 8
     config.updates_per_step = 1

@@ -8,11 +8,11 @@ Cost     72 runs like those of `compare_losses`, with seeds 0 to 2.
 Command  python -m nft_jax.compare --config=compare_omega --workdir=runs/compare_omega
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("compare_losses")
+    config = config_files.config("compare_losses")
     config.compare.losses = """
         nft
         nft omega=one

@@ -9,11 +9,11 @@ Cost     100,416 weights; 512 answers; a few minutes on two CPU cores, most of w
 Command  python -m nft_jax.compare --equivalence, which is with --config=equivalence and --workdir=runs/equivalence
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("tiny")
+    config = config_files.config("tiny")
     config.prompts_per_step = 64
     config.answers_per_prompt = 8
     config.updates_per_step = 16

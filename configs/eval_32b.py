@@ -8,11 +8,11 @@ Command  python -m nft_jax.evaluate --config=eval_32b --workdir=runs/qwen --conf
            --config.data.root=DATA --problems=math500,olympiadbench,minerva_math --config.evaluation.answers=1
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("eval_7b")
+    config = config_files.config("eval_7b")
     config.data.prompt_limit = 2048
     config.rollout.answer_limit = 14336
     config.evaluation.temperature = 1.0

@@ -9,11 +9,11 @@ Command  python -m nft_jax.plan  --config=qwen25_32b_dapo --topology=v5p:8x8x4
          python -m nft_jax.train --config=qwen25_32b_dapo --workdir=gs://BUCKET/dapo --config.model.path=FOLDER
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("qwen25_32b_nft")
+    config = config_files.config("qwen25_32b_nft")
     config.loss.name = "dapo"
     config.loss.dapo.overlong_buffer = 4096
     return config

@@ -12,11 +12,11 @@ Command  python -m nft_jax.plan  --config=qwen25_32b_nft --topology=v5p:8x8x4
          python -m nft_jax.train --config=qwen25_32b_nft --workdir=gs://BUCKET/nft32 --config.model.path=FOLDER
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("qwen25_math_7b_nft")
+    config = config_files.config("qwen25_math_7b_nft")
     # Qwen2.5-32B, as its own config.json says.
     config.model.layers = 64
     config.model.width = 5120

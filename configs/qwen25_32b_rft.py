@@ -8,10 +8,10 @@ Command  python -m nft_jax.plan  --config=qwen25_32b_rft --topology=v5p:8x8x4
          python -m nft_jax.train --config=qwen25_32b_rft --workdir=gs://BUCKET/rft --config.model.path=FOLDER
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("qwen25_32b_nft")
+    config = config_files.config("qwen25_32b_nft")
     config.loss.name = "rft"
     return config

@@ -9,11 +9,11 @@ Command  python -m nft_jax.plan  --config=qwen25_math_7b_grpo --topology=v5e:8x8
          python -m nft_jax.train --config=qwen25_math_7b_grpo --workdir=gs://BUCKET/grpo --config.model.path=FOLDER
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("qwen25_math_7b_nft")
+    config = config_files.config("qwen25_math_7b_nft")
     config.loss.name = "grpo"
     config.selection.candidates_per_round = config.prompts_per_step
     config.selection.max_rounds = 1

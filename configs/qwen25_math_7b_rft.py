@@ -8,10 +8,10 @@ Command  python -m nft_jax.plan  --config=qwen25_math_7b_rft --topology=v5e:8x8
          python -m nft_jax.train --config=qwen25_math_7b_rft --workdir=gs://BUCKET/rft --config.model.path=FOLDER
 """
 
-from nft_jax import shipped
+from nft_jax import config_files
 
 
 def get_config():
-    config = shipped.config("qwen25_math_7b_nft")
+    config = config_files.config("qwen25_math_7b_nft")
     config.loss.name = "rft"
     return config

@@ -1,15 +1,14 @@
 """Every check of a configuration that needs neither a device nor a file, made before anything is loaded or compiled."""
 
-import difflib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from nft_jax import losses
-from nft_jax.training.packing import row_tokens_needed
-from nft_jax.verify import isolation
+from nft_jax.names import suggestion
+from nft_jax.update.packing import row_tokens_needed
+from nft_jax.verify.pool import isolation
 
 if TYPE_CHECKING:
     from nft_jax.config import Config
@@ -240,9 +239,3 @@ def _row_faults(config, loss):
         f"config.packing.row_tokens={given}: one {loss.unit} of loss {loss.name!r} can take {needed} = "
         f"{'2 × ' * (J - 1)}{parts} tokens; use at least {needed}, or 0 for just that"
     ]
-
-
-def suggestion(given: Any, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(str(given), list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -13,11 +13,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from nft_jax import compile_cache, shipped
+from nft_jax import config_files
 from nft_jax.config import Config, load
-from nft_jax.parallel import distributed, ending
-from nft_jax.parallel.preflight import preflight
-from nft_jax.training import bucket
+from nft_jax.processes import distributed, ending
+from nft_jax.processes.preflight import preflight
+from nft_jax.run import compile_cache, remote_workdir
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -71,13 +71,13 @@ def run(
             jax.config.update("jax_enable_compilation_cache", False)
         compile_cache.start()
         try:
-            workdir = bucket.opened(WORKDIR.value) if WORKDIR.value else None
+            workdir = remote_workdir.opened(WORKDIR.value) if WORKDIR.value else None
             if several:
                 _start(config, workdir)
-                bucket.level(workdir)
+                remote_workdir.level(workdir)
             main(config, workdir)
             if workdir is not None:
-                bucket.share(workdir)
+                remote_workdir.share(workdir)
         except (ValueError, FileNotFoundError) as error:
             _check_loss(error)
             if DEBUG.value:
@@ -170,7 +170,7 @@ def _with_config_path(argv, default):
     words, name = _taken(argv, "--config")
     if name is None:
         workdir = _taken(argv, "--workdir")[1]
-        path = (bucket.opened(workdir) if workdir else Path()) / "config.json"
+        path = (remote_workdir.opened(workdir) if workdir else Path()) / "config.json"
         name = str(path) if workdir and path.is_file() else default
     return [*words[:1], *([] if name is None else [f"--config={find_config(name)}"]), *words[1:]]
 
@@ -192,9 +192,10 @@ def find_config(name: str) -> str:
       FileNotFoundError: when there is none, with the names there are.
     """
     if Path(name).is_file():
-        return f"{Path(__file__).with_name('stored.py')}:{name}" if name.endswith(".json") else name
-    if path := shipped.find(name):
+        return f"{config_files.__file__}:{name}" if name.endswith(".json") else name
+    if path := config_files.find(name):
         return str(path)
     raise FileNotFoundError(
-        f"--config={name}: no such file, and no shipped config of that name; there are: {', '.join(shipped.names())}"
+        f"--config={name}: no such file, and no shipped config of that name; there are: "
+        f"{', '.join(config_files.names())}"
     )

@@ -15,7 +15,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from nft_jax import losses
-from nft_jax.checks import check, suggestion
+from nft_jax.checks import check
+from nft_jax.names import suggestion
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,21 @@ from nft_jax.config import Config, resolved
 from nft_jax.data.dataset import own_problems, read_problems, unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.evaluation import paired
+from nft_jax.evaluation.evaluator import Evaluator
+from nft_jax.evaluation.scores import Answers, Score, score
 from nft_jax.experiment import Experiment
-from nft_jax.parallel import distributed
-from nft_jax.training import bucket, paired
-from nft_jax.training.best import chosen_step
-from nft_jax.training.checkpoint import Checkpoints, has_weights, load_weights
-from nft_jax.training.evaluation import Answers, Evaluator, Score, score
-from nft_jax.training.identity import problems_digest, weights_digest
-from nft_jax.training.metrics import with_error
-from nft_jax.training.record import as_json, provenance, read_lines
+from nft_jax.processes import distributed
+from nft_jax.run import remote_workdir
+from nft_jax.run.best import chosen_step
+from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
+from nft_jax.run.fingerprint import problems_digest, weights_digest
+from nft_jax.run.metrics import with_error
+from nft_jax.run.workdir import as_json, provenance, read_lines
 from nft_jax.verify.callback import NOT_ASKED
 from nft_jax.verify.extract import final_answer
 from nft_jax.verify.grade import STATUSES
-from nft_jax.verify.normalize import normalize
+from nft_jax.verify.math.normalize import normalize
 from nft_jax.verify.version import version
 
 
@@ -67,7 +69,7 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
                 origin = {"step": step, "weights": source, "weights_digest": digest}
                 origin |= {"problems": paths.get(name, "generated arithmetic")}
                 scores[name] = _evaluated(evaluator, weights, name, folder, origin)
-                bucket.share(workdir)
+                remote_workdir.share(workdir)
     print(f"\n{table(scores)}\n\n{_caption(config, digest)}\nanswers and scores: {folder}", flush=True)
     return scores
 
@@ -370,7 +372,7 @@ def main(config: Config, workdir: Path) -> None:
     """Evaluates what the flags say."""
     step = chosen_step(flags.FLAGS.step, workdir)
     if flags.FLAGS.against:
-        print(against(workdir, bucket.opened(flags.FLAGS.against, "--against"), step))
+        print(against(workdir, remote_workdir.opened(flags.FLAGS.against, "--against"), step))
         return
     files = [file for file in (flags.FLAGS.problems or "").split(",") if file]
     evaluate(config, workdir, step, files)

@@ -9,28 +9,32 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nft_jax import losses
 from nft_jax.config import Config, VerifyConfig
 from nft_jax.data.dataset import Dataset, load_dataset
+from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
-from nft_jax.data.sources import Problem
+from nft_jax.losses import Loss
 from nft_jax.models import backends, hf, transformer
-from nft_jax.parallel import distributed, layout
-from nft_jax.parallel.mesh import make_mesh
+from nft_jax.parallel import layout
+from nft_jax.parallel.mesh import TENSOR, make_mesh, shard_count
+from nft_jax.processes import distributed
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
-from nft_jax.step import State, Step, check_sizes
-from nft_jax.training import bucket
-from nft_jax.training.checkpoint import load_weights
-from nft_jax.training.groups import empty_groups
-from nft_jax.training.optimizer import Optimizer, on_host, state_specs
-from nft_jax.training.update import Updater
+from nft_jax.run import remote_workdir
+from nft_jax.run.checkpoint import load_weights
+from nft_jax.state import Record, State
+from nft_jax.step import Step
 from nft_jax.types import Prompts
+from nft_jax.update.groups import empty_groups
+from nft_jax.update.minibatches import row_tokens, units_per_group
+from nft_jax.update.optimizer import Optimizer, on_host, state_specs
+from nft_jax.update.update import Updater
 from nft_jax.verify.callback import Grader
-from nft_jax.verify.child import StartError
-from nft_jax.verify.pool import Pool
+from nft_jax.verify.pool.pool import Pool
+from nft_jax.verify.pool.process import StartError
 
 
 class Experiment:
@@ -105,7 +109,7 @@ class Experiment:
     def starting_weights(self) -> Any:
         """Weights to start from, in the training layout: of `config.base`, of the model folder, or random ones."""
         if self.config.base:
-            return load_weights(bucket.opened(self.config.base, "config.base"), self.abstract_weights())
+            return load_weights(remote_workdir.opened(self.config.base, "config.base"), self.abstract_weights())
         if self.config.model.path:
             return hf.load_weights(Path(self.config.model.path), self.abstract_weights())
         return self.random_weights()
@@ -291,3 +295,66 @@ def with_shape(config: Config, vocabulary: int) -> Config:
     if rows < vocabulary:
         raise ValueError(f"config.model.vocab={rows} is smaller than the tokenizer's {vocabulary} ids; use 0 to fit it")
     return dataclasses.replace(config, model=dataclasses.replace(model, vocab=rows))
+
+
+def _split_tokens(config: Config, unit: str) -> dict[str, int]:
+    """How long rows are where their tokens are split, by the setting that says it."""
+    if not config.mesh.sequence_parallel:
+        return {}
+    shared = config.prompts_are_shared
+    rows = {"config.packing.row_tokens": row_tokens(config, unit, shared)}
+    return rows | ({"config.data.prompt_limit": config.data.prompt_limit} if shared else {})
+
+
+def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
+    """Checks that answers and units divide over the mesh.
+
+    Raises:
+      ValueError: with the sizes that would work.
+    """
+    shards, faults = shard_count(mesh), []
+    Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
+    C = config.candidates_per_round
+    if C % shards:
+        near = f"{C - C % shards} or {C - C % shards + shards}" if shards < C else f"{shards}"
+        faults.append(f"{C} candidate prompts a round are not divisible by {shards} data shards; use {near}")
+    if C * K % mesh.size:
+        faults.append(
+            f"{C} prompts × {K} answers = {C * K} answers are not divisible by {mesh.size} devices, which grade them"
+        )
+    each = units_per_group(loss.unit, K)
+    units = Q // U * each
+    if units % shards or not units:
+        faults.append(
+            f"an update's {Q // U} prompts × {each} {loss.unit}s = {units} units are not divisible by {shards} data "
+            f"shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
+        )
+    T, parts = mesh.shape[TENSOR], _split_tokens(config, loss.unit)
+    faults += [
+        f"config.mesh.sequence_parallel=true splits rows of {setting}={tokens} tokens over mesh.tensor={T}, which does "
+        f"not divide them; use {tokens + -tokens % T}, or sequence_parallel=false"
+        for setting, tokens in parts.items()
+        if tokens % T
+    ]
+    if config.model.kv_heads % T:
+        faults.append(
+            f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={T}; "
+            f"use a tensor axis that divides them"
+        )
+    if faults:
+        raise ValueError("the step does not divide over the mesh:\n  " + "\n  ".join(faults))
+
+
+def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: State):
+    """The jitted, donated program, compiled ahead of its first call."""
+    whole = NamedSharding(step.mesh, PartitionSpec())
+    # Every process reads the numbers; the groups stay in parts, which only a step that writes them brings together.
+    record = Record(**{name: whole for name in Record._fields} | {"last": None})
+
+    def train_step(state, prompts):
+        return step(state, prompts)
+
+    jitted = jax.jit(
+        train_step, in_shardings=(state_shardings, whole), out_shardings=(state_shardings, record), donate_argnums=0
+    )
+    return jitted.lower(state, prompts).compile()

@@ -20,8 +20,8 @@ from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.experiment import with_shape
 from nft_jax.models import hf, transformer
-from nft_jax.training.best import chosen_step
-from nft_jax.training.checkpoint import Checkpoints
+from nft_jax.run.best import chosen_step
+from nft_jax.run.checkpoint import Checkpoints
 
 
 def export(config: Config, workdir: Path, output: Path, step: int | None = None, dtype: str | None = None) -> str:

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 
 from nft_jax import cli
 from nft_jax.config import Config
-from nft_jax.training.record import read_lines
+from nft_jax.run.workdir import read_lines
 
 # Validated for colour-blind readers on white: blue, orange, aqua, in this order.
 BLUE, ORANGE, AQUA, INK, GRID = "#2a78d6", "#eb6834", "#1baf7a", "#3d3d3a", "#e4e3de"

@@ -20,14 +20,14 @@ from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
-from nft_jax.step import State, pack_shards
-from nft_jax.training.checkpoint import save_weights
-from nft_jax.training.deal import totals
-from nft_jax.training.optimizer import Optimizer, make_optimizer
-from nft_jax.training.packing import Sequences
-from nft_jax.training.record import RunFolder
-from nft_jax.training.update import Applied, Updater
+from nft_jax.run.checkpoint import save_weights
+from nft_jax.run.workdir import RunFolder
+from nft_jax.state import State
 from nft_jax.types import Array
+from nft_jax.update.minibatches import pack_shards, totals
+from nft_jax.update.optimizer import Optimizer, make_optimizer
+from nft_jax.update.packing import Sequences
+from nft_jax.update.update import Applied, Updater
 
 
 class SupervisedStep:

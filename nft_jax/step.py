@@ -11,61 +11,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from nft_jax.config import Config
 from nft_jax.data.order import prompt_order
-from nft_jax.losses import UNITS, Loss
+from nft_jax.losses import Loss
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import TENSOR, shard_count
+from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
-from nft_jax.rollout.shard import Progress, Requests
-from nft_jax.training.deal import deal, units_per_group
-from nft_jax.training.groups import Tally, empty_groups, empty_tally, in_band, insert, make_groups, tally
-from nft_jax.training.packing import Packed, pack, row_tokens_needed, rows_needed
-from nft_jax.training.shared_prompts import prompts_at_once
-from nft_jax.training.update import Applied, Updater
+from nft_jax.rollout.state import Progress, Requests
+from nft_jax.state import Record, State
 from nft_jax.types import Array, Groups, Prompts, Totals
+from nft_jax.update.groups import Tally, empty_groups, empty_tally, in_band, insert, make_groups, tally
+from nft_jax.update.minibatches import deal, pack_shards
+from nft_jax.update.packing import Packed
+from nft_jax.update.update import Applied, Updater
 from nft_jax.verify.callback import Grader, Host, Submitter, verify
-
-
-class State(NamedTuple):
-    """Everything that a step changes: donated to the next step, and checkpointed.
-
-    `weights`          nested dict of float32 arrays, in the training layout
-    `optimizer_state`  optax's, laid out as the weights
-    `step`             int32, steps done
-    `cursor`           int32, prompts drawn so far, over all rounds; it numbers the requests
-    `carried`          surplus good groups of the last step and how many there are, or None (`selection.carry`)
-    `reference`        frozen weights of the KL term, or None (`loss.kl_weight = 0`)
-    """
-
-    weights: Any
-    optimizer_state: Any
-    step: Array
-    cursor: Array
-    carried: tuple[Groups, Array] | None
-    reference: Any
-
-
-class Record(NamedTuple):
-    """What a step tells the host.
-
-    `tally`    everything that was sampled             `rounds`   rounds of dynamic sampling
-    `applied`  `[updates]`: what became of each        `totals`   `[updates]`: what each held
-    `trained`  groups trained on   `from_carry`  of which carried from the step before    `wasted`  good groups lost
-    `last`     the last round's groups, for the rollout log (None where a step is not in it)
-    """
-
-    tally: Tally
-    rounds: Array
-    applied: Applied
-    totals: Totals
-    trained: Array
-    from_carry: Array
-    wasted: Array
-    last: Groups | None
 
 
 class Sampling(NamedTuple):
@@ -240,97 +202,3 @@ class Step:
         """The next multiple of the data shards, so that the pool divides over them."""
         shards = shard_count(self.mesh)
         return -(-groups // shards) * shards
-
-
-def pack_shards(sequences, config: Config, unit: str, *, shared: bool = False) -> Packed:
-    """`pack` for each update and data shard: leading axes `[updates, shards]` stay.
-
-    `shared`: rows hold answers alone, and prompts are read once for all answers of a shard.
-    """
-    J = UNITS[unit]
-    M, P, T = *sequences.prompt_MP.shape[-2:], sequences.answer_MT.shape[-1]
-    units, unit_tokens, length = M // J, row_tokens_needed(P, T, J, shared), row_tokens(config, unit, shared)
-    count = config.packing.rows_per_micro_batch
-    prompts = None
-    if shared:
-        most = min(units, config.prompts_per_step // config.updates_per_step)
-        prompts = _multiple(most, prompts_at_once(most, P, count, length))
-    row_count = _multiple(rows_needed(units, unit_tokens, length, prompts or 1), count)
-
-    def one(sequences):
-        return pack(sequences, unit=J, row_count=row_count, row_tokens=length, shared_prompts=prompts)
-
-    return jax.vmap(jax.vmap(one))(sequences)
-
-
-def row_tokens(config: Config, unit: str, shared: bool) -> int:
-    """Places of a packed row: as many as the config says, and enough for any unit."""
-    limits = config.data.prompt_limit, config.rollout.answer_limit
-    return max(config.packing.row_tokens, row_tokens_needed(*limits, UNITS[unit], shared))
-
-
-def _split_tokens(config: Config, unit: str) -> dict[str, int]:
-    """How long rows are where their tokens are split, by the setting that says it."""
-    if not config.mesh.sequence_parallel:
-        return {}
-    shared = config.prompts_are_shared
-    rows = {"config.packing.row_tokens": row_tokens(config, unit, shared)}
-    return rows | ({"config.data.prompt_limit": config.data.prompt_limit} if shared else {})
-
-
-def _multiple(size: int, of: int) -> int:
-    return -(-size // of) * of
-
-
-def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
-    """Checks that answers and units divide over the mesh.
-
-    Raises:
-      ValueError: with the sizes that would work.
-    """
-    shards, faults = shard_count(mesh), []
-    Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
-    C = config.candidates_per_round
-    if C % shards:
-        near = f"{C - C % shards} or {C - C % shards + shards}" if shards < C else f"{shards}"
-        faults.append(f"{C} candidate prompts a round are not divisible by {shards} data shards; use {near}")
-    if C * K % mesh.size:
-        faults.append(
-            f"{C} prompts × {K} answers = {C * K} answers are not divisible by {mesh.size} devices, which grade them"
-        )
-    each = units_per_group(loss.unit, K)
-    units = Q // U * each
-    if units % shards or not units:
-        faults.append(
-            f"an update's {Q // U} prompts × {each} {loss.unit}s = {units} units are not divisible by {shards} data "
-            f"shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
-        )
-    T, parts = mesh.shape[TENSOR], _split_tokens(config, loss.unit)
-    faults += [
-        f"config.mesh.sequence_parallel=true splits rows of {setting}={tokens} tokens over mesh.tensor={T}, which does "
-        f"not divide them; use {tokens + -tokens % T}, or sequence_parallel=false"
-        for setting, tokens in parts.items()
-        if tokens % T
-    ]
-    if config.model.kv_heads % T:
-        faults.append(
-            f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={T}; "
-            f"use a tensor axis that divides them"
-        )
-    if faults:
-        raise ValueError("the step does not divide over the mesh:\n  " + "\n  ".join(faults))
-
-
-def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: State):
-    """The jitted, donated program, compiled ahead of its first call."""
-    whole = NamedSharding(step.mesh, PartitionSpec())
-    # Every process reads the numbers; the groups stay in parts, which only a step that writes them brings together.
-    record = Record(**{name: whole for name in Record._fields} | {"last": None})
-
-    def train_step(state, prompts):
-        return step(state, prompts)
-
-    jitted = jax.jit(
-        train_step, in_shardings=(state_shardings, whole), out_shardings=(state_shardings, record), donate_argnums=0
-    )
-    return jitted.lower(state, prompts).compile()

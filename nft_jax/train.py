@@ -19,22 +19,23 @@ from nft_jax import cli, report
 from nft_jax.config import Config
 from nft_jax.data.dataset import unreadable_answers
 from nft_jax.data.prompts import PromptTable
-from nft_jax.experiment import Experiment
-from nft_jax.parallel import distributed, ending
+from nft_jax.evaluation.evaluator import Evaluator
+from nft_jax.evaluation.scores import Answers, score
+from nft_jax.experiment import Experiment, compile_step
+from nft_jax.processes import distributed, ending
+from nft_jax.run.best import Best
+from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
+from nft_jax.run.compilations import Compilations
+from nft_jax.run.fingerprint import WARM_START, check_same, identity
+from nft_jax.run.metrics import line, score_line, step_metrics
+from nft_jax.run.stopping import AGAIN, Stopper
+from nft_jax.run.tensorboard import Board
+from nft_jax.run.watchdog import Watchdog
+from nft_jax.run.workdir import RunFolder, as_json, host_rss_mib, read_lines
 from nft_jax.sft import warm_start
-from nft_jax.step import Record, compile_step
-from nft_jax.training.best import Best
-from nft_jax.training.board import Board
-from nft_jax.training.checkpoint import Checkpoints, has_weights, load_weights
-from nft_jax.training.compilations import Compilations
-from nft_jax.training.evaluation import Answers, Evaluator, score
-from nft_jax.training.identity import WARM_START, check_same, identity
-from nft_jax.training.metrics import line, score_line, step_metrics
-from nft_jax.training.optimizer import make_optimizer
-from nft_jax.training.record import RunFolder, as_json, host_rss_mib, read_lines
-from nft_jax.training.stopping import AGAIN, Stopper
-from nft_jax.training.watchdog import Watchdog
+from nft_jax.state import Record
 from nft_jax.types import Groups
+from nft_jax.update.optimizer import make_optimizer
 
 
 def main(config: Config, workdir: Path) -> None:

@@ -112,3 +112,14 @@ class Prompts(NamedTuple):
 
     token_NP: Array
     length_N: Array
+
+
+class Ended(NamedTuple):
+    """Some answers that have ended: those of a shard's round numbered `place_F`; beyond the last one, none."""
+
+    place_F: Array
+    request_F: Array
+    problem_F: Array
+    token_FT: Array
+    length_F: Array
+    gradable_F: Array

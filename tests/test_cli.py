@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 # The imports take seconds, and are the same for all: one process has them, and a fork of it is each command line's.
 FORKS = """
 import json, os, runpy, sys
-import matplotlib.pyplot, nft_jax.training.checkpoint, nft_jax.training.evaluation
+import matplotlib.pyplot, nft_jax.run.checkpoint, nft_jax.evaluation.evaluator
 
 for module, words, path in json.load(sys.stdin):
     if os.fork() == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import settings
+from helpers.experiments import settings
 from nft_jax.checks import CHOICES, POSITIVE
 from nft_jax.config import Config, LossConfig, default, load, resolved, stored
 from nft_jax.losses import LOSSES, NORMALIZERS, default_options

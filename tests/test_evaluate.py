@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import compilations, experiment_on, grader, small, write_graders
+from helpers.experiments import compilations, experiment_on, grader, small, write_graders
+from helpers.small_parts import lively_weights
 from nft_jax import evaluate as program
 from nft_jax.config import resolved
 from nft_jax.data.dataset import own_problems
 from nft_jax.evaluate import evaluate
-from nft_jax.training.checkpoint import Checkpoints, save_weights
-from nft_jax.training.evaluation import Evaluator, maj_at_k, score
-from nft_jax.training.optimizer import make_optimizer
-from nft_jax.training.record import as_json
+from nft_jax.evaluation.evaluator import Evaluator
+from nft_jax.evaluation.scores import maj_at_k, score
+from nft_jax.run.checkpoint import Checkpoints, save_weights
+from nft_jax.run.workdir import as_json
+from nft_jax.update.optimizer import make_optimizer
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.version import version
-from small_parts import lively_weights
 
 ROOT = Path(__file__).parents[1]
 ANSWERS = 3

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model_folders import placed, random_tensors, stored_tensors, write_model, write_tokenizer
+from helpers.model_folders import placed, random_tensors, stored_tensors, write_model, write_tokenizer
+from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
 from nft_jax import export as export_module
 from nft_jax.config import Config, ModelConfig, resolved
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.export import export
 from nft_jax.models import hf
-from nft_jax.step import State
-from nft_jax.training.checkpoint import Checkpoints
-from small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
+from nft_jax.run.checkpoint import Checkpoints
+from nft_jax.state import State
 
 ROOT = Path(__file__).parents[1]
 CONFIG = Config(model=dataclasses.replace(MODEL, vocab=0, vocab_multiple=8))

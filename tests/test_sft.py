@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import assert_same, experiment_on, on_host, small
+from helpers.experiments import assert_same, experiment_on, on_host, small
 from nft_jax import sft
 from nft_jax.data.order import prompt_order
 from nft_jax.models import transformer
 from nft_jax.randomness import stream
-from nft_jax.training.checkpoint import load_weights
-from nft_jax.training.record import RunFolder
+from nft_jax.run.checkpoint import load_weights
+from nft_jax.run.workdir import RunFolder
 from nft_jax.types import Tokens
 
 BATCH = 16

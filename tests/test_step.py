@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
+from helpers.experiments import (
     GRADERS_MODULE,
     JudgedPool,
     Program,
@@ -24,14 +24,15 @@ from experiments import (
 )
 from nft_jax import losses
 from nft_jax.data.order import prompt_order
+from nft_jax.experiment import check_sizes
 from nft_jax.losses import declare
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.planning import hlo
+from nft_jax.plan import hlo
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
-from nft_jax.step import Step, check_sizes
-from nft_jax.training.checkpoint import Checkpoints
-from nft_jax.training.metrics import step_metrics
+from nft_jax.run.checkpoint import Checkpoints
+from nft_jax.run.metrics import step_metrics
+from nft_jax.step import Step
 from nft_jax.verify import Pool
 from nft_jax.verify.grade import STATUSES
 

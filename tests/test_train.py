@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
+from helpers.experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
+from helpers.runs import MEASURED, Ran, run, untimed
 from nft_jax import sft, train
 from nft_jax.config import load, resolved
+from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
-from nft_jax.data.sources import Problem
-from nft_jax.training.compilations import Compilations
-from nft_jax.training.evaluation import Answers
-from nft_jax.training.watchdog import Watchdog
-from runs import MEASURED, Ran, run, untimed
+from nft_jax.evaluation.scores import Answers
+from nft_jax.run.compilations import Compilations
+from nft_jax.run.watchdog import Watchdog
 
 RUN = {
     "warm_start__steps": 3,

@@ -2,8 +2,9 @@
 
 python -m nft_jax.data --problems=dapo_math_17k --exclude=math500,aime24 --root=FOLDER --output=clean.jsonl
 
-Problems are named as everywhere: files, folders, benchmarks, datasets of the Hugging Face hub (nft_jax/data/registry.py
-says how). What is left out and why: nft_jax/data/hygiene.py. It is what training does with config.data.hygiene=true.
+Problems are named as everywhere: files, folders, benchmarks, datasets of the Hugging Face hub
+(nft_jax/data/benchmarks.py says how). What is left out and why: nft_jax/data/hygiene.py. It is what training does with
+config.data.hygiene=true.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from nft_jax.data import registry
+from nft_jax.data import benchmarks
 from nft_jax.data.hygiene import clean
 
 
@@ -28,7 +29,7 @@ def main(words: list[str] | None = None) -> None:
 def _run(flags: argparse.Namespace) -> None:
     def read(name):
         fields = {field: getattr(flags, field) for field in ("problem_field", "answer_field", "solution_field")}
-        return registry.read(name, root=flags.root, **fields)
+        return benchmarks.read(name, root=flags.root, **fields)
 
     names = [name.strip() for name in flags.exclude.split(",") if name.strip()]
     cleaned = clean(read(flags.problems), {name: read(name) for name in names})

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nft_jax.data.sources import Problem
+from nft_jax.data.files import Problem
 
 KINDS = ("chain", "precedence", "linear")
 SPLITS = ("train", "validation", "test")

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nft_jax.config import Config
-from nft_jax.data import arithmetic, registry
+from nft_jax.data import arithmetic, benchmarks
+from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import Cleaned, clean
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
-from nft_jax.data.sources import Problem
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
-from nft_jax.parallel import distributed
-from nft_jax.training import bucket
+from nft_jax.processes import distributed
+from nft_jax.run import remote_workdir
 from nft_jax.verify import check_gold
 
 SPLITS = ("train", "validation", "test")
@@ -78,7 +78,7 @@ def read_problems(config: Config, name: str) -> list[Problem]:
     """The problems of a name (`registry.read`); of files, the fields that the config names."""
     data = config.data
     fields = {"problem_field": data.problem_field, "answer_field": data.answer_field}
-    return registry.read(name, root=data.root, **fields, solution_field=data.solution_field)
+    return benchmarks.read(name, root=data.root, **fields, solution_field=data.solution_field)
 
 
 def _cleaned(config: Config, problems: dict[str, list[Problem]]) -> Cleaned:
@@ -112,7 +112,7 @@ def _tokenizer(config: Config, folder: Path) -> Tokenizer:
         train_sentencepiece(texts, path)
 
     distributed.on_process_0(train, "tokenizer")
-    bucket.level(folder)
+    remote_workdir.level(folder)
     return load_tokenizer(path)
 
 

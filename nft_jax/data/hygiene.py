@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from nft_jax.data.sources import Problem
+from nft_jax.data.files import Problem
 
 # Of shorter normal forms, one is found inside another by chance: "compute1+1" in "compute1+1/2".
 SHORTEST_INSIDE = 32

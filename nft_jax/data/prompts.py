@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nft_jax.data.sources import Problem
+from nft_jax.data.files import Problem
 from nft_jax.data.tokenizer import Tokenizer
 
 _SLOT = "{problem}"

@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
-from nft_jax.losses.names import lookup
 from nft_jax.losses.omega import OMEGAS, trained_rate
 from nft_jax.losses.ratio import assert_loss_inputs, log_ratio
 from nft_jax.losses.registry import declare
+from nft_jax.names import lookup
 from nft_jax.types import Array, LossBatch
 
 

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from nft_jax.losses.names import lookup
 from nft_jax.losses.omega import OMEGAS, rate_is_clamped, trained_rate
 from nft_jax.losses.ratio import MAX_LOG_RATIO, assert_loss_inputs, bounded_ratio, log_ratio
 from nft_jax.losses.reduce import answer_length, answer_sum
 from nft_jax.losses.registry import declare
+from nft_jax.names import lookup
 from nft_jax.types import Array, LossBatch
 
 # An ε of 0 is a legitimate ablation, but log 0 is not: below this, float32 can't tell 1 − rate · R from 0 anyway.

@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from nft_jax.losses.names import lookup
+from nft_jax.names import lookup
 from nft_jax.types import Array, LossBatch, Totals
 
 

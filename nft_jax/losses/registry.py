@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.losses.advantage import centered
-from nft_jax.losses.names import lookup, unknown
 from nft_jax.losses.reduce import NORMALIZERS
+from nft_jax.names import lookup, unknown
 from nft_jax.types import Array, LossBatch
 
 # Answers of each.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from nft_jax.models.attention import PromptKeys
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel.layout import AS_IT_LIES, Placement
-from nft_jax.rollout.sampling import of_tokens
+from nft_jax.precision import wide
 from nft_jax.types import Array, Tokens
 
 
@@ -46,3 +46,23 @@ def logp_and_entropy(
     _, results = jax.lax.scan(step, None, chunks)
     logp_BT, entropy_BT = (jnp.moveaxis(x, 0, 1).reshape(B, count * chunk)[:, :T] for x in results)
     return logp_BT, entropy_BT
+
+
+def scaled_log_softmax(logits_MV: Array, temperature: float) -> Array:
+    """Float32 log-softmax of `logits / temperature`: the one distribution of sampler, trainer and old log-probs."""
+    return jax.nn.log_softmax(logits_MV.astype(wide(logits_MV.dtype)) / temperature, axis=-1)
+
+
+def of_tokens(logits_MV: Array, token_M: Array, temperature: float) -> tuple[Array, Array]:
+    """Log-probs of given tokens, as `scaled_log_softmax` gives them, and the entropy (nats): float32 `[M]` each.
+
+    Sums over V alone leave the logits, and one exponential an element: at 150,000 columns, passes are what costs.
+    """
+    scaled_MV = logits_MV.astype(wide(logits_MV.dtype)) / temperature
+    shifted_MV = scaled_MV - jax.lax.stop_gradient(jnp.max(scaled_MV, axis=-1, keepdims=True))
+    weight_MV = jnp.exp(shifted_MV)
+    total_M = jnp.sum(weight_MV, axis=-1)
+    chosen_M = jnp.take_along_axis(shifted_MV, token_M[:, None], axis=-1)[:, 0] - jnp.log(total_M)
+    # −Σ p log p, with log p = shifted − log total; a masked column has weight exactly 0 and a finite `shifted`.
+    entropy_M = jnp.log(total_M) - jnp.einsum("mv,mv->m", weight_MV, shifted_MV) / total_M
+    return chosen_M, entropy_M

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
-from nft_jax import phases
 from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
-from nft_jax.parallel import executed, layout
+from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import SHARDS, TENSOR, shard_axes
-from nft_jax.rollout.shard import Progress, Requests, Shard, Slots, Submit
+from nft_jax.rollout.shard import Shard
+from nft_jax.rollout.state import Progress, Requests, Slots, Submit
+from nft_jax.run import hardware_notes
 from nft_jax.types import Array, Rollout
 
 MOST_SLOTS = 64  # of a data shard, where the config leaves the number open
@@ -50,7 +51,7 @@ class Engine:
         self.graph, self.mesh, self.config, self.dtype = graph, mesh, config, dtype
         self.eos_ids = eos_ids
         self.specs = layout.specs(axes, layout.GENERATION)
-        self.lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and executed.keeps_step(mesh))
+        self.lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.keeps_step(mesh))
 
     def slots(self, answers: int) -> int:
         """Slots of a shard that has this many answers to give in a round."""
@@ -60,7 +61,7 @@ class Engine:
         """The most tokens of the answers with these request numbers; a benchmark has answers end at shorter ones."""
         return jnp.full(request_B.shape, self.config.answer_limit, jnp.int32)
 
-    @jax.named_scope(phases.VIEW)
+    @jax.named_scope(scopes.VIEW)
     def view(self, weights: Any) -> Any:
         """The generation view: weights in the compute dtype, split over `tensor` only; dead after the rollout."""
         return layout.constrain(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.mesh, self.specs)

@@ -5,94 +5,21 @@ takes another from the queue. So the memory is that of the slots, and nobody wai
 even begin with the next round, where they may. Answers that have ended are handed to the verifier meanwhile.
 """
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from nft_jax import phases
 from nft_jax.models import transformer
-from nft_jax.models.cache import Cache, block_columns, copy_slot, empty_cache, row_major, take_slots
+from nft_jax.models.cache import block_columns, copy_slot, empty_cache, row_major, take_slots
+from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import DATA
 from nft_jax.rollout.sampling import draw, request_keys
-from nft_jax.types import Array, Prompts, Rollout
+from nft_jax.rollout.state import Loop, Progress, Requests, Slots, Submit
+from nft_jax.types import Array, Ended, Prompts, Rollout
 
 if TYPE_CHECKING:
     from nft_jax.rollout.engine import Engine
-
-
-class Requests(NamedTuple):
-    """What is asked of the engine: K answers to each of Q prompts.
-
-    `prompts`     Q rows of the prompt table      `problem_Q`  int32, which rows: what the verifier is told
-    `request_QK`  uint32 numbers, global and never reused
-    `greedy_QK`   bool: the likeliest tokens instead of a draw
-    """
-
-    prompts: Prompts
-    problem_Q: Array
-    request_QK: Array
-    greedy_QK: Array
-
-
-class Ended(NamedTuple):
-    """Some answers that have ended: those of a shard's round numbered `place_F`; beyond the last one, none."""
-
-    place_F: Array
-    request_F: Array
-    problem_F: Array
-    token_FT: Array
-    length_F: Array
-    gradable_F: Array
-
-
-class Submit(Protocol):
-    """Hands `answers` ended answers to the verifier at a time; returns a ticket, int32 `[1]`. Called on each shard."""
-
-    answers: int
-
-    def __call__(self, ended: Ended, round_answers: int) -> Array: ...
-
-
-class Slots(NamedTuple):
-    """S answers in progress.
-
-    `answer_S`  int32  which answer of the window a slot works on; one beyond the last where it is free
-    `drawn_S`   int32  tokens of it that are drawn    `token_S`  int32  the last of them, or of the prompt
-    `cache`     all tokens before that one
-    """
-
-    answer_S: Array
-    drawn_S: Array
-    token_S: Array
-    cache: Cache
-
-
-class Progress(NamedTuple):
-    """What is under way in a window of one round or two, also between two calls; numbers are int32 `[1]`.
-
-    `slots`    what is being worked on      `rollout`  what has been drawn, by answer of the window
-    `queue`    the next answer that no slot has taken yet
-    `read`     the prompts read last, as a cache of that many slots: the window's from `first` to before `known`
-    `ended_B`  bool, answers that have ended and that the verifier has not been handed
-    """
-
-    slots: Slots
-    rollout: Rollout
-    queue: Array
-    read: Cache
-    first: Array
-    known: Array
-    ended_B: Array
-
-
-class Loop(NamedTuple):
-    """State of the loop: `capacity` tokens that the slots had time for; whether there is work left; the last ticket."""
-
-    progress: Progress
-    capacity: Array
-    running: Array
-    ticket: Array
 
 
 class Shard:
@@ -223,14 +150,14 @@ class Shard:
         queue = progress.queue + takes.astype(jnp.int32)
         return progress._replace(slots=slots, queue=queue, read=source, first=first, known=known)
 
-    @jax.named_scope(phases.READ)
+    @jax.named_scope(scopes.READ)
     def _read(self, first):
         """Keys and values of the next prompts of the window; beyond the last one, of the last one again."""
         number_R = jnp.minimum(first + jnp.arange(self.R, dtype=jnp.int32), self.Q - 1)
         prompts = Prompts(self.prompts.token_NP[number_R], self.prompts.length_N[number_R])
         return self._laid(self.model.prefill(prompts, block_columns(self.P + self.T)))
 
-    @jax.named_scope(phases.DECODE)
+    @jax.named_scope(scopes.DECODE)
     def _draw(self, progress):
         """One token of every answer that is in a slot, and out go the answers that have ended."""
         slots, rollout = progress.slots, progress.rollout

@@ -23,8 +23,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.experiment import Experiment
-from nft_jax.parallel import executed
 from nft_jax.parallel.mesh import in_words, shard_count
+from nft_jax.run import hardware_notes
 from nft_jax.smoke import kernels, line, loops
 from nft_jax.smoke.loops import Failed
 
@@ -149,7 +149,7 @@ def _note(experiment):
     mesh = experiment.mesh
     kind = mesh.devices.flat[0].device_kind
     details = {"shards": shard_count(mesh), "tensor": experiment.config.mesh.tensor, "date": time.strftime("%Y-%m-%d")}
-    path = executed.note(kind, executed.DIVERGING, details | _versions())
+    path = hardware_notes.note(kind, hardware_notes.DIVERGING, details | _versions())
     print(f"noted for {kind} in {path}, where rollout.lockstep=auto looks", flush=True)
 
 

@@ -18,7 +18,7 @@ from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
-from nft_jax.rollout.shard import Requests
+from nft_jax.rollout.state import Requests
 from nft_jax.types import Array, Prompts
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify.callback import Grader, Submitter, verify

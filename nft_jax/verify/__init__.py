@@ -4,7 +4,7 @@
 """
 
 from .grade import STATUSES, Verdict, grade
-from .mathematics import check_gold
-from .pool import Pool
+from .math.grader import check_gold
+from .pool.pool import Pool
 
 __all__ = ["STATUSES", "Pool", "Verdict", "check_gold", "grade"]

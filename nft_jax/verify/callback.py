@@ -14,11 +14,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import io_callback, shard_map
 from nft_jax.parallel.mesh import SHARDS, TENSOR, in_words, over_tensor, shard_count
-from nft_jax.rollout.shard import Ended
-from nft_jax.types import Array
-from nft_jax.verify.batch import Batch
+from nft_jax.types import Array, Ended
 from nft_jax.verify.grade import STATUSES
-from nft_jax.verify.pool import Pool
+from nft_jax.verify.pool.batch import Batch
+from nft_jax.verify.pool.pool import Pool
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import mathematics
 from .extract import last_boxed
 from .gsm8k import gsm8k
+from .math import grader as math_grader
 
 # The index of a status is its integer code on the device. 0 is "wrong", so that an array nobody filled earns nothing.
 STATUSES = ("wrong", "correct", "unparsed", "timeout", "error")
@@ -53,7 +53,7 @@ def boxed_exact(response: str, answer: str) -> tuple[str, str | None]:
     return ("correct" if extracted == answer.strip() else "wrong"), extracted
 
 
-GRADERS: dict[str, GraderFunction] = {"boxed_exact": boxed_exact, "gsm8k": gsm8k, "math": mathematics.math}
+GRADERS: dict[str, GraderFunction] = {"boxed_exact": boxed_exact, "gsm8k": gsm8k, "math": math_grader.math}
 
 
 def resolve_grader(name: str) -> GraderFunction:
@@ -82,7 +82,7 @@ def resolve_grader(name: str) -> GraderFunction:
 def preload(name: str) -> None:
     """Import now what a grader of `GRADERS` imports late: a worker does so before its first deadline runs."""
     if name == "math":
-        mathematics.preload()
+        math_grader.preload()
 
 
 def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", **options) -> Verdict:

@@ -8,24 +8,16 @@ from pathlib import Path
 from .grade import GRADERS
 
 # How items reach a grader decides no verdict.
-_TRANSPORT = {
-    "__init__.py",
-    "batch.py",
-    "callback.py",
-    "child.py",
-    "isolation.py",
-    "owner.py",
-    "pool.py",
-    "version.py",
-    "worker.py",
-}
+_TRANSPORT = {"__init__.py", "callback.py", "version.py"}
 _LIBRARIES = {"math": ("math-verify", "sympy")}
 
 
 def version(grader: str) -> str:
     """Name and version of a grader: a digest of the sources that decide its verdicts, and its libraries' versions."""
     if grader in GRADERS:
-        sources = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in _TRANSPORT)
+        here = Path(__file__).parent
+        sources = sorted(path for path in here.glob("*.py") if path.name not in _TRANSPORT)
+        sources += sorted((here / "math").glob("*.py"))
     else:
         found = importlib.util.find_spec(grader.partition(":")[0])
         sources = [Path(found.origin)] if found is not None and found.has_location else []

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from documents import FOLDER, NOTEBOOKS, ROOT, SETTING, cells, commands, is_setting
-from nft_jax import shipped
+from helpers.documents import FOLDER, NOTEBOOKS, ROOT, SETTING, cells, commands, is_setting
+from nft_jax import config_files
 
 LARGEST = 400_000
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -93,7 +93,7 @@ def test_its_commands_can_be_given(path):
     for module, *words in given:
         assert (ROOT / Path(*module.split(".")).with_suffix(".py")).exists()
         assert all(is_setting(name) for word in words for name in SETTING.findall(word.split("=")[0])), words
-        assert all(word[9:] in shipped.names() for word in words if word.startswith("--config=")), words
+        assert all(word[9:] in config_files.names() for word in words if word.startswith("--config=")), words
 
 
 @pytest.mark.slow

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from documents import FOLDER, NOTEBOOKS, PAGES, ROOT, SETTING, commands, is_setting, snippets
-from experiments import STEP_METRICS
+from helpers.documents import FOLDER, NOTEBOOKS, PAGES, ROOT, SETTING, commands, is_setting, snippets
+from helpers.experiments import STEP_METRICS
+from helpers.runs import MEASURED
 from nft_jax.config import load
+from nft_jax.config_files import config as shipped_config
 from nft_jax.data.dataset import load_dataset
 from nft_jax.losses import resolve
-from nft_jax.shipped import config as shipped_config
 from nft_jax.verify import grade
-from runs import MEASURED
 
 LARGEST_PICTURE = 150_000
 # Not settings, but files and flags that look so.
@@ -99,7 +99,7 @@ def own(tmp_path_factory):
 def test_the_loss_of_your_own(own, monkeypatch):
     """On-policy it has Dr. GRPO's gradient, as the notebook says of it."""
     monkeypatch.syspath_prepend(own)
-    from nft_jax.comparing.multipliers import of_ratios
+    from nft_jax.compare.multipliers import of_ratios
 
     mine, theirs = resolve("my_losses:fading", {"width": 0.3}), resolve("dr_grpo", {})
     for right in (True, False):

@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import pytest
 
-from nft_jax import shipped
+from nft_jax import config_files
+from nft_jax.bench.workload import random_data
 from nft_jax.config import load
 from nft_jax.experiment import Experiment
-from nft_jax.planning.memory import bytes_a_device
-from nft_jax.planning.program import experiment_on
-from nft_jax.timing.workload import random_data
+from nft_jax.machine.memory import bytes_a_device
+from nft_jax.plan.program import experiment_on
 from nft_jax.types import Prompts
 
 WEIGHTS = 494_032_768  # of Qwen2.5-0.5B, as its model card has it: 0.49B
@@ -21,7 +21,7 @@ T4_BY_DEFAULT = 0.75 * 15 * GIB
 
 @pytest.fixture(scope="module")
 def config():
-    return load(shipped.config("qwen25_0p5b_colab"))
+    return load(config_files.config("qwen25_0p5b_colab"))
 
 
 def experiment(config, **changes):

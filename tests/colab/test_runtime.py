@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from documents import FOLDER, NOTEBOOKS, cells
+from helpers.documents import FOLDER, NOTEBOOKS, cells
 
 SPEC = importlib.util.spec_from_file_location("runtime", FOLDER / "runtime.py")
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from nft_jax.data.arithmetic import KINDS, all_problems, corpus, misconception_agrees, split, wrong_solution
-from nft_jax.data.sources import Problem
+from nft_jax.data.files import Problem
 
 
 @pytest.fixture(scope="module")

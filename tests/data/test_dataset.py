@@ -1,8 +1,8 @@
 """What is said of a run's problems."""
 
 from nft_jax.data.dataset import unreadable_answers
+from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
-from nft_jax.data.sources import Problem
 
 
 def table(answers):

@@ -10,15 +10,15 @@ import time
 
 import pytest
 
-from experiments import settings, small
+from helpers.experiments import settings, small
 from nft_jax.config import load
 from nft_jax.data import hygiene
 from nft_jax.data.__main__ import main
 from nft_jax.data.arithmetic import all_problems, split
+from nft_jax.data.benchmarks import read
 from nft_jax.data.dataset import load_dataset, own_problems
+from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import Removal, clean, normal_form, same_answer
-from nft_jax.data.registry import read
-from nft_jax.data.sources import Problem
 from nft_jax.data.tokenizer import train_sentencepiece
 
 LONG = "A shop sells 12 apples, 7 pears and 30 plums each day. How many pieces of fruit does it sell in 5 days?"
@@ -231,7 +231,7 @@ def test_texts_inside_others_are_those_of_the_definition():
 
 def test_the_result_depends_on_no_hash_seed():
     code = (
-        "import random, json; from nft_jax.data.hygiene import clean; from nft_jax.data.sources import Problem;"
+        "import random, json; from nft_jax.data.hygiene import clean; from nft_jax.data.files import Problem;"
         "draw = random.Random(0); words = ['w' + c for c in 'abcdefgh'];"
         "base = [' '.join(draw.choice(words) for _ in range(60)) for _ in range(30)];"
         "texts = [t.replace('wa wb', 'wb', draw.randrange(2)) for t in base * 4];"

@@ -7,8 +7,8 @@ import pytest
 
 from nft_jax.config import default, load
 from nft_jax.data.dataset import load_dataset
+from nft_jax.data.files import Problem
 from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render, unwrapped
-from nft_jax.data.sources import Problem
 from nft_jax.data.tokenizer import Tokenizer, train_sentencepiece
 
 

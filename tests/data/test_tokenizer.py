@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from nft_jax.data.arithmetic import all_problems, corpus, split, wrong_solution
+from nft_jax.data.files import Problem, load_problems
 from nft_jax.data.prompts import build_prompts, render
-from nft_jax.data.sources import Problem, load_problems
 from nft_jax.data.tokenizer import load_tokenizer, train_sentencepiece
 
 ROOT = Path(__file__).parents[2]
@@ -316,7 +316,7 @@ def test_no_eos_is_an_error(tmp_path):
 
 def test_importing_and_sentencepiece_need_neither_jax_nor_transformers():
     code = (
-        "import sys, nft_jax.data.prompts, nft_jax.data.arithmetic, nft_jax.data.sources;"
+        "import sys, nft_jax.data.prompts, nft_jax.data.arithmetic, nft_jax.data.files;"
         "assert not {'jax', 'transformers'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.packed_answers import CASE_IDS, CASES
 from nft_jax.losses import resolve, total_loss
 from nft_jax.losses.kl import k3
 from nft_jax.types import LossBatch, Totals
-
-from .packed import CASE_IDS, CASES
 
 every_loss = pytest.mark.parametrize(("name", "options"), CASES, ids=CASE_IDS)
 

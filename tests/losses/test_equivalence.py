@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.packed_answers import draw_answers, pack, totals_of
 from nft_jax.losses import resolve, total_loss
 from nft_jax.losses.advantage import centered, normalized
-
-from .packed import draw_answers, pack, totals_of
 
 VOCABULARY = 7
 NORMALIZERS = ("constant", "sequence_mean")

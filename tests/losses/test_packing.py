@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from helpers.packed_answers import CASE_IDS, CASES, draw_answers, pack, totals_of, units
 from nft_jax.losses import LOSSES, resolve, total_loss
 from nft_jax.losses.advantage import centered, normalized, overlong_normalized
-
-from .packed import CASE_IDS, CASES, draw_answers, pack, totals_of, units
 
 every_loss = pytest.mark.parametrize(("name", "options"), CASES, ids=CASE_IDS)
 

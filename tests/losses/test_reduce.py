@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.packed_answers import draw_answers, pack, totals_of, units
 from nft_jax.losses import NORMALIZERS, answer_sum, total_loss
 from nft_jax.types import Totals
-
-from .packed import draw_answers, pack, totals_of, units
 
 
 def test_answer_sum_by_hand():

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.packed_answers import draw_answers, pack
 from nft_jax.losses import LOSSES, declare, default_options, resolve
 from nft_jax.losses.advantage import centered
-
-from .packed import draw_answers, pack
 
 TABLE = {
     "nft": ("answer", "constant", "mixed", "centered"),

@@ -4,10 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.loss_twins import TWINS, dpo_twin
+from helpers.packed_answers import CASE_IDS, CASES, draw_answers, pack, units
 from nft_jax.losses import LOSSES, resolve
-
-from .packed import CASE_IDS, CASES, draw_answers, pack, units
-from .twins import TWINS, dpo_twin
 
 
 def rows_of(answers, unit, per_row):

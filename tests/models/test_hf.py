@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model_folders import (
+from helpers.model_folders import (
     SETTINGS,
     placed,
     random_tensors,
@@ -16,11 +16,11 @@ from model_folders import (
     write_model,
     write_tokenizer,
 )
+from helpers.small_parts import MODEL, ROWS, VOCABULARY, eight_devices, lively_weights, one_device
 from nft_jax.config import ModelConfig
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.models import hf
 from nft_jax.models.hf import weights as hf_weights
-from small_parts import MODEL, ROWS, VOCABULARY, eight_devices, lively_weights, one_device
 
 # What a user would write: nothing but how far the vocabulary is rounded up.
 GIVEN = ModelConfig(vocab_multiple=8, remat="none")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from helpers.small_parts import EOS_IDS, MODEL, VOCABULARY, assert_close, lively_weights, random_prompts
 from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import backends, kernels, transformer
 from nft_jax.models.attention import packed_attention
 from nft_jax.parallel.mesh import DATA, TENSOR, make_mesh, shard_axes
 from nft_jax.rollout.engine import Engine
-from nft_jax.rollout.shard import Requests
+from nft_jax.rollout.state import Requests
 from nft_jax.types import Tokens
-from small_parts import EOS_IDS, MODEL, VOCABULARY, assert_close, lively_weights, random_prompts
 
 # Heads whose size is no power of two, and rows that no tile divides.
 B, T, N, G, H = 4, 150, 4, 2, 24

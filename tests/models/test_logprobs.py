@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from helpers.small_parts import MODEL, TEMPERATURE, VOCABULARY, assert_close, lively_weights
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.types import Tokens
-from small_parts import MODEL, TEMPERATURE, VOCABULARY, assert_close, lively_weights
 
 B, T = 2, 40
 GRAPH, _, _ = transformer.abstract(MODEL, VOCABULARY)

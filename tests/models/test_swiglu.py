@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.small_parts import assert_close
 from nft_jax.models.swiglu import swiglu_down
-from small_parts import assert_close
 
 M, F, D = 6, 10, 4
 

@@ -2,20 +2,20 @@
 
 import dataclasses
 
-import decoder_twin
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from helpers import decoder_twin
+from helpers.small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, lively_weights
 from nft_jax.checks import CHOICES
 from nft_jax.models import transformer
+from nft_jax.models.logprobs import scaled_log_softmax
 from nft_jax.models.transformer import Transformer
 from nft_jax.precision import double, in_float64
-from nft_jax.rollout.sampling import scaled_log_softmax
 from nft_jax.types import Tokens
-from small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, lively_weights
 
 TIED_WITHOUT_BIAS = dataclasses.replace(MODEL, tied_embedding=True, qkv_bias=False)
 # Two sequences and padding; one sequence that begins late and none but padding before it.

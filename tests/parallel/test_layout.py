@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
 from nft_jax.models import transformer
 from nft_jax.parallel import layout
-from small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
 
 _, ABSTRACT, AXES = transformer.abstract(MODEL, VOCABULARY)
 

@@ -8,7 +8,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
-from qwen2 import VOCABULARY, differences, in_bfloat16, ours, random_qwen2, same_files, some_ends, theirs
+
+from helpers.parity_qwen2 import VOCABULARY, differences, in_bfloat16, ours, random_qwen2, same_files, some_ends, theirs
 
 
 def main() -> None:

@@ -8,7 +8,9 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from qwen2 import (
+
+from helpers.model_folders import placed, write_tokenizer
+from helpers.parity_qwen2 import (
     differences,
     in_bfloat16,
     in_rows,
@@ -22,11 +24,9 @@ from qwen2 import (
     their_logits_and_logp,
     theirs,
 )
-
-from model_folders import placed, write_tokenizer
+from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.models import hf, transformer
-from small_parts import MODEL, VOCABULARY, eight_devices, lively_weights
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("torch")]
 

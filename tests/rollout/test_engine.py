@@ -7,14 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nft_jax.compat import io_callback
-from nft_jax.config import RolloutConfig
-from nft_jax.models import cache, transformer
-from nft_jax.planning import hlo
-from nft_jax.rollout.engine import Engine
-from nft_jax.rollout.shard import Requests
-from nft_jax.types import Prompts, Rollout, Tokens
-from small_parts import (
+from helpers.small_parts import (
     EOS_IDS,
     MODEL,
     PROMPT_LIMIT,
@@ -27,6 +20,13 @@ from small_parts import (
     one_per_row,
     random_prompts,
 )
+from nft_jax.compat import io_callback
+from nft_jax.config import RolloutConfig
+from nft_jax.models import cache, transformer
+from nft_jax.plan import hlo
+from nft_jax.rollout.engine import Engine
+from nft_jax.rollout.state import Requests
+from nft_jax.types import Prompts, Rollout, Tokens
 
 Q, K, T = 8, 3, 8
 KEY = jax.random.key(3)

@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.small_parts import one_device, random_prompts, small_config
 from nft_jax import losses, step
 from nft_jax.config import SelectionConfig
 from nft_jax.data.order import prompt_order
+from nft_jax.evaluation import evaluator
+from nft_jax.evaluation.evaluator import MOST_ANSWERS, Batch, Evaluator
 from nft_jax.randomness import STREAMS, stream
 from nft_jax.rollout.engine import Round
-from nft_jax.step import State, Step
-from nft_jax.training import evaluation
-from nft_jax.training.evaluation import MOST_ANSWERS, Batch, Evaluator
+from nft_jax.state import State
+from nft_jax.step import Step
 from nft_jax.types import Rollout
 from nft_jax.verify.callback import NOT_ASKED, Host
-from small_parts import one_device, random_prompts, small_config
 
 Q, K, C, T, N = 8, 4, 3, 7, 20
 
@@ -53,7 +54,7 @@ def bound(monkeypatch):
         return jnp.ones(prompt_B.shape, jnp.int32), Host(jnp.full(prompt_B.shape, NOT_ASKED), jnp.zeros(1))
 
     monkeypatch.setattr(step, "verify", no_verdicts)
-    monkeypatch.setattr(evaluation, "verify", no_verdicts)
+    monkeypatch.setattr(evaluator, "verify", no_verdicts)
     config = small_config("grpo", selection=SelectionConfig(candidates_per_round=C))
     return Step(config, one_device(), NumberingEngine(), None, losses.resolve("grpo", {}), None)
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from nft_jax.models.attention import MASKED
+from nft_jax.models.logprobs import scaled_log_softmax
 from nft_jax.rollout.noise import gumbel
-from nft_jax.rollout.sampling import draw, request_keys, scaled_log_softmax, truncate
+from nft_jax.rollout.sampling import draw, request_keys, truncate
 
 # The upper 0.1 % of chi-square with 7 degrees of freedom.
 CHI_SQUARE_7 = 24.32

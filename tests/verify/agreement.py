@@ -13,11 +13,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from nft_jax.verify import Pool, grade
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from nft_jax.verify import Pool, grade  # noqa: E402
-
 ROUNDS = 5
 SHOWN = 25  # disagreements
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hostile_pool import FOLDER, hostile_pool
 
+from helpers.hostile_pool import FOLDER, hostile_pool
 from nft_jax.parallel.mesh import make_mesh, shard_axes
-from nft_jax.rollout.shard import Ended
+from nft_jax.types import Ended
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify import callback as callback_module
 from nft_jax.verify.callback import NOT_ASKED, Grader, Submitter, differ, verify
@@ -185,7 +185,7 @@ def test_every_status_reaches_the_device(pool):
 def test_a_second_grader_is_asked_of_the_same_rows_and_counts_for_nothing_else(pool, shape):
     mesh = make_mesh(*shape)
     arrays, expected = answers_batch()
-    with Pool("lenient_grader:at_least", paths=[FOLDER]) as lenient:
+    with Pool("helpers.lenient_grader:at_least", paths=[FOLDER]) as lenient:
         grader = Grader(pool, decode, ANSWERS, 600.0, lenient)
         run = jax.jit(lambda *a: verify(grader, mesh, *a))
         code_B, host = jax.block_until_ready(run(*put(mesh, arrays)))

@@ -1,0 +1,228 @@
+"""Gradients of losses on one sampled rollout, through the whole training path: in any precision, on any devices."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from nft_jax import losses
+from nft_jax.config import Config, LossConfig, ModelConfig
+from nft_jax.experiment import Experiment, check_sizes
+from nft_jax.losses import LOSSES, Loss
+from nft_jax.losses.registry import find, traits_of
+from nft_jax.models import transformer
+from nft_jax.models.backends import XLA, Attention
+from nft_jax.parallel import layout
+from nft_jax.precision import double, in_float64
+from nft_jax.state import State
+from nft_jax.step import Step
+from nft_jax.types import Array, Groups, LossBatch, Prompts
+from nft_jax.update.optimizer import make_optimizer
+from nft_jax.update.update import Updater
+
+
+class Sampled(NamedTuple):
+    """One rollout, on the host: the first `count` groups are there, and train. `prompts` is the whole table."""
+
+    groups: Groups
+    count: int
+    prompts: Prompts
+
+
+def sample(experiment: Experiment, weights: Any) -> Sampled:
+    """Fills one step's training buffer with the config's engine, verifier and selection.
+
+    Raises ValueError where no group trains.
+    """
+    step = experiment.step(make_optimizer(experiment.config.optimizer, 1, experiment.axes))
+    prompts = experiment.prompts(experiment.dataset.tables["train"])
+
+    @jax.jit
+    def program(weights, prompts):
+        with jax.default_matmul_precision(step.config.model.precision):
+            sampled, from_carry = step.sample(State(weights, None, jnp.int32(0), jnp.int32(0), None, None), prompts)
+            buffer, trained, *_ = step.split_pool(sampled, from_carry)
+        return buffer, trained
+
+    groups, count, prompts = jax.device_get((*program(weights, prompts), prompts))
+    if not count:
+        raise ValueError(
+            "no group of the rollout has both right and wrong answers: there is no gradient to compare; change "
+            "config.warm_start.steps, or give weights whose answers are mixed by config.base"
+        )
+    return Sampled(groups, int(count), prompts)
+
+
+def training_half(
+    config: Config, loss: Loss, mesh: Mesh, model: ModelConfig, vocabulary: int, attention: Attention = XLA
+) -> Step:
+    """The step without what samples and grades. The model may be one that a `Config` refuses: in float64."""
+    graph, _, axes = transformer.abstract(model, vocabulary, attention)
+    optimizer = make_optimizer(config.optimizer, config.steps, axes)
+    normalizer = config.loss.normalizer or loss.normalizer
+    updater = Updater(config, loss, optimizer, graph, axes, mesh, old_logp=config.old_logp, normalizer=normalizer)
+    return Step(config, mesh, None, None, loss, updater)
+
+
+def told(loss: LossConfig) -> str:
+    """A loss with its options and normaliser, in words."""
+    options = " ".join(f"{name}={value}" for name, value in loss.options.items())
+    normalizer = loss.normalizer or traits_of(find(loss.name, LOSSES)).normalizer
+    return f"{loss.name} {options}".strip() + f" / {normalizer}"
+
+
+class Gradients:
+    """Gradients of losses of unit "answer" on the whole of one rollout, as one optimizer batch, on one mesh.
+
+    `dtype` "float64" computes everything in float64, from the very numbers that float32 has.
+    Raises ValueError for a loss of another unit, and where the step does not divide over the mesh.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        sampled: Sampled,
+        mesh: Mesh,
+        choices: Sequence[LossConfig],
+        dtype: str = "float32",
+    ):
+        self.experiment, self.sampled, self.mesh, self.dtype = experiment, sampled, mesh, dtype
+        check_sizes(experiment.config, experiment.loss, mesh)
+        self.places = {told(loss): place for place, loss in enumerate(choices)}
+        self.losses = [losses.resolve(loss.name, loss.options) for loss in choices]
+        if pairs := [loss.name for loss in self.losses if loss.unit != "answer"]:
+            raise ValueError(
+                f"{pairs[0]!r} is a loss of pairs: its gradient is one of other answers; take one of unit 'answer'"
+            )
+        self.packed: dict[str, Any] = {}
+        self.programs: dict[str, Any] = {}
+
+    def __call__(self, loss: LossConfig, weights: Any, *, on_policy: bool) -> dict[str, np.ndarray]:
+        """The gradient by each parameter of each layer, by name.
+
+        `on_policy`: R is exactly 1, as if these weights had sampled; else it counts from the sampler's log-probs.
+        """
+        with self._precision():
+            weights = double(weights) if self.dtype == "float64" else weights
+            packed, totals = self._packed(loss)
+            program = self._gradient(loss.normalizer or self.losses[self._place(loss)].normalizer)
+            return by_parameter(jax.device_get(program(weights, packed, totals, self._place(loss), on_policy)))
+
+    def logp(self, weights: Any) -> np.ndarray:
+        """`logp_BT` of the rollout's tokens by these weights, in the rows of `batch`; 0 outside answers."""
+        with self._precision():
+            packed, _ = next(iter(self.packed.values()))
+            return _in_rows(self._logp(weights, packed))
+
+    def batch(self, loss: LossConfig) -> LossBatch:
+        """What the loss sees beside the log-probs: the same rows for each loss, with its own advantages."""
+        with self._precision():
+            return _in_rows(self._packed(loss)[0].rows.batch)
+
+    def _precision(self):
+        return in_float64() if self.dtype == "float64" else contextlib.nullcontext()
+
+    def _place(self, loss):
+        return np.int32(self.places[told(loss)])
+
+    def _packed(self, loss):
+        if told(loss) not in self.packed:
+            groups, count, prompts = self.sampled
+            if self.dtype == "float64":
+                groups = double(groups)
+                groups = groups._replace(rate_Q=groups.reward_QK.mean(axis=1))
+            self.packed[told(loss)] = self._pack(groups, np.int32(count), prompts, self._place(loss))
+        return self.packed[told(loss)]
+
+    @functools.cached_property
+    def _pack(self):
+        def program(groups, count, prompts, place):
+            packed, totals = self._step("", place).pack(groups, count, prompts, jnp.int32(0))
+            return jax.tree.map(lambda x: x[0], (packed, totals))
+
+        return jax.jit(program)
+
+    @functools.cached_property
+    def _logp(self):
+        def program(weights, packed):
+            with self._matmuls():
+                return self._step("", 0).updater.recompute(weights, packed).rows.batch.old_logp_BT
+
+        return jax.jit(program, in_shardings=(self._shardings(), None))
+
+    def _gradient(self, normalizer):
+        """One program for all losses with the same normaliser: which it is, it is told when it runs."""
+
+        def program(weights, packed, totals, place, on_policy):
+            with self._matmuls():
+                return self._step(normalizer, place).updater.gradient(weights, packed, totals, None, on_policy)[0]
+
+        if normalizer not in self.programs:
+            self.programs[normalizer] = jax.jit(program, in_shardings=(self._shardings(), *[None] * 4))
+        return self.programs[normalizer]
+
+    def _matmuls(self):
+        return jax.default_matmul_precision(self.experiment.config.model.precision)
+
+    def _shardings(self):
+        return layout.shardings(self.mesh, self.experiment.weight_specs)
+
+    def _step(self, normalizer, place):
+        experiment = self.experiment
+        named = dataclasses.replace(experiment.config.loss, normalizer=normalizer)
+        config = dataclasses.replace(
+            experiment.config, loss=named, old_logp="current", updates_per_step=1, strict_on_policy=False
+        )
+        model = dataclasses.replace(config.model, dtype=self.dtype)
+        loss = chosen(self.losses, place)
+        return training_half(config, loss, self.mesh, model, experiment.tokenizer.vocab_size, experiment.attention)
+
+
+def chosen(among: Sequence[Loss], place: Array) -> Loss:
+    """One of several losses of unit "answer": that at a place which only the running program knows."""
+
+    def function(logp_BT, batch):
+        return jax.lax.switch(place, [loss.function for loss in among], logp_BT, batch)
+
+    def advantage(correct_QK, length_QK, answer_limit):
+        ways = [functools.partial(loss.advantage, answer_limit=answer_limit) for loss in among]
+        return jax.lax.switch(place, ways, correct_QK, length_QK)
+
+    return Loss("chosen", function, advantage, "answer", "constant", "mixed")
+
+
+def _in_rows(tree):
+    """Arrays on the host, the rows of all shards in one axis."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, x.shape[-1]), tree)
+
+
+def by_parameter(tree: Any) -> dict[str, np.ndarray]:
+    """The parameters by name, those that layers have one each of by layer: "blocks.query[0]"."""
+    named = {}
+    for path, value in jax.tree_util.tree_leaves_with_path(tree):
+        name = ".".join(key.key for key in path)
+        if path[0].key == "blocks":
+            named |= {f"{name}[{layer}]": each for layer, each in enumerate(value)}
+        else:
+            named[name] = value
+    return named
+
+
+class Difference(NamedTuple):
+    """Of two gradients: max |one − other| / max |other|, and the cosine between them."""
+
+    relative: float
+    cosine: float
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> Difference:
+    """Compares two gradients by the same parameters, in float64."""
+    one, other = (np.asarray(x, np.float64).ravel() for x in (one, other))
+    norms = np.linalg.norm(one) * np.linalg.norm(other)
+    return Difference(float(np.abs(one - other).max() / np.abs(other).max()), float(one @ other / norms))

@@ -1,0 +1,161 @@
+"""The comparison itself: bases, rates chosen on seeds that are not reported, runs on those that are; nothing twice."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nft_jax.compare.runs import Runner
+from nft_jax.compare.variants import Arm, Plan
+from nft_jax.data.prompts import PromptTable
+from nft_jax.evaluation.evaluator import Evaluator
+from nft_jax.evaluation.scores import score
+from nft_jax.experiment import Experiment
+from nft_jax.run.checkpoint import has_weights, load_weights
+from nft_jax.run.fingerprint import check_same, identity
+from nft_jax.run.workdir import RunFolder, as_json
+from nft_jax.sft import warm_start
+
+HELD_OUT = ("validation", "test")
+# All runs of a workdir have the same of these. What is compared isn't among them, and the tokens are in a run's path.
+DECIDING = (
+    *("seed", "prompts_per_step", "answers_per_prompt", "updates_per_step", "base", "model", "data", "warm_start"),
+    *("rollout", "selection", "loss.constant_tokens", "loss.kl_weight", "optimizer", "verify", "evaluation"),
+)
+
+
+class Compared(NamedTuple):
+    """What a study found.
+
+    `tuning`  by arm, the held-out scores at the end by rate: {rate: [score of each tuning seed]}
+    `rates`   by arm, the rate that was chosen          `runs`  by arm, a run for each seed, in the plan's order
+    `bases`   by split, the scores before any run, for each seed
+    """
+
+    plan: Plan
+    tuning: dict[Arm, dict[float, list[float]]]
+    rates: dict[Arm, float]
+    runs: dict[Arm, list[dict]]
+    bases: list[dict]
+
+
+class Study:
+    """Carries out a plan in one workdir, where each finished run is kept and none is done again.
+
+    `base` is the experiment that all arms have in common: problems, model, mesh, evaluation.
+
+    Raises:
+      ValueError: before anything is compiled, for lack of problems, or a workdir that holds another kind of study.
+    """
+
+    def __init__(self, plan: Plan, base: Experiment, workdir: Path):
+        self.plan, self.base, self.workdir = plan, base, workdir
+        tables = _held_out(base)
+        self._check_same(RunFolder(workdir))
+        self.evaluator = Evaluator(base, tables, base.abstract_weights())
+        self.done, self.began, self.bases = 0, time.perf_counter(), {}
+
+    def run(self) -> Compared:
+        """All runs that aren't there yet, arm after arm."""
+        plan, tuning, rates, runs = self.plan, {}, {}, {}
+        for arm in plan.arms:
+            with contextlib.ExitStack() as stack:
+                # Compiled when it is first needed: a study whose runs are all there compiles none.
+                runner = functools.cache(functools.partial(self._runner, arm, stack))
+                tuning[arm] = self._tuned(arm, runner)
+                rates[arm] = best_rate(tuning[arm]) if tuning[arm] else plan.rates[0]
+                runs[arm] = [self._one(arm, runner, seed, rates[arm]) for seed in plan.seeds]
+        bases = [self._base_score(seed) for seed in plan.seeds]
+        return Compared(plan, tuning, rates, runs, bases)
+
+    def _runner(self, arm: Arm, stack: contextlib.ExitStack) -> Runner:
+        return stack.enter_context(Runner(arm, self.base, self.evaluator, self.workdir))
+
+    def _tuned(self, arm: Arm, runner: Callable[[], Runner]) -> dict[float, list[float]]:
+        plan = self.plan
+        if len(plan.rates) == 1:
+            return {}
+        return {
+            rate: [self._one(arm, runner, seed, rate)["curve"][-1]["sampled"] for seed in plan.tuning_seeds]
+            for rate in plan.rates
+        }
+
+    def _one(self, arm: Arm, runner: Callable[[], Runner], seed: int, rate: float) -> dict:
+        self.done += 1
+        path = self._path(arm, seed, rate)
+        if path.exists():
+            return json.loads(path.read_text())
+        weights = self.base_weights(seed)
+        began = time.perf_counter()
+        found = runner().run(weights, seed, rate)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        RunFolder(path.parent).write(path.name, found)
+        last = found["curve"][-1]
+        print(
+            f"{self.done:>4}/{self.plan.runs} {arm.loss}, {arm.regime}, rate {rate:g}, seed {seed}: "
+            f"greedy {last['greedy']:.3f}, sampled {last['sampled']:.3f}, {last['updates']} updates, "
+            f"{time.perf_counter() - began:.0f} s ({(time.perf_counter() - self.began) / 60:.0f} min so far)",
+            flush=True,
+        )
+        return found
+
+    def base_weights(self, seed: int) -> Any:
+        """The weights that a seed's runs start from, on the host: of its own warm start where the config has one."""
+        if seed not in self.bases:
+            config, folder = self.base.config, self._base_folder(seed)
+            if not config.base and config.warm_start.steps and not has_weights(folder):
+                with Experiment(dataclasses.replace(config, seed=seed), self.workdir) as experiment:
+                    warm_start(experiment, RunFolder(folder))
+            warm = has_weights(folder)
+            weights = load_weights(folder, self.base.abstract_weights()) if warm else self.base.starting_weights()
+            self.bases[seed] = jax.device_get(weights)
+        return self.bases[seed]
+
+    def _base_score(self, seed: int) -> dict:
+        folder = RunFolder(self._base_folder(seed))
+        path = folder.path / "score.json"
+        if not path.exists():
+            weights = self.base.place(self.base_weights(seed), self.base.weight_specs)
+            found = {name: as_json(score(self.evaluator(weights, name))) for name in self.evaluator.tables}
+            folder.write(path.name, found)
+        return json.loads(path.read_text())
+
+    def _path(self, arm: Arm, seed: int, rate: float) -> Path:
+        regime = f"{self.base.config.compare.tokens}_tokens", f"{arm.updates}_updates"
+        loss = re.sub(r"[^\w.=+-]+", "_", arm.loss)
+        return self.workdir.joinpath("runs", *regime, loss, f"rate_{rate:g}_seed_{seed}.json")
+
+    def _base_folder(self, seed: int) -> Path:
+        return self.workdir / "bases" / f"seed_{seed}"
+
+    def _check_same(self, folder: RunFolder) -> None:
+        """Runs of one workdir differ in nothing but what is compared."""
+        now, path = identity(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
+        if path.exists():
+            check_same(json.loads(path.read_text()), now, self.workdir, DECIDING)
+        folder.begin(self.base.config, self.base.attention.name)
+        folder.write(path.name, now)
+
+
+def _held_out(experiment: Experiment) -> dict[str, PromptTable]:
+    """Validation problems, by which rates are chosen, and test problems, which are reported."""
+    tables = experiment.dataset.tables
+    if missing := [name for name in HELD_OUT if name not in tables]:
+        raise ValueError(
+            f"a comparison needs problems to choose rates by and others to report on; there are none for "
+            f"{' and '.join(f'config.data.{name}' for name in missing)}"
+        )
+    return {name: tables[name] for name in HELD_OUT}
+
+
+def best_rate(scores: dict[float, list[float]]) -> float:
+    """The rate with the best mean score; the smallest of equal ones."""
+    return max(sorted(scores), key=lambda rate: float(np.mean(scores[rate])))

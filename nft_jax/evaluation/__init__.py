@@ -1,0 +1,1 @@
+"""Held-out evaluation: answers to problems, and their scores."""

@@ -1,0 +1,70 @@
+"""What has been seen to run on which kind of device, noted by `python -m nft_jax.smoke`; a default depends on it."""
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+from etils import epath
+from jax.sharding import Mesh
+
+from nft_jax.parallel.mesh import TENSOR
+from nft_jax.processes import distributed
+from nft_jax.run.compile_cache import cache_folder
+
+# Decode loops that ran a different number of times on each data shard, with callbacks, and gave the right answers.
+DIVERGING = "diverging_loops"
+
+
+def folder() -> epath.Path:
+    """Where notes are."""
+    return cache_folder() / "executed"
+
+
+def note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
+    """Notes that something ran on devices of this kind; returns the file.
+
+    Raises:
+      OSError: when it can't be written.
+    """
+    path = _path(kind)
+    notes = {**_read(path), what: details}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(notes, indent=2) + "\n")
+    temporary.replace(path)
+    return path
+
+
+def noted(kind: str, what: str) -> dict[str, Any] | None:
+    """The details of a note, or None; a file that is none of ours counts as no note, and is named on stderr."""
+    return _read(_path(kind)).get(what)
+
+
+def keeps_step(mesh: Mesh) -> bool:
+    """Whether the data shards of a mesh decode in step by default.
+
+    On TPUs they do until diverging loops are noted for the kind, with collectives over `tensor` inside if this mesh has
+    them. All processes must decide alike, so one without the note decides for all: a collective call.
+    """
+    device = mesh.devices.flat[0]
+    if device.platform != "tpu":
+        return False
+    seen = noted(device.device_kind, DIVERGING)
+    diverges = seen is not None and (mesh.shape[TENSOR] == 1 or seen["tensor"] > 1)
+    return distributed.any_process(not diverges)
+
+
+def _path(kind):
+    return folder() / f"{re.sub(r'[^a-z0-9]+', '_', kind.lower())}.json"
+
+
+def _read(path):
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        print(f"{path} holds no notes ({error}), and is ignored; `python -m nft_jax.smoke` writes it", file=sys.stderr)
+        return {}

@@ -1,0 +1,209 @@
+"""The run's folder: what was run, with what, and how it went."""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+
+from nft_jax.config import Config, resolved
+from nft_jax.data.prompts import PromptTable
+from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.run import remote_workdir
+from nft_jax.types import Groups
+from nft_jax.verify.grade import STATUSES
+
+PACKAGES = (
+    "nft_jax",
+    "jax",
+    "jaxlib",
+    "libtpu",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "sentencepiece",
+    "ml_collections",
+    "numpy",
+)
+
+
+class RunFolder:
+    """Writes `config.json`, `run.json`, `metrics.jsonl` and `rollouts/` of one run; only process 0 writes.
+
+    Raises:
+      ValueError: when the folder can't be written, before anything is compiled.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.writes = jax.process_index() == 0
+        if not self.writes:
+            return
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path) as probe:
+                probe.write(bytes(2**16))
+        except OSError as error:
+            raise ValueError(f"--workdir={path} can't be written: {error}") from error
+
+    def begin(self, config: Config, attention: str) -> None:
+        """Writes what is run, once it is known that it can be."""
+        if self.writes:
+            self.write("run.json", provenance(config, attention))
+            self.write("config.json", resolved(config))
+
+    def check_room(self, state_bytes: int) -> None:
+        """Checks that a checkpoint of so many bytes has room.
+
+        Raises:
+          ValueError: when the disk has less, before anything is compiled.
+        """
+        if remote_workdir.is_remote(self.path):
+            return  # which is as large as it is paid for
+        free = shutil.disk_usage(self.path).free
+        if free < state_bytes:
+            raise ValueError(
+                f"--workdir={self.path}: a checkpoint of this run takes up to {state_bytes / 2**20:,.0f} MiB, and "
+                f"{free / 2**20:,.0f} MiB are free; make room, or give a --workdir on another disk"
+            )
+
+    def metrics(self, values: dict, *, file: str = "metrics.jsonl") -> None:
+        """Appends one object."""
+        if self.writes:
+            with open(self.path / file, "a") as out:
+                out.write(json.dumps(values) + "\n")
+
+    def write(self, name: str, values: dict) -> None:
+        """Writes a JSON file, whole or not at all, like `result.json`: the scores by split."""
+        if self.writes:
+            temporary = self.path / f"partial.{name}"
+            temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.replace(self.path / name)
+
+    def arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
+        """Writes an `.npz` file, whole or not at all."""
+        if self.writes:
+            temporary = self.path / f"partial.{name}"
+            np.savez_compressed(temporary, **values)
+            temporary.replace(self.path / name)
+
+    def share(self) -> None:
+        """Copies what is new to the run's bucket, if it has one; where that fails it says so, to be tried again."""
+        if self.writes:
+            try:
+                remote_workdir.share(self.path)
+            except OSError as error:
+                print(f"{error}; the run goes on, and tries again later", file=sys.stderr, flush=True)
+
+    def drop_after(self, step: int, *, file: str = "metrics.jsonl") -> None:
+        """Forgets the lines of steps after `step`, which a resumed run takes again.
+
+        Raises:
+          ValueError: as `read_lines`.
+        """
+        path = self.path / file
+        if self.writes and path.exists():
+            rows, temporary = read_lines(path), path.with_suffix(".tmp")
+            with open(temporary, "w") as out:
+                out.writelines(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
+                out.flush()
+                os.fsync(out.fileno())  # a rename may reach the disk before what it renames
+            temporary.replace(path)
+
+    def rollouts(self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> None:
+        """Writes one object a group: prompt, reference, answers, verdicts, rate, lengths."""
+        if not self.writes:
+            return
+        path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "w") as out:
+            for group in described(groups, table, tokenizer):
+                out.write(json.dumps(group, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a JSONL file; none if it isn't there. What a killed run left half written at its end is no line.
+
+    Raises:
+      ValueError: when another line is no JSON object, with its number.
+    """
+    lines = enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1)
+    lines = [(number, line) for number, line in lines if line.strip()]
+    rows = []
+    for number, line in lines:
+        try:
+            rows.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
+            if number < lines[-1][0]:
+                raise ValueError(f"{path}:{number} is no JSON object ({error}): repair or remove the line") from error
+    return rows
+
+
+def described(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Iterator[dict]:
+    """Each group in words."""
+    for q, prompt in enumerate(np.asarray(groups.prompt_Q).tolist()):
+        ids = [row[:n].tolist() for row, n in zip(groups.token_QKT[q], groups.length_QK[q], strict=True)]
+        yield {
+            "prompt": table.prompts[prompt],
+            "reference": table.answers[prompt],
+            "rate": round(float(groups.rate_Q[q]), 4),
+            "answers": tokenizer.decode_batch(ids),
+            "verdicts": [STATUSES[code] for code in groups.verdict_QK[q]],
+            "truncated": groups.truncated_QK[q].tolist(),
+            "lengths": groups.length_QK[q].tolist(),
+        }
+
+
+def provenance(config: Config, attention: str) -> dict:
+    """Versions, commit, seed, flags, devices and the attention they led to: what it takes to run this again."""
+    return {
+        "command": sys.orig_argv,
+        "seed": config.seed,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": versions(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "devices": [str(device) for device in jax.devices()],
+        "attention": attention,
+        "processes": jax.process_count(),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that decide what a run does; None for one that isn't there."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def host_rss_mib() -> float:
+    """Resident memory of this process."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def as_json(value: Any) -> Any:
+    """A NamedTuple or dataclass as a dict."""
+    return value._asdict() if hasattr(value, "_asdict") else dataclasses.asdict(value)
+
+
+def _version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit():
+    folder = Path(__file__).resolve().parent
+    asked = subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return asked.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""Grading in processes of their own, each with a deadline."""

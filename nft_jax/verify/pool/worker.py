@@ -1,0 +1,130 @@
+"""A grading process: reads chunks of (response, answer) from a pipe and replies to one item at a time.
+
+`process.py` runs this file as `python -I worker.py`. It imports neither jax nor the package root: a process that
+imports jax waits for the accelerator that its parent holds. Frames are a 4-byte length and that many bytes of JSON;
+JSON, because nothing in a response can then be executed, and because its escapes carry lone surrogates.
+
+    parent → {"grader", "paths", "memory_mib",      worker → {"isolated": whether} or {"failed": why}
+              "isolation"}
+    parent → [[response, answer], …]                worker → "received", then for each item in order
+                                                             [status, extracted, seconds, reason, leaving]
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import struct
+import sys
+import types
+from typing import Any, BinaryIO
+
+HEADER = struct.Struct("!I")
+TEXT_LIMIT = 1000  # characters of `extracted` and `reason` that travel back
+_PR_SET_PDEATHSIG = 1
+_SIGKILL = 9
+
+
+def pack(value: Any) -> bytes:
+    """One frame that holds `value` (anything JSON can say)."""
+    payload = json.dumps(value).encode()
+    return HEADER.pack(len(payload)) + payload
+
+
+def _read(source: BinaryIO) -> Any:
+    """The value of the next frame, or None at the end of the pipe."""
+    header = source.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (size,) = HEADER.unpack(header)
+    payload = source.read(size)
+    return json.loads(payload) if len(payload) == size else None
+
+
+def _write(fd: int, value: Any) -> None:
+    """Write one frame completely."""
+    rest = memoryview(pack(value))
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _take_pipes() -> tuple[BinaryIO, int]:
+    """Move the protocol off descriptors 0 and 1, so that a grader that prints or reads input finds only /dev/null."""
+    source, sink = os.fdopen(os.dup(0), "rb"), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    return source, sink
+
+
+def _limit_process(memory_mib: int) -> None:
+    """Die with the parent (Linux only), leave no core files, and bound the address space."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    with contextlib.suppress(Exception):  # macOS refuses RLIMIT_AS; the deadline still holds there
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
+
+
+def _load_grade_module() -> types.ModuleType:
+    """`grade.py` of the folder above under a synthetic package, so that no `__init__.py` of nft_jax is executed."""
+    package = types.ModuleType("_verify")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules[package.__name__] = package
+    return importlib.import_module("_verify.grade")
+
+
+def _memory_mib() -> float:
+    """The address space in use; 0 where nobody tells."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE") / (1 << 20)
+    except OSError:
+        return 0.0
+
+
+def _serve(source: BinaryIO, sink: int, grading: types.ModuleType, function: Any, memory_mib: int) -> None:
+    """Grade chunks until the parent closes the pipe, or until half of the memory that the start left is used up."""
+    most = (_memory_mib() + memory_mib) / 2
+    while (chunk := _read(source)) is not None:
+        _write(sink, "received")
+        for index, (response, answer) in enumerate(chunk):
+            status, extracted, seconds, reason = grading.grade(response, answer, grader=function)
+            # Whatever filled the memory may still be referenced: only a new process is safe for the next item. What
+            # fills it slowly (caches, a leak) is found between chunks.
+            leaving = reason.startswith("MemoryError") or (index == len(chunk) - 1 and _memory_mib() > most)
+            _write(sink, [status, extracted and extracted[:TEXT_LIMIT], seconds, reason[:TEXT_LIMIT], leaving])
+            if leaving:
+                return
+
+
+def main() -> None:
+    """Shake hands, then serve; leaves through `os._exit`, because a grader may have left threads that never end."""
+    source, sink = _take_pipes()
+    hello = _read(source)
+    if hello is None:
+        os._exit(0)
+    _limit_process(hello["memory_mib"])
+    try:
+        grading = _load_grade_module()
+        sys.path[:0] = [path for path in hello["paths"] if path not in sys.path]
+        function = grading.resolve_grader(hello["grader"])
+        grading.preload(hello["grader"])
+        isolated = importlib.import_module("_verify.pool.isolation").isolate(hello["isolation"])
+    except BaseException as error:
+        _write(sink, {"failed": f"{type(error).__name__}: {error}"})
+        os._exit(0)
+    _write(sink, {"isolated": isolated})
+    try:
+        _serve(source, sink, grading, function, hello["memory_mib"])
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""A comparison of small runs: equal tokens, one compile an arm, and nothing done twice."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from helpers.experiments import assert_same, compilations, grader, settings, small, write_graders
+from helpers.small_parts import lively_weights
+from nft_jax.compare import study
+from nft_jax.compare.runs import Runner, is_nearest, with_rate
+from nft_jax.compare.study import Study
+from nft_jax.compare.variants import STRETCH, Arm, read_plan
+from nft_jax.config import load
+from nft_jax.experiment import Experiment
+from nft_jax.update.optimizer import make_optimizer
+
+TOKENS = 3000
+COMPARED = {
+    "compare__losses": "nft; grpo",
+    "compare__updates": "2",
+    "compare__tokens": TOKENS,
+    "compare__seeds": "0, 3",
+    "compare__rates": "1e-3, 2e-3",
+    "compare__tuning_seeds": "5",
+    "evaluation__problems": 6,
+    "evaluation__batch": 6,
+    "evaluation__answers": 2,
+    "warm_start__steps": 1,
+    "warm_start__batch": 8,
+    "warm_start__examples": 16,
+    "packing__rows_per_micro_batch": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_graders(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def config():
+    return small(verify__grader=grader("coin"), **COMPARED)
+
+
+def compared(config, workdir):
+    plan = read_plan(config)
+    with Experiment(config, workdir) as base:
+        return Study(plan, base, workdir).run()
+
+
+@pytest.fixture(scope="module")
+def done(folder, config):
+    """A whole study, and how often each arm's step was compiled in it."""
+    made = []
+
+    class Counted(Runner):
+        def __init__(self, arm, *rest):
+            made.append(arm)
+            super().__init__(arm, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "Runner", Counted)
+        return compared(config, folder / "run"), made
+
+
+def test_every_arm_is_compiled_once_and_gets_all_its_runs(done, folder):
+    found, made = done
+    assert made == found.plan.arms == [Arm("nft", 2), Arm("grpo", 2)]
+    for arm in made:
+        assert len(found.runs[arm]) == 2
+        assert {rate: len(scores) for rate, scores in found.tuning[arm].items()} == {1e-3: 1, 2e-3: 1}
+    assert len(list((folder / "run" / "runs").rglob("*.json"))) == 2 * (2 + 2) == found.plan.runs
+
+
+@pytest.mark.parametrize(
+    ("step", "budget"), [(100, 1000), (100, 1049), (100, 1051), (300, 1000), (999, 1000), (70, 100)]
+)
+def test_the_last_step_is_the_one_that_ends_nearest_to_the_budget(step, budget):
+    spent = step
+    while not is_nearest(spent, step, budget):
+        spent += step
+    assert abs(spent - budget) <= step / 2
+
+
+def test_runs_end_near_their_tokens(done):
+    found, _ = done
+    for runs in found.runs.values():
+        for run in runs:
+            last = run["curve"][-1]
+            step = last["tokens"] / last["steps"]
+            assert abs(last["tokens"] - TOKENS) < step
+            assert [row["tokens"] for row in run["curve"]] == sorted(row["tokens"] for row in run["curve"])
+            assert last["flops"] > 0
+
+
+def test_seeds_have_bases_prompts_and_draws_of_their_own(done):
+    found, _ = done
+    for runs in found.runs.values():
+        assert runs[0]["curve"][0]["reward"] != runs[1]["curve"][0]["reward"]
+    assert found.bases[0]["test"] != found.bases[1]["test"]
+
+
+def test_a_study_that_is_done_compiles_no_step_and_finds_the_same(done, folder, config, monkeypatch):
+    found, _ = done
+
+    def refuse(*_):
+        raise AssertionError("nothing is to be run again")
+
+    monkeypatch.setattr(study, "Runner", refuse)
+    monkeypatch.setattr(study, "warm_start", refuse)
+    again = compared(config, folder / "run")
+    assert again.rates == found.rates
+    assert json.loads(json.dumps(again.runs[Arm("nft", 2)])) == json.loads(json.dumps(found.runs[Arm("nft", 2)]))
+
+
+def test_one_missing_run_is_done_again_and_comes_out_the_same(done, folder, config):
+    found, _ = done
+    path = next((folder / "run" / "runs").rglob(f"2_updates/nft/rate_{found.rates[Arm('nft', 2)]:g}_seed_3.json"))
+    before = json.loads(path.read_text())
+    path.unlink()
+    compared(config, folder / "run")
+    after = json.loads(path.read_text())
+    assert after["test"] == before["test"]
+    for row, other in zip(after["curve"], before["curve"], strict=True):
+        assert row | {"seconds": 0} == other | {"seconds": 0}
+
+
+def test_another_kind_of_study_in_the_same_workdir_is_refused(done, folder, config):
+    other = dataclasses.replace(config, answers_per_prompt=2)
+    with compilations() as seen, pytest.raises(ValueError, match="config.answers_per_prompt: the run has 4, given 2"):
+        compared(other, folder / "run")
+    assert seen == []
+
+
+def test_a_comparison_needs_problems_to_choose_by_and_problems_to_report_on(folder, config, tmp_path):
+    problems = tmp_path / "train.jsonl"
+    problems.write_text("\n".join(json.dumps({"problem": f"{i}+1=", "answer": str(i + 1)}) for i in range(20)))
+    tokenizer = folder / "run" / "tokenizer" / "arithmetic.model"
+    values = settings(verify__grader=grader("coin"), data__train=str(problems), data__tokenizer=str(tokenizer))
+    with pytest.raises(ValueError, match="there are none for config.data.validation and config.data.test"):
+        compared(load(values), tmp_path / "run")
+
+
+def test_a_rate_in_the_state_is_the_rate_of_the_config(config):
+    """Five updates with the program's rate in its state, and with the rate built in."""
+    weights = lively_weights(config.model)
+    axes = jax.tree.map(lambda _: jax.sharding.PartitionSpec(), weights)
+    options = {"warmup_updates": 3, "weight_decay": 0.1}
+    built_in = make_optimizer(dataclasses.replace(config.optimizer, learning_rate=3e-3, **options), 1, axes)
+    unit = dataclasses.replace(config.optimizer, learning_rate=1.0, **options)
+    given = with_rate(make_optimizer(unit, 1, axes))
+    state, (_, inner) = built_in.init(weights), given.init(weights)
+    rated = np.float32(3e-3), inner
+    for number in range(5):
+        gradient = jax.tree.map(lambda x, n=number: np.cos(x + n).astype(np.float32), weights)
+        expected, state = built_in.update(gradient, state, weights)
+        found, rated = given.update(gradient, rated, weights)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), found, expected)
+    assert_same(rated[0], np.float32(3e-3))
+
+
+def test_a_seed_s_stretch_is_its_own(folder, config):
+    with Experiment(config, folder / "run") as base:
+        one = Study(read_plan(config), base, folder / "run")
+        with Runner(Arm("nft", 1), base, one.evaluator, folder) as runner:
+            for seed in (0, 3):
+                state = runner.start(one.base_weights(seed), seed, 1e-3)
+                assert int(state.cursor) == int(state.step) == seed * STRETCH
+                assert float(state.optimizer_state[0]) == pytest.approx(1e-3)

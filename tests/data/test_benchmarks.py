@@ -1,0 +1,299 @@
+"""Problems by name: which name is read from where, with which fields, and what is said of names that lead nowhere."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from helpers.experiments import small
+from nft_jax.data.benchmarks import SOURCES, read
+from nft_jax.data.dataset import own_problems, read_problems
+from nft_jax.data.files import Problem
+from nft_jax.data.prompts import TEMPLATES
+
+# The number of problems that each has where it was published; see the test on real files.
+SIZES = {
+    **{"math_train": 7498, "gsm8k_train": 7473, "aime24": 30, "aime25": 30, "amc23": 40, "math500": 500},
+    **{"olympiadbench": 675, "minerva_math": 272, "gsm8k_test": 1319, "dapo_math_17k": 17255},
+}
+
+
+def write(path: Path, *rows: dict) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def row(text: str, **more) -> dict:
+    return {"problem": text, "answer": "1"} | more
+
+
+def texts(problems: list[Problem]) -> list[str]:
+    return [problem.problem for problem in problems]
+
+
+class Hub:
+    """Stands for the package `datasets`: rows by (dataset, subset, split); notes what it was asked."""
+
+    def __init__(self, rows: dict):
+        self.rows, self.asked = rows, []
+
+    def load_dataset(self, dataset, subset=None, *, split=None):
+        self.asked.append((dataset, subset, split))
+        splits = {s: rows for (d, n, s), rows in self.rows.items() if (d, n) == (dataset, subset)}
+        if not splits:
+            raise ConnectionError(f"no {dataset}")
+        return splits if split is None else splits[split]
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    def give(rows):
+        found = Hub(rows)
+        monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=found.load_dataset))
+        return found
+
+    return give
+
+
+@pytest.fixture
+def no_datasets(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+
+
+# Names of files.
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_name_is_a_file_of_the_root(tmp_path, kind):
+    write(tmp_path / f"math500.{kind}", row("p", question="q"))
+    write(tmp_path / f"other.{kind}", row("p", question="q"))
+    for name in ("math500", "other"):
+        assert texts(read(name, root=str(tmp_path))) == ["p"]
+    # The fields of the config are for files that nothing else is known of.
+    asked = {"root": str(tmp_path), "problem_field": "question"}
+    assert (texts(read("math500", **asked)), texts(read("other", **asked))) == (["p"], ["q"])
+    assert texts(read(str(tmp_path / f"math500.{kind}"), problem_field="question")) == ["q"]
+
+
+def test_a_path_that_is_there_wins(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    write(root / "math500.jsonl", row("of the root"))
+    monkeypatch.chdir(tmp_path)
+    assert texts(read("math500", root=str(root))) == ["of the root"]
+    write(tmp_path / "math500", row("here"))
+    assert texts(read("math500", root=str(root))) == ["here"]
+    write(tmp_path / "owner" / "name" / "train.jsonl", row("in a folder"))
+    assert texts(read("owner/name")) == texts(read("owner/name:train")) == ["in a folder"]
+
+
+def test_a_config_names_problems(tmp_path):
+    write(tmp_path / "gsm8k_train.jsonl", row("train", question="x"))
+    write(tmp_path / "aime24.jsonl", row("test", question="x"))
+    config = small(
+        data__train="gsm8k_train", data__test="aime24", data__root=str(tmp_path), data__problem_field="question"
+    )
+    assert {name: texts(part) for name, part in own_problems(config).items()} == {"train": ["train"], "test": ["test"]}
+    assert texts(read_problems(config, str(tmp_path / "aime24.jsonl"))) == ["x"]
+
+
+def test_a_folder_is_read_split_by_split_in_order(tmp_path):
+    for shard in (1, 0):
+        rows = [row(f"{shard}.{i}") for i in range(2)]
+        write(tmp_path / "sharded" / "data" / f"train-0000{shard}-of-00002.parquet", *rows)
+    assert texts(read(str(tmp_path / "sharded"))) == ["0.0", "0.1", "1.0", "1.1"]
+    write(tmp_path / "sharded" / "data" / "test-00000-of-00001.parquet", row("test"))
+    write(tmp_path / "sharded" / "README.md", {})
+    assert texts(read(f"{tmp_path}/sharded:test")) == ["test"]
+    assert texts(read(f"{tmp_path}/sharded:train")) == ["0.0", "0.1", "1.0", "1.1"]
+    for i in (1, 0):
+        write(tmp_path / "numbered" / "train" / f"000{i}.parquet", row(str(i)))
+    write(tmp_path / "numbered" / "test.jsonl", row("test"))
+    assert texts(read(f"{tmp_path}/numbered:train")) == ["0", "1"]
+    assert texts(read(f"{tmp_path}/numbered:test")) == ["test"]
+
+
+def test_a_folder_that_leaves_a_choice_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is a folder without any .jsonl or .parquet file"):
+        read(str(tmp_path))
+    for subset in ("main", "socratic"):
+        write(tmp_path / subset / "train.parquet", row(subset))
+    with pytest.raises(ValueError, match=r"split 'train' in several folders, .*/main, .*/socratic; give one of them"):
+        read(str(tmp_path))
+    write(tmp_path / "main" / "test.parquet", row("test"))
+    with pytest.raises(ValueError, match=r"has several splits; use one of (.*)/main:test, \1/main:train$"):
+        read(str(tmp_path / "main"))
+    with pytest.raises(ValueError, match="has no split 'validation'; use one of .*:test, .*:train"):
+        read(f"{tmp_path}/main:validation")
+
+
+def test_real_files_go_by_their_names(data_folder):
+    root = str(data_folder / "problems")
+    assert {name: len(read(name, root=root)) for name in SOURCES} == SIZES
+    assert len(read("svamp", root=root)) == 1000
+
+
+# Names of the hub.
+
+
+def test_every_source_is_tested():
+    assert set(SIZES) == set(SOURCES)
+    assert all(source.template in ("", *TEMPLATES) for source in SOURCES.values())
+
+
+def wrapped(text: str) -> list[dict]:
+    return [{"role": "user", "content": TEMPLATES["dapo"].replace("{problem}", text)}]
+
+
+# Rows as each dataset has them, and the problems they are.
+MATH = {"problem": "p", "solution": "s", "answer": "a"}
+GSM8K = {"question": "p", "answer": "1+1=<<1+1=2>>2\n#### 2"}
+PUBLISHED = {
+    "dapo_math_17k": (
+        ("BytedTsinghua-SIA/DAPO-Math-17k", None, "train"),
+        {"prompt": wrapped("p"), "reward_model": {"ground_truth": "a", "style": "rule"}, "extra_info": {"index": "x"}},
+        ("p", "a", ""),
+    ),
+    "math_train": (
+        ("DigitalLearningGmbH/MATH-lighteval", None, "train"),
+        {"problem": "p", "solution": "so $\\boxed{\\frac{1}{2}}$", "level": "Level 1"},
+        ("p", "\\frac{1}{2}", "so $\\boxed{\\frac{1}{2}}$"),
+    ),
+    "gsm8k_train": (("openai/gsm8k", "main", "train"), GSM8K, ("p", "2", "1+1=<<1+1=2>>2")),
+    "gsm8k_test": (("openai/gsm8k", "main", "test"), GSM8K, ("p", "2", "1+1=<<1+1=2>>2")),
+    "aime24": (("HuggingFaceH4/aime_2024", None, "train"), MATH | {"id": 60}, ("p", "a", "s")),
+    "aime25": (("math-ai/aime25", None, "test"), {"problem": "p", "answer": "70", "id": "0"}, ("p", "70", "")),
+    "amc23": (("math-ai/amc23", None, "test"), {"id": 0, "question": "p", "answer": 27.0}, ("p", "27", "")),
+    "math500": (("HuggingFaceH4/MATH-500", None, "test"), MATH, ("p", "a", "s")),
+    "olympiadbench": (
+        ("Hothan/OlympiadBench", "OE_TO_maths_en_COMP", "train"),
+        {"question": "p", "final_answer": ["a"], "solution": ["s", "t"]},
+        ("p", "a", "s"),
+    ),
+    "minerva_math": (("math-ai/minervamath", None, "test"), {"question": "p", "answer": "a"}, ("p", "a", "")),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_is_read_from_the_hub_with_its_own_fields(hub, name):
+    place, record, found = PUBLISHED[name]
+    asked = hub({place: [record]})
+    (problem,) = read(name, problem_field="other", answer_field="other", solution_field="other")
+    assert problem[:3] == found
+    assert problem.id == str(record.get("id", f"{name}:1"))
+    assert asked.asked == [place]
+
+
+def test_rows_that_are_repeated_are_taken_once_where_the_source_has_them_so(hub):
+    place, record, _ = PUBLISHED["dapo_math_17k"]
+    other = record | {"reward_model": {"ground_truth": "b"}}
+    bare = record | {"prompt": [{"role": "user", "content": "bare"}]}
+    hub({place: [record, other, bare] * 3})
+    found = read("dapo_math_17k")
+    assert [problem[:2] for problem in found] == [("p", "a"), ("p", "b"), ("bare", "a")]
+    assert [problem.id for problem in found] == [f"dapo_math_17k:{i}" for i in (1, 2, 3)]
+    place, record, _ = PUBLISHED["gsm8k_test"]
+    hub({place: [record] * 3})
+    assert len(read("gsm8k_test")) == 3
+
+
+def test_what_has_no_boxed_answer_is_left_out(hub):
+    place, record, _ = PUBLISHED["math_train"]
+    solutions = ["\\boxed{}", "no box", "\\boxed{1} or \\boxed{2}", "\\boxed{1"]
+    hub({place: [record | {"solution": text} for text in solutions]})
+    assert [(problem.answer, problem.id) for problem in read("math_train")] == [("2", "math_train:3")]
+
+
+def test_any_dataset_of_the_hub_is_read_with_the_fields_of_the_config(hub):
+    rows = {
+        ("own-er/na.me", None, "train"): [{"q": "1"}, {"q": "2"}],
+        ("own-er/na.me", "sub_set", "test"): [{"q": "3"}],
+    }
+    asked = hub({place: [each | {"answer": "a"} for each in part] for place, part in rows.items()})
+    assert texts(read("own-er/na.me:train", problem_field="q")) == ["1", "2"]
+    assert texts(read("own-er/na.me", problem_field="q")) == ["1", "2"]
+    assert [problem.id for problem in read("own-er/na.me/sub_set:test", problem_field="q")] == [
+        "own-er/na.me/sub_set:test:1"
+    ]
+    assert asked.asked == [
+        ("own-er/na.me", None, "train"),
+        ("own-er/na.me", None, None),
+        ("own-er/na.me", "sub_set", "test"),
+    ]
+    with pytest.raises(ValueError, match="own-er/na.me: row 1: no field 'problem'; its fields are 'q', 'answer': set"):
+        read("own-er/na.me")
+
+
+def test_a_split_of_several_must_be_chosen(hub):
+    hub({("o/n", None, split): [row("p")] for split in ("train", "test")})
+    with pytest.raises(ValueError, match="o/n has several splits; use one of o/n:train, o/n:test"):
+        read("o/n")
+
+
+def test_a_dataset_that_can_not_be_had_is_named(hub):
+    hub({})
+    with pytest.raises(
+        ValueError, match="aime24: HuggingFaceH4/aime_2024 can't be had from the .* hub: no HuggingFaceH4"
+    ):
+        read("aime24")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("gsm8k_train", "gsm8k_train"), ("owner/name:train", "name"), ("files/nowhere", "nowhere")]
+)
+def test_without_the_package_it_is_said_what_to_do(no_datasets, name, file):
+    words = (
+        f"{name}: no such file or folder, .*pip install nft_jax\\[data\\]; .*data.root=FOLDER with {file}.jsonl in it"
+    )
+    with pytest.raises(ValueError, match=words):
+        read(name)
+
+
+def test_with_a_root_the_hub_is_not_asked_for_a_known_name(hub, tmp_path):
+    asked = hub({PUBLISHED["aime24"][0]: [PUBLISHED["aime24"][1]]})
+    write(tmp_path / "math500.jsonl", row("p"))
+    words = (
+        f"config.data.root={tmp_path} has no file aime24.jsonl or aime24.parquet; its files are: math500.jsonl; without"
+    )
+    with pytest.raises(FileNotFoundError, match=re.escape(words)):
+        read("aime24", root=str(tmp_path))
+    assert asked.asked == []
+
+
+# Names that are none.
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("gsm8k-tset", "gsm8k_test"), ("MATH-500", "math500"), ("aime2024", "aime24"), ("minerva", "minerva_math")],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_and_all(name, near):
+    with pytest.raises(ValueError) as caught:
+        read(name)
+    assert f"{name!r} is no file or folder that is there, and no known problems (did you mean {near!r}?)" in str(
+        caught.value
+    )
+    assert all(known in str(caught.value) for known in (*SOURCES, "OWNER/NAME:SPLIT"))
+
+
+def test_names_that_are_near_nothing(tmp_path):
+    for name in ("zzzz", "/nowhere", "./nowhere", "a/b/c/d"):
+        with pytest.raises(ValueError, match="no known problems; known are"):
+            read(name)
+    for name in ("nowhere.jsonl", "a/nowhere.parquet", str(tmp_path / "math500.jsonl")):
+        with pytest.raises(FileNotFoundError, match=f"{re.escape(name)} does not exist; give a JSONL file"):
+            read(name, root=str(tmp_path))
+
+
+def test_who_reads_files_imports_no_datasets():
+    code = "import sys, nft_jax.data.benchmarks; assert not {'datasets', 'pyarrow', 'jax'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

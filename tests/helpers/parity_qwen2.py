@@ -1,0 +1,216 @@
+"""A random Qwen2 in transformers, and the same folder here: every quantity that both compute, side by side.
+
+PyTorch is imported where it is used: this module can be collected without it.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from helpers.model_folders import placed
+from helpers.small_parts import at_tokens, one_device
+from nft_jax.config import ModelConfig, RolloutConfig
+from nft_jax.models import hf, transformer
+from nft_jax.rollout.engine import Engine
+from nft_jax.rollout.state import Requests
+from nft_jax.types import Prompts, Tokens
+
+VOCABULARY, ANSWER_LIMIT = 101, 16
+
+
+def random_qwen2(folder: Path, *, tied: bool = False, layers: int = 4, seed: int = 0, **saving: Any) -> Any:
+    """A Qwen2 in which every part matters (biases and norms aren't at their start), also saved to `folder`."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_parameters={"rope_theta": 1e6, "rope_type": "default"},
+        tie_word_embeddings=tied,
+    )
+    model = Qwen2ForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            drawn = torch.randn(value.shape, generator=generator)
+            if "norm" in name:
+                drawn = 1 + 0.3 * drawn
+            elif "bias" in name:
+                drawn = 0.5 * drawn
+            else:
+                drawn = drawn * (0.4 if "embed" in name or "head" in name else value.shape[-1] ** -0.5)
+            value.copy_(drawn)
+    model.save_pretrained(folder, **saving)
+    return model
+
+
+class Ours(NamedTuple):
+    """A model folder as this package has it."""
+
+    config: ModelConfig
+    vocabulary: int
+    graph: nnx.GraphDef
+    axes: Any
+    weights: Any
+
+
+def read_folder(folder: Path, dtype: str = "float32") -> Ours:
+    """The folder's model, its vocabulary padded, to compute in `dtype`."""
+    config = hf.resolved_model(ModelConfig(vocab_multiple=8, dtype=dtype), folder)
+    vocabulary = hf.model_settings(folder)["vocab"]
+    graph, _, axes = transformer.abstract(config, vocabulary)
+    return Ours(config, vocabulary, graph, axes, hf.load_weights(folder, placed(config, one_device())))
+
+
+def sequences(count: int = 8, longest: int = 24, seed: int = 0) -> list[np.ndarray]:
+    """Random tokens of lengths from 2 to `longest`."""
+    random = np.random.default_rng(seed)
+    lengths = np.linspace(2, longest, count).astype(int)
+    return [random.integers(3, VOCABULARY, length) for length in random.permutation(lengths)]
+
+
+def in_rows(groups: list[list[np.ndarray]]) -> Tokens:
+    """Each group of sequences packed one behind the other in a row, with padding at the end."""
+    T = max(sum(map(len, group)) for group in groups)
+    token_BT, segment_BT, position_BT = np.zeros((3, len(groups), T), np.int32)
+    segment_BT -= 1
+    for b, group in enumerate(groups):
+        start = 0
+        for number, sequence in enumerate(group):
+            span = slice(start, start + len(sequence))
+            token_BT[b, span], segment_BT[b, span] = sequence, number
+            position_BT[b, span] = np.arange(len(sequence))
+            start = span.stop
+    return Tokens(token_BT, segment_BT, position_BT)
+
+
+def our_logits_and_logp(ours: Ours, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `[n, V]` and log-probs `[n]` of the real tokens of packed rows, in the order of the rows."""
+
+    def forward(weights, tokens):
+        model = transformer.bind(ours.graph, weights)
+        logits_MV = model.logits(model(tokens).reshape(-1, ours.config.width))
+        return logits_MV, at_tokens(model, tokens, 1.0, 8)[0].reshape(-1)
+
+    logits_MV, logp_M = jax.jit(forward)(ours.weights, tokens)
+    real_M = tokens.segment_BT.reshape(-1) >= 0
+    return np.asarray(logits_MV)[real_M, : ours.vocabulary], np.asarray(logp_M)[real_M]
+
+
+def their_logits_and_logp(model: Any, rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The same of rows with one sequence each, as one padded batch; a first token's log-prob is NaN."""
+    import torch
+
+    token_BT, segment_BT, _ = in_rows([[row] for row in rows])
+    with torch.no_grad():
+        mask = torch.tensor(segment_BT >= 0).long()
+        logits_BTV = model(torch.tensor(token_BT).long(), attention_mask=mask).logits.float()
+        all_BTV = logits_BTV.log_softmax(dim=-1).numpy()
+    logp_BT = np.full(token_BT.shape, np.nan, np.float32)
+    logp_BT[:, 1:] = np.take_along_axis(all_BTV[:, :-1], token_BT[:, 1:, None], axis=-1)[..., 0]
+    real_BT = segment_BT >= 0
+    return logits_BTV.numpy()[real_BT], logp_BT[real_BT]
+
+
+def our_greedy(ours: Ours, prompts: list[np.ndarray], ends: tuple[int, ...]) -> np.ndarray:
+    """Greedy answers `[Q, T]` of the rollout engine; 0 after an end."""
+    engine = Engine(ours.graph, ours.axes, one_device(), RolloutConfig(ANSWER_LIMIT), ends, ours.config.dtype)
+    length_Q = np.array([len(prompt) for prompt in prompts], np.int32)
+    token_QP = in_rows([[prompt] for prompt in prompts]).token_BT
+    number_QK = np.arange(len(prompts), dtype=np.uint32)[:, None]
+    asked = Requests(Prompts(token_QP, length_Q), np.zeros_like(length_Q), number_QK, np.ones_like(number_QK, bool))
+    compiled = jax.jit(lambda weights, asked: engine(engine.view(weights), asked, jax.random.key(0))[0])
+    return np.asarray(compiled(ours.weights, asked).token_BT)
+
+
+def their_greedy(model: Any, prompts: list[np.ndarray], ends: tuple[int, ...]) -> np.ndarray:
+    """The same of transformers' `generate`, on one batch with padding on the left."""
+    import torch
+
+    P, answer_QT = max(map(len, prompts)), np.zeros((len(prompts), ANSWER_LIMIT), np.int32)
+    token_QP = torch.tensor(np.stack([np.pad(prompt, (P - len(prompt), 0)) for prompt in prompts]))
+    mask = torch.tensor(np.stack([np.arange(P) >= P - len(prompt) for prompt in prompts])).long()
+    settings = {"do_sample": False, "max_new_tokens": ANSWER_LIMIT, "pad_token_id": 0}
+    with torch.no_grad():
+        found = model.generate(token_QP, attention_mask=mask, eos_token_id=list(ends) or None, **settings)
+    answer_QT[:, : found.shape[1] - P] = found[:, P:].numpy()
+    return answer_QT
+
+
+class Outputs(NamedTuple):
+    """What a model makes of `sequences()`.
+
+    `logits`, `logp`  of each token, one sequence a row (`logp` of a first token is nothing)
+    `packed`          `logp` with two sequences in a row
+    `greedy`          answers to each sequence
+    """
+
+    logits: np.ndarray
+    logp: np.ndarray
+    packed: np.ndarray
+    greedy: np.ndarray
+
+
+def theirs(model: Any, ends: tuple[int, ...]) -> Outputs:
+    """What transformers makes of them; it knows no packed rows."""
+    logits, logp = their_logits_and_logp(model, sequences())
+    return Outputs(logits, logp, logp, their_greedy(model, sequences(), ends))
+
+
+def ours(folder: Path, ends: tuple[int, ...], dtype: str = "float32") -> Outputs:
+    """What this package makes of them."""
+    model, rows = read_folder(folder, dtype), sequences()
+    logits, logp = our_logits_and_logp(model, in_rows([[row] for row in rows]))
+    _, packed = our_logits_and_logp(model, in_rows([rows[i : i + 2] for i in range(0, len(rows), 2)]))
+    return Outputs(logits, logp, packed, our_greedy(model, rows, ends))
+
+
+def some_ends(model: Any) -> tuple[int, int]:
+    """Two tokens that end some of the greedy answers early."""
+    answer_QT = their_greedy(model, sequences(), ())
+    return int(answer_QT[0, 3]), int(answer_QT[1, 6])
+
+
+class Differences(NamedTuple):
+    """Largest absolute differences, and the share of greedy tokens that are the same."""
+
+    logits: float
+    logp: float
+    packed: float
+    greedy: float
+
+
+def differences(found: Outputs, expected: Outputs) -> Differences:
+    """How far two models are apart."""
+    known = ~np.isnan(expected.logp)
+    return Differences(
+        logits=float(np.abs(found.logits - expected.logits).max()),
+        logp=float(np.abs(found.logp - expected.logp)[known].max()),
+        packed=float(np.abs(found.packed - expected.packed)[known].max()),
+        greedy=float((found.greedy == expected.greedy).mean()),
+    )
+
+
+def in_bfloat16(folder: Path) -> Any:
+    """The folder's model in transformers, in bfloat16."""
+    import torch
+    from transformers import Qwen2ForCausalLM
+
+    return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+
+
+def same_files(folder: Path, out: Path, **saving: Any) -> bool:
+    """Whether reading the folder and writing it to `out` gives its weight files again, byte for byte."""
+    out.mkdir(parents=True)
+    model = read_folder(folder)
+    hf.save_weights(out, model.weights, vocab=model.vocabulary, dtype=hf.export_dtype(folder), **saving)
+    before, after = ({path.name: path.read_bytes() for path in each.glob("model*")} for each in (folder, out))
+    return before == after

@@ -1,0 +1,55 @@
+"""One of several processes that take the same steps, and what they found.
+
+python steps_of_several.py FOLDER OUTPUT DATA TENSOR: process 0 writes OUTPUT.npz in FOLDER, which holds every
+answer, the first update's gradient, and a digest of the weights after each step.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from helpers.experiments import Program, small
+from nft_jax.processes import distributed
+from nft_jax.run.fingerprint import weights_digest
+
+STEPS = 3
+# Notes what it grades, in a file that tells the run's process by its number.
+GRADER = """
+import os, time, zlib
+from pathlib import Path
+
+def coin(response, answer):
+    time.sleep(0.005)
+    with open(Path(__file__).with_name(f"graded_{os.getppid()}_{os.getpid()}"), "a") as out:
+        out.write(repr(response) + "\\n")
+    return zlib.crc32(response.encode()) % 2 == 0
+"""
+MODULE = "grader_that_notes"
+
+
+def main(folder: Path, output: str, data: int, tensor: int) -> None:
+    distributed.start(distributed.asked(dict.fromkeys(distributed.VARIABLES), os.environ), wait_seconds=60)
+    mesh = {"mesh__data": data, "mesh__tensor": tensor}
+    config = small(verify__grader=f"{MODULE}:coin", selection__max_rounds=1, verify__workers=1, **mesh)
+    program, found = Program(config, folder / output), {}
+    for step in range(STEPS):
+        program.state, record = program.compiled(program.state, program.prompts)
+        groups = distributed.gathered(record.last)
+        found |= {f"{name}_{step}": value for name, value in groups._asdict().items()}
+        found[f"digest_{step}"] = np.array(weights_digest(program.state.weights))
+        if step == 0:
+            gradient = distributed.gathered(program.state.optimizer_state[1])
+            found |= {
+                f"gradient{jax.tree_util.keystr(path)}": value
+                for path, value in jax.tree_util.tree_leaves_with_path(gradient)
+            }
+    if jax.process_index() == 0:
+        np.savez(folder / f"{output}.npz", **found)
+    program.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))

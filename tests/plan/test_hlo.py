@@ -1,0 +1,85 @@
+"""Reading of a compiled program: what moves, how often, and between which devices; on text, and on real programs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from nft_jax.parallel.mesh import make_mesh
+from nft_jax.plan import hlo
+
+MESH = {"replica": 2, "data": 2, "tensor": 2}
+TEXT = """
+HloModule step
+
+%body (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %r = f32[4]{0} all-reduce(%p), replica_groups={{0,1},{2,3},{4,5},{6,7}}, metadata={op_name="a/decode/add"}
+}
+
+%condition (q: f32[4]) -> pred[] {
+  ROOT %c = pred[] constant(true)
+}
+
+%outer (p: f32[4]) -> f32[4] {
+  %i = f32[4]{0} parameter(0)
+  ROOT %w = f32[4]{0} while(%i), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"7"}}
+}
+
+ENTRY %main (x: bf16[8,16]) -> f32[4] {
+  %x = bf16[8,16]{1,0} parameter(0)
+  %g = (bf16[8,16]{1,0}, bf16[16,16]{1,0}) all-gather-start(%x), replica_groups=[4,2]<=[2,2,2]T(0,2,1), dimensions={0}
+  %d = bf16[16,16]{1,0} all-gather-done(%g)
+  %s = f32[2]{0} collective-permute(%d), source_target_pairs={{0,4},{4,0}}
+  %a = (f32[4]{0}, s32[2]{0}) all-reduce(%d, %d), replica_groups={}, to_apply=%condition
+  %n = (f32[8,2]{1,0}, u32[], token[]) send(%x, %x), frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %v = f32[4]{0} while(%s), condition=%condition, body=%outer
+}
+"""
+
+
+def test_every_transfer_is_found_with_its_size_times_and_axes():
+    between, *rest = sorted(hlo.collectives(TEXT, MESH), key=lambda one: one.bytes != 64)
+    assert (between.kind, between.axes, between.devices) == ("all-reduce", {"replica"}, 2)
+    found = {one.kind + "/" + one.scope: one for one in rest}
+    inner, gather = found["all-reduce/a/decode/add"], found["all-gather/"]
+    # The outer loop's trips are unknown: only the inner one's count.
+    assert (inner.bytes, inner.times, inner.axes, inner.devices) == (16, 7, {"tensor"}, 2)
+    assert inner.sent == 7 * 16
+    assert (gather.bytes, gather.times, gather.axes) == (512, 1, {"data"})
+    assert gather.sent == 256
+    assert found["collective-permute/"].axes == {"replica"}
+    assert (found["all-reduce/"].bytes, found["all-reduce/"].devices) == (24, 8)
+    assert found["all-reduce/"].axes == {"replica", "data", "tensor"}
+    assert len(found) == 4
+
+
+def test_all_that_loops_run_is_found_and_nothing_else():
+    lines = list(hlo.inside_loops(TEXT))
+    assert {hlo.operation(line) for line in lines} == {"parameter", "all-reduce", "constant", "while"}
+    assert hlo.size("%g = (bf16[8,16]{1,0}, bf16[16,16]{1,0}) all-gather-start(%x)") == 128
+
+
+@pytest.mark.parametrize(("axis", "count"), [("data", 3), ("tensor", 5), (("data", "tensor"), 2)])
+def test_a_real_program_moves_what_it_says(axis, count):
+    mesh = make_mesh(2, 2, replica=2)
+    whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(None, axis)))
+
+    def summed(x, weights):
+        def layer(x, _):
+            x = jax.lax.with_sharding_constraint(x, split)
+            return jax.lax.with_sharding_constraint(jnp.tanh(x @ weights), whole), None
+
+        return jax.lax.scan(layer, x, None, length=count)[0]
+
+    placed = {"in_shardings": (whole, NamedSharding(mesh, PartitionSpec(axis))), "out_shardings": whole}
+    arguments = [jax.ShapeDtypeStruct((8, 64), jnp.float32), jax.ShapeDtypeStruct((64, 64), jnp.float32)]
+    text = jax.jit(summed, **placed).lower(*arguments).compile().as_text()
+    reduced = [one for one in hlo.collectives(text, dict(mesh.shape)) if one.kind == "all-reduce"]
+    axes = {axis} if isinstance(axis, str) else {*axis}
+    assert reduced
+    assert all(one.axes == axes for one in reduced)
+    assert sum(one.bytes * one.times for one in reduced) == count * 8 * 64 * 4
+    assert functools.reduce(lambda total, one: total + one.times, reduced, 0) == count

@@ -1,0 +1,177 @@
+"""The plan: compiled facts that agree with the arrays, an estimate that follows its assumptions, refusals in words."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from helpers.experiments import small
+from helpers.model_folders import random_tensors, write_model
+from nft_jax.bench.workload import random_data
+from nft_jax.machine.chips import CHIPS, chip_of
+from nft_jax.models.hf.settings import model_settings
+from nft_jax.plan import planner
+from nft_jax.plan import topology as topologies
+from nft_jax.plan.cost import Assumptions, assumed, estimate
+from nft_jax.plan.hlo import Collective
+from nft_jax.plan.page import as_json, copies, described
+from nft_jax.plan.program import TooLarge
+
+CHIP = CHIPS[1]
+SIZES = {"model__vocab": 32, "data__train": "", "mesh__replica": 2, "mesh__data": 2, "mesh__tensor": 2}
+
+
+@pytest.fixture(scope="module")
+def found():
+    config = small(**SIZES, model__dtype="bfloat16")
+    return planner.planned(config, jax.devices()[:8], random_data(config, 1, prompts=64), "answer=5,prompt=4")
+
+
+def test_what_is_held_is_what_the_arrays_take(found):
+    experiment = found.experiment
+    weights = experiment.random_weights()
+    device = experiment.mesh.devices.flat[3]
+
+    def held(tree):
+        shards = [shard for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards]
+        return sum(shard.data.nbytes for shard in shards if shard.device == device)
+
+    assert found.held["weights"] == held(weights)
+    assert found.held["view"] == held(jax.jit(experiment.engine.view)(weights))
+    # AdamW's two moments, and its counters.
+    assert 0 <= found.held["moments"] - 2 * held(weights) < 64
+    assert 0 < found.held["cache"] < found.program.peak
+
+
+def test_a_decoded_token_moves_two_activations_a_layer_and_nothing_over_data(found):
+    model, moved = found.experiment.config.model, found.moved("decode")
+    # XLA on CPUs sums bfloat16 in float32.
+    least = 2 * model.layers * model.width * 2
+    reduced = sum(one.bytes * one.times for one in moved if one.kind == "all-reduce") / found.slots
+    assert least <= reduced <= 4 * least
+    assert all(one.axes == {"tensor"} for one in moved)
+    text = described(found, "")
+    assert "WARNING" not in text
+    assert "a decoded token moves, a slot" in text
+
+
+def test_replicas_sum_their_gradients_once_an_update(found):
+    inside = {axis for one in found.moved("micro_batch") for axis in one.axes}
+    assert inside == {"data", "tensor"}
+    summed = [one for one in found.transfers if one.axes == {"replica"} and one.kind == "all-reduce"]
+    gradient = found.held["weights"] * found.experiment.config.updates_per_step
+    assert gradient <= sum(one.bytes * one.times for one in summed) < 1.5 * gradient
+
+
+def test_a_weight_gathered_at_every_token_is_warned_of(found):
+    bad = Collective("all-gather", 10**6, 1, frozenset({"data"}), 2, "jit(step)/while/body/decode/dot_general")
+    text = described(found._replace(transfers=[bad]), "")
+    assert "WARNING: a weight is gathered at every token: 1.0 MB" in text
+    assert "WARNING: something crosses data at every token" in text
+
+
+def test_all_figures_are_json_and_what_is_unknown_of_a_cpu_is_not_estimated(found):
+    kept = json.loads(json.dumps(as_json(found, "")))
+    assert kept["mesh"] == {"replica": 2, "data": 2, "tensor": 2}
+    assert kept["estimated"] is kept["chip"] is None
+    assert kept["bytes"]["peak"] == found.program.peak
+    assert "no data sheet" in described(found, "")
+
+
+def seconds(found, **changes):
+    base = {"prompt": 100, "answer": 900}
+    return estimate(found.experiment, CHIP, found.held, found.transfers, Assumptions(**(base | changes)))
+
+
+def test_the_estimate_follows_its_assumptions(found):
+    plain = seconds(found)
+    assert plain.step == pytest.approx(plain.read + plain.decode + plain.update)
+    assert seconds(found, answer=1800).sampled == 2 * plain.sampled
+    assert seconds(found, answer=1800).flops["decode"] > 2 * plain.flops["decode"]
+    assert seconds(found, useful=0.4).decode == pytest.approx(2 * plain.decode)
+    assert seconds(found, mixed=0.05).rounds > plain.rounds
+    assert seconds(found, latency=1e-3).decode > plain.decode
+    slow = CHIP._replace(bandwidth=CHIP.bandwidth / 2)
+    assert estimate(found.experiment, slow, found.held, [], Assumptions(100, 900)).decode > (
+        estimate(found.experiment, CHIP, found.held, [], Assumptions(100, 900)).decode
+    )
+    page = described(found._replace(chip=CHIP, estimated=plain, assumptions=Assumptions(100, 900)), "v5e:2x4")
+    assert "Estimated, not measured (data sheet: cloud.google.com/tpu/docs/v5e)" in page
+    assert "record.grace_seconds" in page
+
+
+def test_a_model_folder_gives_the_shape_without_its_weights(tmp_path):
+    write_model(tmp_path, random_tensors())
+    (tmp_path / "model.safetensors").unlink()
+    model = planner.shaped(small(model__path=str(tmp_path), model__layers=4, model__kv_heads=2)).model
+    given = model_settings(tmp_path)
+    assert (model.width, model.heads, model.layers, model.path) == (given["width"], given["heads"], given["layers"], "")
+    assert model.vocab >= given["vocab"]
+
+
+def test_a_copied_cache_is_found_by_its_size():
+    line = '  %c = f32[{}]{{0{}}} copy(%p), metadata={{op_name="jit(step)/while/body/{}/copy"}}'
+    copied = (1000, "", "decode"), (10, "", "decode"), (1000, "", "optimizer"), (1000, ":S(1)", "decode")
+    lines = [line.format(*one) for one in copied]
+    text = "ENTRY %main (p: f32[1000]) -> f32[10] {\n" + "\n".join(lines) + "\n}\n"
+    assert copies(text, 4000) == ["jit(step)/while/body/decode/copy"]
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [("anwser=3", "'anwser' is none.*answer.*did you mean 'answer'"), ("answer=0", "answer='0' must be a positive")],
+)
+def test_assumptions_that_are_none(found, told, words):
+    with pytest.raises(ValueError, match=words):
+        assumed(told, found.experiment)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("v5x:8x8", "did you mean"),
+        ("v5e", "write a chip and a shape, such as v5e:8x8"),
+        ("h100:8", "chips: v4, v5e, v5p, v6e"),
+    ],
+)
+def test_names_that_are_no_topology(name, words, monkeypatch):
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: object())
+    with pytest.raises(ValueError, match=words):
+        topologies.topology(name)
+
+
+def test_without_libtpu_the_line_that_installs_it_is_said(monkeypatch):
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="pip install libtpu"):
+        topologies.topology("v5e:8x8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v6 lite", "v6e"), ("NVIDIA H100 80GB HBM3", "h100")],
+)
+def test_chips_by_their_kind(kind, name):
+    assert chip_of(kind).name == name
+    assert chip_of("cpu") is None
+
+
+def test_the_search_takes_what_fits_of_slots_then_of_rows(monkeypatch):
+    """A machine whose limit is reached by 24 slots with 4 rows; compiling is stood in for."""
+    config = small(**SIZES, prompts_per_step=16, answers_per_prompt=8, rollout__slots=8)
+    room, asked = 1000, []
+
+    def pretend(experiment, optimizer):
+        sizes = experiment.config.rollout.slots, experiment.config.packing.rows_per_micro_batch
+        asked.append(sizes)
+        needed = 30 * sizes[0] + 70 * sizes[1]
+        if needed > room + 100:
+            raise TooLarge(needed, room, "")
+        return dataclasses.make_dataclass("Said", ["peak", "text"])(needed, "")
+
+    monkeypatch.setattr(planner, "compiled", pretend)
+    monkeypatch.setattr(planner, "chip_of", lambda _: CHIP._replace(memory=room))
+    config = dataclasses.replace(config, packing=dataclasses.replace(config.packing, rows_per_micro_batch=1))
+    best = planner.searched(config, jax.devices()[:8], random_data(config, 1, prompts=64)).experiment.config
+    assert (best.rollout.slots, best.packing.rows_per_micro_batch) == (24, 4)
+    assert len(asked) <= 7

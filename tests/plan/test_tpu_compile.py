@@ -1,0 +1,139 @@
+"""The very step that trains, compiled for TPU topologies that nobody holds: libtpu's compiler needs no TPU."""
+
+import importlib.util
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from helpers.experiments import small
+from nft_jax.experiment import Experiment
+from nft_jax.machine.chips import GIB
+from nft_jax.parallel import layout
+from nft_jax.plan import hlo, planner
+from nft_jax.plan.page import described
+from nft_jax.plan.program import TooLarge, compiled_step, experiment_on
+from nft_jax.plan.topology import topology
+from nft_jax.rollout.state import Requests
+from nft_jax.smoke import kernels, loops
+from nft_jax.types import Prompts
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu"),
+]
+# Tokens of a packed row, a number that no other axis has.
+ROW_TOKENS = 2048
+
+
+@pytest.fixture(scope="module")
+def devices():
+    return topology("v5e:2x2")
+
+
+@pytest.fixture(autouse=True)
+def no_notes(tmp_path, monkeypatch):
+    """Of what has run on this machine's TPUs."""
+    monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path))
+
+
+def test_a_chip_alone():
+    assert len(topology("v5e:1x1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "tensor", "dtype", "remat"),
+    [(2, 2, "bfloat16", "offload"), (4, 1, "bfloat16", "attention"), (2, 2, "float32", "full")],
+)
+def test_the_step_compiles_for_a_tpu_with_its_attention(devices, data, tensor, dtype, remat):
+    rows = {"packing__row_tokens": ROW_TOKENS, "packing__rows_per_micro_batch": 1}
+    config = small(mesh__data=data, mesh__tensor=tensor, model__dtype=dtype, model__remat=remat, **rows)
+    with experiment_on(config, devices) as (experiment, optimizer):
+        compiled = compiled_step(experiment, optimizer)
+    assert experiment.engine.lockstep, "shards of a TPU decode in step until loops of different lengths have run on one"
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes > 0
+    assert (memory.host_temp_size_in_bytes > 0) == (remat == "offload")
+    assert experiment.attention.name == "splash"
+    text = compiled.as_text()
+    assert set(re.findall(r"splash_mha_(fwd|dq|dkv)", text)) == {"fwd", "dq", "dkv"}
+    assert re.search(rf"[\[,]{ROW_TOKENS}[\],]", text)
+    assert f"{ROW_TOKENS},{ROW_TOKENS}]" not in text
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_offloaded_moments_stay_in_host_memory(devices, name):
+    config = small(mesh__data=2, mesh__tensor=2, optimizer__offload=True, optimizer__name=name, updates_per_step=2)
+    with experiment_on(config, devices) as (experiment, optimizer):
+        memory = compiled_step(experiment, optimizer).memory_analysis()
+    moments = jax.eval_shape(optimizer.init, experiment.abstract)
+    least = sum(leaf.size * 4 for leaf in jax.tree.leaves(moments) if leaf.ndim > 1) // experiment.mesh.size
+    # In, out, and donated: nothing of them is doubled, on either side.
+    found = [getattr(memory, f"host_{part}_size_in_bytes") for part in ("argument", "output", "alias")]
+    assert min(found) == max(found) >= least
+
+
+@pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
+def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
+    shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
+    config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16", **shape)
+    Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.prompt_limit
+    with experiment_on(config, devices) as (experiment, _):
+        engine, weights = experiment.engine, experiment.abstract_weights()
+    prompts = Prompts(jax.ShapeDtypeStruct((Q, P), jnp.int32), jax.ShapeDtypeStruct((Q,), jnp.int32))
+    rows = [((Q,), jnp.int32), ((Q, K), jnp.uint32), ((Q, K), bool)]
+    asked = Requests(prompts, *(jax.ShapeDtypeStruct(*row) for row in rows))
+
+    def sample(weights, asked):
+        return engine(engine.view(weights), layout.rows(asked, experiment.mesh), jax.random.key(0))
+
+    text = jax.jit(sample).lower(weights, asked).compile().as_text()
+    layers = experiment.abstract["blocks"]
+    smallest = min(leaf.size // config.model.layers for leaf in jax.tree.leaves(layers) if leaf.ndim > 2)
+
+    def largest(lines):
+        return max((hlo.size(line) for line in lines if hlo.operation(line).startswith("all-gather")), default=0)
+
+    # The view is made by gathering before the loop: this reading finds such gathers where they are.
+    assert largest(hlo.inside_loops(text)) < smallest <= largest(text.splitlines())
+
+
+def test_what_the_smoke_test_runs_compiles_for_a_tpu(devices, tmp_path):
+    config = small(mesh__data=2, mesh__tensor=2, prompts_per_step=16, rollout__slots=4)
+    with Experiment(config, tmp_path, devices) as experiment:
+        work, weights = loops.Workload(experiment), experiment.abstract_weights()
+        assert not work.engine(False).lockstep
+        loops._sampler(work, False).lower(weights, work.asked).compile()
+        code_B = jax.ShapeDtypeStruct((work.Q * work.K,), jnp.int32)
+        loops._grading(work, experiment.grader([""] * work.Q)).lower(weights, work.asked, code_B).compile()
+        assert kernels.names(experiment.mesh) == ["splash"]
+        programs = kernels.comparisons("splash", experiment)
+        assert programs.keys() == {"bfloat16", "float32"}
+        text = programs["bfloat16"].lower().compile().as_text()
+    assert set(re.findall(r"splash_mha_(fwd|dq|dkv)", text)) == {"fwd", "dq", "dkv"}
+
+
+@pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
+def test_the_plan_counts_what_a_decoded_token_moves(devices, data, tensor):
+    shape = {"model__width": 512, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
+    # Several blocks of columns, as real answers have.
+    shape |= {"model__dtype": "bfloat16", "rollout__answer_limit": 1024}
+    found = planner.planned(small(mesh__data=data, mesh__tensor=tensor, **shape), devices, None)
+    page = described(found, "v5e:2x2")
+    assert "WARNING" not in page, page
+    assert "Estimated, not measured" in page
+    moved = sum(one.bytes * one.times for one in found.moved("decode")) / found.slots
+    # After attention and after the MLP of each layer, and once for the embedding; the head's part is small.
+    model = found.experiment.config.model
+    activations = (2 * model.layers + 1) * model.width * 2
+    assert moved == (pytest.approx(activations, rel=0.1) if tensor > 1 else 0)
+    assert found.chip.name == "v5e"
+    assert max(found.held.values()) < found.program.peak < found.chip.memory
+
+
+def test_a_program_that_does_not_fit_is_refused_with_its_size(devices):
+    config = small(mesh__data=4, rollout__slots=2048, prompts_per_step=2048, rollout__answer_limit=8192)
+    with pytest.raises(TooLarge) as refused:
+        planner.planned(config, devices, None)
+    assert refused.value.bytes > refused.value.of == int(15.75 * GIB)

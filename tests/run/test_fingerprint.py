@@ -1,0 +1,251 @@
+"""What makes two runs the same: every setting by the name it has on the command line, and the problems."""
+
+import copy
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from helpers.experiments import settings, small
+from nft_jax.config import default, resolved
+from nft_jax.data.prompts import PromptTable
+from nft_jax.losses import LOSSES
+from nft_jax.parallel.mesh import make_mesh
+from nft_jax.run.fingerprint import FREE, WARM_START, check_same, identity, weights_digest
+
+OTHER_LOSSES = tuple(f"loss.{name}." for name in LOSSES if name != "nft")
+
+
+def flat(values: dict, path: str = "") -> dict[str, Any]:
+    parts = ({path + k: v} if not isinstance(v, dict) else flat(v, f"{path}{k}.") for k, v in values.items())
+    return {name: value for part in parts for name, value in part.items()}
+
+
+# What may change when a run goes on: where things lie, and what is left out of the problems, which are compared
+# themselves,
+MAY_CHANGE = (
+    *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer", "data.root"),
+    *("data.hygiene", "data.exclude"),
+    # how fast it goes,
+    *(
+        "model.remat",
+        "model.unroll",
+        "model.attention",
+        "optimizer.offload",
+        "rollout.lockstep",
+        "rollout.slots",
+        "rollout.shrink",
+        "verify.submit",
+        "packing",
+        "mesh",
+    ),
+    *("verify.workers", "verify.item_seconds", "verify.total_seconds", "verify.memory_mib"),
+    *("verify.second_grader", "verify.isolation", "evaluation.batch"),
+    # what is written and looked at how often, what is over, and what only comparisons read.
+    *("record", "evaluation.every", "warm_start", "compare"),
+)
+# The settings of an NFT run, by the names that they have on the command line.
+NAMES = [name for name in flat(default().to_dict()) if not name.startswith(OTHER_LOSSES)]
+
+
+def tables(**changes) -> dict[str, PromptTable]:
+    token_NP = np.arange(12, dtype=np.int32).reshape(3, 4)
+    table = PromptTable(token_NP, np.full(3, 4, np.int32), ["4", "5", "6"], ["a", "b", "c"], [], 0)
+    return {"train": table._replace(**changes), "test": table}
+
+
+def run(**changes) -> dict:
+    return identity(small(**changes), tables())
+
+
+def within(name: str, sections: tuple[str, ...]) -> bool:
+    return any(name == section or name.startswith(f"{section}.") for section in sections)
+
+
+def changed(run: dict, name: str) -> tuple[dict, Any, Any]:
+    """The run with another value of a setting, whether or not that one can be run; both values."""
+    other = copy.deepcopy(run)
+    *path, last = name.split(".")
+    section = other["config"]
+    for part in path:
+        section = section["options" if section is other["config"]["loss"] else part]
+    old = section[last]
+    section[last] = not old if isinstance(old, bool) else old + {int: 1, float: 0.125, str: "x"}[type(old)]
+    return other, old, section[last]
+
+
+def test_the_names_are_those_of_all_settings():
+    assert len(NAMES) == len(flat(resolved(small())))
+    assert "loss.nft.omega" in NAMES
+    # Every section that the code names is one.
+    for section in (*FREE, *WARM_START):
+        assert any(within(name, (section,)) for name in NAMES), section
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_that_decides_the_numbers_can_not_change(name):
+    run_ = run(optimizer__schedule="linear")
+    other, old, new = changed(run_, name)
+    if within(name, MAY_CHANGE):
+        check_same(run_, other, "runs/here")
+        return
+    for saved, given, values in ((run_, other, (old, new)), (other, run_, (new, old))):
+        with pytest.raises(ValueError) as caught:
+            check_same(saved, given, "runs/here")
+        head, fault, *rest = str(caught.value).split("\n")
+        assert head == "runs/here holds another run:"
+        assert fault == "  config.{}: the run has {!r}, given {!r}".format(name, *values)
+        assert len(rest) == 1
+        assert "--workdir" in rest[0]
+        assert "--config.base=runs/here" in rest[0]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_a_run_may_be_prolonged_where_the_schedule_does_not_depend_on_its_end(schedule):
+    short, long = (run(steps=steps, optimizer__schedule=schedule) for steps in (4, 8))
+    if schedule == "constant":
+        check_same(short, long, "runs/here")
+        check_same(long, short, "runs/here")
+    else:
+        with pytest.raises(ValueError, match="config.steps: the run has 4, given 8"):
+            check_same(short, long, "runs/here")
+
+
+def test_everything_that_differs_is_said_at_once():
+    with pytest.raises(ValueError) as caught:
+        check_same(run(), run(seed=3, loss__name="dapo", loss__dapo__clip_high=0.5, mesh__data=8), "runs/here")
+    assert "config.seed: the run has 0, given 3" in str(caught.value)
+    assert "config.loss.name: the run has 'nft', given 'dapo'" in str(caught.value)
+    # What another loss's options are called says nothing about this run, and the mesh is free.
+    assert str(caught.value).count("config.") == 2 + 1
+
+
+def own(**options) -> dict:
+    """A run with a loss of one's own; it is only named here, not called."""
+    values = run()
+    values["config"]["loss"] |= {"name": "my_losses:mine", "options": options}
+    return values
+
+
+@pytest.mark.parametrize(
+    ("saved", "given", "words"),
+    [
+        ({"alpha": 1}, {"alpha": 2}, "the run has 1, given 2"),
+        ({}, {"alpha": 2}, "the run has None, given 2"),
+        ({"alpha": 1}, {}, "the run has 1, given None"),
+    ],
+)
+def test_so_are_the_options_of_a_loss_of_ones_own(saved, given, words):
+    check_same(own(**saved), own(**saved), "runs/here")
+    with pytest.raises(ValueError, match=f"config.loss.own.alpha: {words}"):
+        check_same(own(**saved), own(**given), "runs/here")
+
+
+def test_a_setting_that_another_version_did_not_have_is_no_difference():
+    older = run()
+    del older["config"]["rollout"]["lockstep"], older["config"]["selection"]["carry"]
+    check_same(older, run(), "runs/here")
+    check_same(run(), older, "runs/here")
+
+
+OTHER_PROBLEMS = {
+    "a token": {"token_NP": tables()["train"].token_NP + np.eye(3, 4, dtype=np.int32)},
+    "an answer": {"answers": ["4", "5", "7"]},
+    "their order": {"answers": ["5", "4", "6"]},
+    "one less": {"token_NP": tables()["train"].token_NP[:2], "answers": ["4", "5"]},
+}
+
+
+@pytest.mark.parametrize("deciding", [(), WARM_START])
+@pytest.mark.parametrize("what", OTHER_PROBLEMS)
+def test_other_problems_are_another_run(what, deciding):
+    saved, given = run(), identity(small(), tables(**OTHER_PROBLEMS[what]))
+    with pytest.raises(ValueError) as caught:
+        check_same(saved, given, "runs/here", deciding)
+    (fault,) = str(caught.value).split("\n")[1:-1]
+    both = saved["problems"]["train"], given["problems"]["train"]
+    assert fault == "  the train problems: the run has those of digest {}, given {}".format(*both)
+
+
+def test_the_same_problems_from_another_place_are_the_same_run():
+    check_same(run(), identity(small(), tables(problems=None, dropped=3)), "runs/here")
+    with pytest.raises(ValueError, match="the validation problems: the run has those of digest None, given "):
+        check_same(run(), identity(small(), tables() | {"validation": tables()["train"]}), "runs/here")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_warm_start_depends_on_its_own_settings_alone(name):
+    section = name.partition(".")[0]
+    decides = name in ("seed", "rollout.answer_limit") or section == "warm_start"
+    decides |= section in ("model", "data") and not within(name, MAY_CHANGE)
+    run_ = run()
+    other, old, new = changed(run_, name)
+    if not decides:
+        check_same(run_, other, "runs/here", WARM_START)
+        return
+    with pytest.raises(ValueError) as caught:
+        check_same(run_, other, "runs/here", WARM_START)
+    assert f"config.{name}: the run has {old!r}, given {new!r}\n" in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_run_is_itself_after_it_was_stored_as_json(loss):
+    normalizer = {"loss__normalizer": "pair_mean"} if loss == "dpo" else {}
+    before = run(loss__name=loss, **normalizer)
+    stored = json.loads(json.dumps(before, allow_nan=False))
+    assert stored == before
+    check_same(stored, before, "runs/here")
+    check_same(stored, before, "runs/here", WARM_START)
+
+
+def test_what_is_kept_are_the_settings_with_what_was_filled_in():
+    config = small()
+    assert run()["config"] == resolved(config)
+    assert run()["config"]["old_logp"] == "sampler"
+    assert settings().old_logp == "auto"
+
+
+# The weights.
+
+
+def some_weights() -> dict:
+    random = np.random.default_rng(0)
+    return {"a": {"b": random.normal(size=(4, 6, 8)).astype(np.float32)}, "c": random.normal(size=8).astype(np.float32)}
+
+
+def test_the_digest_of_weights_is_the_same_wherever_they_lie():
+    weights = some_weights()
+    mesh = make_mesh(4, 2, jax.devices()[:8])
+    split = jax.device_put(
+        weights,
+        {
+            "a": {"b": NamedSharding(mesh, PartitionSpec(None, "tensor", "data"))},
+            "c": NamedSharding(mesh, PartitionSpec("data")),
+        },
+    )
+    assert weights_digest(weights) == weights_digest(split) == weights_digest(weights)
+
+
+def test_the_digest_of_weights_depends_on_every_bit_and_place():
+    def digest(change):
+        weights = some_weights()
+        change(weights)
+        return weights_digest(weights)
+
+    def lowest_bit(weights):
+        weights["a"]["b"].view(np.uint32)[3, 5, 7] ^= 1
+
+    def sign(weights):
+        weights["c"][0] *= -1
+
+    def swap(weights):
+        weights["a"]["b"][0, [0, 1]] = weights["a"]["b"][0, [1, 0]]
+
+    def rename(weights):
+        weights["d"] = weights.pop("c")
+
+    digests = [digest(change) for change in (lambda _: None, lowest_bit, sign, swap, rename)]
+    assert len(set(digests)) == 5

@@ -1,0 +1,361 @@
+"""A run that was ended, in whatever way and at whatever moment, goes on as if it had not been."""
+
+import contextlib
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import pytest
+from etils import epath
+
+from helpers.experiments import assert_same, compilations, small
+from helpers.runs import Process, Ran, run, untimed
+from nft_jax import train
+from nft_jax.run import remote_workdir
+from nft_jax.run.checkpoint import Checkpoints
+
+# Takes a while, so that a step is long enough to be met by a signal, and for ever where a file says so.
+GRADER = """
+import time, zlib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def coin(response, answer):
+    time.sleep(0.01)
+    while (HERE / "hang").exists():
+        (HERE / "hangs").touch()
+        time.sleep(0.1)
+    return zlib.crc32(response.encode()) % 2 == 0
+"""
+MODULE = "grader_that_can_hang"
+STEPS = 10
+# Groups that fall out of the band are made up for by more rounds, and surplus ones are carried: steps are not alike.
+RUN = {
+    "steps": STEPS,
+    "verify__grader": f"{MODULE}:coin",
+    "verify__item_seconds": 3600.0,
+    "verify__total_seconds": 3600.0,
+    "warm_start__steps": 3,
+    "warm_start__batch": 8,
+    "warm_start__examples": 64,
+    "evaluation__problems": 8,
+    "evaluation__batch": 8,
+    "evaluation__answers": 1,
+    "evaluation__every": 1,
+    "record__rollouts_every": 1,
+    "record__checkpoint_every": 2,
+    "record__grace_seconds": 120.0,
+    "selection__carry": True,
+    "loss__kl_weight": 0.1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    (folder / f"{MODULE}.py").write_text(GRADER)
+    sys.path.insert(0, str(folder))
+    return folder
+
+
+def assert_as_if_it_had_not_been(ran: Ran, whole: Ran) -> None:
+    """All that a run leaves is what one leaves that nobody interrupted, but for the clock's numbers."""
+    rows = untimed(ran.rows("metrics.jsonl"))
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows == untimed(whole.rows("metrics.jsonl"))
+    assert ran.rows("evaluation.jsonl") == whole.rows("evaluation.jsonl")
+    assert ran.json("result.json") == whole.json("result.json")
+    rollouts = [{path.name: path.read_text() for path in one.path.glob("rollouts/*")} for one in (ran, whole)]
+    assert rollouts[0] == rollouts[1]
+    assert len(rollouts[0]) == len(rows)
+    assert_same(ran.checkpoint(len(rows)), whole.checkpoint(len(rows)))
+
+
+def assert_steps_differ(ran: Ran) -> None:
+    """The steps took more rounds or fewer, and handed groups on: there is something to get wrong."""
+    rows = ran.rows("metrics.jsonl")
+    assert len({row["rounds"] for row in rows}) > 1
+    assert any(row["groups_carried_in"] for row in rows[2:])
+    assert len({row["kl"] for row in rows}) > 1
+
+
+# In this process: what the folder holds decides.
+
+
+@pytest.fixture(scope="module")
+def train_on(folder):
+    """`(data, tensor, workdir) -> Ran`: a run on that mesh, whose programs are compiled once."""
+    with contextlib.ExitStack() as stack:
+        parts: dict[tuple, dict] = {}
+
+        def once(make):
+            made = []
+            return lambda *arguments: made[0] if made else made.append(make(*arguments)) or made[0]
+
+        def get(data, tensor, workdir):
+            changes = {"mesh__data": data, "mesh__tensor": tensor, "record__keep": STEPS}
+            config = small(**RUN | changes | ({} if data == 1 else {"warm_start__steps": 0}))
+            if (data, tensor) not in parts:
+                devices = jax.devices()[: data * tensor]
+                experiment = stack.enter_context(train.Experiment(config, folder / "tokenizer", devices))
+                parts[data, tensor] = {
+                    "Experiment": lambda *_: contextlib.nullcontext(experiment),
+                    "Evaluator": once(train.Evaluator),
+                    "compile_step": once(train.compile_step),
+                }
+            return run(config, folder / workdir, folder / f"{workdir} once", **parts[data, tensor])
+
+        yield get
+
+
+@pytest.fixture(scope="module")
+def whole(train_on):
+    """All steps at once on one device."""
+    return train_on(1, 1, "whole")
+
+
+@pytest.fixture(scope="module")
+def whole_on_eight(train_on):
+    """All steps at once on eight devices."""
+    return train_on(4, 2, "whole on eight")
+
+
+def left_by_a_kill(whole: Ran, step: int, torn: str, folder: Path) -> None:
+    """The folder of a run whose last saved step is `step` (0: none is), killed in the midst of a line of `torn`.
+
+    The lines of a step are written before it is saved, its evaluation after that.
+    """
+    shutil.copytree(whole.path, folder)
+    for path in (folder / "checkpoints").iterdir():
+        if int(path.name) > step:
+            shutil.rmtree(path)
+    (folder / "result.json").unlink()
+    # Evaluations are numbered from 0, metrics from 1.
+    count = step + (torn == "metrics.jsonl")
+    for name in ("metrics.jsonl", "evaluation.jsonl"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        half = lines[count][: len(lines[count]) // 2] if name == torn else ""
+        (folder / name).write_text("".join(lines[:count]) + half)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "step", "torn"),
+    [((1, 1), 0, "metrics.jsonl"), ((1, 1), 4, "evaluation.jsonl"), ((4, 2), 4, "metrics.jsonl")],
+)
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(folder, train_on, request, mesh, step, torn):
+    whole = request.getfixturevalue("whole" if mesh == (1, 1) else "whole_on_eight")
+    assert_steps_differ(whole)
+    name = f"left on {mesh} at {step}"
+    left_by_a_kill(whole, step, torn, folder / name)
+    with pytest.raises(ValueError, match="Unterminated|Expecting|delimiter"):
+        Ran(folder / name).rows(torn)
+    resumed = train_on(*mesh, name)
+    assert ("resumed from step 4" in resumed.printed) == (step == 4)
+    assert "warm start:" not in resumed.printed
+    assert_as_if_it_had_not_been(resumed, whole)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but the tokenizer, which is trained on the problems that are given."""
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.startswith("tokenizer/")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "config.seed: the run has 0, given 1"),
+        ({"optimizer__learning_rate": 2e-3}, "config.optimizer.learning_rate: the run has 0.001, given 0.002"),
+        ({"data__largest": 4}, "config.data.largest: the run has 3, given 4\n  the train problems: .* of digest"),
+        ({"selection__carry": False}, "config.selection.carry: the run has True, given False"),
+        ({"model__width": 48}, "config.model.width: the run has 32, given 48"),
+    ],
+)
+def test_another_run_is_refused_before_anything_compiles_and_changes_nothing(folder, whole, changes, words):
+    before = contents(whole.path)
+    with compilations() as seen, pytest.raises(ValueError, match=f"holds another run:\n  {words}"):
+        train.main(small(**RUN | changes), whole.path)
+    assert seen == []
+    assert contents(whole.path) == before
+
+
+def test_a_warm_start_with_other_settings_is_refused_before_anything_compiles(whole, tmp_path):
+    """No step is saved yet: there is the warm start alone to say what the folder is."""
+    shutil.copytree(whole.path / "warm_start", tmp_path / "run" / "warm_start")
+    (tmp_path / "run" / "config.json").write_text("as it was")
+    words = r"run/warm_start holds another run:\n  config.warm_start.steps: the run has 3, given 4\n"
+    with compilations() as seen, pytest.raises(ValueError, match=words):
+        train.main(small(**RUN | {"warm_start__steps": 4, "optimizer__learning_rate": 0.5}), tmp_path / "run")
+    assert seen == []
+    assert (tmp_path / "run" / "config.json").read_text() == "as it was"
+
+
+# In a process of its own: one folder, started again after each end.
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit code, what it had printed, and what was there then."""
+
+    code: int
+    said: str
+    steps: list[int]
+    saved: list[int]
+
+
+@pytest.fixture(scope="module")
+def until(folder):
+    """`(moment, signal, **changes)` starts the run, waits until `moment(run)`, ends it, and says how that was."""
+
+    (folder / "slow").touch()
+
+    def start(moment: Callable[[Ran], bool], number: signal.Signals | None = None, **changes) -> Ended:
+        process = Process(small(**RUN | changes), folder / "ended", folder)
+        assert process.wait(lambda: moment(process.run)) == (number is not None), process.said
+        code = process.end(number)
+        with Checkpoints(process.run.path) as checkpoints:
+            return Ended(code, process.said, process.run.steps, checkpoints.steps)
+
+    return start
+
+
+def has(count: int) -> Callable[[Ran], bool]:
+    """The moment at which there are so many steps in `metrics.jsonl`, or some part of a second later."""
+    wait = random.Random(count).uniform(0, 0.3)
+
+    def moment(run):
+        there = len(run.steps) >= count
+        if there:
+            time.sleep(wait)
+        return there
+
+    return moment
+
+
+@pytest.fixture(scope="module")
+def hung(until, folder):
+    """Its grader hangs in the midst of a step, and then it is asked to stop."""
+
+    def moment(run):
+        if len(run.steps) >= 2:
+            (folder / "hang").touch()
+        return (folder / "hangs").exists() and "has taken" in (folder / "ended.log").read_text()
+
+    began = time.monotonic()
+    hangs = {"record__hang_factor": 1.5, "record__hang_seconds": 1.5}
+    ended = until(moment, signal.SIGTERM, record__grace_seconds=1.0, **hangs)
+    (folder / "hang").unlink()
+    return ended, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def killed(hung, until):
+    """Killed in the midst of its steps."""
+    return until(has(5), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def stopped(killed, until):
+    """Asked to stop in the midst of its steps."""
+    return until(has(7), signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def finished(stopped, until):
+    """Left alone."""
+    return until(lambda run: False)
+
+
+def test_a_step_that_hangs_is_given_up_when_the_run_is_asked_to_stop(hung):
+    ended, seconds = hung
+    assert ended.code == 75
+    assert seconds < 120
+    newest = ended.saved[-1]
+    assert 1 <= newest <= 4
+    assert f"the step did not end in 1 s; the same command resumes from step {newest} (" in ended.said
+
+
+def test_a_run_asked_to_stop_saves_the_step_that_it_is_at(stopped):
+    assert stopped.code == 75
+    assert stopped.saved[-1] == stopped.steps[-1]
+    assert 7 <= stopped.steps[-1] < STEPS
+    assert "SIGTERM: waiting at most 120 s for the running step" in stopped.said
+    last = stopped.steps[-1]
+    assert f"stopped after step {last}, which is saved; the same command resumes from step {last} (" in stopped.said
+
+
+def test_a_run_that_was_ended_goes_on_from_its_newest_checkpoint(hung, killed, stopped, finished):
+    assert (killed.code, finished.code) == (-signal.SIGKILL, 0)
+    assert "resumed from" not in hung[0].said
+    for before, after in ((hung[0], killed), (killed, stopped), (stopped, finished)):
+        assert f"resumed from step {before.saved[-1]} in" in after.said
+        assert "warm start:" not in after.said
+
+
+def test_a_run_that_was_ended_often_ends_as_if_it_had_not_been(folder, finished, whole):
+    assert_as_if_it_had_not_been(Ran(folder / "ended"), whole)
+    assert_steps_differ(whole)
+
+
+def test_the_best_step_is_kept_beside_the_last(folder, finished):
+    """Through all of it: a kill in the midst of anything costs no best step."""
+    ran = Ran(folder / "ended")
+    scores = {row["step"]: row["greedy"] for row in ran.rows("evaluation.jsonl") if row["step"]}
+    best = ran.json("best.json")
+    assert best["value"] == scores[best["step"]] == max(scores.values())
+    assert best["step"] in finished.saved
+    assert finished.saved[-1] == STEPS
+    assert len(set(finished.saved) - {best["step"]}) <= 2
+
+
+def test_a_step_that_hangs_says_where(hung):
+    said = hung[0].said
+    for words in ("has taken", "process 0 of 1", f"{MODULE}:coin", "on one for", "in _steps", "Thread 0x"):
+        assert words in said, words
+
+
+def test_a_run_in_a_bucket_goes_on_on_another_machine(folder, train_on, whole):
+    """A folder stands for the bucket. Of the first machine nothing is left."""
+    remote, local = folder / "bucket", folder / "another machine"
+    left_by_a_kill(whole, 4, "metrics.jsonl", remote)
+    remote_workdir.attach(epath.Path(remote), local).fetch()
+    assert remote_workdir.LINK in contents(local)
+    resumed = train_on(1, 1, local.name)
+    assert "resumed from step 4" in resumed.printed
+    # As the command does when all is done.
+    remote_workdir.share(local)
+    assert_as_if_it_had_not_been(Ran(remote), whole)
+    assert not (local / "checkpoints").exists()
+    assert not (local / "warm_start" / "weights").exists()
+    assert (remote / "curves.png").read_bytes() == (local / "curves.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_a_run_ends_as_if_it_had_not_been(folder, capsys):
+    """Uniformly over the time that it takes by itself: imports, warm start, compiling, steps, saving, reporting."""
+    config, drawn = small(**RUN | {"steps": 40, "record__checkpoint_every": 1}), random.Random(0)
+    began = time.monotonic()
+    whole = Process(config, folder / "whole of forty", folder)
+    assert whole.end() == 0, whole.said
+    seconds = time.monotonic() - began
+    kills = runs = resumes = 0
+    while runs == 0 or kills < 20:
+        workdir = folder / f"run {runs} of forty"
+        moment = time.monotonic() + (drawn.uniform(0, seconds) if kills < 20 else float("inf"))
+        process = Process(config, workdir, folder)
+        if process.wait(lambda moment=moment: time.monotonic() >= moment):
+            assert process.end(signal.SIGKILL) == -signal.SIGKILL
+            kills += 1
+        else:
+            assert process.end() == 0, process.said
+            assert_as_if_it_had_not_been(Ran(workdir), whole.run)
+            runs += 1
+        resumes += "resumed from step" in process.said
+    with capsys.disabled():
+        print(f"\n{kills} kills within {seconds:.0f} s of a start: {resumes} resumes, {runs} runs ended, all alike")

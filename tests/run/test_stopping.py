@@ -1,0 +1,179 @@
+"""`Stopper`: what signals do to a process, whatever its main thread is at. Each case is a process of its own."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Longer than any test waits: what ends before that was ended.
+FOR_EVER = 3600
+PRELUDE = f"""
+import ctypes, os, signal, threading, time
+from nft_jax.run.stopping import Stopper
+
+FOR_EVER = {FOR_EVER}
+SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
+
+def get(number):
+    os.kill(os.getpid(), number)
+
+def requested(stopper):
+    while not stopper.requested:
+        time.sleep(0.01)
+
+def deadlock():
+    "Waits in C, as a step does inside XLA: no signal interrupts it, and Python runs no handler."
+    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+    lock(mutex), lock(mutex)
+"""
+
+
+def process(body: str, *, grace: float = FOR_EVER) -> subprocess.CompletedProcess:
+    """Runs `body` with a `stopper` that waits `grace` seconds, and prints "the end" if it gets there."""
+    whole = (
+        f"{PRELUDE}\nwith Stopper({grace}, lambda: 'RESUMES FROM 7') as stopper:\n"
+        f"{textwrap.indent(textwrap.dedent(body), '    ')}\nprint('the end')"
+    )
+    return subprocess.run([sys.executable, "-c", whole], cwd=ROOT, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("wait", ["time.sleep(FOR_EVER)", "deadlock()"])
+def test_with_no_step_running_a_signal_ends_the_process_at_once(name, wait):
+    done = process(f"threading.Timer(0.1, get, [{name}]).start()\n{wait}")
+    assert (done.returncode, done.stdout) == (75, "")
+    assert name in done.stderr
+    assert "RESUMES FROM 7" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_step_that_ends_in_time_may_be_saved_for_as_long_as_it_takes(name):
+    done = process(
+        f"""
+        with stopper.patient():
+            assert not stopper.requested
+            get({name})
+            requested(stopper)
+            stopper.reached()
+            time.sleep(0.8)
+        """,
+        grace=0.2,
+    )
+    assert (done.returncode, done.stdout) == (0, "the end\n")
+    assert name in done.stderr
+    assert "0.2 s" in done.stderr
+
+
+HANGS = {
+    "at once": "deadlock()",
+    "after a save that nobody had asked for": "stopper.reached()\n    deadlock()",
+    "in Python": "time.sleep(FOR_EVER)",
+}
+
+
+@pytest.mark.parametrize("hang", HANGS)
+def test_a_step_that_does_not_end_in_time_is_given_up(hang):
+    done = process(
+        f"threading.Timer(0.1, get, [SIGTERM]).start()\nwith stopper.patient():\n    {HANGS[hang]}", grace=0.3
+    )
+    assert (done.returncode, done.stdout) == (75, "")
+    assert "did not end in 0.3 s; RESUMES FROM 7" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("state", ["pass", "stopper.reached()"])
+def test_ctrl_c_after_another_signal_kills_at_once(name, state):
+    done = process(
+        f"""
+        with stopper.patient():
+            get({name})
+            requested(stopper)
+            {state}
+            get(SIGINT)
+            deadlock()
+        """
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.endswith("killed; RESUMES FROM 7\n")
+
+
+def test_more_sigterms_than_one_do_not_end_a_save():
+    done = process(
+        """
+        with stopper.patient():
+            get(SIGTERM)
+            requested(stopper)
+            stopper.reached()
+            for _ in range(5):
+                get(SIGTERM)
+                time.sleep(0.1)
+        """,
+        grace=0.2,
+    )
+    assert (done.returncode, done.stdout) == (0, "the end\n")
+    assert done.stderr.count("SIGTERM") == 1
+
+
+def test_more_sigterms_than_one_do_not_prolong_the_grace():
+    done = process(
+        """
+        def insist():
+            while True:
+                get(SIGTERM)
+                time.sleep(0.02)
+
+        threading.Thread(target=insist, daemon=True).start()
+        with stopper.patient():
+            deadlock()
+        """,
+        grace=0.3,
+    )
+    assert done.returncode == 75
+
+
+def test_without_a_signal_nothing_is_said_and_nothing_is_left():
+    done = process("with stopper.patient():\n    pass\nassert len(threading.enumerate()) == 2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")
+    after = """
+    own = lambda *_: print("my own")
+    signal.signal(SIGTERM, own)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write)
+    files = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    with Stopper(FOR_EVER, lambda: "") as inner:
+        assert signal.getsignal(SIGTERM) is not own
+    assert signal.getsignal(SIGTERM) is own
+    assert signal.set_wakeup_fd(-1) == write
+    assert [thread.name for thread in threading.enumerate()].count("stopper") == 1
+    assert files is None or files == set(os.listdir("/proc/self/fd"))
+    get(SIGTERM)
+    """
+    done = process(after)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "my own\nthe end\n", "")
+
+
+def test_other_signals_are_not_its_business():
+    """Python writes the numbers of all signals that have a handler into the one pipe."""
+    done = process(
+        """
+        signal.signal(signal.SIGUSR1, lambda *_: print("my own"))
+        get(signal.SIGUSR1)
+        time.sleep(0.2)
+        with stopper.patient():
+            get(signal.SIGUSR1)
+            time.sleep(0.2)
+            assert not stopper.requested
+            get(SIGTERM)
+            requested(stopper)
+            stopper.reached()
+            get(signal.SIGUSR1)
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "my own\n" * 3 + "the end\n")
+    assert "Traceback" not in done.stderr

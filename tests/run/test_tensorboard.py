@@ -1,0 +1,140 @@
+"""TensorBoard's curves: read back from the file's records, by their names, and never a reason for a run to end."""
+
+import math
+import os
+import signal
+import struct
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from tensorboardX import record_writer
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from nft_jax.run.tensorboard import Board
+
+
+def events(folder):
+    """The events of all files in the order of their names; a half-written record at the end of a file is none."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        assert path.name.startswith("events.out.tfevents.")
+        content = path.read_bytes()
+        while len(content) >= 12:
+            head, data = content[:8], content[12 : 12 + struct.unpack("Q", content[:8])[0]]
+            end = 12 + len(data)
+            sums = struct.pack("II", record_writer.masked_crc32c(head), record_writer.masked_crc32c(data))
+            assert content[8:12] + content[end : end + 4] == sums
+            found.append(Event.FromString(data))
+            content = content[end + 4 :]
+        assert not content
+    return found
+
+
+def curves(folder):
+    """As TensorBoard shows them: a session's start removes what is there of its step and later ones."""
+    shown = {}
+    for event in events(folder):
+        if event.HasField("session_log"):
+            assert event.session_log.status == SessionLog.START
+            shown = {name: {s: x for s, x in curve.items() if s < event.step} for name, curve in shown.items()}
+        for value in event.summary.value:
+            shown.setdefault(value.tag, {})[event.step] = value.simple_value
+    return shown
+
+
+def test_names_are_those_of_the_metrics(tmp_path):
+    values = {
+        "step": 4,
+        "reward": 0.5,
+        "tokens": 480,
+        "kl": None,
+        "late": True,
+        "note": "text",
+        "ratio": np.float32(1.25),
+        "verdicts": {"wrong": 3, "correct": 0, "error": None},
+        "rate_histogram": [6, 0, 3],
+    }
+    with Board(tmp_path / "deep" / "board", 0) as board:
+        board.add(4, values)
+        board.add(5, {"reward": math.nan})
+        board.add(5, {"greedy": 0.75, "by_kind": {"chain": 1.0}}, prefix="evaluation")
+    shown = curves(tmp_path / "deep" / "board")
+    assert math.isnan(shown["reward"].pop(5))
+    assert shown == {
+        "reward": {4: 0.5},
+        "tokens": {4: 480},
+        "ratio": {4: 1.25},
+        "verdicts/wrong": {4: 3},
+        "verdicts/correct": {4: 0},
+        **{f"rate_histogram/{i}": {4: count} for i, count in enumerate((6, 0, 3))},
+        "evaluation/greedy": {5: 0.75},
+        "evaluation/by_kind/chain": {5: 1.0},
+    }
+    first = events(tmp_path / "deep" / "board")[0]
+    assert first.file_version == "brain.Event:2"
+    assert all(event.wall_time > 1.7e9 for event in events(tmp_path / "deep" / "board"))
+
+
+def test_a_resumed_run_replaces_what_came_after(tmp_path):
+    for resume_from, steps in ((0, 6), (3, 2), (4, 1)):
+        with Board(tmp_path, resume_from) as board:
+            for step in range(resume_from + 1, resume_from + 1 + steps):
+                board.add(step, {"reward": 10 * resume_from + step})
+    assert curves(tmp_path)["reward"] == {1: 1, 2: 2, 3: 3, 4: 34, 5: 45}
+    with Board(tmp_path, 0) as board:  # from the beginning
+        board.add(0, {"other": 1})
+    assert curves(tmp_path) == {"reward": {}, "other": {0: 1}}
+
+
+def test_what_was_added_survives_a_kill(tmp_path):
+    code = (
+        "import os, signal, sys, pathlib; from nft_jax.run.tensorboard import Board;"
+        "board = Board(pathlib.Path(sys.argv[1]), 0);"
+        "[board.add(step, {'reward': step}) for step in (1, 2, 3)];"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path], env=environment)
+    assert ended.returncode == -signal.SIGKILL
+    assert curves(tmp_path) == {"reward": {1: 1, 2: 2, 3: 3}}
+
+
+def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path, capfd):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    board = Board(tmp_path, 0)
+    board.add(1, {"reward": 1.0})
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), board._file._writer.fileno())
+    for step in range(2, 50):
+        board.add(step, {"reward": 1.0})
+    board.close()
+    said = f"{tmp_path} can't be written: [Errno 28] No space left on device; the run goes on without TensorBoard\n"
+    assert capfd.readouterr().err == said
+    assert curves(tmp_path) == {"reward": {1: 1}}
+
+
+def test_a_folder_that_can_not_be_made_ends_nothing(tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    with Board(tmp_path / "file" / "board", 3) as board:
+        board.add(4, {"reward": 1.0})
+    assert capfd.readouterr().err.count("file/board can't be written") == 1
+
+
+def test_closing_twice_and_adding_later_do_nothing(tmp_path):
+    board = Board(tmp_path, 0)
+    board.add(1, {"reward": 1.0})
+    board.close()
+    board.close()
+    board.add(2, {"reward": 1.0})
+    assert curves(tmp_path) == {"reward": {1: 1}}
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with Board(tmp_path / "board", 0) as board:
+        board.add(1, {"reward": 1.0})
+    assert not (tmp_path / "board").exists()

@@ -1,0 +1,88 @@
+"""`Watchdog`: a step that hangs is said in time, with all that tells where; one that doesn't is not."""
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from helpers.experiments import GRADERS_MODULE, write_graders
+from nft_jax.run.watchdog import Watchdog
+from nft_jax.verify.pool.pool import Pool
+
+
+def test_the_limit_is_many_times_the_median_and_at_least_some_seconds():
+    watchdog = Watchdog(10, 2, str)
+    assert watchdog.limit("step") == 20  # of the first step nothing is known
+    for step, seconds in enumerate((1, 3, 100)):
+        with watchdog.over("step", step):
+            watchdog._began -= seconds
+    assert watchdog.limit("step") == pytest.approx(30, rel=0.01)
+    assert watchdog.limit("evaluating step") == 20
+    assert Watchdog(10, 2000, str).limit("step") == 20_000
+
+
+def hanging(release: threading.Event):
+    """A stand-in for a step."""
+    release.wait()
+
+
+def test_a_step_that_hangs_is_said_again_and_again_and_not_ended(capfd):
+    release = threading.Event()
+    thread = threading.Thread(target=hanging, args=(release,))
+    with Watchdog(1, 0.2, lambda: "nothing to grade") as watchdog:
+        with watchdog.over("step", 7):
+            thread.start()
+            time.sleep(0.7)
+            release.set()
+            thread.join()
+        said = capfd.readouterr().err
+        # Between steps, however long it takes, nothing hangs.
+        time.sleep(0.5)
+    assert capfd.readouterr().err == ""
+    assert 2 <= said.count("step 7 has taken 0.") <= 3
+    for words in (
+        "(it is the first); it goes on; to be said each 0.2 s",
+        f"process 0 of 1, pid {os.getpid()} on {socket.gethostname()}",
+        "verifier: nothing to grade",
+        "in hanging",
+        "in test_a_step_that_hangs",
+    ):
+        assert words in said, words
+
+
+def test_steps_that_take_what_steps_take_are_not_said(capfd):
+    with Watchdog(10, 0.5, str) as watchdog:
+        for step in range(20):
+            with watchdog.over("step", step):
+                time.sleep(0.05)
+        time.sleep(0.8)  # nothing is under way
+    assert capfd.readouterr().err == ""
+    assert watchdog not in threading.enumerate()
+    assert not any(thread.name == "watchdog" for thread in threading.enumerate())
+
+
+def test_what_the_verifier_is_at_is_told_while_a_grader_hangs(tmp_path):
+    write_graders(tmp_path)
+    (tmp_path / f"{GRADERS_MODULE}_hangs.py").write_text("import time\ndef hang(*_):\n    time.sleep(3600)\n")
+    with Pool(f"{GRADERS_MODULE}_hangs:hang", workers=2, item_seconds=3600, paths=[str(tmp_path)]) as pool:
+        assert pool.activity.count("idle") == 2
+        batch = pool.begin()
+        batch.add([("a response", "an answer")])
+        deadline = time.monotonic() + 30
+        while "on one for" not in pool.activity:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        said = pool.activity
+        assert "hangs:hang: 1 answers of 1 batches wait for a verdict, 0 processes were replaced" in said
+        assert all(str(pid) in said for pid in pool.pids)
+        batch.collect(0.01)
+        assert "0 answers of 0 batches" in pool.activity
+
+
+def test_a_verifier_that_has_judged_is_idle():
+    with Pool("boxed_exact", workers=2) as pool:
+        assert pool.grade([("\\boxed{1}", "1")] * 4)[0].status == "correct"
+        assert pool.activity.count("idle") == 2
+        assert "0 answers of 0 batches" in pool.activity

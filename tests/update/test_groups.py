@@ -1,0 +1,87 @@
+"""Groups: rewards from verdicts, the band of dynamic sampling, the pool's order and limit, and the tally's counts."""
+
+import jax
+import numpy as np
+import pytest
+
+from helpers.small_parts import random_groups
+from nft_jax.types import Rollout
+from nft_jax.update.groups import RATE_BINS, empty_groups, empty_tally, in_band, insert, make_groups, tally
+from nft_jax.verify.callback import NOT_ASKED, Host
+from nft_jax.verify.grade import STATUSES
+
+Q, K, T = 6, 4, 7
+
+
+def test_a_truncated_answer_is_wrong_whatever_it_says():
+    correct, wrong = STATUSES.index("correct"), STATUSES.index("wrong")
+    verdict_QK = np.array([[correct, correct, wrong, wrong], [wrong] * 4], np.int32)
+    truncated_QK = np.array([[False, True, False, True], [False] * 4])
+    random = np.random.default_rng(0)
+    rollout = Rollout(
+        random.integers(0, 9, (8, T)), random.random((8, T), np.float32), np.arange(8), truncated_QK.ravel()
+    )
+    groups = make_groups(np.array([5, 3]), rollout, verdict_QK.ravel())
+    np.testing.assert_array_equal(groups.reward_QK, [[1, 0, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(groups.rate_Q, [0.25, 0])
+    np.testing.assert_array_equal(groups.verdict_QK, verdict_QK)
+    np.testing.assert_array_equal(groups.prompt_Q, [5, 3])
+    np.testing.assert_array_equal(groups.token_QKT, rollout.token_BT.reshape(2, 4, T))
+    np.testing.assert_array_equal(groups.length_QK, [[0, 1, 2, 3], [4, 5, 6, 7]])
+    assert groups.reward_QK.dtype == groups.rate_Q.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("which", "low", "high", "expected"),
+    [
+        ("mixed", 0.0, 1.0, [0, 1, 1, 1, 0]),
+        ("mixed", 0.25, 0.75, [0, 0, 1, 0, 0]),
+        ("all", 0.25, 0.75, [1, 1, 1, 1, 1]),
+    ],
+)
+def test_the_band_is_open_at_both_ends(which, low, high, expected):
+    groups = empty_groups(5, K, T)._replace(rate_Q=np.array([0, 0.25, 0.5, 0.75, 1], np.float32))
+    np.testing.assert_array_equal(in_band(groups, which, low, high), np.array(expected, bool))
+
+
+def test_the_pool_fills_in_order_and_drops_what_is_too_much():
+    groups, capacity = random_groups(0, Q, K, T), 5
+    pool, count, kept, stops = empty_groups(capacity, K, T), np.int32(0), [], []
+    for keep in ([1, 0, 0, 1, 0, 0], [0] * 6, [0, 0, 0, 0, 0, 1], [1, 1, 0, 1, 1, 0], [1] * 6):
+        keep_Q = np.array(keep, bool)
+        pool, count = insert(pool, count, groups, keep_Q)
+        kept += np.flatnonzero(keep_Q).tolist()
+        stops.append(int(count))
+        for room, offered in zip(pool, groups, strict=True):
+            expected = offered[kept[:capacity]]
+            np.testing.assert_array_equal(room[: len(expected)], expected)
+            assert not np.any(room[len(expected) :])
+    assert stops == [2, 2, 3, 5, 5]
+
+
+def test_the_tally_counts_every_round():
+    rounds = [random_groups(seed, Q, K, T) for seed in (1, 2)]
+    status_QK = np.random.default_rng(3).integers(0, len(STATUSES), (2, Q, K)).astype(np.int32)
+    kept_Q = np.array([1, 0, 1, 1, 0, 0], bool)
+    rounds = [groups._replace(verdict_QK=status) for groups, status in zip(rounds, status_QK, strict=True)]
+    # A second grader was asked of all answers but the first of each prompt.
+    second_QK = np.random.default_rng(4).integers(0, len(STATUSES), (2, Q, K)).astype(np.int32)
+    second_QK[:, :, 0] = NOT_ASKED
+    total = empty_tally()
+    for groups, second in zip(rounds, second_QK, strict=True):
+        host = Host(second.reshape(-1), np.array([0.5, 2.0, 1.0], np.float32))
+        total = tally(total, groups, kept_Q, host, np.array([7, 8], np.int32))
+    total = jax.device_get(total)
+    both = jax.tree.map(lambda a, b: np.concatenate([a, b]), *rounds)
+    assert (total.groups, total.answers, total.kept, total.seconds) == (2 * Q, 2 * Q * K, 6, 4.0)
+    assert (total.compared, total.capacity) == (2 * Q * (K - 1), 30)
+    one_is_right = (status_QK == STATUSES.index("correct")) != (second_QK == STATUSES.index("correct"))
+    assert total.differ == one_is_right[:, :, 1:].sum() > 0
+    assert total.tokens == both.length_QK.sum()
+    assert total.truncated == both.truncated_QK.sum() > 0
+    assert total.reward == both.reward_QK.sum()
+    assert total.longest == both.length_QK.max()
+    np.testing.assert_array_equal(total.verdicts, np.bincount(status_QK.ravel(), minlength=len(STATUSES)))
+    bins = np.round(both.rate_Q * (RATE_BINS - 1)).astype(int)
+    np.testing.assert_array_equal(total.rates, np.bincount(bins, minlength=RATE_BINS))
+    assert all(x.dtype == np.float32 for x in total)

@@ -1,0 +1,176 @@
+"""Packing: every token of every present sequence lies in the rows once, in order, and nothing else does."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from nft_jax.types import LossBatch, Tokens
+from nft_jax.update.packing import Sequences, pack, row_tokens_needed, rows_needed
+
+M, P, T, K = 24, 4, 6, 6
+
+
+@functools.partial(jax.jit, static_argnames=("unit", "row_tokens", "shared"))
+def packed_of(sequences, unit, row_tokens, shared=False):
+    prompts = M // K if shared else None
+    row_count = rows_needed(M // unit, row_tokens_needed(P, T, unit, shared), row_tokens, prompts or 1)
+    return pack(sequences, unit=unit, row_count=row_count, row_tokens=row_tokens, shared_prompts=prompts)
+
+
+def random_sequences(seed, unit, *, present_share=0.7, longest=False) -> Sequences:
+    """K answers to each prompt, in mixed order.
+
+    Every token of an answer and of a prompt is another number; what lies outside the lengths is a number that must not
+    show up.
+    """
+    random = np.random.default_rng(seed)
+    group_M = np.repeat(random.permutation(np.repeat(np.arange(0, M, K), K // unit)), unit)
+    present_M = np.repeat(random.random(M // unit) < present_share, unit)
+    prompt_length_M = np.full(M, P) if longest else random.integers(1, P + 1, M)[group_M]
+    answer_length_M = np.where(present_M, np.full(M, T) if longest else random.integers(1, T + 1, M), 0)
+    token_MT, prompt_MP = np.arange(1, M * T + 1).reshape(M, T), 1000 + np.arange(M * P).reshape(M, P)[group_M]
+    reward_M, rate_M, advantage_M = random.integers(0, 2, M), random.random(M), random.normal(size=M)
+    return Sequences(
+        prompt_MP=np.where(np.arange(P) < prompt_length_M[:, None], prompt_MP, -777).astype(np.int32),
+        answer_MT=np.where(np.arange(T) < answer_length_M[:, None], token_MT, -777).astype(np.int32),
+        group_M=group_M.astype(np.int32),
+        prompt_length_M=prompt_length_M.astype(np.int32),
+        answer_length_M=answer_length_M.astype(np.int32),
+        logp_MT=-token_MT.astype(np.float32),
+        reward_M=reward_M.astype(np.float32),
+        rate_M=rate_M.astype(np.float32),
+        advantage_M=advantage_M.astype(np.float32),
+        present_M=present_M,
+    )
+
+
+def first_fit_decreasing(sequences, unit, row_tokens, shared):
+    """What must lie in the rows: for each row its sequences in order, by a loop."""
+    length_M = sequences.answer_length_M + (0 if shared else sequences.prompt_length_M - 1)
+    units = [list(range(first, first + unit)) for first in range(0, M, unit) if sequences.present_M[first]]
+    rows, room = [], []
+    for members in sorted(units, key=lambda members: -sum(length_M[m] for m in members)):
+        size, group = sum(length_M[m] for m in members), sequences.group_M[members[0]]
+        fits = (row for row, left in enumerate(room) if size <= left)
+        row = next((row for row in fits if not shared or sequences.group_M[rows[row][0]] == group), len(rows))
+        if row == len(rows):
+            rows, room = [*rows, []], [*room, row_tokens]
+        rows[row] += members
+        room[row] -= size
+    return rows
+
+
+def expected_row(sequences, members, unit, row_tokens, shared):
+    """The fields of one row, place by place: `{name: [row_tokens]}`."""
+    names = ("target", "sampler_logp", *(name.removesuffix("_BT") for name in (*Tokens._fields, *LossBatch._fields)))
+    fields = {name: [] for name in names}
+
+    def append(**values):
+        for name, value in values.items():
+            fields[name].append(value)
+
+    for place, m in enumerate(members):
+        prompt, answer = sequences.prompt_length_M[m], sequences.answer_length_M[m]
+        tokens = [*sequences.prompt_MP[m, :prompt], *sequences.answer_MT[m, :answer]]
+        for i in range(prompt - 1 if shared else 0, prompt + answer - 1):
+            append(token=tokens[i], segment=place, position=i, target=tokens[i + 1])
+            if i < prompt - 1:
+                append(old_logp=0, sampler_logp=0, answer=-1, reward=0, rate=0, advantage=0, pair=-1)
+                continue
+            append(**dict.fromkeys(("old_logp", "sampler_logp"), sequences.logp_MT[m, i + 1 - prompt]))
+            append(answer=place, pair=place // 2 if unit == 2 else -1)
+            append(reward=sequences.reward_M[m], rate=sequences.rate_M[m], advantage=sequences.advantage_M[m])
+    padding = {name: -1 if name in ("segment", "answer", "pair") else 0 for name in fields}
+    return {name: [*values, *[padding[name]] * (row_tokens - len(values))] for name, values in fields.items()}
+
+
+def check(sequences, unit, row_tokens, shared=False):
+    """Compares all fields of all rows with the loop's; returns the number of rows in use."""
+    packed = jax.device_get(packed_of(sequences, unit, row_tokens, shared))
+    rows = packed.rows
+    fields = {**rows.tokens._asdict(), **rows.batch._asdict()}
+    fields |= {"target_BT": rows.target_BT, "sampler_logp_BT": rows.sampler_logp_BT}
+    expected = first_fit_decreasing(sequences, unit, row_tokens, shared)
+    assert packed.used == len(expected)
+    for row in range(len(rows.target_BT)):
+        members = expected[row] if row < packed.used else []
+        for name, values in expected_row(sequences, members, unit, row_tokens, shared).items():
+            found = fields[f"{name}_BT"]
+            np.testing.assert_array_equal(found[row], np.asarray(values, found.dtype), f"{name} {row}")
+        if shared and members:
+            prompt = rows.prompt.index_B[row]
+            assert prompt < packed.prompts_used
+            np.testing.assert_array_equal(packed.prompts.token_NP[prompt], sequences.prompt_MP[members[0]])
+            assert packed.prompts.length_N[prompt] == sequences.prompt_length_M[members[0]]
+            assert rows.prompt.seen_B[row] == sequences.prompt_length_M[members[0]] - 1
+    if shared:
+        # Each prompt once, and none that has no answer.
+        assert packed.prompts_used == len(np.unique(sequences.group_M[sequences.present_M]))
+        assert len({tuple(row) for row in packed.prompts.token_NP[: packed.prompts_used]}) == packed.prompts_used
+    else:
+        assert rows.prompt is packed.prompts is packed.prompts_used is None
+    return int(packed.used)
+
+
+# A row as long as the longest unit; one that isn't a multiple of it; one that holds about half of all.
+@pytest.mark.parametrize(
+    ("unit", "row_tokens", "shared"),
+    [(1, 9, False), (1, 33, False), (2, 18, False), (2, 47, False), (1, 120, False)]
+    + [(1, 6, True), (1, 20, True), (2, 12, True), (2, 31, True), (1, 40, True)],
+)
+def test_the_rows_are_those_of_a_loop(unit, row_tokens, shared):
+    used = {check(random_sequences(seed, unit), unit, row_tokens, shared) for seed in range(8)}
+    assert len(used) > 1 or row_tokens in (31, 40, 120)
+    check(random_sequences(0, unit, present_share=1.0), unit, row_tokens, shared)
+    assert check(random_sequences(0, unit, present_share=0.0), unit, row_tokens, shared) == 0
+    # All sequences of full length: exactly `rows_needed` of all units, or of each prompt's.
+    full = check(random_sequences(0, unit, present_share=1.0, longest=True), unit, row_tokens, shared)
+    parts = M // K if shared else 1
+    assert full == parts * rows_needed(M // unit // parts, row_tokens_needed(P, T, unit, shared), row_tokens)
+
+
+def test_rows_needed_is_enough_for_any_lengths():
+    """Lengths that leave as much room unused as lengths can."""
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        longest, row_tokens = (int(n) for n in (random.integers(1, 12), random.integers(12, 40)))
+        lengths = random.choice([1, (longest + 1) // 2, longest], size=random.integers(1, 40))
+        room = []
+        for length in sorted(lengths, reverse=True):
+            row = next((row for row, left in enumerate(room) if length <= left), None)
+            if row is None:
+                room.append(row_tokens - length)
+            else:
+                room[row] -= length
+        assert len(room) <= rows_needed(len(lengths), longest, row_tokens)
+        # Of several prompts, each with rows of its own.
+        cuts = np.sort(random.integers(0, len(lengths) + 1, 2))
+        rows = [rows_needed(int(n), longest, row_tokens) for n in np.diff([0, *cuts, len(lengths)])]
+        assert sum(rows) <= rows_needed(len(lengths), longest, row_tokens, prompts=3)
+    assert rows_needed(7, 10, 10) == 7
+    assert rows_needed(7, 10, 39) == 3
+
+
+def test_short_units_fill_the_rows_of_long_ones():
+    """Units of 8 and of 2 places: every row holds one of each."""
+    sequences = random_sequences(0, 1, present_share=1.0)
+    prompt_length_M = np.where(np.arange(M) % 2 == 0, 4, 1).astype(np.int32)
+    answer_length_M = np.where(np.arange(M) % 2 == 0, 5, 2).astype(np.int32)
+    sequences = sequences._replace(prompt_length_M=prompt_length_M, answer_length_M=answer_length_M)
+    assert check(sequences, 1, 10) == M // 2
+
+
+def test_the_example_of_the_docstring():
+    sequences = random_sequences(0, 1, present_share=0.0)
+    places = {0: (2, 4), 1: (1, 4), 2: (2, 5)}  # units of 5, 4 and 6 places
+    present_M = np.arange(M) < 3
+    lengths = np.array([places.get(m, (1, 0)) for m in range(M)], np.int32)
+    sequences = sequences._replace(
+        present_M=present_M, prompt_length_M=lengths[:, 0].copy(), answer_length_M=lengths[:, 1].copy()
+    )
+    rows, used, *_ = packed_of(sequences, 1, 10)
+    assert used == 2
+    np.testing.assert_array_equal(rows.tokens.segment_BT[0], [0] * 6 + [1] * 4)
+    np.testing.assert_array_equal(rows.tokens.segment_BT[1], [0] * 5 + [-1] * 5)

@@ -1,0 +1,140 @@
+"""Prompts read once for all their answers: the same log-probs and gradients as one prompt before each answer."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers.small_parts import (
+    MODEL,
+    assert_close,
+    eight_devices,
+    lively_weights,
+    one_device,
+    random_groups,
+    random_prompts,
+    small_config,
+    training_step,
+)
+from nft_jax.config import LossConfig, PackingConfig
+from nft_jax.parallel.mesh import make_mesh
+from nft_jax.precision import double, in_float64
+
+Q, K = 8, 4
+WEIGHTS = lively_weights(MODEL)
+PROMPTS = random_prompts(0, Q)
+# Prompts are read four at a time; rows hold several answers, and aren't all full.
+ROWS = {"row_tokens": 17, "rows_per_micro_batch": 2, "logp_chunk": 8}
+IN_ROWS = PackingConfig(share_prompts="no")  # one answer a row, behind its prompt
+DOUBLE = dataclasses.replace(MODEL, dtype="float64")
+
+
+def groups(seed=1):
+    """Log-probs of the sampler are all different, so that they name a token wherever it is packed."""
+    drawn = random_groups(seed, Q, K)
+    names_QKT = -1 - np.arange(drawn.token_QKT.size, dtype=np.float32).reshape(drawn.token_QKT.shape) / 1024
+    return drawn._replace(logp_QKT=names_QKT)
+
+
+def packed_program(config, mesh, function, model=None):
+    """`(weights, groups, count, prompts) -> function(step, weights, packed, totals)` of the only update."""
+    step = training_step(config, mesh, model)
+
+    @jax.jit
+    def program(weights, groups, count, prompts):
+        packed, totals = step.pack(groups, count, jax.tree.map(jnp.asarray, prompts), jnp.int32(0))
+        packed, totals = jax.tree.map(lambda x: x[0], (packed, totals))
+        return function(step, weights, packed, totals)
+
+    return program
+
+
+def gradient(step, weights, packed, totals):
+    reference = jax.tree.map(lambda x: 0.9 * x, weights) if step.config.loss.kl_weight else None
+    found, statistics = step.updater.gradient(weights, packed, totals, reference, True)
+    return found, statistics.objective, packed.prompts_used
+
+
+@pytest.mark.parametrize(("name", "mesh"), [("nft", eight_devices), ("dpo", one_device)])
+def test_to_float64_rounding_the_gradient_is_that_of_a_prompt_an_answer(name, mesh):
+    """With old log-probs of the very forward pass, and with a reference that has keys of its own."""
+    loss = LossConfig(name=name, kl_weight=0.3 if name == "nft" else 0.0)
+    with in_float64():
+        alone, shared = (
+            packed_program(small_config(loss=loss, old_logp="current", packing=packing), mesh, gradient, DOUBLE)
+            for packing, mesh in ((IN_ROWS, one_device()), (PackingConfig(**ROWS), mesh()))
+        )
+        for count in (Q, 5, 1):
+            inputs = double(WEIGHTS), double(groups()), np.int32(count), PROMPTS
+            expected, found = (jax.device_get(program(*inputs)) for program in (alone, shared))
+            assert all(x.dtype == np.float64 for x in jax.tree.leaves(found[0]))
+            assert_close(found[0], expected[0], 1e-12)
+            np.testing.assert_allclose(found[1], expected[1], rtol=1e-12)
+            # Each border between shards parts at most one group.
+            assert expected[2] is None
+            assert count <= sum(found[2]) <= count + len(found[2]) - 1
+
+
+@pytest.fixture(scope="module")
+def log_probs():
+    """`(groups, prompts) -> [Q, K, T]` log-probs by the trainer; 0 beyond the ends."""
+
+    def recomputed(step, weights, packed, totals):
+        del totals
+        return step.updater.recompute(weights, packed).rows
+
+    program = packed_program(small_config(packing=PackingConfig(**ROWS)), one_device(), recomputed)
+
+    def run(groups, prompts):
+        rows = jax.device_get(program(WEIGHTS, groups, np.int32(Q), prompts))
+        inside_BT = rows.batch.answer_BT >= 0
+        number = np.round((-1 - rows.sampler_logp_BT[inside_BT]) * 1024).astype(int)
+        assert len(set(number)) == len(number) == groups.length_QK.sum()
+        logp_QKT = np.zeros(groups.token_QKT.shape, np.float32)
+        logp_QKT.reshape(-1)[number] = rows.batch.old_logp_BT[inside_BT]
+        return logp_QKT
+
+    return run
+
+
+def test_an_answer_is_seen_by_itself_alone_and_a_prompt_by_its_group_alone(log_probs):
+    drawn = groups()
+    before = log_probs(drawn, PROMPTS)
+    inside_QKT = np.arange(before.shape[2]) < drawn.length_QK[..., None]
+    for q, k in np.ndindex(Q, K):
+        token_QKT = drawn.token_QKT.copy()
+        token_QKT[q, k, 0] = 3 + (token_QKT[q, k, 0] - 2) % 18
+        changed = log_probs(drawn._replace(token_QKT=token_QKT), PROMPTS) != before
+        np.testing.assert_array_equal(np.argwhere(changed.any(axis=2)), [[q, k]])
+        np.testing.assert_array_equal(changed[q, k], inside_QKT[q, k])
+
+    q = int(np.argmax(PROMPTS.length_N > 2))
+    for place in (0, PROMPTS.length_N[q] - 1):  # one that is shared, and the last, which begins each answer's row
+        token_NP = PROMPTS.token_NP.copy()
+        token_NP[q, place] = 3 + (token_NP[q, place] - 2) % 18
+        changed = log_probs(drawn, PROMPTS._replace(token_NP=token_NP)) != before
+        assert not np.delete(changed, q, axis=0).any()
+        np.testing.assert_array_equal(changed[q], inside_QKT[q])
+
+
+def test_no_keys_cross_the_data_shards():
+    """Eight data shards: what moves between them are weights, gradients and scalars."""
+
+    def update(step, weights, packed, totals):
+        return step.updater.gradient(weights, step.updater.recompute(weights, packed), totals)[0]
+
+    # Nothing but keys and values ends in 13 columns of 3 heads of 16.
+    model = dataclasses.replace(MODEL, heads=6, kv_heads=3, head_size=16, width=48, mlp_width=64)
+    config = small_config(model=model, packing=PackingConfig(**ROWS))
+    prompts = random_prompts(0, Q, 13)
+    program = packed_program(config, make_mesh(8, 1, jax.devices()[:8]), update, model)
+    text = program.lower(lively_weights(model), groups(), np.int32(Q), prompts).compile().as_text()
+    moves = r"= (.*?) (?:all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
+    moved = [shape for line in re.findall(moves, text) for shape in re.findall(r"\w+\[[\d,]*\]", line)]
+    assert moved
+    keys = re.compile(r"\[[\d,]*\b13,3,16\]")
+    assert keys.search(text)
+    assert not any(keys.search(shape) for shape in moved), moved

@@ -1,0 +1,78 @@
+"""What the exact grammar does not read: SymPy by way of math-verify's LaTeX grammar, loaded late."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nft_jax.verify import Pool, grade
+from nft_jax.verify.math import symbolic
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "status"),
+    [
+        (r"\frac{1}{2}", r"\int_0^1 x dx", "correct"),
+        (r"\int_0^1 x dx", r"\frac12", "correct"),
+        (r"\frac{1}{3}", r"\int_0^1 x dx", "wrong"),
+        ("55", r"\sum_{k=1}^{10} k", "correct"),
+        ("54", r"\sum_{k=1}^{10} k", "wrong"),
+        ("24", r"\prod_{k=1}^{4} k", "correct"),
+        (r"\lim_{x\to 0} \frac{\sin x}{x}", "1", "correct"),
+        ("-2", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "correct"),
+        ("2", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "wrong"),
+        (r"\begin{pmatrix}1&1\\0&1\end{pmatrix}\begin{pmatrix}1&1\\0&1\end{pmatrix}",
+         r"\begin{pmatrix}1&2\\0&1\end{pmatrix}", "correct"),
+        (r"\begin{pmatrix}1&1\\0&1\end{pmatrix}\begin{pmatrix}1&1\\0&1\end{pmatrix}",
+         r"\begin{pmatrix}1&3\\0&1\end{pmatrix}", "wrong"),
+        (r"\int x dx = 1", r"\int x dx = 2", "wrong"),
+        (r"2^{-99} \int_0^1 dx", r"2^{-98} \int_0^1 dx", "wrong"),
+    ],
+)  # fmt: skip
+def test_verdicts(given, gold, status):
+    assert grade(rf"\boxed{{{given}}}", gold).status == status
+
+
+def test_nothing_is_imported_until_it_is_needed():
+    code = r"""
+import sys
+from nft_jax.verify import grade
+def loaded(): return sorted({"sympy", "mpmath", "math_verify", "antlr4", "jax",
+"numpy"} & {n.split(".")[0] for n in sys.modules})
+assert grade(r"\boxed{2\sqrt2}", r"\sqrt8").status == "correct"
+print(loaded())
+assert grade(r"\boxed{2\sin x\cos x}", r"\sin 2x").status == "correct"
+print(loaded())
+assert grade(r"\boxed{\frac12}", r"\int_0^1 x dx").status == "correct"
+print(loaded())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['mpmath']", "['antlr4', 'math_verify', 'mpmath', 'sympy']"]
+    assert done.stderr == ""
+
+
+def test_a_worker_imports_before_its_first_deadline():
+    # Before any answer comes: SymPy and what belongs to it take more than 30 MiB.
+    with Pool("math", 1) as hard, Pool("boxed_exact", 1) as easy:
+        assert _resident_mib(hard.pids[0]) > _resident_mib(easy.pids[0]) + 30
+        assert hard.grade([(r"\boxed{\frac12}", r"\int_0^1 x dx")])[0].status == "correct"
+
+
+def _resident_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def test_a_relation_is_never_the_same_by_having_no_solution():
+    # math-verify compares the solutions, of which both have none.
+    assert symbolic.same(r"\int x^2 dx=-1", r"\int x^2 dx=-2") is False
+    assert symbolic.same(r"\int x^2 dx=-1", r"\int x^2 dx=-1") is True
+
+
+def test_a_missing_answer_of_the_grammar_is_none():
+    assert symbolic.same("x", "x") is None  # nothing beyond the exact grammar
+    assert symbolic.same(r"\int", "1") is None
+    assert symbolic.same(r"\int_0^1 x dx", "__import__('os')") is None

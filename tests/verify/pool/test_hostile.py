@@ -1,0 +1,113 @@
+"""Hostile answers: through a pool none hangs it, harms it, runs code or is correct."""
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from helpers.hostile_answers import CODE, MARKER, hostile_items
+from nft_jax.verify import Pool, grade
+from nft_jax.verify.math.normalize import normalize
+from nft_jax.verify.math.symbolic import is_harmless
+
+SECONDS = 2.0
+
+
+def meet(grader: str, count: int, workers: int = 2) -> tuple[Counter, dict]:
+    """The statuses of hostile items, each followed by an easy one that must be right."""
+    hostile = list(hostile_items(count))
+    easy = [(rf"\boxed{{{index}}}", str(index)) for index in range(count)]
+    start = time.perf_counter()
+    with Pool(grader, workers, SECONDS) as pool:
+        verdicts = pool.grade([item for pair in zip(hostile, easy, strict=True) for item in pair], 3600.0)
+        peak = max(_peak_mib(pid) for pid in pool.pids)
+        assert [verdict.status for verdict in verdicts[1::2]] == ["correct"] * count
+        assert pool.grade([(r"\boxed{5}", "5")])[0].status == "correct"
+        measured = {"seconds": time.perf_counter() - start, "peak MiB": peak, "respawns": pool.respawns}
+    slowest = sorted(zip(verdicts[::2], hostile, strict=True), key=lambda pair: -pair[0].seconds)[:3]
+    measured["slowest"] = [(round(v.seconds, 2), v.status, response[:60]) for v, (response, _) in slowest]
+    right = [
+        response for verdict, (response, _) in zip(verdicts[::2], hostile, strict=True) if verdict.status == "correct"
+    ]
+    assert right == []
+    return Counter(verdict.status for verdict in verdicts[::2]), measured
+
+
+def _peak_mib(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@pytest.mark.parametrize("grader", ["math", "gsm8k", "boxed_exact"])
+def test_hostile_answers_neither_hang_nor_harm(grader):
+    statuses, measured = meet(grader, 300)
+    assert statuses["error"] == 0, (statuses, measured)
+    assert statuses["timeout"] <= 3, (statuses, measured)
+    assert measured["peak MiB"] < 400
+
+
+@pytest.mark.slow
+def test_ten_thousand_hostile_answers():
+    statuses, measured = meet("math", 10_000)
+    print(dict(statuses), measured)
+    assert statuses["error"] == 0
+    assert statuses["timeout"] <= 10
+
+
+@pytest.mark.parametrize("code", CODE)
+@pytest.mark.parametrize("form", [r"\boxed{{{}}}", "{}", "${}$", "The answer is {}.", r"\boxed{{1 + {}}}"])
+def test_no_code_of_an_answer_runs(code, form, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # What SymPy's parser would do with it, if it got there.
+    monkeypatch.setattr("builtins.eval", _refuse)
+    for response, answer in [(form.format(code), r"\sin x + 2"), ("1", form.format(code)), (form.format(code), code)]:
+        verdict = grade(response, answer)
+        assert verdict.status != "error", verdict.reason
+    assert os.listdir(tmp_path) == []
+    assert not Path(MARKER).exists()
+
+
+def _refuse(*arguments):
+    raise AssertionError(f"eval of {arguments[0]!r:.100}")
+
+
+def test_eval_would_run_code_if_it_were_reached(tmp_path, monkeypatch):
+    # The twin of the test above: what it guards against is real.
+    from sympy.parsing import parse_expr
+
+    monkeypatch.chdir(tmp_path)
+    parse_expr(f"open('{MARKER}', 'w').close()")
+    assert Path(MARKER).exists()
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_code_is_refused_before_sympy(code):
+    assert not is_harmless(normalize(code))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2^{3^{4}}", "2^3^4", "9!!", "(9!)!", "{9}!", "x" * 401, "10^{100000}", "100000!", "(" * 9 + "1" + ")" * 9,
+        r"\operatorname{eye}(9)", r"\sum_{k=1}^{99999} k", "a__b", "x.y", "'x'", '"x"', "x@y", "#", "lambda",
+        "é", "\x00",
+    ],
+)  # fmt: skip
+def test_what_sympy_does_not_get(text):
+    assert not is_harmless(text)
+
+
+@pytest.mark.parametrize("text", [r"\int_0^1 x^2 dx", r"\sum_{k=1}^{100} k", r"\frac{\sin x}{2}", "x^2+1", "5!"])
+def test_what_sympy_gets(text):
+    assert is_harmless(text)
+
+
+def test_a_grader_uses_no_signals(monkeypatch):
+    # Time-outs by signal fail in threads, where a reward is computed in many trainers.
+    import signal
+
+    monkeypatch.setattr(signal, "alarm", _refuse)
+    monkeypatch.setattr(signal, "signal", _refuse)
+    assert grade(r"\boxed{\frac{1}{2}}", r"\int_0^1 x dx").status == "correct"
