@@ -14,9 +14,9 @@ def get_config():
     config.prompts_per_step = 16
     config.answers_per_prompt = 8
     config.loss.name = "grpo"
-    config.data.prompt_limit = 32
-    config.rollout.answer_limit = 128
-    config.rollout.shrink = 3
+    config.data.max_prompt_tokens = 32
+    config.rollout.max_answer_tokens = 128
+    config.rollout.max_halvings = 3
 
     config.model.vocab = 512
     config.model.layers = 8
@@ -25,7 +25,7 @@ def get_config():
     config.model.kv_heads = 2
     config.model.head_size = 32
     config.model.mlp_width = 1024
-    config.model.unroll = 8
+    config.model.unrolled_layers = 8
     config.model.remat = "none"
     config.model.precision = "default"
 

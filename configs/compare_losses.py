@@ -23,9 +23,9 @@ def get_config():
     config.packing.rows_per_micro_batch = 32
 
     config.compare.losses = "nft; rft; grpo; dr_grpo; dapo; dpo; contrast"
-    config.compare.updates = "1, 8"
-    config.compare.tokens = 160_000
+    config.compare.updates_per_rollout = "1, 8"
+    config.compare.sampled_tokens = 160_000
     config.compare.seeds = "0, 1, 2, 3, 4"
-    config.compare.rates = "7.5e-5, 1.5e-4, 3e-4, 6e-4"
+    config.compare.learning_rates = "7.5e-5, 1.5e-4, 3e-4, 6e-4"
     config.compare.tuning_seeds = "100, 101"
     return config

@@ -23,7 +23,7 @@ def get_config():
         nft epsilon=0.1
         nft epsilon=0.01
     """
-    config.compare.updates = "8"
-    config.compare.rates = "7.5e-5, 1.5e-4, 3e-4"
+    config.compare.updates_per_rollout = "8"
+    config.compare.learning_rates = "7.5e-5, 1.5e-4, 3e-4"
     config.compare.seeds = "0, 1, 2"
     return config

@@ -22,12 +22,12 @@ def get_config():
     config.model.width = 64
     config.model.mlp_width = 192
     config.model.head_size = 16
-    config.model.unroll = 1
+    config.model.unrolled_layers = 1
 
-    config.data.largest = 4
+    config.data.arithmetic_max_operand = 4
     config.warm_start.steps = 200
-    config.warm_start.batch = 64
-    config.warm_start.wrong_share = 0.4
+    config.warm_start.examples_per_update = 64
+    config.warm_start.incorrect_share = 0.4
     # Eight devices are 4 data shards × 2.
     config.mesh.tensor = 2
     return config

@@ -3,9 +3,9 @@ r"""Evaluation with the sampling of the NFT paper's 32B runs: temperature 1, top
 Claim    None: settings only. The paper gives avg@32 on AIME24, AIME25 and AMC23, and avg@1 on the other three.
 Cost     32 + 1 answers a problem; an evaluation that was ended goes on where it was.
 Command  python -m nft_jax.evaluate --config=eval_32b --workdir=runs/qwen --config.model.path=FOLDER \
-           --config.data.root=DATA --problems=aime24,aime25,amc23
+           --config.data.folder=DATA --problems=aime24,aime25,amc23
          python -m nft_jax.evaluate --config=eval_32b --workdir=runs/qwen --config.model.path=FOLDER \
-           --config.data.root=DATA --problems=math500,olympiadbench,minerva_math --config.evaluation.answers=1
+           --config.data.folder=DATA --problems=math500,olympiadbench,minerva_math --config.evaluation.answers_per_problem=1
 """
 
 from nft_jax import config_files
@@ -13,7 +13,7 @@ from nft_jax import config_files
 
 def get_config():
     config = config_files.config("eval_7b")
-    config.data.prompt_limit = 2048
-    config.rollout.answer_limit = 14336
+    config.data.max_prompt_tokens = 2048
+    config.rollout.max_answer_tokens = 14336
     config.evaluation.temperature = 1.0
     return config

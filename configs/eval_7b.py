@@ -3,9 +3,9 @@ r"""Evaluation with the sampling of the NFT paper's 7B runs: temperature 0.6, to
 Claim    None: settings only. The paper gives avg@32 on AIME24, AIME25 and AMC23, and avg@1 on the other three.
 Cost     32 + 1 answers a problem; an evaluation that was ended goes on where it was.
 Command  python -m nft_jax.evaluate --config=eval_7b --workdir=runs/qwen --config.model.path=FOLDER \
-           --config.data.root=DATA --problems=aime24,aime25,amc23
+           --config.data.folder=DATA --problems=aime24,aime25,amc23
          python -m nft_jax.evaluate --config=eval_7b --workdir=runs/qwen --config.model.path=FOLDER \
-           --config.data.root=DATA --problems=math500,olympiadbench,minerva_math --config.evaluation.answers=1
+           --config.data.folder=DATA --problems=math500,olympiadbench,minerva_math --config.evaluation.answers_per_problem=1
 """
 
 from nft_jax.config import default
@@ -17,12 +17,12 @@ def get_config():
     # The inputs of its products are bfloat16 already.
     config.model.precision = "default"
     config.data.template = "qwen_math"
-    config.data.prompt_limit = 1024
-    config.rollout.answer_limit = 3584
+    config.data.max_prompt_tokens = 1024
+    config.rollout.max_answer_tokens = 3584
     config.verify.grader = "math"
-    config.evaluation.problems = 0
-    config.evaluation.answers = 32
-    config.evaluation.batch = 8
+    config.evaluation.max_problems = 0
+    config.evaluation.answers_per_problem = 32
+    config.evaluation.problems_per_batch = 8
     config.evaluation.temperature = 0.6
     config.evaluation.top_p = 0.7
     return config

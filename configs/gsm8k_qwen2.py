@@ -27,8 +27,8 @@ def get_config():
     config.model.precision = "default"
 
     config.data.template = "qwen_math"
-    config.data.prompt_limit = 512
-    config.rollout.answer_limit = 1024
+    config.data.max_prompt_tokens = 512
+    config.rollout.max_answer_tokens = 1024
     config.selection.candidates_per_round = 256
 
     config.verify.grader = "math"
@@ -38,9 +38,9 @@ def get_config():
     config.packing.row_tokens = 2048
     config.packing.rows_per_micro_batch = 8
 
-    config.evaluation.every = 20
-    config.evaluation.answers = 4
+    config.evaluation.every_steps = 20
+    config.evaluation.answers_per_problem = 4
     config.evaluation.temperature = 0.6
     config.evaluation.top_p = 0.7
-    config.record.checkpoint_every = 5
+    config.record.checkpoint_every_steps = 5
     return config

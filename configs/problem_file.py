@@ -17,8 +17,8 @@ def get_config():
     config.answers_per_prompt = 8
 
     config.data.template = "plain_boxed"
-    config.data.prompt_limit = 160
-    config.rollout.answer_limit = 96
+    config.data.max_prompt_tokens = 160
+    config.rollout.max_answer_tokens = 96
     # Such a model is hardly ever right: drawing more candidates would only take longer to find nothing.
     config.selection.max_rounds = 1
 
@@ -28,19 +28,19 @@ def get_config():
     config.model.kv_heads = 2
     config.model.head_size = 16
     config.model.mlp_width = 256
-    config.model.unroll = 2
+    config.model.unrolled_layers = 2
     config.model.remat = "none"
 
     config.warm_start.steps = 60
-    config.warm_start.batch = 8
+    config.warm_start.examples_per_update = 8
     config.warm_start.optimizer.learning_rate = 3e-3
     config.warm_start.optimizer.weight_decay = 0.0
 
     config.optimizer.learning_rate = 1e-4
     config.packing.row_tokens = 256
     config.packing.rows_per_micro_batch = 4
-    config.packing.logp_chunk = 64
-    config.evaluation.problems = 32
-    config.evaluation.answers = 1
-    config.evaluation.batch = 32
+    config.packing.logp_chunk_tokens = 64
+    config.evaluation.max_problems = 32
+    config.evaluation.answers_per_problem = 1
+    config.evaluation.problems_per_batch = 32
     return config

@@ -39,16 +39,16 @@ def get_config():
     config.data.train = "gsm8k_train"
     config.data.test = "gsm8k_test"
     config.data.template = "qwen_math"
-    config.data.prompt_limit = 256
-    config.rollout.answer_limit = 512
+    config.data.max_prompt_tokens = 256
+    config.rollout.max_answer_tokens = 512
     config.rollout.slots = 64
 
     config.verify.grader = "math"
     config.packing.row_tokens = 1024
     config.packing.rows_per_micro_batch = 1
-    config.evaluation.problems = 128
-    config.evaluation.answers = 1
-    config.evaluation.batch = 64
-    config.record.checkpoint_every = 25
-    config.record.keep = 1
+    config.evaluation.max_problems = 128
+    config.evaluation.answers_per_problem = 1
+    config.evaluation.problems_per_batch = 64
+    config.record.checkpoint_every_steps = 25
+    config.record.keep_checkpoints = 1
     return config

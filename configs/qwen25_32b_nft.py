@@ -26,8 +26,8 @@ def get_config():
     config.model.rope_theta = 1_000_000.0
     config.model.norm_epsilon = 1e-5
 
-    config.data.prompt_limit = 2048
-    config.rollout.answer_limit = 14336
+    config.data.max_prompt_tokens = 2048
+    config.rollout.max_answer_tokens = 14336
     config.rollout.slots = 160
     config.packing.row_tokens = 16384
     config.mesh.tensor = 8

@@ -46,8 +46,8 @@ def get_config():
     config.data.validation = "aime24"
     config.data.test = "math500"
     config.data.template = "qwen_math"
-    config.data.prompt_limit = 512
-    config.rollout.answer_limit = 3584
+    config.data.max_prompt_tokens = 512
+    config.rollout.max_answer_tokens = 3584
     config.rollout.slots = 176
 
     config.selection.candidates_per_round = 3 * 512
@@ -55,14 +55,14 @@ def get_config():
     config.optimizer.warmup_updates = 10 * 16
     config.packing.row_tokens = 4096
     config.packing.rows_per_micro_batch = 1
-    config.packing.logp_chunk = 512
+    config.packing.logp_chunk_tokens = 512
     config.mesh.tensor = 4
 
     config.verify.workers = 16
-    config.evaluation.every = 20
-    config.evaluation.answers = 32
+    config.evaluation.every_steps = 20
+    config.evaluation.answers_per_problem = 32
     config.evaluation.temperature = 0.6
     config.evaluation.top_p = 0.7
     # A step takes longer than the notice that a spot machine gets: what is lost is the steps since a checkpoint.
-    config.record.checkpoint_every = 2
+    config.record.checkpoint_every_steps = 2
     return config

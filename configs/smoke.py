@@ -15,9 +15,9 @@ def get_config():
     config.answers_per_prompt = 4
     config.updates_per_step = 1
 
-    config.data.largest = 4
-    config.data.prompt_limit = 16
-    config.rollout.answer_limit = 64
+    config.data.arithmetic_max_operand = 4
+    config.data.max_prompt_tokens = 16
+    config.rollout.max_answer_tokens = 64
     # Fewer slots than answers, so that they are filled again.
     config.rollout.slots = 4
 
@@ -32,9 +32,9 @@ def get_config():
     config.optimizer.warmup_updates = 0
     config.selection.max_rounds = 2
     config.verify.grader = "nft_jax.verify.coin:coin"
-    config.verify.submit = 2
+    config.verify.answers_per_submission = 2
     config.packing.rows_per_micro_batch = 1
-    config.evaluation.answers = 1
-    config.evaluation.problems = 16
-    config.record.checkpoint_every = 1
+    config.evaluation.answers_per_problem = 1
+    config.evaluation.max_problems = 16
+    config.record.checkpoint_every_steps = 1
     return config

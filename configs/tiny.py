@@ -18,9 +18,9 @@ def get_config():
     config.answers_per_prompt = 16
     config.updates_per_step = 2
 
-    config.data.largest = 6
-    config.data.prompt_limit = 16
-    config.rollout.answer_limit = 16
+    config.data.arithmetic_max_operand = 6
+    config.data.max_prompt_tokens = 16
+    config.rollout.max_answer_tokens = 16
 
     config.model.layers = 3
     config.model.width = 128
@@ -30,12 +30,12 @@ def get_config():
     config.model.mlp_width = 384
     config.model.vocab_multiple = 8
     # Three layers on a CPU: unrolled and with nothing recomputed they are fastest.
-    config.model.unroll = 3
+    config.model.unrolled_layers = 3
     config.model.remat = "none"
 
     config.warm_start.steps = 700
-    config.warm_start.batch = 128
-    config.warm_start.wrong_share = 0.65
+    config.warm_start.examples_per_update = 128
+    config.warm_start.incorrect_share = 0.65
     config.warm_start.optimizer.name = "muon"
     config.warm_start.optimizer.learning_rate = 3e-3
     config.warm_start.optimizer.schedule = "linear"
@@ -48,5 +48,5 @@ def get_config():
 
     config.packing.row_tokens = 64
     config.packing.rows_per_micro_batch = 44
-    config.evaluation.every = 10
+    config.evaluation.every_steps = 10
     return config

@@ -42,21 +42,21 @@ POSITIVE = (
     "model.head_size",
     "model.mlp_width",
     "model.vocab_multiple",
-    "model.unroll",
-    "data.prompt_limit",
-    "data.largest",
-    "rollout.answer_limit",
+    "model.unrolled_layers",
+    "data.max_prompt_tokens",
+    "data.arithmetic_max_operand",
+    "rollout.max_answer_tokens",
     "rollout.temperature",
     "selection.max_rounds",
     "packing.rows_per_micro_batch",
-    "packing.logp_chunk",
+    "packing.logp_chunk_tokens",
     "verify.workers",
-    "verify.item_seconds",
-    "verify.total_seconds",
-    "warm_start.batch",
-    "warm_start.examples",
-    "evaluation.answers",
-    "evaluation.batch",
+    "verify.seconds_per_answer",
+    "verify.seconds_per_round",
+    "warm_start.examples_per_update",
+    "warm_start.arithmetic_examples",
+    "evaluation.answers_per_problem",
+    "evaluation.problems_per_batch",
     "evaluation.temperature",
     "evaluation.top_p",
     "record.keep",
@@ -70,7 +70,7 @@ POSITIVE = (
     "warm_start.optimizer.clip_norm",
     "mesh.replica",
     "mesh.tensor",
-    "compare.tokens",
+    "compare.sampled_tokens",
 )
 NOT_NEGATIVE = (
     "warm_start.steps",
@@ -83,14 +83,14 @@ NOT_NEGATIVE = (
     "packing.row_tokens",
     "selection.candidates_per_round",
     "rollout.slots",
-    "rollout.shrink",
-    "verify.submit",
-    "evaluation.every",
-    "evaluation.problems",
+    "rollout.max_halvings",
+    "verify.answers_per_submission",
+    "evaluation.every_steps",
+    "evaluation.max_problems",
     "evaluation.top_k",
     "record.grace_seconds",
-    "record.rollouts_every",
-    "record.checkpoint_every",
+    "record.rollouts_every_steps",
+    "record.checkpoint_every_steps",
     "model.vocab",
 )
 BELOW_ONE = tuple(f"{chain}.{beta}" for chain in ("optimizer", "warm_start.optimizer") for beta in ("beta1", "beta2"))
@@ -147,14 +147,14 @@ def _sampling_faults(config):
             f"config.rollout.top_p={config.rollout.top_p}, top_k={config.rollout.top_k}: truncated sampling in "
             f"training biases the ratio by the mass that was cut; use top_p=1.0, top_k=0 (evaluation may truncate)"
         )
-    if not 0 <= config.selection.low < config.selection.high <= 1:
+    if not 0 <= config.selection.rate_above < config.selection.rate_below <= 1:
         faults.append(
-            f"config.selection.low={config.selection.low}, high={config.selection.high}: need 0 <= low < high <= 1; "
+            f"config.selection.rate_above={config.selection.rate_above}, high={config.selection.rate_below}: need 0 <= low < high <= 1; "
             f"low=0 high=1 keeps every group that is neither all right nor all wrong"
         )
     if config.evaluation.top_p > 1:
         faults.append(f"config.evaluation.top_p={config.evaluation.top_p}: a share of the mass; 1.0 keeps all of it")
-    most = config.evaluation.answers
+    most = config.evaluation.answers_per_problem
     try:
         told = all(1 <= k <= most for k in config.evaluation.ks)
     except ValueError:
@@ -162,10 +162,12 @@ def _sampling_faults(config):
     if not told:
         faults.append(
             f"config.evaluation.pass_at={config.evaluation.pass_at!r}: {most} sampled answers tell pass@k for k from 1 "
-            f"to {most}; give such numbers, comma between them, or more config.evaluation.answers"
+            f"to {most}; give such numbers, comma between them, or more config.evaluation.answers_per_problem"
         )
-    if not 0 <= config.warm_start.wrong_share <= 1:
-        faults.append(f"config.warm_start.wrong_share={config.warm_start.wrong_share}: a share, between 0 and 1")
+    if not 0 <= config.warm_start.incorrect_share <= 1:
+        faults.append(
+            f"config.warm_start.incorrect_share={config.warm_start.incorrect_share}: a share, between 0 and 1"
+        )
     if config.selection.carry and config.old_logp != "sampler":
         faults.append(
             f"config.selection.carry=true with config.old_logp={config.old_logp!r}: carried groups were sampled by "
@@ -210,7 +212,7 @@ def _loss_faults(config, loss):
     groups = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.int32)
     try:
         # Options that depend on the answer limit (DAPO's overlong buffer) show here, on shapes alone.
-        jax.eval_shape(lambda right, length: loss.advantage(right, length, config.rollout.answer_limit), *groups)
+        jax.eval_shape(lambda right, length: loss.advantage(right, length, config.rollout.max_answer_tokens), *groups)
     except ValueError as error:
         faults.append(f"config.loss.{loss.name}: {error}")
     normalizer = config.loss.normalizer or loss.normalizer
@@ -231,10 +233,10 @@ def _row_faults(config, loss):
     if config.packing.share_prompts not in CHOICES["packing.share_prompts"]:
         return []
     shared = config.prompts_are_shared
-    needed = row_tokens_needed(config.data.prompt_limit, config.rollout.answer_limit, J, shared)
+    needed = row_tokens_needed(config.data.max_prompt_tokens, config.rollout.max_answer_tokens, J, shared)
     if not 0 < given < needed:
         return []
-    parts = "answer_limit" if shared else "(prompt_limit + answer_limit − 1)"
+    parts = "max_answer_tokens" if shared else "(max_prompt_tokens + max_answer_tokens − 1)"
     return [
         f"config.packing.row_tokens={given}: one {loss.unit} of loss {loss.name!r} can take {needed} = "
         f"{'2 × ' * (J - 1)}{parts} tokens; use at least {needed}, or 0 for just that"

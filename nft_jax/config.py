@@ -27,7 +27,7 @@ class ModelConfig:
     `attention` over rows of tokens (training, and the reading of prompts): "xla" runs everywhere, in blocks of queries;
     "splash" is JAX's Pallas kernel for TPUs, "triton" its Pallas kernel for GPUs; "cudnn" reads prompts with cuDNN, and
     trains with "triton", because packed rows need segment ids; "auto" is the platform's own where it can have it. With
-    either on a GPU the decode loop reads its cache by a kernel too. `unroll`: layers in the body of a loop over them.
+    either on a GPU the decode loop reads its cache by a kernel too. `unrolled_layers`: layers in the body of a loop over them.
     `remat` says what each layer keeps for the backward pass, which recomputes the rest: "none" recomputes nothing;
     "dots" keeps the layer's input and the results of its matrix products; "attention" the input and attention's output
     (with "splash", also what its backward pass needs, so that the kernel isn't run again); "full" the input alone;
@@ -51,25 +51,25 @@ class ModelConfig:
     precision: str = "highest"
     attention: str = "auto"
     remat: str = "full"
-    unroll: int = 1
+    unrolled_layers: int = 1
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Problems and tokenizer. Problems are named as `data/registry.py` says: files, folders, benchmarks, datasets.
 
-    `train = ""`: generated arithmetic. `root`: a folder with the benchmarks' files, which else come from the hub.
+    `train = ""`: generated arithmetic. `folder`: a folder with the benchmarks' files, which else come from the hub.
     `hygiene`: training problems that overlap with `validation`, `test` or `exclude` (names, comma between them), repeat
     or contradict one another are left out (`data/hygiene.py`); generated ones stay as they are.
     `tokenizer = ""`: that of `model.path`, or one trained on the arithmetic.
-    A field may lie deeper: "reward_model.ground_truth", "prompt.0.content". Prompts of more than `prompt_limit` tokens
+    A field may lie deeper: "reward_model.ground_truth", "prompt.0.content". Prompts of more than `max_prompt_tokens` tokens
     are dropped and counted, or refused (`long_prompts = "refuse"`).
     """
 
     train: str = ""
     validation: str = ""
     test: str = ""
-    root: str = ""
+    folder: str = ""
     hygiene: bool = True
     exclude: str = ""
     tokenizer: str = ""
@@ -77,9 +77,9 @@ class DataConfig:
     problem_field: str = "problem"
     answer_field: str = "answer"
     solution_field: str = "solution"
-    prompt_limit: int = 64
+    max_prompt_tokens: int = 64
     long_prompts: str = "drop"
-    largest: int = 6
+    arithmetic_max_operand: int = 6
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class RolloutConfig:
     """Sampling in training. Truncated sampling (top-p, top-k) would bias the ratio and is refused.
 
     `slots`: answers that a data shard decodes at a time (0: all, at most 64); the rollout's memory is theirs.
-    `shrink`: how many times at most the slots are halved, once nothing is left to begin with and half of them are free:
+    `max_halvings`: how many times at most the slots are halved, once nothing is left to begin with and half of them are free:
     the last answers then cost less, each size is compiled, and the first adds half of the cache to the memory.
     """
 
-    answer_limit: int = 64
+    max_answer_tokens: int = 64
     slots: int = 0
-    shrink: int = 0
+    max_halvings: int = 0
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -102,15 +102,15 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Dynamic sampling: groups with `low < rate < high` train; `candidates_per_round = 0` means `prompts_per_step`.
+    """Dynamic sampling: groups with `rate_above < rate < rate_below` train; `candidates_per_round = 0` means `prompts_per_step`.
 
     `ahead`: slots that a round leaves free begin with the next one before it is known whether that is needed. If it
     isn't, what was begun is dropped ("drop": the step's result is that of "no", only sooner), or the round is finished,
     and its good groups are surplus ("finish": worth it with `carry`). "no": each round begins when the last has ended.
     """
 
-    low: float = 0.0
-    high: float = 1.0
+    rate_above: float = 0.0
+    rate_below: float = 1.0
     candidates_per_round: int = 0
     max_rounds: int = 4
     ahead: str = "drop"
@@ -158,7 +158,7 @@ class PackingConfig:
     row_tokens: int = 0
     share_prompts: str = "auto"
     rows_per_micro_batch: int = 8
-    logp_chunk: int = 128
+    logp_chunk_tokens: int = 128
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class MeshConfig:
 class VerifyConfig:
     """The grader and its worker processes.
 
-    `submit`: ended answers that a data shard hands over together while it decodes others (0: all at a round's end).
+    `answers_per_submission`: ended answers that a data shard hands over together while it decodes others (0: all at a round's end).
     `second_grader` judges the same answers ("" = none); the share on which the two differ is a metric, and no more.
     `isolation`: the kernel keeps the workers from writing files, opening sockets and starting processes where it can
     ("auto"; not those of a grader of one's own, which may need to), or else the run is refused ("required"), or never
@@ -188,38 +188,38 @@ class VerifyConfig:
     """
 
     grader: str = "boxed_exact"
-    submit: int = 8
+    answers_per_submission: int = 8
     second_grader: str = ""
     isolation: str = "auto"
     workers: int = 2
-    item_seconds: float = 5.0
-    total_seconds: float = 600.0
-    memory_mib: int = 2048
+    seconds_per_answer: float = 5.0
+    seconds_per_round: float = 600.0
+    worker_memory_mib: int = 2048
 
 
 @dataclass(frozen=True)
 class WarmStartConfig:
-    """The supervised phase on worked solutions (`steps = 0`: none). `wrong_share` follow a misconception."""
+    """The supervised phase on worked solutions (`steps = 0`: none). `incorrect_share` follow a misconception."""
 
     steps: int = 0
-    batch: int = 64
-    examples: int = 65536
-    wrong_share: float = 0.0
+    examples_per_update: int = 64
+    arithmetic_examples: int = 65536
+    incorrect_share: float = 0.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Held-out evaluation every `every` steps (0: at the ends): one greedy and `answers` sampled answers a problem.
+    """Held-out evaluation every_steps `every_steps` steps (0: at the ends): one greedy and `answers_per_problem` sampled answers_per_problem a problem.
 
-    Truncated sampling (`top_p`, `top_k`) is allowed here. `problems` is the most that is taken of a split (0: all).
-    `pass_at`: the k of pass@k and maj@k, comma between them; "" means 1, 2, 4, … and `answers`.
+    Truncated sampling (`top_p`, `top_k`) is allowed here. `max_problems` is the most that is taken of a split (0: all).
+    `pass_at`: the k of pass@k and maj@k, comma between them; "" means 1, 2, 4, … and `answers_per_problem`.
     """
 
-    every: int = 0
-    answers: int = 4
-    problems: int = 512
-    batch: int = 64
+    every_steps: int = 0
+    answers_per_problem: int = 4
+    max_problems: int = 512
+    problems_per_batch: int = 64
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -233,19 +233,19 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """What the run writes: rollouts of every n-th step, checkpoints every n steps (0: only the last), the last `keep`.
+    """What the run writes: rollouts of every n-th step, checkpoints every n steps (0: only the last), the last `keep_checkpoints`.
 
-    `best`: the step with the best validation score of this kind ("greedy" or "sampled") is saved and kept beside them,
-    or "none" is. Steps are scored every `evaluation.every`, and the last.
+    `best_by`: the step with the best_by validation score of this kind ("greedy" or "sampled") is saved and kept beside them,
+    or "none" is. Steps are scored every `evaluation.every_steps`, and the last.
     Asked to stop (SIGTERM, Ctrl-C), a run waits at most `grace_seconds` for the running step, and saves it. A step that
     takes more than `hang_seconds`, and more than `hang_factor` times the median of those before, has a run print where
     it is, and go on.
     """
 
-    rollouts_every: int = 10
-    checkpoint_every: int = 10
-    keep: int = 2
-    best: str = "greedy"
+    rollouts_every_steps: int = 10
+    checkpoint_every_steps: int = 10
+    keep_checkpoints: int = 2
+    best_by: str = "greedy"
     grace_seconds: float = 25.0
     hang_factor: float = 10.0
     hang_seconds: float = 60.0
@@ -257,17 +257,17 @@ class CompareConfig:
 
     `losses`  one after the other, each with options of its own: "nft; nft omega=one epsilon=0.1; my_losses:mine". The
               first is the one that the others are compared with. `normalizer=NAME` is an option too
-    `updates`  updates a rollout: "1" is strictly on-policy; the prompts an update stay those of the config
-    `tokens`   sampled tokens of a run, after which it ends: what all have the same of
+    `updates_per_rollout`  updates_per_rollout a rollout: "1" is strictly on-policy; the prompts an update stay those of the config
+    `sampled_tokens`   sampled sampled_tokens of a run, after which it ends: what all have the same of
     `seeds`    reported; each has a base, prompts and draws of its own, the same for all losses
-    `rates`    learning rates that each loss tries on `tuning_seeds`, which are not reported; "" is the optimizer's
+    `learning_rates`    learning learning_rates that each loss tries on `tuning_seeds`, which are not reported; "" is the optimizer's
     """
 
     losses: str = "; ".join(losses.LOSSES)
-    updates: str = "1"
-    tokens: int = 300_000
+    updates_per_rollout: str = "1"
+    sampled_tokens: int = 300_000
     seeds: str = "0, 1, 2"
-    rates: str = ""
+    learning_rates: str = ""
     tuning_seeds: str = ""
 
 

@@ -1,8 +1,8 @@
 r"""Answers problems with the weights of a run, or with those it starts from, and says how good the answers are.
 
 python -m nft_jax.evaluate --workdir=runs/tiny [--step=best]
-python -m nft_jax.evaluate --workdir=runs/qwen --step=40 --problems=aime24,mine.parquet --config.data.root=DATA \
-    --config.evaluation.answers=16 --config.evaluation.temperature=0.6 --config.evaluation.top_p=0.95
+python -m nft_jax.evaluate --workdir=runs/qwen --step=40 --problems=aime24,mine.parquet --config.data.folder=DATA \
+    --config.evaluation.answers_per_problem=16 --config.evaluation.temperature=0.6 --config.evaluation.top_p=0.95
 python -m nft_jax.evaluate --workdir=runs/nft --against=runs/grpo    # evaluated before: paired differences
 
 In <workdir>/evaluations/step_000040/ there are then, of each file, its scores and settings (.json), and every answer to
@@ -200,7 +200,7 @@ def _evaluated(evaluator: Evaluator, weights: Any, name: str, folder: Path, orig
     """Answers one file, going on where an evaluation of the same was ended; then writes its scores."""
     config, prompts = evaluator.experiment.config, evaluator.tables[name]
     sampling = config.evaluation
-    stem = f"{name}_n{sampling.answers}_t{sampling.temperature:g}_p{sampling.top_p:g}_k{sampling.top_k}"
+    stem = f"{name}_n{sampling.answers_per_problem}_t{sampling.temperature:g}_p{sampling.top_p:g}_k{sampling.top_k}"
     scores, responses, began = folder / f"{stem}.json", folder / f"{stem}.jsonl", time.perf_counter()
     result = {
         "settings": settings(config),
@@ -288,12 +288,12 @@ def settings(config: Config) -> dict:
     """What a score depends on beside weights and problems."""
     sampling = config.evaluation
     return {
-        "answers": sampling.answers,
+        "answers": sampling.answers_per_problem,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
-        "answer_limit": config.rollout.answer_limit,
-        "prompt_limit": config.data.prompt_limit,
+        "max_answer_tokens": config.rollout.max_answer_tokens,
+        "max_prompt_tokens": config.data.max_prompt_tokens,
         "seed": config.seed,
         "template": config.data.template,
         "grader": version(config.verify.grader),
@@ -332,9 +332,9 @@ def _description(evaluator: Evaluator, step: int, source: str) -> str:
         there, taken = len(prompts.answers), evaluator.problems[name]
         line = f"problems  {name}: all {there}"
         if taken < there:
-            line = f"problems  {name}: the first {taken} of {there} (--config.evaluation.problems=0 takes all)"
+            line = f"problems  {name}: the first {taken} of {there} (--config.evaluation.max_problems=0 takes all)"
         if prompts.dropped:
-            line += f"; {prompts.dropped} more are left out, with prompts of over {found['prompt_limit']} tokens"
+            line += f"; {prompts.dropped} more are left out, with prompts of over {found['max_prompt_tokens']} tokens"
         lines.append(line)
     lines += unreadable_answers(config.verify.grader, evaluator.tables)
     return "\n".join(lines)
@@ -343,7 +343,7 @@ def _description(evaluator: Evaluator, step: int, source: str) -> str:
 def _sampling(found: dict) -> str:
     return (
         f"at temperature {found['temperature']:g}, top_p {found['top_p']:g}, top_k {found['top_k']}, of up to "
-        f"{found['answer_limit']} tokens; seed {found['seed']}"
+        f"{found['max_answer_tokens']} tokens; seed {found['seed']}"
     )
 
 

@@ -86,7 +86,7 @@ class Experiment:
 
     def grader(self, answers: Sequence[str]) -> Grader:
         """The verifier's host side for problems with these reference answers."""
-        seconds = self.config.verify.total_seconds
+        seconds = self.config.verify.seconds_per_round
         return Grader(self.pool, self.tokenizer.decode_batch, answers, seconds, self.second_pool)
 
     def step(self, optimizer: Optimizer) -> Step:
@@ -178,7 +178,7 @@ class Experiment:
     def _first(self, init, weights):
         config, carried = self.config, None
         if config.selection.carry:
-            room = empty_groups(config.carry_capacity, config.answers_per_prompt, config.rollout.answer_limit)
+            room = empty_groups(config.carry_capacity, config.answers_per_prompt, config.rollout.max_answer_tokens)
             carried = (room, jnp.int32(0))
         reference = jax.tree.map(jnp.copy, weights) if config.loss.kl_weight else None
         return State(weights, init(weights), jnp.int32(0), jnp.int32(0), carried, reference)
@@ -227,7 +227,11 @@ def _start_pools(verify: VerifyConfig) -> tuple[Pool, Pool | None]:
 
 def _start_pool(verify: VerifyConfig, setting: str) -> Pool:
     grader = getattr(verify, setting)
-    limits = {"item_seconds": verify.item_seconds, "memory_mib": verify.memory_mib, "isolation": verify.isolation}
+    limits = {
+        "item_seconds": verify.seconds_per_answer,
+        "memory_mib": verify.worker_memory_mib,
+        "isolation": verify.isolation,
+    }
     try:
         return Pool(grader, workers=verify.workers, **limits)
     except (StartError, ValueError) as error:
@@ -303,7 +307,7 @@ def _split_tokens(config: Config, unit: str) -> dict[str, int]:
         return {}
     shared = config.prompts_are_shared
     rows = {"config.packing.row_tokens": row_tokens(config, unit, shared)}
-    return rows | ({"config.data.prompt_limit": config.data.prompt_limit} if shared else {})
+    return rows | ({"config.data.max_prompt_tokens": config.data.max_prompt_tokens} if shared else {})
 
 
 def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:

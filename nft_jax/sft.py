@@ -48,8 +48,8 @@ class SupervisedStep:
         self.order_key = stream(self.config.seed, "warm_start")
 
     def __call__(self, state: State, examples: Sequences) -> tuple[State, tuple[Applied, Array]]:
-        """One optimizer update on the next `warm_start.batch` examples; also the number of response tokens."""
-        count, shards = self.config.warm_start.batch, shard_count(self.mesh)
+        """One optimizer update on the next `warm_start.examples_per_update` examples; also the number of response tokens."""
+        count, shards = self.config.warm_start.examples_per_update, shard_count(self.mesh)
         with jax.default_matmul_precision(self.config.model.precision):
             index = prompt_order(self.order_key, examples.present_M.shape[0], state.cursor, count)
             # Example i of the batch goes to shard i mod shards, as units do in `deal`.
@@ -103,7 +103,7 @@ def warm_start(experiment: Experiment, folder: RunFolder) -> Any:
     placed = {"in_shardings": (shardings, experiment.whole), "out_shardings": (shardings, experiment.whole)}
     program = jax.jit(sft_step, **placed, donate_argnums=0).lower(state, examples).compile()
     print(
-        f"warm start: {warm.steps} updates of {warm.batch} examples (compiled in {time.perf_counter() - began:.0f} s)"
+        f"warm start: {warm.steps} updates of {warm.examples_per_update} examples (compiled in {time.perf_counter() - began:.0f} s)"
     )
     folder.drop_after(0)
     began, every = time.perf_counter(), max(warm.steps // 20, 1)

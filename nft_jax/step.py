@@ -69,7 +69,7 @@ class Step:
     def sample(self, state: State, prompts: Prompts) -> tuple[Sampling, Array]:
         """Rounds of rollout → verify → groups → selection, until the buffer is full or the rounds are used up."""
         config = self.config
-        Q, K, T = config.prompts_per_step, config.answers_per_prompt, config.rollout.answer_limit
+        Q, K, T = config.prompts_per_step, config.answers_per_prompt, config.rollout.max_answer_tokens
         C = config.candidates_per_round
         view = self.engine.view(state.weights)
         pool, count = layout.rows(empty_groups(self._padded(Q + C), K, T), self.mesh), jnp.int32(0)
@@ -82,7 +82,7 @@ class Step:
             # A round begins early where the one before it may not be enough; it can't be known yet whether it is.
             ahead = unfilled(sampling) & (sampling.rounds + 1 < config.selection.max_rounds)
             progress, groups, *effort = self.roll(view, prompts, sampling.cursor, sampling.progress, ahead)
-            kept_C = in_band(groups, self.loss.groups, config.selection.low, config.selection.high)
+            kept_C = in_band(groups, self.loss.groups, config.selection.rate_above, config.selection.rate_below)
             pool, count = insert(sampling.pool, sampling.count, groups, kept_C)
             return Sampling(
                 pool=layout.rows(pool, self.mesh),
@@ -149,7 +149,7 @@ class Step:
     @property
     def submitter(self) -> Submitter | None:
         """What hands ended answers to the verifier while others are decoded; None: all go at the end of a round."""
-        answers = self.config.verify.submit
+        answers = self.config.verify.answers_per_submission
         return Submitter(self.grader, self.mesh, answers) if answers else None
 
     def split_pool(self, sampled: Sampling, from_carry: Array):
@@ -174,7 +174,7 @@ class Step:
             prompts,
             self.loss,
             updates=config.updates_per_step,
-            answer_limit=config.rollout.answer_limit,
+            max_answer_tokens=config.rollout.max_answer_tokens,
             key=key,
             mesh=mesh,
         )

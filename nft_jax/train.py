@@ -43,7 +43,7 @@ def main(config: Config, workdir: Path) -> None:
     folder = RunFolder(workdir)
     with (
         Compilations() as compilations,
-        Checkpoints(workdir, config.record.keep) as checkpoints,
+        Checkpoints(workdir, config.record.keep_checkpoints) as checkpoints,
         Stopper(config.record.grace_seconds, checkpoints.resumes) as stopper,
         Experiment(config, workdir) as experiment,
     ):
@@ -138,7 +138,7 @@ class Trainer:
             self._evaluated(self.done, self._answers(self.state.weights, ("validation",)))
 
     def _is_evaluated(self, step: int) -> bool:
-        return step != self.config.steps and _is_due(step, self.config.evaluation.every)
+        return step != self.config.steps and _is_due(step, self.config.evaluation.every_steps)
 
     def _grading(self) -> str:
         pools = self.experiment.pool, self.experiment.second_pool
@@ -158,7 +158,7 @@ class Trainer:
                 waiting = (step, record._replace(last=self._written(step, record.last)), seconds)
                 last, stop = step == config.steps, stopper.agreed()
             evaluate = self._is_evaluated(step)
-            save = last or stop or _is_due(step, config.record.checkpoint_every)
+            save = last or stop or _is_due(step, config.record.checkpoint_every_steps)
             if save or evaluate:
                 self._report(*waiting)
                 waiting = None
@@ -185,7 +185,7 @@ class Trainer:
 
     def _written(self, step: int, groups: Groups) -> Groups | None:
         """The groups of a step that goes into the rollout log, on the host."""
-        logged = step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every)
+        logged = step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every_steps)
         return distributed.gathered(groups) if logged else None
 
     def _stop(self, step: int) -> None:
@@ -228,7 +228,7 @@ class Trainer:
         for file in ("metrics.jsonl", "evaluation.jsonl"):
             # A run that begins anew evaluates step 0 again.
             self.folder.drop_after(self.done or -1, file=file)
-        self.best = Best(self.config.record.best, self.folder, self.checkpoints)
+        self.best = Best(self.config.record.best_by, self.folder, self.checkpoints)
 
     def _report(self, step: int, record: Record, seconds: float) -> None:
         record = jax.device_get(record)
@@ -316,7 +316,7 @@ def describe(experiment: Experiment) -> str:
             f"a step    {Q} prompts × {K} answers = {Q * K} answers, from at most "
             f"{config.selection.max_rounds} rounds of {config.candidates_per_round} prompts",
             f"          {U} updates of {Q // U} prompts = {Q // U * K} answers each; answers of up to "
-            f"{config.rollout.answer_limit} tokens",
+            f"{config.rollout.max_answer_tokens} tokens",
             f"loss      {experiment.loss.name} {config.loss.options}, normaliser "
             f"{config.loss.normalizer or experiment.loss.normalizer}, old log-probs: {config.old_logp}",
         ]

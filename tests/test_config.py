@@ -219,12 +219,15 @@ def test_a_size_must_be_positive(path, value):
         ({"evaluation__pass_at": "2, two"}, ["pass_at='2, two': 4 sampled"]),
         ({"rollout__top_p": 0.9}, ["config.rollout.top_p=0.9, top_k=0", "use top_p=1.0, top_k=0"]),
         ({"rollout__top_k": 40}, ["config.rollout.top_p=1.0, top_k=40", "biases the ratio"]),
-        ({"selection__low": 0.5, "selection__high": 0.5}, ["low=0.5, high=0.5: need 0 <= low < high <= 1"]),
-        ({"selection__low": -0.1}, ["low=-0.1, high=1.0: need 0 <= low < high <= 1"]),
-        ({"selection__high": 1.1}, ["low=0.0, high=1.1", "low=0 high=1 keeps every group"]),
-        ({"selection__low": float("nan")}, ["low=nan"]),
+        (
+            {"selection__rate_above": 0.5, "selection__rate_below": 0.5},
+            ["low=0.5, high=0.5: need 0 <= low < high <= 1"],
+        ),
+        ({"selection__rate_above": -0.1}, ["low=-0.1, high=1.0: need 0 <= low < high <= 1"]),
+        ({"selection__rate_below": 1.1}, ["low=0.0, high=1.1", "low=0 high=1 keeps every group"]),
+        ({"selection__rate_above": float("nan")}, ["low=nan"]),
         ({"selection__candidates_per_round": -8}, ["config.selection.candidates_per_round=-8: must be 0 or more"]),
-        ({"warm_start__wrong_share": 1.5}, ["config.warm_start.wrong_share=1.5: a share, between 0 and 1"]),
+        ({"warm_start__incorrect_share": 1.5}, ["config.warm_start.incorrect_share=1.5: a share, between 0 and 1"]),
         (
             {"selection__carry": True, "old_logp": "recompute"},
             ["carry=true with config.old_logp='recompute'", "use old_logp='sampler'"],
@@ -254,13 +257,17 @@ def test_a_size_must_be_positive(path, value):
         ({"packing__row_tokens": 63}, ["config.packing.row_tokens=63: one answer of loss 'nft'", "at least 64, or 0"]),
         (
             {"packing__row_tokens": 126, "packing__share_prompts": "no"},
-            ["row_tokens=126: one answer", "127 = (prompt_limit + answer_limit − 1) tokens", "at least 127, or 0"],
+            [
+                "row_tokens=126: one answer",
+                "127 = (max_prompt_tokens + max_answer_tokens − 1) tokens",
+                "at least 127, or 0",
+            ],
         ),
         (
             {"loss__name": "dpo", "packing__row_tokens": 127},
             [
                 "config.packing.row_tokens=127: one pair of loss 'dpo'",
-                "128 = 2 × answer_limit tokens",
+                "128 = 2 × max_answer_tokens tokens",
                 "at least 128, or 0",
             ],
         ),
@@ -296,9 +303,9 @@ def test_what_can_not_run_is_said_with_what_can(changes, words):
         {"loss__name": "dpo", "packing__row_tokens": 128},
         {"loss__name": "dpo", "packing__row_tokens": 254, "packing__share_prompts": "no"},
         {"loss__name": "dapo", "loss__dapo__overlong_buffer": 64},
-        {"selection__low": 0.0, "selection__high": 0.01},
+        {"selection__rate_above": 0.0, "selection__rate_below": 0.01},
         {"selection__carry": True, "selection__candidates_per_round": 128},
-        {"warm_start__wrong_share": 1.0},
+        {"warm_start__incorrect_share": 1.0},
         {"strict_on_policy": True, "loss__kl_weight": 0.1},
     ],
 )

@@ -29,7 +29,7 @@ from nft_jax.verify.version import version
 
 ROOT = Path(__file__).parents[1]
 ANSWERS = 3
-SIZES = {"evaluation__problems": 6, "evaluation__batch": 4, "evaluation__answers": ANSWERS}
+SIZES = {"evaluation__max_problems": 6, "evaluation__problems_per_batch": 4, "evaluation__answers_per_problem": ANSWERS}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,12 @@ def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     settings = {"problems": 0, "temperature": 0.6, "top_p": 0.7, "top_k": 12}
     words = [f"--config.evaluation.{name}={value}" for name, value in settings.items()]
-    words += [f"--workdir={path}", "--step=2", f"--problems={files[0]},{files[1]}", "--config.rollout.answer_limit=9"]
+    words += [
+        f"--workdir={path}",
+        "--step=2",
+        f"--problems={files[0]},{files[1]}",
+        "--config.rollout.max_answer_tokens=9",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "nft_jax.evaluate", *words],
         cwd=ROOT,
@@ -200,7 +205,14 @@ def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
     grader_version, digest = version(grader("coin")), result["origin"]["weights_digest"][:12]
     assert printed[-2] == f"verifier {grader_version}; weights {digest}; ± one standard error"
     assert result["settings"] == {
-        **{"answers": 3, "temperature": 0.6, "top_p": 0.7, "top_k": 12, "answer_limit": 9, "prompt_limit": 16},
+        **{
+            "answers": 3,
+            "temperature": 0.6,
+            "top_p": 0.7,
+            "top_k": 12,
+            "max_answer_tokens": 9,
+            "max_prompt_tokens": 16,
+        },
         **{"seed": 0, "template": "plain", "grader": grader_version, "second_grader": ""},
     }
     assert len(result["origin"].pop("weights_digest")) == 16
@@ -243,7 +255,7 @@ def test_by_default_the_newest_weights_answer_the_first_test_problems(run, confi
     assert unvoted(evaluate(config, path)) == {"test": scores[4]}
     there = len(own_problems(config, ("test",))["test"])
     printed = capsys.readouterr().out
-    assert f"problems  test: the first 6 of {there} (--config.evaluation.problems=0 takes all)\n" in printed
+    assert f"problems  test: the first 6 of {there} (--config.evaluation.max_problems=0 takes all)\n" in printed
     result = json.loads((path / "evaluations" / "step_000004" / "test_n3_t1_p1_k0.json").read_text())
     assert result["score"].pop("maj_at")
     assert result["score"] | {"maj_at": {}} == json.loads(json.dumps(as_json(scores[4])))

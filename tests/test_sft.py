@@ -23,9 +23,9 @@ UPDATES = 30
 def warm(steps, **changes):
     return small(
         warm_start__steps=steps,
-        warm_start__batch=BATCH,
-        warm_start__examples=512,
-        warm_start__wrong_share=0.5,
+        warm_start__examples_per_update=BATCH,
+        warm_start__arithmetic_examples=512,
+        warm_start__incorrect_share=0.5,
         warm_start__optimizer__learning_rate=1e-2,
         warm_start__optimizer__warmup_updates=0,
         # Several examples to a row, several rows to a micro-batch, and a last one that is not full.

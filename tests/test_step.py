@@ -112,7 +112,7 @@ PROGRAMS = {
             "loss__name": "dapo",
             "selection__carry": True,
             "selection__candidates_per_round": 2 * Q,
-            "selection__high": 0.75,
+            "selection__rate_below": 0.75,
             "packing__row_tokens": 50,
         },
         {"step_class": WatchedStep, "wrap_engine": WatchedEngine},
@@ -217,7 +217,10 @@ def test_the_loops_of_generation_wait_for_no_other_shard_and_move_no_answer(prog
     assert {"all-reduce", "all-gather", "dot"} <= seen
     assert not seen & {"collective-permute", "all-to-all", "reduce-scatter"}
     # Nor do the rounds copy the cache that they hand on.
-    model, columns = program.config.model, program.config.data.prompt_limit + program.config.rollout.answer_limit
+    model, columns = (
+        program.config.model,
+        program.config.data.max_prompt_tokens + program.config.rollout.max_answer_tokens,
+    )
     cache = f"[{model.layers},1,{Q * K // 4},{model.kv_heads // 2},{model.head_size},{columns}]"
     assert {"dynamic-update-slice", "while"} <= {hlo.operation(line) for line in lines if cache in line}
     assert not [line for line in lines if cache in line and hlo.operation(line) in ("copy", "copy-start", "all-gather")]
@@ -519,7 +522,7 @@ def test_the_kl_term_measures_against_weights_that_stay(programs, all_wrong):
     (record,) = program.take()
     penalty = program.config.loss.kl_weight * record.applied.statistics.kl / record.totals.tokens
     # A mean over sequences weighs a token by the mean length over its answer's: between 1/limit and limit.
-    limit = program.config.rollout.answer_limit
+    limit = program.config.rollout.max_answer_tokens
     assert penalty / limit < record.applied.statistics.objective < penalty * limit
     assert record.applied.gradient_norm > 0
 
@@ -577,7 +580,7 @@ def test_a_hostile_verifier_costs_its_own_answers_only(plain):
             [
                 "config.packing.row_tokens=31 tokens over mesh.tensor=2",
                 "use 32",
-                "config.data.prompt_limit=15",
+                "config.data.max_prompt_tokens=15",
                 "use 16",
             ],
         ),

@@ -24,12 +24,12 @@ from nft_jax.run.watchdog import Watchdog
 
 RUN = {
     "warm_start__steps": 3,
-    "warm_start__batch": 8,
-    "warm_start__examples": 64,
-    "evaluation__problems": 6,
-    "evaluation__batch": 4,
-    "evaluation__answers": 2,
-    "record__rollouts_every": 2,
+    "warm_start__examples_per_update": 8,
+    "warm_start__arithmetic_examples": 64,
+    "evaluation__max_problems": 6,
+    "evaluation__problems_per_batch": 4,
+    "evaluation__answers_per_problem": 2,
+    "record__rollouts_every_steps": 2,
     "selection__carry": True,
 }
 
@@ -74,7 +74,11 @@ def resumed(late):
 
 @pytest.fixture(scope="module")
 def straight_config(folder):
-    base = {"base": str(folder / "run" / "warm_start"), "record__checkpoint_every": 2, "evaluation__every": 2}
+    base = {
+        "base": str(folder / "run" / "warm_start"),
+        "record__checkpoint_every_steps": 2,
+        "evaluation__every_steps": 2,
+    }
     return small(steps=4, verify__grader=grader("coin"), **RUN | base)
 
 
@@ -228,7 +232,7 @@ class Loop(train.Trainer):
     def __init__(self, where, compilations):
         self.where, self.compilations, self.prompts = where, compilations, None
         self.state = SimpleNamespace(weights=None)
-        self.config = small(steps=3, record__checkpoint_every=1, evaluation__every=1)
+        self.config = small(steps=3, record__checkpoint_every_steps=1, evaluation__every_steps=1)
         self.identity, self.folder, self.step, self.done = {}, SimpleNamespace(share=lambda: None), 0, 0
         nothing = lambda *_: None  # noqa: E731
         self.checkpoints = SimpleNamespace(save=lambda *_: self.at("save"), check=nothing, wait=nothing)
@@ -348,13 +352,13 @@ def files(folder):
         "data__test": str(write_problems(here / "test.jsonl", 5, long=1, first=14)),
         "data__tokenizer": str(write_tokenizer(here / "tokenizer")),
         "rollout__answer_limit": 24,
-        "evaluation__batch": 4,
-        "evaluation__answers": 1,
+        "evaluation__problems_per_batch": 4,
+        "evaluation__answers_per_problem": 1,
     }
 
 
 def test_a_problem_file_is_learned_from_and_trained_on(files, folder, capsys):
-    warm = {"warm_start__steps": 2, "warm_start__batch": 4}
+    warm = {"warm_start__steps": 2, "warm_start__examples_per_update": 4}
     sft.main(small(**files | warm), folder / "base")
     printed = capsys.readouterr().out
     assert "warm start: 2 updates of 4 examples" in printed
@@ -415,8 +419,8 @@ def broken(folder: Path, files: dict) -> dict[str, dict]:
         ("no field", ValueError, "train.jsonl:1: no field 'gold'; its fields are 'problem', 'answer', 'solution'"),
         ("no solution", ValueError, "no line has a field 'solution'.*set config.warm_start.steps=0"),
         ("no end", ValueError, "endless has no end-of-sequence token"),
-        ("no room for prompts", ValueError, "no prompt fits.*prompt_limit=44 would keep 90 %"),
-        ("no room for solutions", ValueError, "no example fits.*answer_limit"),
+        ("no room for prompts", ValueError, "no prompt fits.*max_prompt_tokens=44 would keep 90 %"),
+        ("no room for solutions", ValueError, "no example fits.*max_answer_tokens"),
         ("no such template", ValueError, "'plain_boxd'.*did you mean 'plain_boxed'"),
         ("no chat template", ValueError, "no chat template"),
         ("no such grader", ValueError, "Did you mean 'boxed_exact'"),

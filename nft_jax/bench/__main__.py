@@ -1,6 +1,6 @@
 """How long a step takes, and where the time goes: python -m nft_jax.bench --config=bench --workdir=DIR
 
-Any config will do; its data is not read. Prompts are random tokens, as many as `data.prompt_limit` allows, and weights
+Any config will do; its data is not read. Prompts are random tokens, as many as `data.max_prompt_tokens` allows, and weights
 are random. `--lengths` says how long the answers are: `full` (all at the limit), `ends:N` (N of the ids end an answer),
 `fixed:N` (all of N tokens), or `lognormal:MEDIAN:SIGMA`. Writes <workdir>/bench.json; `--profile` also a trace for
 TensorBoard or Perfetto.

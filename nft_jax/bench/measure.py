@@ -105,7 +105,7 @@ def summary(bench: Bench, steps: list[Measured]) -> dict[str, Any]:
     median = Measured(*(float(np.median(column)) for column in columns.values()))
     share = {part: sum(columns[part]) / sum(columns["step"]) for part in PARTS}
     answers = config.prompts_per_step * config.answers_per_prompt
-    P, length = config.data.prompt_limit, median.tokens / answers
+    P, length = config.data.max_prompt_tokens, median.tokens / answers
     decode = forward_flops(config, weights, median.tokens, P + length / 2)
     prefill = forward_flops(config, weights, config.prompts_per_step * P, P / 2)
     shared = bench.experiment.config.prompts_are_shared

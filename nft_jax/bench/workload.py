@@ -34,7 +34,7 @@ def read_lengths(told: str, config: Config) -> Lengths:
     Raises:
       ValueError: for anything else, with what there is.
     """
-    V, T = config.model.vocab, config.rollout.answer_limit
+    V, T = config.model.vocab, config.rollout.max_answer_tokens
     try:
         match told.split(":"):
             case ["full"]:
@@ -50,7 +50,7 @@ def read_lengths(told: str, config: Config) -> Lengths:
         pass
     raise ValueError(
         f"--lengths={told}: use full, ends:N (N ids end an answer, fewer than config.model.vocab={V}), fixed:N (N "
-        f"tokens, at most config.rollout.answer_limit={T}), or lognormal:MEDIAN:SIGMA such as lognormal:50:0.8"
+        f"tokens, at most config.rollout.max_answer_tokens={T}), or lognormal:MEDIAN:SIGMA such as lognormal:50:0.8"
     )
 
 
@@ -82,7 +82,7 @@ class Numbers(Tokenizer):
 
 
 def random_data(config: Config, ends: int, prompts: int = PROMPTS) -> Dataset:
-    """So many prompts of exactly `prompt_limit` random tokens; the last `ends` ids of the vocabulary end an answer.
+    """So many prompts of exactly `max_prompt_tokens` random tokens; the last `ends` ids of the vocabulary end an answer.
 
     Raises:
       ValueError: when the config leaves the vocabulary to a tokenizer.
@@ -92,7 +92,7 @@ def random_data(config: Config, ends: int, prompts: int = PROMPTS) -> Dataset:
         raise ValueError("config.model.vocab=0: a benchmark has no tokenizer; give the vocabulary's size, such as 512")
     # An id beyond the vocabulary is never drawn.
     tokenizer = Numbers(V, tuple(range(V - ends, V)) or (V,))
-    token_NP = np.random.default_rng(config.seed).integers(0, V - ends, (prompts, config.data.prompt_limit))
-    length_N = np.full(prompts, config.data.prompt_limit, np.int32)
+    token_NP = np.random.default_rng(config.seed).integers(0, V - ends, (prompts, config.data.max_prompt_tokens))
+    length_N = np.full(prompts, config.data.max_prompt_tokens, np.int32)
     texts = [""] * prompts
     return Dataset(tokenizer, {"train": PromptTable(token_NP.astype(np.int32), length_N, texts, texts, [], 0)}, None)

@@ -5,10 +5,10 @@
 
 The section `compare` of the config says which losses, in how many updates a rollout, on which seeds:
 
-    --config.compare.losses="nft; nft omega=one; my_losses:mine" --config.compare.updates=1,8 \\
+    --config.compare.losses="nft; nft omega=one; my_losses:mine" --config.compare.updates_per_rollout=1,8 \\
     --config.compare.seeds=0,1,2
 
-Each loss chooses its learning rate among `compare.rates` on `compare.tuning_seeds`, which are not reported. Finished
+Each loss chooses its learning rate among `compare.learning_rates` on `compare.tuning_seeds`, which are not reported. Finished
 runs are kept in the workdir and never done again: the same command goes on where it was ended. At the end it writes
 comparison.json, comparison.md, learning.png and final.png into the workdir.
 
@@ -50,7 +50,7 @@ def study(config: Config, workdir: Path) -> None:
     """Compares runs, and reports."""
     plan = read_plan(config)
     with Experiment(config, workdir) as base:
-        found = summarised(Study(plan, base, workdir).run(), config.compare.tokens)
+        found = summarised(Study(plan, base, workdir).run(), config.compare.sampled_tokens)
         made_by = provenance(config, base.attention.name)
     RunFolder(workdir).write("comparison.json", {"provenance": made_by} | found)
     text = table(found)

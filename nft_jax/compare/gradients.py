@@ -190,8 +190,8 @@ def chosen(among: Sequence[Loss], place: Array) -> Loss:
     def function(logp_BT, batch):
         return jax.lax.switch(place, [loss.function for loss in among], logp_BT, batch)
 
-    def advantage(correct_QK, length_QK, answer_limit):
-        ways = [functools.partial(loss.advantage, answer_limit=answer_limit) for loss in among]
+    def advantage(correct_QK, length_QK, max_answer_tokens):
+        ways = [functools.partial(loss.advantage, max_answer_tokens=max_answer_tokens) for loss in among]
         return jax.lax.switch(place, ways, correct_QK, length_QK)
 
     return Loss("chosen", function, advantage, "answer", "constant", "mixed")

@@ -73,7 +73,7 @@ class Runner:
     """
 
     def __init__(self, arm: Arm, base: Experiment, evaluator: Evaluator, folder: Path):
-        self.evaluator, self.budget = evaluator, base.config.compare.tokens
+        self.evaluator, self.budget = evaluator, base.config.compare.sampled_tokens
         self.experiment = Experiment(arm.config(base.config), folder, dataset=base.dataset)
         self.config: Config = self.experiment.config
         config = self.config
@@ -112,7 +112,7 @@ class Runner:
             if last:
                 break
         if int(state.cursor) > (seed + 1) * STRETCH:
-            raise ValueError(f"seed {seed} drew more than {STRETCH} prompts: use fewer config.compare.tokens")
+            raise ValueError(f"seed {seed} drew more than {STRETCH} prompts: use fewer config.compare.sampled_tokens")
         return {"curve": curve, "test": as_json(score(self.evaluator(state.weights, "test")))}
 
     def start(self, weights: Any, seed: int, rate: float) -> State:

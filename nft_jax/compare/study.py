@@ -129,7 +129,7 @@ class Study:
         return json.loads(path.read_text())
 
     def _path(self, arm: Arm, seed: int, rate: float) -> Path:
-        regime = f"{self.base.config.compare.tokens}_tokens", f"{arm.updates}_updates"
+        regime = f"{self.base.config.compare.sampled_tokens}_tokens", f"{arm.updates}_updates"
         loss = re.sub(r"[^\w.=+-]+", "_", arm.loss)
         return self.workdir.joinpath("runs", *regime, loss, f"rate_{rate:g}_seed_{seed}.json")
 

@@ -69,10 +69,10 @@ def read_plan(config: Config) -> Plan:
     """
     given = config.compare
     names = _items(given.losses.replace("\n", ";"), ";", "losses", lambda text: " ".join(text.split()))
-    updates = _items(given.updates, ",", "updates", int)
+    updates = _items(given.updates_per_rollout, ",", "updates_per_rollout", int)
     seeds = _items(given.seeds, ",", "seeds", int)
     tuning = _items(given.tuning_seeds, ",", "tuning_seeds", int) if given.tuning_seeds.strip() else []
-    rates = _items(given.rates or f"{config.optimizer.learning_rate}", ",", "rates", float)
+    rates = _items(given.learning_rates or f"{config.optimizer.learning_rate}", ",", "learning_rates", float)
     plan = Plan([Arm(name, count) for count in updates for name in names], seeds, tuning, rates)
     for fault in _faults(config, plan, updates):
         raise ValueError(fault)
@@ -90,13 +90,13 @@ def _faults(config: Config, plan: Plan, updates: list[int]):
         yield f"config.compare.tuning_seeds: {sorted(both)} are reported too; choose rates on seeds that are not"
     if len(plan.rates) > 1 and not plan.tuning_seeds:
         yield (
-            f"config.compare.rates={config.compare.rates!r}: several rates are chosen from on "
+            f"config.compare.learning_rates={config.compare.learning_rates!r}: several rates are chosen from on "
             "config.compare.tuning_seeds, and there are none; give seeds that are not reported, or one rate"
         )
     if not all(rate > 0 for rate in plan.rates):
-        yield f"config.compare.rates={config.compare.rates!r}: must be positive"
+        yield f"config.compare.learning_rates={config.compare.learning_rates!r}: must be positive"
     if not all(count > 0 for count in updates):
-        yield f"config.compare.updates={config.compare.updates!r}: must be positive"
+        yield f"config.compare.updates_per_rollout={config.compare.updates_per_rollout!r}: must be positive"
     if config.optimizer.schedule != "constant":
         yield (
             f"config.optimizer.schedule={config.optimizer.schedule!r}: a run ends when its tokens are used up, so the "

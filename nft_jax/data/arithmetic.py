@@ -71,8 +71,8 @@ def split(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
     return parts
 
 
-def corpus(problems: Sequence[Problem], *, size: int, wrong_share: float, seed: int) -> list[tuple[str, str]]:
-    """Draw `size` (prompt, response) examples with replacement, of which round(size·wrong_share) are wrong.
+def corpus(problems: Sequence[Problem], *, size: int, incorrect_share: float, seed: int) -> list[tuple[str, str]]:
+    """Draw `size` (prompt, response) examples with replacement, of which round(size·incorrect_share) are wrong.
 
     Kinds have equal parts of the examples, and of the wrong ones, up to one example, however many problems each has.
     Right examples are drawn from all problems of a kind, wrong ones from those where the misconception shows.
@@ -80,13 +80,13 @@ def corpus(problems: Sequence[Problem], *, size: int, wrong_share: float, seed: 
     Raises ValueError for no problems, a negative size, a share outside [0, 1], problems that are not this module's, and
     wrong examples asked of a kind in which the misconception agrees everywhere.
     """
-    if not problems or size < 0 or not 0 <= wrong_share <= 1:
+    if not problems or size < 0 or not 0 <= incorrect_share <= 1:
         raise ValueError(
-            f"{len(problems)} problems, size {size}, wrong_share {wrong_share}: a corpus needs at least one problem, "
-            "a size of 0 or more, and a wrong_share between 0 and 1"
+            f"{len(problems)} problems, size {size}, incorrect_share {incorrect_share}: a corpus needs at least one problem, "
+            "a size of 0 or more, and a incorrect_share between 0 and 1"
         )
     random = np.random.default_rng(seed)
-    wrong_size = round(size * wrong_share)
+    wrong_size = round(size * incorrect_share)
     kinds = list(dict.fromkeys(problem.kind for problem in problems))
     examples: list[tuple[str, str]] = []
     for index, kind in enumerate(kinds):
@@ -97,7 +97,7 @@ def corpus(problems: Sequence[Problem], *, size: int, wrong_share: float, seed: 
         if wrong and not misled:
             raise ValueError(
                 f"{wrong} wrong examples of kind {kind!r} asked, but its misconception agrees with the right answer in "
-                f"all {len(members)} problems; give more problems or wrong_share 0"
+                f"all {len(members)} problems; give more problems or incorrect_share 0"
             )
         examples += _draw([(p.problem, p.solution) for p in members], right, random)
         examples += _draw([(p.problem, wrong_solution(p)) for p in misled], wrong, random)

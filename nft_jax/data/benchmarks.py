@@ -152,7 +152,7 @@ def _hub_rows(name: str, dataset: str, subset: str | None, split: str | None) ->
     except ImportError:
         raise ValueError(
             f"{name}: no such file or folder, and for the dataset {dataset} of the Hugging Face hub the package "
-            "`datasets` is needed: pip install nft_jax[data]; or give a file, or config.data.root=FOLDER with "
+            "`datasets` is needed: pip install nft_jax[data]; or give a file, or config.data.folder=FOLDER with "
             f"{Path(name).name.partition(':')[0]}.jsonl in it"
         ) from None
     try:
@@ -171,8 +171,8 @@ def _unknown(name: str, root: str) -> Exception:
     if name in SOURCES:
         there = ", ".join(sorted(path.name for path in Path(root).glob("*") if path.suffix in _SUFFIXES)) or "none"
         return FileNotFoundError(
-            f"config.data.root={root} has no file {name}.jsonl or {name}.parquet; its files are: {there}; without "
-            "config.data.root, it is read from the Hugging Face hub"
+            f"config.data.folder={root} has no file {name}.jsonl or {name}.parquet; its files are: {there}; without "
+            "config.data.folder, it is read from the Hugging Face hub"
         )
     near = difflib.get_close_matches(name.lower().replace("-", "_"), SOURCES, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

@@ -45,7 +45,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
         problems = problems | {"train": cleaned.problems}
     tokenizer = _tokenizer(config, folder)
     data = config.data
-    form = {"template": data.template, "prompt_limit": data.prompt_limit, "long_prompts": data.long_prompts}
+    form = {"template": data.template, "max_prompt_tokens": data.max_prompt_tokens, "long_prompts": data.long_prompts}
     tables = {
         # A table goes by the name of its file, where the config names one.
         name: build_prompts(part, tokenizer, **form, source=(own and getattr(data, name)) or name)
@@ -56,8 +56,8 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
         examples = build_examples(
             _pairs(config, problems["train"], tokenizer),
             tokenizer,
-            prompt_limit=config.data.prompt_limit,
-            answer_limit=config.rollout.answer_limit,
+            max_prompt_tokens=config.data.max_prompt_tokens,
+            max_answer_tokens=config.rollout.max_answer_tokens,
         )
     return Dataset(tokenizer, tables, examples, cleaned)
 
@@ -65,7 +65,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
 def own_problems(config: Config, splits: Sequence[str] = SPLITS) -> dict[str, list[Problem]]:
     """The problems of those of `splits` that the config has; files of others are not read."""
     data = config.data
-    generated = {} if data.train else arithmetic.split(arithmetic.all_problems(data.largest))
+    generated = {} if data.train else arithmetic.split(arithmetic.all_problems(data.arithmetic_max_operand))
     files = {name: getattr(data, name) for name in splits if getattr(data, name)}
     return {
         name: read_problems(config, files[name]) if name in files else generated[name]
@@ -78,7 +78,7 @@ def read_problems(config: Config, name: str) -> list[Problem]:
     """The problems of a name (`registry.read`); of files, the fields that the config names."""
     data = config.data
     fields = {"problem_field": data.problem_field, "answer_field": data.answer_field}
-    return benchmarks.read(name, root=data.root, **fields, solution_field=data.solution_field)
+    return benchmarks.read(name, root=data.folder, **fields, solution_field=data.solution_field)
 
 
 def _cleaned(config: Config, problems: dict[str, list[Problem]]) -> Cleaned:
@@ -119,7 +119,9 @@ def _tokenizer(config: Config, folder: Path) -> Tokenizer:
 def _pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:
     if not config.data.train:
         warm = config.warm_start
-        pairs = arithmetic.corpus(problems, size=warm.examples, wrong_share=warm.wrong_share, seed=config.seed)
+        pairs = arithmetic.corpus(
+            problems, size=warm.arithmetic_examples, incorrect_share=warm.incorrect_share, seed=config.seed
+        )
     else:
         pairs = [(problem.problem, boxed(problem)) for problem in problems if problem.solution]
         if not pairs:

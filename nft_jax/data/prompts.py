@@ -32,12 +32,12 @@ TEMPLATES: dict[str, str | None] = {
 class PromptTable(NamedTuple):
     """The prompts that fit, in the order of the problems.
 
-    `token_NP`   int32 [prompts, prompt_limit]  token ids, 0 to the right of a prompt
-    `length_N`   int32 [prompts]  tokens of each prompt, from 1 to prompt_limit
+    `token_NP`   int32 [prompts, max_prompt_tokens]  token ids, 0 to the right of a prompt
+    `length_N`   int32 [prompts]  tokens of each prompt, from 1 to max_prompt_tokens
     `answers`    the reference answer of each prompt
     `prompts`    the exact text of each prompt, template included
     `problems`   the problem of each prompt
-    `dropped`    how many problems were left out because their prompt is longer than prompt_limit
+    `dropped`    how many problems were left out because their prompt is longer than max_prompt_tokens
     """
 
     token_NP: np.ndarray
@@ -51,9 +51,9 @@ class PromptTable(NamedTuple):
 class ExampleTable(NamedTuple):
     """The supervised examples that fit, in the order of the pairs.
 
-    `token_NP`           int32 [examples, prompt_limit]  prompt token ids, 0 to the right
+    `token_NP`           int32 [examples, max_prompt_tokens]  prompt token ids, 0 to the right
     `prompt_length_N`    int32 [examples]  tokens of each prompt
-    `response_NT`        int32 [examples, answer_limit]  response token ids with EOS at the end, 0 to the right
+    `response_NT`        int32 [examples, max_answer_tokens]  response token ids with EOS at the end, 0 to the right
     `response_length_N`  int32 [examples]  tokens of each response, EOS included
     `dropped`            how many pairs were left out because a side of them is too long
     """
@@ -90,11 +90,11 @@ def build_prompts(
     tokenizer: Tokenizer,
     *,
     template: str,
-    prompt_limit: int,
+    max_prompt_tokens: int,
     long_prompts: str = "drop",
     source: str = "the problems",
 ) -> PromptTable:
-    """Tokenise the prompts of problems into a table; prompts longer than `prompt_limit` tokens are dropped, never cut.
+    """Tokenise the prompts of problems into a table; prompts longer than `max_prompt_tokens` tokens are dropped, never cut.
 
     With `long_prompts` "refuse", they are an error that names `source`, where the problems come from.
 
@@ -104,13 +104,13 @@ def build_prompts(
     ids = tokenizer.encode_batch(texts)
     length_N = _lengths(ids)
     _check_not_empty(length_N, texts)
-    kept = np.flatnonzero(length_N <= prompt_limit)
+    kept = np.flatnonzero(length_N <= max_prompt_tokens)
     if long_prompts == "refuse" and kept.size < len(problems):
-        raise ValueError(f"{source}: {_too_long(problems, length_N, prompt_limit)}")
+        raise ValueError(f"{source}: {_too_long(problems, length_N, max_prompt_tokens)}")
     if not kept.size:
-        raise ValueError(f"no prompt fits: {_needed('prompt_limit', length_N, prompt_limit)}")
+        raise ValueError(f"no prompt fits: {_needed('max_prompt_tokens', length_N, max_prompt_tokens)}")
     return PromptTable(
-        token_NP=_padded([ids[i] for i in kept], prompt_limit),
+        token_NP=_padded([ids[i] for i in kept], max_prompt_tokens),
         length_N=length_N[kept],
         answers=[problems[i].answer for i in kept],
         prompts=[texts[i] for i in kept],
@@ -120,12 +120,12 @@ def build_prompts(
 
 
 def build_examples(
-    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, prompt_limit: int, answer_limit: int
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_prompt_tokens: int, max_answer_tokens: int
 ) -> ExampleTable:
     """Tokenise (prompt text, response text) pairs for supervised training, the first EOS id appended to each response.
 
-    Prompt and response are tokenised apart, as in a rollout. A pair with a prompt of more than `prompt_limit` tokens,
-    or a response of more than `answer_limit` with its EOS, is dropped, never cut.
+    Prompt and response are tokenised apart, as in a rollout. A pair with a prompt of more than `max_prompt_tokens` tokens,
+    or a response of more than `max_answer_tokens` with its EOS, is dropped, never cut.
 
     Raises ValueError for a prompt without tokens, or if no pair fits.
     """
@@ -135,16 +135,16 @@ def build_examples(
     response_ids = [ids + [end] for ids in tokenizer.encode_batch([response for _, response in pairs])]
     prompt_length_N, response_length_N = _lengths(prompt_ids), _lengths(response_ids)
     _check_not_empty(prompt_length_N, texts)
-    kept = np.flatnonzero((prompt_length_N <= prompt_limit) & (response_length_N <= answer_limit))
+    kept = np.flatnonzero((prompt_length_N <= max_prompt_tokens) & (response_length_N <= max_answer_tokens))
     if not kept.size:
         raise ValueError(
-            f"no example fits: {_needed('prompt_limit', prompt_length_N, prompt_limit)}; "
-            f"{_needed('answer_limit', response_length_N, answer_limit)}"
+            f"no example fits: {_needed('max_prompt_tokens', prompt_length_N, max_prompt_tokens)}; "
+            f"{_needed('max_answer_tokens', response_length_N, max_answer_tokens)}"
         )
     return ExampleTable(
-        token_NP=_padded([prompt_ids[i] for i in kept], prompt_limit),
+        token_NP=_padded([prompt_ids[i] for i in kept], max_prompt_tokens),
         prompt_length_N=prompt_length_N[kept],
-        response_NT=_padded([response_ids[i] for i in kept], answer_limit),
+        response_NT=_padded([response_ids[i] for i in kept], max_answer_tokens),
         response_length_N=response_length_N[kept],
         dropped=len(pairs) - kept.size,
     )
@@ -164,8 +164,8 @@ def _too_long(problems: Sequence[Problem], length_N: np.ndarray, limit: int) -> 
     long = np.flatnonzero(length_N > limit)
     first, longest = long[0], length_N.max()
     return (
-        f"{long.size} of {len(problems)} prompts have more than config.data.prompt_limit={limit} tokens, the first "
-        f"{problems[first].id!r} with {length_N[first]}, the longest {longest}; config.data.prompt_limit={longest} "
+        f"{long.size} of {len(problems)} prompts have more than config.data.max_prompt_tokens={limit} tokens, the first "
+        f"{problems[first].id!r} with {length_N[first]}, the longest {longest}; config.data.max_prompt_tokens={longest} "
         "keeps them all, config.data.long_prompts=drop leaves them out"
     )
 

@@ -56,11 +56,11 @@ class Evaluator:
     def __init__(self, experiment: Experiment, tables: dict[str, PromptTable], weights: Any):
         config = experiment.config.evaluation
         self.experiment, self.tables = experiment, tables
-        self.problems = {name: _taken(len(table.answers), config.problems) for name, table in tables.items()}
-        _check_request_numbers(self.problems, config.answers)
+        self.problems = {name: _taken(len(table.answers), config.max_problems) for name, table in tables.items()}
+        _check_request_numbers(self.problems, config.answers_per_problem)
         # Whole problems on every data shard, and answers on every device that grades them.
         devices = experiment.mesh.size
-        self.batch = -(-min(config.batch, max(self.problems.values(), default=1)) // devices) * devices
+        self.batch = -(-min(config.problems_per_batch, max(self.problems.values(), default=1)) // devices) * devices
         self.references: list[str] = []
         self.first_reference: dict[str, int] = {}
         for name, table in tables.items():
@@ -107,7 +107,7 @@ class Evaluator:
 
     def _program(self, grader: Grader, weights: Any, batch: Batch) -> Answers:
         experiment, config = self.experiment, self.experiment.config
-        E, K = batch.index_E.shape[0], 1 + config.evaluation.answers
+        E, K = batch.index_E.shape[0], 1 + config.evaluation.answers_per_problem
         answer_K = jnp.arange(K, dtype=jnp.uint32)
         request_EK = batch.index_E[:, None].astype(jnp.uint32) * jnp.uint32(MOST_ANSWERS) + answer_K[None]
         greedy_EK = jnp.broadcast_to(answer_K[None] == 0, (E, K))
@@ -138,9 +138,9 @@ def _taken(there: int, most: int) -> int:
 
 def _check_request_numbers(problems: dict[str, int], answers: int) -> None:
     if answers >= MOST_ANSWERS:
-        raise ValueError(f"config.evaluation.answers={answers}: use at most {MOST_ANSWERS - 1}")
+        raise ValueError(f"config.evaluation.answers_per_problem={answers}: use at most {MOST_ANSWERS - 1}")
     for name, count in problems.items():
         if count > MOST_PROBLEMS:
             raise ValueError(
-                f"{name} has {count} problems to evaluate; set config.evaluation.problems to at most {MOST_PROBLEMS}"
+                f"{name} has {count} problems to evaluate; set config.evaluation.max_problems to at most {MOST_PROBLEMS}"
             )

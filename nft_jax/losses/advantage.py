@@ -1,6 +1,6 @@
-"""Advantages of the answers of a group: `(correct_QK, length_QK, answer_limit, *, …) -> advantage_QK`.
+"""Advantages of the answers of a group: `(correct_QK, length_QK, max_answer_tokens, *, …) -> advantage_QK`.
 
-`correct` float, 1 for a right answer and 0 for a wrong one; `length` int32, tokens of the answer; `answer_limit` int,
+`correct` float, 1 for a right answer and 0 for a wrong one; `length` int32, tokens of the answer; `max_answer_tokens` int,
 the most tokens an answer may have.
 """
 
@@ -17,7 +17,7 @@ def assert_group_inputs(correct_QK: Array, length_QK: Array) -> None:
     chex.assert_type([correct_QK, length_QK], [float, int])
 
 
-def centered(correct_QK: Array, length_QK: Array, answer_limit: int) -> Array:
+def centered(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Array:
     """The reward minus its mean in the group.
 
     advantage = correct − rate
@@ -25,12 +25,12 @@ def centered(correct_QK: Array, length_QK: Array, answer_limit: int) -> Array:
     Dr. GRPO: Liu et al., arXiv 2503.20783, section 3.2.
     """
     assert_group_inputs(correct_QK, length_QK)
-    del answer_limit
+    del max_answer_tokens
     return correct_QK - jnp.mean(correct_QK, axis=1, keepdims=True)
 
 
 def normalized(
-    correct_QK: Array, length_QK: Array, answer_limit: int, *, sample_std: bool = False, delta: float = 0.0
+    correct_QK: Array, length_QK: Array, max_answer_tokens: int, *, sample_std: bool = False, delta: float = 0.0
 ) -> Array:
     """The reward minus its mean, in standard deviations of the group.
 
@@ -41,14 +41,14 @@ def normalized(
     GRPO: Shao et al., arXiv 2402.03300, section 4.1.2.
     """
     assert_group_inputs(correct_QK, length_QK)
-    del answer_limit
+    del max_answer_tokens
     return _standardized(correct_QK, sample_std, delta)
 
 
 def overlong_normalized(
     correct_QK: Array,
     length_QK: Array,
-    answer_limit: int,
+    max_answer_tokens: int,
     *,
     overlong_buffer: int = 0,
     overlong_weight: float = 1.0,
@@ -57,7 +57,7 @@ def overlong_normalized(
 ) -> Array:
     """The normalised advantage of rewards ±1 with DAPO's soft penalty on answers that come near the limit.
 
-    penalty   = −clip((length − (answer_limit − overlong_buffer)) / overlong_buffer, 0, 1)
+    penalty   = −clip((length − (max_answer_tokens − overlong_buffer)) / overlong_buffer, 0, 1)
     reward    = 2 correct − 1 + overlong_weight · penalty
     advantage = (reward − mean) / (std + delta), exactly 0 where std = 0
 
@@ -65,15 +65,15 @@ def overlong_normalized(
     DAPO: Yu et al., arXiv 2503.14476, eq. 9 (advantage) and 13 (penalty).
     """
     assert_group_inputs(correct_QK, length_QK)
-    if not 0 <= overlong_buffer <= answer_limit:
+    if not 0 <= overlong_buffer <= max_answer_tokens:
         raise ValueError(
-            f"overlong_buffer must be between 0 and the answer limit {answer_limit}, not {overlong_buffer}"
+            f"overlong_buffer must be between 0 and the answer limit {max_answer_tokens}, not {overlong_buffer}"
         )
     if not 0 <= overlong_weight < float("inf"):
         raise ValueError(f"overlong_weight must be 0 or more, not {overlong_weight}")
     reward_QK = 2 * correct_QK - 1
     if overlong_buffer:
-        excess_QK = (length_QK - (answer_limit - overlong_buffer)).astype(correct_QK.dtype)
+        excess_QK = (length_QK - (max_answer_tokens - overlong_buffer)).astype(correct_QK.dtype)
         reward_QK -= overlong_weight * jnp.clip(excess_QK / overlong_buffer, 0, 1)
     return _standardized(reward_QK, sample_std, delta)
 

@@ -31,7 +31,7 @@ class Traits:
     `unit`        what packing and mini-batching never separate: "answer", or "pair" (right, wrong) of a group
     `normalizer`  name in `reduce.NORMALIZERS`
     `groups`      prompts that train: "mixed" (0 < rate < 1) or "all"
-    `advantage`   `(correct_QK, length_QK, answer_limit, *, …) -> advantage_QK`
+    `advantage`   `(correct_QK, length_QK, max_answer_tokens, *, …) -> advantage_QK`
     """
 
     unit: str = "answer"
@@ -55,7 +55,7 @@ class Loss:
 
     `name`       what was asked for
     `function`   `(logp_BT, batch) -> loss_BT`
-    `advantage`  `(correct_QK, length_QK, answer_limit) -> advantage_QK`
+    `advantage`  `(correct_QK, length_QK, max_answer_tokens) -> advantage_QK`
     `unit`, `normalizer`, `groups`  as in `Traits`
     """
 

@@ -27,7 +27,7 @@ def bytes_a_device(experiment: Experiment, optimizer: Optimizer) -> dict[str, in
     table = experiment.dataset.tables["train"]
     slots = slots_a_shard(experiment)
     read = -(-slots // config.answers_per_prompt)
-    limit = config.data.prompt_limit
+    limit = config.data.max_prompt_tokens
     return {
         "weights": _held((state.weights, state.reference)),
         "moments": _held(state.optimizer_state),
@@ -48,7 +48,7 @@ def slots_a_shard(experiment: Experiment) -> int:
 def slot_bytes(experiment: Experiment, tokens: int = 0) -> int:
     """Bytes that one slot's keys and values take of one device: of a whole sequence, or of so many tokens."""
     config, model = experiment.config, experiment.config.model
-    whole = config.data.prompt_limit + config.rollout.answer_limit
+    whole = config.data.max_prompt_tokens + config.rollout.max_answer_tokens
     columns = block_columns(whole)
     blocks = math.ceil((tokens or whole) / columns)
     heads = model.kv_heads // experiment.mesh.shape[TENSOR]

@@ -126,7 +126,7 @@ class Transformer(nnx.Module):
     @property
     def stacks(self) -> int:
         """How many layers the decode loop's body holds, each with weights and a cache of its own."""
-        return math.gcd(self.config.unroll, self.config.layers)
+        return math.gcd(self.config.unrolled_layers, self.config.layers)
 
     def keys(self, prompts: Prompts, placement: Placement) -> tuple[Array, Array]:
         """Reads whole prompts; their keys and values `[L, Q, P, G, H]`."""
@@ -208,7 +208,7 @@ class Transformer(nnx.Module):
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
         x_MD = placement.tokens(self._embed(tokens.token_BT.reshape(-1)))
         keys = None if prompt is None else (prompt.key_BPGH, prompt.value_BPGH)
-        hidden_MD, kept = jax.lax.scan(layer, x_MD, (stacked, keys), unroll=self.config.unroll)
+        hidden_MD, kept = jax.lax.scan(layer, x_MD, (stacked, keys), unroll=self.config.unrolled_layers)
         return self._final_norm(hidden_MD).reshape(B, T, -1), kept
 
     def _layers(self):

@@ -73,7 +73,7 @@ def assumed(told: str, experiment: Experiment) -> Assumptions:
       ValueError: for a name that is none, or a value that is no positive number.
     """
     config = experiment.config
-    values = {"prompt": config.data.prompt_limit / 4, "answer": config.rollout.answer_limit / 4}
+    values = {"prompt": config.data.max_prompt_tokens / 4, "answer": config.rollout.max_answer_tokens / 4}
     for part in told.split(",") if told else []:
         name, _, value = part.partition("=")
         if name not in Assumptions._fields:

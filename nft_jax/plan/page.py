@@ -52,7 +52,7 @@ def _facts(plan: Plan, where: str) -> Iterator[str]:
     yield f"{where or device.platform}: {experiment.mesh.size} × {device.device_kind}, mesh {in_words(experiment.mesh)}"
     yield (
         f"{experiment.parameters:,} weights; {config.prompts_per_step} prompts × {config.answers_per_prompt} answers "
-        f"of up to {config.rollout.answer_limit} tokens, {config.updates_per_step} updates; attention "
+        f"of up to {config.rollout.max_answer_tokens} tokens, {config.updates_per_step} updates; attention "
         f"{experiment.attention.name}"
     )
     yield f"\nCompiled ({program.seconds:.0f} s), a fact: a device holds {_held(program.peak)}{room}"

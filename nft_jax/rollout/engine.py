@@ -59,7 +59,7 @@ class Engine:
 
     def limit(self, request_B: Array) -> Array:
         """The most tokens of the answers with these request numbers; a benchmark has answers end at shorter ones."""
-        return jnp.full(request_B.shape, self.config.answer_limit, jnp.int32)
+        return jnp.full(request_B.shape, self.config.max_answer_tokens, jnp.int32)
 
     @jax.named_scope(scopes.VIEW)
     def view(self, weights: Any) -> Any:

@@ -44,7 +44,7 @@ class Shard:
         self.request_B, self.greedy_B = window.request_QK.reshape(-1), window.greedy_QK.reshape(-1)
         self.key_B, self.limit_B = request_keys(key, self.request_B), engine.limit(self.request_B)
         self.Q, self.B, self.round = rounds * Q, rounds * Q * self.K, Q * self.K
-        self.P, self.T = window.prompts.token_NP.shape[1], engine.config.answer_limit
+        self.P, self.T = window.prompts.token_NP.shape[1], engine.config.max_answer_tokens
         self.S = engine.slots(self.round)
         self.R = -(-self.S // self.K)  # prompts that are read at once: as many as fill the slots
 
@@ -66,7 +66,7 @@ class Shard:
     def run(self, progress: Progress, ahead: Array) -> tuple[Progress, Rollout, Array, Array]:
         """Finishes the window's first round; what is under way then, its rollout, the slots' capacity, the ticket."""
         self.ahead, self.admitted = ahead, jnp.where(ahead, self.B, self.round)
-        sizes = [size for halvings in range(self.config.shrink + 1) if (size := self.S >> halvings)]
+        sizes = [size for halvings in range(self.config.max_halvings + 1) if (size := self.S >> halvings)]
         loop = Loop(progress, jnp.zeros(1, jnp.int32), jnp.bool_(True), jnp.zeros(1, jnp.int32))
         loop = self._drain(loop, *sizes[1:2])
         slots = loop.progress.slots

@@ -1,4 +1,4 @@
-"""The best checkpoint of a run: of the saved steps the one with the highest score of the kind `record.best`."""
+"""The best checkpoint of a run: of the saved steps the one with the highest score of the kind `record.best_by`."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -62,7 +62,7 @@ def chosen_step(step: str | None, workdir: Path) -> int | None:
     file = workdir / FILE
     if not file.is_file():
         raise FileNotFoundError(
-            f"--step=best: {file} is not there; a run with validation problems and config.record.best writes it when a "
+            f"--step=best: {file} is not there; a run with validation problems and config.record.best_by writes it when a "
             f"step is evaluated"
         )
     best = json.loads(file.read_text())["step"]

@@ -51,7 +51,7 @@ class Workload:
     def lengths(self, request_B):
         """From 1 to below the limit: the later the shard, the longer, and a prompt's answers differ by one token."""
         # None may reach the limit, where it would count as cut, and not be graded.
-        room = self.experiment.config.rollout.answer_limit - self.K - 1
+        room = self.experiment.config.rollout.max_answer_tokens - self.K - 1
         each = self.Q * self.K // self.shards
         shard_B = (request_B // np.uint32(each)).astype(np.int32)
         return 1 + shard_B * room // max(self.shards - 1, 1) + (request_B % self.K).astype(np.int32)

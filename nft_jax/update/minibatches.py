@@ -25,7 +25,7 @@ def deal(
     loss: Loss,
     *,
     updates: int,
-    answer_limit: int,
+    max_answer_tokens: int,
     key: Array,
     mesh: Mesh,
 ):
@@ -39,7 +39,7 @@ def deal(
     answer_QUJ, present_QU = _units(groups, jnp.arange(Q) < count, loss.unit, key)
     shards = shard_count(mesh)
     index_USu, present_USu = _shares(_by_update(present_QU, updates), shards)
-    advantage_QK = loss.advantage(groups.reward_QK, groups.length_QK, answer_limit)
+    advantage_QK = loss.advantage(groups.reward_QK, groups.length_QK, max_answer_tokens)
 
     def dealt(value_QUJ):
         """`[Q, units, J, …]` to `[updates, shards, units·J, …]`."""
@@ -138,7 +138,7 @@ def pack_shards(sequences, config: Config, unit: str, *, shared: bool = False) -
 
 def row_tokens(config: Config, unit: str, shared: bool) -> int:
     """Places of a packed row: as many as the config says, and enough for any unit."""
-    limits = config.data.prompt_limit, config.rollout.answer_limit
+    limits = config.data.max_prompt_tokens, config.rollout.max_answer_tokens
     return max(config.packing.row_tokens, row_tokens_needed(*limits, UNITS[unit], shared))
 
 

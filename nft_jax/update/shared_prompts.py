@@ -42,9 +42,9 @@ def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Cal
         return jax.lax.fori_loop(0, -(-jnp.max(used) // count), step, carry)
 
 
-def prompts_at_once(prompts: int, prompt_limit: int, rows: int, row_tokens: int) -> int:
+def prompts_at_once(prompts: int, max_prompt_tokens: int, rows: int, row_tokens: int) -> int:
     """How many of a shard's prompts are read together: at least one, else no more tokens than a micro-batch of rows."""
-    return min(prompts, max(rows * row_tokens // prompt_limit, 1))
+    return min(prompts, max(rows * row_tokens // max_prompt_tokens, 1))
 
 
 class SharedPrompts:

@@ -88,7 +88,7 @@ class Updater:
     ):
         self.config, self.loss, self.optimizer, self.graph, self.mesh = config, loss, optimizer, graph, mesh
         self.old_logp, self.normalizer = old_logp, normalizer
-        self.constant_tokens = config.loss.constant_tokens or config.rollout.answer_limit
+        self.constant_tokens = config.loss.constant_tokens or config.rollout.max_answer_tokens
         self.specs = layout.specs(axes, layout.TRAINING)
         outer_axes = {name: spec for name, spec in axes.items() if name != "blocks"}
         self.outer_specs = layout.specs(outer_axes, layout.GENERATION)
@@ -216,7 +216,7 @@ class Updater:
             rows.tokens,
             rows.target_BT,
             self.config.rollout.temperature,
-            self.config.packing.logp_chunk,
+            self.config.packing.logp_chunk_tokens,
             self.placement,
             as_prompt(keys, rows),
         )

@@ -133,8 +133,8 @@ def test_a_config_without_a_vocabulary_is_refused(tmp_path):
 
 COMMAND = [sys.executable, "-m", "nft_jax.bench", "--config=bench", "--repeats=1", "--warmup=0", "--json"]
 SMALL = {
-    **{"model.layers": 1, "model.width": 32, "model.mlp_width": 32, "model.unroll": 1, "model.vocab": 32},
-    **{"prompts_per_step": 2, "rollout.answer_limit": 8, "data.prompt_limit": 4, "packing.row_tokens": 0},
+    **{"model.layers": 1, "model.width": 32, "model.mlp_width": 32, "model.unrolled_layers": 1, "model.vocab": 32},
+    **{"prompts_per_step": 2, "rollout.max_answer_tokens": 8, "data.max_prompt_tokens": 4, "packing.row_tokens": 0},
     **{"mesh.data": 1},
 }
 
@@ -210,7 +210,7 @@ def test_turns_are_taken_one_after_another(tmp_path):
     told = {
         **{"vocab": 24, "layers": 2, "width": 32, "mlp_width": 48, "heads": 4, "kv_heads": 2, "head_size": 8},
         **{"tied_embedding": False, "prompts_per_step": 8, "answers_per_prompt": 4},
-        **{"prompt_limit": 8, "answer_limit": 12, "ends": 3},
+        **{"max_prompt_tokens": 8, "max_answer_tokens": 12, "ends": 3},
     }
     for name in ("grpo_trl", "grpo_tunix"):
         assert json.loads((tmp_path / f"{name}.workload").read_text()) == told
@@ -254,8 +254,8 @@ def test_peers_and_their_pythons():
 
 def test_what_peers_are_told():
     config = small(**SIZES)
-    assert peer_workload(config, read_lengths("full", config))["answer_limit"] == 12
-    assert peer_workload(config, read_lengths("fixed:5", config))["answer_limit"] == 5
+    assert peer_workload(config, read_lengths("full", config))["max_answer_tokens"] == 12
+    assert peer_workload(config, read_lengths("fixed:5", config))["max_answer_tokens"] == 5
     with pytest.raises(ValueError, match="--lengths=lognormal:5:0.5: a peer can't be told each answer's"):
         peer_workload(config, read_lengths("lognormal:5:0.5", config))
     for changes in ({"model__dtype": "bfloat16"}, {"updates_per_step": 2}, {"rollout__temperature": 0.5}):

@@ -21,17 +21,17 @@ FASTER = {
     "1_the_loss": {
         "nft_jax.sft --config=equivalence": "nft_jax.sft --config=equivalence --config.warm_start.steps=3",
         "--config.updates_per_step=4": "--config.updates_per_step=4 --config.prompts_per_step=8 "
-        "--config.evaluation.problems=8",
+        "--config.evaluation.max_problems=8",
     },
     "2_equivalence": {
         "settings.mesh.tensor = 1": "settings.mesh.tensor, settings.updates_per_step = 1, 2",
     },
     "3_train_tiny": {
         "--workdir=runs/colab_tiny": "--workdir=runs/colab_tiny --config.warm_start.steps=3 --config.steps=2 "
-        "--config.evaluation.problems=8",
+        "--config.evaluation.max_problems=8",
     },
     "4_verify_and_evaluate": {
-        "--config.warm_start.steps=300": "--config.warm_start.steps=3 --config.evaluation.problems=8",
+        "--config.warm_start.steps=300": "--config.warm_start.steps=3 --config.evaluation.max_problems=8",
         "--config.steps=8": "--config.steps=8 --config.prompts_per_step=8 --config.answers_per_prompt=4",
     },
 }

@@ -123,7 +123,7 @@ def test_the_data_of_your_own(own, tmp_path, monkeypatch):
     runpy.run_path(str(own / "my_data.py"))
     config = shipped_config("tiny")
     config.data.train, config.data.test, config.data.tokenizer = "train.jsonl", "test.jsonl", "characters.model"
-    config.warm_start.wrong_share = 0.0
+    config.warm_start.incorrect_share = 0.0
     dataset = load_dataset(load(config), tmp_path / "run")
     assert {name: table.dropped for name, table in dataset.tables.items()} == {"train": 0, "test": 0}
     texts = dataset.tokenizer.decode_batch([[i for i in row if i] for row in dataset.examples.response_NT[:3].tolist()])
@@ -135,7 +135,7 @@ def test_the_data_of_your_own(own, tmp_path, monkeypatch):
 def test_the_commands_of_your_own(own):
     """Each as it stands on the page, with sizes that make it short; a few minutes."""
     small = "--config.steps=2 --config.warm_start.steps=2 --config.prompts_per_step=8 --config.answers_per_prompt=4"
-    few = "--config.evaluation.problems=8 --config.evaluation.every=0"
+    few = "--config.evaluation.max_problems=8 --config.evaluation.every_steps=0"
     for script in snippets(FOLDER / "your_own.md", "bash"):
         script = re.sub(r"(python -m nft_jax\.train)", rf"\1 {small} {few}", script)
         script = script.replace("python ", f"{sys.executable} ").replace("PYTHONPATH=.", f"PYTHONPATH=.:{ROOT}")

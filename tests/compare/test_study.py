@@ -20,17 +20,17 @@ from nft_jax.update.optimizer import make_optimizer
 TOKENS = 3000
 COMPARED = {
     "compare__losses": "nft; grpo",
-    "compare__updates": "2",
-    "compare__tokens": TOKENS,
+    "compare__updates_per_rollout": "2",
+    "compare__sampled_tokens": TOKENS,
     "compare__seeds": "0, 3",
-    "compare__rates": "1e-3, 2e-3",
+    "compare__learning_rates": "1e-3, 2e-3",
     "compare__tuning_seeds": "5",
-    "evaluation__problems": 6,
-    "evaluation__batch": 6,
-    "evaluation__answers": 2,
+    "evaluation__max_problems": 6,
+    "evaluation__problems_per_batch": 6,
+    "evaluation__answers_per_problem": 2,
     "warm_start__steps": 1,
-    "warm_start__batch": 8,
-    "warm_start__examples": 16,
+    "warm_start__examples_per_update": 8,
+    "warm_start__arithmetic_examples": 16,
     "packing__rows_per_micro_batch": 4,
 }
 

@@ -116,7 +116,7 @@ def test_corpus_shares_are_exact_and_kinds_even(share, size):
     problems = all_problems(9)  # where kinds differ in size
     kind_of = {p.problem: p.kind for p in problems}
     answer_of = {p.problem: p.answer for p in problems}
-    examples = corpus(problems, size=size, wrong_share=share, seed=0)
+    examples = corpus(problems, size=size, incorrect_share=share, seed=0)
     wrong = [prompt for prompt, response in examples if str(results_of(response)[-1]) != answer_of[prompt]]
     assert len(examples) == size
     assert len(wrong) == round(size * share)
@@ -127,7 +127,7 @@ def test_corpus_shares_are_exact_and_kinds_even(share, size):
 
 def test_corpus_holds_right_and_wrong_solutions_in_mixed_order(problems):
     by_text = {p.problem: p for p in problems}
-    examples = corpus(problems, size=3000, wrong_share=0.5, seed=0)
+    examples = corpus(problems, size=3000, incorrect_share=0.5, seed=0)
     is_wrong = []
     for prompt, response in examples:
         right, wrong = by_text[prompt].solution, wrong_solution(by_text[prompt])
@@ -138,16 +138,16 @@ def test_corpus_holds_right_and_wrong_solutions_in_mixed_order(problems):
 
 
 def test_corpus_is_a_function_of_its_seed(problems):
-    first = corpus(problems, size=500, wrong_share=0.65, seed=0)
-    assert first == corpus(problems, size=500, wrong_share=0.65, seed=0)
-    assert first != corpus(problems, size=500, wrong_share=0.65, seed=1)
+    first = corpus(problems, size=500, incorrect_share=0.65, seed=0)
+    assert first == corpus(problems, size=500, incorrect_share=0.65, seed=0)
+    assert first != corpus(problems, size=500, incorrect_share=0.65, seed=1)
     assert sorted(first) != first
 
 
 def test_corpus_draws_from_the_problems_given_only(problems):
     train = split(problems)["train"]
     held_out = {p.problem for name in ("validation", "test") for p in split(problems)[name]}
-    assert not held_out & {prompt for prompt, _ in corpus(train, size=20_000, wrong_share=0.65, seed=0)}
+    assert not held_out & {prompt for prompt, _ in corpus(train, size=20_000, incorrect_share=0.65, seed=0)}
 
 
 def test_errors_name_what_is_there():
@@ -157,11 +157,11 @@ def test_errors_name_what_is_there():
         wrong_solution(Problem("1+1=", "2"))
     with pytest.raises(ValueError, match="'1\\+1=' is not an arithmetic problem of kind 'chain'"):
         wrong_solution(Problem("1+1=", "2", kind="chain"))
-    with pytest.raises(ValueError, match="wrong_share 65"):
-        corpus(all_problems(2), size=10, wrong_share=65, seed=0)
+    with pytest.raises(ValueError, match="incorrect_share 65"):
+        corpus(all_problems(2), size=10, incorrect_share=65, seed=0)
     with pytest.raises(ValueError, match="0 problems"):
-        corpus([], size=10, wrong_share=0.5, seed=0)
+        corpus([], size=10, incorrect_share=0.5, seed=0)
     agreeing = [p for p in all_problems(2) if misconception_agrees(p)]
     with pytest.raises(ValueError, match="agrees with the right answer in all"):
-        corpus(agreeing, size=10, wrong_share=0.5, seed=0)
-    assert len(corpus(agreeing, size=10, wrong_share=0.0, seed=0)) == 10
+        corpus(agreeing, size=10, incorrect_share=0.5, seed=0)
+    assert len(corpus(agreeing, size=10, incorrect_share=0.0, seed=0)) == 10

@@ -100,7 +100,7 @@ def test_a_config_names_problems(tmp_path):
     write(tmp_path / "gsm8k_train.jsonl", row("train", question="x"))
     write(tmp_path / "aime24.jsonl", row("test", question="x"))
     config = small(
-        data__train="gsm8k_train", data__test="aime24", data__root=str(tmp_path), data__problem_field="question"
+        data__train="gsm8k_train", data__test="aime24", data__folder=str(tmp_path), data__problem_field="question"
     )
     assert {name: texts(part) for name, part in own_problems(config).items()} == {"train": ["train"], "test": ["test"]}
     assert texts(read_problems(config, str(tmp_path / "aime24.jsonl"))) == ["x"]
@@ -252,7 +252,7 @@ def test_a_dataset_that_can_not_be_had_is_named(hub):
 )
 def test_without_the_package_it_is_said_what_to_do(no_datasets, name, file):
     words = (
-        f"{name}: no such file or folder, .*pip install nft_jax\\[data\\]; .*data.root=FOLDER with {file}.jsonl in it"
+        f"{name}: no such file or folder, .*pip install nft_jax\\[data\\]; .*data.folder=FOLDER with {file}.jsonl in it"
     )
     with pytest.raises(ValueError, match=words):
         read(name)
@@ -261,9 +261,7 @@ def test_without_the_package_it_is_said_what_to_do(no_datasets, name, file):
 def test_with_a_root_the_hub_is_not_asked_for_a_known_name(hub, tmp_path):
     asked = hub({PUBLISHED["aime24"][0]: [PUBLISHED["aime24"][1]]})
     write(tmp_path / "math500.jsonl", row("p"))
-    words = (
-        f"config.data.root={tmp_path} has no file aime24.jsonl or aime24.parquet; its files are: math500.jsonl; without"
-    )
+    words = f"config.data.folder={tmp_path} has no file aime24.jsonl or aime24.parquet; its files are: math500.jsonl; without"
     with pytest.raises(FileNotFoundError, match=re.escape(words)):
         read("aime24", root=str(tmp_path))
     assert asked.asked == []

@@ -300,7 +300,7 @@ def files(tmp_path):
         "data__validation": write(tmp_path / "validation.jsonl", "2 + 2=", "2+2="),
         "data__test": write(tmp_path / "test.jsonl", "3+3="),
         "data__exclude": f" {write(tmp_path / 'more.jsonl', '4 +4=')}, other,",
-        "data__root": str(tmp_path),
+        "data__folder": str(tmp_path),
         "data__tokenizer": str(tokenizer),
         "data__other": write(tmp_path / "other.jsonl", "9+9="),
     }
@@ -332,7 +332,7 @@ def test_hygiene_can_be_had_without(files, tmp_path):
 def test_generated_problems_and_given_ones_stay_as_they_are(files, tmp_path):
     generated = load_dataset(small(data__prompt_limit=64), tmp_path)
     assert generated.cleaned is None
-    assert generated.tables["train"].problems == split(all_problems(small().data.largest))["train"]
+    assert generated.tables["train"].problems == split(all_problems(small().data.arithmetic_max_operand))["train"]
     config = small(**{name: value for name, value in files.items() if name != "data__other"})
     given = load_dataset(config, tmp_path, own_problems(config, ("train",)))
     assert (given.cleaned, len(given.tables["train"].prompts)) == (None, 6)

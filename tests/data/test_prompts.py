@@ -36,7 +36,7 @@ PROBLEMS = [Problem("1+1=", "2"), Problem("12+1=", "13"), Problem("1=", "1"), Pr
 
 
 def test_table_is_padded_right_and_drops_what_is_too_long():
-    table = build_prompts(PROBLEMS, Letters(), template="plain", prompt_limit=5)
+    table = build_prompts(PROBLEMS, Letters(), template="plain", max_prompt_tokens=5)
     np.testing.assert_array_equal(
         table.token_NP, [[49, 43, 49, 61, 0], [49, 50, 43, 49, 61], [49, 61, 0, 0, 0]], strict=False
     )
@@ -49,7 +49,7 @@ def test_table_is_padded_right_and_drops_what_is_too_long():
 
 
 def test_a_prompt_in_the_middle_is_dropped_and_the_rest_stays_aligned():
-    table = build_prompts(PROBLEMS[::-1], Letters(), template="plain", prompt_limit=4)
+    table = build_prompts(PROBLEMS[::-1], Letters(), template="plain", max_prompt_tokens=4)
     assert (table.answers, table.prompts, table.dropped) == (["1", "2"], ["1=", "1+1="], 2)
     for row, length, prompt in zip(table.token_NP, table.length_N, table.prompts, strict=True):
         assert Letters().decode(row[:length]) == prompt
@@ -60,16 +60,16 @@ def test_long_prompts_are_refused_where_that_is_asked():
     problems = [Problem("1=", "1", id="short"), *(Problem("9" * n, "0", id=f"long-{n}") for n in (7, 12, 9))]
     form = {"template": "plain", "long_prompts": "refuse", "source": "some/train.jsonl"}
     with pytest.raises(ValueError) as caught:
-        build_prompts(problems, Letters(), prompt_limit=6, **form)
+        build_prompts(problems, Letters(), max_prompt_tokens=6, **form)
     assert str(caught.value) == (
-        "some/train.jsonl: 3 of 4 prompts have more than config.data.prompt_limit=6 tokens, the first 'long-7' with 7, "
-        "the longest 12; config.data.prompt_limit=12 keeps them all, config.data.long_prompts=drop leaves them out"
+        "some/train.jsonl: 3 of 4 prompts have more than config.data.max_prompt_tokens=6 tokens, the first 'long-7' with 7, "
+        "the longest 12; config.data.max_prompt_tokens=12 keeps them all, config.data.long_prompts=drop leaves them out"
     )
     with pytest.raises(ValueError, match="1 of 4 prompts .* the first 'long-12' with 12, the longest 12"):
-        build_prompts(problems, Letters(), prompt_limit=11, **form)
+        build_prompts(problems, Letters(), max_prompt_tokens=11, **form)
     with pytest.raises(ValueError, match="3 of 3 prompts"):
-        build_prompts(problems[1:], Letters(), prompt_limit=2, **form)
-    kept = build_prompts(problems, Letters(), prompt_limit=12, **form)
+        build_prompts(problems[1:], Letters(), max_prompt_tokens=2, **form)
+    kept = build_prompts(problems, Letters(), max_prompt_tokens=12, **form)
     assert (kept.dropped, len(kept.problems)) == (0, 4)
 
 
@@ -82,7 +82,7 @@ def test_every_split_of_a_run_refuses_and_names_its_file(tmp_path, split):
         path.write_text(f'{{"problem": "{text}", "answer": "2", "id": "p"}}\n{{"problem": "1=", "answer": "1"}}')
     config = default()
     config.data.update({name: str(path) for name, path in paths.items()})
-    config.data.update(tokenizer=str(tokenizer), prompt_limit=8, hygiene=False)
+    config.data.update(tokenizer=str(tokenizer), max_prompt_tokens=8, hygiene=False)
     tables = load_dataset(load(config), tmp_path).tables
     assert {name: table.dropped for name, table in tables.items()} == dict.fromkeys(paths, 0) | {split: 1}
     config.data.long_prompts = "refuse"
@@ -91,7 +91,7 @@ def test_every_split_of_a_run_refuses_and_names_its_file(tmp_path, split):
 
 
 def test_every_prompt_fits_exactly():
-    assert build_prompts(PROBLEMS, Letters(), template="plain", prompt_limit=8).dropped == 0
+    assert build_prompts(PROBLEMS, Letters(), template="plain", max_prompt_tokens=8).dropped == 0
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_every_prompt_fits_exactly():
 def test_templates_are_exact_and_leave_braces_alone(template, text):
     problem = Problem("What is {x} of {problem}?", "0")
     assert render(problem.problem, Letters(), template=template) == text
-    table = build_prompts([problem], Letters(), template=template, prompt_limit=300)
+    table = build_prompts([problem], Letters(), template=template, max_prompt_tokens=300)
     assert table.prompts == [text]
     assert Letters().decode(table.token_NP[0, : table.length_N[0]]) == text
 
@@ -151,24 +151,24 @@ def test_prompt_errors():
     with pytest.raises(
         ValueError, match="'qwen_maths': .* plain, plain_boxed, qwen_math, dapo, chat; did you mean 'qwen_math'"
     ):
-        build_prompts(PROBLEMS, Letters(), template="qwen_maths", prompt_limit=8)
+        build_prompts(PROBLEMS, Letters(), template="qwen_maths", max_prompt_tokens=8)
     with pytest.raises(ValueError, match="unknown prompt template 'zzz'") as caught:
-        build_prompts(PROBLEMS, Letters(), template="zzz", prompt_limit=8)
+        build_prompts(PROBLEMS, Letters(), template="zzz", max_prompt_tokens=8)
     assert "did you mean" not in str(caught.value)
     lengths = [Problem("x" * n, "0") for n in range(11, 31)]  # 11…30: 90 % of 20 prompts are those up to 28 or 29
-    with pytest.raises(ValueError, match="11 to 30 tokens and prompt_limit is 10") as caught:
-        build_prompts(lengths, Letters(), template="plain", prompt_limit=10)
-    enough = int(re.search(r"prompt_limit=(\d+) would keep 90 %", str(caught.value)).group(1))
-    assert 0.9 <= build_prompts(lengths, Letters(), template="plain", prompt_limit=enough).length_N.size / 20 < 1
+    with pytest.raises(ValueError, match="11 to 30 tokens and max_prompt_tokens is 10") as caught:
+        build_prompts(lengths, Letters(), template="plain", max_prompt_tokens=10)
+    enough = int(re.search(r"max_prompt_tokens=(\d+) would keep 90 %", str(caught.value)).group(1))
+    assert 0.9 <= build_prompts(lengths, Letters(), template="plain", max_prompt_tokens=enough).length_N.size / 20 < 1
     with pytest.raises(ValueError, match="no prompt fits: there are none"):
-        build_prompts([], Letters(), template="plain", prompt_limit=10)
+        build_prompts([], Letters(), template="plain", max_prompt_tokens=10)
     with pytest.raises(ValueError, match=r"prompt 1 \(''\) has no tokens"):
-        build_prompts([PROBLEMS[0], Problem("", "0")], Letters(), template="plain", prompt_limit=10)
+        build_prompts([PROBLEMS[0], Problem("", "0")], Letters(), template="plain", max_prompt_tokens=10)
 
 
 def test_examples_end_in_eos_and_are_dropped_whole():
     pairs = [("1+1=", "2"), ("12345=", "1"), ("1=", "1234"), ("1=", "123"), ("2=", "")]
-    table = build_examples(pairs, Letters(), prompt_limit=5, answer_limit=4)
+    table = build_examples(pairs, Letters(), max_prompt_tokens=5, max_answer_tokens=4)
     assert table.dropped == 2  # a prompt of 6 tokens; a response of 4 tokens and its EOS
     np.testing.assert_array_equal(table.token_NP, [[49, 43, 49, 61, 0], [49, 61, 0, 0, 0], [50, 61, 0, 0, 0]])
     np.testing.assert_array_equal(table.response_NT, [[50, 1, 0, 0], [49, 50, 51, 1], [1, 0, 0, 0]])
@@ -179,8 +179,8 @@ def test_examples_end_in_eos_and_are_dropped_whole():
 
 def test_example_errors():
     with pytest.raises(
-        ValueError, match="2 to 2 tokens and prompt_limit is 4 .*; .* 3 to 3 tokens and answer_limit is 2"
+        ValueError, match="2 to 2 tokens and max_prompt_tokens is 4 .*; .* 3 to 3 tokens and max_answer_tokens is 2"
     ):
-        build_examples([("1=", "12")], Letters(), prompt_limit=4, answer_limit=2)
+        build_examples([("1=", "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=2)
     with pytest.raises(ValueError, match="has no tokens"):
-        build_examples([("", "12")], Letters(), prompt_limit=4, answer_limit=8)
+        build_examples([("", "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=8)

@@ -30,7 +30,7 @@ def texts_of(problems):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """The default experiment's tokenizer."""
-    pairs = corpus(split(all_problems(6))["train"], size=20_000, wrong_share=0.65, seed=0)
+    pairs = corpus(split(all_problems(6))["train"], size=20_000, incorrect_share=0.65, seed=0)
     path = tmp_path_factory.mktemp("small") / "tokenizer.model"
     assert train_sentencepiece([a + b for a, b in pairs], path) == path
     return load_tokenizer(path)
@@ -236,7 +236,7 @@ def test_chat_prompts_are_those_of_the_folders_template(tmp_path, keep):
     folder.mkdir()
     make_twin(folder, config=keep(folder))
     tokenizer = load_tokenizer(folder)
-    table = build_prompts([Problem("1+{x}?", "2")], tokenizer, template="chat", prompt_limit=200)
+    table = build_prompts([Problem("1+{x}?", "2")], tokenizer, template="chat", max_prompt_tokens=200)
     assert table.prompts == [CHATML]
     ids = table.token_NP[0, : table.length_N[0]].tolist()
     start, end = (tokenizer.encode(text)[0] for text in ("<|im_start|>", "<|im_end|>"))
@@ -376,7 +376,7 @@ def test_the_real_qwen2_tokenizer(data_folder):
 def test_real_problems_survive_the_real_tokenizer(data_folder):
     tokenizer = load_tokenizer(data_folder / "tokenizers" / "qwen2")
     problems = load_problems(data_folder / "problems" / "math500.jsonl")
-    table = build_prompts(problems, tokenizer, template="qwen_math", prompt_limit=2048)
+    table = build_prompts(problems, tokenizer, template="qwen_math", max_prompt_tokens=2048)
     assert table.dropped == 0
     texts = [p.problem for p in problems]
     assert tokenizer.decode_batch(tokenizer.encode_batch(texts)) == texts

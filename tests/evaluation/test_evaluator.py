@@ -21,7 +21,11 @@ from nft_jax.verify.grade import STATUSES
 PROBLEMS, K = 6, 5
 # Six problems in batches of four: two places are padding. Four times five answers divide over no eight devices, and
 # the user, who hears of it after the warm start, never asked for a multiple of anything.
-SIZES = {"evaluation__problems": PROBLEMS, "evaluation__batch": 4, "evaluation__answers": K - 1}
+SIZES = {
+    "evaluation__max_problems": PROBLEMS,
+    "evaluation__problems_per_batch": 4,
+    "evaluation__answers_per_problem": K - 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +127,12 @@ def test_eight_devices_give_the_answers_of_one(evaluators):
         assert_alike(one(weights, split), eight(spread, split))
 
 
-@pytest.mark.parametrize("changes", [{"evaluation__batch": 3}, {"evaluation__batch": 6}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"evaluation__problems_per_batch": 3}, {"evaluation__problems_per_batch": 6}], ids=str
+)
 def test_the_batch_does_not_matter(evaluators, changes):
     (one, weights), (other, same) = evaluators(), evaluators(**changes)
-    assert other.batch == changes["evaluation__batch"]
+    assert other.batch == changes["evaluation__problems_per_batch"]
     assert_alike(one(weights, "test"), other(same, "test"))
 
 
@@ -139,14 +145,17 @@ def test_the_other_splits_do_not_matter(evaluators):
 
 
 def test_more_problems_and_more_answers_leave_the_others_as_they_were(evaluators):
-    (few, weights), (many, same) = evaluators(), evaluators(evaluation__problems=7, evaluation__answers=7)
+    (few, weights), (many, same) = (
+        evaluators(),
+        evaluators(evaluation__max_problems=7, evaluation__answers_per_problem=7),
+    )
     mine, its = few(weights, "test"), many(same, "test")
     assert its.token_EKT.shape[:2] == (7, 8)
     assert_alike(mine, jax.tree.map(lambda x: x[:PROBLEMS, :K], its))
 
 
 def test_zero_takes_all_problems(evaluators):
-    evaluator, _ = evaluators("test", evaluation__problems=0, evaluation__batch=8)
+    evaluator, _ = evaluators("test", evaluation__max_problems=0, evaluation__problems_per_batch=8)
     there = len(evaluator.tables["test"].answers)
     assert evaluator.problems == {"test": there}
     assert there > PROBLEMS
@@ -192,8 +201,8 @@ def test_more_than_there_are_request_numbers_is_said_before_anything_is_compiled
     try:
         with compilations() as seen:
             for changes, words in (
-                ({"answers": MOST_ANSWERS}, "config.evaluation.answers=4096: use at most 4095"),
-                ({"problems": 0}, "much has 1048577 problems.*config.evaluation.problems to at most 1048576"),
+                ({"answers": MOST_ANSWERS}, "config.evaluation.answers_per_problem=4096: use at most 4095"),
+                ({"problems": 0}, "much has 1048577 problems.*config.evaluation.max_problems to at most 1048576"),
             ):
                 evaluation = dataclasses.replace(config.evaluation, **changes)
                 experiment.config = dataclasses.replace(config, evaluation=evaluation)

@@ -75,7 +75,7 @@ def settings(**changes: Any) -> ConfigDict:
     config = default()
     config.steps = 4
     config.prompts_per_step, config.answers_per_prompt = 8, 4
-    config.data.largest, config.data.prompt_limit, config.rollout.answer_limit = 3, 16, 16
+    config.data.arithmetic_max_operand, config.data.max_prompt_tokens, config.rollout.max_answer_tokens = 3, 16, 16
     config.model.layers, config.model.width, config.model.mlp_width = 2, 32, 48
     config.model.heads, config.model.kv_heads, config.model.head_size = 4, 2, 8
     config.model.vocab_multiple, config.model.remat, config.model.tied_embedding = 8, "none", False

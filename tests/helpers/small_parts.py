@@ -106,8 +106,8 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
         "prompts_per_step": 8,
         "answers_per_prompt": 4,
         "model": MODEL,
-        "data": DataConfig(prompt_limit=PROMPT_LIMIT),
-        "rollout": RolloutConfig(answer_limit=ANSWER_LIMIT, temperature=TEMPERATURE),
+        "data": DataConfig(max_prompt_tokens=PROMPT_LIMIT),
+        "rollout": RolloutConfig(max_answer_tokens=ANSWER_LIMIT, temperature=TEMPERATURE),
         "loss": LossConfig(name=loss_name),
         "packing": PackingConfig(row_tokens=30, rows_per_micro_batch=2, logp_chunk=8),
     }

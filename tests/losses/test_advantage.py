@@ -13,7 +13,7 @@ LIMIT = 20
 
 
 def jitted(advantage, correct_QK, length_QK, **options):
-    return jax.jit(functools.partial(advantage, answer_limit=LIMIT, **options))(correct_QK, length_QK)
+    return jax.jit(functools.partial(advantage, max_answer_tokens=LIMIT, **options))(correct_QK, length_QK)
 
 
 def draw_group(seed=0, dtype=np.float64):

@@ -78,7 +78,7 @@ def test_offloaded_moments_stay_in_host_memory(devices, name):
 def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
     shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16", **shape)
-    Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.prompt_limit
+    Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.max_prompt_tokens
     with experiment_on(config, devices) as (experiment, _):
         engine, weights = experiment.engine, experiment.abstract_weights()
     prompts = Prompts(jax.ShapeDtypeStruct((Q, P), jnp.int32), jax.ShapeDtypeStruct((Q,), jnp.int32))

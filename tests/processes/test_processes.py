@@ -145,13 +145,13 @@ RUN = {
     "selection__max_rounds": 1,
     "verify__grader": f"{MODULE}:coin",
     "warm_start__steps": 2,
-    "warm_start__batch": 8,
-    "warm_start__examples": 64,
-    "evaluation__problems": 8,
-    "evaluation__batch": 8,
-    "evaluation__answers": 1,
-    "record__rollouts_every": 2,
-    "record__checkpoint_every": 2,
+    "warm_start__examples_per_update": 8,
+    "warm_start__arithmetic_examples": 64,
+    "evaluation__max_problems": 8,
+    "evaluation__problems_per_batch": 8,
+    "evaluation__answers_per_problem": 1,
+    "record__rollouts_every_steps": 2,
+    "record__checkpoint_every_steps": 2,
     "record__grace_seconds": 120.0,
 }
 # Seconds within which a process ends when another one is gone. Its collective fails at once, on CPUs; but if it waits
@@ -281,7 +281,7 @@ def test_two_processes_evaluate_together(processes, run_of_two, killed):
     pair = processes.several([command(processes, "evaluate")] * 2, 2)
     assert [process.code() for process in pair] == [0, 0], pair[0].said + pair[1].said
     (scores,) = (run_of_two.path / "evaluations" / f"step_{killed[3][-1]:06d}").glob("*.json")
-    assert json.loads(scores.read_text())["score"]["problems"] == RUN["evaluation__problems"]
+    assert json.loads(scores.read_text())["score"]["problems"] == RUN["evaluation__max_problems"]
     assert "answers and scores:" in pair[0].said
     assert "answers and scores:" not in pair[1].said
     # One process with as many devices has the same weights and problems, and finds nothing left to do.

@@ -93,7 +93,7 @@ def evaluated(bound, prompts):
 
 def test_an_evaluation_numbers_its_requests_by_problem_and_answer(bound):
     answers = jax.jit(lambda prompts: evaluated(bound, prompts))(random_prompts(0, 8))
-    K = 1 + bound.config.evaluation.answers
+    K = 1 + bound.config.evaluation.answers_per_problem
     expected_EK = np.arange(5, 13)[:, None] * MOST_ANSWERS + np.arange(K)[None]
     np.testing.assert_array_equal(answers.token_EKT[:, :, 0], expected_EK)
 

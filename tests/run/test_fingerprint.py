@@ -27,25 +27,25 @@ def flat(values: dict, path: str = "") -> dict[str, Any]:
 # What may change when a run goes on: where things lie, and what is left out of the problems, which are compared
 # themselves,
 MAY_CHANGE = (
-    *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer", "data.root"),
+    *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer", "data.folder"),
     *("data.hygiene", "data.exclude"),
     # how fast it goes,
     *(
         "model.remat",
-        "model.unroll",
+        "model.unrolled_layers",
         "model.attention",
         "optimizer.offload",
         "rollout.lockstep",
         "rollout.slots",
-        "rollout.shrink",
-        "verify.submit",
+        "rollout.max_halvings",
+        "verify.answers_per_submission",
         "packing",
         "mesh",
     ),
-    *("verify.workers", "verify.item_seconds", "verify.total_seconds", "verify.memory_mib"),
-    *("verify.second_grader", "verify.isolation", "evaluation.batch"),
+    *("verify.workers", "verify.seconds_per_answer", "verify.seconds_per_round", "verify.worker_memory_mib"),
+    *("verify.second_grader", "verify.isolation", "evaluation.problems_per_batch"),
     # what is written and looked at how often, what is over, and what only comparisons read.
-    *("record", "evaluation.every", "warm_start", "compare"),
+    *("record", "evaluation.every_steps", "warm_start", "compare"),
 )
 # The settings of an NFT run, by the names that they have on the command line.
 NAMES = [name for name in flat(default().to_dict()) if not name.startswith(OTHER_LOSSES)]
@@ -179,7 +179,7 @@ def test_the_same_problems_from_another_place_are_the_same_run():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_warm_start_depends_on_its_own_settings_alone(name):
     section = name.partition(".")[0]
-    decides = name in ("seed", "rollout.answer_limit") or section == "warm_start"
+    decides = name in ("seed", "rollout.max_answer_tokens") or section == "warm_start"
     decides |= section in ("model", "data") and not within(name, MAY_CHANGE)
     run_ = run()
     other, old, new = changed(run_, name)

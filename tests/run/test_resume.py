@@ -40,17 +40,17 @@ STEPS = 10
 RUN = {
     "steps": STEPS,
     "verify__grader": f"{MODULE}:coin",
-    "verify__item_seconds": 3600.0,
-    "verify__total_seconds": 3600.0,
+    "verify__seconds_per_answer": 3600.0,
+    "verify__seconds_per_round": 3600.0,
     "warm_start__steps": 3,
-    "warm_start__batch": 8,
-    "warm_start__examples": 64,
-    "evaluation__problems": 8,
-    "evaluation__batch": 8,
-    "evaluation__answers": 1,
-    "evaluation__every": 1,
-    "record__rollouts_every": 1,
-    "record__checkpoint_every": 2,
+    "warm_start__examples_per_update": 8,
+    "warm_start__arithmetic_examples": 64,
+    "evaluation__max_problems": 8,
+    "evaluation__problems_per_batch": 8,
+    "evaluation__answers_per_problem": 1,
+    "evaluation__every_steps": 1,
+    "record__rollouts_every_steps": 1,
+    "record__checkpoint_every_steps": 2,
     "record__grace_seconds": 120.0,
     "selection__carry": True,
     "loss__kl_weight": 0.1,
@@ -100,7 +100,7 @@ def train_on(folder):
             return lambda *arguments: made[0] if made else made.append(make(*arguments)) or made[0]
 
         def get(data, tensor, workdir):
-            changes = {"mesh__data": data, "mesh__tensor": tensor, "record__keep": STEPS}
+            changes = {"mesh__data": data, "mesh__tensor": tensor, "record__keep_checkpoints": STEPS}
             config = small(**RUN | changes | ({} if data == 1 else {"warm_start__steps": 0}))
             if (data, tensor) not in parts:
                 devices = jax.devices()[: data * tensor]
@@ -173,7 +173,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     [
         ({"seed": 1}, "config.seed: the run has 0, given 1"),
         ({"optimizer__learning_rate": 2e-3}, "config.optimizer.learning_rate: the run has 0.001, given 0.002"),
-        ({"data__largest": 4}, "config.data.largest: the run has 3, given 4\n  the train problems: .* of digest"),
+        (
+            {"data__arithmetic_max_operand": 4},
+            "config.data.arithmetic_max_operand: the run has 3, given 4\n  the train problems: .* of digest",
+        ),
         ({"selection__carry": False}, "config.selection.carry: the run has True, given False"),
         ({"model__width": 48}, "config.model.width: the run has 32, given 48"),
     ],
@@ -339,7 +342,7 @@ def test_a_run_in_a_bucket_goes_on_on_another_machine(folder, train_on, whole):
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_a_run_ends_as_if_it_had_not_been(folder, capsys):
     """Uniformly over the time that it takes by itself: imports, warm start, compiling, steps, saving, reporting."""
-    config, drawn = small(**RUN | {"steps": 40, "record__checkpoint_every": 1}), random.Random(0)
+    config, drawn = small(**RUN | {"steps": 40, "record__checkpoint_every_steps": 1}), random.Random(0)
     began = time.monotonic()
     whole = Process(config, folder / "whole of forty", folder)
     assert whole.end() == 0, whole.said

@@ -45,7 +45,7 @@ def test_loops_that_diverge_give_the_answers_of_loops_in_step(experiment):
 def test_lengths_differ_by_shard_and_never_reach_the_limit(experiment):
     length_B = loops.Workload(experiment).length_B
     by_shard = length_B.reshape(4, -1)
-    assert by_shard.min() == 1 and by_shard.max() < experiment.config.rollout.answer_limit
+    assert by_shard.min() == 1 and by_shard.max() < experiment.config.rollout.max_answer_tokens
     assert np.all(np.diff(by_shard.max(axis=1)) > 0)
 
 
@@ -71,7 +71,7 @@ def test_what_was_seen_is_noted_for_the_kind_of_device(experiment, monkeypatch, 
 )
 def test_answers_that_differ_and_loops_that_do_not_are_seen(experiment, monkeypatch, change, message):
     work = loops.Workload(experiment)
-    B, T = work.Q * work.K, experiment.config.rollout.answer_limit
+    B, T = work.Q * work.K, experiment.config.rollout.max_answer_tokens
 
     def sampler(work, lockstep):
         values = {name: 0 if lockstep else value for name, value in change.items()}
@@ -107,7 +107,7 @@ def test_every_answer_is_graded_once(experiment):
 )
 def test_answers_that_are_graded_twice_never_or_as_others_are_seen(experiment, monkeypatch, graded, longer, message):
     def grading(work, grader):
-        B, T = work.Q * work.K, experiment.config.rollout.answer_limit
+        B, T = work.Q * work.K, experiment.config.rollout.max_answer_tokens
 
         def run(weights, asked, code_B):
             found_B = np.array(code_B)

@@ -42,7 +42,9 @@ def gradients(name, omega, normalizer, *, dtype, strict, first=(True,)):
     options = {"omega": omega} if name == "nft" else {}
     loss = LossConfig(name=name, normalizer=normalizer, options=options)
     mode = {"strict_on_policy": True} if strict else {"old_logp": "current"}
-    config = small_config(answers_per_prompt=K, loss=loss, rollout=RolloutConfig(answer_limit=ANSWER_LIMIT), **mode)
+    config = small_config(
+        answers_per_prompt=K, loss=loss, rollout=RolloutConfig(max_answer_tokens=ANSWER_LIMIT), **mode
+    )
     step = training_step(config, one_device(), dataclasses.replace(MODEL, dtype=dtype))
 
     @jax.jit

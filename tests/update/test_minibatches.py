@@ -31,7 +31,7 @@ def dealt():
         loss = resolve(name, {})
         return jax.jit(
             lambda groups, count, prompts, key: deal(
-                groups, count, prompts, loss, updates=UPDATES, answer_limit=T, key=key, mesh=eight_devices()
+                groups, count, prompts, loss, updates=UPDATES, max_answer_tokens=T, key=key, mesh=eight_devices()
             )
         )
 

@@ -14,7 +14,7 @@ from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.sft import SupervisedStep, sequences_of
 from nft_jax.update.optimizer import make_optimizer
 
-SIZES = {"mesh__data": 2, "mesh__tensor": 2, "warm_start__steps": 2, "warm_start__batch": 8}
+SIZES = {"mesh__data": 2, "mesh__tensor": 2, "warm_start__steps": 2, "warm_start__examples_per_update": 8}
 
 
 def kinds(state):

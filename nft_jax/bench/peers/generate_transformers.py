@@ -17,7 +17,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 def main(workload):
     """Samples as many batches as there are lines."""
     torch.manual_seed(0)
-    V, ends, P, T = (workload[name] for name in ("vocab", "ends", "prompt_limit", "answer_limit"))
+    V, ends, P, T = (workload[name] for name in ("vocab", "ends", "max_prompt_tokens", "max_answer_tokens"))
     Q, K = workload["prompts_per_step"], workload["answers_per_prompt"]
     settings = Qwen2Config(
         vocab_size=V,

@@ -88,7 +88,7 @@ class Lines:
         self.sampled, self.graded = 0, 0.0
 
     def __iter__(self):
-        Q, P = self.workload["prompts_per_step"], self.workload["prompt_limit"]
+        Q, P = self.workload["prompts_per_step"], self.workload["max_prompt_tokens"]
         last = self.workload["vocab"] - self.workload["ends"]
         for number, _ in enumerate(sys.stdin):
             prompts = self.draw.integers(PAD + 1, last, (Q, P)).tolist()
@@ -102,7 +102,7 @@ class Lines:
     def reward(self, prompts, completions, **kwargs):
         """Every second answer's; and notes when answers were there, and how long they are."""
         self.graded = time.perf_counter()
-        T = self.workload["answer_limit"]
+        T = self.workload["max_answer_tokens"]
         rows = [[int(word) for word in text.split()] for text in completions]
         self.sampled += sum(min(len(row) + 1, T) for row in rows)
         return [float(sum(row) % 2) for row in rows]
@@ -110,7 +110,7 @@ class Lines:
 
 def main(workload):
     """Trains for as many steps as there are lines."""
-    V, ends, P, T = (workload[name] for name in ("vocab", "ends", "prompt_limit", "answer_limit"))
+    V, ends, P, T = (workload[name] for name in ("vocab", "ends", "max_prompt_tokens", "max_answer_tokens"))
     Q, K = workload["prompts_per_step"], workload["answers_per_prompt"]
     end_ids = list(range(V - ends, V)) or [V]
     rollout = RolloutConfig(

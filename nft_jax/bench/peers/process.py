@@ -112,11 +112,11 @@ def peer_workload(config: Config, lengths: Lengths) -> dict[str, Any]:
         if (value := attrgetter(name)(config)) != needed:
             raise ValueError(f"config.{name}={value!r}: the peers' step has {needed!r}; compare with that")
     shape = ("vocab", "layers", "width", "mlp_width", "heads", "kv_heads", "head_size", "tied_embedding")
-    limit = config.rollout.answer_limit if lengths.forced_N is None else int(lengths.forced_N[0])
+    limit = config.rollout.max_answer_tokens if lengths.forced_N is None else int(lengths.forced_N[0])
     return {
         **{name: getattr(config.model, name) for name in shape},
         **{name: getattr(config, name) for name in ("prompts_per_step", "answers_per_prompt")},
-        **{"prompt_limit": config.data.prompt_limit, "answer_limit": limit, "ends": lengths.ends},
+        **{"max_prompt_tokens": config.data.max_prompt_tokens, "max_answer_tokens": limit, "ends": lengths.ends},
     }
 
 
