@@ -28,7 +28,7 @@ CHOICES = {
     "warm_start.optimizer.name": ("adamw", "muon"),
     "warm_start.optimizer.schedule": ("constant", "linear", "cosine"),
     "old_logp": ("sampler", "recompute", "current"),
-    "record.best": ("greedy", "sampled", "none"),
+    "record.best_by": ("greedy", "sampled", "none"),
 }
 POSITIVE = (
     "steps",
@@ -59,7 +59,7 @@ POSITIVE = (
     "evaluation.problems_per_batch",
     "evaluation.temperature",
     "evaluation.top_p",
-    "record.keep",
+    "record.keep_checkpoints",
     "record.hang_factor",
     "record.hang_seconds",
     "optimizer.learning_rate",

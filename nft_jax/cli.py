@@ -93,10 +93,10 @@ def run(
             stop(str(error), code=1)
         except Exception as error:
             _check_loss(error)
-            if not ending.several():
+            if not ending.is_multiprocess():
                 raise
             traceback.print_exc()
-            ending.leave(1)
+            ending.exit_process(1)
 
     app.run(start, flags_parser=functools.partial(_parse, default_config))
 
@@ -104,7 +104,7 @@ def run(
 def stop(message: str, code: int = 2) -> None:
     """Ends the process; code 2 means that the command was wrong, 1 that the machine failed it."""
     print(f"error: {message}", file=sys.stderr)
-    ending.leave(code)
+    ending.exit_process(code)
 
 
 def _define_several() -> list[str]:
@@ -125,14 +125,14 @@ def _define_several() -> list[str]:
 
 def _start(config, workdir):
     given = {name: FLAGS[name].value for name in distributed.VARIABLES}
-    launch = distributed.asked(given, os.environ)
+    launch = distributed.read_launch(given, os.environ)
     distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds)
     preflight(config, workdir, FLAGS.wait_seconds)
 
 
 def _check_loss(error):
-    if ending.is_loss(error):
-        ending.lost(f"another process is gone: {str(error).splitlines()[0][:200]}")
+    if ending.is_process_loss(error):
+        ending.exit_after_loss(f"another process is gone: {str(error).splitlines()[0][:200]}")
 
 
 def _load():

@@ -23,7 +23,7 @@ from absl import flags
 
 from nft_jax import cli
 from nft_jax.config import Config, resolved
-from nft_jax.data.dataset import own_problems, read_problems, unreadable_answers
+from nft_jax.data.dataset import read_problems, read_splits, unreadable_answers
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation import paired
@@ -35,7 +35,7 @@ from nft_jax.run import remote_workdir
 from nft_jax.run.best import chosen_step
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.run.fingerprint import problems_digest, weights_digest
-from nft_jax.run.metrics import with_error
+from nft_jax.run.metrics import format_with_error
 from nft_jax.run.workdir import as_json, provenance, read_lines
 from nft_jax.verify.callback import NOT_ASKED
 from nft_jax.verify.extract import final_answer
@@ -59,7 +59,7 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
     with Checkpoints(workdir) as checkpoints:
         step = _checked(step, checkpoints)
         problems = {name: read_problems(config, path) for name, path in paths.items()}
-        with Experiment(config, workdir, problems=problems or own_problems(config, ("test",))) as experiment:
+        with Experiment(config, workdir, problems=problems or read_splits(config, ("test",))) as experiment:
             source, weights = _weights(experiment, workdir, checkpoints, step)
             folder = _writable(workdir / "evaluations" / f"step_{step:06d}")
             evaluator, digest = Evaluator(experiment, experiment.dataset.tables, weights), weights_digest(weights)
@@ -89,8 +89,8 @@ def _columns(name: str, found: Score, compared: bool) -> dict[str, str]:
     columns = {
         "file": name,
         "problems": str(found.problems),
-        "greedy": with_error(found.greedy, found.greedy_error),
-        f"avg@{found.answers}": with_error(found.sampled, found.sampled_error),
+        "greedy": format_with_error(found.greedy, found.greedy_error),
+        f"avg@{found.answers}": format_with_error(found.sampled, found.sampled_error),
         **{f"pass@{k}": f"{value:.3f}" for k, value in found.pass_at.items() if k > 1},
         **{f"maj@{k}": f"{value:.3f}" for k, value in found.maj_at.items() if k == max(found.maj_at)},
         "truncated": f"{found.truncated:.3f}",
@@ -223,7 +223,7 @@ def _evaluated(evaluator: Evaluator, weights: Any, name: str, folder: Path, orig
         _write(scores, result)
     rows = _answered(evaluator, weights, name, done, responses if writes else Path(os.devnull))
     votes = [[voted(text) for text in row["answers"][1:]] for row in rows]
-    found = score(answers_of(rows), votes, config.evaluation.ks)
+    found = score(read_answers(rows), votes, config.evaluation.ks)
     if writes:
         _write(scores, {"score": as_json(found)} | result | {"seconds": time.perf_counter() - began})
     return found
@@ -250,17 +250,17 @@ def _answered(evaluator: Evaluator, weights: Any, name: str, done: list[dict], p
         out.writelines(_line(row) for row in done)
         out.flush()
         for answers in evaluator.batches(weights, name, len(done)):
-            batch = list(described(answers, evaluator.tables[name], len(rows), evaluator.experiment.tokenizer))
+            batch = list(describe_answers(answers, evaluator.tables[name], len(rows), evaluator.experiment.tokenizer))
             out.writelines(_line(row) for row in batch)
             out.flush()
             rows += batch
             seconds = time.perf_counter() - began
             left = seconds / (len(rows) - len(done)) * (problems - len(rows))
-            _show(_progress(name, problems, score(answers_of(rows)), seconds, left), last=len(rows) == problems)
+            _show(_progress(name, problems, score(read_answers(rows)), seconds, left), last=len(rows) == problems)
     return rows
 
 
-def answers_of(rows: Sequence[dict]) -> Answers:
+def read_answers(rows: Sequence[dict]) -> Answers:
     """Answers, without their tokens, from what `described` made of them."""
     length_EK, truncated_EK, logp_EK = (
         np.array([row[part] for row in rows]) for part in ("lengths", "truncated", "logps")
@@ -301,7 +301,7 @@ def settings(config: Config) -> dict:
     }
 
 
-def described(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tokenizer) -> Iterator[dict]:
+def describe_answers(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tokenizer) -> Iterator[dict]:
     """Each problem in words, the greedy answer first; the first of them is number `first` of its table."""
     for e, tokens_KT in enumerate(answers.token_EKT):
         length_K = answers.length_EK[e]

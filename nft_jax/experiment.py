@@ -100,7 +100,7 @@ class Experiment:
     def place(self, tree: Any, specs: Any = None) -> Any:
         """Puts host arrays on the mesh: as `specs` say, or whole on each device."""
         specs = jax.tree.map(lambda _: PartitionSpec(), tree) if specs is None else specs
-        return distributed.placed(tree, layout.shardings(self.mesh, specs))
+        return distributed.place(tree, layout.shardings(self.mesh, specs))
 
     def prompts(self, table: PromptTable) -> Prompts:
         """A prompt table on the device."""
@@ -141,7 +141,7 @@ class Experiment:
     def abstract_weights(self) -> Any:
         """Shapes and layouts of the weights: what a checkpoint is read into."""
         shardings = layout.shardings(self.mesh, self.weight_specs)
-        return jax.tree.map(placed, self.abstract, shardings)
+        return jax.tree.map(with_sharding, self.abstract, shardings)
 
     def state_shardings(self, optimizer: Optimizer) -> State:
         """Where each array of a `State` lies."""
@@ -173,7 +173,7 @@ class Experiment:
     def abstract_state(self, optimizer: Optimizer) -> State:
         """Shapes and layouts of the state: what a checkpoint is read into, and the step is compiled for."""
         shapes = jax.eval_shape(lambda weights: self._first(optimizer.init, weights), self.abstract)
-        return jax.tree.map(placed, shapes, self.state_shardings(optimizer))
+        return jax.tree.map(with_sharding, shapes, self.state_shardings(optimizer))
 
     def _first(self, init, weights):
         config, carried = self.config, None
@@ -238,7 +238,7 @@ def _start_pool(verify: VerifyConfig, setting: str) -> Pool:
         raise ValueError(f"config.verify.{setting}={grader!r}: {error}") from error
 
 
-def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+def with_sharding(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
     """The shape of an array that lies so."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 

@@ -11,7 +11,7 @@ import numpy as np
 from nft_jax.compat import enable_x64
 
 
-def wide(dtype: Any) -> jnp.dtype:
+def accumulation_dtype(dtype: Any) -> jnp.dtype:
     """Float32, or float64 for float64: in what norms, softmaxes, log-probs and sums of values of this dtype are."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
@@ -24,6 +24,6 @@ def in_float64() -> Iterator[None]:
         yield
 
 
-def double(tree: Any) -> Any:
+def to_float64(tree: Any) -> Any:
     """The tree on the host, its floating arrays in float64."""
     return jax.tree.map(lambda x: np.asarray(x, np.float64) if np.issubdtype(x.dtype, np.floating) else x, tree)

@@ -44,11 +44,11 @@ def draw(workdir: Path, title: str) -> Path:
     gaps = [("sampler_gap_max", "max", ORANGE), ("sampler_gap_mean", "mean", BLUE)]
     _lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
     _lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
-    return saved(figure, workdir / "curves.png")
+    return save_figure(figure, workdir / "curves.png")
 
 
 def _accuracy(axis, steps, held_out):
-    style(axis, "share of right answers")
+    style_axis(axis, "share of right answers")
     _curve(axis, steps, "reward", "training samples", AQUA)
     for name, label, colour in (("sampled", "held out, sampled", ORANGE), ("greedy", "held out, greedy", BLUE)):
         if held_out:
@@ -62,7 +62,7 @@ def _accuracy(axis, steps, held_out):
 
 def _rates(axis, steps):
     """The histogram of r̂ as it moves: one column a step."""
-    style(axis, "groups by share of right answers r̂")
+    style_axis(axis, "groups by share of right answers r̂")
     columns = [[count / max(sum(row["rate_histogram"]), 1) for count in row["rate_histogram"]] for row in steps]
     grid = [list(values) for values in zip(*columns, strict=True)]
     extent = (steps[0]["step"] - 0.5, steps[-1]["step"] + 0.5, -0.05, 1.05)
@@ -72,7 +72,7 @@ def _rates(axis, steps):
 
 
 def _lines(axis, steps, title, curves, *, log=False):
-    style(axis, title)
+    style_axis(axis, title)
     for name, label, colour in curves:
         _curve(axis, steps, name, label, colour)
     if log and any(row[name] for row in steps for name, _, _ in curves):
@@ -86,14 +86,14 @@ def _curve(axis, steps, name, label, colour):
     axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=colour, lw=2, label=label)
 
 
-def saved(figure: Any, path: Path, dpi: int = 110) -> Path:
+def save_figure(figure: Any, path: Path, dpi: int = 110) -> Path:
     """Writes a picture, and lets it go; its path."""
     figure.savefig(path, dpi=dpi)
     plt.close(figure)
     return path
 
 
-def style(axis: Any, title: str, across: str = "step") -> None:
+def style_axis(axis: Any, title: str, across: str = "step") -> None:
     """Gives an axis the look of all pictures here."""
     axis.set_title(title, fontsize=10, loc="left", color=INK)
     axis.set_xlabel(across, color=INK, fontsize=9)

@@ -21,10 +21,10 @@ from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
 from nft_jax.run.checkpoint import save_weights
-from nft_jax.run.workdir import RunFolder
+from nft_jax.run.workdir import Workdir
 from nft_jax.state import State
 from nft_jax.types import Array
-from nft_jax.update.minibatches import pack_shards, totals
+from nft_jax.update.minibatches import count_totals, pack_shards
 from nft_jax.update.optimizer import Optimizer, make_optimizer
 from nft_jax.update.packing import Sequences
 from nft_jax.update.update import Applied, Updater
@@ -56,9 +56,9 @@ class SupervisedStep:
             chosen = jax.tree.map(
                 lambda x: jnp.swapaxes(x[index].reshape(-1, shards, *x.shape[1:]), 0, 1)[None], examples
             )
-            chosen = layout.rows(chosen, self.mesh, axis=1)
-            packed = layout.rows(pack_shards(chosen, self.config, "answer"), self.mesh, axis=1)
-            one = jax.tree.map(lambda x: x[0], (packed, totals(chosen, "answer")))
+            chosen = layout.split_rows(chosen, self.mesh, axis=1)
+            packed = layout.split_rows(pack_shards(chosen, self.config, "answer"), self.mesh, axis=1)
+            one = jax.tree.map(lambda x: x[0], (packed, count_totals(chosen, "answer")))
             weights, optimizer_state, applied = self.updater(state.weights, state.optimizer_state, *one, None, True)
         state = state._replace(
             weights=weights, optimizer_state=optimizer_state, step=state.step + 1, cursor=state.cursor + count
@@ -66,7 +66,7 @@ class SupervisedStep:
         return state, (applied, one[1].tokens)
 
 
-def sequences_of(examples: ExampleTable) -> Sequences:
+def make_sequences(examples: ExampleTable) -> Sequences:
     """Examples as sequences whose answers are all right."""
     rows = examples.prompt_length_N.shape[0]
     ones, zeros = jnp.ones(rows, jnp.float32), jnp.zeros(rows, jnp.float32)
@@ -84,7 +84,7 @@ def sequences_of(examples: ExampleTable) -> Sequences:
     )
 
 
-def warm_start(experiment: Experiment, folder: RunFolder) -> Any:
+def warm_start(experiment: Experiment, folder: Workdir) -> Any:
     """Trains the starting weights for `warm_start.steps` updates, with a line every few; saves and returns them."""
     config = experiment.config
     warm = config.warm_start
@@ -93,7 +93,7 @@ def warm_start(experiment: Experiment, folder: RunFolder) -> Any:
     # The KL term's reference and carried groups belong to the steps after this phase.
     state = state._replace(carried=None, reference=None)
     shardings = experiment.state_shardings(optimizer)._replace(carried=None, reference=None)
-    examples = experiment.place(sequences_of(experiment.dataset.examples))
+    examples = experiment.place(make_sequences(experiment.dataset.examples))
     step = SupervisedStep(experiment, optimizer)
 
     def sft_step(state, examples):
@@ -132,7 +132,7 @@ def main(config: Config, workdir: Path) -> None:
             f"config.base={config.base}: the warm start begins with the weights of config.model.path, or random ones; "
             f'use config.base=""'
         )
-    folder = RunFolder(workdir)
+    folder = Workdir(workdir)
     with Experiment(config, workdir) as experiment:
         folder.begin(config, experiment.attention.name)
         experiment.keep_settings(workdir / "model")

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from nft_jax.types import Array, Groups, Totals
-from nft_jax.update.groups import Tally
+from nft_jax.update.groups import RolloutStatistics
 from nft_jax.update.update import Applied
 
 
@@ -35,7 +35,7 @@ class Record(NamedTuple):
     `last`     the last round's groups, for the rollout log (None where a step is not in it)
     """
 
-    tally: Tally
+    statistics: RolloutStatistics
     rounds: Array
     applied: Applied
     totals: Totals

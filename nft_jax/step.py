@@ -23,11 +23,19 @@ from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.state import Progress, Requests
 from nft_jax.state import Record, State
 from nft_jax.types import Array, Groups, Prompts, Totals
-from nft_jax.update.groups import Tally, empty_groups, empty_tally, in_band, insert, make_groups, tally
-from nft_jax.update.minibatches import deal, pack_shards
+from nft_jax.update.groups import (
+    RolloutStatistics,
+    add_statistics,
+    append_groups,
+    empty_groups,
+    empty_statistics,
+    make_groups,
+    select_groups,
+)
+from nft_jax.update.minibatches import make_minibatches, pack_shards
 from nft_jax.update.packing import Packed
 from nft_jax.update.update import Applied, Updater
-from nft_jax.verify.callback import Grader, Host, Submitter, verify
+from nft_jax.verify.callback import Grader, HostReport, Submitter, verify
 
 
 class Sampling(NamedTuple):
@@ -40,7 +48,7 @@ class Sampling(NamedTuple):
     count: Array
     cursor: Array
     rounds: Array
-    tally: Tally
+    add_statistics: RolloutStatistics
     last: Groups
     progress: Progress
 
@@ -63,7 +71,7 @@ class Step:
             buffer, trained, carried, wasted = self.split_pool(sampled, from_carry)
             packed, totals = self.pack(buffer, trained, prompts, state.step)
             weights, optimizer_state, applied = self.update(state, packed, totals)
-        record = Record(sampled.tally, sampled.rounds, applied, totals, trained, from_carry, wasted, sampled.last)
+        record = Record(sampled.statistics, sampled.rounds, applied, totals, trained, from_carry, wasted, sampled.last)
         return State(weights, optimizer_state, state.step + 1, sampled.cursor, carried, state.reference), record
 
     def sample(self, state: State, prompts: Prompts) -> tuple[Sampling, Array]:
@@ -71,25 +79,27 @@ class Step:
         config = self.config
         Q, K, T = config.prompts_per_step, config.answers_per_prompt, config.rollout.max_answer_tokens
         C = config.candidates_per_round
-        view = self.engine.view(state.weights)
-        pool, count = layout.rows(empty_groups(self._padded(Q + C), K, T), self.mesh), jnp.int32(0)
+        sampling_weights = self.engine.sampling_weights(state.weights)
+        pool, count = layout.split_rows(empty_groups(self._padded(Q + C), K, T), self.mesh), jnp.int32(0)
         if state.carried is not None:
             carried, many = state.carried
-            pool, count = insert(pool, count, carried, jnp.arange(carried.prompt_Q.shape[0]) < many)
+            pool, count = append_groups(pool, count, carried, jnp.arange(carried.prompt_Q.shape[0]) < many)
         from_carry = count
 
         def round_(sampling: Sampling) -> Sampling:
             # A round begins early where the one before it may not be enough; it can't be known yet whether it is.
             ahead = unfilled(sampling) & (sampling.rounds + 1 < config.selection.max_rounds)
-            progress, groups, *effort = self.roll(view, prompts, sampling.cursor, sampling.progress, ahead)
-            kept_C = in_band(groups, self.loss.groups, config.selection.rate_above, config.selection.rate_below)
-            pool, count = insert(sampling.pool, sampling.count, groups, kept_C)
+            progress, groups, *effort = self.sample_round(
+                sampling_weights, prompts, sampling.cursor, sampling.progress, ahead
+            )
+            kept_C = select_groups(groups, self.loss.groups, config.selection.rate_above, config.selection.rate_below)
+            pool, count = append_groups(sampling.pool, sampling.count, groups, kept_C)
             return Sampling(
-                pool=layout.rows(pool, self.mesh),
+                pool=layout.split_rows(pool, self.mesh),
                 count=count,
                 cursor=sampling.cursor + C,
                 rounds=sampling.rounds + 1,
-                tally=tally(sampling.tally, groups, kept_C, *effort),
+                statistics=add_statistics(sampling.statistics, groups, kept_C, *effort),
                 last=groups,
                 progress=progress,
             )
@@ -102,19 +112,19 @@ class Step:
                 return unfilled(sampling)
             return unfilled(sampling) | jnp.any(sampling.progress.queue > 0)
 
-        none = layout.rows(empty_groups(C, K, T), self.mesh)
-        progress = self.engine.begin(view, self.window(prompts, state.cursor))
-        start = Sampling(pool, count, state.cursor, jnp.int32(0), empty_tally(), none, progress)
+        none = layout.split_rows(empty_groups(C, K, T), self.mesh)
+        progress = self.engine.begin(sampling_weights, self.next_requests(prompts, state.cursor))
+        start = Sampling(pool, count, state.cursor, jnp.int32(0), empty_statistics(), none, progress)
         return jax.lax.while_loop(unfinished, round_, start), from_carry
 
-    def roll(
-        self, view: Any, prompts: Prompts, cursor: Array, progress: Progress, ahead: Array
-    ) -> tuple[Progress, Groups, Host, Array]:
+    def sample_round(
+        self, sampling_weights: Any, prompts: Prompts, cursor: Array, progress: Progress, ahead: Array
+    ) -> tuple[Progress, Groups, HostReport, Array]:
         """One round: the next candidates, K answers to each, graded; what the host says, and the slots' capacity."""
-        window = self.window(prompts, cursor)
+        window = self.next_requests(prompts, cursor)
         key = stream(self.config.seed, "rollout")
         progress, (rollout, capacity_n, ticket_n) = self.engine.round(
-            view, progress, window, key, ahead, self.submitter
+            sampling_weights, progress, window, key, ahead, self.submitter
         )
         problem_C, request_CK = window.problem_Q[0], window.request_QK[0]
         verdict_B, host = verify(
@@ -127,10 +137,10 @@ class Step:
             request_CK.reshape(-1),
             ticket_n,
         )
-        groups = layout.rows(make_groups(problem_C, rollout, verdict_B), self.mesh)
+        groups = layout.split_rows(make_groups(problem_C, rollout, verdict_B), self.mesh)
         return progress, groups, host, capacity_n
 
-    def window(self, prompts: Prompts, cursor: Array) -> Requests:
+    def next_requests(self, prompts: Prompts, cursor: Array) -> Requests:
         """The candidates of the round that begins at the cursor and, where it may begin early, of the one after it."""
         C, K = self.config.candidates_per_round, self.config.answers_per_prompt
         rounds = 1 if self.config.selection.ahead == "no" or self.config.selection.max_rounds == 1 else 2
@@ -144,7 +154,7 @@ class Step:
             greedy_QK=jnp.zeros((rounds * C, K), bool),
         )
         window = jax.tree.map(lambda x: x.reshape(rounds, C, *x.shape[1:]), requests)
-        return layout.rows(window, self.mesh, axis=1)
+        return layout.split_rows(window, self.mesh, axis=1)
 
     @property
     def submitter(self) -> Submitter | None:
@@ -162,13 +172,13 @@ class Step:
         # Fewer than Q are ever carried, so all of them went into the buffer: the surplus is at most one step old.
         many = jnp.minimum(surplus, capacity)
         carried = jax.tree.map(lambda x: x[Q : Q + capacity], sampled.pool)
-        return buffer, trained, (layout.replicated(carried, self.mesh), many), surplus - many
+        return buffer, trained, (layout.replicate(carried, self.mesh), many), surplus - many
 
     def pack(self, buffer: Groups, trained: Array, prompts: Prompts, step: Array) -> tuple[Packed, Totals]:
         """Deals the groups over updates and data shards, and packs each shard's units into rows."""
         key = jax.random.fold_in(stream(self.config.seed, "pairs"), step)
         config, mesh = self.config, self.mesh
-        sequences, totals = deal(
+        sequences, totals = make_minibatches(
             buffer,
             trained,
             prompts,
@@ -179,7 +189,7 @@ class Step:
             mesh=mesh,
         )
         packed = pack_shards(sequences, config, self.loss.unit, shared=config.prompts_are_shared)
-        return layout.rows(packed, mesh, axis=1), totals
+        return layout.split_rows(packed, mesh, axis=1), totals
 
     def update(self, state: State, packed: Packed, totals: Totals) -> tuple[Any, Any, Applied]:
         """`updates_per_step` optimizer updates, one after the other."""

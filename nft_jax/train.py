@@ -26,12 +26,12 @@ from nft_jax.processes import distributed, ending
 from nft_jax.run.best import Best
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.run.compilations import Compilations
-from nft_jax.run.fingerprint import WARM_START, check_same, identity
-from nft_jax.run.metrics import line, score_line, step_metrics
+from nft_jax.run.fingerprint import WARM_START, check_same, make_fingerprint
+from nft_jax.run.metrics import format_score, format_step, step_metrics
 from nft_jax.run.stopping import AGAIN, Stopper
-from nft_jax.run.tensorboard import Board
+from nft_jax.run.tensorboard import TensorBoard
 from nft_jax.run.watchdog import Watchdog
-from nft_jax.run.workdir import RunFolder, as_json, host_rss_mib, read_lines
+from nft_jax.run.workdir import Workdir, as_json, host_rss_mib, read_lines
 from nft_jax.sft import warm_start
 from nft_jax.state import Record
 from nft_jax.types import Groups
@@ -40,14 +40,14 @@ from nft_jax.update.optimizer import make_optimizer
 
 def main(config: Config, workdir: Path) -> None:
     """Runs the experiment to its last step, and reports."""
-    folder = RunFolder(workdir)
+    folder = Workdir(workdir)
     with (
         Compilations() as compilations,
         Checkpoints(workdir, config.record.keep_checkpoints) as checkpoints,
         Stopper(config.record.grace_seconds, checkpoints.resumes) as stopper,
         Experiment(config, workdir) as experiment,
     ):
-        ending.say_with(checkpoints.resumes)
+        ending.set_resume_message(checkpoints.resumes)
         print(describe(experiment), flush=True)
         if experiment.dataset.cleaned is not None:
             print(experiment.dataset.cleaned.table(), flush=True)
@@ -67,7 +67,7 @@ class Trainer:
         self,
         config: Config,
         experiment: Experiment,
-        folder: RunFolder,
+        folder: Workdir,
         checkpoints: Checkpoints,
         compilations: Compilations,
     ):
@@ -75,7 +75,7 @@ class Trainer:
         self.compilations = compilations
         self.config = experiment.config
         self.tables = experiment.dataset.tables
-        self.identity = identity(self.config, self.tables)
+        self.identity = make_fingerprint(self.config, self.tables)
         self.optimizer = make_optimizer(
             self.config.optimizer, self.config.steps * self.config.updates_per_step, experiment.axes
         )
@@ -101,7 +101,7 @@ class Trainer:
         began = time.perf_counter()
         step, shardings = experiment.step(self.optimizer), experiment.state_shardings(self.optimizer)
         self.program = compile_step(step, self.state, self.prompts, shardings)
-        distributed.rehearse(self.program)
+        distributed.compile_collectives(self.program)
         self.compile_seconds = time.perf_counter() - began
         print(f"step: one program, compiled in {self.compile_seconds:.0f} s\n{compilations.end()}", flush=True)
 
@@ -120,7 +120,7 @@ class Trainer:
 
     def _run(self, stopper: Stopper) -> None:
         self._begin()
-        with Board(self.folder.path / "tensorboard", self.done) as self.board:
+        with TensorBoard(self.folder.path / "tensorboard", self.done) as self.board:
             self._catch_up()
             record = self.config.record
             with stopper.patient(), Watchdog(record.hang_factor, record.hang_seconds, self._grading) as watchdog:
@@ -186,7 +186,7 @@ class Trainer:
     def _written(self, step: int, groups: Groups) -> Groups | None:
         """The groups of a step that goes into the rollout log, on the host."""
         logged = step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every_steps)
-        return distributed.gathered(groups) if logged else None
+        return distributed.gather(groups) if logged else None
 
     def _stop(self, step: int) -> None:
         self.checkpoints.wait()
@@ -205,7 +205,7 @@ class Trainer:
             return experiment.starting_weights()
         if has_weights(phase):
             return load_weights(phase, experiment.abstract_weights())
-        folder = RunFolder(phase)
+        folder = Workdir(phase)
         folder.begin(config, experiment.attention.name)
         folder.write("identity.json", self.identity)
         self.folder.share()
@@ -243,7 +243,7 @@ class Trainer:
         self.board.add(step, metrics)
         if record.last is not None:
             self.folder.rollouts(step, record.last, self.tables["train"], self.experiment.tokenizer)
-        print(line(step, self.config.steps, metrics), flush=True)
+        print(format_step(step, self.config.steps, metrics), flush=True)
 
     def _answers(self, weights: Any, splits: Iterable[str]) -> dict[str, Answers]:
         return {name: self.evaluator(weights, name) for name in splits if name in self.evaluator.tables}
@@ -254,7 +254,7 @@ class Trainer:
             result = score(answers["validation"])
             self.folder.metrics({"step": step} | as_json(result), file="evaluation.jsonl")
             self.board.add(step, as_json(result), prefix="validation")
-            print("  " + score_line("validation", result), flush=True)
+            print("  " + format_score("validation", result), flush=True)
             row = {"step": step} | as_json(result)
             self.best.offer(row, lambda: self._save(step))
         self.folder.share()
@@ -268,7 +268,7 @@ class Trainer:
         for name, final in answers.items():
             before, after = score(self.base_answers[name]), score(final)
             results[name] = {"base": as_json(before), "final": as_json(after)}
-            print(f"\n{score_line(f'{name}, base ', before)}\n{score_line(f'{name}, final', after)}")
+            print(f"\n{format_score(f'{name}, base ', before)}\n{format_score(f'{name}, final', after)}")
         self.folder.write("result.json", results)
         if "test" in answers:
             print("\n" + side_by_side(self.experiment, self.base_answers["test"], answers["test"]))

@@ -191,7 +191,7 @@ TYPOS = {
     "warm_start.optimizer.name": ("moun", "muon"),
     "warm_start.optimizer.schedule": ("liner", "linear"),
     "old_logp": ("recomputed", "recompute"),
-    "record.best": ("greddy", "greedy"),
+    "record.best_by": ("greddy", "greedy"),
 }
 
 

@@ -17,7 +17,7 @@ from helpers.experiments import compilations, experiment_on, grader, small, writ
 from helpers.small_parts import lively_weights
 from nft_jax import evaluate as program
 from nft_jax.config import resolved
-from nft_jax.data.dataset import own_problems
+from nft_jax.data.dataset import read_splits
 from nft_jax.evaluate import evaluate
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import maj_at_k, score
@@ -253,7 +253,7 @@ def test_help_needs_no_device():
 def test_by_default_the_newest_weights_answer_the_first_test_problems(run, config, capsys):
     path, scores = run
     assert unvoted(evaluate(config, path)) == {"test": scores[4]}
-    there = len(own_problems(config, ("test",))["test"])
+    there = len(read_splits(config, ("test",))["test"])
     printed = capsys.readouterr().out
     assert f"problems  test: the first 6 of {there} (--config.evaluation.max_problems=0 takes all)\n" in printed
     result = json.loads((path / "evaluations" / "step_000004" / "test_n3_t1_p1_k0.json").read_text())

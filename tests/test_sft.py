@@ -13,7 +13,7 @@ from nft_jax.data.order import prompt_order
 from nft_jax.models import transformer
 from nft_jax.randomness import stream
 from nft_jax.run.checkpoint import load_weights
-from nft_jax.run.workdir import RunFolder
+from nft_jax.run.workdir import Workdir
 from nft_jax.types import Tokens
 
 BATCH = 16
@@ -40,7 +40,7 @@ def run(config, folder):
     folder.mkdir()
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": -1.0}) + "\n")
     experiment = experiment_on(config, folder)
-    weights = sft.warm_start(experiment, RunFolder(folder))
+    weights = sft.warm_start(experiment, Workdir(folder))
     experiment.pool.close()
     lines = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in lines] == list(range(1, config.warm_start.steps + 1))

@@ -50,7 +50,7 @@ class LyingEngine:
     """An engine that reports each log-prob one nat too high: what trusts the sampler can be told from what doesn't."""
 
     def __init__(self, engine: Engine):
-        self.engine, self.view, self.begin = engine, engine.view, engine.begin
+        self.engine, self.sampling_weights, self.begin = engine, engine.sampling_weights, engine.begin
 
     def round(self, *given):
         progress, done = self.engine.round(*given)
@@ -64,7 +64,12 @@ class WatchedEngine:
     """An engine that shows the host every request."""
 
     def __init__(self, engine: Engine):
-        self.engine, self.view, self.begin, self.requests = engine, engine.view, engine.begin, []
+        self.engine, self.sampling_weights, self.begin, self.requests = (
+            engine,
+            engine.sampling_weights,
+            engine.begin,
+            [],
+        )
 
     def round(self, view, progress, window, *given):
         jax.debug.callback(lambda number_QK: self.requests.append(np.array(number_QK)), window.request_QK[0])
@@ -78,8 +83,8 @@ class WatchedStep(Step):
     rounds: list = field(default_factory=list)
     buffers: list = field(default_factory=list)
 
-    def roll(self, view, prompts, cursor, *given):
-        progress, groups, *effort = super().roll(view, prompts, cursor, *given)
+    def sample_round(self, view, prompts, cursor, *given):
+        progress, groups, *effort = super().sample_round(view, prompts, cursor, *given)
         jax.debug.callback(lambda *seen: self.rounds.append(on_host(seen)), cursor, groups)
         return progress, groups, *effort
 
@@ -241,7 +246,10 @@ def test_step_and_cursor_count_what_was_drawn(plain, all_wrong):
         rounds += int(record.rounds)
         assert int(plain.state.step) == number
         assert int(plain.state.cursor) == rounds * Q
-        assert (int(record.tally.groups), int(record.tally.answers)) == (record.rounds * Q, record.rounds * Q * K)
+        assert (int(record.statistics.groups), int(record.statistics.answers)) == (
+            record.rounds * Q,
+            record.rounds * Q * K,
+        )
 
 
 @pytest.mark.parametrize("mesh", ["eight devices", "two replicas"])
@@ -252,7 +260,7 @@ def test_one_device_and_eight_draw_the_same_answers_and_take_the_same_gradient(m
         assert_same((mine.last.prompt_Q, mine.last.token_QKT), (its.last.prompt_Q, its.last.token_QKT))
         assert (mine.rounds, mine.trained, mine.wasted) == (its.rounds, its.trained, its.wasted)
         # How much of a round yet to come the free slots got done depends on their number.
-        assert_same(*(tally._replace(seconds=0, capacity=0) for tally in (mine.tally, its.tally)))
+        assert_same(*(tally._replace(seconds=0, capacity=0) for tally in (mine.statistics, its.statistics)))
         if step == 0:
             assert one.config.updates_per_step == 1  # or the gradient would be of weights that differ already
             jax.tree_util.tree_map_with_path(assert_close, one.gradient, eight.gradient)
@@ -275,7 +283,7 @@ def test_where_all_is_wrong_nothing_moves(plain, all_wrong):
     after = on_host(plain.state)
     assert_same(before.weights, after.weights)
     assert_same(before.optimizer_state, after.optimizer_state)
-    assert (record.trained, record.rounds, record.applied.taken.sum(), record.tally.reward) == (0, ROUNDS, 0, 0)
+    assert (record.trained, record.rounds, record.applied.taken.sum(), record.statistics.reward) == (0, ROUNDS, 0, 0)
     assert (after.step, after.cursor) == (before.step + 1, before.cursor + ROUNDS * Q)
     metrics = step_metrics(record)
     assert metrics["loss"] is metrics["gradient_norm"] is metrics["entropy"] is metrics["ratio_mean"] is None
@@ -290,8 +298,8 @@ def test_where_all_is_right_nothing_moves(plain, all_right):
     plain.start(weights)
     plain.pool.pool = all_right
     (record,) = plain.take()
-    assert record.tally.reward == record.tally.answers == ROUNDS * Q * K
-    assert (record.tally.longest, record.tally.tokens) == (1, record.tally.answers)
+    assert record.statistics.reward == record.statistics.answers == ROUNDS * Q * K
+    assert (record.statistics.longest, record.statistics.tokens) == (1, record.statistics.answers)
     assert (record.trained, record.rounds, record.applied.taken.sum()) == (0, ROUNDS, 0)
     assert_same(weights, on_host(plain.state.weights))
 
@@ -299,9 +307,9 @@ def test_where_all_is_right_nothing_moves(plain, all_right):
 def test_a_cut_answer_is_never_right_and_never_graded(plain, all_right):
     plain.pool.pool = all_right
     (record,) = plain.take()
-    assert 0 < record.tally.truncated < record.tally.answers
-    assert record.tally.reward + record.tally.truncated == record.tally.answers
-    assert len(plain.pool.items) == record.tally.reward
+    assert 0 < record.statistics.truncated < record.statistics.answers
+    assert record.statistics.reward + record.statistics.truncated == record.statistics.answers
+    assert len(plain.pool.items) == record.statistics.reward
 
 
 @pytest.mark.parametrize("right", [1, 3])
@@ -311,8 +319,8 @@ def test_a_buffer_that_is_not_full_trains_on_what_is_there(plain, right):
     )
     before = plain.weights
     (record,) = plain.take()
-    assert record.tally.reward == right
-    assert 1 <= record.trained == record.tally.kept <= right
+    assert record.statistics.reward == right
+    assert 1 <= record.trained == record.statistics.kept <= right
     assert record.rounds == ROUNDS
     assert record.totals.answers == record.trained * K
     assert record.applied.taken == 1
@@ -337,7 +345,7 @@ def test_losses_of_all_groups_need_one_round(programs, all_wrong):
     program = programs("grpo")
     program.pool.pool = all_wrong
     (record,) = program.take()
-    assert (record.rounds, record.trained, record.tally.kept, record.wasted) == (1, Q, Q, 0)
+    assert (record.rounds, record.trained, record.statistics.kept, record.wasted) == (1, Q, Q, 0)
     assert record.totals.answers == Q * K
 
 
@@ -376,9 +384,11 @@ def test_surplus_groups_are_carried_one_step_and_used_first(programs):
         # All that is carried was rolled in this very step.
         assert len(program.step.rounds) - age == record.rounds > 0
         # Rates in quarters fall into the bins 0, 2, 5, 8, 10; the band leaves out both its ends.
-        assert record.tally.kept == record.tally.rates[2] + record.tally.rates[5] < record.tally.groups
+        assert (
+            record.statistics.kept == record.statistics.rates[2] + record.statistics.rates[5] < record.statistics.groups
+        )
         carried = next_carried
-        seen.append((record.from_carry, wasted, record.tally.rates[8]))
+        seen.append((record.from_carry, wasted, record.statistics.rates[8]))
     assert np.any(seen, axis=0).all()  # groups carried, groups lost, and groups at the band's upper end
 
 
@@ -399,7 +409,7 @@ def test_the_whole_state_survives_a_checkpoint(programs, tmp_path, name):
     assert step == 2
     again = program.take(2)
     assert_same(straight, on_host(program.state))
-    untimed = [record._replace(tally=record.tally._replace(seconds=0)) for record in records + again]
+    untimed = [record._replace(statistics=record.statistics._replace(seconds=0)) for record in records + again]
     assert_same(untimed[:2], untimed[2:])
 
 
@@ -438,7 +448,9 @@ def test_beginning_with_the_next_round_changes_time_and_nothing_else(folder, car
     records, states = {}, {}
     for ahead in ("no", "drop", "finish"):
         program = Program(small(selection__ahead=ahead, **changes), folder)
-        records[ahead] = [record._replace(tally=record.tally._replace(seconds=0)) for record in program.take(3)]
+        records[ahead] = [
+            record._replace(statistics=record.statistics._replace(seconds=0)) for record in program.take(3)
+        ]
         states[ahead] = on_host(program.state)
         program.close()
     assert any(record.rounds > 1 for record in records["no"])
@@ -446,18 +458,18 @@ def test_beginning_with_the_next_round_changes_time_and_nothing_else(folder, car
     close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
     jax.tree.map(close, states["no"].weights, states["drop"].weights)
     for plain, early in zip(records["no"], records["drop"], strict=True):
-        assert_same(*(record.tally._replace(capacity=0) for record in (plain, early)))
+        assert_same(*(record.statistics._replace(capacity=0) for record in (plain, early)))
         assert_same(*(record.last._replace(logp_QKT=0) for record in (plain, early)))
         for name in ("rounds", "trained", "from_carry", "wasted"):
             assert_same(getattr(plain, name), getattr(early, name))
     # What is begun and needed has been begun earlier.
-    capacity = {ahead: [record.tally.capacity for record in records[ahead]] for ahead in records}
+    capacity = {ahead: [record.statistics.capacity for record in records[ahead]] for ahead in records}
     assert sum(capacity["drop"]) < sum(capacity["no"])
     # What is begun is finished: a round more than is needed, but where there is no more to begin.
     first, needed = records["finish"][0], records["no"][0]
     assert first.rounds == min(needed.rounds + 1, ROUNDS)
     assert_same(first.totals, needed.totals)
-    assert first.tally.answers == first.rounds * Q * K
+    assert first.statistics.answers == first.rounds * Q * K
     lost = first.wasted + (states["finish"].carried[1] if carry else 0)
     assert lost >= needed.wasted
 
@@ -535,7 +547,7 @@ def test_a_hostile_verifier_costs_its_own_answers_only(plain):
         plain.pool.pool = hostile
         (record,) = plain.take()
         asked = [response for response, _ in plain.pool.items]
-        count = dict(zip(STATUSES, record.tally.verdicts.astype(int).tolist(), strict=True))
+        count = dict(zip(STATUSES, record.statistics.verdicts.astype(int).tolist(), strict=True))
         assert hostile.respawns > 0
     graders = importlib.import_module(GRADERS_MODULE)
     deeds = [graders.draw(response, graders.DEEDS) for response in asked]
@@ -547,11 +559,11 @@ def test_a_hostile_verifier_costs_its_own_answers_only(plain):
     assert 0 < count["error"] <= failures
     assert count["timeout"] + count["error"] >= hangs + failures
     assert count["correct"] > 0
-    assert sum(count.values()) == record.tally.answers
-    assert record.tally.reward == count["correct"]
+    assert sum(count.values()) == record.statistics.answers
+    assert record.statistics.reward == count["correct"]
     plain.pool.pool = plain.pool.own
     (record,) = plain.take()
-    assert record.tally.verdicts[[STATUSES.index("timeout"), STATUSES.index("error")]].sum() == 0
+    assert record.statistics.verdicts[[STATUSES.index("timeout"), STATUSES.index("error")]].sum() == 0
     assert record.trained == Q
 
 
@@ -576,7 +588,7 @@ def test_a_hostile_verifier_costs_its_own_answers_only(plain):
         ),
         ({"model__kv_heads": 1}, ["1 key-value heads are not divisible by mesh.tensor=2"]),
         (
-            {"mesh__sequence_parallel": True, "packing__row_tokens": 31, "data__prompt_limit": 15},
+            {"mesh__sequence_parallel": True, "packing__row_tokens": 31, "data__max_prompt_tokens": 15},
             [
                 "config.packing.row_tokens=31 tokens over mesh.tensor=2",
                 "use 32",

@@ -15,7 +15,7 @@ from nft_jax.config import Config
 from nft_jax.experiment import Experiment, compile_step
 from nft_jax.machine.chips import chip_of
 from nft_jax.machine.memory import slots_a_shard
-from nft_jax.machine.speed import decode_bytes, forward_flops, limits, peak_memory_mib
+from nft_jax.machine.speed import decode_bytes, forward_flops, measure_limits, peak_memory_mib
 from nft_jax.run.metrics import step_metrics
 from nft_jax.update.optimizer import make_optimizer
 
@@ -113,7 +113,7 @@ def summary(bench: Bench, steps: list[Measured]) -> dict[str, Any]:
     update = 3 * forward_flops(config, weights, trained, P / 2 + length / 2)
     read = decode_bytes(config, weights, median.tokens, P + length / 2, slots_a_shard(bench.experiment) * median.slots)
     memory = peak_memory_mib()  # before the machine's limits are measured, which takes memory of its own
-    machine, devices = limits(config.model.dtype), bench.experiment.mesh.size
+    machine, devices = measure_limits(config.model.dtype), bench.experiment.mesh.size
     peak = machine["matmul_gflops"] * 1e9
     return {
         "lengths": bench.lengths.told,

@@ -31,7 +31,7 @@ from nft_jax.compare.summary import summarised, table
 from nft_jax.compare.variants import read_plan
 from nft_jax.config import Config
 from nft_jax.experiment import Experiment
-from nft_jax.run.workdir import RunFolder, provenance
+from nft_jax.run.workdir import Workdir, provenance
 
 EQUIVALENCE = flags.DEFINE_bool("equivalence", False, "Compare gradients on one rollout.")
 
@@ -52,7 +52,7 @@ def study(config: Config, workdir: Path) -> None:
     with Experiment(config, workdir) as base:
         found = summarised(Study(plan, base, workdir).run(), config.compare.sampled_tokens)
         made_by = provenance(config, base.attention.name)
-    RunFolder(workdir).write("comparison.json", {"provenance": made_by} | found)
+    Workdir(workdir).write("comparison.json", {"provenance": made_by} | found)
     text = table(found)
     (workdir / "comparison.md").write_text(text + "\n", encoding="utf-8")
     pictures = figures.draw(found, workdir)

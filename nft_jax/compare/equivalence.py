@@ -18,7 +18,7 @@ from nft_jax.experiment import Experiment, check_sizes
 from nft_jax.losses import resolve
 from nft_jax.losses.kl import k3
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.run.workdir import RunFolder, provenance
+from nft_jax.run.workdir import Workdir, provenance
 from nft_jax.sft import warm_start
 from nft_jax.update.optimizer import make_optimizer
 
@@ -168,7 +168,7 @@ def starting_weights(experiment: Experiment, workdir: Path) -> Any:
     """Those after a warm start, where the config has one; on the host."""
     if experiment.config.base or not experiment.config.warm_start.steps:
         return jax.device_get(experiment.starting_weights())
-    return jax.device_get(warm_start(experiment, RunFolder(workdir / "warm_start")))
+    return jax.device_get(warm_start(experiment, Workdir(workdir / "warm_start")))
 
 
 def run(config: Config, workdir: Path) -> None:
@@ -179,7 +179,7 @@ def run(config: Config, workdir: Path) -> None:
     began = time.perf_counter()
     # Read when JAX first looks for devices; other platforms have those that they have.
     jax.config.update("jax_num_cpu_devices", DEVICES)
-    folder = RunFolder(workdir)
+    folder = Workdir(workdir)
     devices, mesh = jax.devices()[:DEVICES], config.mesh
     meshes = [make_mesh(1, 1, devices[:1])]
     if len(devices) > 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nft_jax.compare.multipliers import Curve
-from nft_jax.report import AQUA, BLUE, INK, ORANGE, plt, saved, style
+from nft_jax.report import AQUA, BLUE, INK, ORANGE, plt, save_figure, style_axis
 
 PRECISIONS = {"float64": BLUE, "float32": ORANGE}
 LINES = ((BLUE, "-"), (ORANGE, "-"), (AQUA, "-"), (INK, "--"), (INK, ":"))
@@ -20,25 +20,25 @@ def draw(found: Sequence, points: Sequence, workdir: Path) -> Path:
     figure, axes = plt.subplots(1, 3, figsize=(15, 5), constrained_layout=True, width_ratios=(1.25, 1, 1))
     _on_policy(axes[0], found)
     drift = [point.log_ratio for point in points]
-    style(axes[1], "cosine of the gradients as the policy drifts", "mean |log R| over the rollout")
+    style_axis(axes[1], "cosine of the gradients as the policy drifts", "mean |log R| over the rollout")
     for (colour, line), pair in zip(LINES, points[0].cosine, strict=False):
         label = pair.replace(" against ", "\nagainst ")
         axes[1].plot(drift, [p.cosine[pair] for p in points], line, color=colour, lw=2, marker="o", ms=4, label=label)
     axes[1].legend(frameon=False, fontsize=7.5)
-    style(axes[2], "share of tokens that lost their gradient", "mean |log R| over the rollout")
+    style_axis(axes[2], "share of tokens that lost their gradient", "mean |log R| over the rollout")
     alike: dict[tuple[float, ...], list[str]] = {}
     for loss in points[0].stopped:
         alike.setdefault(tuple(point.stopped[loss] for point in points), []).append(loss)
     for (colour, line), (shares, losses) in zip(LINES, alike.items(), strict=False):
         axes[2].plot(drift, shares, line, color=colour, lw=2, marker="o", ms=4, label="\n".join(losses))
     axes[2].legend(frameon=False, fontsize=7.5)
-    return saved(figure, workdir / "equivalence.png")
+    return save_figure(figure, workdir / "equivalence.png")
 
 
 def _on_policy(axis, found):
     """A dot for each parameter of each comparison."""
     along = f"max |a − b| / max |b|, at {NOTHING:g} where it is exactly 0"
-    style(axis, "on-policy: difference of the gradients, a dot a parameter", along)
+    style_axis(axis, "on-policy: difference of the gradients, a dot a parameter", along)
     pairs = list(dict.fromkeys((each.mine, each.peer) for each in found if not each.peer.startswith("on ")))
     for each in found:
         if (each.mine, each.peer) not in pairs:
@@ -65,12 +65,12 @@ def draw_multipliers(curves: Sequence[Curve], workdir: Path) -> Path:
             here = [curve for curve in curves if (curve.rate, curve.right) == (rate, right)]
             _multipliers(axes[row, column], here)
     axes[1, 0].legend(frameon=False, fontsize=8.5, loc="upper left")
-    return saved(figure, workdir / "multipliers.png")
+    return save_figure(figure, workdir / "multipliers.png")
 
 
 def _multipliers(axis, curves):
     rate, right, ratio_T = curves[0].rate, curves[0].right, curves[0].ratio_T
-    style(axis, f"{'right' if right else 'wrong'} token, r̂ = {rate:g}", "R")
+    style_axis(axis, f"{'right' if right else 'wrong'} token, r̂ = {rate:g}", "R")
     sign, meaning = (1, "pull up: weight of ∇ log π") if right else (-1, "push down: weight of −∇ log π")
     axis.set_ylabel(meaning, color=INK, fontsize=9)
     # Lines that lie on one another all show: each is thinner than those below it.

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import ticker
 
 from nft_jax.compare.summary import interval
-from nft_jax.report import INK, plt, saved, style
+from nft_jax.report import INK, plt, save_figure, style_axis
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; grey for what goes beyond.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#8a8a85")
@@ -21,7 +21,7 @@ PANELS = (
 def draw(summary: dict, folder: Path) -> list[Path]:
     """Draws `learning.png` and `final.png` of a summary into a folder; their paths."""
     figures = {"learning.png": _learning(summary), "final.png": _final(summary)}
-    return [saved(figure, folder / name, dpi=80) for name, figure in figures.items()]
+    return [save_figure(figure, folder / name, dpi=80) for name, figure in figures.items()]
 
 
 def _learning(summary: dict) -> Any:
@@ -32,7 +32,7 @@ def _learning(summary: dict) -> Any:
     )
     for row, arms in zip(axes, regimes, strict=True):
         for axis, (name, title) in zip(row, PANELS, strict=True):
-            style(axis, title, "sampled tokens (thousands)")
+            style_axis(axis, title, "sampled tokens (thousands)")
             for arm, colour in zip(arms, _colours(summary), strict=True):
                 _band(axis, arm, name, colour)
         # Bands of few seeds are wider than shares can be.
@@ -76,7 +76,7 @@ def _final(summary: dict) -> Any:
     for row, arms in zip(axes, regimes, strict=True):
         places = range(len(arms))[::-1]
         for axis, name in zip(row, names, strict=True):
-            style(axis, name, "nats a token" if name == "entropy" else "share of test problems")
+            style_axis(axis, name, "nats a token" if name == "entropy" else "share of test problems")
             for place, arm, colour in zip(places, arms, _colours(summary), strict=True):
                 _dots(axis, place, arm["test"][name], colour)
             axis.set_yticks(places, [arm["loss"] for arm in arms] if axis is row[0] else [""] * len(arms))

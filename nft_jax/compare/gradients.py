@@ -19,7 +19,7 @@ from nft_jax.losses.registry import find, traits_of
 from nft_jax.models import transformer
 from nft_jax.models.backends import XLA, Attention
 from nft_jax.parallel import layout
-from nft_jax.precision import double, in_float64
+from nft_jax.precision import in_float64, to_float64
 from nft_jax.state import State
 from nft_jax.step import Step
 from nft_jax.types import Array, Groups, LossBatch, Prompts
@@ -109,7 +109,7 @@ class Gradients:
         `on_policy`: R is exactly 1, as if these weights had sampled; else it counts from the sampler's log-probs.
         """
         with self._precision():
-            weights = double(weights) if self.dtype == "float64" else weights
+            weights = to_float64(weights) if self.dtype == "float64" else weights
             packed, totals = self._packed(loss)
             program = self._gradient(loss.normalizer or self.losses[self._place(loss)].normalizer)
             return by_parameter(jax.device_get(program(weights, packed, totals, self._place(loss), on_policy)))
@@ -135,7 +135,7 @@ class Gradients:
         if told(loss) not in self.packed:
             groups, count, prompts = self.sampled
             if self.dtype == "float64":
-                groups = double(groups)
+                groups = to_float64(groups)
                 groups = groups._replace(rate_Q=groups.reward_QK.mean(axis=1))
             self.packed[told(loss)] = self._pack(groups, np.int32(count), prompts, self._place(loss))
         return self.packed[told(loss)]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nft_jax.compare.variants import STRETCH, Arm
+from nft_jax.compare.variants import STRETCH, Variant
 from nft_jax.config import Config
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
@@ -72,7 +72,7 @@ class Runner:
       ValueError: as `Experiment`.
     """
 
-    def __init__(self, arm: Arm, base: Experiment, evaluator: Evaluator, folder: Path):
+    def __init__(self, arm: Variant, base: Experiment, evaluator: Evaluator, folder: Path):
         self.evaluator, self.budget = evaluator, base.config.compare.sampled_tokens
         self.experiment = Experiment(arm.config(base.config), folder, dataset=base.dataset)
         self.config: Config = self.experiment.config

@@ -14,14 +14,14 @@ import jax
 import numpy as np
 
 from nft_jax.compare.runs import Runner
-from nft_jax.compare.variants import Arm, Plan
+from nft_jax.compare.variants import Plan, Variant
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment
 from nft_jax.run.checkpoint import has_weights, load_weights
-from nft_jax.run.fingerprint import check_same, identity
-from nft_jax.run.workdir import RunFolder, as_json
+from nft_jax.run.fingerprint import check_same, make_fingerprint
+from nft_jax.run.workdir import Workdir, as_json
 from nft_jax.sft import warm_start
 
 HELD_OUT = ("validation", "test")
@@ -41,9 +41,9 @@ class Compared(NamedTuple):
     """
 
     plan: Plan
-    tuning: dict[Arm, dict[float, list[float]]]
-    rates: dict[Arm, float]
-    runs: dict[Arm, list[dict]]
+    tuning: dict[Variant, dict[float, list[float]]]
+    rates: dict[Variant, float]
+    runs: dict[Variant, list[dict]]
     bases: list[dict]
 
 
@@ -59,7 +59,7 @@ class Study:
     def __init__(self, plan: Plan, base: Experiment, workdir: Path):
         self.plan, self.base, self.workdir = plan, base, workdir
         tables = _held_out(base)
-        self._check_same(RunFolder(workdir))
+        self._check_same(Workdir(workdir))
         self.evaluator = Evaluator(base, tables, base.abstract_weights())
         self.done, self.began, self.bases = 0, time.perf_counter(), {}
 
@@ -76,10 +76,10 @@ class Study:
         bases = [self._base_score(seed) for seed in plan.seeds]
         return Compared(plan, tuning, rates, runs, bases)
 
-    def _runner(self, arm: Arm, stack: contextlib.ExitStack) -> Runner:
+    def _runner(self, arm: Variant, stack: contextlib.ExitStack) -> Runner:
         return stack.enter_context(Runner(arm, self.base, self.evaluator, self.workdir))
 
-    def _tuned(self, arm: Arm, runner: Callable[[], Runner]) -> dict[float, list[float]]:
+    def _tuned(self, arm: Variant, runner: Callable[[], Runner]) -> dict[float, list[float]]:
         plan = self.plan
         if len(plan.rates) == 1:
             return {}
@@ -88,7 +88,7 @@ class Study:
             for rate in plan.rates
         }
 
-    def _one(self, arm: Arm, runner: Callable[[], Runner], seed: int, rate: float) -> dict:
+    def _one(self, arm: Variant, runner: Callable[[], Runner], seed: int, rate: float) -> dict:
         self.done += 1
         path = self._path(arm, seed, rate)
         if path.exists():
@@ -97,7 +97,7 @@ class Study:
         began = time.perf_counter()
         found = runner().run(weights, seed, rate)
         path.parent.mkdir(parents=True, exist_ok=True)
-        RunFolder(path.parent).write(path.name, found)
+        Workdir(path.parent).write(path.name, found)
         last = found["curve"][-1]
         print(
             f"{self.done:>4}/{self.plan.runs} {arm.loss}, {arm.regime}, rate {rate:g}, seed {seed}: "
@@ -113,14 +113,14 @@ class Study:
             config, folder = self.base.config, self._base_folder(seed)
             if not config.base and config.warm_start.steps and not has_weights(folder):
                 with Experiment(dataclasses.replace(config, seed=seed), self.workdir) as experiment:
-                    warm_start(experiment, RunFolder(folder))
+                    warm_start(experiment, Workdir(folder))
             warm = has_weights(folder)
             weights = load_weights(folder, self.base.abstract_weights()) if warm else self.base.starting_weights()
             self.bases[seed] = jax.device_get(weights)
         return self.bases[seed]
 
     def _base_score(self, seed: int) -> dict:
-        folder = RunFolder(self._base_folder(seed))
+        folder = Workdir(self._base_folder(seed))
         path = folder.path / "score.json"
         if not path.exists():
             weights = self.base.place(self.base_weights(seed), self.base.weight_specs)
@@ -128,7 +128,7 @@ class Study:
             folder.write(path.name, found)
         return json.loads(path.read_text())
 
-    def _path(self, arm: Arm, seed: int, rate: float) -> Path:
+    def _path(self, arm: Variant, seed: int, rate: float) -> Path:
         regime = f"{self.base.config.compare.sampled_tokens}_tokens", f"{arm.updates}_updates"
         loss = re.sub(r"[^\w.=+-]+", "_", arm.loss)
         return self.workdir.joinpath("runs", *regime, loss, f"rate_{rate:g}_seed_{seed}.json")
@@ -136,9 +136,9 @@ class Study:
     def _base_folder(self, seed: int) -> Path:
         return self.workdir / "bases" / f"seed_{seed}"
 
-    def _check_same(self, folder: RunFolder) -> None:
+    def _check_same(self, folder: Workdir) -> None:
         """Runs of one workdir differ in nothing but what is compared."""
-        now, path = identity(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
+        now, path = make_fingerprint(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
         if path.exists():
             check_same(json.loads(path.read_text()), now, self.workdir, DECIDING)
         folder.begin(self.base.config, self.base.attention.name)

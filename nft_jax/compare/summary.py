@@ -7,7 +7,7 @@ from scipy import stats
 
 from nft_jax.compare.runs import MARKS, Spent
 from nft_jax.compare.study import Compared
-from nft_jax.compare.variants import Arm
+from nft_jax.compare.variants import Variant
 
 # Of a run's test score: name → (what it is, how it is written).
 MEASURES: dict[str, tuple[Callable[[dict], float], str]] = {
@@ -46,11 +46,11 @@ def summarised(found: Compared, tokens: int) -> dict:
         "rates": plan.rates,
         "compared_with": first,
         "base": {name: _values([base["test"] for base in found.bases], name) for name in MEASURES},
-        "arms": [_arm(found, arm, Arm(first, arm.updates), tokens) for arm in plan.arms],
+        "arms": [_arm(found, arm, Variant(first, arm.updates), tokens) for arm in plan.arms],
     }
 
 
-def _arm(found: Compared, arm: Arm, reference: Arm, tokens: int) -> dict:
+def _arm(found: Compared, arm: Variant, reference: Variant, tokens: int) -> dict:
     runs, others = found.runs[arm], found.runs[reference]
     pairs = list(zip(runs, others, strict=True))
     difference = {

@@ -13,7 +13,7 @@ from nft_jax.names import lookup
 STRETCH = 2**18
 
 
-class Arm(NamedTuple):
+class Variant(NamedTuple):
     """A loss with its options, as the config writes it, and the number of updates a rollout."""
 
     loss: str
@@ -49,7 +49,7 @@ class Arm(NamedTuple):
 class Plan(NamedTuple):
     """All arms, the one that the others are compared with first, and what each runs on."""
 
-    arms: list[Arm]
+    arms: list[Variant]
     seeds: list[int]
     tuning_seeds: list[int]
     rates: list[float]
@@ -73,7 +73,7 @@ def read_plan(config: Config) -> Plan:
     seeds = _items(given.seeds, ",", "seeds", int)
     tuning = _items(given.tuning_seeds, ",", "tuning_seeds", int) if given.tuning_seeds.strip() else []
     rates = _items(given.learning_rates or f"{config.optimizer.learning_rate}", ",", "learning_rates", float)
-    plan = Plan([Arm(name, count) for count in updates for name in names], seeds, tuning, rates)
+    plan = Plan([Variant(name, count) for count in updates for name in names], seeds, tuning, rates)
     for fault in _faults(config, plan, updates):
         raise ValueError(fault)
     for arm in plan.arms:

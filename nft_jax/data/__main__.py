@@ -1,6 +1,6 @@
 """Cleans training problems and says what was left out and why; neither a device nor jax is needed.
 
-python -m nft_jax.data --problems=dapo_math_17k --exclude=math500,aime24 --root=FOLDER --output=clean.jsonl
+python -m nft_jax.data --problems=dapo_math_17k --exclude=math500,aime24 --folder=FOLDER --output=clean.jsonl
 
 Problems are named as everywhere: files, folders, benchmarks, datasets of the Hugging Face hub
 (nft_jax/data/benchmarks.py says how). What is left out and why: nft_jax/data/hygiene.py. It is what training does with
@@ -29,7 +29,7 @@ def main(words: list[str] | None = None) -> None:
 def _run(flags: argparse.Namespace) -> None:
     def read(name):
         fields = {field: getattr(flags, field) for field in ("problem_field", "answer_field", "solution_field")}
-        return benchmarks.read(name, root=flags.root, **fields)
+        return benchmarks.read(name, root=flags.folder, **fields)
 
     names = [name.strip() for name in flags.exclude.split(",") if name.strip()]
     cleaned = clean(read(flags.problems), {name: read(name) for name in names})
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--problems", required=True, metavar="NAME", help="The training problems.")
     parser.add_argument("--exclude", default="", metavar="NAMES", help="Evaluation sets, comma between them.")
-    parser.add_argument("--root", default="", metavar="FOLDER", help="Where files like math500.jsonl are.")
+    parser.add_argument("--folder", default="", metavar="FOLDER", help="Where files like math500.jsonl are.")
     parser.add_argument("--output", metavar="FILE", help="JSONL file for the problems that are left.")
     parser.add_argument("--report", metavar="FILE", help="JSON file for each problem left out, and which it is like.")
     for field in ("problem", "answer", "solution"):

@@ -39,7 +39,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
       ValueError: when hygiene leaves no training problem.
     """
     own, cleaned = problems is None, None
-    problems = own_problems(config) if own else problems
+    problems = read_splits(config) if own else problems
     if own and config.data.train and config.data.hygiene:
         cleaned = _cleaned(config, problems)
         problems = problems | {"train": cleaned.problems}
@@ -62,7 +62,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
     return Dataset(tokenizer, tables, examples, cleaned)
 
 
-def own_problems(config: Config, splits: Sequence[str] = SPLITS) -> dict[str, list[Problem]]:
+def read_splits(config: Config, splits: Sequence[str] = SPLITS) -> dict[str, list[Problem]]:
     """The problems of those of `splits` that the config has; files of others are not read."""
     data = config.data
     generated = {} if data.train else arithmetic.split(arithmetic.all_problems(data.arithmetic_max_operand))
@@ -105,7 +105,7 @@ def _tokenizer(config: Config, folder: Path) -> Tokenizer:
             "folder (tokenizer.json) or a SentencePiece file (.model)"
         )
     path = folder / "tokenizer" / "arithmetic.model"
-    texts = [problem.problem + problem.solution for problem in own_problems(config, ("train",))["train"]]
+    texts = [problem.problem + problem.solution for problem in read_splits(config, ("train",))["train"]]
 
     def train():
         path.parent.mkdir(parents=True, exist_ok=True)

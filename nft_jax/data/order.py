@@ -16,10 +16,10 @@ def prompt_order(key: Array, size: int, cursor: Array, count: int) -> Array:
     """
     draw = cursor + jnp.arange(count, dtype=jnp.int32)
     keys = jax.vmap(lambda epoch: jax.random.bits(jax.random.fold_in(key, epoch), (ROUNDS,), jnp.uint32))(draw // size)
-    return permuted(draw % size, keys, size)
+    return permute(draw % size, keys, size)
 
 
-def permuted(place: Array, keys: Array, size: int) -> Array:
+def permute(place: Array, keys: Array, size: int) -> Array:
     """Where a keyed permutation of `0 … size − 1` sends each place, without writing the permutation down.
 
     A Feistel network permutes the numbers of an even number of bits; a number that leaves the range is sent on until it
@@ -31,7 +31,7 @@ def permuted(place: Array, keys: Array, size: int) -> Array:
     def network(number):
         left, right = number >> half, number & mask
         for index in range(ROUNDS):
-            left, right = right, left ^ (mixed(right ^ keys[:, index]) & mask)
+            left, right = right, left ^ (mix_bits(right ^ keys[:, index]) & mask)
         return (left << half) | right
 
     def walk(number):
@@ -41,7 +41,7 @@ def permuted(place: Array, keys: Array, size: int) -> Array:
     return jax.lax.while_loop(lambda number: jnp.any(number >= size), walk, first).astype(jnp.int32)
 
 
-def mixed(number: Array) -> Array:
+def mix_bits(number: Array) -> Array:
     """A bijective scramble of 32 bits (the finaliser of MurmurHash3)."""
     number = (number ^ (number >> 16)) * jnp.uint32(0x85EBCA6B)
     number = (number ^ (number >> 13)) * jnp.uint32(0xC2B2AE35)

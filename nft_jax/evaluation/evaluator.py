@@ -111,10 +111,10 @@ class Evaluator:
         answer_K = jnp.arange(K, dtype=jnp.uint32)
         request_EK = batch.index_E[:, None].astype(jnp.uint32) * jnp.uint32(MOST_ANSWERS) + answer_K[None]
         greedy_EK = jnp.broadcast_to(answer_K[None] == 0, (E, K))
-        requests = layout.rows(Requests(batch.prompts, batch.reference_E, request_EK, greedy_EK), experiment.mesh)
+        requests = layout.split_rows(Requests(batch.prompts, batch.reference_E, request_EK, greedy_EK), experiment.mesh)
         with jax.default_matmul_precision(config.model.precision):
             # Its own stream of draws, the same at every evaluation.
-            rollout, _ = self.engine(self.engine.view(weights), requests, stream(config.seed, "evaluation"))
+            rollout, _ = self.engine(self.engine.sampling_weights(weights), requests, stream(config.seed, "evaluation"))
         reference_B, present_B = jnp.repeat(batch.reference_E, K), jnp.repeat(batch.present_E, K)
         gradable_B = present_B & ~rollout.truncated_B
         verdict_B, host = verify(grader, experiment.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)

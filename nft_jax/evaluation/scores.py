@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nft_jax.types import Array
-from nft_jax.verify.callback import NOT_ASKED, differ
+from nft_jax.verify.callback import NOT_ASKED, graders_differ
 from nft_jax.verify.grade import STATUSES
 
 MAJORITY_DRAWS = 256
@@ -132,7 +132,7 @@ def _majority(keys: Sequence[Sequence[str | None]], right_EK: np.ndarray, k: int
 
 def _disagreement(answers: Answers) -> float | None:
     asked = int((answers.second_EK != NOT_ASKED).sum())
-    return float(differ(answers.verdict_EK, answers.second_EK).sum()) / asked if asked else None
+    return float(graders_differ(answers.verdict_EK, answers.second_EK).sum()) / asked if asked else None
 
 
 def _ks(n: int) -> list[int]:

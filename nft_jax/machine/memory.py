@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nft_jax.experiment import Experiment, placed
+from nft_jax.experiment import Experiment, with_sharding
 from nft_jax.models.cache import block_columns
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
@@ -17,13 +17,15 @@ def bytes_a_device(experiment: Experiment, optimizer: Optimizer) -> dict[str, in
     """Bytes of one device.
 
     `weights`  float32 masters (and the KL term's reference)     `moments`  of the optimizer; 0 where they are offloaded
-    `view`     the weights as the sampler reads them             `cache`    keys and values of all slots of a shard
+    `sampling_weights` the weights as the sampler reads them             `cache`    keys and values of all slots of a shard
     `prompts`  the prompt table, and the keys of the prompts that were read last
     """
     config = experiment.config
     state = experiment.abstract_state(optimizer)
-    view = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), experiment.abstract)
-    view = jax.tree.map(placed, view, layout.shardings(experiment.mesh, experiment.engine.specs))
+    sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), experiment.abstract)
+    sampling_weights = jax.tree.map(
+        with_sharding, sampling_weights, layout.shardings(experiment.mesh, experiment.engine.specs)
+    )
     table = experiment.dataset.tables["train"]
     slots = slots_a_shard(experiment)
     read = -(-slots // config.answers_per_prompt)
@@ -31,7 +33,7 @@ def bytes_a_device(experiment: Experiment, optimizer: Optimizer) -> dict[str, in
     return {
         "weights": _held((state.weights, state.reference)),
         "moments": _held(state.optimizer_state),
-        "view": _held(view),
+        "sampling_weights": _held(sampling_weights),
         "cache": slots * slot_bytes(experiment),
         "prompts": read * slot_bytes(experiment, limit) + 4 * table.token_NP.size,
     }

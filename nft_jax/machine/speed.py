@@ -14,7 +14,7 @@ SIZE, LONG, TIMES = 2048, 1 << 26, 5
 ACCELERATED, CALLS = 4, 16
 
 
-def limits(dtype: str = "float32") -> dict[str, float]:
+def measure_limits(dtype: str = "float32") -> dict[str, float]:
     """The first device's own limits, the best of five.
 
     `matmul_gflops`  GFLOP/s of a product of square matrices of random numbers of this dtype: 2048 rows, or 8192

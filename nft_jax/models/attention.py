@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.models.cache import Cache, read
-from nft_jax.precision import wide
+from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
 # Beyond this many tokens a row's queries are taken in blocks, so that no T × T array exists.
@@ -82,7 +82,7 @@ def _attend(query, query_segment, start, key, value, key_segment, key_place):
     scale = jnp.asarray(H**-0.5, query.dtype)
     query_BGMH = jnp.transpose((query * scale).reshape(B, T, G, R, H), (0, 2, 3, 1, 4)).reshape(B, G, R * T, H)
     key_BGHS, value_BGSH = jnp.transpose(key, (0, 2, 3, 1)), jnp.transpose(value, (0, 2, 1, 3))
-    summed = {"preferred_element_type": wide(query.dtype)}
+    summed = {"preferred_element_type": accumulation_dtype(query.dtype)}
     score = jnp.einsum("bgmh,bghs->bgms", query_BGMH, key_BGHS, **summed).reshape(B, G, R, T, S)
     causal_TS = (start + jnp.arange(T))[:, None] >= key_place[None, :]
     same_BTS = query_segment[:, :, None] == key_segment[:, None, :]
@@ -107,13 +107,16 @@ def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int
 
     def scores(block):
         key_SGHW, value_SGWH = read(cache, stack, layer, block)
-        score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, preferred_element_type=wide(query.dtype))
+        score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, preferred_element_type=accumulation_dtype(query.dtype))
         live_SW = (block * W + jnp.arange(W))[None] <= column_S[:, None]
         return jnp.where(live_SW[:, None, None], score, MASKED), value_SGWH
 
     def weighted(weight, value_SGWH):
         return jnp.einsum(
-            "sgrw,sgwh->sgrh", weight.astype(value_SGWH.dtype), value_SGWH, preferred_element_type=wide(query.dtype)
+            "sgrw,sgwh->sgrh",
+            weight.astype(value_SGWH.dtype),
+            value_SGWH,
+            preferred_element_type=accumulation_dtype(query.dtype),
         )
 
     # The first block is live in every slot, so that no sum stays empty.

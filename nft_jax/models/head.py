@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from nft_jax.precision import wide
+from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
 
@@ -14,7 +14,7 @@ def head_logits(hidden_MD: Array, table_VD: Array) -> Array:
     JAX's own rule would multiply the float32 gradient by a table widened to float32, at half the speed on a GPU. Here
     the gradient is rounded to the operands' dtype first, as that of any other product is.
     """
-    return jnp.einsum("md,vd->mv", hidden_MD, table_VD, preferred_element_type=wide(table_VD.dtype))
+    return jnp.einsum("md,vd->mv", hidden_MD, table_VD, preferred_element_type=accumulation_dtype(table_VD.dtype))
 
 
 def _forward(hidden_MD, table_VD):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from nft_jax.models.attention import PromptKeys
 from nft_jax.models.transformer import Transformer
-from nft_jax.parallel.layout import AS_IT_LIES, Placement
-from nft_jax.precision import wide
+from nft_jax.parallel.layout import UNCONSTRAINED, Placement
+from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array, Tokens
 
 
@@ -16,7 +16,7 @@ def logp_and_entropy(
     target_BT: Array,
     temperature: float,
     chunk: int,
-    placement: Placement = AS_IT_LIES,
+    placement: Placement = UNCONSTRAINED,
     prompt: PromptKeys | None = None,
 ) -> tuple[Array, Array]:
     """`[B, T]` float32 log-prob of each place's target, the token that follows it, and entropy (nats) of the choice.
@@ -34,7 +34,7 @@ def logp_and_entropy(
     @jax.checkpoint
     def of_chunk(hidden_BcD, target_Bc):
         logits_MV = model.logits(hidden_BcD.reshape(B * chunk, D))
-        return tuple(x.reshape(B, chunk) for x in of_tokens(logits_MV, target_Bc.reshape(-1), temperature))
+        return tuple(x.reshape(B, chunk) for x in token_logp_and_entropy(logits_MV, target_Bc.reshape(-1), temperature))
 
     def step(_, inputs):
         return None, of_chunk(*inputs)
@@ -50,15 +50,15 @@ def logp_and_entropy(
 
 def scaled_log_softmax(logits_MV: Array, temperature: float) -> Array:
     """Float32 log-softmax of `logits / temperature`: the one distribution of sampler, trainer and old log-probs."""
-    return jax.nn.log_softmax(logits_MV.astype(wide(logits_MV.dtype)) / temperature, axis=-1)
+    return jax.nn.log_softmax(logits_MV.astype(accumulation_dtype(logits_MV.dtype)) / temperature, axis=-1)
 
 
-def of_tokens(logits_MV: Array, token_M: Array, temperature: float) -> tuple[Array, Array]:
+def token_logp_and_entropy(logits_MV: Array, token_M: Array, temperature: float) -> tuple[Array, Array]:
     """Log-probs of given tokens, as `scaled_log_softmax` gives them, and the entropy (nats): float32 `[M]` each.
 
     Sums over V alone leave the logits, and one exponential an element: at 150,000 columns, passes are what costs.
     """
-    scaled_MV = logits_MV.astype(wide(logits_MV.dtype)) / temperature
+    scaled_MV = logits_MV.astype(accumulation_dtype(logits_MV.dtype)) / temperature
     shifted_MV = scaled_MV - jax.lax.stop_gradient(jnp.max(scaled_MV, axis=-1, keepdims=True))
     weight_MV = jnp.exp(shifted_MV)
     total_M = jnp.sum(weight_MV, axis=-1)

@@ -21,8 +21,8 @@ from nft_jax.models.cache import Cache, as_cache, write
 from nft_jax.models.head import head_logits
 from nft_jax.models.kernels import KEPT
 from nft_jax.models.swiglu import swiglu_down
-from nft_jax.parallel.layout import AS_IT_LIES, HOST_MEMORY, Placement
-from nft_jax.precision import wide
+from nft_jax.parallel.layout import HOST_MEMORY, UNCONSTRAINED, Placement
+from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array, Prompts, Tokens
 
 LAYER_INPUT = "layer_input"
@@ -67,7 +67,7 @@ class Block(nnx.Module):
         self.config = config
 
     def __call__(
-        self, x_MD: Array, position_M: Array, attend: Callable, lay: Callable = AS_IT_LIES.tokens
+        self, x_MD: Array, position_M: Array, attend: Callable, lay: Callable = UNCONSTRAINED.tokens
     ) -> tuple[Array, tuple[Array, Array]]:
         """Applies the layer; `attend(query_MNH, key_MGH, value_MGH) -> [M, N, H]`. Also returns the keys and values.
 
@@ -112,7 +112,7 @@ class Transformer(nnx.Module):
     def __call__(
         self,
         tokens: Tokens,
-        placement: Placement = AS_IT_LIES,
+        placement: Placement = UNCONSTRAINED,
         prompt: PromptKeys | None = None,
     ) -> Array:
         """Final hidden states `[B, T, D]` of packed rows.
@@ -137,7 +137,7 @@ class Transformer(nnx.Module):
 
         Called inside the rollout's `shard_map`.
         """
-        keys = self._keys(prompts, self.attention.prompts, AS_IT_LIES)
+        keys = self._keys(prompts, self.attention.prompts, UNCONSTRAINED)
         return as_cache(*keys, self.stacks, columns)
 
     def decode_layers(self) -> tuple[Any, ...]:
@@ -227,14 +227,14 @@ class Transformer(nnx.Module):
 
 def rms_norm(x_MD: Array, scale_D: Array, epsilon: float) -> Array:
     """`x / sqrt(mean(x²) + epsilon) · scale`, the mean in float32."""
-    wide_MD = x_MD.astype(wide(x_MD.dtype))
+    wide_MD = x_MD.astype(accumulation_dtype(x_MD.dtype))
     inverse = jax.lax.rsqrt(jnp.mean(wide_MD * wide_MD, axis=-1, keepdims=True) + epsilon)
     return (wide_MD * inverse).astype(x_MD.dtype) * scale_D[None]
 
 
 def rotate(x_MNH: Array, position_M: Array, theta: float) -> Array:
     """Rotary positions: pairs (i, i + H/2) turn by `position · theta^(−2i/H)`; angles in float32."""
-    half, dtype = x_MNH.shape[-1] // 2, wide(x_MNH.dtype)
+    half, dtype = x_MNH.shape[-1] // 2, accumulation_dtype(x_MNH.dtype)
     frequency = theta ** (-jnp.arange(half, dtype=dtype) / half)
     angle = position_M.astype(dtype)[:, None, None] * frequency[None, None]
     cos, sin = jnp.cos(angle), jnp.sin(angle)

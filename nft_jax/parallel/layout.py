@@ -22,7 +22,7 @@ class Placement(NamedTuple):
     tokens: Callable[[Any], Any]
 
 
-AS_IT_LIES = Placement(lambda weights: weights, lambda x_MD: x_MD)
+UNCONSTRAINED = Placement(lambda weights: weights, lambda x_MD: x_MD)
 
 # Training shards every matrix over both axes (FSDP and tensor parallelism). Projections back to the width are split
 # over (tensor, data) on their INPUT: a split width would leave each device rows too narrow for TPU tiles of (8, 128).
@@ -61,19 +61,19 @@ def constrain(tree: Any, mesh: Mesh, spec_tree: Any) -> Any:
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(mesh, spec_tree))
 
 
-def rows(tree: Any, mesh: Mesh, axis: int = 0, over: Any = SHARDS) -> Any:
+def split_rows(tree: Any, mesh: Mesh, axis: int = 0, over: Any = SHARDS) -> Any:
     """Splits axis `axis` of every array over the data shards: those of all replicas, or `over` DATA of one."""
     sharding = NamedSharding(mesh, PartitionSpec(*([None] * axis), over))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
-def keys(tree: Any, mesh: Mesh) -> Any:
+def split_keys(tree: Any, mesh: Mesh) -> Any:
     """Splits keys or values `[L, shards, Q, P, G, H]` over a replica's data shards, and over `tensor` by heads."""
     sharding = NamedSharding(mesh, PartitionSpec(None, DATA, None, None, TENSOR))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
 
-def replicated(tree: Any, mesh: Mesh) -> Any:
+def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts every array whole on each device."""
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec())), tree)
 

@@ -55,7 +55,7 @@ def _by_slice(devices, replica, used):
     return sorted(devices, key=lambda device: device.slice_index)
 
 
-def in_words(mesh: Mesh) -> str:
+def describe_mesh(mesh: Mesh) -> str:
     """The axes with their sizes."""
     return " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
 

@@ -2,7 +2,7 @@
 
 import re
 
-VIEW = "view"  # the weights as the sampler wants them
+SAMPLING_WEIGHTS = "sampling_weights"  # the weights as the sampler wants them
 READ = "read_prompts"
 DECODE = "decode"  # one token of every slot
 MICRO_BATCH = "micro_batch"  # rows, or shared prompts, forward and backward

@@ -122,7 +122,7 @@ def estimate(
     context = given.prompt + given.answer / 2
     trips = sampled / (shards * S * given.useful)
     # Every slot's live columns are read, to those of the longest answer: nearly all of them once one is long.
-    passed = (held["view"] + held["cache"]) / (chip.bandwidth * given.memory)
+    passed = (held["sampling_weights"] + held["cache"]) / (chip.bandwidth * given.memory)
     trip = max(products(forward(S * shards, context)), passed)
     rows = config.packing.rows_per_micro_batch * row_tokens(config, experiment.loss.unit, shared) * given.filled
     micro_batches = math.ceil(trained / (U * shards * rows))

@@ -12,7 +12,7 @@ from nft_jax.config import resolved
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import GIB, Chip
 from nft_jax.parallel import scopes
-from nft_jax.parallel.mesh import SHARDS, TENSOR, in_words
+from nft_jax.parallel.mesh import SHARDS, TENSOR, describe_mesh
 from nft_jax.plan import hlo
 from nft_jax.plan.cost import DAY, Assumptions, Estimate
 from nft_jax.plan.program import Compiled
@@ -49,7 +49,7 @@ def _facts(plan: Plan, where: str) -> Iterator[str]:
     experiment, program = plan.experiment, plan.program
     config, device = experiment.config, experiment.mesh.devices.flat[0]
     room = f" of {_held(plan.chip.memory)}, {_held(plan.chip.memory - program.peak)} free" if plan.chip else ""
-    yield f"{where or device.platform}: {experiment.mesh.size} × {device.device_kind}, mesh {in_words(experiment.mesh)}"
+    yield f"{where or device.platform}: {experiment.mesh.size} × {device.device_kind}, mesh {describe_mesh(experiment.mesh)}"
     yield (
         f"{experiment.parameters:,} weights; {config.prompts_per_step} prompts × {config.answers_per_prompt} answers "
         f"of up to {config.rollout.max_answer_tokens} tokens, {config.updates_per_step} updates; attention "
@@ -72,7 +72,7 @@ def _facts(plan: Plan, where: str) -> Iterator[str]:
 def _counted(plan: Plan) -> Iterator[tuple[str, str, int]]:
     """Phases with transfers: what is counted, and how often the program's text has it."""
     U = plan.experiment.config.updates_per_step
-    yield scopes.VIEW, "the sampler's view of the weights moves, a device", 1
+    yield scopes.SAMPLING_WEIGHTS, "the sampler's weights move, a device", 1
     yield scopes.DECODE, "a decoded token moves, a slot", plan.slots
     yield scopes.MICRO_BATCH, "a micro-batch moves, a device", U
     yield scopes.OPTIMIZER, "an update moves besides, a device", U

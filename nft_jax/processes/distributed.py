@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from nft_jax.compat import coordination, detect_cluster
 from nft_jax.processes import ending
-from nft_jax.processes.ending import several
+from nft_jax.processes.ending import is_multiprocess
 from nft_jax.processes.rollcall import is_loopback, roll_call
 
 AUTO = "auto"
@@ -31,7 +31,7 @@ class Launch(NamedTuple):
     process: int | None = None
 
 
-def asked(given: Mapping[str, Any], environment: Mapping[str, str]) -> Launch | None:
+def read_launch(given: Mapping[str, Any], environment: Mapping[str, str]) -> Launch | None:
     """What flags (`distributed`, `processes`, `process`; None where not given) and environment ask for; None: nothing.
 
     A flag goes before its variable NFT_JAX_DISTRIBUTED, NFT_JAX_PROCESSES, NFT_JAX_PROCESS.
@@ -104,7 +104,7 @@ def start(launch: Launch | None, wait_seconds: int = 300, heartbeat_seconds: int
     # Its notifier is a handler of SIGTERM in C++, which would swallow the signal until the run's own is there.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    ending.watch()
+    ending.handle_aborts()
     jax.distributed.initialize(
         address,
         processes,
@@ -130,7 +130,7 @@ def _detected(seconds):
 
 def barrier(name: str, seconds: int = 600) -> None:
     """Waits until all processes are here; `name` is for messages."""
-    if several():
+    if is_multiprocess():
         coordination.client.wait_at_barrier(f"nft_jax/{next(_barriers)}/{name}", seconds * 1000)
 
 
@@ -143,26 +143,26 @@ def on_process_0(act: Callable[[], Any], name: str) -> None:
 
 def any_process(value: bool) -> bool:
     """Whether it is so in any process; all call it at the same place, when no program runs."""
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(value)))) if several() else value
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(value)))) if is_multiprocess() else value
 
 
-def gathered(tree: Any) -> Any:
+def gather(tree: Any) -> Any:
     """Arrays of which each process may have but a part, whole and on the host; all processes call it."""
-    return multihost_utils.process_allgather(tree, tiled=True) if several() else jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True) if is_multiprocess() else jax.device_get(tree)
 
 
-def rehearse(step: jax.stages.Compiled) -> None:
+def compile_collectives(step: jax.stages.Compiled) -> None:
     """Compiles, ahead of the first step, what its end needs of several processes: to agree, to save, to be logged."""
-    if several():
+    if is_multiprocess():
         any_process(False)
         multihost_utils.sync_global_devices("rehearsal")
         groups, shardings = step.out_info[1].last, step.output_shardings[1].last
-        gathered(jax.tree.map(lambda x, sharding: jnp.zeros(x.shape, x.dtype, device=sharding), groups, shardings))
+        gather(jax.tree.map(lambda x, sharding: jnp.zeros(x.shape, x.dtype, device=sharding), groups, shardings))
 
 
-def placed(tree: Any, shardings: Any) -> Any:
+def place(tree: Any, shardings: Any) -> Any:
     """Host arrays, the same in every process, on the devices as `shardings` say; each process puts its own part."""
-    if not several():
+    if not is_multiprocess():
         return jax.device_put(tree, shardings)
 
     def put(x, sharding):
@@ -178,7 +178,7 @@ def check_mesh(mesh: Mesh) -> None:
     Raises:
       ValueError: when devices are left out.
     """
-    if several() and mesh.size != jax.device_count():
+    if is_multiprocess() and mesh.size != jax.device_count():
         raise ValueError(
             f"the mesh {dict(mesh.shape)} takes {mesh.size} of {jax.device_count()} devices; with several processes it "
             f"must take all, so that each has its part: use config.mesh.data=-1"

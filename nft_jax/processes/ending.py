@@ -35,41 +35,41 @@ _resumes: Callable[[], str] = lambda: "run the same command again on all hosts" 
 _previous: int | None = None
 
 
-def several() -> bool:
+def is_multiprocess() -> bool:
     """Whether there is another process; asks no device."""
     return coordination.num_processes > 1
 
 
-def say_with(resumes: Callable[[], str]) -> None:
+def set_resume_message(resumes: Callable[[], str]) -> None:
     """What to say after a loss: from where the run goes on."""
     global _resumes
     _resumes = resumes
 
 
-def is_loss(error: BaseException | None) -> bool:
+def is_process_loss(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is that another process is gone.
 
     Its type says nothing: reading a result raises what NumPy makes of it.
     """
-    while several() and error is not None:
+    while is_multiprocess() and error is not None:
         if _LOSS.match(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def lost(words: str) -> None:
+def exit_after_loss(words: str) -> None:
     """Ends this process with code 75 because another one is gone; says from where the run goes on."""
     if _ending.acquire(blocking=False):
         print(f"{words}; {_resumes()}", file=sys.stderr, flush=True)
-        leave(AGAIN)
+        exit_process(AGAIN)
     # Somebody else is saying so, and ends this process.
     threading.Event().wait()
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """Ends the process; of several without a word to the others, which may be waiting for it in a collective."""
-    if not several():
+    if not is_multiprocess():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -79,7 +79,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def watch() -> None:
+def handle_aborts() -> None:
     """From here on an abort of this process by JAX's coordination client, which found another one gone, is a `lost`.
 
     The client aborts in a thread of its own; Python can't be called in its place (jaxlib can't convert the status that
@@ -90,7 +90,7 @@ def watch() -> None:
 
     def handle(_):
         if _client_is_stuck():
-            lost("another process is gone, or can't be reached any more")
+            exit_after_loss("another process is gone, or can't be reached any more")
         ctypes.CDLL(None).signal(signal.SIGABRT, ctypes.c_void_p(_previous))
         os.abort()
 

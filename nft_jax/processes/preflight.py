@@ -36,7 +36,7 @@ def preflight(config: Config, workdir: Path, seconds: int = 120) -> None:
     Raises:
       ValueError: a line for each process that differs from process 0, can't work or did not answer.
     """
-    if not ending.several():
+    if not ending.is_multiprocess():
         return
     workdir = remote_workdir.home(workdir)
     with _nonce(workdir, seconds) as nonce:

@@ -61,24 +61,24 @@ class Engine:
         """The most tokens of the answers with these request numbers; a benchmark has answers end at shorter ones."""
         return jnp.full(request_B.shape, self.config.max_answer_tokens, jnp.int32)
 
-    @jax.named_scope(scopes.VIEW)
-    def view(self, weights: Any) -> Any:
+    @jax.named_scope(scopes.SAMPLING_WEIGHTS)
+    def sampling_weights(self, weights: Any) -> Any:
         """The generation view: weights in the compute dtype, split over `tensor` only; dead after the rollout."""
         return layout.constrain(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.mesh, self.specs)
 
-    def __call__(self, view: Any, requests: Requests, key: Array) -> tuple[Rollout, Array]:
+    def __call__(self, sampling_weights: Any, requests: Requests, key: Array) -> tuple[Rollout, Array]:
         """The answers to one round of requests `[Q, …]`, and `Round.capacity_n`."""
         window = jax.tree.map(lambda x: x[None], requests)
-        _, round_ = self.round(view, self.begin(view, window), window, key)
+        _, round_ = self.round(sampling_weights, self.begin(sampling_weights, window), window, key)
         return round_.rollout, round_.capacity_n
 
-    def begin(self, view: Any, window: Requests) -> Progress:
+    def begin(self, sampling_weights: Any, window: Requests) -> Progress:
         """Before the first round: all slots free. Of `window`, as for `round`, only the shapes count."""
-        return self._place(self._on_shards(Shard.start, None, view, window, jax.random.key(0)))
+        return self._place(self._on_shards(Shard.start, None, sampling_weights, window, jax.random.key(0)))
 
     def round(
         self,
-        view: Any,
+        sampling_weights: Any,
         progress: Progress,
         window: Requests,
         key: Array,
@@ -93,14 +93,14 @@ class Engine:
         those of a replica do.
         """
         ahead = jnp.asarray(ahead)
-        progress, *round_ = self._on_shards(Shard.run, submit, view, window, key, progress, ahead)
-        return self._place(progress), layout.rows(Round(*round_), self.mesh)
+        progress, *round_ = self._on_shards(Shard.run, submit, sampling_weights, window, key, progress, ahead)
+        return self._place(progress), layout.split_rows(Round(*round_), self.mesh)
 
-    def _on_shards(self, run: Callable, submit: Submit | None, view, window, key, *given):
+    def _on_shards(self, run: Callable, submit: Submit | None, sampling_weights, window, key, *given):
         """`run(shard, *given)` on each data shard."""
 
-        def body(view, window, key, *given):
-            shard = Shard(self, transformer.bind(self.graph, view), window, key, submit)
+        def body(sampling_weights, window, key, *given):
+            shard = Shard(self, transformer.bind(self.graph, sampling_weights), window, key, submit)
             return run(shard, *given)
 
         whole = PartitionSpec()
@@ -112,7 +112,7 @@ class Engine:
             in_specs=(whole, PartitionSpec(None, SHARDS), whole, *given_specs),
             out_specs=out_specs,
             check_vma=False,
-        )(view, window, key, *given)
+        )(sampling_weights, window, key, *given)
 
     def _place(self, progress: Progress) -> Progress:
         """Between two rounds the cache stays where it is, its heads over `tensor`; all else is whole along `tensor`.
@@ -122,5 +122,5 @@ class Engine:
         slots = progress.slots
         heads = jax.tree.map(lambda _: PartitionSpec(None, None, SHARDS, TENSOR), (slots.cache, progress.read))
         cache, read = layout.constrain((slots.cache, progress.read), self.mesh, heads)
-        progress = layout.rows(progress._replace(slots=slots._replace(cache=()), read=()), self.mesh)
+        progress = layout.split_rows(progress._replace(slots=slots._replace(cache=()), read=()), self.mesh)
         return progress._replace(slots=progress.slots._replace(cache=cache), read=read)

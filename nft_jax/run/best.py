@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nft_jax.processes import distributed
 from nft_jax.run.checkpoint import Checkpoints
-from nft_jax.run.workdir import RunFolder, read_lines
+from nft_jax.run.workdir import Workdir, read_lines
 
 FILE = "best.json"
 NONE = "none"
@@ -18,7 +18,7 @@ class Best:
     It begins with what the run's `evaluation.jsonl` says of the steps that are saved: rows are to be dropped before.
     """
 
-    def __init__(self, kind: str, folder: RunFolder, checkpoints: Checkpoints):
+    def __init__(self, kind: str, folder: Workdir, checkpoints: Checkpoints):
         self.kind, self.folder, self.checkpoints = kind, folder, checkpoints
         self._keep(best_row(read_lines(folder.path / "evaluation.jsonl"), kind, checkpoints.steps))
 

@@ -52,7 +52,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is not None and ending.several():
+        if kind is not None and ending.is_multiprocess():
             # Orbax would wait for the others, of which one may be the cause, and gone.
             return
         try:

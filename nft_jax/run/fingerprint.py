@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.config import Config, resolved
-from nft_jax.data.order import mixed
+from nft_jax.data.order import mix_bits
 from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES
 from nft_jax.types import Array
@@ -50,7 +50,7 @@ FREE = (
 WARM_START = ("seed", "model", "data", "warm_start", "rollout.max_answer_tokens")
 
 
-def identity(config: Config, tables: dict[str, PromptTable]) -> dict:
+def make_fingerprint(config: Config, tables: dict[str, PromptTable]) -> dict:
     """What a checkpoint keeps of its run: every setting, and a digest of each split's tokenised prompts and answers."""
     return {"config": resolved(config), "problems": {name: problems_digest(table) for name, table in tables.items()}}
 
@@ -134,4 +134,4 @@ def _checksum(x: Array) -> Array:
     for axis, size in enumerate(x.shape):
         place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
-    return jnp.sum(mixed(bits ^ mixed(place)), dtype=jnp.uint32)
+    return jnp.sum(mix_bits(bits ^ mix_bits(place)), dtype=jnp.uint32)

@@ -22,7 +22,7 @@ def folder() -> epath.Path:
     return cache_folder() / "executed"
 
 
-def note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
+def write_note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
     """Notes that something ran on devices of this kind; returns the file.
 
     Raises:
@@ -37,7 +37,7 @@ def note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
     return path
 
 
-def noted(kind: str, what: str) -> dict[str, Any] | None:
+def read_note(kind: str, what: str) -> dict[str, Any] | None:
     """The details of a note, or None; a file that is none of ours counts as no note, and is named on stderr."""
     return _read(_path(kind)).get(what)
 
@@ -51,7 +51,7 @@ def keeps_step(mesh: Mesh) -> bool:
     device = mesh.devices.flat[0]
     if device.platform != "tpu":
         return False
-    seen = noted(device.device_kind, DIVERGING)
+    seen = read_note(device.device_kind, DIVERGING)
     diverges = seen is not None and (mesh.shape[TENSOR] == 1 or seen["tensor"] > 1)
     return distributed.any_process(not diverges)
 

@@ -14,7 +14,7 @@ def step_metrics(record: Record) -> dict:
 
     Shares are of answers or tokens as named; means over nothing are None.
     """
-    tally, applied, totals = record.tally, record.applied, record.totals
+    tally, applied, totals = record.statistics, record.applied, record.totals
     statistics = applied.statistics
 
     def of_taken(value_U):
@@ -70,7 +70,7 @@ def share(part: float, whole: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def line(step: int, steps: int, metrics: dict) -> str:
+def format_step(step: int, steps: int, metrics: dict) -> str:
     """One readable line with its bar: where the run is, and how it does."""
     width = 20
     done = round(width * step / steps)
@@ -88,16 +88,16 @@ def line(step: int, steps: int, metrics: dict) -> str:
     )
 
 
-def score_line(name: str, score: Score) -> str:
+def format_score(name: str, score: Score) -> str:
     """A split's score in words."""
     n = score.answers
     return (
-        f"{name}: greedy {with_error(score.greedy, score.greedy_error)}, "
-        f"avg@{n} {with_error(score.sampled, score.sampled_error)}, pass@{n} {score.pass_at[n]:.3f}, "
+        f"{name}: greedy {format_with_error(score.greedy, score.greedy_error)}, "
+        f"avg@{n} {format_with_error(score.sampled, score.sampled_error)}, pass@{n} {score.pass_at[n]:.3f}, "
         f"length {score.length:.1f}, cut {score.truncated:.3f} ({score.problems} problems)"
     )
 
 
-def with_error(value: float, error: float | None) -> str:
+def format_with_error(value: float, error: float | None) -> str:
     """`0.500 ± 0.020`, or without the error where one problem leaves none to tell."""
     return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"

@@ -30,10 +30,10 @@ LINK = "bucket.json"
 HEAVY = ("checkpoints", "weights")  # folders of these names, wherever they are
 _UNFINISHED = (".tmp", ".partial", ".fetched")
 _AT_ONCE = 16
-_ATTACHED: dict[Path, "Bucket"] = {}
+_ATTACHED: dict[Path, "RemoteWorkdir"] = {}
 
 
-class Bucket:
+class RemoteWorkdir:
     """A run's folder in a bucket and the local one that stands for it; any two folders will do.
 
     A copy is stamped with the time at which it was begun, first in the local folder, last in the bucket: the side with
@@ -101,7 +101,7 @@ class Bucket:
         partial.replace(self.local / LINK)
 
 
-def attached(folder: Path) -> Bucket | None:
+def attached(folder: Path) -> RemoteWorkdir | None:
     """The bucket that a local folder stands for, the same object at each call; None: it stands for itself."""
     folder = folder.resolve()
     link = folder / LINK
@@ -112,10 +112,10 @@ def attached(folder: Path) -> Bucket | None:
     return _ATTACHED[folder]
 
 
-def attach(remote: epath.Path, local: Path) -> Bucket:
+def attach(remote: epath.Path, local: Path) -> RemoteWorkdir:
     """Has a local folder stand for one in a bucket, once `fetch` has brought it up to date."""
     local = local.resolve()
-    _ATTACHED[local] = Bucket(remote, local)
+    _ATTACHED[local] = RemoteWorkdir(remote, local)
     return _ATTACHED[local]
 
 
@@ -135,7 +135,7 @@ def opened(workdir: str, setting: str = "--workdir") -> Path:
     local = (Path(cache_folder()) / "workdirs" / name).resolve()
     if local in _ATTACHED:
         return local
-    bucket = Bucket(epath.Path(SCHEME + name), local)
+    bucket = RemoteWorkdir(epath.Path(SCHEME + name), local)
     try:
         bucket.fetch()
     except OSError as error:
@@ -169,7 +169,7 @@ def level(folder: Path) -> None:
     if bucket is None:
         return
     distributed.on_process_0(bucket.push, "bucket")
-    if distributed.several():
+    if distributed.is_multiprocess():
         bucket.fetch()
 
 

@@ -17,7 +17,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 
-class Board:
+class TensorBoard:
     """Writes an event file into the folder `path`; only process 0 writes.
 
     A run that was resumed from step `resume_from` replaces what is there of later steps (0: what is there at all).
@@ -54,7 +54,7 @@ class Board:
             with contextlib.suppress(OSError):  # it is flushed already; a full disk has been said
                 file.close()
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "TensorBoard":
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -39,7 +39,7 @@ PACKAGES = (
 )
 
 
-class RunFolder:
+class Workdir:
     """Writes `config.json`, `run.json`, `metrics.jsonl` and `rollouts/` of one run; only process 0 writes.
 
     Raises:
@@ -129,7 +129,7 @@ class RunFolder:
         path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
         with open(path, "w") as out:
-            for group in described(groups, table, tokenizer):
+            for group in describe_groups(groups, table, tokenizer):
                 out.write(json.dumps(group, ensure_ascii=False) + "\n")
 
 
@@ -151,7 +151,7 @@ def read_lines(path: Path) -> list[dict]:
     return rows
 
 
-def described(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Iterator[dict]:
+def describe_groups(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Iterator[dict]:
     """Each group in words."""
     for q, prompt in enumerate(np.asarray(groups.prompt_Q).tolist()):
         ids = [row[:n].tolist() for row, n in zip(groups.token_QKT[q], groups.length_QK[q], strict=True)]

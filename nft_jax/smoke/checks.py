@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.experiment import Experiment
-from nft_jax.parallel.mesh import in_words, shard_count
+from nft_jax.parallel.mesh import describe_mesh, shard_count
 from nft_jax.run import hardware_notes
 from nft_jax.smoke import kernels, line, loops
 from nft_jax.smoke.loops import Failed
@@ -84,7 +84,7 @@ def main(config: Config, workdir: Path) -> None:
 def _built(held, stack, config, workdir):
     held.append(stack.enter_context(Experiment(config, workdir)))
     experiment = held[0]
-    where = in_words(experiment.mesh)
+    where = describe_mesh(experiment.mesh)
     return f"{experiment.parameters:,} weights on {where}, attention {experiment.attention.name}"
 
 
@@ -149,7 +149,7 @@ def _note(experiment):
     mesh = experiment.mesh
     kind = mesh.devices.flat[0].device_kind
     details = {"shards": shard_count(mesh), "tensor": experiment.config.mesh.tensor, "date": time.strftime("%Y-%m-%d")}
-    path = hardware_notes.note(kind, hardware_notes.DIVERGING, details | _versions())
+    path = hardware_notes.write_note(kind, hardware_notes.DIVERGING, details | _versions())
     print(f"noted for {kind} in {path}, where rollout.lockstep=auto looks", flush=True)
 
 

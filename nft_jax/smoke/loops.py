@@ -64,7 +64,7 @@ class Workload:
         return engine
 
     def laid(self, asked: Requests) -> Requests:
-        return layout.rows(asked, self.experiment.mesh)
+        return layout.split_rows(asked, self.experiment.mesh)
 
 
 def same_answers(experiment: Experiment) -> str:
@@ -96,7 +96,7 @@ def _sampler(work, lockstep):
 
     def sample(weights, asked):
         with jax.default_matmul_precision("highest"):
-            return engine(engine.view(weights), work.laid(asked), key)
+            return engine(engine.sampling_weights(weights), work.laid(asked), key)
 
     return jax.jit(sample)
 
@@ -149,9 +149,11 @@ def _grading(work, grader):
     submit = Submitter(grader, experiment.mesh, 2)
 
     def run(weights, asked, code_B) -> Array:
-        view = engine.view(weights)
+        sampling_weights = engine.sampling_weights(weights)
         window = jax.tree.map(lambda x: x[None], work.laid(asked))
-        _, (rollout, _, ticket_n) = engine.round(view, engine.begin(view, window), window, key, submit=submit)
+        _, (rollout, _, ticket_n) = engine.round(
+            sampling_weights, engine.begin(sampling_weights, window), window, key, submit=submit
+        )
         problem_B, request_B = jnp.repeat(asked.problem_Q, work.K), asked.request_QK.reshape(-1)
         rows = rollout.token_BT, rollout.length_B, ~rollout.truncated_B
         found_B, _ = verify(grader, experiment.mesh, problem_B, *rows, request_B, ticket_n)

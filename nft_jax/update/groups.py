@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.types import Array, Groups, Rollout
-from nft_jax.verify.callback import NOT_ASKED, Host, differ
+from nft_jax.verify.callback import NOT_ASKED, HostReport, graders_differ
 from nft_jax.verify.grade import STATUSES
 
 RATE_BINS = 11
 
 
-class Tally(NamedTuple):
+class RolloutStatistics(NamedTuple):
     """Sums over everything sampled in a step, trained on or not (float32; answers of padding count nowhere).
 
     `groups`, `answers`, `tokens`, `truncated`  how many          `kept`      groups inside the band
@@ -34,14 +34,14 @@ class Tally(NamedTuple):
     longest: Array
     seconds: Array
     compared: Array
-    differ: Array
+    graders_differ: Array
     capacity: Array
 
 
-def empty_tally() -> Tally:
+def empty_statistics() -> RolloutStatistics:
     zero = jnp.float32(0)
     many = {"verdicts": jnp.zeros(len(STATUSES)), "rates": jnp.zeros(RATE_BINS)}
-    return Tally(**{name: many.get(name, zero) for name in Tally._fields})
+    return RolloutStatistics(**{name: many.get(name, zero) for name in RolloutStatistics._fields})
 
 
 def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array) -> Groups:
@@ -63,14 +63,14 @@ def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array) -> Groups:
     )
 
 
-def in_band(groups: Groups, which: str, low: float, high: float) -> Array:
+def select_groups(groups: Groups, which: str, low: float, high: float) -> Array:
     """`[Q]` bool: the groups that train, "all" or those with `low < rate < high`."""
     if which == "all":
         return jnp.ones_like(groups.rate_Q, bool)
     return (groups.rate_Q > low) & (groups.rate_Q < high)
 
 
-def insert(pool: Groups, count: Array, groups: Groups, keep_Q: Array) -> tuple[Groups, Array]:
+def append_groups(pool: Groups, count: Array, groups: Groups, keep_Q: Array) -> tuple[Groups, Array]:
     """Appends the kept groups, in order, behind the first `count` of the pool; returns the pool and its new count."""
     capacity = pool.prompt_Q.shape[0]
     place_Q = jnp.where(keep_Q, count + jnp.cumsum(keep_Q, dtype=jnp.int32) - 1, capacity)
@@ -92,10 +92,12 @@ def empty_groups(Q: int, K: int, T: int) -> Groups:
     )
 
 
-def tally(before: Tally, groups: Groups, kept_Q: Array, host: Host, capacity_n: Array) -> Tally:
+def add_statistics(
+    before: RolloutStatistics, groups: Groups, kept_Q: Array, host: HostReport, capacity_n: Array
+) -> RolloutStatistics:
     """Adds one round's groups."""
     bin_Q = jnp.round(groups.rate_Q * (RATE_BINS - 1)).astype(jnp.int32)
-    seen = Tally(
+    seen = RolloutStatistics(
         groups=jnp.float32(groups.rate_Q.size),
         answers=jnp.float32(groups.reward_QK.size),
         tokens=_count(groups.length_QK),
@@ -108,7 +110,7 @@ def tally(before: Tally, groups: Groups, kept_Q: Array, host: Host, capacity_n: 
         seconds=jnp.max(host.seconds_n),
         compared=_count(host.second_B != NOT_ASKED),
         capacity=_count(capacity_n),
-        differ=_count(differ(groups.verdict_QK.reshape(-1), host.second_B)),
+        differ=_count(graders_differ(groups.verdict_QK.reshape(-1), host.second_B)),
     )
     longest = jnp.maximum(before.longest, jnp.max(groups.length_QK).astype(jnp.float32))
     return jax.tree.map(jnp.add, before, seen)._replace(longest=longest)

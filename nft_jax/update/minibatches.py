@@ -18,7 +18,7 @@ def units_per_group(unit: str, K: int) -> int:
     return K if unit == "answer" else K // 2
 
 
-def deal(
+def make_minibatches(
     groups: Groups,
     count: Array,
     prompts: Prompts,
@@ -46,7 +46,7 @@ def deal(
         by_update = _by_update(value_QUJ, updates)
         index = index_USu.reshape(updates, -1, *([1] * (by_update.ndim - 2)))
         by_shard = jnp.take_along_axis(by_update, index, axis=1)
-        return layout.rows(by_shard.reshape(updates, shards, -1, *value_QUJ.shape[3:]), mesh, axis=1)
+        return layout.split_rows(by_shard.reshape(updates, shards, -1, *value_QUJ.shape[3:]), mesh, axis=1)
 
     def of_answer(value_QK):
         index = answer_QUJ.reshape(Q, -1, *([1] * (value_QK.ndim - 2)))
@@ -56,7 +56,7 @@ def deal(
         shape = (*answer_QUJ.shape, *value_Q.shape[1:])
         return dealt(jnp.broadcast_to(value_Q[:, None, None], shape))
 
-    present = layout.rows(jnp.repeat(present_USu, answer_QUJ.shape[2], axis=2), mesh, axis=1)
+    present = layout.split_rows(jnp.repeat(present_USu, answer_QUJ.shape[2], axis=2), mesh, axis=1)
     length = jnp.where(present, of_answer(groups.length_QK), 0)
     sequences = Sequences(
         prompt_MP=of_group(prompts.token_NP[groups.prompt_Q]),
@@ -70,7 +70,7 @@ def deal(
         advantage_M=of_answer(advantage_QK),
         present_M=present,
     )
-    return sequences, totals(sequences, loss.unit)
+    return sequences, count_totals(sequences, loss.unit)
 
 
 def _by_update(value_QU, updates):
@@ -91,7 +91,7 @@ def _shares(present_UN, shards):
     return jnp.take_along_axis(first_present_UN, place_UN, axis=1).reshape(there_USu.shape), there_USu
 
 
-def totals(sequences: Sequences, unit: str) -> Totals:
+def count_totals(sequences: Sequences, unit: str) -> Totals:
     """What each update holds, over all shards: `[updates]` float32 each."""
     answers = jnp.sum(sequences.present_M, axis=(1, 2)).astype(sequences.reward_M.dtype)
     tokens = jnp.sum(sequences.answer_length_M, axis=(1, 2)).astype(sequences.reward_M.dtype)

@@ -17,7 +17,7 @@ from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.layout import Placement
 from nft_jax.parallel.mesh import DATA
-from nft_jax.precision import wide
+from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array, Prompts
 from nft_jax.update.packing import Packed, Rows
 
@@ -35,7 +35,7 @@ def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Cal
     def step(index, carry):
         start = index * count
         cut = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), tree)
-        flat = layout.rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh, over=DATA)
+        flat = layout.split_rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh, over=DATA)
         return body(flat, start, carry)
 
     with jax.named_scope(scopes.MICRO_BATCH):
@@ -68,11 +68,11 @@ class SharedPrompts:
                 new = new.reshape(new.shape[0], S, -1, *new.shape[2:])
                 return jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=2)
 
-            return layout.keys(jax.tree.map(filled, keys, self._keys(weights, prompts)), self.mesh)
+            return layout.split_keys(jax.tree.map(filled, keys, self._keys(weights, prompts)), self.mesh)
 
         one = jax.eval_shape(self._keys, weights, jax.tree.map(lambda x: x[0, :1], packed.prompts))
         room = jax.tree.map(lambda x: jnp.zeros((x.shape[0], S, Q, *x.shape[2:]), x.dtype), one)
-        return self._over_prompts(packed, fill, layout.keys(room, self.mesh))
+        return self._over_prompts(packed, fill, layout.split_keys(room, self.mesh))
 
     def of_rows(self, keys: Keys | None, rows: Rows) -> Keys | None:
         """Those of each row's prompt: `[L, B, P, G, H]` each."""
@@ -86,7 +86,9 @@ class SharedPrompts:
 
     def nothing(self, keys: Keys | None) -> Keys | None:
         """A zero gradient by `keys`, in float32."""
-        return layout.keys(jax.tree.map(lambda x: jnp.zeros(x.shape, wide(x.dtype)), keys), self.mesh)
+        return layout.split_keys(
+            jax.tree.map(lambda x: jnp.zeros(x.shape, accumulation_dtype(x.dtype)), keys), self.mesh
+        )
 
     def add(self, gradient: Keys | None, of_rows: Keys | None, rows: Rows) -> Keys | None:
         """`gradient` by the prompts' keys, and that by the keys of rows, which `of_rows` gave, added."""
@@ -97,7 +99,7 @@ class SharedPrompts:
             new = new.reshape(new.shape[0], S, -1, *new.shape[2:]).astype(x.dtype)
             return write(x, rows.prompt.index_B.reshape(S, -1), new)
 
-        return layout.keys(jax.tree.map(added, gradient, of_rows), self.mesh)
+        return layout.split_keys(jax.tree.map(added, gradient, of_rows), self.mesh)
 
     def pull(self, weights: Any, packed: Packed, by_keys: Keys | None, add: Callable, gradient: Any) -> Any:
         """`gradient` by the weights with the part that goes through the keys; `add` sums two such gradients."""

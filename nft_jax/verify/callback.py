@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import io_callback, shard_map
-from nft_jax.parallel.mesh import SHARDS, TENSOR, in_words, over_tensor, shard_count
+from nft_jax.parallel.mesh import SHARDS, TENSOR, describe_mesh, over_tensor, shard_count
 from nft_jax.types import Array, Ended
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.pool.batch import Batch
@@ -25,7 +25,7 @@ WRONG, ERROR = STATUSES.index("wrong"), STATUSES.index("error")
 NOT_ASKED = -1
 
 
-class Host(NamedTuple):
+class HostReport(NamedTuple):
     """What the host says of a grading, beside the verdicts.
 
     `second_B`   int32    status codes by the second grader; −1 where it was not asked
@@ -178,7 +178,7 @@ def verify(
     gradable_B: Array,
     request_B: Array | None = None,
     ticket_n: Array | None = None,
-) -> tuple[Array, Host]:
+) -> tuple[Array, HostReport]:
     """Grade ended answers from inside `jit`: status codes int32 `[B]`, and what the host says of it.
 
     `problem_B`   int32  problem index into the grader's reference answers
@@ -195,7 +195,7 @@ def verify(
         below, above = B - B % mesh.size, B + mesh.size - B % mesh.size
         usable = " or ".join(str(size) for size in (below, above) if size)
         raise ValueError(
-            f"{B} answers cannot be split evenly over {mesh.size} devices ({in_words(mesh)}); use {usable} answers"
+            f"{B} answers cannot be split evenly over {mesh.size} devices ({describe_mesh(mesh)}); use {usable} answers"
         )
     if request_B is None:
         # Row numbers, under which nothing has been submitted.
@@ -206,7 +206,7 @@ def verify(
         partial(_verify_rows, grader), mesh=mesh, in_specs=(shard, *(row,) * 5), out_specs=(row,) * 3, check_vma=False
     )
     code_B, *host = split(ticket_n, request_B, problem_B, token_BT, length_B, gradable_B)
-    return code_B, Host(*host)
+    return code_B, HostReport(*host)
 
 
 def _verify_rows(grader: Grader, ticket_n: Array, *rows: Array) -> tuple[Array, Array, Array]:
@@ -216,7 +216,7 @@ def _verify_rows(grader: Grader, ticket_n: Array, *rows: Array) -> tuple[Array, 
     return io_callback(grader, shapes, ticket_n, *rows, ordered=False)
 
 
-def differ(verdict_B: Array, second_B: Array) -> Array:
+def graders_differ(verdict_B: Array, second_B: Array) -> Array:
     """Bool, where two graders were asked and only one of them says "correct"; for arrays of NumPy and JAX."""
     correct = STATUSES.index("correct")
     return (second_B != NOT_ASKED) & ((verdict_B == correct) != (second_B == correct))

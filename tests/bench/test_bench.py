@@ -25,7 +25,7 @@ from nft_jax.machine.chips import Chip
 ROOT = Path(__file__).parents[2]
 SIZES = {
     **{"model__vocab": 24, "rollout__slots": 8, "selection__max_rounds": 1, "loss__name": "grpo"},
-    **{"verify__grader": "nft_jax.verify.coin:coin", "data__prompt_limit": 8, "rollout__answer_limit": 12},
+    **{"verify__grader": "nft_jax.verify.coin:coin", "data__max_prompt_tokens": 8, "rollout__max_answer_tokens": 12},
 }
 
 

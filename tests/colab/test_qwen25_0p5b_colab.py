@@ -35,12 +35,12 @@ def test_what_it_keeps(config):
         assert placed.parameters == WEIGHTS
         held = bytes_a_device(placed, optimizer)
         slot = 2 * 24 * 2 * 64 * (256 + 512) * 4
-    assert held["weights"] == held["view"] == 4 * WEIGHTS
+    assert held["weights"] == held["sampling_weights"] == 4 * WEIGHTS
     assert 0 <= held["moments"] - 8 * WEIGHTS < 64
     assert held["cache"] == 64 * slot
     # The view and the cache are gone when the gradient, and what a micro-batch adds to it, are there.
     kept = held["weights"] + held["moments"] + held["prompts"]
-    assert kept + max(held["view"] + held["cache"], 8 * WEIGHTS) < 0.9 * T4_BY_DEFAULT
+    assert kept + max(held["sampling_weights"] + held["cache"], 8 * WEIGHTS) < 0.9 * T4_BY_DEFAULT
 
 
 @pytest.mark.parametrize(("dtype", "halves"), [("float32", False), ("bfloat16", True)])

@@ -12,7 +12,7 @@ from helpers.small_parts import lively_weights
 from nft_jax.compare import study
 from nft_jax.compare.runs import Runner, is_nearest, with_rate
 from nft_jax.compare.study import Study
-from nft_jax.compare.variants import STRETCH, Arm, read_plan
+from nft_jax.compare.variants import STRETCH, Variant, read_plan
 from nft_jax.config import load
 from nft_jax.experiment import Experiment
 from nft_jax.update.optimizer import make_optimizer
@@ -68,7 +68,7 @@ def done(folder, config):
 
 def test_every_arm_is_compiled_once_and_gets_all_its_runs(done, folder):
     found, made = done
-    assert made == found.plan.arms == [Arm("nft", 2), Arm("grpo", 2)]
+    assert made == found.plan.arms == [Variant("nft", 2), Variant("grpo", 2)]
     for arm in made:
         assert len(found.runs[arm]) == 2
         assert {rate: len(scores) for rate, scores in found.tuning[arm].items()} == {1e-3: 1, 2e-3: 1}
@@ -113,12 +113,14 @@ def test_a_study_that_is_done_compiles_no_step_and_finds_the_same(done, folder, 
     monkeypatch.setattr(study, "warm_start", refuse)
     again = compared(config, folder / "run")
     assert again.rates == found.rates
-    assert json.loads(json.dumps(again.runs[Arm("nft", 2)])) == json.loads(json.dumps(found.runs[Arm("nft", 2)]))
+    assert json.loads(json.dumps(again.runs[Variant("nft", 2)])) == json.loads(
+        json.dumps(found.runs[Variant("nft", 2)])
+    )
 
 
 def test_one_missing_run_is_done_again_and_comes_out_the_same(done, folder, config):
     found, _ = done
-    path = next((folder / "run" / "runs").rglob(f"2_updates/nft/rate_{found.rates[Arm('nft', 2)]:g}_seed_3.json"))
+    path = next((folder / "run" / "runs").rglob(f"2_updates/nft/rate_{found.rates[Variant('nft', 2)]:g}_seed_3.json"))
     before = json.loads(path.read_text())
     path.unlink()
     compared(config, folder / "run")
@@ -165,7 +167,7 @@ def test_a_rate_in_the_state_is_the_rate_of_the_config(config):
 def test_a_seed_s_stretch_is_its_own(folder, config):
     with Experiment(config, folder / "run") as base:
         one = Study(read_plan(config), base, folder / "run")
-        with Runner(Arm("nft", 1), base, one.evaluator, folder) as runner:
+        with Runner(Variant("nft", 1), base, one.evaluator, folder) as runner:
             for seed in (0, 3):
                 state = runner.start(one.base_weights(seed), seed, 1e-3)
                 assert int(state.cursor) == int(state.step) == seed * STRETCH

@@ -10,7 +10,7 @@ from nft_jax.compare import figures
 from nft_jax.compare.runs import Spent
 from nft_jax.compare.study import Compared, best_rate
 from nft_jax.compare.summary import CURVES, interval, summarised, table
-from nft_jax.compare.variants import Arm, Plan
+from nft_jax.compare.variants import Plan, Variant
 
 BUDGET = 1200
 COLAB = Path(__file__).parents[2] / "colab"
@@ -27,7 +27,7 @@ def run(right, tokens=(700, 1200)):
 
 @pytest.fixture
 def found():
-    arms = [Arm("nft", 1), Arm("rft", 1)]
+    arms = [Variant("nft", 1), Variant("rft", 1)]
     plan = Plan(arms, [0, 1, 2], [9], [1e-3, 2e-3, 4e-3])
     tuning = {arms[0]: {1e-3: [0.2], 2e-3: [0.3], 4e-3: [0.1]}, arms[1]: {1e-3: [0.1], 2e-3: [0.1], 4e-3: [0.4]}}
     runs = {arms[0]: [run(0.5), run(0.6), run(0.7)], arms[1]: [run(0.4), run(0.55), run(0.6)]}

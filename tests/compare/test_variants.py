@@ -4,7 +4,7 @@ import pytest
 
 from helpers.experiments import small
 from nft_jax import config_files, losses
-from nft_jax.compare.variants import Arm, read_loss, read_plan
+from nft_jax.compare.variants import Variant, read_loss, read_plan
 from nft_jax.config import load
 
 
@@ -42,7 +42,7 @@ def test_arms_are_every_loss_in_every_regime():
         losses="nft\n rft ;\n\ngrpo  clip_low=0.1", updates="1, 2", seeds="3,1", rates="1e-3,2e-3", tuning_seeds="7"
     )
     names = ["nft", "rft", "grpo clip_low=0.1"]
-    assert found.arms == [Arm(name, updates) for updates in (1, 2) for name in names]
+    assert found.arms == [Variant(name, updates) for updates in (1, 2) for name in names]
     assert (found.seeds, found.tuning_seeds, found.rates) == ([3, 1], [7], [1e-3, 2e-3])
     assert found.runs == 6 * (2 + 2)
     assert plan(losses="nft", seeds="3,1", rates="1e-3", tuning_seeds="7").runs == 2
@@ -52,7 +52,7 @@ def test_arms_are_every_loss_in_every_regime():
 def test_an_arm_keeps_the_prompts_of_an_update_and_the_candidates_for_it():
     config = small(prompts_per_step=8, updates_per_step=2, selection__candidates_per_round=6)
     for updates in (1, 2, 4):
-        arm = Arm("rft", updates).config(config)
+        arm = Variant("rft", updates).config(config)
         assert arm.prompts_per_step == 4 * updates
         assert arm.candidates_per_round == 3 * updates
         assert arm.strict_on_policy == (updates == 1)

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.experiments import small
 from nft_jax.data.benchmarks import SOURCES, read
-from nft_jax.data.dataset import own_problems, read_problems
+from nft_jax.data.dataset import read_problems, read_splits
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import TEMPLATES
 
@@ -102,7 +102,7 @@ def test_a_config_names_problems(tmp_path):
     config = small(
         data__train="gsm8k_train", data__test="aime24", data__folder=str(tmp_path), data__problem_field="question"
     )
-    assert {name: texts(part) for name, part in own_problems(config).items()} == {"train": ["train"], "test": ["test"]}
+    assert {name: texts(part) for name, part in read_splits(config).items()} == {"train": ["train"], "test": ["test"]}
     assert texts(read_problems(config, str(tmp_path / "aime24.jsonl"))) == ["x"]
 
 

@@ -16,7 +16,7 @@ from nft_jax.data import hygiene
 from nft_jax.data.__main__ import main
 from nft_jax.data.arithmetic import all_problems, split
 from nft_jax.data.benchmarks import read
-from nft_jax.data.dataset import load_dataset, own_problems
+from nft_jax.data.dataset import load_dataset, read_splits
 from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import Removal, clean, normal_form, same_answer
 from nft_jax.data.tokenizer import train_sentencepiece
@@ -330,11 +330,11 @@ def test_hygiene_can_be_had_without(files, tmp_path):
 
 
 def test_generated_problems_and_given_ones_stay_as_they_are(files, tmp_path):
-    generated = load_dataset(small(data__prompt_limit=64), tmp_path)
+    generated = load_dataset(small(data__max_prompt_tokens=64), tmp_path)
     assert generated.cleaned is None
     assert generated.tables["train"].problems == split(all_problems(small().data.arithmetic_max_operand))["train"]
     config = small(**{name: value for name, value in files.items() if name != "data__other"})
-    given = load_dataset(config, tmp_path, own_problems(config, ("train",)))
+    given = load_dataset(config, tmp_path, read_splits(config, ("train",)))
     assert (given.cleaned, len(given.tables["train"].prompts)) == (None, 6)
 
 
@@ -364,7 +364,7 @@ def test_an_exclusion_that_would_do_nothing_is_refused(changes, remedy):
 def test_a_command_line_cleans_a_file(files, tmp_path, capsys):
     output, report = tmp_path / "clean.jsonl", tmp_path / "report.json"
     main(
-        [f"--problems={files['data__train']}", "--exclude=test, validation", f"--root={tmp_path}", f"--output={output}"]
+        [f"--problems={files['data__train']}", "--exclude=test, validation", f"--folder={tmp_path}", f"--output={output}"]
     )
     assert [problem.problem for problem in read(str(output))] == ["1+1=", "4+4=", "5+5="]
     assert read(str(output)) == [problem for problem in read(files["data__train"]) if problem.problem[0] in "145"][
@@ -377,7 +377,7 @@ def test_a_command_line_cleans_a_file(files, tmp_path, capsys):
         "       1  overlap with validation (1 the same)",
     ]
     main(
-        ["--problems=train", f"--root={tmp_path}", f"--report={report}", "--answer_field=id", "--solution_field=answer"]
+        ["--problems=train", f"--folder={tmp_path}", f"--report={report}", "--answer_field=id", "--solution_field=answer"]
     )
     assert json.loads(report.read_text())["left_out"] == {"contradiction": 2}
     assert not capsys.readouterr().err
@@ -392,8 +392,8 @@ def test_a_command_line_cleans_a_file(files, tmp_path, capsys):
             "error: .*no field 'gold'.*set --answer_field to the right one",
         ),
         (
-            ["--problems=math500", "--root={folder}"],
-            "error: --root=.* has no file math500.jsonl or .*; without --root,",
+            ["--problems=math500", "--folder={folder}"],
+            "error: --folder=.* has no file math500.jsonl or .*; without --folder,",
         ),
         (["--problems={train}", "--output=/nowhere/x"], "error: .*No such file or directory: '/nowhere/x'"),
         (["--exclude=math500"], "the following arguments are required: --problems"),

@@ -13,7 +13,7 @@ from helpers.experiments import JudgedPool, assert_same, compilations, experimen
 from helpers.small_parts import lively_weights
 from nft_jax.evaluation.evaluator import MOST_ANSWERS, MOST_PROBLEMS, Evaluator
 from nft_jax.evaluation.scores import Answers, maj_at_k, pass_at_k, score
-from nft_jax.run.metrics import score_line
+from nft_jax.run.metrics import format_score
 from nft_jax.run.workdir import as_json
 from nft_jax.verify.callback import NOT_ASKED
 from nft_jax.verify.grade import STATUSES
@@ -241,8 +241,8 @@ def test_a_score_equals_the_one_by_hand():
     assert found.length == 9.5
     assert found.entropy == pytest.approx(0.5)
     assert found.problems == 5
-    assert "sampled 0.533" not in score_line("test", found)
-    assert score_line("test", found) == (
+    assert "sampled 0.533" not in format_score("test", found)
+    assert format_score("test", found) == (
         "test: greedy 0.400 ± 0.245, avg@3 0.533 ± 0.200, pass@3 0.800, length 9.5, cut 0.050 (5 problems)"
     )
 
@@ -250,7 +250,7 @@ def test_a_score_equals_the_one_by_hand():
 def test_a_score_of_one_problem_has_no_error_to_tell():
     found = score(answers_by_hand([[1, 0, 1]]))
     assert (found.greedy, found.greedy_error, found.sampled, found.sampled_error) == (1, None, 0.5, None)
-    assert score_line("test", found).startswith("test: greedy 1.000, avg@2 0.500, pass@2 1.000, ")
+    assert format_score("test", found).startswith("test: greedy 1.000, avg@2 0.500, pass@2 1.000, ")
 
 
 def test_a_score_is_json(tmp_path):

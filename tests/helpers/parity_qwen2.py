@@ -127,7 +127,7 @@ def our_greedy(ours: Ours, prompts: list[np.ndarray], ends: tuple[int, ...]) -> 
     token_QP = in_rows([[prompt] for prompt in prompts]).token_BT
     number_QK = np.arange(len(prompts), dtype=np.uint32)[:, None]
     asked = Requests(Prompts(token_QP, length_Q), np.zeros_like(length_Q), number_QK, np.ones_like(number_QK, bool))
-    compiled = jax.jit(lambda weights, asked: engine(engine.view(weights), asked, jax.random.key(0))[0])
+    compiled = jax.jit(lambda weights, asked: engine(engine.sampling_weights(weights), asked, jax.random.key(0))[0])
     return np.asarray(compiled(ours.weights, asked).token_BT)
 
 

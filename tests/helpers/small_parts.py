@@ -109,7 +109,7 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
         "data": DataConfig(max_prompt_tokens=PROMPT_LIMIT),
         "rollout": RolloutConfig(max_answer_tokens=ANSWER_LIMIT, temperature=TEMPERATURE),
         "loss": LossConfig(name=loss_name),
-        "packing": PackingConfig(row_tokens=30, rows_per_micro_batch=2, logp_chunk=8),
+        "packing": PackingConfig(row_tokens=30, rows_per_micro_batch=2, logp_chunk_tokens=8),
     }
     return Config(**values | changes)
 

@@ -31,17 +31,17 @@ MODULE = "grader_that_notes"
 
 
 def main(folder: Path, output: str, data: int, tensor: int) -> None:
-    distributed.start(distributed.asked(dict.fromkeys(distributed.VARIABLES), os.environ), wait_seconds=60)
+    distributed.start(distributed.read_launch(dict.fromkeys(distributed.VARIABLES), os.environ), wait_seconds=60)
     mesh = {"mesh__data": data, "mesh__tensor": tensor}
     config = small(verify__grader=f"{MODULE}:coin", selection__max_rounds=1, verify__workers=1, **mesh)
     program, found = Program(config, folder / output), {}
     for step in range(STEPS):
         program.state, record = program.compiled(program.state, program.prompts)
-        groups = distributed.gathered(record.last)
+        groups = distributed.gather(record.last)
         found |= {f"{name}_{step}": value for name, value in groups._asdict().items()}
         found[f"digest_{step}"] = np.array(weights_digest(program.state.weights))
         if step == 0:
-            gradient = distributed.gathered(program.state.optimizer_state[1])
+            gradient = distributed.gather(program.state.optimizer_state[1])
             found |= {
                 f"gradient{jax.tree_util.keystr(path)}": value
                 for path, value in jax.tree_util.tree_leaves_with_path(gradient)

@@ -14,7 +14,7 @@ HEARTBEAT_SECONDS = 10
 
 
 def main(folder: Path, name: str) -> None:
-    launch = distributed.asked(dict.fromkeys(distributed.VARIABLES), os.environ)
+    launch = distributed.read_launch(dict.fromkeys(distributed.VARIABLES), os.environ)
     distributed.start(launch, wait_seconds=60, heartbeat_seconds=HEARTBEAT_SECONDS)
     (folder / f"{name}_{launch.process}").touch()
     while True:

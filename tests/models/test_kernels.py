@@ -99,7 +99,7 @@ def test_the_engine_reads_prompts_with_the_kernel():
     def logp_BT(attention):
         graph, _, _ = transformer.abstract(MODEL, VOCABULARY, attention)
         engine = Engine(graph, axes, over, RolloutConfig(2), EOS_IDS, "float32")
-        sample = jax.jit(lambda weights: engine(engine.view(weights), requests, jax.random.key(0))[0])
+        sample = jax.jit(lambda weights: engine(engine.sampling_weights(weights), requests, jax.random.key(0))[0])
         return sample(lively_weights(MODEL)).logp_BT
 
     splash = backends.pick(dataclasses.replace(MODEL, attention="splash"), over, interpret=True)

@@ -14,7 +14,7 @@ from nft_jax.checks import CHOICES
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import scaled_log_softmax
 from nft_jax.models.transformer import Transformer
-from nft_jax.precision import double, in_float64
+from nft_jax.precision import in_float64, to_float64
 from nft_jax.types import Tokens
 
 TIED_WITHOUT_BIAS = dataclasses.replace(MODEL, tied_embedding=True, qkv_bias=False)
@@ -47,7 +47,7 @@ def assert_twins_logits(config, weights, logits_BTV, tolerance):
 
 @pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied-no-bias"])
 def test_the_decoder_is_its_twin_to_float64_rounding(config):
-    weights = double(lively_weights(config))
+    weights = to_float64(lively_weights(config))
     with in_float64():
         logits = jax.jit(logits_of(dataclasses.replace(config, dtype="float64")))(weights, TOKENS)
         assert logits.dtype == np.float64

@@ -71,7 +71,7 @@ def test_a_gathered_layer_is_unchanged_and_without_data():
 
 def test_rows_split_the_axis_asked_for():
     mesh, values = eight_devices(), {"x": np.zeros((2, 8, 3)), "y": np.zeros((4, 4))}
-    found = jax.jit(lambda tree: layout.rows(tree, mesh, axis=1))(values)
+    found = jax.jit(lambda tree: layout.split_rows(tree, mesh, axis=1))(values)
     assert found["x"].addressable_shards[0].data.shape == (2, 2, 3)
     assert found["y"].addressable_shards[0].data.shape == (4, 1)
 

@@ -38,7 +38,7 @@ def test_what_is_held_is_what_the_arrays_take(found):
         return sum(shard.data.nbytes for shard in shards if shard.device == device)
 
     assert found.held["weights"] == held(weights)
-    assert found.held["view"] == held(jax.jit(experiment.engine.view)(weights))
+    assert found.held["sampling_weights"] == held(jax.jit(experiment.engine.sampling_weights)(weights))
     # AdamW's two moments, and its counters.
     assert 0 <= found.held["moments"] - 2 * held(weights) < 64
     assert 0 < found.held["cache"] < found.program.peak

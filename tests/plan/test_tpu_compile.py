@@ -86,7 +86,7 @@ def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
     asked = Requests(prompts, *(jax.ShapeDtypeStruct(*row) for row in rows))
 
     def sample(weights, asked):
-        return engine(engine.view(weights), layout.rows(asked, experiment.mesh), jax.random.key(0))
+        return engine(engine.sampling_weights(weights), layout.split_rows(asked, experiment.mesh), jax.random.key(0))
 
     text = jax.jit(sample).lower(weights, asked).compile().as_text()
     layers = experiment.abstract["blocks"]
@@ -118,7 +118,7 @@ def test_what_the_smoke_test_runs_compiles_for_a_tpu(devices, tmp_path):
 def test_the_plan_counts_what_a_decoded_token_moves(devices, data, tensor):
     shape = {"model__width": 512, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
     # Several blocks of columns, as real answers have.
-    shape |= {"model__dtype": "bfloat16", "rollout__answer_limit": 1024}
+    shape |= {"model__dtype": "bfloat16", "rollout__max_answer_tokens": 1024}
     found = planner.planned(small(mesh__data=data, mesh__tensor=tensor, **shape), devices, None)
     page = described(found, "v5e:2x2")
     assert "WARNING" not in page, page
@@ -133,7 +133,7 @@ def test_the_plan_counts_what_a_decoded_token_moves(devices, data, tensor):
 
 
 def test_a_program_that_does_not_fit_is_refused_with_its_size(devices):
-    config = small(mesh__data=4, rollout__slots=2048, prompts_per_step=2048, rollout__answer_limit=8192)
+    config = small(mesh__data=4, rollout__slots=2048, prompts_per_step=2048, rollout__max_answer_tokens=8192)
     with pytest.raises(TooLarge) as refused:
         planner.planned(config, devices, None)
     assert refused.value.bytes > refused.value.of == int(15.75 * GIB)

@@ -3,13 +3,13 @@
 import jax
 import pytest
 
-from nft_jax.processes.distributed import AUTO, VARIABLES, Launch, asked
-from nft_jax.processes.ending import is_loss
+from nft_jax.processes.distributed import AUTO, VARIABLES, Launch, read_launch
+from nft_jax.processes.ending import is_process_loss
 from nft_jax.processes.preflight import _differences, _host_faults
 
 
 def asking(environment=None, **flags):
-    return asked(dict.fromkeys(VARIABLES) | flags, environment or {})
+    return read_launch(dict.fromkeys(VARIABLES) | flags, environment or {})
 
 
 def variables(distributed=None, processes=None, process=None):
@@ -120,6 +120,6 @@ def caused(error, cause):
     ],
 )
 def test_a_loss_is_told_from_other_errors(monkeypatch, error, is_one):
-    assert not is_loss(error)
+    assert not is_process_loss(error)
     monkeypatch.setattr("nft_jax.processes.ending.several", lambda: True)
-    assert is_loss(error) == is_one
+    assert is_process_loss(error) == is_one

@@ -45,7 +45,7 @@ def program(mesh, *, dtype="float32", **settings):
     """A jitted engine: `(weights, requests) -> (Rollout, capacity_n)`."""
     graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
     engine = Engine(graph, AXES, mesh, RolloutConfig(T, temperature=TEMPERATURE, **settings), EOS_IDS, dtype)
-    return jax.jit(lambda weights, asked: engine(engine.view(weights), asked, KEY))
+    return jax.jit(lambda weights, asked: engine(engine.sampling_weights(weights), asked, KEY))
 
 
 def sampler(mesh, **settings):
@@ -333,7 +333,7 @@ def rounds_of(mesh, *, ahead, submit=None, count=3, **settings):
     engine = Engine(GRAPH, AXES, mesh, RolloutConfig(T, temperature=TEMPERATURE, **settings), EOS_IDS, "float32")
 
     def run(weights):
-        view = engine.view(weights)
+        view = engine.sampling_weights(weights)
         asked = [requests(start=number * Q * K) for number in range(count + 1)]
         progress, done = None, []
         for number in range(count):

@@ -18,7 +18,7 @@ from nft_jax.rollout.engine import Round
 from nft_jax.state import State
 from nft_jax.step import Step
 from nft_jax.types import Rollout
-from nft_jax.verify.callback import NOT_ASKED, Host
+from nft_jax.verify.callback import NOT_ASKED, HostReport
 
 Q, K, C, T, N = 8, 4, 3, 7, 20
 
@@ -26,7 +26,7 @@ Q, K, C, T, N = 8, 4, 3, 7, 20
 class NumberingEngine:
     """An engine whose answers are the request's number and the key; their length is the prompt's."""
 
-    def view(self, weights):
+    def sampling_weights(self, weights):
         return weights
 
     def begin(self, view, window):
@@ -51,7 +51,7 @@ def bound(monkeypatch):
     """A step of 8 prompts in rounds of 3 candidates, all of which train."""
 
     def no_verdicts(grader, mesh, prompt_B, token_BT, *_):
-        return jnp.ones(prompt_B.shape, jnp.int32), Host(jnp.full(prompt_B.shape, NOT_ASKED), jnp.zeros(1))
+        return jnp.ones(prompt_B.shape, jnp.int32), HostReport(jnp.full(prompt_B.shape, NOT_ASKED), jnp.zeros(1))
 
     monkeypatch.setattr(step, "verify", no_verdicts)
     monkeypatch.setattr(evaluator, "verify", no_verdicts)

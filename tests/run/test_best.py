@@ -9,7 +9,7 @@ import pytest
 
 from nft_jax.run.best import Best, best_row, chosen_step
 from nft_jax.run.checkpoint import Checkpoints
-from nft_jax.run.workdir import RunFolder
+from nft_jax.run.workdir import Workdir
 from nft_jax.state import State
 
 ROWS = [
@@ -37,7 +37,7 @@ def test_the_best_is_that_of_the_saved_steps(kind, steps, best):
 
 def begun(folder: Path, kind: str, *saved: int) -> Best:
     """A run in which these steps are saved."""
-    return Best(kind, RunFolder(folder), SimpleNamespace(steps=saved, best=None))
+    return Best(kind, Workdir(folder), SimpleNamespace(steps=saved, best=None))
 
 
 def test_a_run_saves_each_step_that_is_better_than_all_before(tmp_path, capsys):

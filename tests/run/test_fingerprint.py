@@ -14,7 +14,7 @@ from nft_jax.config import default, resolved
 from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.run.fingerprint import FREE, WARM_START, check_same, identity, weights_digest
+from nft_jax.run.fingerprint import FREE, WARM_START, check_same, make_fingerprint, weights_digest
 
 OTHER_LOSSES = tuple(f"loss.{name}." for name in LOSSES if name != "nft")
 
@@ -58,7 +58,7 @@ def tables(**changes) -> dict[str, PromptTable]:
 
 
 def run(**changes) -> dict:
-    return identity(small(**changes), tables())
+    return make_fingerprint(small(**changes), tables())
 
 
 def within(name: str, sections: tuple[str, ...]) -> bool:
@@ -162,7 +162,7 @@ OTHER_PROBLEMS = {
 @pytest.mark.parametrize("deciding", [(), WARM_START])
 @pytest.mark.parametrize("what", OTHER_PROBLEMS)
 def test_other_problems_are_another_run(what, deciding):
-    saved, given = run(), identity(small(), tables(**OTHER_PROBLEMS[what]))
+    saved, given = run(), make_fingerprint(small(), tables(**OTHER_PROBLEMS[what]))
     with pytest.raises(ValueError) as caught:
         check_same(saved, given, "runs/here", deciding)
     (fault,) = str(caught.value).split("\n")[1:-1]
@@ -171,9 +171,9 @@ def test_other_problems_are_another_run(what, deciding):
 
 
 def test_the_same_problems_from_another_place_are_the_same_run():
-    check_same(run(), identity(small(), tables(problems=None, dropped=3)), "runs/here")
+    check_same(run(), make_fingerprint(small(), tables(problems=None, dropped=3)), "runs/here")
     with pytest.raises(ValueError, match="the validation problems: the run has those of digest None, given "):
-        check_same(run(), identity(small(), tables() | {"validation": tables()["train"]}), "runs/here")
+        check_same(run(), make_fingerprint(small(), tables() | {"validation": tables()["train"]}), "runs/here")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,8 +12,8 @@ from etils import epath
 
 from nft_jax.run import remote_workdir
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights, save_weights
-from nft_jax.run.remote_workdir import Bucket
-from nft_jax.run.workdir import RunFolder
+from nft_jax.run.remote_workdir import RemoteWorkdir
+from nft_jax.run.workdir import Workdir
 from nft_jax.state import State
 
 LIGHT = {
@@ -52,9 +52,9 @@ def remote(tmp_path):
     return epath.Path(tmp_path / "remote")
 
 
-def machine(remote: epath.Path, local: Path) -> Bucket:
+def machine(remote: epath.Path, local: Path) -> RemoteWorkdir:
     """A process on a machine whose local folder is this one."""
-    remote_workdir = Bucket(remote, local)
+    remote_workdir = RemoteWorkdir(remote, local)
     remote_workdir.fetch()
     return remote_workdir
 
@@ -135,7 +135,7 @@ def test_a_copy_that_was_cut_short_is_said_and_made_again(remote, tmp_path, monk
     write(one.local, LIGHT)
     one.push()
     write(one.local, {"metrics.jsonl": "more", "best.json": "{}"})
-    proper = Bucket._push
+    proper = RemoteWorkdir._push
 
     def cut(self, path):
         if path.name == "best.json":
@@ -143,7 +143,7 @@ def test_a_copy_that_was_cut_short_is_said_and_made_again(remote, tmp_path, monk
         proper(self, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "_push", cut)
+        patch.setattr(RemoteWorkdir, "_push", cut)
         with pytest.raises(OSError, match=r"one can't be copied to .*remote: ConnectionError: no route"):
             one.push()
     again = machine(remote, one.local)
@@ -154,14 +154,14 @@ def test_a_copy_that_was_cut_short_is_said_and_made_again(remote, tmp_path, monk
 
 def test_a_bucket_that_can_not_be_reached_is_said_by_a_run_that_goes_on(remote, tmp_path, monkeypatch, capsys):
     remote_workdir.attach(remote, tmp_path / "one").fetch()
-    folder = RunFolder(tmp_path / "one")
+    folder = Workdir(tmp_path / "one")
     folder.metrics({"step": 1})
 
     def lost(*_):
         raise ConnectionError("no route")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "_push", lost)
+        patch.setattr(RemoteWorkdir, "_push", lost)
         folder.share()
         assert "no route; the run goes on, and tries again later" in capsys.readouterr().err
         with pytest.raises(OSError, match="no route"):
@@ -175,11 +175,11 @@ def test_a_bucket_that_can_not_be_reached_is_said_by_a_run_that_goes_on(remote, 
 
 def test_a_bucket_has_room_and_a_folder_of_its_own_has_no_bucket(remote, tmp_path):
     remote_workdir.attach(remote, tmp_path / "one").fetch()
-    RunFolder(tmp_path / "one").check_room(2**80)
+    Workdir(tmp_path / "one").check_room(2**80)
     with pytest.raises(ValueError, match="are free"):
-        RunFolder(tmp_path / "own").check_room(2**80)
+        Workdir(tmp_path / "own").check_room(2**80)
     before = files(tmp_path)
-    RunFolder(tmp_path / "own").share()
+    Workdir(tmp_path / "own").share()
     assert files(tmp_path) == before
 
 
@@ -214,7 +214,7 @@ def test_a_bucket_is_opened_in_the_cache_and_its_errors_are_said(monkeypatch, tm
     monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     asked = []
-    monkeypatch.setattr(Bucket, "fetch", lambda self: asked.append((str(self.remote), self.local)))
+    monkeypatch.setattr(RemoteWorkdir, "fetch", lambda self: asked.append((str(self.remote), self.local)))
     local = tmp_path / "workdirs" / "bucket" / "run"
     assert remote_workdir.opened("gs://bucket/run/") == local
     assert asked == [("gs://bucket/run", local)]
@@ -225,7 +225,7 @@ def test_a_bucket_is_opened_in_the_cache_and_its_errors_are_said(monkeypatch, tm
     def refused(self):
         raise OSError("403")
 
-    monkeypatch.setattr(Bucket, "fetch", refused)
+    monkeypatch.setattr(RemoteWorkdir, "fetch", refused)
     with pytest.raises(ValueError, match=r"config.base=gs://bucket/other: 403\n\(access: gcloud auth"):
         remote_workdir.opened("gs://bucket/other", "config.base")
 

@@ -13,7 +13,7 @@ import pytest
 from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from nft_jax.run.tensorboard import Board
+from nft_jax.run.tensorboard import TensorBoard
 
 
 def events(folder):
@@ -57,7 +57,7 @@ def test_names_are_those_of_the_metrics(tmp_path):
         "verdicts": {"wrong": 3, "correct": 0, "error": None},
         "rate_histogram": [6, 0, 3],
     }
-    with Board(tmp_path / "deep" / "board", 0) as board:
+    with TensorBoard(tmp_path / "deep" / "board", 0) as board:
         board.add(4, values)
         board.add(5, {"reward": math.nan})
         board.add(5, {"greedy": 0.75, "by_kind": {"chain": 1.0}}, prefix="evaluation")
@@ -80,11 +80,11 @@ def test_names_are_those_of_the_metrics(tmp_path):
 
 def test_a_resumed_run_replaces_what_came_after(tmp_path):
     for resume_from, steps in ((0, 6), (3, 2), (4, 1)):
-        with Board(tmp_path, resume_from) as board:
+        with TensorBoard(tmp_path, resume_from) as board:
             for step in range(resume_from + 1, resume_from + 1 + steps):
                 board.add(step, {"reward": 10 * resume_from + step})
     assert curves(tmp_path)["reward"] == {1: 1, 2: 2, 3: 3, 4: 34, 5: 45}
-    with Board(tmp_path, 0) as board:  # from the beginning
+    with TensorBoard(tmp_path, 0) as board:  # from the beginning
         board.add(0, {"other": 1})
     assert curves(tmp_path) == {"reward": {}, "other": {0: 1}}
 
@@ -105,7 +105,7 @@ def test_what_was_added_survives_a_kill(tmp_path):
 def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path, capfd):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
-    board = Board(tmp_path, 0)
+    board = TensorBoard(tmp_path, 0)
     board.add(1, {"reward": 1.0})
     with open("/dev/full", "wb") as full:
         os.dup2(full.fileno(), board._file._writer.fileno())
@@ -119,13 +119,13 @@ def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path, capfd):
 
 def test_a_folder_that_can_not_be_made_ends_nothing(tmp_path, capfd):
     (tmp_path / "file").write_text("")
-    with Board(tmp_path / "file" / "board", 3) as board:
+    with TensorBoard(tmp_path / "file" / "board", 3) as board:
         board.add(4, {"reward": 1.0})
     assert capfd.readouterr().err.count("file/board can't be written") == 1
 
 
 def test_closing_twice_and_adding_later_do_nothing(tmp_path):
-    board = Board(tmp_path, 0)
+    board = TensorBoard(tmp_path, 0)
     board.add(1, {"reward": 1.0})
     board.close()
     board.close()
@@ -135,6 +135,6 @@ def test_closing_twice_and_adding_later_do_nothing(tmp_path):
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    with Board(tmp_path / "board", 0) as board:
+    with TensorBoard(tmp_path / "board", 0) as board:
         board.add(1, {"reward": 1.0})
     assert not (tmp_path / "board").exists()

@@ -11,11 +11,11 @@ import pytest
 from helpers.experiments import STEP_METRICS, small
 from nft_jax.config import resolved
 from nft_jax.data.prompts import PromptTable
-from nft_jax.run.metrics import line, share, step_metrics
-from nft_jax.run.workdir import PACKAGES, RunFolder, as_json, described, read_lines
+from nft_jax.run.metrics import format_step, share, step_metrics
+from nft_jax.run.workdir import PACKAGES, Workdir, as_json, describe_groups, read_lines
 from nft_jax.state import Record
 from nft_jax.types import Totals
-from nft_jax.update.groups import Tally, empty_groups
+from nft_jax.update.groups import RolloutStatistics, empty_groups
 from nft_jax.update.update import Applied, Statistics
 from nft_jax.verify.grade import STATUSES
 
@@ -52,7 +52,7 @@ def by_hand(taken=(1, 1, 0), nonfinite=(0, 0, 1)) -> Record:
         kl=array(1, 2.2, 100),
     )
     return Record(
-        tally=Tally(
+        statistics=RolloutStatistics(
             **{name: np.float32(value) for name, value in scalars.items()},
             verdicts=array(30, 26, 5, 2, 1),
             rates=array(6, 0, 3, 0, 0, 4, 0, 0, 2, 0, 1),
@@ -132,7 +132,7 @@ def test_where_nothing_trained_means_are_none():
         "clamped_log_ratio",
     }
     assert metrics["reward"] == 24 / 64
-    assert "entropy –" in line(1, 10, metrics | {"tokens_per_second": 1.0, "seconds": 1.0})
+    assert "entropy –" in format_step(1, 10, metrics | {"tokens_per_second": 1.0, "seconds": 1.0})
 
 
 def not_finite(record: Record, update: int) -> Record:
@@ -166,7 +166,7 @@ def test_a_share_of_nothing_is_none(part, whole):
 @pytest.mark.parametrize(("step", "bars"), [(0, 0), (1, 2), (5, 10), (10, 20)])
 def test_the_line_has_its_bar_and_its_fields_in_their_places(step, bars):
     metrics = step_metrics(by_hand()) | {"tokens_per_second": 12345.6, "seconds": 1.26}
-    text = line(step, 10, metrics)
+    text = format_step(step, 10, metrics)
     assert text.startswith(f"{step:>2}/10 {'━' * bars}{'╌' * (20 - bars)} ")
     assert text.split("╌")[-1].split("━")[-1].split() == [
         *("reward", "0.375", "kept", "0.62", "entropy", "1.500", "ratio≤3.00", "gap≤1e-03", "grad", "1.50"),
@@ -197,7 +197,7 @@ TABLE = PromptTable(np.zeros((2, 4), np.int32), np.ones(2, np.int32), ["4", "5"]
 
 
 def test_groups_in_words():
-    assert list(described(two_groups(), TABLE, Letters())) == [
+    assert list(describe_groups(two_groups(), TABLE, Letters())) == [
         {
             "prompt": "2+3=",
             "reference": "5",
@@ -228,7 +228,7 @@ def rows(path):
 
 def test_the_folder_says_what_was_run_with_what(tmp_path):
     config = small(seed=7)
-    RunFolder(tmp_path / "deep" / "run").begin(config, "xla")
+    Workdir(tmp_path / "deep" / "run").begin(config, "xla")
     folder = tmp_path / "deep" / "run"
     assert json.loads((folder / "config.json").read_text()) == resolved(config)
     run = json.loads((folder / "run.json").read_text())
@@ -245,11 +245,11 @@ def test_the_folder_says_what_was_run_with_what(tmp_path):
 def test_a_folder_that_can_not_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--workdir=.*file/run can't be written"):
-        RunFolder(tmp_path / "file" / "run")
+        Workdir(tmp_path / "file" / "run")
 
 
 def test_lines_after_a_step_are_forgotten(tmp_path):
-    folder = RunFolder(tmp_path)
+    folder = Workdir(tmp_path)
     folder.drop_after(3)  # there is nothing yet
     for step in (1, 2, 3, 4, 5):
         folder.metrics({"step": step, "reward": None})
@@ -275,7 +275,7 @@ def test_a_line_half_written_at_a_kill_is_dropped(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(WHOLE + torn)
     assert read_lines(path) == [{"step": 1, "x": 0.1}, {"step": 2, "x": None}]
-    folder = RunFolder(tmp_path)
+    folder = Workdir(tmp_path)
     folder.drop_after(9)
     assert path.read_bytes() == WHOLE
     folder.metrics({"step": 3})
@@ -285,7 +285,7 @@ def test_a_line_half_written_at_a_kill_is_dropped(tmp_path, torn):
 def test_a_line_that_lacks_only_its_end_is_kept(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(WHOLE.rstrip())
-    RunFolder(tmp_path).drop_after(9)
+    Workdir(tmp_path).drop_after(9)
     assert path.read_bytes() == WHOLE
 
 
@@ -294,7 +294,7 @@ def test_a_bad_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path, bad):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(bad.join([b'{"step": 1}\n', b'\n{"step": 3}\n']))
     before = path.read_bytes()
-    for act in (lambda: read_lines(path), lambda: RunFolder(tmp_path).drop_after(1)):
+    for act in (lambda: read_lines(path), lambda: Workdir(tmp_path).drop_after(1)):
         with pytest.raises(ValueError, match=r"metrics.jsonl:2 is no JSON object .*: repair or remove the line"):
             act()
     assert path.read_bytes() == before
@@ -305,7 +305,7 @@ def test_what_replaces_a_file_is_on_the_disk_first(tmp_path, monkeypatch):
     path.write_bytes(WHOLE)
     synced = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append((os.fstat(handle).st_ino, path.read_bytes())))
-    RunFolder(tmp_path).drop_after(1)
+    Workdir(tmp_path).drop_after(1)
     assert synced == [(path.stat().st_ino, WHOLE)]
     assert path.read_bytes() == b'{"step": 1, "x": 0.1}\n'
 
@@ -315,16 +315,16 @@ def test_a_file_that_is_not_there_has_no_lines(tmp_path):
 
 
 def test_rollouts_are_an_object_a_group(tmp_path):
-    folder = RunFolder(tmp_path)
+    folder = Workdir(tmp_path)
     folder.rollouts(12, two_groups(), TABLE, Letters())
-    assert rows(tmp_path / "rollouts" / "step_000012.jsonl") == list(described(two_groups(), TABLE, Letters()))
+    assert rows(tmp_path / "rollouts" / "step_000012.jsonl") == list(describe_groups(two_groups(), TABLE, Letters()))
     folder.rollouts(12, two_groups(), TABLE, Letters())  # a resumed run takes a step again
     assert len(rows(tmp_path / "rollouts" / "step_000012.jsonl")) == 2
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    folder = RunFolder(tmp_path / "run")
+    folder = Workdir(tmp_path / "run")
     folder.metrics({"step": 1})
     folder.write("result.json", {})
     folder.drop_after(0)
@@ -334,7 +334,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 def test_results_are_json(tmp_path):
     totals = Totals(1.0, 2.0, 3.0)
-    RunFolder(tmp_path).write("result.json", {"test": {"base": as_json(totals)}})
+    Workdir(tmp_path).write("result.json", {"test": {"base": as_json(totals)}})
     stored = json.loads((tmp_path / "result.json").read_text())
     assert stored == {"test": {"base": {"answers": 1.0, "tokens": 2.0, "pairs": 3.0}}}
     assert set(STATUSES) == EXPECTED["verdicts"].keys()

@@ -54,7 +54,7 @@ def test_what_was_seen_is_noted_for_the_kind_of_device(experiment, monkeypatch, 
     for graded, noted in ((False, None), (True, {"shards": 4, "tensor": 2})):
         checker = lambda name, check, graded=graded: name == "loops" or graded  # noqa: E731
         checks.check_parts(checker, experiment)
-        found = hardware_notes.noted("cpu", hardware_notes.DIVERGING)
+        found = hardware_notes.read_note("cpu", hardware_notes.DIVERGING)
         assert found is None if noted is None else noted.items() <= found.items()
     assert "rollout.lockstep=auto" in capsys.readouterr().out
 

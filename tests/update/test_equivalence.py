@@ -23,7 +23,7 @@ from helpers.small_parts import (
     training_step,
 )
 from nft_jax.config import LossConfig, RolloutConfig
-from nft_jax.precision import double, in_float64
+from nft_jax.precision import in_float64, to_float64
 
 # Groups of five: their rates are no binary fractions, so that rounding shows.
 Q, K = 8, 5
@@ -55,7 +55,7 @@ def gradients(name, omega, normalizer, *, dtype, strict, first=(True,)):
 
     inputs = (lively_weights(MODEL), groups())
     if dtype == "float64":
-        weights, exact = double(inputs)
+        weights, exact = to_float64(inputs)
         inputs = (weights, exact._replace(rate_Q=exact.reward_QK.mean(axis=1)))
     return [jax.device_get(program(*inputs, value)) for value in first]
 

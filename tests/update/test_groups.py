@@ -6,8 +6,16 @@ import pytest
 
 from helpers.small_parts import random_groups
 from nft_jax.types import Rollout
-from nft_jax.update.groups import RATE_BINS, empty_groups, empty_tally, in_band, insert, make_groups, tally
-from nft_jax.verify.callback import NOT_ASKED, Host
+from nft_jax.update.groups import (
+    RATE_BINS,
+    add_statistics,
+    append_groups,
+    empty_groups,
+    empty_statistics,
+    make_groups,
+    select_groups,
+)
+from nft_jax.verify.callback import NOT_ASKED, HostReport
 from nft_jax.verify.grade import STATUSES
 
 Q, K, T = 6, 4, 7
@@ -41,7 +49,7 @@ def test_a_truncated_answer_is_wrong_whatever_it_says():
 )
 def test_the_band_is_open_at_both_ends(which, low, high, expected):
     groups = empty_groups(5, K, T)._replace(rate_Q=np.array([0, 0.25, 0.5, 0.75, 1], np.float32))
-    np.testing.assert_array_equal(in_band(groups, which, low, high), np.array(expected, bool))
+    np.testing.assert_array_equal(select_groups(groups, which, low, high), np.array(expected, bool))
 
 
 def test_the_pool_fills_in_order_and_drops_what_is_too_much():
@@ -49,7 +57,7 @@ def test_the_pool_fills_in_order_and_drops_what_is_too_much():
     pool, count, kept, stops = empty_groups(capacity, K, T), np.int32(0), [], []
     for keep in ([1, 0, 0, 1, 0, 0], [0] * 6, [0, 0, 0, 0, 0, 1], [1, 1, 0, 1, 1, 0], [1] * 6):
         keep_Q = np.array(keep, bool)
-        pool, count = insert(pool, count, groups, keep_Q)
+        pool, count = append_groups(pool, count, groups, keep_Q)
         kept += np.flatnonzero(keep_Q).tolist()
         stops.append(int(count))
         for room, offered in zip(pool, groups, strict=True):
@@ -67,10 +75,10 @@ def test_the_tally_counts_every_round():
     # A second grader was asked of all answers but the first of each prompt.
     second_QK = np.random.default_rng(4).integers(0, len(STATUSES), (2, Q, K)).astype(np.int32)
     second_QK[:, :, 0] = NOT_ASKED
-    total = empty_tally()
+    total = empty_statistics()
     for groups, second in zip(rounds, second_QK, strict=True):
-        host = Host(second.reshape(-1), np.array([0.5, 2.0, 1.0], np.float32))
-        total = tally(total, groups, kept_Q, host, np.array([7, 8], np.int32))
+        host = HostReport(second.reshape(-1), np.array([0.5, 2.0, 1.0], np.float32))
+        total = add_statistics(total, groups, kept_Q, host, np.array([7, 8], np.int32))
     total = jax.device_get(total)
     both = jax.tree.map(lambda a, b: np.concatenate([a, b]), *rounds)
     assert (total.groups, total.answers, total.kept, total.seconds) == (2 * Q, 2 * Q * K, 6, 4.0)

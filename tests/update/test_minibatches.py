@@ -8,7 +8,7 @@ import pytest
 
 from helpers.small_parts import eight_devices, random_groups, random_prompts
 from nft_jax.losses import resolve
-from nft_jax.update.minibatches import deal, units_per_group
+from nft_jax.update.minibatches import make_minibatches, units_per_group
 
 Q, K, T, UPDATES, SHARDS = 64, 8, 7, 4, 4
 PROMPTS = random_prompts(0, Q)
@@ -30,7 +30,7 @@ def dealt():
     def make(name):
         loss = resolve(name, {})
         return jax.jit(
-            lambda groups, count, prompts, key: deal(
+            lambda groups, count, prompts, key: make_minibatches(
                 groups, count, prompts, loss, updates=UPDATES, max_answer_tokens=T, key=key, mesh=eight_devices()
             )
         )

@@ -11,7 +11,7 @@ from helpers.small_parts import lively_weights
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
 from nft_jax.run.checkpoint import Checkpoints
-from nft_jax.sft import SupervisedStep, sequences_of
+from nft_jax.sft import SupervisedStep, make_sequences
 from nft_jax.update.optimizer import make_optimizer
 
 SIZES = {"mesh__data": 2, "mesh__tensor": 2, "warm_start__steps": 2, "warm_start__examples_per_update": 8}
@@ -27,7 +27,7 @@ class Trained:
     def __init__(self, config, folder):
         self.experiment = experiment = experiment_on(config, folder)
         self.optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
-        step, examples = SupervisedStep(experiment, self.optimizer), sequences_of(experiment.dataset.examples)
+        step, examples = SupervisedStep(experiment, self.optimizer), make_sequences(experiment.dataset.examples)
         weights = experiment.place(lively_weights(experiment.config.model), experiment.weight_specs)
         state, shardings = experiment.initial_state(self.optimizer, weights), experiment.state_shardings(self.optimizer)
 

@@ -21,13 +21,13 @@ from helpers.small_parts import (
 )
 from nft_jax.config import LossConfig, PackingConfig
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.precision import double, in_float64
+from nft_jax.precision import in_float64, to_float64
 
 Q, K = 8, 4
 WEIGHTS = lively_weights(MODEL)
 PROMPTS = random_prompts(0, Q)
 # Prompts are read four at a time; rows hold several answers, and aren't all full.
-ROWS = {"row_tokens": 17, "rows_per_micro_batch": 2, "logp_chunk": 8}
+ROWS = {"row_tokens": 17, "rows_per_micro_batch": 2, "logp_chunk_tokens": 8}
 IN_ROWS = PackingConfig(share_prompts="no")  # one answer a row, behind its prompt
 DOUBLE = dataclasses.replace(MODEL, dtype="float64")
 
@@ -68,7 +68,7 @@ def test_to_float64_rounding_the_gradient_is_that_of_a_prompt_an_answer(name, me
             for packing, mesh in ((IN_ROWS, one_device()), (PackingConfig(**ROWS), mesh()))
         )
         for count in (Q, 5, 1):
-            inputs = double(WEIGHTS), double(groups()), np.int32(count), PROMPTS
+            inputs = to_float64(WEIGHTS), to_float64(groups()), np.int32(count), PROMPTS
             expected, found = (jax.device_get(program(*inputs)) for program in (alone, shared))
             assert all(x.dtype == np.float64 for x in jax.tree.leaves(found[0]))
             assert_close(found[0], expected[0], 1e-12)

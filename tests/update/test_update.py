@@ -125,11 +125,11 @@ def test_statistics_are_sums_and_maxima_over_answer_tokens(straight, groups):
 
 
 LAYOUTS = {
-    "one answer a row": (PackingConfig(0, rows_per_micro_batch=8, logp_chunk=8), one_device),
+    "one answer a row": (PackingConfig(0, rows_per_micro_batch=8, logp_chunk_tokens=8), one_device),
     "everything in one row": (PackingConfig(400, rows_per_micro_batch=1), one_device),
-    "prompts in rows": (PackingConfig(30, share_prompts="no", rows_per_micro_batch=2, logp_chunk=8), one_device),
+    "prompts in rows": (PackingConfig(30, share_prompts="no", rows_per_micro_batch=2, logp_chunk_tokens=8), one_device),
     "prompts in rows, eight devices": (PackingConfig(12, share_prompts="no", rows_per_micro_batch=1), eight_devices),
-    "eight devices": (PackingConfig(30, rows_per_micro_batch=1, logp_chunk=8), eight_devices),
+    "eight devices": (PackingConfig(30, rows_per_micro_batch=1, logp_chunk_tokens=8), eight_devices),
 }
 
 

@@ -15,7 +15,7 @@ from nft_jax.parallel.mesh import make_mesh, shard_axes
 from nft_jax.types import Ended
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify import callback as callback_module
-from nft_jax.verify.callback import NOT_ASKED, Grader, Submitter, differ, verify
+from nft_jax.verify.callback import NOT_ASKED, Grader, Submitter, graders_differ, verify
 
 B, T, EOS = 32, 6, 1
 MESHES = [(4, 2), (8, 1), (1, 1)]
@@ -195,8 +195,8 @@ def test_a_second_grader_is_asked_of_the_same_rows_and_counts_for_nothing_else(p
     said_B = arrays[1][:, 0] - 100
     lenient_B = (said_B >= arrays[0]).astype(np.int32)
     np.testing.assert_array_equal(np.asarray(host.second_B)[gradable_B], lenient_B[gradable_B])
-    np.testing.assert_array_equal(differ(code_B, host.second_B), gradable_B & (lenient_B != expected))
-    assert 0 < np.asarray(differ(code_B, host.second_B)).sum() < gradable_B.sum()
+    np.testing.assert_array_equal(graders_differ(code_B, host.second_B), gradable_B & (lenient_B != expected))
+    assert 0 < np.asarray(graders_differ(code_B, host.second_B)).sum() < gradable_B.sum()
 
 
 def test_without_gradable_rows_nothing_is_asked(pool):

@@ -14,8 +14,8 @@ from functools import partial
 from ..grade import Verdict, resolve_grader
 from .batch import Batch, ChunkQueue, Item, error_verdict
 from .isolation import MODES
-from .process import Child, StartError
-from .supervisor import Owner
+from .process import GradingProcess, StartError
+from .supervisor import Supervisor
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ class Pool:
         self._lock = threading.Lock()  # guards the batches in flight and the two flags
         self._closed = False
         self._error_logged = False
-        make_child = partial(Child, grader, tuple(paths), memory_mib, isolation)
-        self._owners = [Owner(self._queue, make_child, item_seconds, start_seconds) for _ in range(workers)]
+        make_child = partial(GradingProcess, grader, tuple(paths), memory_mib, isolation)
+        self._owners = [Supervisor(self._queue, make_child, item_seconds, start_seconds) for _ in range(workers)]
         atexit.register(self.close)
         self._start()
 

@@ -35,7 +35,7 @@ class Late(Exception):
     """The deadline passed first."""
 
 
-class Child:
+class GradingProcess:
     """One running grading process; used by one thread, except for `kill`.
 
     The thread that makes it must live as long as it does: Linux kills it when the *thread* that started it ends.

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..grade import STATUSES, Verdict
 from .batch import Chunk, ChunkQueue, error_verdict
-from .process import Child, Died, Late, StartError
+from .process import Died, GradingProcess, Late, StartError
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _ATTEMPTS = 3
 _DEATH = "the grading process died of this item (a crash, an exit, or too much memory)"
 
 
-class Owner(threading.Thread):
+class Supervisor(threading.Thread):
     """A daemon thread with one child, which it alone starts, talks to and reaps.
 
     `first_start`  set once the first process is ready or has failed; `failure` is then the StartError, or None
@@ -28,7 +28,9 @@ class Owner(threading.Thread):
     `grades_since` the instant of `time.monotonic()` since which it waits for the child's verdict on one item, or None
     """
 
-    def __init__(self, queue: ChunkQueue, make_child: Callable[[], Child], item_seconds: float, start_seconds: float):
+    def __init__(
+        self, queue: ChunkQueue, make_child: Callable[[], GradingProcess], item_seconds: float, start_seconds: float
+    ):
         super().__init__(name="nft_jax-verify", daemon=True)
         self.first_start = threading.Event()
         self.failure: StartError | None = None
@@ -38,7 +40,7 @@ class Owner(threading.Thread):
         self._make_child = make_child
         self._item_seconds = item_seconds
         self._start_seconds = start_seconds
-        self._child: Child | None = None
+        self._child: GradingProcess | None = None
         self._stopping = False
         self._lock = threading.Lock()  # between this thread, which replaces the child, and whoever stops it
 
