@@ -48,7 +48,7 @@ class Sampling(NamedTuple):
     count: Array
     cursor: Array
     rounds: Array
-    add_statistics: RolloutStatistics
+    statistics: RolloutStatistics
     last: Groups
     progress: Progress
 

@@ -34,7 +34,7 @@ class RolloutStatistics(NamedTuple):
     longest: Array
     seconds: Array
     compared: Array
-    graders_differ: Array
+    differ: Array
     capacity: Array
 
 
