@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from nft_jax.bench.peers.process import Peer
-from nft_jax.bench.workload import Lengths, limited, random_data
+from nft_jax.bench.workload import Lengths, limited
 from nft_jax.config import Config
+from nft_jax.data.random_prompts import random_dataset
 from nft_jax.experiment import Experiment, compile_step
 from nft_jax.machine.chips import chip_of
 from nft_jax.machine.memory import slots_a_shard
@@ -61,7 +62,7 @@ class Bench:
 
     def __init__(self, config: Config, workdir: Path, lengths: Lengths):
         self.config, self.lengths = config, lengths
-        self.experiment = Experiment(config, workdir, dataset=random_data(config, lengths.ends))
+        self.experiment = Experiment(config, workdir, dataset=random_dataset(config, lengths.ends))
         experiment = self.experiment
         optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
         step = experiment.step(optimizer)

@@ -1,4 +1,4 @@
-"""What a benchmark works on: random prompts, and answers as long as one says."""
+"""What a benchmark works on: answers as long as one says."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nft_jax.config import Config
-from nft_jax.data.dataset import Dataset
-from nft_jax.data.prompts import PromptTable
-from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.rollout.engine import Engine
 
-PROMPTS = 1024  # in the table that a step draws from
 DRAWN = 4096  # lengths, before they come again
 
 
@@ -60,39 +56,3 @@ def limited(engine: Engine, lengths: Lengths) -> Engine:
         forced_N = lengths.forced_N
         engine.limit = lambda request_B: jnp.asarray(forced_N)[request_B % forced_N.size]
     return engine
-
-
-class Numbers(Tokenizer):
-    """Ids as their own texts."""
-
-    def __init__(self, vocabulary: int, eos_ids: tuple[int, ...]):
-        self.vocab_size, self.eos_ids = vocabulary, eos_ids
-
-    def encode_batch(self, texts):
-        return [[int(word) for word in text.split()] for text in texts]
-
-    def apply_chat_template(self, messages):
-        return messages[-1]["content"]
-
-    def save(self, folder):
-        """Nothing to keep."""
-
-    def _decode(self, ids):
-        return [" ".join(map(str, row)) for row in ids]
-
-
-def random_data(config: Config, ends: int, prompts: int = PROMPTS) -> Dataset:
-    """So many prompts of exactly `max_prompt_tokens` random tokens; the last `ends` ids of the vocabulary end an answer.
-
-    Raises:
-      ValueError: when the config leaves the vocabulary to a tokenizer.
-    """
-    V = config.model.vocab
-    if not V:
-        raise ValueError("config.model.vocab=0: a benchmark has no tokenizer; give the vocabulary's size, such as 512")
-    # An id beyond the vocabulary is never drawn.
-    tokenizer = Numbers(V, tuple(range(V - ends, V)) or (V,))
-    token_NP = np.random.default_rng(config.seed).integers(0, V - ends, (prompts, config.data.max_prompt_tokens))
-    length_N = np.full(prompts, config.data.max_prompt_tokens, np.int32)
-    texts = [""] * prompts
-    return Dataset(tokenizer, {"train": PromptTable(token_NP.astype(np.int32), length_N, texts, texts, [], 0)}, None)

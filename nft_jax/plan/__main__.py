@@ -18,8 +18,8 @@ import jax
 from absl import flags
 
 from nft_jax import cli
-from nft_jax.bench.workload import random_data
 from nft_jax.config import Config
+from nft_jax.data.random_prompts import random_dataset
 from nft_jax.plan.page import as_json, described
 from nft_jax.plan.planner import planned, searched, shaped
 from nft_jax.plan.program import TooLarge
@@ -37,7 +37,7 @@ def main(config: Config, workdir: Path | None) -> None:
     """Compiles, prints, and keeps the figures."""
     devices = topology(TOPOLOGY.value, SLICES.value) if TOPOLOGY.value else jax.devices()
     config = shaped(config)
-    dataset = random_data(config, 1, PROMPTS.value) if config.model.vocab else None
+    dataset = random_dataset(config, 1, PROMPTS.value) if config.model.vocab else None
     find = searched if SEARCH.value else planned
     try:
         found = find(config, devices, dataset, ASSUME.value)

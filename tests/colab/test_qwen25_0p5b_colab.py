@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from nft_jax import config_files
-from nft_jax.bench.workload import random_data
 from nft_jax.config import load
+from nft_jax.data.random_prompts import random_dataset
 from nft_jax.experiment import Experiment
 from nft_jax.machine.memory import bytes_a_device
 from nft_jax.plan.program import experiment_on
@@ -27,7 +27,7 @@ def config():
 def experiment(config, **changes):
     """On one device, with random prompts; `layers=1` changes the model."""
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
-    return experiment_on(config, jax.devices()[:1], random_data(config, 1, prompts=64))
+    return experiment_on(config, jax.devices()[:1], random_dataset(config, 1, prompts=64))
 
 
 def test_what_it_keeps(config):

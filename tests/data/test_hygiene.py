@@ -364,7 +364,12 @@ def test_an_exclusion_that_would_do_nothing_is_refused(changes, remedy):
 def test_a_command_line_cleans_a_file(files, tmp_path, capsys):
     output, report = tmp_path / "clean.jsonl", tmp_path / "report.json"
     main(
-        [f"--problems={files['data__train']}", "--exclude=test, validation", f"--folder={tmp_path}", f"--output={output}"]
+        [
+            f"--problems={files['data__train']}",
+            "--exclude=test, validation",
+            f"--folder={tmp_path}",
+            f"--output={output}",
+        ]
     )
     assert [problem.problem for problem in read(str(output))] == ["1+1=", "4+4=", "5+5="]
     assert read(str(output)) == [problem for problem in read(files["data__train"]) if problem.problem[0] in "145"][
@@ -377,7 +382,13 @@ def test_a_command_line_cleans_a_file(files, tmp_path, capsys):
         "       1  overlap with validation (1 the same)",
     ]
     main(
-        ["--problems=train", f"--folder={tmp_path}", f"--report={report}", "--answer_field=id", "--solution_field=answer"]
+        [
+            "--problems=train",
+            f"--folder={tmp_path}",
+            f"--report={report}",
+            "--answer_field=id",
+            "--solution_field=answer",
+        ]
     )
     assert json.loads(report.read_text())["left_out"] == {"contradiction": 2}
     assert not capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.experiments import small
 from helpers.model_folders import random_tensors, write_model
-from nft_jax.bench.workload import random_data
+from nft_jax.data.random_prompts import random_dataset
 from nft_jax.machine.chips import CHIPS, chip_of
 from nft_jax.models.hf.settings import model_settings
 from nft_jax.plan import planner
@@ -25,7 +25,7 @@ SIZES = {"model__vocab": 32, "data__train": "", "mesh__replica": 2, "mesh__data"
 @pytest.fixture(scope="module")
 def found():
     config = small(**SIZES, model__dtype="bfloat16")
-    return planner.planned(config, jax.devices()[:8], random_data(config, 1, prompts=64), "answer=5,prompt=4")
+    return planner.planned(config, jax.devices()[:8], random_dataset(config, 1, prompts=64), "answer=5,prompt=4")
 
 
 def test_what_is_held_is_what_the_arrays_take(found):
@@ -172,6 +172,6 @@ def test_the_search_takes_what_fits_of_slots_then_of_rows(monkeypatch):
     monkeypatch.setattr(planner, "compiled", pretend)
     monkeypatch.setattr(planner, "chip_of", lambda _: CHIP._replace(memory=room))
     config = dataclasses.replace(config, packing=dataclasses.replace(config.packing, rows_per_micro_batch=1))
-    best = planner.searched(config, jax.devices()[:8], random_data(config, 1, prompts=64)).experiment.config
+    best = planner.searched(config, jax.devices()[:8], random_dataset(config, 1, prompts=64)).experiment.config
     assert (best.rollout.slots, best.packing.rows_per_micro_batch) == (24, 4)
     assert len(asked) <= 7
