@@ -16,6 +16,7 @@ from nft_jax.config import Config, VerifyConfig
 from nft_jax.data.dataset import Dataset, load_dataset
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
+from nft_jax.files import atomically
 from nft_jax.losses import Loss
 from nft_jax.models import backends, hf, transformer
 from nft_jax.parallel import layout
@@ -122,11 +123,9 @@ class Experiment:
         source = Path(self.config.model.path) if self.config.model.path else None
         if source == folder or jax.process_index():
             return
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        hf.write_settings(temporary, self.config.model, self.tokenizer, source)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with atomically(folder) as temporary:
+            hf.write_settings(temporary, self.config.model, self.tokenizer, source)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def random_weights(self) -> Any:
         """Random weights from the seed, born in the training layout."""

@@ -4,11 +4,8 @@ python -m nft_jax.export --workdir=runs/tiny --output=exported/tiny
 python -m nft_jax.export --workdir=runs/tiny --step=best --output=exported/tiny_best --dtype=bfloat16
 """
 
-import contextlib
 import dataclasses
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from jax.sharding import SingleDeviceSharding
 from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.experiment import with_shape
+from nft_jax.files import atomically
 from nft_jax.models import hf, transformer
 from nft_jax.run.best import chosen_step
 from nft_jax.run.checkpoint import Checkpoints
@@ -43,8 +41,8 @@ def export(config: Config, workdir: Path, output: Path, step: int | None = None,
         vocabulary = hf.model_settings(settings)["vocab"]
         shapes = _shapes(config, settings, vocabulary)
         weights = checkpoints.restore_weights(step, shapes)
-    with _appearing(output) as folder:
-        shutil.copytree(settings, folder, dirs_exist_ok=True)
+    with atomically(output.resolve()) as folder:
+        shutil.copytree(settings, folder)
         hf.set_dtype(folder, dtype)
         count = hf.save_weights(folder, weights, vocab=vocabulary, dtype=dtype)
     size = sum(path.stat().st_size for path in output.iterdir())
@@ -81,20 +79,6 @@ def _shapes(config: Config, settings: Path, vocabulary: int) -> Any:
     _, shapes, _ = transformer.abstract(with_shape(config, vocabulary).model, vocabulary)
     host = SingleDeviceSharding(jax.devices("cpu")[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host), shapes)
-
-
-@contextlib.contextmanager
-def _appearing(output: Path) -> Iterator[Path]:
-    """A folder beside `output` to write in, which becomes `output` at the end and leaves nothing if that fails."""
-    output = output.resolve()
-    partial = output.with_name(f"{output.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def main(config: Config, workdir: Path) -> None:

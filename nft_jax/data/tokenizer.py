@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nft_jax.files import atomically
+
 # Read and copied as they are, so that an exported folder holds the very tokenizer that was trained with.
 _HUGGING_FACE_FILES = (
     "tokenizer.json",
@@ -263,6 +265,6 @@ def train_sentencepiece(texts: Iterable[str], path: str | Path, *, symbols: Sequ
         num_threads=1,
         minloglevel=2,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.getvalue())
+    with atomically(path) as temporary:
+        temporary.write_bytes(model.getvalue())
     return path

@@ -1,7 +1,6 @@
 """What has been seen to run on which kind of device, noted by `python -m nft_jax.smoke`; a default depends on it."""
 
 import json
-import os
 import re
 import sys
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from etils import epath
 from jax.sharding import Mesh
 
+from nft_jax.files import atomically
 from nft_jax.parallel.mesh import TENSOR
 from nft_jax.processes import distributed
 from nft_jax.run.compile_cache import cache_folder
@@ -30,10 +30,8 @@ def write_note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
     """
     path = _path(kind)
     notes = {**_read(path), what: details}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(notes, indent=2) + "\n")
-    temporary.replace(path)
+    with atomically(path) as temporary:
+        temporary.write_text(json.dumps(notes, indent=2) + "\n")
     return path
 
 

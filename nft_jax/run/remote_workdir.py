@@ -13,7 +13,6 @@ them. They show nothing of gcsfs, of credentials, or of how long it takes.
 
 import importlib.util
 import json
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +21,13 @@ from pathlib import Path
 import jax
 from etils import epath
 
+from nft_jax.files import TEMPORARY_PREFIX, atomically
 from nft_jax.processes import distributed
 from nft_jax.run.compile_cache import cache_folder
 
 SCHEME = "gs://"
 LINK = "bucket.json"
 HEAVY = ("checkpoints", "weights")  # folders of these names, wherever they are
-_UNFINISHED = (".tmp", ".partial", ".fetched")
 _AT_ONCE = 16
 _ATTACHED: dict[Path, "RemoteWorkdir"] = {}
 
@@ -82,10 +81,8 @@ class RemoteWorkdir:
 
     def _fetch(self, path: epath.Path) -> None:
         target = self.local / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.fetched")
-        partial.write_bytes((self.remote / path).read_bytes())
-        partial.replace(target)
+        with atomically(target) as temporary:
+            temporary.write_bytes((self.remote / path).read_bytes())
         stat = target.stat()
         self._pushed[Path(path)] = stat.st_mtime_ns, stat.st_size
 
@@ -95,10 +92,8 @@ class RemoteWorkdir:
         target.write_bytes((self.local / path).read_bytes())
 
     def _write_link(self, stamp: int) -> None:
-        self.local.mkdir(parents=True, exist_ok=True)
-        partial = self.local / f"{LINK}.{os.getpid()}.tmp"
-        partial.write_text(json.dumps({"bucket": str(self.remote), "pushed": stamp}) + "\n")
-        partial.replace(self.local / LINK)
+        with atomically(self.local / LINK) as temporary:
+            temporary.write_text(json.dumps({"bucket": str(self.remote), "pushed": stamp}) + "\n")
 
 
 def attached(folder: Path) -> RemoteWorkdir | None:
@@ -195,7 +190,7 @@ def _light_files(folder: epath.Path, inside: epath.Path) -> Iterator[epath.Path]
         return
     for path in (folder / inside).iterdir():
         name, inner = path.name, inside / path.name
-        if name in HEAVY or name.startswith("partial.") or name.endswith(_UNFINISHED) or name == LINK:
+        if name in HEAVY or name.startswith(TEMPORARY_PREFIX) or name == LINK:
             continue
         if path.is_dir():
             yield from _light_files(folder, inner)

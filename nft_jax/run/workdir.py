@@ -20,6 +20,7 @@ import psutil
 from nft_jax.config import Config, resolved
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.files import atomically
 from nft_jax.run import remote_workdir
 from nft_jax.types import Groups
 from nft_jax.verify.grade import STATUSES
@@ -88,16 +89,14 @@ class Workdir:
     def write(self, name: str, values: dict) -> None:
         """Writes a JSON file, whole or not at all, like `result.json`: the scores by split."""
         if self.writes:
-            temporary = self.path / f"partial.{name}"
-            temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            temporary.replace(self.path / name)
+            with atomically(self.path / name) as temporary:
+                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
         """Writes an `.npz` file, whole or not at all."""
         if self.writes:
-            temporary = self.path / f"partial.{name}"
-            np.savez_compressed(temporary, **values)
-            temporary.replace(self.path / name)
+            with atomically(self.path / name) as temporary:
+                np.savez_compressed(temporary, **values)
 
     def share(self) -> None:
         """Copies what is new to the run's bucket, if it has one; where that fails it says so, to be tried again."""
@@ -115,12 +114,9 @@ class Workdir:
         """
         path = self.path / file
         if self.writes and path.exists():
-            rows, temporary = read_lines(path), path.with_suffix(".tmp")
-            with open(temporary, "w") as out:
-                out.writelines(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
-                out.flush()
-                os.fsync(out.fileno())  # a rename may reach the disk before what it renames
-            temporary.replace(path)
+            rows = read_lines(path)
+            with atomically(path) as temporary:
+                temporary.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
     def rollouts(self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> None:
         """Writes one object a group: prompt, reference, answers, verdicts, rate, lengths."""

@@ -121,5 +121,5 @@ def caused(error, cause):
 )
 def test_a_loss_is_told_from_other_errors(monkeypatch, error, is_one):
     assert not is_process_loss(error)
-    monkeypatch.setattr("nft_jax.processes.ending.several", lambda: True)
+    monkeypatch.setattr("nft_jax.processes.ending.is_multiprocess", lambda: True)
     assert is_process_loss(error) == is_one

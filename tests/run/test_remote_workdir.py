@@ -27,9 +27,8 @@ LIGHT = {
 NOT_COPIED = {
     "checkpoints/1/weights/data": "w",
     "warm_start/weights/data": "w",
-    "partial.result.json": "p",
-    "metrics.tmp": "p",
-    "model.partial/config.json": "p",
+    "partial.01234567.result.json": "p",
+    "partial.01234567.model/config.json": "p",
 }
 
 
@@ -116,7 +115,7 @@ def test_all_hosts_begin_with_what_process_0_has(remote, tmp_path, monkeypatch):
     for local in (first, other):
         remote_workdir.attach(remote, local).fetch()
         remote_workdir.attached(local)._write_link(0)
-    monkeypatch.setattr(remote_workdir.distributed, "several", lambda: True)
+    monkeypatch.setattr(remote_workdir.distributed, "is_multiprocess", lambda: True)
     # One after the other, as processes 0 and 1.
     acting = {"now": True}
     monkeypatch.setattr(remote_workdir.distributed, "on_process_0", lambda act, name: act() if acting["now"] else None)
