@@ -273,7 +273,7 @@ def test_by_default_the_newest_weights_answer_the_first_test_problems(run, confi
         assert {len(row[name]) for name in ("answers", "verdicts", "truncated", "lengths", "logps")} == {1 + ANSWERS}
         for answer, verdict, truncated in zip(row["answers"], row["verdicts"], row["truncated"], strict=True):
             right = not truncated and graders_of_ones_own.coin(answer, row["reference"])
-            assert verdict == ("correct" if right else "wrong")
+            assert verdict == ("correct" if right else "incorrect")
 
 
 @pytest.mark.parametrize("step", [0, 2])

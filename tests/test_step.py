@@ -315,7 +315,7 @@ def test_a_cut_answer_is_never_right_and_never_graded(plain, all_right):
 @pytest.mark.parametrize("right", [1, 3])
 def test_a_buffer_that_is_not_full_trains_on_what_is_there(plain, right):
     plain.pool.pool = JudgedPool(
-        lambda number, *_: "correct" if number % (2 * K) == 0 and number < 2 * K * right else "wrong"
+        lambda number, *_: "correct" if number % (2 * K) == 0 and number < 2 * K * right else "incorrect"
     )
     before = plain.weights
     (record,) = plain.take()
@@ -329,7 +329,7 @@ def test_a_buffer_that_is_not_full_trains_on_what_is_there(plain, right):
 
 def test_of_two_updates_the_empty_one_is_skipped(programs):
     program = programs("rft")
-    program.pool.pool = JudgedPool(lambda number, *_: "correct" if number == 0 else "wrong")
+    program.pool.pool = JudgedPool(lambda number, *_: "correct" if number == 0 else "incorrect")
     (record,) = program.take()
     assert record.trained == 1
     np.testing.assert_array_equal(record.totals.answers, [K, 0])
@@ -366,7 +366,7 @@ def test_surplus_groups_are_carried_one_step_and_used_first(programs):
     program, carried, seen = programs("dapo"), [], []
     program.step.buffers.clear()
     # Right answers are spread evenly: most groups are mixed, more than are needed.
-    program.pool.pool = JudgedPool(lambda number, *_: "correct" if number % 3 == 0 or number % 5 == 0 else "wrong")
+    program.pool.pool = JudgedPool(lambda number, *_: "correct" if number % 3 == 0 or number % 5 == 0 else "incorrect")
     for _ in range(6):
         age = len(program.step.rounds)
         (record,) = program.take()

@@ -36,7 +36,7 @@ class Score(NamedTuple):
     `answers`    n
     `pass_at`    k → `pass_at_k` averaged over problems, for the k asked for, else 1, 2, 4, … and n
     `maj_at`     k → `maj_at_k` averaged over problems, for the same k but 1; empty without the texts
-    `verdicts`   how many of the sampled answers got each status; what was cut at the limit counts as "wrong"
+    `verdicts`   how many of the sampled answers got each status; what was cut at the limit counts as "incorrect"
     `truncated`, `length` (tokens)  means over all answers     `problems`  how many
     `entropy`    nats a token of what the sampled answers were drawn from: their mean −log-prob, which estimates it
                  without bias

@@ -41,7 +41,7 @@ class TensorBoard:
     def add(self, step: int, values: Mapping[str, Any], prefix: str = "") -> None:
         """Adds each number of `values` to its curve: "name", or "prefix/name".
 
-        {"verdicts": {"wrong": 3}, "rate_histogram": [5, 6]} goes to verdicts/wrong, rate_histogram/0, rate_histogram/1.
+        {"verdicts": {"error": 3}, "rate_histogram": [5, 6]} goes to verdicts/error, rate_histogram/0, rate_histogram/1.
         "step" is left out, as are None, truth values and text.
         """
         curves = [Summary.Value(tag=name, simple_value=x) for name, x in _numbers(prefix, values) if name != "step"]

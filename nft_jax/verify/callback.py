@@ -21,7 +21,7 @@ from nft_jax.verify.pool.pool import Pool
 
 _LOG = logging.getLogger(__name__)
 
-WRONG, ERROR = STATUSES.index("wrong"), STATUSES.index("error")
+INCORRECT, ERROR = STATUSES.index("incorrect"), STATUSES.index("error")
 NOT_ASKED = -1
 
 
@@ -133,7 +133,7 @@ class Grader:
             # Numbered by row: these need no number that holds for longer.
             found |= self._begin(late, problem_b[late], token_bt[late], length_b[late], np.ones(late.size, bool))
         codes = np.full((2, problem_b.shape[0]), NOT_ASKED, np.int32)
-        codes[0] = WRONG
+        codes[0] = INCORRECT
         for batches in {handed.batches for handed in found.values()}:
             for which, (pool, batch) in enumerate(zip(self._pools, batches.result(), strict=True)):
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -183,7 +183,7 @@ def verify(
 
     `problem_B`   int32  problem index into the grader's reference answers
     `token_BT`    int32  answer tokens, of which the first `length_B` count (EOS included)
-    `gradable_B`  bool   False for empty slots and truncated answers: not sent to the host, code of "wrong"
+    `gradable_B`  bool   False for empty slots and truncated answers: not sent to the host, code of "incorrect"
     `request_B`   uint32 the numbers under which a `Submitter` may have handed some over; none if not given
     `ticket_n`    int32 `[shards]`, of the last submission of each shard
 

@@ -14,8 +14,8 @@ from .extract import last_boxed
 from .gsm8k import gsm8k
 from .math import grader as math_grader
 
-# The index of a status is its integer code on the device. 0 is "wrong", so that an array nobody filled earns nothing.
-STATUSES = ("wrong", "correct", "unparsed", "timeout", "error")
+# The index of a status is its integer code on the device. 0 is "incorrect": an array that nobody filled earns nothing.
+STATUSES = ("incorrect", "correct", "unparsed", "timeout", "error")
 
 # Characters at the end of a response in which the box must start. verl's DAPO reward keeps the last 300; its
 # strict-box branch, which the NFT release calls, then keeps the last 100 of those (verl #7440 treats that as a bug,
@@ -50,7 +50,7 @@ def boxed_exact(response: str, answer: str) -> tuple[str, str | None]:
     if extracted is None:
         return "unparsed", None
     extracted = extracted.strip()
-    return ("correct" if extracted == answer.strip() else "wrong"), extracted
+    return ("correct" if extracted == answer.strip() else "incorrect"), extracted
 
 
 GRADERS: dict[str, GraderFunction] = {"boxed_exact": boxed_exact, "gsm8k": gsm8k, "math": math_grader.math}
@@ -106,7 +106,7 @@ def _read_outcome(outcome: Outcome) -> tuple[str, str | None]:
     """(status, extracted) from what a grader returned; TypeError or ValueError if it is none of the allowed forms."""
     # By name, not isinstance: NumPy's bool is no bool, and NumPy is not to be imported here.
     if type(outcome).__name__ in ("bool", "bool_"):
-        return ("correct" if outcome else "wrong"), None
+        return ("correct" if outcome else "incorrect"), None
     status, extracted = outcome if isinstance(outcome, tuple) and len(outcome) == 2 else (outcome, None)
     if not isinstance(status, str) or not isinstance(extracted, str | None):
         raise TypeError(f"a grader returns a bool, a status or (status, extracted); got {outcome!r:.200}")

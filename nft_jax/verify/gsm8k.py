@@ -29,7 +29,7 @@ def gsm8k(response: str, answer: str) -> tuple[str, str | None]:
         return "unparsed", None
     wanted = last_number(answer)
     value = _value(said)
-    return ("correct" if wanted is not None and value is not None and value == _value(wanted) else "wrong"), said
+    return ("correct" if wanted is not None and value is not None and value == _value(wanted) else "incorrect"), said
 
 
 def last_number(text: str) -> str | None:

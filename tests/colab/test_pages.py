@@ -110,7 +110,7 @@ def test_the_loss_of_your_own(own, monkeypatch):
 def test_the_verifier_of_your_own(own, monkeypatch):
     monkeypatch.syspath_prepend(own)
     statuses = [grade(response, "7", grader="my_graders:integer").status for response in ("so 007", "8", "seven")]
-    assert statuses == ["correct", "wrong", "unparsed"]
+    assert statuses == ["correct", "incorrect", "unparsed"]
 
 
 def test_the_model_of_your_own(own):

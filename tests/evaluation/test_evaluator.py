@@ -220,14 +220,14 @@ def test_more_than_there_are_request_numbers_is_said_before_anything_is_compiled
 def answers_by_hand(right_EK) -> Answers:
     right_EK = np.array(right_EK, bool)
     length_EK = np.arange(right_EK.size, dtype=np.int32).reshape(right_EK.shape)
-    verdict_EK = np.where(right_EK, STATUSES.index("correct"), STATUSES.index("wrong"))
+    verdict_EK = np.where(right_EK, STATUSES.index("correct"), STATUSES.index("incorrect"))
     tokens, asked = np.zeros((*right_EK.shape, 3), np.int32), np.full(right_EK.shape, NOT_ASKED)
     return Answers(tokens, -0.5 * length_EK, length_EK, length_EK == 0, verdict_EK, right_EK, asked)
 
 
 def test_a_score_equals_the_one_by_hand():
     answers = answers_by_hand([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1]])
-    answers.verdict_EK[2, 1:] = [STATUSES.index(status) for status in ("unparsed", "timeout", "wrong")]
+    answers.verdict_EK[2, 1:] = [STATUSES.index(status) for status in ("unparsed", "timeout", "incorrect")]
     found = score(answers)
     assert found.greedy == 2 / 5
     # Sample variance of 1, 0, 0, 0, 1 is 0.3; of the shares 1/3, 1, 0, 1/3, 1 it is 0.2. Over 5 problems, the root.
@@ -236,7 +236,7 @@ def test_a_score_equals_the_one_by_hand():
     assert found.sampled_error == pytest.approx((0.2 / 5) ** 0.5)
     # Of three answers, one right: two of them miss it in one case of three.
     assert found.pass_at == {1: pytest.approx(8 / 15), 2: pytest.approx((2 / 3 + 1 + 0 + 2 / 3 + 1) / 5), 3: 4 / 5}
-    assert found.verdicts == {"wrong": 5, "correct": 8, "unparsed": 1, "timeout": 1, "error": 0}
+    assert found.verdicts == {"incorrect": 5, "correct": 8, "unparsed": 1, "timeout": 1, "error": 0}
     assert found.truncated == 1 / 20
     assert found.length == 9.5
     assert found.entropy == pytest.approx(0.5)

@@ -41,8 +41,8 @@ def test_the_interval_is_that_of_the_mean_difference():
 
 
 def test_problems_are_paired_by_id_whatever_their_order(tmp_path):
-    right, wrong = ["correct"] * 3, ["wrong"] * 3
-    write(tmp_path / "a", "few_n2.jsonl", {1: right, 2: wrong, 3: ["wrong", "correct", "wrong"], 9: right})
+    right, wrong = ["correct"] * 3, ["incorrect"] * 3
+    write(tmp_path / "a", "few_n2.jsonl", {1: right, 2: wrong, 3: ["incorrect", "correct", "incorrect"], 9: right})
     write(tmp_path / "b", "few_n2.jsonl", {3: wrong, 2: right, 1: right})
     write(tmp_path / "b", "more_n2.jsonl", {1: right})
     found = compare(tmp_path / "a", tmp_path / "b")
@@ -68,10 +68,10 @@ def test_a_cut_answer_is_not_right(tmp_path):
 
 
 def test_what_can_not_be_compared_is_said(tmp_path):
-    write(tmp_path / "a", "x.jsonl", {1: ["correct", "wrong"]})
-    write(tmp_path / "b", "y.jsonl", {1: ["correct", "wrong"]})
+    write(tmp_path / "a", "x.jsonl", {1: ["correct", "incorrect"]})
+    write(tmp_path / "b", "y.jsonl", {1: ["correct", "incorrect"]})
     with pytest.raises(ValueError, match=r"a: x.jsonl; .*b: y.jsonl\): evaluate both with the same settings"):
         compare(tmp_path / "a", tmp_path / "b")
-    write(tmp_path / "b", "x.jsonl", {2: ["correct", "wrong"]})
+    write(tmp_path / "b", "x.jsonl", {2: ["correct", "incorrect"]})
     with pytest.raises(ValueError, match="no problem in common"):
         compare(tmp_path / "a", tmp_path / "b")

@@ -96,7 +96,7 @@ _DEEDS = {
     "thread": _leave_thread,
     "number": lambda response: 1,
     "status": lambda response: "splendid",
-    "long": lambda response: ("wrong", "y" * 10_000_000),
+    "long": lambda response: ("incorrect", "y" * 10_000_000),
     "loaded": _loaded,
     "environment": lambda response: ("correct", " ".join(os.environ)),
     "brief": lambda response: time.sleep(0.003) or True,

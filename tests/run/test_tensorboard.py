@@ -54,7 +54,7 @@ def test_names_are_those_of_the_metrics(tmp_path):
         "late": True,
         "note": "text",
         "ratio": np.float32(1.25),
-        "verdicts": {"wrong": 3, "correct": 0, "error": None},
+        "verdicts": {"incorrect": 3, "correct": 0, "error": None},
         "rate_histogram": [6, 0, 3],
     }
     with TensorBoard(tmp_path / "deep" / "board", 0) as board:
@@ -67,7 +67,7 @@ def test_names_are_those_of_the_metrics(tmp_path):
         "reward": {4: 0.5},
         "tokens": {4: 480},
         "ratio": {4: 1.25},
-        "verdicts/wrong": {4: 3},
+        "verdicts/incorrect": {4: 3},
         "verdicts/correct": {4: 0},
         **{f"rate_histogram/{i}": {4: count} for i, count in enumerate((6, 0, 3))},
         "evaluation/greedy": {5: 0.75},

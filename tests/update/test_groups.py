@@ -21,9 +21,9 @@ from nft_jax.verify.grade import STATUSES
 Q, K, T = 6, 4, 7
 
 
-def test_a_truncated_answer_is_wrong_whatever_it_says():
-    correct, wrong = STATUSES.index("correct"), STATUSES.index("wrong")
-    verdict_QK = np.array([[correct, correct, wrong, wrong], [wrong] * 4], np.int32)
+def test_a_truncated_answer_is_incorrect_whatever_it_says():
+    correct, incorrect = STATUSES.index("correct"), STATUSES.index("incorrect")
+    verdict_QK = np.array([[correct, correct, incorrect, incorrect], [incorrect] * 4], np.int32)
     truncated_QK = np.array([[False, True, False, True], [False] * 4])
     random = np.random.default_rng(0)
     rollout = Rollout(

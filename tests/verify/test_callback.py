@@ -64,7 +64,7 @@ def answers_batch(rows: int = B, seed: int = 0):
     token_BT[:, 0], token_BT[:, 1] = 100 + said_B, EOS
     length_B = np.full(rows, 2, np.int32)
     gradable_B = random.random(rows) < 0.75
-    code_B = (gradable_B & (said_B == prompt_B)).astype(np.int32)  # "correct" is code 1, "wrong" 0
+    code_B = (gradable_B & (said_B == prompt_B)).astype(np.int32)  # "correct" is code 1, "incorrect" 0
     return (prompt_B, token_BT, length_B, gradable_B), code_B
 
 

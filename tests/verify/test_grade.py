@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_nobody_writes_wrong_by_accident():
     # Arrays of codes start as zeros, and the codes are stored in rollouts: their order is fixed.
-    assert STATUSES == ("wrong", "correct", "unparsed", "timeout", "error")
+    assert STATUSES == ("incorrect", "correct", "unparsed", "timeout", "error")
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,8 @@ def test_nobody_writes_wrong_by_accident():
     [
         (r"so \boxed{5}", "5", "correct", "5"),
         (r"so \boxed{ 5 }", " 5\n", "correct", "5"),
-        (r"so \boxed{05}", "5", "wrong", "05"),
-        (r"\boxed{5} no, \boxed{6}", "5", "wrong", "6"),
+        (r"so \boxed{05}", "5", "incorrect", "05"),
+        (r"\boxed{5} no, \boxed{6}", "5", "incorrect", "6"),
         (r"5", "5", "unparsed", None),
         (r"\boxed{5", "5", "unparsed", None),
         ("", "", "unparsed", None),
@@ -57,10 +57,10 @@ def test_the_box_must_start_in_the_window():
     ("returned", "status"),
     [
         (True, "correct"),
-        (False, "wrong"),
+        (False, "incorrect"),
         (np.bool_(True), "correct"),
         ("unparsed", "unparsed"),
-        (("wrong", "7"), "wrong"),
+        (("incorrect", "7"), "incorrect"),
         (1, "error"),
         (None, "error"),
         (1.0, "error"),
@@ -95,7 +95,7 @@ def test_an_interrupt_is_not_swallowed():
 
 def test_a_grader_by_name():
     assert grade("x", "x", grader="operator:eq").status == "correct"
-    assert grade("x", "y", grader="operator:eq") == Verdict("wrong", None, pytest.approx(0, abs=60))
+    assert grade("x", "y", grader="operator:eq") == Verdict("incorrect", None, pytest.approx(0, abs=60))
     assert resolve_grader("boxed_exact") is GRADERS["boxed_exact"]
 
 

@@ -40,13 +40,13 @@ def _judge(gold: str, given: str, rules: Rules) -> str:
         if number.same(ours, theirs):
             return "correct"
         if max(ours.decimals, theirs.decimals) < rules.precision:  # else one may be the other, rounded
-            return "wrong"
+            return "incorrect"
     if len(given) > LENGTH_LIMIT:
         return "unparsed"
     result, readable = _compare(gold, given, rules)
     if result is None and exact.same_letters(gold, given):
         return "correct"
-    return "correct" if result else "wrong" if readable else "unparsed"
+    return "correct" if result else "incorrect" if readable else "unparsed"
 
 
 def _compare(gold: str, given: str, rules: Rules) -> tuple[bool | None, bool]:

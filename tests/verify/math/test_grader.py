@@ -117,8 +117,8 @@ def test_ways_to_write_one_answer(ways):
 @pytest.mark.parametrize("ways", DIFFERENT, ids=lambda ways: ways[0])
 def test_answers_that_differ(ways):
     for given in ways[1:]:
-        assert grade(boxed(given), ways[0]).status == "wrong", given
-        assert grade(boxed(ways[0]), given).status in ("wrong", "unparsed"), given
+        assert grade(boxed(given), ways[0]).status == "incorrect", given
+        assert grade(boxed(ways[0]), given).status in ("incorrect", "unparsed"), given
 
 
 # Some ways are lenient with units, percent or unnamed variables, so only answers of different lines are compared here.
@@ -171,7 +171,7 @@ def test_answers_of_different_lines_differ():
 def test_where_the_answer_is(response, extracted):
     verdict = grade(response, "42")
     assert verdict.extracted == extracted
-    assert verdict.status == ("unparsed" if extracted is None else "wrong")
+    assert verdict.status == ("unparsed" if extracted is None else "incorrect")
 
 
 def test_only_the_end_of_a_response_is_looked_at():
@@ -192,17 +192,17 @@ def test_what_cannot_be_read_is_unparsed_and_equal_text_is_right():
     ("given", "gold", "options", "status"),
     [
         ("2, 1", "1, 2", {}, "correct"),
-        ("2, 1", "1, 2", {"ordered": True}, "wrong"),
+        ("2, 1", "1, 2", {"ordered": True}, "incorrect"),
         ("1, 2", "1, 2", {"ordered": True}, "correct"),
         (r"\{2,1\}", r"\{1,2\}", {"ordered": True}, "correct"),
-        ("0.33", "1/3", {}, "wrong"),
+        ("0.33", "1/3", {}, "incorrect"),
         ("0.33", "1/3", {"precision": 2}, "correct"),
-        ("0.34", "1/3", {"precision": 2}, "wrong"),
+        ("0.34", "1/3", {"precision": 2}, "incorrect"),
         ("(0.6, 2.6667]", r"(\frac35, \frac83]", {"precision": 2}, "correct"),
         (r"\sqrt{17}", "4.12311", {"precision": 5}, "correct"),
-        (r"\sqrt{17}", "4.12312", {"precision": 5}, "wrong"),
-        ("4.12311", r"\sqrt{17}", {}, "wrong"),
-        ("0.333333", "1/3", {"precision": 7}, "wrong"),
+        (r"\sqrt{17}", "4.12312", {"precision": 5}, "incorrect"),
+        ("4.12311", r"\sqrt{17}", {}, "incorrect"),
+        ("0.333333", "1/3", {"precision": 7}, "incorrect"),
     ],
 )
 def test_options(given, gold, options, status):
@@ -282,7 +282,7 @@ def test_formatting_never_matters_and_another_number_is_always_wrong():
         given, gold = draw.choice(_number_ways(value)), draw.choice(_number_ways(value))
         assert grade(boxed(given), gold).status == "correct", (given, gold)
         wrong = draw.choice(_number_ways(other))
-        assert grade(boxed(wrong), gold).status == "wrong", (wrong, gold)
+        assert grade(boxed(wrong), gold).status == "incorrect", (wrong, gold)
 
 
 def _formula(draw: random.Random, depth: int) -> tuple[str, str]:
@@ -310,8 +310,8 @@ def test_formulas_equal_their_rearrangements_and_differ_from_changed_ones():
         assert grade(boxed(one), other).status == "correct", (one, other)
         assert grade(boxed(other), one).status == "correct", (one, other)
         assert grade(boxed(one), one).status == "correct"
-        assert grade(boxed(rf"{one} + \frac{{1}}{{10^{{30}}}}"), other).status == "wrong", (one, other)
-        assert grade(boxed(rf"\sin({one})"), rf"\sin({other})").status in ("correct", "wrong")
+        assert grade(boxed(rf"{one} + \frac{{1}}{{10^{{30}}}}"), other).status == "incorrect", (one, other)
+        assert grade(boxed(rf"\sin({one})"), rf"\sin({other})").status in ("correct", "incorrect")
 
 
 def test_verdicts_do_not_depend_on_the_number_of_workers():

@@ -26,7 +26,7 @@ def pool():
 def easy_items(count: int, start: int = 0) -> tuple[list[tuple[str, str]], list[str]]:
     """Items of which every third is right, and their statuses."""
     items = [(str(i), str(i if i % 3 == 0 else -i)) for i in range(start, start + count)]
-    return items, ["correct" if i % 3 == 0 else "wrong" for i in range(start, start + count)]
+    return items, ["correct" if i % 3 == 0 else "incorrect" for i in range(start, start + count)]
 
 
 def statuses(verdicts) -> list[str]:
@@ -37,7 +37,7 @@ def test_boxed_exact_in_order():
     items = [(rf"so \boxed{{{i % 5}}}", "3") for i in range(1000)] + [("3", "3")]
     with Pool() as pool:
         verdicts = pool.grade(items)
-        assert statuses(verdicts) == ["correct" if i % 5 == 3 else "wrong" for i in range(1000)] + ["unparsed"]
+        assert statuses(verdicts) == ["correct" if i % 5 == 3 else "incorrect" for i in range(1000)] + ["unparsed"]
         assert [verdict.extracted for verdict in verdicts[:6]] == ["0", "1", "2", "3", "4", "0"]
         assert pool.grade([]) == []
         assert pool.respawns == 0
@@ -61,7 +61,7 @@ DEEDS = {
     "thread": "correct",
     "number": "error",
     "status": "error",
-    "long": "wrong",
+    "long": "incorrect",
 }
 
 
@@ -147,14 +147,14 @@ def test_start_up_does_not_count_against_an_item():
     # The module sleeps at import for longer than an item may take.
     with Pool("helpers.slow_to_import:equal", 1, 2.0, paths=[FOLDER]) as pool:
         verdicts = pool.grade([("1", "1"), ("hang", ""), ("2", "2"), ("3", "4")])
-    assert statuses(verdicts) == ["correct", "timeout", "correct", "wrong"]
+    assert statuses(verdicts) == ["correct", "timeout", "correct", "incorrect"]
 
 
 def test_strange_text_survives():
     odd = ["\ud800", "\x00", "é🙂", "\r\n", "\u2028", "x" * 3_000_000]
     with hostile_pool() as pool:
         assert statuses(pool.grade([(text, text) for text in odd])) == ["correct"] * len(odd)
-        assert statuses(pool.grade([(text, text + "!") for text in odd])) == ["wrong"] * len(odd)
+        assert statuses(pool.grade([(text, text + "!") for text in odd])) == ["incorrect"] * len(odd)
 
 
 def test_items_that_are_not_text_are_errors(pool):
@@ -306,7 +306,7 @@ def test_a_batch_of_a_closed_pool_says_error():
 
 def test_verdicts_are_the_same_when_workers_are_killed_at_random():
     items = [("brief", "") if i % 2 else (str(i % 7), str(i % 3)) for i in range(5000)]
-    expected = ["correct" if i % 2 or i % 7 == i % 3 else "wrong" for i in range(5000)]
+    expected = ["correct" if i % 2 or i % 7 == i % 3 else "incorrect" for i in range(5000)]
     random = np.random.default_rng(0)
     with hostile_pool(item_seconds=60.0) as pool:
         batch, killed = pool.begin(), 0
