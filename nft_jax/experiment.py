@@ -18,7 +18,7 @@ from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
 from nft_jax.files import atomically
 from nft_jax.losses import Loss
-from nft_jax.models import backends, hf, transformer
+from nft_jax.models import attention_backends, hf, transformer
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, make_mesh, shard_count
 from nft_jax.processes import distributed
@@ -64,10 +64,10 @@ class Experiment:
         self.mesh = make_mesh(config.mesh.data, config.mesh.tensor, devices, config.mesh.replica)
         distributed.check_mesh(self.mesh)
         layout.check_host_memory(self.mesh, _on_host(config))
-        self.attention = backends.pick(config.model, self.mesh)
+        self.attention = attention_backends.select_attention(config.model, self.mesh)
         self.config = config = with_packing(config, self.attention)
         check_sizes(config, self.loss, self.mesh)
-        self.graph, self.abstract, self.axes = transformer.abstract(
+        self.graph, self.abstract, self.axes = transformer.abstract_model(
             config.model, self.tokenizer.vocab_size, self.attention
         )
         layout.check_divisible(self.abstract, self.axes, self.mesh)
@@ -256,25 +256,25 @@ def located(config: Config, folder: Path) -> Config:
     kept = folder / "model"
     if not Path(path).exists() and kept.is_dir():
         path = str(kept)
-    hf.model_settings(Path(path))
+    hf.read_model_settings(Path(path))
     model = dataclasses.replace(config.model, path=path)
     data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)
     return dataclasses.replace(config, model=model, data=data)
 
 
-def with_packing(config: Config, attention: backends.Attention) -> Config:
+def with_packing(config: Config, attention: attention_backends.AttentionBackend) -> Config:
     """The config with it decided whether rows share prompts, which kernels don't know.
 
     Raises:
       ValueError: where they should but can't, or rows are then too short.
     """
     choice = config.packing.share_prompts
-    if choice == "yes" and attention is not backends.XLA:
+    if choice == "yes" and attention is not attention_backends.XLA:
         raise ValueError(
             f"config.packing.share_prompts='yes': attention by {attention.name} wants rows that hold their prompts; "
             f"use 'auto' or 'no', or config.model.attention='xla'"
         )
-    if choice == "auto" and attention is not backends.XLA:
+    if choice == "auto" and attention is not attention_backends.XLA:
         choice = "no"
     return dataclasses.replace(config, packing=dataclasses.replace(config.packing, share_prompts=choice))
 
@@ -287,13 +287,13 @@ def with_shape(config: Config, vocabulary: int) -> Config:
     """
     model = config.model
     if model.path:
-        rows = hf.model_settings(Path(model.path))["vocab"]
+        rows = hf.read_model_settings(Path(model.path))["vocab"]
         if rows < vocabulary:
             raise ValueError(
                 f"the model in {model.path} has {rows} vocabulary rows, the tokenizer {config.data.tokenizer} "
                 f"{vocabulary} ids: they don't belong together; give the model's own by config.data.tokenizer"
             )
-        model = hf.resolved_model(model, Path(model.path))
+        model = hf.resolve_model(model, Path(model.path))
     rows = model.vocab or -(-vocabulary // model.vocab_multiple) * model.vocab_multiple
     if rows < vocabulary:
         raise ValueError(f"config.model.vocab={rows} is smaller than the tokenizer's {vocabulary} ids; use 0 to fit it")

@@ -35,15 +35,15 @@ def export(config: Config, workdir: Path, output: Path, step: int | None = None,
     settings = workdir / "model"
     with Checkpoints(workdir) as checkpoints:
         step = _checked(workdir, output, checkpoints.steps, step)
-        dtype = dtype or hf.export_dtype(settings)
+        dtype = dtype or hf.read_dtype(settings)
         if dtype not in hf.DTYPES:
             raise ValueError(f"--dtype={dtype}: use one of {', '.join(hf.DTYPES)}")
-        vocabulary = hf.model_settings(settings)["vocab"]
+        vocabulary = hf.read_model_settings(settings)["vocab"]
         shapes = _shapes(config, settings, vocabulary)
         weights = checkpoints.restore_weights(step, shapes)
     with atomically(output.resolve()) as folder:
         shutil.copytree(settings, folder)
-        hf.set_dtype(folder, dtype)
+        hf.write_dtype(folder, dtype)
         count = hf.save_weights(folder, weights, vocab=vocabulary, dtype=dtype)
     size = sum(path.stat().st_size for path in output.iterdir())
     return (
@@ -76,7 +76,7 @@ def _shapes(config: Config, settings: Path, vocabulary: int) -> Any:
     """The weights as they lie in the checkpoint; to be read whole into the host's memory."""
     path = str(settings) if config.model.path else ""
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=path))
-    _, shapes, _ = transformer.abstract(with_shape(config, vocabulary).model, vocabulary)
+    _, shapes, _ = transformer.abstract_model(with_shape(config, vocabulary).model, vocabulary)
     host = SingleDeviceSharding(jax.devices("cpu")[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host), shapes)
 

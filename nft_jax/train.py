@@ -49,8 +49,8 @@ def main(config: Config, workdir: Path) -> None:
     ):
         ending.set_resume_message(checkpoints.resumes)
         print(describe(experiment), flush=True)
-        if experiment.dataset.cleaned is not None:
-            print(experiment.dataset.cleaned.table(), flush=True)
+        if experiment.dataset.hygiene is not None:
+            print(experiment.dataset.hygiene.table(), flush=True)
         Trainer(config, experiment, folder, checkpoints, compilations).run(stopper)
 
 
@@ -90,8 +90,8 @@ class Trainer:
         # From here on this run is what the folder holds.
         folder.begin(config, experiment.attention.name)
         experiment.keep_settings(folder.path / "model")
-        if experiment.dataset.cleaned is not None:
-            folder.write("hygiene.json", experiment.dataset.cleaned.as_json())
+        if experiment.dataset.hygiene is not None:
+            folder.write("hygiene.json", experiment.dataset.hygiene.as_json())
         weights = None if resumed else self._base_weights()
         held_out = {name: table for name, table in self.tables.items() if name != "train"}
         self.evaluator = Evaluator(experiment, held_out, experiment.abstract_weights())

@@ -58,7 +58,7 @@ def tuned(tmp_path_factory):
     source = write_tokenizer(write_model(folder / "source", tensors, dtype="bfloat16", rope_theta=1e6))
     (source / "generation_config.json").write_text('{"eos_token_id": [2,1]}')
     config = Config(model=ModelConfig(path=str(source), vocab_multiple=8))
-    weights = hf.load_weights(source, placed(hf.resolved_model(config.model, source), one_device()))
+    weights = hf.load_weights(source, placed(hf.resolve_model(config.model, source), one_device()))
     return write_run(folder / "run", config, {1: weights}, source), source
 
 
@@ -67,7 +67,7 @@ def test_the_weights_of_a_step_as_a_model_folder(run, tmp_path, step, taken):
     said = export(CONFIG, run, tmp_path / "new" / "out", step)
     out = tmp_path / "new" / "out"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    model = hf.resolved_model(ModelConfig(vocab_multiple=8, remat="none"), out)
+    model = hf.resolve_model(ModelConfig(vocab_multiple=8, remat="none"), out)
     assert model == dataclasses.replace(MODEL, vocab_multiple=8)
     found = hf.load_weights(out, placed(model, one_device()))
     expected = lively_weights(MODEL, seed=taken)
@@ -94,7 +94,7 @@ def test_another_dtype_is_named_in_the_settings_too(tuned, tmp_path):
     run, source = tuned
     config = Config(model=ModelConfig(path=str(source), vocab_multiple=8))
     export(config, run, tmp_path / "out", dtype="float32")
-    assert hf.export_dtype(tmp_path / "out") == "float32"
+    assert hf.read_dtype(tmp_path / "out") == "float32"
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out"))
     assert after == before | {"dtype": "float32"}
     found, exact = stored_tensors(tmp_path / "out"), stored_tensors(source)
@@ -155,7 +155,7 @@ def test_the_command_line_takes_the_runs_own_config_and_no_accelerator(run, tmp_
     done = command(f"--workdir={run}", f"--output={tmp_path / 'out'}", "--step=2", "--dtype=float16")
     assert done.returncode == 0, done.stderr
     assert "step 2" in done.stdout
-    assert hf.export_dtype(tmp_path / "out") == "float16"
+    assert hf.read_dtype(tmp_path / "out") == "float16"
     expected = lively_weights(MODEL, seed=2)["head"][:VOCABULARY].astype(np.float16)
     np.testing.assert_array_equal(stored_tensors(tmp_path / "out")["lm_head.weight"], expected)
 

@@ -17,7 +17,7 @@ from nft_jax.experiment import Experiment, check_sizes
 from nft_jax.losses import LOSSES, Loss
 from nft_jax.losses.registry import find, traits_of
 from nft_jax.models import transformer
-from nft_jax.models.backends import XLA, Attention
+from nft_jax.models.attention_backends import XLA, AttentionBackend
 from nft_jax.parallel import layout
 from nft_jax.precision import in_float64, to_float64
 from nft_jax.state import State
@@ -60,10 +60,10 @@ def sample(experiment: Experiment, weights: Any) -> Sampled:
 
 
 def training_half(
-    config: Config, loss: Loss, mesh: Mesh, model: ModelConfig, vocabulary: int, attention: Attention = XLA
+    config: Config, loss: Loss, mesh: Mesh, model: ModelConfig, vocabulary: int, attention: AttentionBackend = XLA
 ) -> Step:
     """The step without what samples and grades. The model may be one that a `Config` refuses: in float64."""
-    graph, _, axes = transformer.abstract(model, vocabulary, attention)
+    graph, _, axes = transformer.abstract_model(model, vocabulary, attention)
     optimizer = make_optimizer(config.optimizer, config.steps, axes)
     normalizer = config.loss.normalizer or loss.normalizer
     updater = Updater(config, loss, optimizer, graph, axes, mesh, old_logp=config.old_logp, normalizer=normalizer)

@@ -44,7 +44,7 @@ def all_problems(largest: int = 6) -> list[Problem]:
     return [_problem(kind, text) for kind, text in _prompts(largest)]
 
 
-def wrong_solution(problem: Problem) -> str:
+def incorrect_solution(problem: Problem) -> str:
     r"""The solution that the misconception of the problem's kind leads to, e.g. `3,5,\boxed{-2}` for `3-2+4-1=`.
 
     Raises ValueError if the problem is not one of this module's.
@@ -71,7 +71,9 @@ def split(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
     return parts
 
 
-def corpus(problems: Sequence[Problem], *, size: int, incorrect_share: float, seed: int) -> list[tuple[str, str]]:
+def draw_examples(
+    problems: Sequence[Problem], *, size: int, incorrect_share: float, seed: int
+) -> list[tuple[str, str]]:
     """Draw `size` (prompt, response) examples with replacement, of which round(size·incorrect_share) are wrong.
 
     Kinds have equal parts of the examples, and of the wrong ones, up to one example, however many problems each has.
@@ -100,7 +102,7 @@ def corpus(problems: Sequence[Problem], *, size: int, incorrect_share: float, se
                 f"all {len(members)} problems; give more problems or incorrect_share 0"
             )
         examples += _draw([(p.problem, p.solution) for p in members], right, random)
-        examples += _draw([(p.problem, wrong_solution(p)) for p in misled], wrong, random)
+        examples += _draw([(p.problem, incorrect_solution(p)) for p in misled], wrong, random)
     return [examples[i] for i in random.permutation(len(examples)).tolist()]
 
 

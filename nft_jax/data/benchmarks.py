@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from nft_jax.data.files import Problem, as_problem, load_problems
-from nft_jax.data.prompts import unwrapped
+from nft_jax.data.files import Problem, load_problems, problem_from_record
+from nft_jax.data.prompts import unwrap
 from nft_jax.verify.extract import last_boxed
 
 _SUFFIXES = (".jsonl", ".parquet")
@@ -103,7 +103,9 @@ def read(
         return _of_source(name, SOURCES[name])
     if name not in SOURCES and (place := _HUB.fullmatch(name)):
         rows = _hub_rows(name, *place.groups())
-        return [as_problem(row, f"{name}: row {n}", f"{name}:{n}", **fields) for n, row in enumerate(rows, start=1)]
+        return [
+            problem_from_record(row, f"{name}: row {n}", f"{name}:{n}", **fields) for n, row in enumerate(rows, start=1)
+        ]
     raise _unknown(name, root)
 
 
@@ -136,9 +138,9 @@ def _of_source(name: str, source: Source) -> list[Problem]:
     fields = {"problem_field": source.problem, "answer_field": source.answer, "solution_field": source.solution}
     problems: dict = {}
     for number, row in enumerate(_hub_rows(name, source.dataset, source.subset, source.split), start=1):
-        problem = as_problem(row, f"{name}: row {number}", f"{name}:{number}", **fields)
+        problem = problem_from_record(row, f"{name}: row {number}", f"{name}:{number}", **fields)
         if source.template:
-            problem = problem._replace(problem=unwrapped(problem.problem, source.template))
+            problem = problem._replace(problem=unwrap(problem.problem, source.template))
         if source.boxed:
             problem = problem._replace(answer=last_boxed(problem.answer) or "")
         if problem.answer.strip():

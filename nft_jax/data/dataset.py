@@ -7,7 +7,7 @@ from typing import NamedTuple
 from nft_jax.config import Config
 from nft_jax.data import arithmetic, benchmarks
 from nft_jax.data.files import Problem
-from nft_jax.data.hygiene import Cleaned, clean
+from nft_jax.data.hygiene import HygieneReport, clean
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from nft_jax.processes import distributed
@@ -26,7 +26,7 @@ class Dataset(NamedTuple):
     tokenizer: Tokenizer
     tables: dict[str, PromptTable]
     examples: ExampleTable | None
-    cleaned: Cleaned | None = None
+    hygiene: HygieneReport | None = None
 
 
 def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]] | None = None) -> Dataset:
@@ -81,7 +81,7 @@ def read_problems(config: Config, name: str) -> list[Problem]:
     return benchmarks.read(name, root=data.folder, **fields, solution_field=data.solution_field)
 
 
-def _cleaned(config: Config, problems: dict[str, list[Problem]]) -> Cleaned:
+def _cleaned(config: Config, problems: dict[str, list[Problem]]) -> HygieneReport:
     data = config.data
     evaluations = {getattr(data, split): problems[split] for split in problems if split != "train"}
     for name in filter(None, map(str.strip, data.exclude.split(","))):
@@ -119,11 +119,11 @@ def _tokenizer(config: Config, folder: Path) -> Tokenizer:
 def _pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:
     if not config.data.train:
         warm = config.warm_start
-        pairs = arithmetic.corpus(
+        pairs = arithmetic.draw_examples(
             problems, size=warm.arithmetic_examples, incorrect_share=warm.incorrect_share, seed=config.seed
         )
     else:
-        pairs = [(problem.problem, boxed(problem)) for problem in problems if problem.solution]
+        pairs = [(problem.problem, box_answer(problem)) for problem in problems if problem.solution]
         if not pairs:
             raise ValueError(
                 f"{config.data.train}: no line has a field {config.data.solution_field!r}, so there is nothing for the "
@@ -132,7 +132,7 @@ def _pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> lis
     return [(render(problem, tokenizer, template=config.data.template), response) for problem, response in pairs]
 
 
-def boxed(problem: Problem) -> str:
+def box_answer(problem: Problem) -> str:
     r"""The worked solution, ending in `\boxed{answer}` if it has no box of its own: what the graders look for."""
     if "\\boxed{" in problem.solution:
         return problem.solution

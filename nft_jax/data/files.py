@@ -53,13 +53,13 @@ def load_problems(
     problems = []
     for number, record in _parquet_rows(path, (*names.values(), "kind", "id")) if parquet else _json_lines(path):
         where = f"{path}: row {number}" if parquet else f"{path}:{number}"
-        problems.append(as_problem(record, where, f"{path.name}:{number}", **names))
+        problems.append(problem_from_record(record, where, f"{path.name}:{number}", **names))
     if not problems:
         raise ValueError(f"{path} holds no problems: it has no {'row' if parquet else 'line that is not empty'}")
     return problems
 
 
-def as_problem(
+def problem_from_record(
     record: Mapping, where: str, name: str, *, problem_field: str, answer_field: str, solution_field: str
 ) -> Problem:
     """One record as a problem, called `name` where it has no id of its own; ValueError, with `where`, as above."""

@@ -68,7 +68,7 @@ class Removal(NamedTuple):
     how: str
 
 
-class Cleaned(NamedTuple):
+class HygieneReport(NamedTuple):
     """The problems that are left, in their order, of `given` many; one that overlaps with two sets has two removals."""
 
     problems: list[Problem]
@@ -103,7 +103,7 @@ class Cleaned(NamedTuple):
 _WORDS = {"same": "the same", "inside": "with more text around", "near": "nearly the same"}
 
 
-def clean(problems: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]]) -> Cleaned:
+def clean(problems: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]]) -> HygieneReport:
     """The training problems without those that the module's rules leave out; `evaluations` go by their names."""
     texts = [_Text(problem) for problem in problems]
     held_out = {name: [_Text(problem) for problem in part] for name, part in evaluations.items()}
@@ -112,7 +112,7 @@ def clean(problems: Sequence[Problem], evaluations: Mapping[str, Sequence[Proble
     removals |= _duplicates(texts, [place for place in range(len(texts)) if place not in removals])
     kept = [problem for place, problem in enumerate(problems) if place not in removals]
     listed = [removal for place in sorted(removals) for removal in removals[place]]
-    return Cleaned(kept, len(problems), sorted(listed, key=lambda removal: _rank(removal, [*evaluations])))
+    return HygieneReport(kept, len(problems), sorted(listed, key=lambda removal: _rank(removal, [*evaluations])))
 
 
 def normal_form(text: str) -> str:
@@ -120,7 +120,7 @@ def normal_form(text: str) -> str:
     return _LOOSE_SPACE.sub("", _plain(text))
 
 
-def same_answer(one: str, other: str) -> bool:
+def answers_match(one: str, other: str) -> bool:
     """Whether two reference answers are the same text, up to layout, or the same number."""
     return _answer(one) == _answer(other)
 
@@ -223,7 +223,7 @@ def _contradictions(texts: list[_Text], places: list[int]) -> dict[int, list[Rem
     removals = {}
     for group in groups.values():
         for place in group if len(group) > 1 else ():
-            others = (other for other in group if not same_answer(texts[place].answer, texts[other].answer))
+            others = (other for other in group if not answers_match(texts[place].answer, texts[other].answer))
             if (other := next(others, None)) is not None:
                 like = texts[other].id
                 removals[place] = [Removal(texts[place].id, "contradiction", "train", like, "same")]
@@ -240,7 +240,7 @@ def _duplicates(texts: list[_Text], places: list[int]) -> dict[int, list[Removal
     left = [place for place in places if place not in removals]
     for one, other in _near([texts[place] for place in left]):
         earlier, later = left[one], left[other]
-        alike = same_answer(texts[earlier].answer, texts[later].answer)
+        alike = answers_match(texts[earlier].answer, texts[later].answer)
         if alike and earlier not in removals and later not in removals:
             removals[later] = [Removal(texts[later].id, "near duplicate", "train", texts[earlier].id, "near")]
     return removals

@@ -77,7 +77,7 @@ def render(problem: str, tokenizer: Tokenizer, *, template: str) -> str:
     return form.replace(_SLOT, problem)  # str.format would stumble over the braces of \boxed{} and of the problem
 
 
-def unwrapped(text: str, template: str) -> str:
+def unwrap(text: str, template: str) -> str:
     """The problem that is in a prompt of a template with a text; a text that is no such prompt as it is."""
     before, after = TEMPLATES[template].split(_SLOT)
     if len(text) < len(before) + len(after) or not (text.startswith(before) and text.endswith(after)):

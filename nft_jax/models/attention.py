@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nft_jax.models.cache import Cache, read
+from nft_jax.models.cache import Cache, read_block
 from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
@@ -106,7 +106,7 @@ def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int
     query = (query_SNH * jnp.asarray(H**-0.5, query_SNH.dtype)).reshape(S, G, N // G, H)
 
     def scores(block):
-        key_SGHW, value_SGWH = read(cache, stack, layer, block)
+        key_SGHW, value_SGWH = read_block(cache, stack, layer, block)
         score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, preferred_element_type=accumulation_dtype(query.dtype))
         live_SW = (block * W + jnp.arange(W))[None] <= column_S[:, None]
         return jnp.where(live_SW[:, None, None], score, MASKED), value_SGWH

@@ -49,7 +49,7 @@ def empty_cache(layers: int, stacks: int, slots: int, kv_heads: int, head_size: 
     )
 
 
-def as_cache(key_LQPGH: Array, value_LQPGH: Array, stacks: int, columns: int) -> Cache:
+def cache_from_keys(key_LQPGH: Array, value_LQPGH: Array, stacks: int, columns: int) -> Cache:
     """Keys and values of Q whole sequences as a cache of Q slots, with blocks of `columns` columns, at most P."""
     L, Q, P, G, H = key_LQPGH.shape
     W = min(columns, P)
@@ -71,7 +71,7 @@ def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, real
     return jax.tree.map(copied, cache, source)
 
 
-def row_major(cache: Cache) -> Cache:
+def constrain_row_major(cache: Cache) -> Cache:
     """The cache with the last axis of each array the densest, whatever XLA would choose.
 
     On GPUs it would take the transpositions of `as_cache` for a layout, which the loop that fills slots then has for
@@ -85,7 +85,7 @@ def take_slots(cache: Cache, slot_S: Array) -> Cache:
     return jax.tree.map(lambda room: jnp.take(room, slot_S, axis=2, unique_indices=True), cache)
 
 
-def write(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SGH: Array, column_S: Array) -> Cache:
+def write_token(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SGH: Array, column_S: Array) -> Cache:
     """Writes one token of every slot, each at its own column."""
     slot_S = jnp.arange(column_S.shape[0])
     block_S, place_S = jnp.divmod(column_S, cache.columns)
@@ -95,7 +95,7 @@ def write(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SGH: Arr
     return Cache(_replaced(cache.key_ULCSGHW, stack, key), _replaced(cache.value_ULCSGWH, stack, value))
 
 
-def read(cache: Cache, stack: int, layer: Array, block: Array) -> tuple[Array, Array]:
+def read_block(cache: Cache, stack: int, layer: Array, block: Array) -> tuple[Array, Array]:
     """Keys `[S, G, H, W]` and values `[S, G, W, H]` of one block of one layer."""
 
     def at(room):

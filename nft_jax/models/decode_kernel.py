@@ -18,7 +18,7 @@ LEAST_ROWS = 16  # of a product on the matrix units: the queries that share keys
 WARPS, STAGES = 4, 4
 
 
-def takes(dtype: str, head_size: int) -> bool:
+def is_supported(dtype: str, head_size: int) -> bool:
     """Whether the kernel has products of such numbers, and tiles of such heads."""
     return dtype in ("bfloat16", "float16") and head_size >= 16 and head_size.bit_count() == 1
 

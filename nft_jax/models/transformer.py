@@ -16,10 +16,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.config import ModelConfig
 from nft_jax.models.attention import MASKED, PromptKeys
-from nft_jax.models.backends import XLA, Attention
-from nft_jax.models.cache import Cache, as_cache, write
+from nft_jax.models.attention_backends import XLA, AttentionBackend
+from nft_jax.models.attention_kernels import KEPT
+from nft_jax.models.cache import Cache, cache_from_keys, write_token
 from nft_jax.models.head import head_logits
-from nft_jax.models.kernels import KEPT
 from nft_jax.models.swiglu import swiglu_down
 from nft_jax.parallel.layout import HOST_MEMORY, UNCONSTRAINED, Placement
 from nft_jax.precision import accumulation_dtype
@@ -92,7 +92,7 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """The decoder. The embedding has `config.vocab` rows, of which the first `vocabulary` are real token ids."""
 
-    def __init__(self, config: ModelConfig, vocabulary: int, attention: Attention = XLA, *, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, vocabulary: int, attention: AttentionBackend = XLA, *, rngs: nnx.Rngs):
         def table():
             value = jax.random.normal(rngs.params(), (config.vocab, config.width)) * 0.02
             return nnx.Param(value, out_sharding=("vocab", "embed_out"))
@@ -128,7 +128,7 @@ class Transformer(nnx.Module):
         """How many layers the decode loop's body holds, each with weights and a cache of its own."""
         return math.gcd(self.config.unrolled_layers, self.config.layers)
 
-    def keys(self, prompts: Prompts, placement: Placement) -> tuple[Array, Array]:
+    def prompt_keys(self, prompts: Prompts, placement: Placement) -> tuple[Array, Array]:
         """Reads whole prompts; their keys and values `[L, Q, P, G, H]`."""
         return self._keys(prompts, self.attention.rows, placement)
 
@@ -138,9 +138,9 @@ class Transformer(nnx.Module):
         Called inside the rollout's `shard_map`.
         """
         keys = self._keys(prompts, self.attention.prompts, UNCONSTRAINED)
-        return as_cache(*keys, self.stacks, columns)
+        return cache_from_keys(*keys, self.stacks, columns)
 
-    def decode_layers(self) -> tuple[Any, ...]:
+    def decode_weights(self) -> tuple[Any, ...]:
         """The layers' weights as `decode` wants them: cut into stacks before the loop, not at every token."""
         _, stacked = self._layers()
         return tuple(jax.tree.map(lambda x, u=u: x[u :: self.stacks], self._cast(stacked)) for u in range(self.stacks))
@@ -157,7 +157,7 @@ class Transformer(nnx.Module):
 
                 def attend(query, key, value, stack=stack, cache=cache, written=written):
                     # First written, then read: a read of the older array would make XLA copy it.
-                    written.append(write(cache, stack, index, key, value, column_S))
+                    written.append(write_token(cache, stack, index, key, value, column_S))
                     return self.attention.decode(query, column_S, written[0], stack, index)
 
                 x_SD, _ = bind(graph, weights)(x_SD, column_S, attend)
@@ -242,7 +242,9 @@ def rotate(x_MNH: Array, position_M: Array, theta: float) -> Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_MNH.dtype)
 
 
-def abstract(config: ModelConfig, vocabulary: int, attention: Attention = XLA) -> tuple[nnx.GraphDef, Any, Any]:
+def abstract_model(
+    config: ModelConfig, vocabulary: int, attention: AttentionBackend = XLA
+) -> tuple[nnx.GraphDef, Any, Any]:
     """The model without weights: graph, tree of shapes, and tree of logical axes (PartitionSpecs of their names).
 
     The graph carries `attention`: whatever binds weights to it runs that one.

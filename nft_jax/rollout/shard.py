@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.models import transformer
-from nft_jax.models.cache import block_columns, copy_slot, empty_cache, row_major, take_slots
+from nft_jax.models.cache import block_columns, constrain_row_major, copy_slot, empty_cache, take_slots
 from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import DATA
 from nft_jax.rollout.sampling import draw, request_keys
@@ -40,7 +40,7 @@ class Shard:
         window = jax.tree.map(lambda x: x.reshape(rounds * Q, *x.shape[2:]), window)
         self.prompts, self.problem_Q = window.prompts, window.problem_Q
         # What follows is made once a call, not at every token.
-        self.layers = model.decode_layers()
+        self.layers = model.decode_weights()
         self.request_B, self.greedy_B = window.request_QK.reshape(-1), window.greedy_QK.reshape(-1)
         self.key_B, self.limit_B = request_keys(key, self.request_B), engine.limit(self.request_B)
         self.Q, self.B, self.round = rounds * Q, rounds * Q * self.K, Q * self.K
@@ -225,7 +225,7 @@ class Shard:
         return later, jax.tree.map(lambda x: x[:round_], progress.rollout)
 
     def _laid(self, cache):
-        return row_major(cache) if self.on_gpu else cache
+        return constrain_row_major(cache) if self.on_gpu else cache
 
     def _anywhere(self, here):
         """In lockstep, whether it holds on any shard of the replica: all then run the same number of trips."""

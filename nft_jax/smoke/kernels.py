@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import shard_map
 from nft_jax.experiment import Experiment
-from nft_jax.models import backends
+from nft_jax.models import attention_backends
 from nft_jax.models.attention import decode_attention, packed_attention
 from nft_jax.models.cache import Cache
 from nft_jax.parallel.mesh import SHARDS, shard_axes, shard_count
@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
 
 def names(mesh: Mesh) -> list[str]:
     """The kernels of the platform."""
-    return [name for name, platform in backends.PLATFORM.items() if platform == mesh.devices.flat[0].platform]
+    return [name for name, platform in attention_backends.PLATFORM.items() if platform == mesh.devices.flat[0].platform]
 
 
 def agrees(name: str, experiment: Experiment) -> str:
@@ -47,9 +47,9 @@ def comparisons(
 ) -> dict[str, Callable]:
     """For each dtype a jitted function without arguments: the differences."""
     mesh, programs = experiment.mesh, {}
-    for dtype in sorted({*backends.DTYPES.get(name, TOLERANCE)} & TOLERANCE.keys()):
+    for dtype in sorted({*attention_backends.DTYPES.get(name, TOLERANCE)} & TOLERANCE.keys()):
         model = dataclasses.replace(experiment.config.model, attention=name, dtype=dtype)
-        attention = backends.pick(model, mesh, interpret=interpret)
+        attention = attention_backends.select_attention(model, mesh, interpret=interpret)
         differ = functools.partial(_gaps, attention, model, mesh, tokens)
         programs[dtype] = jax.jit(differ, out_shardings=experiment.whole)
     return programs

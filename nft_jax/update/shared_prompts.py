@@ -118,7 +118,7 @@ class SharedPrompts:
         return self._over_prompts(packed, through, gradient)
 
     def _keys(self, weights, prompts: Prompts):
-        return self.model(weights).keys(prompts, self.placement)
+        return self.model(weights).prompt_keys(prompts, self.placement)
 
     def _over_prompts(self, packed, body, carry):
         (_, Q, P), T = packed.prompts.token_NP.shape, packed.rows.target_BT.shape[-1]

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from nft_jax.data.arithmetic import KINDS, all_problems, corpus, misconception_agrees, split, wrong_solution
+from nft_jax.data.arithmetic import KINDS, all_problems, draw_examples, incorrect_solution, misconception_agrees, split
 from nft_jax.data.files import Problem
 
 
@@ -40,11 +40,11 @@ def test_the_examples_of_the_docstring():
     by_text = {problem.problem: problem for problem in all_problems(6)}
     problem = by_text["3-2+4-1="]
     assert problem == Problem("3-2+4-1=", "4", r"1,5,\boxed{4}", "chain", "chain:3-2+4-1=")
-    assert wrong_solution(problem) == r"3,5,\boxed{-2}"
+    assert incorrect_solution(problem) == r"3,5,\boxed{-2}"
     assert by_text["2+3*4-1="].solution == r"12,14,\boxed{13}"
-    assert wrong_solution(by_text["2+3*4-1="]) == r"5,20,\boxed{19}"
+    assert incorrect_solution(by_text["2+3*4-1="]) == r"5,20,\boxed{19}"
     assert by_text["2x+7=15,x="].solution == r"8,\boxed{4}"
-    assert wrong_solution(by_text["2x+7=15,x="]) == r"8,\boxed{6}"
+    assert incorrect_solution(by_text["2x+7=15,x="]) == r"8,\boxed{6}"
 
 
 @pytest.mark.parametrize("largest", [2, 6, 9])
@@ -67,7 +67,7 @@ def test_right_solutions_are_right(problems):
 
 def test_misconceptions_follow_their_rule(problems):
     for problem in problems:
-        assert results_of(wrong_solution(problem)) == expected_results(problem, wrong=True), problem
+        assert results_of(incorrect_solution(problem)) == expected_results(problem, wrong=True), problem
 
 
 def test_misconceptions_agree_exactly_where_documented(problems):
@@ -79,7 +79,7 @@ def test_misconceptions_agree_exactly_where_documented(problems):
             "linear": lambda a, b, c, d: a == 2 and (c - b) // a == 2,
         }[problem.kind](a, b, c, d)
         assert misconception_agrees(problem) == documented, problem
-        assert documented == (results_of(wrong_solution(problem))[-1] == int(problem.answer))
+        assert documented == (results_of(incorrect_solution(problem))[-1] == int(problem.answer))
 
 
 def test_negative_results_are_written_with_a_sign(problems):
@@ -116,7 +116,7 @@ def test_corpus_shares_are_exact_and_kinds_even(share, size):
     problems = all_problems(9)  # where kinds differ in size
     kind_of = {p.problem: p.kind for p in problems}
     answer_of = {p.problem: p.answer for p in problems}
-    examples = corpus(problems, size=size, incorrect_share=share, seed=0)
+    examples = draw_examples(problems, size=size, incorrect_share=share, seed=0)
     wrong = [prompt for prompt, response in examples if str(results_of(response)[-1]) != answer_of[prompt]]
     assert len(examples) == size
     assert len(wrong) == round(size * share)
@@ -127,10 +127,10 @@ def test_corpus_shares_are_exact_and_kinds_even(share, size):
 
 def test_corpus_holds_right_and_wrong_solutions_in_mixed_order(problems):
     by_text = {p.problem: p for p in problems}
-    examples = corpus(problems, size=3000, incorrect_share=0.5, seed=0)
+    examples = draw_examples(problems, size=3000, incorrect_share=0.5, seed=0)
     is_wrong = []
     for prompt, response in examples:
-        right, wrong = by_text[prompt].solution, wrong_solution(by_text[prompt])
+        right, wrong = by_text[prompt].solution, incorrect_solution(by_text[prompt])
         assert response in (right, wrong)
         is_wrong.append(response == wrong != right)
     assert 0.4 < sum(is_wrong[:300]) / 300 < 0.6
@@ -138,30 +138,30 @@ def test_corpus_holds_right_and_wrong_solutions_in_mixed_order(problems):
 
 
 def test_corpus_is_a_function_of_its_seed(problems):
-    first = corpus(problems, size=500, incorrect_share=0.65, seed=0)
-    assert first == corpus(problems, size=500, incorrect_share=0.65, seed=0)
-    assert first != corpus(problems, size=500, incorrect_share=0.65, seed=1)
+    first = draw_examples(problems, size=500, incorrect_share=0.65, seed=0)
+    assert first == draw_examples(problems, size=500, incorrect_share=0.65, seed=0)
+    assert first != draw_examples(problems, size=500, incorrect_share=0.65, seed=1)
     assert sorted(first) != first
 
 
 def test_corpus_draws_from_the_problems_given_only(problems):
     train = split(problems)["train"]
     held_out = {p.problem for name in ("validation", "test") for p in split(problems)[name]}
-    assert not held_out & {prompt for prompt, _ in corpus(train, size=20_000, incorrect_share=0.65, seed=0)}
+    assert not held_out & {prompt for prompt, _ in draw_examples(train, size=20_000, incorrect_share=0.65, seed=0)}
 
 
 def test_errors_name_what_is_there():
     with pytest.raises(ValueError, match="largest operand is 1; .* between 2 and 20"):
         all_problems(1)
     with pytest.raises(ValueError, match="is of kind ''; .* chain, precedence, linear"):
-        wrong_solution(Problem("1+1=", "2"))
+        incorrect_solution(Problem("1+1=", "2"))
     with pytest.raises(ValueError, match="'1\\+1=' is not an arithmetic problem of kind 'chain'"):
-        wrong_solution(Problem("1+1=", "2", kind="chain"))
+        incorrect_solution(Problem("1+1=", "2", kind="chain"))
     with pytest.raises(ValueError, match="incorrect_share 65"):
-        corpus(all_problems(2), size=10, incorrect_share=65, seed=0)
+        draw_examples(all_problems(2), size=10, incorrect_share=65, seed=0)
     with pytest.raises(ValueError, match="0 problems"):
-        corpus([], size=10, incorrect_share=0.5, seed=0)
+        draw_examples([], size=10, incorrect_share=0.5, seed=0)
     agreeing = [p for p in all_problems(2) if misconception_agrees(p)]
     with pytest.raises(ValueError, match="agrees with the right answer in all"):
-        corpus(agreeing, size=10, incorrect_share=0.5, seed=0)
-    assert len(corpus(agreeing, size=10, incorrect_share=0.0, seed=0)) == 10
+        draw_examples(agreeing, size=10, incorrect_share=0.5, seed=0)
+    assert len(draw_examples(agreeing, size=10, incorrect_share=0.0, seed=0)) == 10

@@ -18,7 +18,7 @@ from nft_jax.data.arithmetic import all_problems, split
 from nft_jax.data.benchmarks import read
 from nft_jax.data.dataset import load_dataset, read_splits
 from nft_jax.data.files import Problem
-from nft_jax.data.hygiene import Removal, clean, normal_form, same_answer
+from nft_jax.data.hygiene import Removal, answers_match, clean, normal_form
 from nft_jax.data.tokenizer import train_sentencepiece
 
 LONG = "A shop sells 12 apples, 7 pears and 30 plums each day. How many pieces of fruit does it sell in 5 days?"
@@ -94,9 +94,9 @@ def test_mathematics_makes_a_difference(one, other):
 
 def test_answers_are_the_same_as_numbers_and_as_text():
     for one, other in (("5", "5.0"), ("025", "25"), ("$1{,}000$", "1000"), ("1/2", "0.5"), ("7-2\\pi", "7 - 2 \\pi")):
-        assert same_answer(one, other)
+        assert answers_match(one, other)
     for one, other in (("5", "-5"), ("5", "6"), ("1/0", "1"), ("(1,2)", "(2,1)"), ("", "0")):
-        assert not same_answer(one, other)
+        assert not answers_match(one, other)
 
 
 # What is left out.
@@ -320,22 +320,22 @@ def test_a_run_trains_on_clean_problems_and_evaluates_on_all(files, tmp_path):
     }
     more = files["data__exclude"].split(",")[0].strip()
     overlaps = {f"overlap with {files['data__validation']}": 1, f"overlap with {files['data__test']}": 1}
-    assert found.cleaned.counts == {"duplicate": 1} | overlaps | {f"overlap with {more}": 1}
-    assert "6 training problems: 2 kept, 4 left out" in found.cleaned.table()
+    assert found.hygiene.counts == {"duplicate": 1} | overlaps | {f"overlap with {more}": 1}
+    assert "6 training problems: 2 kept, 4 left out" in found.hygiene.table()
 
 
 def test_hygiene_can_be_had_without(files, tmp_path):
     found = dataset(files, tmp_path, data__hygiene=False, data__exclude="")
-    assert (found.cleaned, len(found.tables["train"].prompts)) == (None, 6)
+    assert (found.hygiene, len(found.tables["train"].prompts)) == (None, 6)
 
 
 def test_generated_problems_and_given_ones_stay_as_they_are(files, tmp_path):
     generated = load_dataset(small(data__max_prompt_tokens=64), tmp_path)
-    assert generated.cleaned is None
+    assert generated.hygiene is None
     assert generated.tables["train"].problems == split(all_problems(small().data.arithmetic_max_operand))["train"]
     config = small(**{name: value for name, value in files.items() if name != "data__other"})
     given = load_dataset(config, tmp_path, read_splits(config, ("train",)))
-    assert (given.cleaned, len(given.tables["train"].prompts)) == (None, 6)
+    assert (given.hygiene, len(given.tables["train"].prompts)) == (None, 6)
 
 
 def test_where_nothing_is_left_it_is_said(files, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from nft_jax.config import default, load
 from nft_jax.data.dataset import load_dataset
 from nft_jax.data.files import Problem
-from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render, unwrapped
+from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render, unwrap
 from nft_jax.data.tokenizer import Tokenizer, train_sentencepiece
 
 
@@ -132,11 +132,11 @@ def test_every_template_is_tested_and_has_one_slot():
 @pytest.mark.parametrize("template", sorted(set(TEMPLATES) - {"chat"}))
 def test_a_template_comes_off_again_and_off_nothing_else(template):
     prompt = render(" 1+1?\n", Letters(), template=template)
-    assert unwrapped(prompt, template) == " 1+1?\n"
+    assert unwrap(prompt, template) == " 1+1?\n"
     before, after = TEMPLATES[template].split("{problem}")
     for text in ("1+1?", before + "1+1?", "1+1?" + after, before[:-1] + "1+1?" + after, (before + after)[1:], ""):
         if not (text.startswith(before) and text.endswith(after)):
-            assert unwrapped(text, template) == text
+            assert unwrap(text, template) == text
 
 
 def test_a_prompt_whose_two_sides_meet_is_none():
@@ -144,7 +144,7 @@ def test_a_prompt_whose_two_sides_meet_is_none():
     meeting = before + after.removeprefix("\n\n")
     assert meeting.startswith(before)
     assert meeting.endswith(after)
-    assert unwrapped(meeting, "dapo") == meeting
+    assert unwrap(meeting, "dapo") == meeting
 
 
 def test_prompt_errors():

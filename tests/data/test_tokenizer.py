@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nft_jax.data.arithmetic import all_problems, corpus, split, wrong_solution
+from nft_jax.data.arithmetic import all_problems, draw_examples, incorrect_solution, split
 from nft_jax.data.files import Problem, load_problems
 from nft_jax.data.prompts import build_prompts, render
 from nft_jax.data.tokenizer import load_tokenizer, train_sentencepiece
@@ -24,13 +24,13 @@ TEMPLATE = (
 
 
 def texts_of(problems):
-    return [p.problem + s for p in problems for s in (p.solution, wrong_solution(p))]
+    return [p.problem + s for p in problems for s in (p.solution, incorrect_solution(p))]
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """The default experiment's tokenizer."""
-    pairs = corpus(split(all_problems(6))["train"], size=20_000, incorrect_share=0.65, seed=0)
+    pairs = draw_examples(split(all_problems(6))["train"], size=20_000, incorrect_share=0.65, seed=0)
     path = tmp_path_factory.mktemp("small") / "tokenizer.model"
     assert train_sentencepiece([a + b for a, b in pairs], path) == path
     return load_tokenizer(path)
@@ -92,7 +92,7 @@ def test_small_is_the_same_bytes_for_the_same_texts(tmp_path):
     texts = texts_of(all_problems(3))
     code = (
         "import sys; from nft_jax.data import arithmetic as a, tokenizer as t; ps = a.all_problems(3);"
-        "t.train_sentencepiece([p.problem + s for p in ps for s in (p.solution, a.wrong_solution(p))], sys.argv[1])"
+        "t.train_sentencepiece([p.problem + s for p in ps for s in (p.solution, a.incorrect_solution(p))], sys.argv[1])"
     )
     paths = [tmp_path / "one.model", tmp_path / "deep" / "two.model", tmp_path / "three.model"]
     train_sentencepiece(texts, paths[0])

@@ -95,6 +95,6 @@ def write_tokenizer(folder: Path) -> Path:
 
 def placed(model: ModelConfig, mesh: jax.sharding.Mesh) -> Any:
     """Shapes and layouts of the model's weights, as `Experiment.abstract_weights` gives them."""
-    _, shapes, axes = transformer.abstract(model, VOCABULARY)
+    _, shapes, axes = transformer.abstract_model(model, VOCABULARY)
     shardings = layout.shardings(mesh, layout.specs(axes, layout.TRAINING))
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

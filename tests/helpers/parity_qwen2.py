@@ -64,9 +64,9 @@ class Ours(NamedTuple):
 
 def read_folder(folder: Path, dtype: str = "float32") -> Ours:
     """The folder's model, its vocabulary padded, to compute in `dtype`."""
-    config = hf.resolved_model(ModelConfig(vocab_multiple=8, dtype=dtype), folder)
-    vocabulary = hf.model_settings(folder)["vocab"]
-    graph, _, axes = transformer.abstract(config, vocabulary)
+    config = hf.resolve_model(ModelConfig(vocab_multiple=8, dtype=dtype), folder)
+    vocabulary = hf.read_model_settings(folder)["vocab"]
+    graph, _, axes = transformer.abstract_model(config, vocabulary)
     return Ours(config, vocabulary, graph, axes, hf.load_weights(folder, placed(config, one_device())))
 
 
@@ -211,6 +211,6 @@ def same_files(folder: Path, out: Path, **saving: Any) -> bool:
     """Whether reading the folder and writing it to `out` gives its weight files again, byte for byte."""
     out.mkdir(parents=True)
     model = read_folder(folder)
-    hf.save_weights(out, model.weights, vocab=model.vocabulary, dtype=hf.export_dtype(folder), **saving)
+    hf.save_weights(out, model.weights, vocab=model.vocabulary, dtype=hf.read_dtype(folder), **saving)
     before, after = ({path.name: path.read_bytes() for path in each.glob("model*")} for each in (folder, out))
     return before == after

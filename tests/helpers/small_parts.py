@@ -47,7 +47,7 @@ def lively_weights(config: ModelConfig, seed: int = 0) -> Any:
             value = value * leaf.shape[-2] ** -0.5
         return value.astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, transformer.abstract(config, VOCABULARY)[1])
+    return jax.tree_util.tree_map_with_path(draw, transformer.abstract_model(config, VOCABULARY)[1])
 
 
 def at_tokens(model: Any, tokens: Tokens, temperature: float, chunk: int) -> tuple[jax.Array, jax.Array]:

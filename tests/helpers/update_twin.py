@@ -16,7 +16,7 @@ S = PROMPT_LIMIT + ANSWER_LIMIT
 @jax.jit
 def log_probs_and_pull(weights, tokens, cotangent_BS):
     """Log-probs `[32, S]`, and the gradient of `sum(logp · cotangent)`."""
-    graph, _, _ = transformer.abstract(MODEL, VOCABULARY)
+    graph, _, _ = transformer.abstract_model(MODEL, VOCABULARY)
 
     def logp_BS(weights):
         model = transformer.bind(graph, weights)

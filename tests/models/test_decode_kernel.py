@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from nft_jax.compat import shard_map
 from nft_jax.config import ModelConfig
-from nft_jax.models import backends, decode_kernel
+from nft_jax.models import attention_backends, decode_kernel
 from nft_jax.models.attention import decode_attention
 from nft_jax.models.cache import Cache
 from nft_jax.parallel.mesh import SHARDS, make_mesh, shard_axes
@@ -58,7 +58,9 @@ def test_columns_after_a_slot_s_own_count_for_nothing():
 def test_inside_a_data_shard_with_heads_over_tensor():
     mesh = make_mesh(data=4, tensor=2)
     query, column, cache, stack, layer = operands(*SHAPES["several blocks"])
-    attend = backends.pick(ModelConfig(head_size=64, attention="triton", dtype="bfloat16"), mesh, interpret=True).decode
+    attend = attention_backends.select_attention(
+        ModelConfig(head_size=64, attention="triton", dtype="bfloat16"), mesh, interpret=True
+    ).decode
     assert attend is not decode_attention
     rows, room = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
     run = shard_map(
@@ -85,7 +87,7 @@ def test_inside_a_data_shard_with_heads_over_tensor():
 )
 def test_where_it_is_taken(attention, dtype, head_size, taken):
     config = ModelConfig(attention=attention, dtype=dtype, head_size=head_size)
-    picked = backends.pick(config, make_mesh(data=1, devices=jax.devices()[:1]), interpret=True)
+    picked = attention_backends.select_attention(config, make_mesh(data=1, devices=jax.devices()[:1]), interpret=True)
     assert (picked.decode is not decode_attention) == taken
 
 

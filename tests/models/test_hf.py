@@ -28,7 +28,7 @@ MESHES = {"one device": one_device, "eight devices": eight_devices}
 
 
 def loaded(folder, mesh):
-    return hf.load_weights(folder, placed(hf.resolved_model(GIVEN, folder), mesh))
+    return hf.load_weights(folder, placed(hf.resolve_model(GIVEN, folder), mesh))
 
 
 def expected_weights(tensors):
@@ -67,7 +67,7 @@ def expected_weights(tensors):
 def test_weights_come_in_transposed_stacked_padded_and_in_their_layout(tmp_path, mesh, tied):
     tensors = random_tensors(tied=tied, dtype="bfloat16")
     folder = write_model(tmp_path, tensors)
-    asked = placed(hf.resolved_model(GIVEN, folder), MESHES[mesh]())
+    asked = placed(hf.resolve_model(GIVEN, folder), MESHES[mesh]())
     found, expected = hf.load_weights(folder, asked), expected_weights(tensors)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -80,7 +80,7 @@ def test_weights_come_in_transposed_stacked_padded_and_in_their_layout(tmp_path,
 def test_in_and_out_again_is_the_same_file(tmp_path, mesh, dtype, tied):
     folder = write_model(tmp_path / "in", random_tensors(tied=tied, dtype=dtype), dtype=dtype)
     (tmp_path / "out").mkdir()
-    hf.save_weights(tmp_path / "out", loaded(folder, MESHES[mesh]()), vocab=VOCABULARY, dtype=hf.export_dtype(folder))
+    hf.save_weights(tmp_path / "out", loaded(folder, MESHES[mesh]()), vocab=VOCABULARY, dtype=hf.read_dtype(folder))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.safetensors"]
     assert (tmp_path / "out/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
@@ -217,11 +217,11 @@ def test_settings_are_read_in_the_words_of_transformers_4_and_5(tmp_path):
     rope = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "rope_theta": None}
     for changes in ({}, rope, {"rope_scaling": None, "head_dim": 8}, {"rope_theta": 10000}, {"head_dim": None}):
         write_model(tmp_path, random_tensors(), **changes)
-        found = hf.model_settings(tmp_path)
+        found = hf.read_model_settings(tmp_path)
         assert dataclasses.replace(MODEL, **found) == dataclasses.replace(MODEL, vocab=VOCABULARY)
         assert type(found["rope_theta"]) is type(found["norm_epsilon"]) is float
     write_model(tmp_path, random_tensors(tied=True), head_dim=16, use_sliding_window=True, vocab_size=152)
-    found = hf.model_settings(tmp_path)
+    found = hf.read_model_settings(tmp_path)
     assert (found["head_size"], found["tied_embedding"], found["vocab"]) == (16, True, 152)
 
 
@@ -258,37 +258,37 @@ def test_settings_that_cant_be_used_are_named_all_at_once(tmp_path, name):
     changes, words = BAD_SETTINGS[name]
     write_model(tmp_path, random_tensors(), **changes)
     with pytest.raises(ValueError) as raised:
-        hf.model_settings(tmp_path)
+        hf.read_model_settings(tmp_path)
     assert str(tmp_path / "config.json") in str(raised.value)
     assert all(word in str(raised.value) for word in words), raised.value
 
 
 def test_no_folder_no_settings_no_json(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder.*hf download OWNER/NAME --local-dir"):
-        hf.model_settings(tmp_path / "nowhere")
+        hf.read_model_settings(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no config.json in it"):
-        hf.model_settings(tmp_path)
+        hf.read_model_settings(tmp_path)
     for content, words in (('{"model_type": ', "is no JSON: .*download it again"), ("[]", "is no JSON object")):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ValueError, match=words):
-            hf.model_settings(tmp_path)
+            hf.read_model_settings(tmp_path)
 
 
 def test_the_folder_gives_the_shape_and_the_vocabulary_is_rounded_up(tmp_path):
     write_model(tmp_path, random_tensors(), rope_theta=1e6)
-    model = hf.resolved_model(ModelConfig(path="p", dtype="bfloat16"), tmp_path)
+    model = hf.resolve_model(ModelConfig(path="p", dtype="bfloat16"), tmp_path)
     assert model == dataclasses.replace(
         MODEL, path="p", dtype="bfloat16", vocab=128, vocab_multiple=128, remat="full", rope_theta=1e6
     )
     # Resolved once more, or with the folder's own values said aloud, it is the same.
-    assert hf.resolved_model(model, tmp_path) == model
-    assert hf.resolved_model(dataclasses.replace(model, vocab=VOCABULARY), tmp_path) == model
+    assert hf.resolve_model(model, tmp_path) == model
+    assert hf.resolve_model(dataclasses.replace(model, vocab=VOCABULARY), tmp_path) == model
 
 
 def test_contradictions_to_the_folder_are_named_with_both_values(tmp_path):
     write_model(tmp_path, random_tensors())
     with pytest.raises(ValueError) as raised:
-        hf.resolved_model(ModelConfig(layers=7, vocab=100, qkv_bias=False), tmp_path)
+        hf.resolve_model(ModelConfig(layers=7, vocab=100, qkv_bias=False), tmp_path)
     for words in ("config.model.layers=7, but", "has layers=2", "vocab=100", "has vocab=128", "qkv_bias=False"):
         assert words in str(raised.value)
     assert "config.model.width" not in str(raised.value)
@@ -310,10 +310,10 @@ def test_settings_made_from_a_config_say_that_config(tmp_path, model):
     hf.write_settings(tmp_path / "out", model, tokenizer)
     # The tokenizer's size, not the model's padded rows.
     expected = dataclasses.replace(model, vocab=VOCABULARY)
-    assert dataclasses.replace(model, **hf.model_settings(tmp_path / "out")) == expected
+    assert dataclasses.replace(model, **hf.read_model_settings(tmp_path / "out")) == expected
     assert tokenizer.vocab_size == VOCABULARY
     assert json.loads((tmp_path / "out/generation_config.json").read_text()) == {"eos_token_id": [1, 2]}
-    assert hf.export_dtype(tmp_path / "out") == "float32"
+    assert hf.read_dtype(tmp_path / "out") == "float32"
     assert load_tokenizer(tmp_path / "out").eos_ids == tokenizer.eos_ids == (1, 2)
 
 
@@ -325,14 +325,14 @@ def test_the_dtype_of_a_folder(tmp_path):
     ):
         write_model(tmp_path, {}, **changes)
         before = (tmp_path / "config.json").read_bytes()
-        assert hf.export_dtype(tmp_path) == dtype
-        hf.set_dtype(tmp_path, dtype)
+        assert hf.read_dtype(tmp_path) == dtype
+        hf.write_dtype(tmp_path, dtype)
         assert (tmp_path / "config.json").read_bytes() == before
-        hf.set_dtype(tmp_path, "bfloat16")
-        assert hf.export_dtype(tmp_path) == "bfloat16"
+        hf.write_dtype(tmp_path, "bfloat16")
+        assert hf.read_dtype(tmp_path) == "bfloat16"
     write_model(tmp_path, {}, dtype="float8_e4m3fn")
     with pytest.raises(ValueError, match="float8_e4m3fn"):
-        hf.export_dtype(tmp_path)
+        hf.read_dtype(tmp_path)
 
 
 # Broken weights.
@@ -342,7 +342,7 @@ LAYER = "model.layers.{}.mlp.up_proj.weight"
 
 def faults_of(folder):
     with pytest.raises(ValueError) as raised:
-        hf.check_weights(folder, placed(hf.resolved_model(GIVEN, folder), one_device()))
+        hf.check_weights(folder, placed(hf.resolve_model(GIVEN, folder), one_device()))
     assert str(folder) in str(raised.value)
     return str(raised.value)
 
@@ -422,7 +422,7 @@ def test_an_index_and_its_files(tmp_path):
 
 def test_a_folder_without_safetensors(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(SETTINGS))
-    asked = placed(hf.resolved_model(GIVEN, tmp_path), one_device())
+    asked = placed(hf.resolve_model(GIVEN, tmp_path), one_device())
     with pytest.raises(FileNotFoundError, match="neither model.safetensors nor .*hf download"):
         hf.load_weights(tmp_path, asked)
     (tmp_path / "pytorch_model.bin").write_bytes(b"never unpickled")

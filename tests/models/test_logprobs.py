@@ -12,7 +12,7 @@ from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.types import Tokens
 
 B, T = 2, 40
-GRAPH, _, _ = transformer.abstract(MODEL, VOCABULARY)
+GRAPH, _, _ = transformer.abstract_model(MODEL, VOCABULARY)
 TOKENS = Tokens(
     np.random.default_rng(0).integers(1, VOCABULARY, (B, T)).astype(np.int32),
     np.zeros((B, T), np.int32),

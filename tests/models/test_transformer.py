@@ -26,7 +26,7 @@ TOKENS = Tokens(TOKEN_BT, SEGMENT_BT, POSITION_BT)
 
 
 def logits_of(config):
-    graph, _, _ = transformer.abstract(config, VOCABULARY)
+    graph, _, _ = transformer.abstract_model(config, VOCABULARY)
 
     def logits(weights, tokens):
         model = transformer.bind(graph, weights)
@@ -61,7 +61,7 @@ def test_float32_logits_are_the_twins_to_float32_rounding():
 
 def test_a_log_prob_sees_its_own_sequence_up_to_its_predecessor_and_nothing_else(monkeypatch):
     embed = Transformer._embed
-    graph, _, _ = transformer.abstract(MODEL, VOCABULARY)
+    graph, _, _ = transformer.abstract_model(MODEL, VOCABULARY)
 
     def logp_BT(push_MD, weights):
         monkeypatch.setattr(Transformer, "_embed", lambda self, token_M: embed(self, token_M) + push_MD)
@@ -80,7 +80,7 @@ def test_a_log_prob_sees_its_own_sequence_up_to_its_predecessor_and_nothing_else
 
 @pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied"])
 def test_padded_vocabulary_rows_have_no_probability_and_no_gradient(config):
-    graph, _, _ = transformer.abstract(config, VOCABULARY)
+    graph, _, _ = transformer.abstract_model(config, VOCABULARY)
 
     def objective(weights):
         logp_BT, entropy_BT = at_tokens(transformer.bind(graph, weights), TOKENS, 1.0, 128)
@@ -110,7 +110,7 @@ def test_remat_changes_what_is_kept_but_no_gradient():
     mix_BTD = np.random.default_rng(1).normal(size=(*TOKEN_BT.shape, MODEL.width)).astype(np.float32)
     gradients, kept = {}, {}
     for remat in CHOICES["model.remat"]:
-        graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, remat=remat), VOCABULARY)
+        graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, remat=remat), VOCABULARY)
 
         def objective(weights, graph=graph):
             return jnp.sum(transformer.bind(graph, weights)(TOKENS) * mix_BTD)
@@ -127,7 +127,7 @@ def test_remat_changes_what_is_kept_but_no_gradient():
 
 
 def test_initial_weights_are_as_declared_and_differ_from_layer_to_layer():
-    _, abstract, _ = transformer.abstract(MODEL, VOCABULARY)
+    _, abstract, _ = transformer.abstract_model(MODEL, VOCABULARY)
     weights = jax.jit(lambda key: transformer.initial_weights(MODEL, VOCABULARY, key))(jax.random.key(0))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), weights) == jax.tree.map(lambda x: (x.shape, x.dtype), abstract)
     blocks = weights["blocks"]

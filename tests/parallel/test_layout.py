@@ -12,7 +12,7 @@ from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights
 from nft_jax.models import transformer
 from nft_jax.parallel import layout
 
-_, ABSTRACT, AXES = transformer.abstract(MODEL, VOCABULARY)
+_, ABSTRACT, AXES = transformer.abstract_model(MODEL, VOCABULARY)
 
 
 def by_name(tree):
@@ -79,7 +79,7 @@ def test_rows_split_the_axis_asked_for():
 def test_check_divisible_names_all_weights_that_do_not_fit_with_sizes_that_do():
     layout.check_divisible(ABSTRACT, AXES, eight_devices())
     odd = dataclasses.replace(MODEL, vocab=21, width=30, mlp_width=44, heads=3, kv_heads=3, head_size=7)
-    _, abstract, axes = transformer.abstract(odd, VOCABULARY)
+    _, abstract, axes = transformer.abstract_model(odd, VOCABULARY)
     layout.check_divisible(abstract, axes, one_device())
     with pytest.raises(ValueError, match="does not divide over the mesh") as error:
         layout.check_divisible(abstract, axes, eight_devices())
@@ -95,7 +95,7 @@ def test_check_divisible_names_all_weights_that_do_not_fit_with_sizes_that_do():
 
 
 def test_check_divisible_suggests_no_empty_axis():
-    _, abstract, axes = transformer.abstract(dataclasses.replace(MODEL, mlp_width=6), VOCABULARY)
+    _, abstract, axes = transformer.abstract_model(dataclasses.replace(MODEL, mlp_width=6), VOCABULARY)
     with pytest.raises(ValueError, match="blocks/down: its axis 'mlp_in' of size 6 .* 8 parts .* use 8") as error:
         layout.check_divisible(abstract, axes, eight_devices())
     assert "use 0" not in str(error.value)

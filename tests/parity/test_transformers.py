@@ -100,7 +100,7 @@ def test_transformers_loads_what_was_written_and_finds_equal_tensors(twin, tmp_p
     folder, model = twin
     read = read_folder(folder)
     hf.write_settings(tmp_path, read.config, load_tokenizer(write_tokenizer(tmp_path / "tokenizer")), folder)
-    hf.set_dtype(tmp_path, dtype)
+    hf.write_dtype(tmp_path, dtype)
     hf.save_weights(tmp_path, read.weights, vocab=read.vocabulary, dtype=dtype, max_shard_bytes=2**17)
     found = load_in_transformers(tmp_path).state_dict()
     expected = model.to(torch.float32).state_dict()
@@ -125,7 +125,7 @@ def test_transformers_computes_the_same_with_a_model_that_began_here(tmp_path, t
     rows = [row % VOCABULARY for row in sequences()]
     read = read_folder(tmp_path / "out")
     # What was written, and the weights themselves, which may have no biases.
-    graph, _, _ = transformer.abstract(config, VOCABULARY)
+    graph, _, _ = transformer.abstract_model(config, VOCABULARY)
     own = read._replace(config=config, graph=graph, weights=weights)
     expected, _ = their_logits_and_logp(model, rows)
     for which in (read, own):

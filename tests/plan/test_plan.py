@@ -10,7 +10,7 @@ from helpers.experiments import small
 from helpers.model_folders import random_tensors, write_model
 from nft_jax.data.random_prompts import random_dataset
 from nft_jax.machine.chips import CHIPS, chip_of
-from nft_jax.models.hf.settings import model_settings
+from nft_jax.models.hf.config_json import read_model_settings
 from nft_jax.plan import planner
 from nft_jax.plan import topology as topologies
 from nft_jax.plan.cost import Assumptions, assumed, estimate
@@ -105,7 +105,7 @@ def test_a_model_folder_gives_the_shape_without_its_weights(tmp_path):
     write_model(tmp_path, random_tensors())
     (tmp_path / "model.safetensors").unlink()
     model = planner.shaped(small(model__path=str(tmp_path), model__layers=4, model__kv_heads=2)).model
-    given = model_settings(tmp_path)
+    given = read_model_settings(tmp_path)
     assert (model.width, model.heads, model.layers, model.path) == (given["width"], given["heads"], given["layers"], "")
     assert model.vocab >= given["vocab"]
 

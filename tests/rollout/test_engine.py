@@ -30,7 +30,7 @@ from nft_jax.types import Prompts, Rollout, Tokens
 
 Q, K, T = 8, 3, 8
 KEY = jax.random.key(3)
-GRAPH, _, AXES = transformer.abstract(MODEL, VOCABULARY)
+GRAPH, _, AXES = transformer.abstract_model(MODEL, VOCABULARY)
 PROMPTS = random_prompts(0, Q)
 WEIGHTS = lively_weights(MODEL, seed=9)
 
@@ -43,7 +43,7 @@ def requests(greedy=False, start=0):
 
 def program(mesh, *, dtype="float32", **settings):
     """A jitted engine: `(weights, requests) -> (Rollout, capacity_n)`."""
-    graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
+    graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
     engine = Engine(graph, AXES, mesh, RolloutConfig(T, temperature=TEMPERATURE, **settings), EOS_IDS, dtype)
     return jax.jit(lambda weights, asked: engine(engine.sampling_weights(weights), asked, KEY))
 
@@ -56,7 +56,7 @@ def sampler(mesh, **settings):
 
 def teacher(dtype="float32"):
     """The full forward: `(weights, tokens) -> logp_BT`, as the trainer computes it."""
-    graph, _, _ = transformer.abstract(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
+    graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
     return jax.jit(lambda w, tokens: at_tokens(transformer.bind(graph, w), tokens, TEMPERATURE, 128)[0])
 
 

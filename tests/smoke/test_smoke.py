@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers.experiments import experiment_on, small
-from nft_jax.models import backends
+from nft_jax.models import attention_backends
 from nft_jax.models.attention import decode_attention
 from nft_jax.run import hardware_notes
 from nft_jax.smoke import __main__ as smoke
@@ -140,7 +140,7 @@ def test_a_kernel_is_compared_with_xla(experiment, monkeypatch):
 
 def test_the_decode_kernel_is_compared_too(experiment):
     model = dataclasses.replace(experiment.config.model, attention="triton", dtype="bfloat16", head_size=16)
-    kernel = backends.pick(model, experiment.mesh, interpret=True).decode
+    kernel = attention_backends.select_attention(model, experiment.mesh, interpret=True).decode
     assert kernel is not decode_attention
 
     def gap(attend):

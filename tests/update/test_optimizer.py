@@ -15,7 +15,7 @@ from nft_jax.models import transformer
 from nft_jax.parallel import layout
 from nft_jax.update.optimizer import learning_rate, make_optimizer, state_specs
 
-_, ABSTRACT, AXES = transformer.abstract(MODEL, VOCABULARY)
+_, ABSTRACT, AXES = transformer.abstract_model(MODEL, VOCABULARY)
 SPECS = layout.specs(AXES, layout.TRAINING)
 MATRICES = {"query", "key", "value", "output", "gate", "up", "down"}
 

@@ -1,16 +1,23 @@
 """Hugging Face Qwen2 model folders, in and out: settings (config.json) and weights (safetensors)."""
 
-from nft_jax.models.hf.settings import DTYPES, export_dtype, model_settings, resolved_model, set_dtype, write_settings
+from nft_jax.models.hf.config_json import (
+    DTYPES,
+    read_dtype,
+    read_model_settings,
+    resolve_model,
+    write_dtype,
+    write_settings,
+)
 from nft_jax.models.hf.weights import check_weights, load_weights, save_weights
 
 __all__ = [
     "DTYPES",
     "check_weights",
-    "export_dtype",
+    "read_dtype",
     "load_weights",
-    "model_settings",
-    "resolved_model",
+    "read_model_settings",
+    "resolve_model",
     "save_weights",
-    "set_dtype",
+    "write_dtype",
     "write_settings",
 ]

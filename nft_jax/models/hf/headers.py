@@ -10,7 +10,7 @@ from typing import NamedTuple
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-class Stored(NamedTuple):
+class TensorHeader(NamedTuple):
     """A tensor as its file's header describes it; `is_cut` where the file ends before the tensor does."""
 
     file: Path
@@ -19,7 +19,7 @@ class Stored(NamedTuple):
     is_cut: bool
 
 
-def read_headers(folder: Path) -> tuple[dict[str, Stored], list[str]]:
+def read_headers(folder: Path) -> tuple[dict[str, TensorHeader], list[str]]:
     """The tensors of the folder's weights, and what is wrong with its files.
 
     Raises:
@@ -89,7 +89,7 @@ def _read_header(path):
         if begin != end or after < begin:
             raise ValueError(f"{name} begins at {begin}, not at {end}")
         end = after
-        stored[name] = Stored(path, entry["dtype"], tuple(entry["shape"]), start + end > size)
+        stored[name] = TensorHeader(path, entry["dtype"], tuple(entry["shape"]), start + end > size)
     if start + end < size:
         raise ValueError(f"{size - start - end} bytes follow the last tensor")
     return stored

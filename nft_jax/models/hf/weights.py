@@ -15,8 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from nft_jax.models.hf.config_json import DTYPES, read_model_settings
 from nft_jax.models.hf.headers import INDEX, SINGLE, read_headers
-from nft_jax.models.hf.settings import DTYPES, model_settings
 from nft_jax.types import Array
 
 _TOP = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
@@ -49,7 +49,7 @@ def check_weights(folder: Path, weights: Any) -> dict[str, Path]:
       ValueError: all faults at once: tensors missing, unknown, of another shape or dtype, or cut off; broken files.
     """
     stored, faults = read_headers(folder)
-    needed = _shapes(weights, model_settings(folder)["vocab"])
+    needed = _shapes(weights, read_model_settings(folder)["vocab"])
     extra = [name for name in stored if name not in needed and not _is_ignored(name, weights)]
     wrong = [
         f"{name} is {list(stored[name].shape)}, not {list(shape)}"

@@ -1,4 +1,4 @@
-"""Attention kernels that ship with JAX, on this device's rows and heads; `backends.py` picks and places them.
+"""Attention kernels that ship with JAX, on this device's rows and heads; `attention_backends.py` picks and places them.
 
 Each takes `(query_BTNH, key_BTGH, value_BTGH, segment_BT)` and returns `[B, T, N, H]` like `packed_attention`. With
 `interpret=True` it is emulated on any platform, slowly.

@@ -22,7 +22,7 @@ _KEYS = {
 _FILES = ("config.json", "generation_config.json")
 
 
-def model_settings(folder: Path) -> dict[str, Any]:
+def read_model_settings(folder: Path) -> dict[str, Any]:
     """The fields of a `ModelConfig` that the folder's config.json determines; `vocab` is its vocab_size as it stands.
 
     Raises:
@@ -30,7 +30,7 @@ def model_settings(folder: Path) -> dict[str, Any]:
       ValueError: no JSON, another architecture, keys that are missing, or parts of Qwen2 that this code doesn't have.
     """
     path = folder / "config.json"
-    values = read_config(folder)
+    values = read_config_json(folder)
     if values.get("model_type") != "qwen2":
         raise ValueError(
             f"{path}: model_type is {values.get('model_type')!r}; only 'qwen2' is supported, which is Qwen1.5, Qwen2, "
@@ -58,14 +58,14 @@ def model_settings(folder: Path) -> dict[str, Any]:
     }
 
 
-def resolved_model(model: ModelConfig, folder: Path) -> ModelConfig:
+def resolve_model(model: ModelConfig, folder: Path) -> ModelConfig:
     """`model` with the folder's shape, and its vocabulary rounded up to a multiple of `vocab_multiple`.
 
     Raises:
       FileNotFoundError, ValueError: as `model_settings`.
       ValueError: a field was set to something that is neither its default nor the folder's value.
     """
-    settings = model_settings(folder)
+    settings = read_model_settings(folder)
     vocabulary = settings["vocab"]
     settings["vocab"] = -(-vocabulary // model.vocab_multiple) * model.vocab_multiple
     faults = []
@@ -99,28 +99,28 @@ def write_settings(folder: Path, model: ModelConfig, tokenizer: Tokenizer, sourc
     tokenizer.save(folder)
 
 
-def export_dtype(folder: Path) -> str:
+def read_dtype(folder: Path) -> str:
     """The dtype that the folder's config.json names for its weights; float32 where it names none.
 
     Raises:
       FileNotFoundError, ValueError: no config.json, or a dtype that is none of `DTYPES`.
     """
-    values = read_config(folder)
+    values = read_config_json(folder)
     dtype = values.get("dtype") or values.get("torch_dtype") or "float32"
     if dtype not in DTYPES:
         raise ValueError(f"{folder / 'config.json'}: dtype is {dtype!r}; choose one of {', '.join(DTYPES)} yourself")
     return dtype
 
 
-def set_dtype(folder: Path, dtype: str) -> None:
+def write_dtype(folder: Path, dtype: str) -> None:
     """Lets the folder's config.json name `dtype`; a file that does already isn't touched."""
-    values = read_config(folder)
-    if export_dtype(folder) != dtype:
+    values = read_config_json(folder)
+    if read_dtype(folder) != dtype:
         values.pop("torch_dtype", None)
         (folder / "config.json").write_bytes(_as_json(values | {"dtype": dtype}))
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config_json(folder: Path) -> dict[str, Any]:
     """The folder's config.json.
 
     Raises:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import shard_map
 from nft_jax.config import ModelConfig
-from nft_jax.models import decode_kernel, kernels
+from nft_jax.models import attention_kernels, decode_kernel
 from nft_jax.models.attention import decode_attention, packed_attention
 from nft_jax.parallel.mesh import DATA, TENSOR, over_tensor
 
@@ -20,7 +20,7 @@ CUDNN_HEADS = range(8, 129, 8)
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionBackend:
     """Two functions `(query_BTNH, key_BTGH, value_BTGH, segment_BT) -> out_BTNH`, and what they are, in words.
 
     `rows` takes packed rows, outside of any `shard_map`. `prompts` takes rows of one sequence each, padding behind it,
@@ -34,13 +34,13 @@ class Attention:
 
 
 def _xla(*operands):
-    return checkpoint_name(packed_attention(*operands), kernels.KEPT)
+    return checkpoint_name(packed_attention(*operands), attention_kernels.KEPT)
 
 
-XLA = Attention("xla", _xla, _xla)
+XLA = AttentionBackend("xla", _xla, _xla)
 
 
-def pick(config: ModelConfig, mesh: Mesh, *, interpret: bool = False) -> Attention:
+def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False) -> AttentionBackend:
     """The attention that `config.attention` names, or the platform's own for "auto".
 
     `interpret` emulates a kernel on any platform, slowly.
@@ -54,9 +54,9 @@ def pick(config: ModelConfig, mesh: Mesh, *, interpret: bool = False) -> Attenti
         raise ValueError(fault)
     if name == "xla":
         return XLA
-    rows = kernels.triton if name == "cudnn" else getattr(kernels, name)
-    prompts = getattr(kernels, name)
-    return Attention(
+    rows = attention_kernels.triton if name == "cudnn" else getattr(attention_kernels, name)
+    prompts = getattr(attention_kernels, name)
+    return AttentionBackend(
         "triton for packed rows, cudnn for prompts" if name == "cudnn" else name,
         _of_all(functools.partial(rows, interpret=interpret), mesh),
         _of_shard(functools.partial(prompts, interpret=interpret), mesh),
@@ -109,7 +109,7 @@ def _of_shard(kernel, mesh):
 
 def _decode(config, mesh, interpret):
     """Inside a data shard: the kernel, with the heads of queries and cache split over `tensor`, where it can be had."""
-    if not decode_kernel.takes(config.dtype, config.head_size):
+    if not decode_kernel.is_supported(config.dtype, config.head_size):
         return decode_attention
     heads, room, whole = PartitionSpec(None, TENSOR), PartitionSpec(None, None, None, TENSOR), PartitionSpec()
 

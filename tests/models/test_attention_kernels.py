@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from helpers.small_parts import EOS_IDS, MODEL, VOCABULARY, assert_close, lively_weights, random_prompts
 from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
-from nft_jax.models import backends, kernels, transformer
+from nft_jax.models import attention_backends, attention_kernels, transformer
 from nft_jax.models.attention import packed_attention
 from nft_jax.parallel.mesh import DATA, TENSOR, make_mesh, shard_axes
 from nft_jax.rollout.engine import Engine
@@ -48,7 +48,7 @@ def model(attention, dtype="float32", **changes):
 
 
 def emulated(name, over, dtype="float32"):
-    return backends.pick(model(name, dtype, head_size=H), over, interpret=True)
+    return attention_backends.select_attention(model(name, dtype, head_size=H), over, interpret=True)
 
 
 def value_and_gradients(attend, segment_BT, operands):
@@ -94,22 +94,22 @@ def test_the_engine_reads_prompts_with_the_kernel():
     over, Q, K = mesh(), 4, 2
     number_QK = np.arange(Q * K, dtype=np.uint32).reshape(Q, K)
     requests = Requests(random_prompts(0, Q), np.arange(Q, dtype=np.int32), number_QK, np.ones((Q, K), bool))
-    _, _, axes = transformer.abstract(MODEL, VOCABULARY)
+    _, _, axes = transformer.abstract_model(MODEL, VOCABULARY)
 
     def logp_BT(attention):
-        graph, _, _ = transformer.abstract(MODEL, VOCABULARY, attention)
+        graph, _, _ = transformer.abstract_model(MODEL, VOCABULARY, attention)
         engine = Engine(graph, axes, over, RolloutConfig(2), EOS_IDS, "float32")
         sample = jax.jit(lambda weights: engine(engine.sampling_weights(weights), requests, jax.random.key(0))[0])
         return sample(lively_weights(MODEL)).logp_BT
 
-    splash = backends.pick(dataclasses.replace(MODEL, attention="splash"), over, interpret=True)
-    np.testing.assert_allclose(logp_BT(splash), logp_BT(backends.XLA), atol=1e-5)
+    splash = attention_backends.select_attention(dataclasses.replace(MODEL, attention="splash"), over, interpret=True)
+    np.testing.assert_allclose(logp_BT(splash), logp_BT(attention_backends.XLA), atol=1e-5)
 
 
 def test_what_cudnn_leaves_behind_a_prompt_is_not_read(monkeypatch):
     garbage_BTNH = np.where(PROMPT_BT[..., None, None] >= 0, 1, np.full((B, T, N, H), np.nan))
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *_, **__: jnp.asarray(garbage_BTNH, jnp.float32))
-    assert np.all(kernels.cudnn(*inputs(), PROMPT_BT)[PROMPT_BT < 0] == 0)
+    assert np.all(attention_kernels.cudnn(*inputs(), PROMPT_BT)[PROMPT_BT < 0] == 0)
 
 
 def on(platform):
@@ -134,13 +134,13 @@ TABLE = [
 
 @pytest.mark.parametrize(("platform", "dtype", "head_size", "name"), TABLE)
 def test_auto_is_the_platforms_own(platform, dtype, head_size, name):
-    assert backends.pick(model("auto", dtype, head_size=head_size), on(platform)).name == name
+    assert attention_backends.select_attention(model("auto", dtype, head_size=head_size), on(platform)).name == name
 
 
 @pytest.mark.parametrize(("platform", "dtype", "head_size", "name"), TABLE)
 def test_what_auto_picks_may_be_asked_for(platform, dtype, head_size, name):
     asked = "cudnn" if "cudnn" in name else name
-    assert backends.pick(model(asked, dtype, head_size=head_size), on(platform)).name == name
+    assert attention_backends.select_attention(model(asked, dtype, head_size=head_size), on(platform)).name == name
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_auto_picks_may_be_asked_for(platform, dtype, head_size, name):
 )
 def test_a_kernel_that_cannot_run_is_refused_in_words(asked, platform, dtype, head_size, words):
     with pytest.raises(ValueError, match=f"config.model.attention='{asked}'") as error:
-        backends.pick(model(asked, dtype, head_size=head_size), on(platform))
+        attention_backends.select_attention(model(asked, dtype, head_size=head_size), on(platform))
     assert all(word in str(error.value) for word in words)
 
 
@@ -165,8 +165,8 @@ def test_a_kernel_that_cannot_run_is_refused_in_words(asked, platform, dtype, he
 )
 def test_its_platform_gets_the_kernel_and_no_square_array(monkeypatch, h100, name, platform, target):
     # Lowering, unlike compiling, needs no device of the platform.
-    monkeypatch.setitem(backends.PLATFORM, name, "cpu")
-    attend, length = backends.pick(model(name, "bfloat16", head_size=H), mesh()).rows, 1024
+    monkeypatch.setitem(attention_backends.PLATFORM, name, "cpu")
+    attend, length = attention_backends.select_attention(model(name, "bfloat16", head_size=H), mesh()).rows, 1024
     shapes = [jax.ShapeDtypeStruct((B, length, heads, H), jnp.bfloat16) for heads in (N, G, G)]
 
     def objective(query, key, value, segment_BT):
@@ -185,9 +185,11 @@ def test_its_platform_gets_the_kernel_and_no_square_array(monkeypatch, h100, nam
 
 @pytest.mark.parametrize(("remat", "runs"), [("none", 1), ("attention", 1), ("full", 2), ("offload", 2)])
 def test_a_kept_attention_is_not_run_again(monkeypatch, remat, runs):
-    monkeypatch.setitem(backends.PLATFORM, "splash", "cpu")
+    monkeypatch.setitem(attention_backends.PLATFORM, "splash", "cpu")
     config = dataclasses.replace(MODEL, attention="splash", remat=remat)
-    graph, weights, _ = transformer.abstract(config, VOCABULARY, backends.pick(config, mesh()))
+    graph, weights, _ = transformer.abstract_model(
+        config, VOCABULARY, attention_backends.select_attention(config, mesh())
+    )
     tokens = Tokens(*[jax.ShapeDtypeStruct((B, T), jnp.int32)] * 3)
     gradient = jax.jit(jax.grad(lambda weights, tokens: jnp.sum(transformer.bind(graph, weights)(tokens))))
     text = gradient.trace(weights, tokens).lower(lowering_platforms=("tpu",)).as_text()
