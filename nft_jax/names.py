@@ -1,29 +1,31 @@
-"""Looking a name up in a table, with an error that helps when it is not there."""
+"""Looks names up in tables; an unknown name gets an error with the nearest known one. Imports nothing of ours."""
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Value = TypeVar("Value")
 
 
+def suggestion(given: object, known: Iterable[str]) -> str:
+    """Returns `"; did you mean 'x'?"` to end a message with, or nothing where no known name is near."""
+    near = difflib.get_close_matches(str(given), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def unknown(kind: str, given: object, known: Iterable[str], owner: str = "") -> str:
-    """One sentence for an unknown name (of `owner`): what was given, what is allowed, and the closest match if any."""
+    """Returns the message for an unknown name (of `owner`): what was given, what is known, and the nearest match."""
     known = sorted(known)
-    closest = difflib.get_close_matches(str(given), known, n=1)
-    hint = f"; did you mean {closest[0]!r}?" if closest else ""
     owned = f" of {owner}" if owner else ""
-    return f"unknown {kind} {given!r}{owned}: known are {', '.join(known) or 'none'}{hint}"
+    return f"unknown {kind} {given!r}{owned}: known are {', '.join(known) or 'none'}{suggestion(given, known)}"
 
 
 def lookup(table: Mapping[str, Value], name: str, kind: str, owner: str = "") -> Value:
-    """`table[name]`; raises ValueError with the known names and the closest of them."""
+    """Returns `table[name]`.
+
+    Raises:
+      ValueError: for a name that the table does not have, with `unknown` as its message.
+    """
     if name not in table:
         raise ValueError(unknown(kind, name, table, owner))
     return table[name]
-
-
-def suggestion(given: Any, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(str(given), list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

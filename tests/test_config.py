@@ -126,11 +126,11 @@ def test_a_mistyped_setting_names_the_nearest(path, given, near):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("answer_per_prompt", "config.answer_per_prompt: no such setting (did you mean 'answers_per_prompt'?)"),
-        ("model__hed_size", "config.model.hed_size: no such setting (did you mean 'head_size'?)"),
+        ("answer_per_prompt", "config.answer_per_prompt: no such setting; did you mean 'answers_per_prompt'?"),
+        ("model__hed_size", "config.model.hed_size: no such setting; did you mean 'head_size'?"),
         (
             "warm_start__optimizer__shedule",
-            "config.warm_start.optimizer.shedule: no such setting (did you mean 'schedule'?)",
+            "config.warm_start.optimizer.shedule: no such setting; did you mean 'schedule'?",
         ),
         ("zzzz", "config.zzzz: no such setting"),
     ],
@@ -200,7 +200,7 @@ def test_a_mistyped_choice_lists_what_there_is(path):
     given, near = TYPOS[path]
     message = faults(**{path.replace(".", "__"): given})
     allowed = ", ".join(CHOICES[path])
-    assert f"config.{path}={given!r}: use one of {allowed} (did you mean {near!r}?)" in message
+    assert f"config.{path}={given!r}: use one of {allowed}; did you mean {near!r}?" in message
 
 
 @pytest.mark.parametrize("value", [0, -1])

@@ -423,7 +423,7 @@ def broken(folder: Path, files: dict) -> dict[str, dict]:
         ("no room for solutions", ValueError, "no example fits.*max_answer_tokens"),
         ("no such template", ValueError, "'plain_boxd'.*did you mean 'plain_boxed'"),
         ("no chat template", ValueError, "no chat template"),
-        ("no such grader", ValueError, "Did you mean 'boxed_exact'"),
+        ("no such grader", ValueError, "did you mean 'boxed_exact'"),
         ("no such module", ValueError, "no_such_module"),
         ("vocabulary too small", ValueError, "config.model.vocab=8 is smaller than the tokenizer's"),
         ("sizes that do not divide", ValueError, "12 candidate prompts a round are not divisible by 8 data shards"),

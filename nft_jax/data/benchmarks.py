@@ -8,7 +8,6 @@ r"""Problems by name: the usual training sets and benchmarks, files and folders,
 | `owner/name:train`   | a dataset of the hub, or `owner/name/subset:train`; without a split if it has but one       |
 """
 
-import difflib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from nft_jax.data.files import Problem, load_problems, problem_from_record
 from nft_jax.data.prompts import unwrap
+from nft_jax.names import suggestion
 from nft_jax.verify.extract import last_boxed
 
 _SUFFIXES = (".jsonl", ".parquet")
@@ -176,9 +176,7 @@ def _unknown(name: str, root: str) -> Exception:
             f"config.data.folder={root} has no file {name}.jsonl or {name}.parquet; its files are: {there}; without "
             "config.data.folder, it is read from the Hugging Face hub"
         )
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), SOURCES, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
     return ValueError(
-        f"{name!r} is no file or folder that is there, and no known problems{hint}; known are {', '.join(SOURCES)}, "
-        "and OWNER/NAME:SPLIT of the Hugging Face hub"
+        f"{name!r} is no file or folder that is there, and no known problems; known are {', '.join(SOURCES)}, "
+        f"and OWNER/NAME:SPLIT of the Hugging Face hub{suggestion(name.lower().replace('-', '_'), SOURCES)}"
     )

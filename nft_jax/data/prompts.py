@@ -1,6 +1,5 @@
 r"""Problems as tokenised prompts, and (prompt, response) pairs as supervised examples, in tables of fixed width."""
 
-import difflib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from nft_jax.data.files import Problem
 from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.names import lookup
 
 _SLOT = "{problem}"
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -67,11 +67,7 @@ class ExampleTable(NamedTuple):
 
 def render(problem: str, tokenizer: Tokenizer, *, template: str) -> str:
     """The exact prompt text for a problem; ValueError for an unknown template or a missing chat template."""
-    if template not in TEMPLATES:
-        close = difflib.get_close_matches(template, TEMPLATES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown prompt template {template!r}: the templates are {', '.join(TEMPLATES)}{hint}")
-    form = TEMPLATES[template]
+    form = lookup(TEMPLATES, template, "prompt template")
     if form is None:
         return tokenizer.apply_chat_template([{"role": "user", "content": problem}])
     return form.replace(_SLOT, problem)  # str.format would stumble over the braces of \boxed{} and of the problem

@@ -4,12 +4,12 @@ No third-party imports (no jax either): used by notebooks, and loaded by the iso
 `math` needs beyond that is imported when an answer first needs it, or by `preload`.
 """
 
-import difflib
 import importlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..names import unknown
 from .extract import last_boxed
 from .gsm8k import gsm8k
 from .math import grader as math_grader
@@ -66,12 +66,9 @@ def resolve_grader(name: str) -> GraderFunction:
         return GRADERS[name]
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        close = difflib.get_close_matches(name, GRADERS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"unknown grader {name!r}; known: {', '.join(sorted(GRADERS))}.{hint} "
-            "Your own grader is written 'module:function', for example 'my_graders:same_number', "
-            "with function(response: str, answer: str) -> bool"
+            f"{unknown('grader', name, GRADERS)} (your own grader is written 'module:function', for example "
+            "'my_graders:same_number', with function(response: str, answer: str) -> bool)"
         )
     function = getattr(importlib.import_module(module), attribute)
     if not callable(function):

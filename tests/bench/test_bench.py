@@ -156,7 +156,7 @@ def test_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("--sweep=model.layer:1,2", "no setting 'model.layer' (did you mean 'layers'?)"),
+        ("--sweep=model.layer:1,2", "no setting 'model.layer'; did you mean 'layers'?"),
         ("--peer=trll", "--peer=trll: use trl, tunix, generate"),
     ],
 )
@@ -301,7 +301,7 @@ def test_a_sweep_changes_what_the_flag_would():
     ("told", "says"),
     [
         ("rollout.slots", "write NAME:VALUE,VALUE"),
-        ("rollout.slot:4", r"no setting 'rollout\.slot' \(did you mean 'slots'\?\)"),
+        ("rollout.slot:4", r"no setting 'rollout\.slot'; did you mean 'slots'\?"),
         ("rollout.slots.more:4", "no setting 'rollout.slots.more'"),
         ("lenghts:full", "did you mean 'lengths'"),
         ("rollout.slots:4,many", r"--sweep=rollout\.slots:many: 'many' is no int, as config\.rollout\.slots=8 is"),

@@ -149,7 +149,7 @@ def test_a_prompt_whose_two_sides_meet_is_none():
 
 def test_prompt_errors():
     with pytest.raises(
-        ValueError, match="'qwen_maths': .* plain, plain_boxed, qwen_math, dapo, chat; did you mean 'qwen_math'"
+        ValueError, match="'qwen_maths': .* chat, dapo, plain, plain_boxed, qwen_math; did you mean 'qwen_math'"
     ):
         build_prompts(PROBLEMS, Letters(), template="qwen_maths", max_prompt_tokens=8)
     with pytest.raises(ValueError, match="unknown prompt template 'zzz'") as caught:

@@ -104,7 +104,7 @@ def test_an_unknown_grader_is_named_with_the_ways_out(name):
     with pytest.raises(ValueError, match="boxed_exact.*module:function") as caught:
         resolve_grader(name)
     assert repr(name) in str(caught.value)
-    assert ("Did you mean 'boxed_exact'?" in str(caught.value)) == (name == "boxed_exakt")
+    assert ("did you mean 'boxed_exact'?" in str(caught.value)) == (name == "boxed_exakt")
 
 
 def test_a_grader_that_cannot_be_found_raises():

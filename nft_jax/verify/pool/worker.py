@@ -72,11 +72,13 @@ def _limit_process(memory_mib: int) -> None:
 
 
 def _load_grade_module() -> types.ModuleType:
-    """`grade.py` of the folder above under a synthetic package, so that no `__init__.py` of nft_jax is executed."""
-    package = types.ModuleType("_verify")
-    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
-    sys.modules[package.__name__] = package
-    return importlib.import_module("_verify.grade")
+    """Imports `verify/grade.py` under a synthetic package, so that no `__init__.py` of nft_jax is executed."""
+    verify = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for name, folder in (("_nft_jax", os.path.dirname(verify)), ("_nft_jax.verify", verify)):
+        package = types.ModuleType(name)
+        package.__path__ = [folder]
+        sys.modules[name] = package
+    return importlib.import_module("_nft_jax.verify.grade")
 
 
 def _memory_mib() -> float:
@@ -115,7 +117,7 @@ def main() -> None:
         sys.path[:0] = [path for path in hello["paths"] if path not in sys.path]
         function = grading.resolve_grader(hello["grader"])
         grading.preload(hello["grader"])
-        isolated = importlib.import_module("_verify.pool.isolation").isolate(hello["isolation"])
+        isolated = importlib.import_module("_nft_jax.verify.pool.isolation").isolate(hello["isolation"])
     except BaseException as error:
         _write(sink, {"failed": f"{type(error).__name__}: {error}"})
         os._exit(0)

@@ -187,7 +187,7 @@ def test_closing_wakes_who_waits():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"grader": "boxed_exakt"}, ValueError, "Did you mean 'boxed_exact'"),
+        ({"grader": "boxed_exakt"}, ValueError, "did you mean 'boxed_exact'"),
         ({"grader": "no_such_module:f"}, RuntimeError, "no_such_module:f.*ModuleNotFoundError.*`paths`"),
         ({"grader": "helpers.hostile_graders:nothing"}, RuntimeError, "AttributeError.*nothing"),
         ({"grader": "helpers.hostile_graders:not_a_function"}, RuntimeError, "int, not a function"),

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def test_a_worker_imports_neither_jax_nor_the_package():
     with hostile_pool() as pool:
-        assert pool.grade([("loaded", "")])[0].extracted == "_verify"
+        assert pool.grade([("loaded", "")])[0].extracted == "_nft_jax"
 
 
 def test_a_grader_of_ones_own_is_found_on_the_parents_path(monkeypatch):
