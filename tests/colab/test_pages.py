@@ -6,13 +6,12 @@ import runpy
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.documents import FOLDER, NOTEBOOKS, PAGES, ROOT, SETTING, commands, is_setting, snippets
+from helpers.documents import FOLDER, NOTEBOOKS, ROOT, snippets
 from helpers.experiments import STEP_METRICS
 from helpers.runs import MEASURED
 from nft_jax.config import load
@@ -22,29 +21,6 @@ from nft_jax.losses import resolve
 from nft_jax.verify import grade
 
 LARGEST_PICTURE = 150_000
-# Not settings, but files and flags that look so.
-FILES = {"json", "py"}
-each = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-
-
-@each
-def test_every_setting_is_one(page):
-    named = {name for name in SETTING.findall(page.read_text()) if name.split(".")[0] not in FILES}
-    assert not [name for name in named if not is_setting(name)]
-
-
-@each
-def test_every_link_leads_somewhere(page):
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
-    assert [link for link in links if not (FOLDER / link).exists()] == []
-
-
-@each
-def test_every_command_is_one(page):
-    for script in snippets(page, "bash"):
-        for module, *words in commands(script):
-            assert (ROOT / Path(*module.split(".")).with_suffix(".py")).exists()
-            assert all(is_setting(name) for word in words for name in SETTING.findall(word.split("=")[0])), words
 
 
 def test_the_metrics_page_names_metrics():

@@ -7,7 +7,7 @@ import pytest
 
 from nft_jax.compare.equalities import DIFFERENT, EQUAL, GIVEN, PEERS, equal, markdown, table
 
-PAGE = Path(__file__).parents[2] / "colab" / "normaliser_and_omega.md"
+PAGE = Path(__file__).parents[2] / "colab" / "normalizer_and_omega.md"
 
 
 @pytest.fixture(scope="module")

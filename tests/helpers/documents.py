@@ -1,4 +1,4 @@
-"""The notebooks and pages of `colab/`, taken apart: cells, snippets, and the commands in them."""
+"""The pages of the repository and the notebooks, taken apart: cells, snippets, and the commands in them."""
 
 import ast
 import json
@@ -12,7 +12,8 @@ from nft_jax.config import default
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "colab"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-PAGES = sorted(FOLDER.glob("*.md"))
+SKIPPED = {".git", ".venv", "runs", "build", "dist", "node_modules"}
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not SKIPPED & {*path.relative_to(ROOT).parts})
 MAGIC = re.compile(r"^%(?!%).*$", re.MULTILINE)
 SETTING = re.compile(r"(?<!\w)config\.([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)")
 
