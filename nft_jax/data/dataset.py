@@ -12,7 +12,7 @@ from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, buil
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from nft_jax.processes import distributed
 from nft_jax.run import remote_workdir
-from nft_jax.verify import check_gold
+from nft_jax.verify import check_reference
 
 SPLITS = ("train", "validation", "test")
 
@@ -146,7 +146,7 @@ def unreadable_answers(grader: str, tables: dict[str, PromptTable], most: int = 
         found = [
             (problem.id, answer, reason)
             for problem, answer in zip(table.problems, table.answers, strict=True)
-            if (reason := check_gold(answer))
+            if (reason := check_reference(answer))
         ]
         if found:
             named = "; ".join(f"{where}, {answer[:40]!r}: {reason}" for where, answer, reason in found[:most])

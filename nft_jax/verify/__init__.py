@@ -4,7 +4,7 @@
 """
 
 from .grade import STATUSES, Verdict, grade
-from .math.grader import check_gold
+from .math.grader import check_reference
 from .pool.pool import Pool
 
-__all__ = ["STATUSES", "Pool", "Verdict", "check_gold", "grade"]
+__all__ = ["STATUSES", "Pool", "Verdict", "check_reference", "grade"]

@@ -1,15 +1,15 @@
-"""Graders for benchmarks: their verdicts cost nothing, or a known time, and mean nothing."""
+"""Graders for `configs/bench.py` and `configs/smoke.py`: a verdict means nothing, and takes no time or a known time."""
 
 import time
 import zlib
 
 
 def coin(response: str, answer: str) -> bool:
-    """Right for every second text, the same in every process."""
+    """Returns True for every second text; the same text gets the same verdict in every process."""
     return zlib.crc32(response.encode()) % 2 == 0
 
 
 def slow_coin(response: str, answer: str) -> bool:
-    """`coin`, after 50 ms."""
+    """Returns what `coin` does, after 50 ms."""
     time.sleep(0.05)
     return coin(response, answer)

@@ -1,14 +1,11 @@
-"""Find the final answer in the text of a response.
-
-No third-party imports: this file is also loaded by the isolated grading workers.
-"""
+"""The final answer in the text of a response."""
 
 import re
 
 BOX = r"\boxed{"
 _BRACE = re.compile(r"[{}]")
 
-WINDOW = 4096  # characters at the end of a response that are looked at
+TAIL_CHARACTERS = 4096  # at the end of a response, which are searched for the answer
 
 _END_OF_THINKING = "</think>"
 _NUMBER = r"[-+]?[$€£¥]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:,\d+)?)(?:\.\d+)?|[-+]?\.\d+"
@@ -22,8 +19,8 @@ _MATH = re.compile(
     r"|(?<![\\$])\$(?P<dollar>(?:\\.|[^$\\\n])+)\$"
     r"|\\\((?P<parenthesis>(?:[^\\\n]|\\(?!\)))+)\\\)"
 )
-# Words that announce the answer, with at most a short subject between them and what they announce.
-_ANNOUNCED = re.compile(
+# Words that announce the answer.
+_ANNOUNCEMENT = re.compile(
     r"(?:final\s+answer|answer|^A)\s*(?:\*\*)?\s*(?:is|:|=)\s*(?:\*\*)?\s*:?\s*|####\s*", re.I | re.M
 )
 _SENTENCE = re.compile(r"\.\s+[A-Z]|\n|\.?\s*$")
@@ -34,20 +31,20 @@ _BETWEEN_NOISE = re.compile(r"\\(?:text|mbox|quad|qquad|[()\[\],;:! ])|[${}()\[\
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{…}` of `text`, braces balanced; None if there is none or it never closes.
+    r"""Returns the content of the last `\boxed{…}`, with balanced braces; None if no box is there or it never closes.
 
-    Boxes inside boxes: `\boxed{\boxed{5}}` gives `5`. Escaped braces (`\{`) count as braces, as in the official reward.
-    Each character is looked at a bounded number of times, so hostile text costs linear time.
+    `\boxed{\boxed{5}}` gives `5`. Escaped braces (`\{`) count as braces, as in the official reward. The time is linear
+    in the length of the text, also for hostile text.
     """
     start = text.rfind(BOX)
     if start < 0:
         return None
-    end = _closing(text, start + len(BOX))
+    end = _find_closing(text, start + len(BOX))
     return None if end is None else text[start + len(BOX) : end]
 
 
-def _closing(text: str, inside: int) -> int | None:
-    """Where the brace that is open at `inside` closes."""
+def _find_closing(text: str, inside: int) -> int | None:
+    """Returns the position of the brace that closes the one before `inside`; None if it never closes."""
     depth = 1
     for brace in _BRACE.finditer(text, inside):
         depth += 1 if brace.group() == "{" else -1
@@ -57,52 +54,56 @@ def _closing(text: str, inside: int) -> int | None:
 
 
 def final_answer(text: str) -> str | None:
-    r"""The answer that a response ends with, as written; None if it has none.
+    r"""Returns the answer that a response ends with, as written; None if it has none.
 
-    What comes after the thinking counts, and of that the last `WINDOW` characters. In this order: the last `\boxed{}`
-    (boxes joined by "and" or commas are one list) or an announced answer ("the answer is 5", "#### 5", "A: 5")
-    behind it; the whole text, if it is nothing but an answer; the last formula or number.
+    The text after the thinking counts, and of that the last `TAIL_CHARACTERS`. The first of these that exists is taken:
+
+    1. an announced answer ("the answer is 5", "#### 5", "A: 5") behind the last `\boxed{}`
+    2. the last `\boxed{}`; boxes with "and" or commas between them are one list
+    3. the whole text, if it is nothing but an answer
+    4. the last formula or number
+    5. the whole text, if it is short
     """
     text = text[text.rfind(_END_OF_THINKING) + len(_END_OF_THINKING) :] if _END_OF_THINKING in text else text
-    text = text[-WINDOW:].strip()
-    boxed, end = _last_boxes(text)
+    text = text[-TAIL_CHARACTERS:].strip()
+    boxed, end = _find_last_boxes(text)
     if end is None:  # the last box never closes: the response was cut off
         return None
-    announced = _announced(text, end)
+    announced = _find_announcement(text, end)
     if announced is not None:
         return announced
     if boxed is not None:
         return boxed
-    if _is_bare(text):
+    if _is_only_an_answer(text):
         return _unwrap(text)
-    return _last_formula(text) or (text if len(text) < 40 else None)
+    return _find_last_formula(text) or (text if len(text) < 40 else None)
 
 
-def _last_boxes(text: str) -> tuple[str | None, int | None]:
-    """(content, end) of the last box, with the boxes before it that belong to the same list.
+def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
+    """Returns (content, end) of the last box, with the boxes before it that belong to the same list.
 
-    (None, 0) if there is none, (None, None) if it does not close.
+    (None, 0) means that no box is there, (None, None) that the last one does not close.
     """
     start = text.rfind(BOX)
     if start < 0:
         return None, 0
-    end = _closing(text, start + len(BOX))
+    end = _find_closing(text, start + len(BOX))
     if end is None:
         return None, None
     last = end
     contents = [text[start + len(BOX) : end]]
     while len(contents) < 20:
         before = text.rfind(BOX, 0, start)
-        end = _closing(text, before + len(BOX)) if before >= 0 else None
-        if end is None or end >= start or not _joined(text[end + 1 : start]):
+        end = _find_closing(text, before + len(BOX)) if before >= 0 else None
+        if end is None or end >= start or not _is_list_separator(text[end + 1 : start]):
             break
         start = before
         contents.append(text[start + len(BOX) : end])
     return "; ".join(reversed(list(dict.fromkeys(contents)))) if len(contents) > 1 else contents[0], last
 
 
-def _joined(between: str) -> bool:
-    """Whether two boxes with this between them are one list: a comma, or "and" with few other words."""
+def _is_list_separator(between: str) -> bool:
+    """Returns whether two boxes with this text between them are one list: a comma, or "and" with few other words."""
     if len(between) > 100 or not _SEPARATOR.search(between):
         return False
     words = _BETWEEN_NOISE.sub(" ", _SEPARATOR.sub(" ", between)).split()
@@ -110,26 +111,26 @@ def _joined(between: str) -> bool:
     return not words if not conjunctions else conjunctions == 1 and len(words) <= 3
 
 
-def _announced(text: str, start: int) -> str | None:
-    """What the last announcement after `start` announces, if that is a formula, a number or a letter."""
-    for match in reversed(list(_ANNOUNCED.finditer(text, start))):
+def _find_announcement(text: str, start: int) -> str | None:
+    """Returns the formula, number or letter that is announced last after `start`; None if there is none."""
+    for match in reversed(list(_ANNOUNCEMENT.finditer(text, start))):
         rest = text[match.end() :].lstrip(' *"\n')
         formula = _MATH.match(rest)
         if formula is not None:
-            return _last_formula(rest[: _SENTENCE.search(rest, formula.end()).start()])
+            return _find_last_formula(rest[: _SENTENCE.search(rest, formula.end()).start()])
         sentence = rest[: _SENTENCE.search(rest).start()].strip(' *"')
         if not re.search(r"\w", sentence):
             continue
-        if _is_bare(sentence):
+        if _is_only_an_answer(sentence):
             return _unwrap(sentence)
-        found = _last_formula(sentence)
-        if found is not None:
-            return found
+        formula = _find_last_formula(sentence)
+        if formula is not None:
+            return formula
     return None
 
 
-def _is_bare(text: str) -> bool:
-    """Whether a text is nothing but an answer: no prose, no formula inside prose."""
+def _is_only_an_answer(text: str) -> bool:
+    """Returns whether a text is nothing but an answer: no prose, and no formula inside prose."""
     if len(text) > 1000 or not text:
         return False
     outside = _MATH.sub(" ", text)
@@ -141,12 +142,13 @@ def _is_bare(text: str) -> bool:
 
 
 def _unwrap(text: str) -> str:
+    """Returns a formula without its dollars or brackets."""
     match = _MATH.fullmatch(text.strip(" .,;*"))
     return text if match is None else match.group(match.lastgroup)
 
 
-def _last_formula(text: str) -> str | None:
-    """The last formula between dollars or brackets, or the last number behind it; a list that spans several is one."""
+def _find_last_formula(text: str) -> str | None:
+    """Returns the last number behind the last formula, or else that formula; formulas of one list are joined."""
     formulas = [match for match in _MATH.finditer(text) if not _PROSE.search(match.group())]
     start = formulas[-1].end() if formulas else 0
     numbers = list(_PLAIN.finditer(text, start))

@@ -1,7 +1,7 @@
-"""Grade one response against its reference answer.
+"""Verdicts: grades one response against its reference answer.
 
-No third-party imports (no jax either): used by notebooks, and loaded by the isolated grading workers. What the grader
-`math` needs beyond that is imported when an answer first needs it, or by `preload`.
+Grading workers load this file without the package root (`pool/worker.py`), so it and what it imports use relative
+imports and the standard library only. `math` imports its libraries when an answer first needs them.
 """
 
 import importlib
@@ -17,22 +17,23 @@ from .math import grader as math_grader
 # The index of a status is its integer code on the device. 0 is "incorrect": an array that nobody filled earns nothing.
 STATUSES = ("incorrect", "correct", "unparsed", "timeout", "error")
 
-# Characters at the end of a response in which the box must start. verl's DAPO reward keeps the last 300; its
-# strict-box branch, which the NFT release calls, then keeps the last 100 of those (verl #7440 treats that as a bug,
-# because it can cut the `\boxed{` off a long answer).
-BOX_WINDOW = 300
+# The box must start within so many characters of the end of a response. verl's DAPO reward keeps the last 300. Its
+# strict-box branch, which the NFT release calls, then keeps the last 100 of those; verl #7440 treats that as a bug,
+# because it can cut the `\boxed{` off a long answer.
+BOX_TAIL_CHARACTERS = 300
 
 Outcome = bool | str | tuple[str, str | None]
 GraderFunction = Callable[[str, str], Outcome]
 
 
 class Verdict(NamedTuple):
-    """What a grader said of one response.
+    """The judgment of one response.
 
-    `status`     one of `STATUSES`
-    `extracted`  the answer found in the response; None if there is none or the grader does not tell
-    `seconds`    wall-clock time the grader took, s (for a timeout: the time it was given)
-    `reason`     for "error" and "timeout": what happened; else empty
+    Attributes:
+      status: one of `STATUSES`.
+      extracted: the answer found in the response; None if there is none, or the grader returned none.
+      seconds: wall-clock time that the grader took, s; of a timeout, the time that it was given.
+      reason: what happened, for "error" and "timeout"; else empty.
     """
 
     status: str
@@ -42,11 +43,13 @@ class Verdict(NamedTuple):
 
 
 def boxed_exact(response: str, answer: str) -> tuple[str, str | None]:
-    r"""Exact match of the last `\boxed{}` with `answer`, both stripped: the rule-based DAPO training reward.
+    r"""Compares the text of the last `\boxed{}` with the reference `answer`: the rule-based DAPO training reward.
 
-    The box must start within the last `BOX_WINDOW` characters; without a closed box there: "unparsed".
+    Returns:
+      (status, extracted answer). The status is "unparsed" without a closed box that starts within the last
+      `BOX_TAIL_CHARACTERS`.
     """
-    extracted = last_boxed(response[-BOX_WINDOW:])
+    extracted = last_boxed(response[-BOX_TAIL_CHARACTERS:])
     if extracted is None:
         return "unparsed", None
     extracted = extracted.strip()
@@ -57,17 +60,19 @@ GRADERS: dict[str, GraderFunction] = {"boxed_exact": boxed_exact, "gsm8k": gsm8k
 
 
 def resolve_grader(name: str) -> GraderFunction:
-    """The grader called `name`: a key of `GRADERS`, or `"module:function"`, which is imported.
+    """Returns the grader called `name`: a key of `GRADERS`, or a custom grader "module:function", which is imported.
 
-    Raises ValueError for an unknown name, ImportError (or what the module raises) if the module cannot be imported,
-    AttributeError or TypeError if it holds no such function.
+    Raises:
+      ValueError: for an unknown name.
+      ImportError: if the module cannot be imported; also whatever the module raises.
+      AttributeError, TypeError: if it has no such function.
     """
     if name in GRADERS:
         return GRADERS[name]
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ValueError(
-            f"{unknown('grader', name, GRADERS)} (your own grader is written 'module:function', for example "
+            f"{unknown('grader', name, GRADERS)} (a custom grader is written 'module:function', for example "
             "'my_graders:same_number', with function(response: str, answer: str) -> bool)"
         )
     function = getattr(importlib.import_module(module), attribute)
@@ -77,17 +82,23 @@ def resolve_grader(name: str) -> GraderFunction:
 
 
 def preload(name: str) -> None:
-    """Import now what a grader of `GRADERS` imports late: a worker does so before its first deadline runs."""
+    """Imports what a grader of `GRADERS` imports late; a worker does so before its first deadline runs."""
     if name == "math":
         math_grader.preload()
 
 
 def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", **options) -> Verdict:
-    """Grade one response in this process, without a time or memory limit (`Pool` has both).
+    """Grades one response in this process, without a time or memory limit (`Pool` has both).
 
-    `grader` is a name as for `resolve_grader`, or a function `(response, answer)` that returns a bool, a status, or
-    a pair (status, extracted); `options` are its keyword arguments, such as `ordered=True` of `math`. What the function
-    raises becomes the status "error"; an unknown name raises.
+    Args:
+      response: the text of a sampled answer.
+      answer: the reference answer.
+      grader: a name as for `resolve_grader`, or a function of (response, answer) that returns a bool, a status, or
+        (status, extracted). What it raises becomes the status "error".
+      **options: its keyword arguments, such as `ordered=True` of `math`.
+
+    Raises:
+      ValueError, ImportError, AttributeError, TypeError: as `resolve_grader`.
     """
     function = grader if callable(grader) else resolve_grader(grader)
     start = time.perf_counter()
@@ -100,13 +111,13 @@ def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", 
 
 
 def _read_outcome(outcome: Outcome) -> tuple[str, str | None]:
-    """(status, extracted) from what a grader returned; TypeError or ValueError if it is none of the allowed forms."""
-    # By name, not isinstance: NumPy's bool is no bool, and NumPy is not to be imported here.
+    """Returns (status, extracted) of what a grader returned. Raises TypeError or ValueError for any other form."""
+    # By name, because NumPy's bool is no bool, and NumPy must not be imported here.
     if type(outcome).__name__ in ("bool", "bool_"):
         return ("correct" if outcome else "incorrect"), None
     status, extracted = outcome if isinstance(outcome, tuple) and len(outcome) == 2 else (outcome, None)
     if not isinstance(status, str) or not isinstance(extracted, str | None):
-        raise TypeError(f"a grader returns a bool, a status or (status, extracted); got {outcome!r:.200}")
+        raise TypeError(f"the grader returned {outcome!r:.200}; use a bool, a status or (status, extracted)")
     if status not in STATUSES:
-        raise ValueError(f"a grader returned status {status!r:.200}; the statuses are {', '.join(STATUSES)}")
+        raise ValueError(f"the grader returned status {status!r:.200}; use one of {', '.join(STATUSES)}")
     return status, extracted

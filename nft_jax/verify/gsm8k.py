@@ -1,15 +1,12 @@
-"""The grader of grade-school arithmetic: the last number of a response, compared exactly.
-
-No third-party imports.
-"""
+"""The grader `gsm8k` of grade-school arithmetic: it compares the last number of a response exactly."""
 
 import re
 from fractions import Fraction
 
-from .extract import WINDOW, last_boxed
+from .extract import TAIL_CHARACTERS, last_boxed
 
 _DIGITS_LIMIT = 100
-# A minus belongs to the number if it touches it, and nothing that it could be subtracted from: `16-3` ends in 3.
+# A minus belongs to a number that it touches, unless it subtracts: `16-3` ends in 3.
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]%])[-−](?=[$€£\d.]))?(?:[$€£]\s?(?:[-−](?=[\d.]))?)?"
     r"(?:(?<!\d)\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?![\d.]))?"
@@ -19,22 +16,25 @@ _MARK = "####"
 
 
 def gsm8k(response: str, answer: str) -> tuple[str, str | None]:
-    r"""Compare the last number of `response` with that of `answer`; "unparsed" if there is none.
+    r"""Compares the last number of `response` with that of the reference `answer`.
 
-    The number after the last `####` or in the last `\boxed{}` goes first. Thousands separators, currency and percent
+    A number after the last `####` or in the last `\boxed{}` goes first. Thousands separators, currency and percent
     signs don't count: `$1,234.50` is 1234.5, and 25% is 25.
+
+    Returns:
+      (status, extracted number). The status is "unparsed" if the response has no number.
     """
-    said = last_number(response)
-    if said is None:
+    extracted, reference = last_number(response), last_number(answer)
+    if extracted is None:
         return "unparsed", None
-    wanted = last_number(answer)
-    value = _value(said)
-    return ("correct" if wanted is not None and value is not None and value == _value(wanted) else "incorrect"), said
+    value = _to_fraction(extracted)
+    is_correct = value is not None and reference is not None and value == _to_fraction(reference)
+    return ("correct" if is_correct else "incorrect"), extracted
 
 
 def last_number(text: str) -> str | None:
-    """The number that a text ends with, without separators and currency: `-1234.5` or `3/4`; None if it has none."""
-    text = text[-WINDOW:]
+    """Returns the number that a text ends with, without separators and currency: `-1234.5` or `3/4`; else None."""
+    text = text[-TAIL_CHARACTERS:]
     _, mark, rest = text.rpartition(_MARK)
     for part in (rest.partition("\n")[0] if mark else "", last_boxed(text) or "", text):
         numbers = _NUMBER.findall(_FRACTION.sub(r" \1/\2", part))
@@ -43,8 +43,8 @@ def last_number(text: str) -> str | None:
     return None
 
 
-def _value(number: str) -> Fraction | None:
-    """Its exact value; None for a division by zero or more digits than any such answer has."""
+def _to_fraction(number: str) -> Fraction | None:
+    """Returns the exact value; None for a division by zero or more digits than any such answer has."""
     top, _, bottom = number.partition("/")
     if len(number) > _DIGITS_LIMIT or not int(bottom or 1):
         return None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nft_jax.verify import STATUSES, Verdict, grade
-from nft_jax.verify.grade import BOX_WINDOW, GRADERS, resolve_grader
+from nft_jax.verify.grade import BOX_TAIL_CHARACTERS, GRADERS, resolve_grader
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,12 +42,14 @@ def test_boxed_exact(response, answer, status, extracted):
 
 def test_the_box_must_start_in_the_window():
     box = r"\boxed{5}"
-    assert grade(box + "x" * (BOX_WINDOW - len(box)), "5", grader="boxed_exact").status == "correct"
-    assert grade(box + "x" * (BOX_WINDOW - len(box) + 1), "5", grader="boxed_exact").status == "unparsed"
+    assert grade(box + "x" * (BOX_TAIL_CHARACTERS - len(box)), "5", grader="boxed_exact").status == "correct"
+    assert grade(box + "x" * (BOX_TAIL_CHARACTERS - len(box) + 1), "5", grader="boxed_exact").status == "unparsed"
     # The answer itself may be long, as long as the box still starts inside.
     assert (
         grade(
-            "x" * 9999 + r"\boxed{" + "7" * (BOX_WINDOW - 8) + "}", "7" * (BOX_WINDOW - 8), grader="boxed_exact"
+            "x" * 9999 + r"\boxed{" + "7" * (BOX_TAIL_CHARACTERS - 8) + "}",
+            "7" * (BOX_TAIL_CHARACTERS - 8),
+            grader="boxed_exact",
         ).status
         == "correct"
     )

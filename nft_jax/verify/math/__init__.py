@@ -1,1 +1,1 @@
-"""The grader "math": parsing and exact comparison of mathematical answers. No third-party imports at the start."""
+"""The grader `math`: the reader of mathematical answers and their exact comparison."""

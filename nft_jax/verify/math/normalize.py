@@ -1,12 +1,12 @@
-"""Bring the many ways of writing an answer into one: spaces, commands that only change the look, units, separators.
+"""Brings the many ways to write an answer into one: spaces, commands of appearance, units, separators.
 
-No third-party imports. What comes out is text for `syntax.parse`; braces for sets are `⦃ ⦄`, so that they differ from
-the braces that LaTeX groups with; a name that stands for one variable is `⟦name⟧`.
+The result is text for `reader.parse`. Braces of sets are `⦃ ⦄`, to differ from the braces with which LaTeX groups. A
+name that stands for one variable is `⟦name⟧`.
 """
 
 import re
 
-# Written once more as LaTeX or ASCII; applied before all else.
+# Symbols as LaTeX or ASCII; they are replaced first.
 _SYMBOLS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/", "∕": "/",
     "π": r"\pi ", "√": r"\sqrt ", "∞": r"\infty ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
@@ -67,7 +67,7 @@ _CHOICE = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
 
 
 def normalize(text: str) -> str:
-    """The same answer in plain form. Nothing is evaluated; linear in the length of the text."""
+    """Returns the answer in plain form. Nothing is evaluated; the time is linear in the length of the text."""
     text = _SYMBOL.sub(lambda match: _SYMBOLS[match.group()], text.strip("* "))
     text = _TIGHT_THOUSANDS.sub("", text.replace(r"\$", "").translate(_ESCAPED))
     text = _single_backslashes(text).replace(r"\{", "⦃").replace(r"\}", "⦄")
@@ -96,19 +96,19 @@ def normalize(text: str) -> str:
 
 
 def letters(text: str) -> str:
-    """What is left of words when case, spaces, brackets and punctuation don't count."""
+    """Returns the characters of words that count: not case, spaces, brackets and punctuation."""
     return re.sub(r"[^0-9a-z+\-*/^=<>:≤≥≠.%|\\]", "", _TEXT.sub(lambda match: match["words"], text).lower()).rstrip(".")
 
 
 def _single_backslashes(text: str) -> str:
-    r"""Double backslashes end a row of a matrix (here `¶`); elsewhere they are a command that was escaped twice."""
+    r"""Returns `¶` for double backslashes, which end a row of a matrix; elsewhere a command was escaped twice."""
     if "matrix" in text:
         return text.replace("\\\\", "¶")
     return re.sub(r"\\\\(?=[A-Za-z{}!,])", lambda match: "\\", text).replace("\\\\", " ")
 
 
 def _replace_text(match: re.Match) -> str:
-    r"""`\text{…}`: alone it is the answer, after a value it is a unit, before a relation it is a name."""
+    r"""Replaces `\text{…}`, which is the answer if it is alone, a unit after a value, and a name before a relation."""
     words = match["words"].strip()
     before, after = match.string[: match.start()].rstrip(), match.string[match.end() :]
     if words in ("and", "or", ", and", ", or"):
@@ -140,7 +140,7 @@ def _replace_command(match: re.Match) -> str:
 
 
 def _drop_bare_unit(text: str) -> str:
-    """Without the words after a number, unless they are functions or constants."""
+    """Returns the text without the words after a number, unless they are functions or constants."""
     match = _BARE_UNIT.search(text)
     if match is None or _NOT_UNITS.match(match.group().strip()):
         return text
@@ -148,7 +148,7 @@ def _drop_bare_unit(text: str) -> str:
 
 
 def _join_thousands(text: str) -> str:
-    """`1,234` outside brackets and `1 234` alone are numbers; inside brackets a comma separates."""
+    """Joins the digits of `1,234` outside brackets and of `1 234` alone; inside brackets a comma separates."""
     if _SPACED_THOUSANDS.fullmatch(text):
         return text.replace(" ", "")
     if not any(bracket in text for bracket in "([⦃{"):

@@ -1,8 +1,8 @@
-"""The last resort, math-verify's LaTeX grammar and SymPy, for what `syntax.py` does not read: integrals, sums, limits.
+"""The last resort, math-verify's LaTeX grammar and SymPy, for what `reader.py` does not read: integrals, sums, limits.
 
-Both are imported when they are first needed (1.5 s). Only its LaTeX grammar (an ANTLR parser that builds SymPy objects)
-is used: math-verify's reading of plain expressions goes through `sympy.parse_expr`, which is Python's `eval`. Nor are
-its time-outs: they are signals, which fail in threads; the pool's parent ends what takes too long.
+Both are imported when they are first needed (1.5 s). Of math-verify only the LaTeX grammar is used, an ANTLR parser
+that builds SymPy objects. Its reading of plain expressions goes through `sympy.parse_expr`, which is Python's `eval`;
+its time-outs are signals, which fail in threads. The pool's parent ends what takes too long.
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import Any
 
 LENGTH_LIMIT = 400
 DEPTH_LIMIT = 8
-NUMBER_LIMIT = 1000  # of a number where an exponent, a factorial or a bound of a sum is about
+NUMBER_LIMIT = 1000  # of a number in a text with an exponent, a factorial or a sum
 
-# No quotes, no underscores in a row, no attributes or calls of Python: nothing that means something to `eval`, in case
-# a library further down ever uses it. The commands are those of calculus and linear algebra.
+# No quotes, no two underscores, no attributes or calls of Python: nothing that means something to `eval`, in case a
+# library further down ever uses it. The commands are those of calculus and linear algebra.
 _CHARACTERS = re.compile(r"[0-9A-Za-z\\{}()\[\]+\-*/^_=<>.,;|!&% ]*")
 _SUSPICIOUS = re.compile(
     r"__|[A-Za-z]\s*\.\s*[A-Za-z]|\^\s*\{[^{}]*\^|\^\s*(?:\\?[A-Za-z]+|\d+)\s*\^|!\s*!|\)\s*!|\}\s*!"
@@ -29,34 +29,34 @@ _ALLOWED = re.compile(
     "langle|rangle"
 )
 _CALCULUS = {"int", "iint", "sum", "prod", "lim"}
-# What `syntax` does not know; without one of these there is nothing here that it would not have read itself.
+# What `reader.py` does not know: a text without one of these is none that SymPy could read better.
 _BEYOND = _CALCULUS | {"det", "begin", "gcd", "lcm", "max", "min", "bmod", "pmod", "mod", "cap", "setminus", "mathbb"}
 _WORDS = {"matrix", "pmatrix", "bmatrix", "vmatrix", "smallmatrix"}
 _DIGITS = 50
 
 
 def preload() -> None:
-    """Import what `same` needs, and make its grammar's tables."""
+    """Imports what `compare` needs, and makes the tables of the grammar."""
     _read("1")
 
 
-def same(gold: str, given: str) -> bool | None:
-    """Whether two answers in LaTeX are the same; None if one is refused, or not read either, or nobody can tell."""
-    if not (is_harmless(gold) and is_harmless(given)) or not _BEYOND & {*_COMMAND.findall(gold + given)}:
+def compare(reference: str, given: str) -> bool | None:
+    """Returns whether two answers in LaTeX are the same; None if one is refused or not read, or SymPy cannot decide."""
+    if not (is_harmless(reference) and is_harmless(given)) or not _BEYOND & {*_COMMAND.findall(reference + given)}:
         return None
-    ours, theirs = _read(gold), _read(given)
-    if ours is None or theirs is None:
+    left, right = _read(reference), _read(given)
+    if left is None or right is None:
         return None
-    return _same(ours, theirs)
+    return _compare_objects(left, right)
 
 
-def readable(text: str) -> bool:
-    """Whether the grammar reads an answer."""
+def is_readable(text: str) -> bool:
+    """Returns whether the grammar reads an answer."""
     return is_harmless(text) and bool(_BEYOND & {*_COMMAND.findall(text)}) and _read(text) is not None
 
 
 def is_harmless(text: str) -> bool:
-    """Whether a text is short, shallow and small enough to be given to SymPy, and holds nothing but mathematics."""
+    """Returns whether SymPy may get a text: it is short, shallow, without large powers, and nothing but mathematics."""
     if len(text) > LENGTH_LIMIT or not _CHARACTERS.fullmatch(text) or _SUSPICIOUS.search(text):
         return False
     commands = _COMMAND.findall(text)
@@ -75,7 +75,7 @@ def is_harmless(text: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _read(text: str) -> Any | None:
-    """A SymPy object, or None if the grammar does not read it."""
+    """Returns a SymPy object; None if the grammar does not read the text."""
     from latex2sympy2_extended.latex2sympy2 import latex2sympy
     from math_verify.grader import should_treat_as_complex
 
@@ -85,26 +85,29 @@ def _read(text: str) -> Any | None:
         return None
 
 
-def _same(gold: Any, given: Any) -> bool | None:
-    """Scalars by an exact difference; the rest by math-verify, but no relations: it takes `x^2=-1` for `x^2=-2`."""
+def _compare_objects(reference: Any, given: Any) -> bool | None:
+    """Compares scalars by their difference, relations by their text, and the rest by math-verify.
+
+    math-verify compares the solutions of relations, so it takes `x^2=-1` for `x^2=-2`.
+    """
     import sympy
     from math_verify.grader import is_relation, sympy_expr_eq
 
     try:
-        if is_relation(gold) or is_relation(given):
-            return bool(gold == given)
-        if isinstance(gold, sympy.Expr) and isinstance(given, sympy.Expr):
-            return _same_scalar(gold, given)
-        return bool(sympy_expr_eq(gold, given, 6, _DIGITS))
+        if is_relation(reference) or is_relation(given):
+            return bool(reference == given)
+        if isinstance(reference, sympy.Expr) and isinstance(given, sympy.Expr):
+            return _compare_scalars(reference, given)
+        return bool(sympy_expr_eq(reference, given, 6, _DIGITS))
     except Exception:
         return None
 
 
-def _same_scalar(gold: Any, given: Any) -> bool:
-    """Whether the difference is 0: it must be at some point, numerically, and then be proved by simplification."""
+def _compare_scalars(reference: Any, given: Any) -> bool:
+    """Returns whether the difference is 0: numerically at one point, and then by simplification."""
     import sympy
 
-    difference = (gold - given).doit()
+    difference = (reference - given).doit()
     names = sorted(difference.free_symbols, key=str)
     point = {name: sympy.Rational(7 * index + 4, 5 * index + 3) for index, name in enumerate(names)}
     value = difference.subs(point).evalf(_DIGITS)

@@ -1,15 +1,16 @@
-"""The grader `math`: what counts as the same answer, what does not, and where it looks for it."""
+"""`math`: which answers are the same and which differ, and where it finds them; `check_reference`."""
 
-import json
 import random
+import re
 from fractions import Fraction
 
 import pytest
 
-from nft_jax.verify import Pool, check_gold, grade
-from nft_jax.verify.extract import WINDOW
+from nft_jax.verify import Pool, check_reference, grade
+from nft_jax.verify.extract import TAIL_CHARACTERS
+from verify.agreement import measure_agreement, read_rows
 
-# Each line: ways to write one answer. All pairs are right, both ways round.
+# Each line holds ways to write one answer. Each pair of them is correct, in both directions.
 SAME = [
     ["5", "5.0", "05", "+5", "5.", r"\boxed{5}", "$5$", r"\$5", "5$", r"5\%", "x=5", "x = 5", "5 = x",
      r"5^\circ", r"5^{\circ}",
@@ -50,7 +51,7 @@ SAME = [
     [r"\text{even}", "even", "Even", r"\textbf{even}", "even."],
     [r"\emptyset", r"\{\}", r"\varnothing"],
     ["x+y>3", "2x+2y>6", "3-x<y", "-x-y<-3"],
-    ["31", "(" * 30 + "1" + "+1)" * 30],  # each bracket is read once, or this takes for ever
+    ["31", "(" * 30 + "1" + "+1)" * 30],  # this would never end if brackets were read twice
     ["3:4", r"\frac34", "3 : 4"],
     ["1:2:3", "1 : 2 : 3"],
     ["2^{100}", "1267650600228229401496703205376"],
@@ -63,7 +64,7 @@ SAME = [
     [r"1.5\times10^3", r"1500", r"1.5 \cdot 10^{3}"],
 ]  # fmt: skip
 
-# The first is the reference; all others are wrong.
+# The first is the reference answer; all others are incorrect.
 DIFFERENT = [
     ["5", "6", "-5", "50", "5.0001", "5x", "(5,5)", "5,6", "x=6", r"\frac{5}{2}", "five", "A", r"5\sqrt{2}"],
     ["4", r"4\sqrt(2)", r"4\sqrt{2}", "4t", "4i", "4^2", "4!"],
@@ -107,7 +108,7 @@ def boxed(answer: str) -> str:
 
 
 @pytest.mark.parametrize("ways", SAME, ids=lambda ways: ways[0])
-def test_ways_to_write_one_answer(ways):
+def test_math_accepts_all_ways_to_write_an_answer(ways):
     for gold in ways:
         for given in ways:
             verdict = grade(boxed(given), gold)
@@ -115,19 +116,19 @@ def test_ways_to_write_one_answer(ways):
 
 
 @pytest.mark.parametrize("ways", DIFFERENT, ids=lambda ways: ways[0])
-def test_answers_that_differ(ways):
+def test_math_rejects_answers_that_differ(ways):
     for given in ways[1:]:
         assert grade(boxed(given), ways[0]).status == "incorrect", given
         assert grade(boxed(ways[0]), given).status in ("incorrect", "unparsed"), given
 
 
-# Some ways are lenient with units, percent or unnamed variables, so only answers of different lines are compared here.
+# Some ways are lenient with units, percent or unnamed variables, so only the first of each line is compared.
 NUMBERS = [ways[0] for ways in SAME]
 
 
-def test_answers_of_different_lines_differ():
-    wrong = [(a, b) for a in NUMBERS for b in NUMBERS if a != b and grade(boxed(a), b).status == "correct"]
-    assert wrong in ([], [("|-3|", r"\log_2 8"), (r"\log_2 8", "|-3|")])
+def test_math_rejects_answers_of_other_lines():
+    accepted = [(a, b) for a in NUMBERS for b in NUMBERS if a != b and grade(boxed(a), b).status == "correct"]
+    assert accepted in ([], [("|-3|", r"\log_2 8"), (r"\log_2 8", "|-3|")])
 
 
 @pytest.mark.parametrize(
@@ -168,20 +169,20 @@ def test_answers_of_different_lines_differ():
         ("   ", None),
     ],
 )
-def test_where_the_answer_is(response, extracted):
+def test_math_extracts_the_final_answer(response, extracted):
     verdict = grade(response, "42")
     assert verdict.extracted == extracted
     assert verdict.status == ("unparsed" if extracted is None else "incorrect")
 
 
-def test_only_the_end_of_a_response_is_looked_at():
+def test_math_reads_only_the_end_of_a_response():
     box = r"\boxed{5}"
-    assert grade(box + "x" * (WINDOW - len(box)), "5").status == "correct"
-    assert grade(box + "x" * WINDOW, "5").status == "unparsed"
+    assert grade(box + "x" * (TAIL_CHARACTERS - len(box)), "5").status == "correct"
+    assert grade(box + "x" * TAIL_CHARACTERS, "5").status == "unparsed"
     assert grade("x" * 10_000_000 + box, "5").status == "correct"
 
 
-def test_what_cannot_be_read_is_unparsed_and_equal_text_is_right():
+def test_math_does_not_parse_unknown_commands_but_accepts_equal_text():
     strange = r"\foo{\bar}{7}"
     assert grade(boxed(strange), "7").status == "unparsed"
     assert grade(boxed(strange), strange).status == "correct"
@@ -205,11 +206,11 @@ def test_what_cannot_be_read_is_unparsed_and_equal_text_is_right():
         ("0.333333", "1/3", {"precision": 7}, "incorrect"),
     ],
 )
-def test_options(given, gold, options, status):
+def test_math_options(given, gold, options, status):
     assert grade(boxed(given), gold, **options).status == status
 
 
-def test_an_unknown_option_is_an_error():
+def test_math_with_an_unknown_option_is_an_error():
     verdict = grade("1", "1", strictness=5)
     assert verdict.status == "error"
     assert "strictness" in verdict.reason
@@ -229,8 +230,8 @@ REFERENCES = [
 
 
 @pytest.mark.parametrize("answer", REFERENCES)
-def test_good_references(answer):
-    assert check_gold(answer) is None
+def test_check_reference_accepts_usable_references(answer):
+    assert check_reference(answer) is None
 
 
 @pytest.mark.parametrize(
@@ -246,17 +247,12 @@ def test_good_references(answer):
         ("(1,2", "cannot be read"),
     ],
 )
-def test_references_that_nothing_could_match(answer, reason):
-    import re
-
-    assert re.search(reason, check_gold(answer))
-
-
-# ---- properties
+def test_check_reference_names_the_fault(answer, reason):
+    assert re.search(reason, check_reference(answer))
 
 
 def _number_ways(value: Fraction) -> list[str]:
-    """Ways to write a rational number."""
+    """Returns ways to write a rational number."""
     top, bottom = value.numerator, value.denominator
     ways = [
         rf"\frac{{{top}}}{{{bottom}}}",
@@ -274,19 +270,19 @@ def _number_ways(value: Fraction) -> list[str]:
     return ways
 
 
-def test_formatting_never_matters_and_another_number_is_always_wrong():
+def test_math_ignores_formatting_and_rejects_other_numbers():
     draw = random.Random(0)
     for _ in range(300):
         value = Fraction(draw.randrange(-(10**7), 10**7), draw.choice([1, 1, 2, 3, 8, 35]))
         other = value + draw.choice([1, -1, Fraction(1, 1000), value or 1, -2 * value or 1])
         given, gold = draw.choice(_number_ways(value)), draw.choice(_number_ways(value))
         assert grade(boxed(given), gold).status == "correct", (given, gold)
-        wrong = draw.choice(_number_ways(other))
-        assert grade(boxed(wrong), gold).status == "incorrect", (wrong, gold)
+        differing = draw.choice(_number_ways(other))
+        assert grade(boxed(differing), gold).status == "incorrect", (differing, gold)
 
 
 def _formula(draw: random.Random, depth: int) -> tuple[str, str]:
-    """The same formula twice, written and ordered differently."""
+    """Returns the same formula twice, in different writing and order."""
     if depth == 0:
         leaf = draw.choice(["x", "y", r"\pi", r"\sqrt{3}", "2", "7", r"\frac{1}{5}", "i"])
         return leaf, {r"\sqrt{3}": r"\frac{3}{\sqrt3}", r"\frac{1}{5}": "0.2", "2": "(5-3)", r"\pi": "π"}.get(
@@ -303,7 +299,7 @@ def _formula(draw: random.Random, depth: int) -> tuple[str, str]:
     return f"({a})^2", f"({b})*({b})"
 
 
-def test_formulas_equal_their_rearrangements_and_differ_from_changed_ones():
+def test_math_accepts_rearranged_formulas_and_rejects_changed_ones():
     draw = random.Random(1)
     for _ in range(150):
         one, other = _formula(draw, draw.randrange(1, 4))
@@ -314,7 +310,7 @@ def test_formulas_equal_their_rearrangements_and_differ_from_changed_ones():
         assert grade(boxed(rf"\sin({one})"), rf"\sin({other})").status in ("correct", "incorrect")
 
 
-def test_verdicts_do_not_depend_on_the_number_of_workers():
+def test_math_gives_the_same_verdicts_with_any_number_of_workers():
     items = [(boxed(given), ways[0]) for ways in SAME + DIFFERENT for given in ways]
     expected = [grade(*item)[:2] for item in items]
     for workers in (1, 3):
@@ -324,45 +320,38 @@ def test_verdicts_do_not_depend_on_the_number_of_workers():
                 assert (verdicts if order is items else verdicts[::-1]) == expected
 
 
-# ---- real cases; their synthetic twins are above
+# Real cases; their synthetic twins are above.
 
 
-def _rows(data_folder, name: str) -> list[dict]:
-    path = data_folder / "verifier" / name
-    if not path.exists():
-        pytest.skip(f"no {path}: set NFT_JAX_DATA to the folder that holds verifier/")
-    with path.open(encoding="utf-8") as lines:
-        return [row for row in map(json.loads, lines) if not row.get("suspect_label")]
+def _real_rows(data_folder, name: str) -> list[dict]:
+    if not (data_folder / "verifier" / name).exists():
+        pytest.skip(f"no verifier/{name} in {data_folder}: set NFT_JAX_DATA to the folder that holds verifier/")
+    return read_rows(data_folder, name)
 
 
-def test_real_cases(data_folder):
-    from agreement import agreement
-
-    _rows(data_folder, "cases.jsonl")
-    cases, wrong = agreement(data_folder)
-    assert len(cases) - len(wrong) >= 375, [case["id"] for case in wrong]
-    assert not [case for case in wrong if case["status"] in ("error", "timeout")]
-    assert not [case["id"] for case in wrong if not case["expected"]], "false positives"
+def test_math_agrees_with_real_cases(data_folder):
+    _real_rows(data_folder, "cases.jsonl")
+    cases, disagreements = measure_agreement(data_folder)
+    assert len(cases) - len(disagreements) >= 375, [case["id"] for case in disagreements]
+    assert not [case for case in disagreements if case["status"] in ("error", "timeout")]
+    assert not [case["id"] for case in disagreements if not case["expected"]], "false positives"
 
 
-def test_real_responses(data_folder):
-    rows = _rows(data_folder, "model_outputs.jsonl")
+def test_math_agrees_on_real_responses(data_folder):
+    rows = _real_rows(data_folder, "model_outputs.jsonl")
     verdicts = [grade(row["response"], row["gold"]) for row in rows]
     agreed = sum((verdict.status == "correct") == row["correct"] for verdict, row in zip(verdicts, rows, strict=True))
     assert agreed >= 0.997 * len(rows)
     assert not any(verdict.status == "error" for verdict in verdicts)
 
 
-def test_real_references_are_good(data_folder):
-    rows = _rows(data_folder, "model_outputs.jsonl")
-    assert {row["gold"]: reason for row in rows if (reason := check_gold(row["gold"]))} == {}
-
-
-# What benchmarks write besides.
+def test_check_reference_accepts_real_references(data_folder):
+    rows = _real_rows(data_folder, "model_outputs.jsonl")
+    assert {row["gold"]: reason for row in rows if (reason := check_reference(row["gold"]))} == {}
 
 
 @pytest.mark.parametrize(
-    ("given", "gold", "right"),
+    ("given", "gold", "correct"),
     [
         (r"4.5 \times 10^{33}", "4.5e33", True),
         ("4.50E+33", "4.5e33", True),
@@ -390,6 +379,6 @@ def test_real_references_are_good(data_folder):
         (r"\lfloor 3.7 \rfloor", "3", True),
     ],
 )
-def test_scientific_numbers_other_bases_and_steps(given, gold, right):
-    assert (grade(f"\\boxed{{{given}}}", gold).status == "correct") == right
-    assert check_gold(gold) is None
+def test_math_reads_scientific_numbers_bases_and_steps(given, gold, correct):
+    assert (grade(f"\\boxed{{{given}}}", gold).status == "correct") == correct
+    assert check_reference(gold) is None
