@@ -91,7 +91,7 @@ class Trainer:
         folder.begin(config, experiment.attention.name)
         experiment.keep_settings(folder.path / "model")
         if experiment.dataset.hygiene is not None:
-            folder.write("hygiene.json", experiment.dataset.hygiene.as_json())
+            folder.write("hygiene.json", experiment.dataset.hygiene.to_json())
         weights = None if resumed else self._base_weights()
         held_out = {name: table for name, table in self.tables.items() if name != "train"}
         self.evaluator = Evaluator(experiment, held_out, experiment.abstract_weights())

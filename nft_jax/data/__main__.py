@@ -1,10 +1,9 @@
-"""Cleans training problems and says what was left out and why; neither a device nor jax is needed.
+"""Cleans training problems and reports what was left out and why; needs neither a device nor jax.
 
 python -m nft_jax.data --problems=dapo_math_17k --exclude=math500,aime24 --folder=FOLDER --output=clean.jsonl
 
-Problems are named as everywhere: files, folders, benchmarks, datasets of the Hugging Face hub
-(nft_jax/data/benchmarks.py says how). What is left out and why: nft_jax/data/hygiene.py. It is what training does with
-config.data.hygiene=true.
+Problems are named by files, folders, benchmarks or datasets of the Hugging Face hub (see nft_jax/data/benchmarks.py).
+The rules are in nft_jax/data/hygiene.py; training applies the same ones with config.data.hygiene=true.
 """
 
 import argparse
@@ -17,13 +16,13 @@ from nft_jax.data.hygiene import clean
 
 
 def main(words: list[str] | None = None) -> None:
-    """Does what the flags say; a wrong one, or anything wrong with the problems, ends it with code 2 and a message."""
-    flags = _parser().parse_args(words)
+    """Cleans the problems that the flags name; on a bad flag or problem, exits with code 2 and a message."""
+    flags = _make_parser().parse_args(words)
     try:
         _run(flags)
     except (ValueError, OSError) as error:
-        # The settings of a config are flags here.
-        _parser().exit(2, f"error: {str(error).replace('config.data.', '--')}\n")
+        # Errors name settings of a config, which are flags here.
+        _make_parser().exit(2, f"error: {str(error).replace('config.data.', '--')}\n")
 
 
 def _run(flags: argparse.Namespace) -> None:
@@ -32,16 +31,16 @@ def _run(flags: argparse.Namespace) -> None:
         return benchmarks.read(name, root=flags.folder, **fields)
 
     names = [name.strip() for name in flags.exclude.split(",") if name.strip()]
-    cleaned = clean(read(flags.problems), {name: read(name) for name in names})
-    print(cleaned.table())
+    report = clean(read(flags.problems), {name: read(name) for name in names})
+    print(report.table())
     if flags.output:
-        lines = (json.dumps(problem._asdict(), ensure_ascii=False) + "\n" for problem in cleaned.problems)
+        lines = (json.dumps(problem._asdict(), ensure_ascii=False) + "\n" for problem in report.problems)
         Path(flags.output).write_text("".join(lines), encoding="utf-8")
     if flags.report:
-        Path(flags.report).write_text(json.dumps(cleaned.as_json(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        Path(flags.report).write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m nft_jax.data",
         description=__doc__,
@@ -49,12 +48,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--problems", required=True, metavar="NAME", help="The training problems.")
-    parser.add_argument("--exclude", default="", metavar="NAMES", help="Evaluation sets, comma between them.")
-    parser.add_argument("--folder", default="", metavar="FOLDER", help="Where files like math500.jsonl are.")
-    parser.add_argument("--output", metavar="FILE", help="JSONL file for the problems that are left.")
-    parser.add_argument("--report", metavar="FILE", help="JSON file for each problem left out, and which it is like.")
+    parser.add_argument("--exclude", default="", metavar="NAMES", help="Evaluation sets, separated by commas.")
+    parser.add_argument("--folder", default="", metavar="FOLDER", help="The folder of files such as math500.jsonl.")
+    parser.add_argument("--output", metavar="FILE", help="JSONL file to write the remaining problems to.")
+    parser.add_argument("--report", metavar="FILE", help="JSON file to write each removal and its match to.")
     for field in ("problem", "answer", "solution"):
-        parser.add_argument(f"--{field}_field", default=field, metavar="FIELD", help=f"Where files have the {field}.")
+        parser.add_argument(f"--{field}_field", default=field, metavar="FIELD", help=f"The field of files that holds the {field}.")
     return parser
 
 

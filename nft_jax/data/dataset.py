@@ -1,4 +1,4 @@
-"""The data of one run: tokenizer, prompt tables by split, and worked examples for the warm start."""
+"""The data of one run: its tokenizer, its prompt tables by split, and the examples of its warm start."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,15 @@ from nft_jax.processes import distributed
 from nft_jax.run import remote_workdir
 from nft_jax.verify import check_reference
 
-SPLITS = ("train", "validation", "test")
-
 
 class Dataset(NamedTuple):
-    """`tables` has "train", and "validation" and "test" where given; `examples` are there for a warm start only.
+    """The data of one run.
 
-    `cleaned` says what hygiene left out of the training problems, where it was asked for.
+    Attributes:
+      tokenizer: The tokenizer of prompts and answers.
+      tables: The prompt table of each split: "train", and "validation" and "test" if the config has them.
+      examples: The examples of the warm start, if the run has one.
+      hygiene: What hygiene left out of the training problems, if the config enables it.
     """
 
     tokenizer: Tokenizer
@@ -30,40 +32,42 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]] | None = None) -> Dataset:
-    """Loads or generates the problems and the tokenizer, and tokenises them; a trained tokenizer is kept in `folder`.
+    """Loads or generates the problems and the tokenizer, and tokenizes the problems.
 
-    `problems`, by name of their table, stand for the config's own, which are then not read.
+    Args:
+      folder: The workdir; a tokenizer that this run trains is kept in it.
+      problems: The problems of each table, which replace the config's; those are then not read.
 
     Raises:
-      ValueError, FileNotFoundError: for anything wrong with a file, with its name and line.
-      ValueError: when hygiene leaves no training problem.
+      FileNotFoundError: if a file is missing.
+      ValueError: if a file is invalid (with its name and line), or hygiene leaves no training problem.
     """
-    own, cleaned = problems is None, None
+    own, hygiene = problems is None, None
     problems = read_splits(config) if own else problems
     if own and config.data.train and config.data.hygiene:
-        cleaned = _cleaned(config, problems)
-        problems = problems | {"train": cleaned.problems}
+        hygiene = _clean_training_problems(config, problems)
+        problems = problems | {"train": hygiene.problems}
     tokenizer = _tokenizer(config, folder)
     data = config.data
     form = {"template": data.template, "max_prompt_tokens": data.max_prompt_tokens, "long_prompts": data.long_prompts}
     tables = {
-        # A table goes by the name of its file, where the config names one.
+        # Errors name the file of a table if the config names one, else the table.
         name: build_prompts(part, tokenizer, **form, source=(own and getattr(data, name)) or name)
         for name, part in problems.items()
     }
     examples = None
     if own and config.warm_start.steps and not config.base:
         examples = build_examples(
-            _pairs(config, problems["train"], tokenizer),
+            _warm_start_pairs(config, problems["train"], tokenizer),
             tokenizer,
             max_prompt_tokens=config.data.max_prompt_tokens,
             max_answer_tokens=config.rollout.max_answer_tokens,
         )
-    return Dataset(tokenizer, tables, examples, cleaned)
+    return Dataset(tokenizer, tables, examples, hygiene)
 
 
-def read_splits(config: Config, splits: Sequence[str] = SPLITS) -> dict[str, list[Problem]]:
-    """The problems of those of `splits` that the config has; files of others are not read."""
+def read_splits(config: Config, splits: Sequence[str] = arithmetic.SPLITS) -> dict[str, list[Problem]]:
+    """Reads or generates the problems of those `splits` that the config has; files of others are not read."""
     data = config.data
     generated = {} if data.train else arithmetic.split(arithmetic.all_problems(data.arithmetic_max_operand))
     files = {name: getattr(data, name) for name in splits if getattr(data, name)}
@@ -75,25 +79,26 @@ def read_splits(config: Config, splits: Sequence[str] = SPLITS) -> dict[str, lis
 
 
 def read_problems(config: Config, name: str) -> list[Problem]:
-    """The problems of a name (`registry.read`); of files, the fields that the config names."""
+    """Reads the problems of a name (`benchmarks.read`); the config chooses the fields of files."""
     data = config.data
     fields = {"problem_field": data.problem_field, "answer_field": data.answer_field}
     return benchmarks.read(name, root=data.folder, **fields, solution_field=data.solution_field)
 
 
-def _cleaned(config: Config, problems: dict[str, list[Problem]]) -> HygieneReport:
+def _clean_training_problems(config: Config, problems: dict[str, list[Problem]]) -> HygieneReport:
+    """Applies hygiene to the training problems against the other splits and the sets of `config.data.exclude`."""
     data = config.data
     evaluations = {getattr(data, split): problems[split] for split in problems if split != "train"}
     for name in filter(None, map(str.strip, data.exclude.split(","))):
         if name not in evaluations:
             evaluations[name] = read_problems(config, name)
-    cleaned = clean(problems["train"], evaluations)
-    if not cleaned.problems:
+    report = clean(problems["train"], evaluations)
+    if not report.problems:
         raise ValueError(
-            f"config.data.train={data.train}: no problem is left\n{cleaned.table()}\n"
+            f"config.data.train={data.train}: no problem is left\n{report.table()}\n"
             "give other problems, or config.data.hygiene=false"
         )
-    return cleaned
+    return report
 
 
 def _tokenizer(config: Config, folder: Path) -> Tokenizer:
@@ -116,7 +121,12 @@ def _tokenizer(config: Config, folder: Path) -> Tokenizer:
     return load_tokenizer(path)
 
 
-def _pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:
+def _warm_start_pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:
+    """Returns the (prompt, response) pairs of the warm start.
+
+    Raises:
+      ValueError: if no problem has a worked solution.
+    """
     if not config.data.train:
         warm = config.warm_start
         pairs = arithmetic.draw_examples(
@@ -126,32 +136,36 @@ def _pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> lis
         pairs = [(problem.problem, box_answer(problem)) for problem in problems if problem.solution]
         if not pairs:
             raise ValueError(
-                f"{config.data.train}: no line has a field {config.data.solution_field!r}, so there is nothing for the "
-                f"warm start; name the field by config.data.solution_field, or set config.warm_start.steps=0"
+                f"{config.data.train}: no line has a field {config.data.solution_field!r}, so the warm start has no "
+                f"examples; set config.data.solution_field to the field of the solutions, or config.warm_start.steps=0"
             )
     return [(render(problem, tokenizer, template=config.data.template), response) for problem, response in pairs]
 
 
 def box_answer(problem: Problem) -> str:
-    r"""The worked solution, ending in `\boxed{answer}` if it has no box of its own: what the graders look for."""
+    r"""Returns the worked solution, followed by `\boxed{answer}`, which graders look for, if it contains no box."""
     if "\\boxed{" in problem.solution:
         return problem.solution
     return f"{problem.solution}\n\\boxed{{{problem.answer}}}"
 
 
 def unreadable_answers(grader: str, tables: dict[str, PromptTable], most: int = 3) -> list[str]:
-    """A line for each table with reference answers that the grader "math" can't read, naming the first of them."""
+    """Returns one line for each table with reference answers that the grader "math" can't read.
+
+    The line names the first `most` of them. Other graders need no such check, so they get no lines.
+    """
     lines = []
     for name, table in tables.items() if grader == "math" else ():
-        found = [
+        unreadable = [
             (problem.id, answer, reason)
             for problem, answer in zip(table.problems, table.answers, strict=True)
             if (reason := check_reference(answer))
         ]
-        if found:
-            named = "; ".join(f"{where}, {answer[:40]!r}: {reason}" for where, answer, reason in found[:most])
+        if unreadable:
+            first = "; ".join(f"{where}, {answer[:40]!r}: {reason}" for where, answer, reason in unreadable[:most])
             lines.append(
-                f"problems  {name}: of {len(table.answers)} reference answers {len(found)} can't be read by the grader "
-                f"'math', which then takes the same wording alone as right ({named}{'; …' * (len(found) > most)})"
+                f"problems  {name}: of {len(table.answers)} reference answers {len(unreadable)} can't be read by the "
+                f"grader 'math', which then accepts only the same text as correct "
+                f"({first}{'; …' * (len(unreadable) > most)})"
             )
     return lines

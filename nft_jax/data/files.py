@@ -1,4 +1,7 @@
-"""Problems with known answers, and where they are read from."""
+"""Problems with reference answers, and the readers of the JSONL and Parquet files that hold them.
+
+A reader of another file format begins here: it yields `(number, record)` pairs as `_read_parquet_rows` does.
+"""
 
 import json
 import math
@@ -9,13 +12,14 @@ from typing import Any, NamedTuple
 
 
 class Problem(NamedTuple):
-    """One question with the answer that a verifier compares with.
+    """One question with its reference answer.
 
-    `problem`   the question as text, before any template
-    `answer`    the reference answer, as text; never empty
-    `solution`  a worked solution, where the source has one
-    `kind`      the family it belongs to (arithmetic: "chain", "precedence", "linear")
-    `id`        a name that is unique in its source
+    Attributes:
+      problem: The question as text, before any prompt template.
+      answer: The reference answer as text, which a grader compares with; never empty.
+      solution: A worked solution, or "" where the source has none.
+      kind: The family it belongs to (arithmetic: "chain", "precedence", "linear"), or "".
+      id: A name that is unique in its source.
     """
 
     problem: str
@@ -32,28 +36,33 @@ def load_problems(
     answer_field: str = "answer",
     solution_field: str = "solution",
 ) -> list[Problem]:
-    """Read problems from a .parquet file, or from any other as JSONL: one object a line, empty lines skipped.
+    """Reads problems from a .parquet file, or from any other file as JSONL: one object a line, empty lines skipped.
 
-    A dotted name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content"; a field whose own
-    name has the dot wins. `kind` and `id` are read from the fields of these names; without an id it is "FILE:LINE".
-    A number in JSONL is kept as the text it was written as (`1.50` stays "1.50"). In Parquet it becomes the text a
-    person would write: 5 is "5", 0.5 is "0.5", and 72.0 is "72". An answer as GSM8K's own files have it, a worked
-    solution that ends in a line "#### 1,000", is its last line without the commas, "1000"; the rest is the solution.
+    A dotted field name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content". A field whose
+    own name contains the dot takes precedence. `kind` and `id` are read from the fields of these names; a problem
+    without an id gets "FILE:LINE".
 
-    Raises FileNotFoundError if there is no such file, and ValueError, with file and line or row, for a line that is not
-    UTF-8, not a JSON object, has no such field, or whose problem or answer is empty or not text, and for a file that
-    has no problem or is no Parquet though it is named so.
+    A number in JSONL keeps its text (`1.50` stays "1.50"). A number in Parquet becomes the text that a person would
+    write: 5 is "5", 0.5 is "0.5", and 72.0 is "72". An answer in GSM8K's format, a worked solution that ends in the
+    line "#### 1,000", becomes "1000", its last line without commas; the rest becomes the solution.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if the file has no problem or is not Parquet although its name says so. Also, with file and line or
+        row, if a line is not UTF-8, not a JSON object or lacks a field, or if a problem or an answer is empty or not
+        text.
     """
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give a JSONL file with one problem a line, or a .parquet file")
-    names = {"problem_field": problem_field, "answer_field": answer_field, "solution_field": solution_field}
+    fields = {"problem_field": problem_field, "answer_field": answer_field, "solution_field": solution_field}
     parquet = path.suffix == ".parquet"
+    records = _read_parquet_rows(path, (*fields.values(), "kind", "id")) if parquet else _read_json_lines(path)
     problems = []
-    for number, record in _parquet_rows(path, (*names.values(), "kind", "id")) if parquet else _json_lines(path):
+    for number, record in records:
         where = f"{path}: row {number}" if parquet else f"{path}:{number}"
-        problems.append(problem_from_record(record, where, f"{path.name}:{number}", **names))
+        problems.append(problem_from_record(record, where, f"{path.name}:{number}", **fields))
     if not problems:
         raise ValueError(f"{path} holds no problems: it has no {'row' if parquet else 'line that is not empty'}")
     return problems
@@ -62,41 +71,49 @@ def load_problems(
 def problem_from_record(
     record: Mapping, where: str, name: str, *, problem_field: str, answer_field: str, solution_field: str
 ) -> Problem:
-    """One record as a problem, called `name` where it has no id of its own; ValueError, with `where`, as above."""
-    problem = _text(record, "problem_field", problem_field, where)
-    answer, worked = _final(_text(record, "answer_field", answer_field, where))
+    """Makes a problem from one record; a record without an id gets `name`.
+
+    Raises:
+      ValueError: with `where`, if a field is missing or empty or not text.
+    """
+    problem = _read_text(record, "problem_field", problem_field, where)
+    answer, worked = _split_gsm8k_answer(_read_text(record, "answer_field", answer_field, where))
     return Problem(
         problem=problem,
         answer=answer,
-        solution=_optional(record, solution_field) or worked,
-        kind=_optional(record, "kind"),
-        id=_optional(record, "id") or name,
+        solution=_read_optional_text(record, solution_field) or worked,
+        kind=_read_optional_text(record, "kind"),
+        id=_read_optional_text(record, "id") or name,
     )
 
 
-def _final(answer: str) -> tuple[str, str]:
-    """The answer after GSM8K's "####", and the worked solution before it; other answers are the answer as it stands."""
+def _split_gsm8k_answer(answer: str) -> tuple[str, str]:
+    """Returns the answer after GSM8K's "####" and the worked solution before it; other answers come back unchanged."""
     worked, mark, last = answer.rpartition("\n####")
     if not mark or not last.strip() or "\n" in last.strip():
         return answer, ""
     return last.replace(",", "").strip(), worked
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict]]:
-    """The number and the object of each line that is not empty."""
+def _read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
+    """Yields the number and the object of each line that is not empty."""
     content = path.read_bytes()
     if content.startswith(b"PAR1"):
         raise ValueError(f"{path} is a Parquet file: give it a name that ends in .parquet")
-    # Cut at \n bytes: str.splitlines would also cut at U+2028, which may stand unescaped inside a JSON string.
+    # Split at \n bytes: str.splitlines would also split at U+2028, which may occur unescaped in a JSON string.
     for number, raw in enumerate(content.split(b"\n"), start=1):
         if raw.strip():
-            yield number, _parse(raw, f"{path}:{number}")
+            yield number, _parse_json_line(raw, f"{path}:{number}")
 
 
-def _parse(raw: bytes, where: str) -> dict:
-    """One line of JSONL as a dict whose numbers are the text they were written as; ValueError names `where`."""
+def _parse_json_line(raw: bytes, where: str) -> dict:
+    """Parses one line of JSONL into a dict whose numbers keep their text.
+
+    Raises:
+      ValueError: with `where`, if the line is not UTF-8 or not a JSON object.
+    """
     try:
-        text = raw.decode("utf-8-sig")  # a byte order mark at the start of a file is no content
+        text = raw.decode("utf-8-sig")  # drops a byte order mark at the start of the file
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{where}: not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}); "
@@ -116,37 +133,37 @@ def _parse(raw: bytes, where: str) -> dict:
     return record
 
 
-def _parquet_rows(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
-    """The number and the fields of each row; of columns that are not needed, the names alone are there."""
-    import pyarrow  # slow to import: only for those who need it
+def _read_parquet_rows(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
+    """Yields the number and the record of each row; columns outside `fields` appear with empty values only."""
+    import pyarrow  # slow to import, so only readers of Parquet pay for it
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        unread = {field.name: _specimen(field.type) for field in file.schema_arrow}
+        unread = {field.name: _empty_value(field.type) for field in file.schema_arrow}
         columns = {name for field in fields for name in (field, field.partition(".")[0])}
         number = 0
         for batch in file.iter_batches(columns=sorted(columns)):
-            for row in _widened(batch).to_pylist():
+            for row in _widen_floats(batch).to_pylist():
                 number += 1
                 yield number, unread | row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no readable Parquet file: {error}") from error
 
 
-def _specimen(kind: Any) -> Any:
-    """An empty value of an Arrow type, down to the names of its fields: {"role": None}, [None], None."""
+def _empty_value(kind: Any) -> Any:
+    """Returns an empty value of an Arrow type, down to the names of its fields: {"role": None}, [None] or None."""
     from pyarrow import types
 
     if types.is_struct(kind):
-        return {field.name: _specimen(field.type) for field in kind}
+        return {field.name: _empty_value(field.type) for field in kind}
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return [_specimen(kind.value_type)]
+        return [_empty_value(kind.value_type)]
     return None
 
 
-def _widened(batch: Any) -> Any:
-    """A batch with its columns of single precision in double: by their text, so that 0.1 is not 0.10000000149011612."""
+def _widen_floats(batch: Any) -> Any:
+    """Casts float16 and float32 columns to float64 through their text, so that 0.1 is not 0.10000000149011612."""
     import pyarrow
 
     for index, column in enumerate(batch.columns):
@@ -156,8 +173,12 @@ def _widened(batch: Any) -> Any:
     return batch
 
 
-def _value(holder: Any, field: str) -> Any:
-    """What the field of this very name holds, or else the one its dots lead to; KeyError if there is none."""
+def _read_field(holder: Any, field: str) -> Any:
+    """Returns the value of the field with exactly this name, or else of the one that its dots lead to.
+
+    Raises:
+      KeyError: if there is neither.
+    """
     if isinstance(holder, list):
         holder = {str(place): value for place, value in enumerate(holder)}
     if not isinstance(holder, Mapping):
@@ -165,45 +186,52 @@ def _value(holder: Any, field: str) -> Any:
     if field in holder:
         return holder[field]
     head, _, rest = field.partition(".")
-    return _value(holder[head], rest)
+    return _read_field(holder[head], rest)
 
 
-def _names(holder: Any, prefix: str = "") -> Iterator[str]:
-    """The name of each field as one would type it, down to the deepest; the first element stands for a list."""
+def _field_names(holder: Any, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted name of each innermost field; a list is represented by its first element."""
     children = {"0": holder[0]} if isinstance(holder, list) and holder else holder
     if not isinstance(children, Mapping):
         yield prefix
         return
     for name, value in children.items():
-        yield from _names(value, f"{prefix}.{name}" if prefix else name)
+        yield from _field_names(value, f"{prefix}.{name}" if prefix else name)
 
 
-def _listed(holder: Any, prefix: str = "") -> str:
-    return ", ".join(map(repr, _names(holder, prefix))) or "none"
+def _join_field_names(holder: Any, prefix: str = "") -> str:
+    return ", ".join(map(repr, _field_names(holder, prefix))) or "none"
 
 
-def _as_text(value: Any) -> Any:
-    """A number as the text a person would write; anything else, and what is no number, as it is."""
+def _number_to_text(value: Any) -> Any:
+    """Returns a number as the text that a person would write, and any other value unchanged."""
     if isinstance(value, bool):
         return value
     if isinstance(value, float) and math.isfinite(value):
-        # Where tools store whole numbers as floats, the answer is still 72. Doubles beyond 1e16 are no longer exact.
+        # Some tools store whole numbers as floats: 72.0 is the answer 72. Floats beyond 1e16 are not exact integers.
         return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
     if isinstance(value, Decimal):
         return format(value, "f")
     return str(value) if isinstance(value, int) else value
 
 
-def _text(record: Mapping, setting: str, field: str, where: str) -> str:
-    """A required, non-empty text field; ValueError names `where`, the fields that are there, and the setting."""
+def _read_text(record: Mapping, setting: str, field: str, where: str) -> str:
+    """Returns the text of a required field.
+
+    Raises:
+      ValueError: with `where`, if the field is missing (then with the existing fields and the setting that chooses
+        one), empty, neither text nor a number, or not encodable.
+    """
     try:
-        value = _as_text(_value(record, field))
+        value = _number_to_text(_read_field(record, field))
     except KeyError:
         raise ValueError(
-            f"{where}: no field {field!r}; its fields are {_listed(record)}: set config.data.{setting} to the right one"
+            f"{where}: no field {field!r}; its fields are {_join_field_names(record)}: set config.data.{setting} to "
+            "the one that holds it"
         ) from None
     if not isinstance(value, str):
-        deeper = f"; it has the fields {_listed(value, field)}" if isinstance(value, Mapping | list) and value else ""
+        names = _join_field_names(value, field) if isinstance(value, Mapping | list) and value else ""
+        deeper = f"; it has the fields {names}" if names else ""
         raise ValueError(f"{where}: field {field!r} is {repr(value)[:200]}, neither text nor a number{deeper}")
     if not value.strip():
         raise ValueError(f"{where}: field {field!r} is empty; remove the problem or fill it in")
@@ -216,10 +244,10 @@ def _text(record: Mapping, setting: str, field: str, where: str) -> str:
     return value
 
 
-def _optional(record: Mapping, field: str) -> str:
-    """The text or number in a field, or "" where there is none."""
+def _read_optional_text(record: Mapping, field: str) -> str:
+    """Returns the text or number in a field, or "" if there is none."""
     try:
-        value = _as_text(_value(record, field))
+        value = _number_to_text(_read_field(record, field))
     except KeyError:
         return ""
     return value if isinstance(value, str) else ""

@@ -1,75 +1,65 @@
-r"""Clean training problems: none that an evaluation asks too, none twice, none with two answers.
+"""Hygiene of training problems: none overlaps with an evaluation set, occurs twice, or has two answers.
 
-Problems are compared by their `normal_form`: what is left of a text when case, spaces, punctuation and the LaTeX that
-only lays it out are gone. Operators, brackets and commands stay, so `1+1` and `1-1`, or `\sin` and `\cos`, differ.
+Problems are compared by their normal form (`normal_form.py`). A training problem is left out, in this order, if
 
-A training problem is left out, in this order, if
-
-1. it overlaps with a problem of an evaluation set: has the same normal form, has all of the other's inside its own
-   ("… Give m + n." put behind it, as in DAPO-Math-17k), or is nearly the same;
-2. another training problem has the same normal form and another answer: then all of them are;
+1. it overlaps with a problem of an evaluation set: their normal forms are equal, its own contains the other's (as when
+   DAPO-Math-17k appends "… Give m + n."), or the two are nearly the same;
+2. another training problem has the same normal form and another answer, a contradiction: then all of them are left out;
 3. an earlier training problem has the same normal form (a "duplicate"), or is nearly the same and has the same answer
    (a "near duplicate").
 
-Two texts are nearly the same if they have the same numbers, each as often, and share at least nine tenths of all their
-runs of three words or symbols (Jaccard). That is found exactly, not by sampled hashes: the same problems give the same
-result, on every machine. The order of the problems is kept.
+Two texts are nearly the same if they contain the same numbers, each equally often, and share at least nine tenths of
+the union of their shingles, the runs of three words or symbols (Jaccard index). All such pairs are found exactly, not by
+sampled hashes, so the result is the same on every machine. The order of the problems is kept.
 """
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 from nft_jax.data.files import Problem
+from nft_jax.data.normal_form import answers_match, normalize, remove_spaces
 
-# Of shorter normal forms, one is found inside another by chance: "compute1+1" in "compute1+1/2".
+# A shorter normal form may occur in another by chance: "compute1+1" in "compute1+1/2".
 SHORTEST_INSIDE = 32
 _STRIDE = SHORTEST_INSIDE // 2
-
-_LAYOUT = re.compile(
-    r"\\(?:begin|end)\s*\{[a-z*]+\}"
-    r"|\\(?:left|right|[Bb]igg?[lrm]?|(?:display|text)style|(?:no)?limits|q?quad|text(?:bf|it|rm)?|math(?:rm|bf|it)"
-    r"|boldsymbol|operatorname|[mh]box|rm|bf|it)(?![a-z])"
-    r"|\\[,!;:>\s()\[\]\\]",
-    re.IGNORECASE,
-)
-_ALIKE = {
-    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
-    **dict.fromkeys(("ldots", "cdots", "dotsc", "dotsb", "dotsm", "dotsi", "dotso"), "dots"),
-    **{"leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge", "neq": "ne", "times": "*", "cdot": "*"},
-}
-_COMMAND = re.compile(r"\\([a-z]+)")
-_SYMBOLS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "≤": " le ", "≥": " ge ", "≠": " ne "})
-_SHORT_FRACTION = re.compile(r"(\\[dtc]?frac)\s*(\d)\s*(\d)")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_PUNCTUATION = re.compile(r"[$,;:?\"'`~&‘’“”、。]|(?<!\d)\.|\.(?!\d)")
-_BRACED_ONE = re.compile(r"\{\s*([a-z]+|\d+(?:\.\d+)?)\s*\}")
 _TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)?|\S")
-_LOOSE_SPACE = re.compile(r"(?<!\d) | (?!\d)")
+_RANK = {"contradiction": 0, "duplicate": 1, "near duplicate": 2, "overlap": 3}
+_MATCH_WORDS = {"same": "the same", "inside": "with more text around", "near": "nearly the same"}
 
 
 class Removal(NamedTuple):
-    """Why a training problem was left out.
+    """A training problem that was left out, and the problem that it matches.
 
-    `id`      of the problem
-    `reason`  "overlap", "contradiction", "duplicate" or "near duplicate"
-    `source`  the evaluation set of an overlap, else "train"
-    `like`    the id of the problem there that it is like
-    `how`     "same", "inside" (the other's text is inside this one's) or "near"
+    Attributes:
+      id: Id of the training problem.
+      reason: "overlap", "contradiction", "duplicate" or "near duplicate".
+      source: The evaluation set of an overlap, else "train".
+      match_id: Id of the matching problem in `source`.
+      match: "same", "inside" (the training problem contains the matching one) or "near".
     """
 
     id: str
     reason: str
     source: str
-    like: str
-    how: str
+    match_id: str
+    match: str
+
+    @property
+    def category(self) -> str:
+        """The reason, with the evaluation set of an overlap: "overlap with aime24"."""
+        return self.reason if self.source == "train" else f"{self.reason} with {self.source}"
 
 
 class HygieneReport(NamedTuple):
-    """The problems that are left, in their order, of `given` many; one that overlaps with two sets has two removals."""
+    """The result of `clean`.
+
+    Attributes:
+      problems: The training problems that are left, in their order.
+      given: How many there were before.
+      removals: The problems left out; one that overlaps with two evaluation sets has two entries.
+    """
 
     problems: list[Problem]
     given: int
@@ -77,21 +67,21 @@ class HygieneReport(NamedTuple):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many problems were left out, by reason; overlaps by evaluation set, "overlap with aime24"."""
-        return dict(Counter(_title(removal) for removal in self.removals))
+        """How many problems were left out, by category."""
+        return dict(Counter(removal.category for removal in self.removals))
 
     def table(self) -> str:
-        """What was left out and why, as text for people."""
+        """Formats what was left out, and why, as text."""
         left = len(self.problems)
         lines = [f"{self.given} training problems: {left} kept, {self.given - left} left out"]
-        for title, count in self.counts.items():
-            hows = Counter(removal.how for removal in self.removals if _title(removal) == title)
-            detail = ", ".join(f"{hows[how]} {words}" for how, words in _WORDS.items() if hows[how])
-            lines.append(f"  {count:>6}  {title}" + (f" ({detail})" if title.startswith("overlap") else ""))
+        for category, count in self.counts.items():
+            matches = Counter(removal.match for removal in self.removals if removal.category == category)
+            detail = ", ".join(f"{matches[match]} {words}" for match, words in _MATCH_WORDS.items() if matches[match])
+            lines.append(f"  {count:>6}  {category}" + (f" ({detail})" if category.startswith("overlap") else ""))
         return "\n".join(lines)
 
-    def as_json(self) -> dict:
-        """All of it but the problems themselves, as plain JSON values."""
+    def to_json(self) -> dict:
+        """Returns everything but the problems as plain JSON values."""
         return {
             "given": self.given,
             "kept": len(self.problems),
@@ -100,123 +90,102 @@ class HygieneReport(NamedTuple):
         }
 
 
-_WORDS = {"same": "the same", "inside": "with more text around", "near": "nearly the same"}
-
-
 def clean(problems: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]]) -> HygieneReport:
-    """The training problems without those that the module's rules leave out; `evaluations` go by their names."""
-    texts = [_Text(problem) for problem in problems]
-    held_out = {name: [_Text(problem) for problem in part] for name, part in evaluations.items()}
-    removals = {place: found for place, found in enumerate(_overlaps(texts, held_out)) if found}
-    removals |= _contradictions(texts, [place for place in range(len(texts)) if place not in removals])
-    removals |= _duplicates(texts, [place for place in range(len(texts)) if place not in removals])
+    """Leaves out training problems by the rules of this module; `evaluations` maps names to evaluation sets."""
+    texts = [_ProblemText(problem) for problem in problems]
+    held_out = {name: [_ProblemText(problem) for problem in part] for name, part in evaluations.items()}
+    removals = {place: overlaps for place, overlaps in enumerate(_find_overlaps(texts, held_out)) if overlaps}
+    removals |= _find_contradictions(texts, [place for place in range(len(texts)) if place not in removals])
+    removals |= _find_duplicates(texts, [place for place in range(len(texts)) if place not in removals])
+    sets = [*evaluations]
+
+    def rank(removal):
+        return _RANK[removal.reason], sets.index(removal.source) if removal.reason == "overlap" else 0
+
+    in_order = [removal for place in sorted(removals) for removal in removals[place]]
     kept = [problem for place, problem in enumerate(problems) if place not in removals]
-    listed = [removal for place in sorted(removals) for removal in removals[place]]
-    return HygieneReport(kept, len(problems), sorted(listed, key=lambda removal: _rank(removal, [*evaluations])))
+    return HygieneReport(kept, len(problems), sorted(in_order, key=rank))
 
 
-def normal_form(text: str) -> str:
-    r"""What makes a problem the same problem: `Find $\left(1,000\right) x_{2}$.` and `find (1000)x_2` are one."""
-    return _LOOSE_SPACE.sub("", _plain(text))
+class _ProblemText:
+    """A problem in the forms by which it is compared.
 
-
-def answers_match(one: str, other: str) -> bool:
-    """Whether two reference answers are the same text, up to layout, or the same number."""
-    return _answer(one) == _answer(other)
-
-
-class _Text:
-    """A problem as it is compared."""
+    Attributes:
+      id: The problem's id.
+      answer: Its reference answer.
+      key: Its normal form.
+      tokens: The words, numbers and symbols of the normal form.
+      numbers: The numbers among them, sorted.
+    """
 
     def __init__(self, problem: Problem):
-        plain = _plain(problem.problem)
+        text = normalize(problem.problem)
         self.id = problem.id
         self.answer = problem.answer
-        self.key = _LOOSE_SPACE.sub("", plain)
-        self.tokens = _TOKEN.findall(plain)
+        self.key = remove_spaces(text)
+        self.tokens = _TOKEN.findall(text)
         self.numbers = tuple(sorted(token for token in self.tokens if token[0].isdecimal()))
 
     def shingles(self) -> frozenset[tuple[str, ...]]:
-        """Its runs of three tokens; all of it where it is shorter."""
+        """Returns its runs of three tokens, or all of its tokens as one run if there are fewer."""
         tokens = self.tokens
         return frozenset(zip(tokens, tokens[1:], tokens[2:], strict=False)) or frozenset([tuple(tokens)])
 
 
-def _plain(text: str) -> str:
-    """The normal form with spaces between words, by which they can be counted."""
-    text = unicodedata.normalize("NFKC", text).translate(_SYMBOLS).lower()
-    text = text.replace("{,}", ",").replace("\\!", "")
-    text = _SHORT_FRACTION.sub(r"\1 \2 \3", text)
-    text = _LAYOUT.sub(" ", text)
-    text = _COMMAND.sub(lambda found: f" {_ALIKE.get(found[1], found[1])} ", text)
-    text = _THOUSANDS.sub("", text)
-    text = _PUNCTUATION.sub(" ", text)
-    # Before the backslashes go: \{x\} is a set, {x} is x.
-    text = _BRACED_ONE.sub(r" \1 ", text).replace("\\", " ")
-    return " ".join(text.split())
+def _find_overlaps(texts: list[_ProblemText], held_out: dict[str, list[_ProblemText]]) -> list[list[Removal]]:
+    """Returns each text's overlaps, at most one with each evaluation set: the closest match."""
+    overlaps: list[dict[str, Removal]] = [{} for _ in texts]
 
-
-def _answer(text: str) -> str | Fraction:
-    key = normal_form(text)
-    try:
-        return Fraction(key)
-    except (ValueError, ZeroDivisionError):
-        return key
-
-
-def _overlaps(texts: list[_Text], held_out: dict[str, list[_Text]]) -> list[list[Removal]]:
-    """For each text its overlaps, at most one with each evaluation set: the closest."""
-    found: list[dict[str, Removal]] = [{} for _ in texts]
-
-    def note(place, name, like, how):
-        found[place].setdefault(name, Removal(texts[place].id, "overlap", name, like.id, how))
+    def add(place, name, other, match):
+        overlaps[place].setdefault(name, Removal(texts[place].id, "overlap", name, other.id, match))
 
     everything = [(name, text) for name, part in held_out.items() for text in part]
-    same, inside = defaultdict(list), _Finder(everything)
+    same, inside = defaultdict(list), _SubstringIndex(everything)
     for name, text in everything:
         same[text.key].append((name, text))
     for place, text in enumerate(texts):
         for name, other in same.get(text.key, ()):
-            note(place, name, other, "same")
-        for name, other in inside(text.key):
-            note(place, name, other, "inside")
+            add(place, name, other, "same")
+        for name, other in inside.search(text.key):
+            add(place, name, other, "inside")
     first = len(everything)
-    for earlier, later in _near([text for _, text in everything] + texts):
+    for earlier, later in _near_pairs([text for _, text in everything] + texts):
         if earlier < first <= later:
-            note(later - first, *everything[earlier], "near")
-    return [list(each.values()) for each in found]
+            add(later - first, *everything[earlier], "near")
+    return [list(each.values()) for each in overlaps]
 
 
-class _Finder:
-    """Finds which of many texts are inside another.
+class _SubstringIndex:
+    """An index of many texts that finds those contained in another text.
 
-    Wherever a text is, it covers a whole stretch of `_STRIDE` characters that begins at a multiple of `_STRIDE`: it is
-    known by all such stretches that it may cover first.
+    Wherever an indexed text occurs, it covers a whole stretch of `_STRIDE` characters that begins at a multiple of
+    `_STRIDE`. The index therefore lists each text under every stretch that may be the first one it covers.
     """
 
-    def __init__(self, named: Sequence[tuple[str, _Text]]):
-        self.holders = defaultdict(list)
-        for name, text in named:
+    def __init__(self, texts: Sequence[tuple[str, _ProblemText]]):
+        self.entries = defaultdict(list)
+        for name, text in texts:
             if len(text.key) >= SHORTEST_INSIDE:
                 for offset in range(_STRIDE):
-                    self.holders[text.key[offset : offset + _STRIDE]].append((offset, name, text))
+                    self.entries[text.key[offset : offset + _STRIDE]].append((offset, name, text))
 
-    def __call__(self, key: str) -> Iterator[tuple[str, _Text]]:
+    def search(self, key: str) -> Iterator[tuple[str, _ProblemText]]:
+        """Yields the set and the text of each indexed text that `key` contains."""
         for place in range(0, len(key) - _STRIDE + 1, _STRIDE):
-            for offset, name, text in self.holders.get(key[place : place + _STRIDE], ()):
-                if place >= offset and _stands_at(key, place - offset, text.key):
+            for offset, name, text in self.entries.get(key[place : place + _STRIDE], ()):
+                if place >= offset and _occurs_at(key, place - offset, text.key):
                     yield name, text
 
 
-def _stands_at(text: str, start: int, part: str) -> bool:
-    """Whether `part` is in `text` at `start`, and no number at its ends goes on beyond them."""
+def _occurs_at(text: str, start: int, part: str) -> bool:
+    """Returns whether `text` contains `part` at `start` without cutting a number at either end."""
     end = start + len(part)
     before, after = text[start - 1 : start + 1] if start else "", text[end - 1 : end + 1] if end < len(text) else ""
     return text.startswith(part, start) and not before.isdecimal() and not after.isdecimal()
 
 
-def _contradictions(texts: list[_Text], places: list[int]) -> dict[int, list[Removal]]:
-    """All texts of which another with the same normal form has another answer."""
+def _find_contradictions(texts: list[_ProblemText], places: list[int]) -> dict[int, list[Removal]]:
+    """Returns the removals, by place, of all texts that share their normal form with one of another answer."""
     groups = defaultdict(list)
     for place in places:
         groups[texts[place].key].append(place)
@@ -225,59 +194,49 @@ def _contradictions(texts: list[_Text], places: list[int]) -> dict[int, list[Rem
         for place in group if len(group) > 1 else ():
             others = (other for other in group if not answers_match(texts[place].answer, texts[other].answer))
             if (other := next(others, None)) is not None:
-                like = texts[other].id
-                removals[place] = [Removal(texts[place].id, "contradiction", "train", like, "same")]
+                removals[place] = [Removal(texts[place].id, "contradiction", "train", texts[other].id, "same")]
     return removals
 
 
-def _duplicates(texts: list[_Text], places: list[int]) -> dict[int, list[Removal]]:
-    """All texts that an earlier one of those that stay makes superfluous."""
+def _find_duplicates(texts: list[_ProblemText], places: list[int]) -> dict[int, list[Removal]]:
+    """Returns the removals, by place, of all texts that repeat an earlier one that is kept."""
     removals: dict[int, list[Removal]] = {}
     first: dict[str, int] = {}
     for place in places:
         if (earlier := first.setdefault(texts[place].key, place)) != place:
             removals[place] = [Removal(texts[place].id, "duplicate", "train", texts[earlier].id, "same")]
     left = [place for place in places if place not in removals]
-    for one, other in _near([texts[place] for place in left]):
+    for one, other in _near_pairs([texts[place] for place in left]):
         earlier, later = left[one], left[other]
-        alike = answers_match(texts[earlier].answer, texts[later].answer)
-        if alike and earlier not in removals and later not in removals:
+        same_answer = answers_match(texts[earlier].answer, texts[later].answer)
+        if same_answer and earlier not in removals and later not in removals:
             removals[later] = [Removal(texts[later].id, "near duplicate", "train", texts[earlier].id, "near")]
     return removals
 
 
-def _near(texts: list[_Text]) -> Iterator[tuple[int, int]]:
-    """The places (earlier, later) of every two texts that are nearly the same; for each later one in order."""
+def _near_pairs(texts: list[_ProblemText]) -> Iterator[tuple[int, int]]:
+    """Yields the places (earlier, later) of every two texts that are nearly the same, in the order of the later."""
     buckets = defaultdict(list)
     for place, text in enumerate(texts):
         buckets[text.numbers].append(place)
     for bucket in buckets.values():
         if len(bucket) > 1:
-            for earlier, later in _similar([texts[place].shingles() for place in bucket]):
+            for earlier, later in _similar_pairs([texts[place].shingles() for place in bucket]):
                 yield bucket[earlier], bucket[later]
 
 
-def _similar(sets: list[frozenset]) -> Iterator[tuple[int, int]]:
-    """The places of every two sets of which nine tenths of the union are common.
+def _similar_pairs(sets: list[frozenset]) -> Iterator[tuple[int, int]]:
+    """Yields the places (earlier, later) of every two sets whose Jaccard index is at least 9/10.
 
-    Such two have at least nine tenths of either in common, so they meet among the rarest tenth of each and one more:
-    only sets that meet there are compared.
+    Two such sets share at least nine tenths of either set, so they share one of the rarest elements of each, a tenth of
+    it plus one. Only sets that share such an element are compared.
     """
-    common = Counter(element for each in sets for element in each)
+    frequency = Counter(element for each in sets for element in each)
     holders = defaultdict(list)
     for place, own in enumerate(sets):
-        rarest = sorted(own, key=lambda element: (common[element], element))[: len(own) // 10 + 1]
+        rarest = sorted(own, key=lambda element: (frequency[element], element))[: len(own) // 10 + 1]
         for earlier in sorted({other for element in rarest for other in holders[element]}):
             if 10 * len(own & sets[earlier]) >= 9 * len(own | sets[earlier]):
                 yield earlier, place
         for element in rarest:
             holders[element].append(place)
-
-
-def _title(removal: Removal) -> str:
-    return removal.reason if removal.source == "train" else f"{removal.reason} with {removal.source}"
-
-
-def _rank(removal: Removal, names: list[str]) -> tuple[int, int]:
-    reasons = ("contradiction", "duplicate", "near duplicate", "overlap")
-    return reasons.index(removal.reason), names.index(removal.source) if removal.reason == "overlap" else 0

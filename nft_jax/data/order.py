@@ -1,18 +1,18 @@
-"""The order in which prompts are drawn: a function of (seed, epoch), computed on the device, draw by draw."""
+"""The order in which prompts are drawn: a function of (seed, epoch) that the device computes draw by draw."""
 
 import jax
 import jax.numpy as jnp
 
 from nft_jax.types import Array
 
-ROUNDS = 6
+ROUNDS = 6  # of the Feistel network
 
 
 def prompt_order(key: Array, size: int, cursor: Array, count: int) -> Array:
-    """Rows `[count]` int32 of a table of `size` that draws number `cursor … cursor + count − 1` take.
+    """Returns the table rows that draws `cursor … cursor + count − 1` take: int32 `[count]`, each in [0, size).
 
-    Draw c is place `c mod size` of a permutation that belongs to epoch `c // size`, so every row comes once an epoch,
-    and resuming needs nothing but the cursor.
+    Draw c takes place `c mod size` of a permutation that belongs to epoch `c // size`. Every row therefore occurs once
+    an epoch, and a resumed run needs only the cursor.
     """
     draw = cursor + jnp.arange(count, dtype=jnp.int32)
     keys = jax.vmap(lambda epoch: jax.random.bits(jax.random.fold_in(key, epoch), (ROUNDS,), jnp.uint32))(draw // size)
@@ -20,10 +20,15 @@ def prompt_order(key: Array, size: int, cursor: Array, count: int) -> Array:
 
 
 def permute(place: Array, keys: Array, size: int) -> Array:
-    """Where a keyed permutation of `0 … size − 1` sends each place, without writing the permutation down.
+    """Maps each place by a keyed permutation of `0 … size − 1`, without an array of `size` elements.
 
-    A Feistel network permutes the numbers of an even number of bits; a number that leaves the range is sent on until it
-    is back in it (cycle walking), which keeps the map one-to-one. `keys` uint32 `[places, ROUNDS]`.
+    A Feistel network permutes the numbers of an even number of bits. A result outside the range is mapped again until it
+    is inside (cycle walking), which keeps the map one-to-one.
+
+    Args:
+      place: int `[places]`.
+      keys: uint32 `[places, ROUNDS]`, the permutation of each place.
+      size: How many numbers are permuted.
     """
     half = max((size - 1).bit_length() + 1, 2) // 2
     mask = jnp.uint32((1 << half) - 1)
@@ -42,7 +47,7 @@ def permute(place: Array, keys: Array, size: int) -> Array:
 
 
 def mix_bits(number: Array) -> Array:
-    """A bijective scramble of 32 bits (the finaliser of MurmurHash3)."""
+    """Scrambles 32 bits by a bijection, the finalizer of MurmurHash3."""
     number = (number ^ (number >> 16)) * jnp.uint32(0x85EBCA6B)
     number = (number ^ (number >> 13)) * jnp.uint32(0xC2B2AE35)
     return number ^ (number >> 16)

@@ -1,4 +1,4 @@
-r"""Problems as tokenised prompts, and (prompt, response) pairs as supervised examples, in tables of fixed width."""
+r"""Prompt templates, and tables of tokenized prompts and of supervised (prompt, response) examples of fixed width."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from nft_jax.names import lookup
 _SLOT = "{problem}"
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 
-# What stands for `{problem}` is replaced, other braces mean themselves. None: the tokenizer's own chat template.
+# `{problem}` stands for the problem; other braces are text. None stands for the tokenizer's own chat template.
 TEMPLATES: dict[str, str | None] = {
     "plain": _SLOT,
     "plain_boxed": f"{_SLOT}\n{_BOXED}\n",
     "qwen_math": (
         f"<|im_start|>system\n{_BOXED}<|im_end|>\n<|im_start|>user\n{_SLOT}<|im_end|>\n<|im_start|>assistant\n"
     ),
-    # The text of the prompts of DAPO-Math-17k, which is what verl's grader of it reads answers for.
+    # The prompts of DAPO-Math-17k, whose answers verl's grader expects in this form.
     "dapo": (
         "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
         f"$Answer (without quotes) where $Answer is the answer to the problem.\n\n{_SLOT}\n\n"
@@ -32,12 +32,13 @@ TEMPLATES: dict[str, str | None] = {
 class PromptTable(NamedTuple):
     """The prompts that fit, in the order of the problems.
 
-    `token_NP`   int32 [prompts, max_prompt_tokens]  token ids, 0 to the right of a prompt
-    `length_N`   int32 [prompts]  tokens of each prompt, from 1 to max_prompt_tokens
-    `answers`    the reference answer of each prompt
-    `prompts`    the exact text of each prompt, template included
-    `problems`   the problem of each prompt
-    `dropped`    how many problems were left out because their prompt is longer than max_prompt_tokens
+    Attributes:
+      token_NP: int32, token ids, padded on the right with 0; P is `max_prompt_tokens`.
+      length_N: int32, tokens of each prompt, from 1 to P.
+      answers: The reference answer of each prompt.
+      prompts: The exact text of each prompt, template included.
+      problems: The problem of each prompt.
+      dropped: How many problems were left out because their prompt is longer than P.
     """
 
     token_NP: np.ndarray
@@ -51,11 +52,13 @@ class PromptTable(NamedTuple):
 class ExampleTable(NamedTuple):
     """The supervised examples that fit, in the order of the pairs.
 
-    `token_NP`           int32 [examples, max_prompt_tokens]  prompt token ids, 0 to the right
-    `prompt_length_N`    int32 [examples]  tokens of each prompt
-    `response_NT`        int32 [examples, max_answer_tokens]  response token ids with EOS at the end, 0 to the right
-    `response_length_N`  int32 [examples]  tokens of each response, EOS included
-    `dropped`            how many pairs were left out because a side of them is too long
+    Attributes:
+      token_NP: int32, token ids of the prompts, padded on the right with 0; P is `max_prompt_tokens`.
+      prompt_length_N: int32, tokens of each prompt.
+      response_NT: int32, token ids of the responses, EOS included, padded on the right with 0; T is
+        `max_answer_tokens`.
+      response_length_N: int32, tokens of each response, EOS included.
+      dropped: How many pairs were left out because their prompt or response is too long.
     """
 
     token_NP: np.ndarray
@@ -66,15 +69,19 @@ class ExampleTable(NamedTuple):
 
 
 def render(problem: str, tokenizer: Tokenizer, *, template: str) -> str:
-    """The exact prompt text for a problem; ValueError for an unknown template or a missing chat template."""
+    """Returns the exact prompt text for a problem.
+
+    Raises:
+      ValueError: if the template is unknown, or is "chat" and the tokenizer has no usable chat template.
+    """
     form = lookup(TEMPLATES, template, "prompt template")
     if form is None:
         return tokenizer.apply_chat_template([{"role": "user", "content": problem}])
-    return form.replace(_SLOT, problem)  # str.format would stumble over the braces of \boxed{} and of the problem
+    return form.replace(_SLOT, problem)  # not str.format: \boxed{} and the problem contain braces
 
 
 def unwrap(text: str, template: str) -> str:
-    """The problem that is in a prompt of a template with a text; a text that is no such prompt as it is."""
+    """Removes the text of a template around a problem; a text that is no such prompt comes back unchanged."""
     before, after = TEMPLATES[template].split(_SLOT)
     if len(text) < len(before) + len(after) or not (text.startswith(before) and text.endswith(after)):
         return text
@@ -90,23 +97,27 @@ def build_prompts(
     long_prompts: str = "drop",
     source: str = "the problems",
 ) -> PromptTable:
-    """Tokenise the prompts of problems into a table; prompts longer than `max_prompt_tokens` tokens are dropped, never cut.
+    """Tokenizes the prompts of problems into a table.
 
-    With `long_prompts` "refuse", they are an error that names `source`, where the problems come from.
+    Args:
+      long_prompts: What happens to prompts of more than `max_prompt_tokens` tokens: "drop" leaves them out, "refuse"
+        raises an error. A prompt is never cut.
+      source: The name of the problems in that error.
 
-    Raises ValueError for an unknown template, a prompt without tokens, or if no prompt fits.
+    Raises:
+      ValueError: if the template is unknown, a prompt has no tokens, no prompt fits, or a long prompt is refused.
     """
     texts = [render(problem.problem, tokenizer, template=template) for problem in problems]
     ids = tokenizer.encode_batch(texts)
-    length_N = _lengths(ids)
+    length_N = _count_tokens(ids)
     _check_not_empty(length_N, texts)
     kept = np.flatnonzero(length_N <= max_prompt_tokens)
     if long_prompts == "refuse" and kept.size < len(problems):
-        raise ValueError(f"{source}: {_too_long(problems, length_N, max_prompt_tokens)}")
+        raise ValueError(f"{source}: {_describe_long_prompts(problems, length_N, max_prompt_tokens)}")
     if not kept.size:
-        raise ValueError(f"no prompt fits: {_needed('max_prompt_tokens', length_N, max_prompt_tokens)}")
+        raise ValueError(f"no prompt fits: {_describe_lengths('max_prompt_tokens', length_N, max_prompt_tokens)}")
     return PromptTable(
-        token_NP=_padded([ids[i] for i in kept], max_prompt_tokens),
+        token_NP=_pad_rows([ids[i] for i in kept], max_prompt_tokens),
         length_N=length_N[kept],
         answers=[problems[i].answer for i in kept],
         prompts=[texts[i] for i in kept],
@@ -118,35 +129,36 @@ def build_prompts(
 def build_examples(
     pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_prompt_tokens: int, max_answer_tokens: int
 ) -> ExampleTable:
-    """Tokenise (prompt text, response text) pairs for supervised training, the first EOS id appended to each response.
+    """Tokenizes (prompt text, response text) pairs for supervised training; the first EOS id ends each response.
 
-    Prompt and response are tokenised apart, as in a rollout. A pair with a prompt of more than `max_prompt_tokens` tokens,
-    or a response of more than `max_answer_tokens` with its EOS, is dropped, never cut.
+    Prompt and response are tokenized separately, as in a rollout. A pair is left out, never cut, if its prompt has more
+    than `max_prompt_tokens` tokens or its response, with EOS, more than `max_answer_tokens`.
 
-    Raises ValueError for a prompt without tokens, or if no pair fits.
+    Raises:
+      ValueError: if a prompt has no tokens or no pair fits.
     """
     texts = [prompt for prompt, _ in pairs]
     prompt_ids = tokenizer.encode_batch(texts)
     end = tokenizer.eos_ids[0]
     response_ids = [ids + [end] for ids in tokenizer.encode_batch([response for _, response in pairs])]
-    prompt_length_N, response_length_N = _lengths(prompt_ids), _lengths(response_ids)
+    prompt_length_N, response_length_N = _count_tokens(prompt_ids), _count_tokens(response_ids)
     _check_not_empty(prompt_length_N, texts)
     kept = np.flatnonzero((prompt_length_N <= max_prompt_tokens) & (response_length_N <= max_answer_tokens))
     if not kept.size:
         raise ValueError(
-            f"no example fits: {_needed('max_prompt_tokens', prompt_length_N, max_prompt_tokens)}; "
-            f"{_needed('max_answer_tokens', response_length_N, max_answer_tokens)}"
+            f"no example fits: {_describe_lengths('max_prompt_tokens', prompt_length_N, max_prompt_tokens)}; "
+            f"{_describe_lengths('max_answer_tokens', response_length_N, max_answer_tokens)}"
         )
     return ExampleTable(
-        token_NP=_padded([prompt_ids[i] for i in kept], max_prompt_tokens),
+        token_NP=_pad_rows([prompt_ids[i] for i in kept], max_prompt_tokens),
         prompt_length_N=prompt_length_N[kept],
-        response_NT=_padded([response_ids[i] for i in kept], max_answer_tokens),
+        response_NT=_pad_rows([response_ids[i] for i in kept], max_answer_tokens),
         response_length_N=response_length_N[kept],
         dropped=len(pairs) - kept.size,
     )
 
 
-def _lengths(ids: Sequence[Sequence[int]]) -> np.ndarray:
+def _count_tokens(ids: Sequence[Sequence[int]]) -> np.ndarray:
     return np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
 
 
@@ -155,19 +167,19 @@ def _check_not_empty(length_N: np.ndarray, texts: Sequence[str]) -> None:
         raise ValueError(f"prompt {length_N.argmin()} ({texts[length_N.argmin()]!r}) has no tokens to start from")
 
 
-def _too_long(problems: Sequence[Problem], length_N: np.ndarray, limit: int) -> str:
-    """How many prompts are longer than the limit, which is the first, how long is the longest, and what to set."""
+def _describe_long_prompts(problems: Sequence[Problem], length_N: np.ndarray, limit: int) -> str:
+    """Describes the prompts above the limit, the first and the longest of them, and which settings accept them."""
     long = np.flatnonzero(length_N > limit)
     first, longest = long[0], length_N.max()
     return (
-        f"{long.size} of {len(problems)} prompts have more than config.data.max_prompt_tokens={limit} tokens, the first "
-        f"{problems[first].id!r} with {length_N[first]}, the longest {longest}; config.data.max_prompt_tokens={longest} "
-        "keeps them all, config.data.long_prompts=drop leaves them out"
+        f"{long.size} of {len(problems)} prompts have more than config.data.max_prompt_tokens={limit} tokens, the "
+        f"first {problems[first].id!r} with {length_N[first]}, the longest {longest}; "
+        f"config.data.max_prompt_tokens={longest} keeps them all, config.data.long_prompts=drop leaves them out"
     )
 
 
-def _needed(name: str, length_N: np.ndarray, limit: int) -> str:
-    """What a limit is, what lengths there are, and the limit that keeps 90 % of them."""
+def _describe_lengths(name: str, length_N: np.ndarray, limit: int) -> str:
+    """Describes the lengths, the limit `name`, and the value of it that would keep 90 % of them."""
     if not length_N.size:
         return "there are none"
     enough = int(np.quantile(length_N, 0.9, method="higher"))
@@ -176,9 +188,12 @@ def _needed(name: str, length_N: np.ndarray, limit: int) -> str:
     )
 
 
-def _padded(ids: Sequence[Sequence[int]], width: int) -> np.ndarray:
-    """Rows of ids as int32 [rows, width], 0 to the right: [[5, 6], [7]] at width 3 is [[5, 6, 0], [7, 0, 0]]."""
-    length_N = _lengths(ids)
+def _pad_rows(ids: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """Returns lists of ids as int32 `[rows, width]`, padded on the right with 0.
+
+    At width 3, [[5, 6], [7]] becomes [[5, 6, 0], [7, 0, 0]].
+    """
+    length_N = _count_tokens(ids)
     table = np.zeros((len(ids), width), np.int32)
     inside = np.arange(width) < length_N[:, None]
     table[inside] = np.fromiter((token for row in ids for token in row), dtype=np.int32, count=int(length_N.sum()))

@@ -2,7 +2,6 @@
 
 import abc
 import io
-import json
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nft_jax.data.model_folders import download_hint, read_json_object
 from nft_jax.files import atomically
 
-# Read and copied as they are, so that an exported folder holds the very tokenizer that was trained with.
+# Copied byte for byte on export, so that the exported folder holds the same tokenizer.
 _HUGGING_FACE_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -22,15 +22,16 @@ _HUGGING_FACE_FILES = (
     "vocab.json",
     "merges.txt",
 )
-# A base model's eos_token ends a document, an instruct model's ends a turn: whichever is declared, both end an answer.
+# A base model's eos_token ends a document, an instruct model's ends a turn. Whichever is declared, both end an answer.
 _END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
 
 
 class Tokenizer(abc.ABC):
-    """What the rest of the code knows of a tokenizer; safe to call from several threads.
+    """The interface of all tokenizers; its methods may be called from several threads.
 
-    `vocab_size`  ids lie in [0, vocab_size), added tokens included; a model may have more (padded) rows
-    `eos_ids`     the ids that end an answer, never empty; the first one is appended to training examples
+    Attributes:
+      vocab_size: Token ids, added tokens included, are in [0, vocab_size); a model may have more, padded, rows.
+      eos_ids: The ids that end an answer, never empty; the first one is appended to training examples.
     """
 
     vocab_size: int
@@ -38,36 +39,40 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, with no BOS or EOS added."""
+        """Returns the ids of each text, without BOS or EOS."""
 
     @abc.abstractmethod
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
-        """The text that asks for a reply to `messages`; ValueError if there is no chat template, or it fails."""
+        """Returns the prompt text for a reply to `messages`.
+
+        Raises:
+          ValueError: if there is no chat template, or it fails.
+        """
 
     @abc.abstractmethod
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer's files into `folder`, from which `load_tokenizer` reads the same tokenizer.
+        """Writes the tokenizer's files into `folder`, from which `load_tokenizer` reads the same tokenizer.
 
-        A generation_config.json is not among them: ends that it alone declares are the model folder's to keep.
+        The generation_config.json, which may declare further EOS ids, belongs to the model and is not written.
         """
 
     @abc.abstractmethod
     def _decode(self, ids: list[list[int]]) -> list[str]:
-        """The text of each list of valid ids, without special tokens."""
+        """Returns the text of each list of valid ids, without special tokens."""
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, with no BOS or EOS added."""
+        """Returns the ids of a text, without BOS or EOS."""
         return self.encode_batch([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids before the first EOS; special ids, and ids of padded vocabulary rows, are left out."""
+        """Returns the text of the ids before the first EOS; special ids and ids of padded rows are left out."""
         return self.decode_batch([ids])[0]
 
     def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """`decode` of each of several lists of ids (lists or NumPy arrays)."""
-        return self._decode([self._before_eos(row) for row in ids])
+        """Decodes several lists or NumPy arrays of ids, each as by `decode`."""
+        return self._decode([self._cut_at_eos(row) for row in ids])
 
-    def _before_eos(self, ids: Sequence[int]) -> list[int]:
+    def _cut_at_eos(self, ids: Sequence[int]) -> list[int]:
         row = np.asarray(ids, dtype=np.int64)
         ends = np.flatnonzero(np.isin(row, self.eos_ids))
         row = row[: ends[0]] if ends.size else row
@@ -78,24 +83,24 @@ class HuggingFaceTokenizer(Tokenizer):
     """The tokenizer of a Hugging Face folder with a `tokenizer.json`."""
 
     def __init__(self, folder: Path):
-        # Not to be told that models need PyTorch: only the tokenizer is wanted.
+        # Silences the advice to install PyTorch, which only models need.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        from transformers import PreTrainedTokenizerFast  # slow to import: only for those who need it
+        from transformers import PreTrainedTokenizerFast  # slow to import, so imported on use
 
         try:
-            # Not AutoTokenizer: a model's own class may rebuild the tokenizer from its vocabulary by its own rules,
-            # while this one takes tokenizer.json as it is and can never run code of the folder.
+            # Not AutoTokenizer: a model's own class may rebuild the tokenizer from its vocabulary by other rules. This
+            # class reads tokenizer.json as it is and never runs code from the folder.
             self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:
             for name in _HUGGING_FACE_FILES:
                 if name.endswith(".json") and (folder / name).is_file():
-                    _read_object(folder / name)  # the likeliest cause, which transformers doesn't name
-            raise ValueError(f"{folder} holds no readable Hugging Face tokenizer: {error!r}") from error
+                    read_json_object(folder / name)  # a broken file is the likeliest cause, and this error names it
+            raise ValueError(f"{folder} has no readable Hugging Face tokenizer: {error!r}") from error
         self._files = {n: (folder / n).read_bytes() for n in _HUGGING_FACE_FILES if (folder / n).is_file()}
         self._backend = self._tokenizer.backend_tokenizer
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._lock = threading.Lock()  # concurrent use of one `tokenizers` object may raise "Already borrowed"
+        self._lock = threading.Lock()  # `tokenizers` may raise "Already borrowed" when threads share an object
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values()) + 1
         self.eos_ids = self._find_eos(folder, vocabulary)
@@ -110,7 +115,7 @@ class HuggingFaceTokenizer(Tokenizer):
         try:
             with self._lock:
                 return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is a program of its own
+        except Exception as error:  # a template is a program and may raise anything
             raise ValueError(
                 f"this tokenizer's chat template can't be used: {error}; choose another prompt template"
             ) from error
@@ -126,13 +131,13 @@ class HuggingFaceTokenizer(Tokenizer):
             return self._backend.decode_batch(ids, skip_special_tokens=True)
 
     def _find_eos(self, folder: Path, vocabulary: dict[str, int]) -> tuple[int, ...]:
-        """The declared EOS first, then those of generation_config.json, then well-known ends of turn or document."""
-        found = [self._tokenizer.eos_token_id]
+        """Returns the declared EOS, then those of generation_config.json, then well-known ends of turn or document."""
+        ids = [self._tokenizer.eos_token_id]
         settings = folder / "generation_config.json"
         if settings.is_file():
-            found += _declared_eos(settings)
-        found += [vocabulary.get(name) for name in _END_NAMES]
-        eos_ids = tuple(dict.fromkeys(i for i in found if i is not None and 0 <= i < self.vocab_size))
+            ids += _read_declared_eos(settings)
+        ids += [vocabulary.get(name) for name in _END_NAMES]
+        eos_ids = tuple(dict.fromkeys(i for i in ids if i is not None and 0 <= i < self.vocab_size))
         if not eos_ids:
             raise ValueError(
                 f"the tokenizer in {folder} has no end-of-sequence token, so no answer could end; "
@@ -141,24 +146,17 @@ class HuggingFaceTokenizer(Tokenizer):
         return eos_ids
 
 
-def _declared_eos(path: Path) -> list[int | None]:
-    """The `eos_token_id` of a generation_config.json: one id, a list of ids or null; ValueError for anything else."""
-    declared = _read_object(path).get("eos_token_id")
+def _read_declared_eos(path: Path) -> list[int | None]:
+    """Returns the `eos_token_id` of a generation_config.json, which is one id, a list of ids or null.
+
+    Raises:
+      ValueError: if it is anything else.
+    """
+    declared = read_json_object(path).get("eos_token_id")
     ids = declared if isinstance(declared, list) else [declared]
     if not all(i is None or type(i) is int for i in ids):
         raise ValueError(f"{path}: eos_token_id is {declared!r}; it must be an id like 2 or a list of ids like [2, 5]")
     return ids
-
-
-def _read_object(path: Path) -> dict:
-    """The object in a JSON file; ValueError, with the file's name, if it holds none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); get the file anew, as a whole") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object {{…}}; get the file anew")
-    return value
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -191,26 +189,26 @@ class SentencePieceTokenizer(Tokenizer):
         (folder / "tokenizer.model").write_bytes(self._processor.serialized_model_proto())
 
     def _decode(self, ids: list[list[int]]) -> list[str]:
-        return self._processor.decode(ids) if ids else []  # decode([]) would be the text of no ids, ""
+        return self._processor.decode(ids) if ids else []  # decode([]) would return "", not []
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Load a folder with a `tokenizer.json`, a SentencePiece `.model` file, or a folder with exactly one of these.
+    """Loads a folder with a `tokenizer.json`, a SentencePiece `.model` file, or a folder with exactly one of these.
 
-    Nothing is downloaded and no code from the folder is run. Raises FileNotFoundError if there is no such path, and
-    ValueError if it holds no tokenizer, several `.model` files, an unreadable file, or one without EOS.
+    Nothing is downloaded and no code from the folder is run.
+
+    Raises:
+      FileNotFoundError: if there is no such path.
+      ValueError: if it has no tokenizer, several `.model` files, an unreadable file, or a tokenizer without EOS.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(
-            f"no tokenizer at {path}: no such file or folder. A model of the Hugging Face hub is downloaded by "
-            f"hf download OWNER/NAME --local-dir {path}"
-        )
+        raise FileNotFoundError(f"no tokenizer at {path}: no such file or folder. {download_hint(path)}")
     if path.is_file():
         if path.suffix == ".model":
             return SentencePieceTokenizer(path)
         raise ValueError(
-            f"{path} is no SentencePiece .model file; for a Hugging Face tokenizer, give the folder it is in"
+            f"{path} is not a SentencePiece .model file; for a Hugging Face tokenizer, give the folder of this file"
         )
     if (path / "tokenizer.json").is_file():
         return HuggingFaceTokenizer(path)
@@ -219,31 +217,35 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         return SentencePieceTokenizer(models[0])
     names = ", ".join(p.name for p in models) if models else ", ".join(sorted(p.name for p in path.iterdir())[:8])
     raise ValueError(
-        f"{path} holds neither a tokenizer.json nor exactly one SentencePiece .model file, but: {names or 'nothing'}. "
+        f"{path} has neither a tokenizer.json nor exactly one SentencePiece .model file, but: {names or 'nothing'}. "
         "Give a folder with a tokenizer.json, or the path of one .model file"
     )
 
 
 def train_sentencepiece(texts: Iterable[str], path: str | Path, *, symbols: Sequence[str] = ("\\boxed{",)) -> Path:
-    """Train a character-level SentencePiece model in which each of `symbols` is one piece, and write it to `path`.
+    """Trains a character-level SentencePiece model, in which each of `symbols` is one piece, and writes it to `path`.
 
-    Ids: 0 `<unk>`, 1 `</s>` (EOS), then the symbols, then the characters of `texts`, the commonest first. Text is taken
-    as it is: no dummy prefix, no normalisation. The bytes depend on `texts` and `symbols` only. Returns the path.
+    Ids are 0 for `<unk>`, 1 for `</s>` (EOS), then the symbols, then the characters of `texts`, most frequent first.
+    There is no dummy prefix and no normalization. The bytes of the file depend on `texts` and `symbols` only.
 
-    Raises ValueError if `path` does not end in `.model`, there is no text, or a character can't become a piece.
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: if `path` does not end in `.model`, there is no text, or a character can't become a piece.
     """
     import sentencepiece
 
     path = Path(path)
     if path.suffix != ".model":
-        raise ValueError(f"{path} does not end in .model, which is how a SentencePiece model is recognised")
+        raise ValueError(f"{path} does not end in .model, by which a SentencePiece model is recognized")
     texts = [text for text in texts if text]
     characters = set().union(*texts)
     if not characters:
-        raise ValueError("a tokenizer needs at least one text that is not empty to be trained on")
+        raise ValueError("training a tokenizer needs at least one text that is not empty")
     unusable = sorted(characters & set("\n\r\0\u2581"))
     if unusable:
-        raise ValueError(f"the texts hold {unusable!r}, which SentencePiece can't give back; replace these characters")
+        raise ValueError(f"the texts contain {unusable!r}, which SentencePiece can't give back; replace these characters")
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),

@@ -242,7 +242,7 @@ def test_a_split_of_several_must_be_chosen(hub):
 def test_a_dataset_that_can_not_be_had_is_named(hub):
     hub({})
     with pytest.raises(
-        ValueError, match="aime24: HuggingFaceH4/aime_2024 can't be had from the .* hub: no HuggingFaceH4"
+        ValueError, match="aime24: HuggingFaceH4/aime_2024 can't be loaded from the .* hub: no HuggingFaceH4"
     ):
         read("aime24")
 
@@ -252,7 +252,7 @@ def test_a_dataset_that_can_not_be_had_is_named(hub):
 )
 def test_without_the_package_it_is_said_what_to_do(no_datasets, name, file):
     words = (
-        f"{name}: no such file or folder, .*pip install nft_jax\\[data\\]; .*data.folder=FOLDER with {file}.jsonl in it"
+        f"{name}: no such file or folder\\. .*pip install nft_jax\\[data\\]; .*data.folder=FOLDER with {file}.jsonl in it"
     )
     with pytest.raises(ValueError, match=words):
         read(name)
@@ -277,14 +277,14 @@ def test_with_a_root_the_hub_is_not_asked_for_a_known_name(hub, tmp_path):
 def test_an_unknown_name_is_answered_with_the_nearest_and_all(name, near):
     with pytest.raises(ValueError) as caught:
         read(name)
-    assert f"{name!r} is no file or folder that is there, and no known problems; known are" in str(caught.value)
+    assert f"{name!r} is neither an existing file or folder nor a known set of problems; use one of" in str(caught.value)
     assert str(caught.value).endswith(f"; did you mean {near!r}?")
     assert all(known in str(caught.value) for known in (*SOURCES, "OWNER/NAME:SPLIT"))
 
 
 def test_names_that_are_near_nothing(tmp_path):
     for name in ("zzzz", "/nowhere", "./nowhere", "a/b/c/d"):
-        with pytest.raises(ValueError, match="no known problems; known are"):
+        with pytest.raises(ValueError, match="nor a known set of problems; use one of"):
             read(name)
     for name in ("nowhere.jsonl", "a/nowhere.parquet", str(tmp_path / "math500.jsonl")):
         with pytest.raises(FileNotFoundError, match=f"{re.escape(name)} does not exist; give a JSONL file"):

@@ -18,7 +18,8 @@ from nft_jax.data.arithmetic import all_problems, split
 from nft_jax.data.benchmarks import read
 from nft_jax.data.dataset import load_dataset, read_splits
 from nft_jax.data.files import Problem
-from nft_jax.data.hygiene import Removal, answers_match, clean, normal_form
+from nft_jax.data.hygiene import Removal, clean
+from nft_jax.data.normal_form import answers_match, normal_form
 from nft_jax.data.tokenizer import train_sentencepiece
 
 LONG = "A shop sells 12 apples, 7 pears and 30 plums each day. How many pieces of fruit does it sell in 5 days?"
@@ -213,7 +214,7 @@ def test_near_texts_are_those_of_the_definition():
             changed[draw.randrange(len(text))] = draw.choice(words)
         texts.append(changed)
     expected = {(i, j) for j, other in enumerate(texts) for i in range(j) if alike(texts[i], other)}
-    found = list(hygiene._near([hygiene._Text(Problem(" ".join(text), "")) for text in texts]))
+    found = list(hygiene._near_pairs([hygiene._ProblemText(Problem(" ".join(text), "")) for text in texts]))
     assert set(found) == expected
     assert len(found) == len(expected) > 20
     assert any(texts[i] != texts[j] for i, j in expected)
@@ -236,7 +237,7 @@ def test_the_result_depends_on_no_hash_seed():
         "base = [' '.join(draw.choice(words) for _ in range(60)) for _ in range(30)];"
         "texts = [t.replace('wa wb', 'wb', draw.randrange(2)) for t in base * 4];"
         "given = [Problem(t, '1', id=str(i)) for i, t in enumerate(texts)];"
-        "print(json.dumps(clean(given[20:], {'a': given[:10], 'b': given[5:15]}).as_json()))"
+        "print(json.dumps(clean(given[20:], {'a': given[:10], 'b': given[5:15]}).to_json()))"
     )
     results = {
         subprocess.run(
@@ -277,11 +278,11 @@ def test_the_table_has_every_reason_and_every_set(cleaned):
 
 
 def test_all_of_it_is_json(cleaned):
-    found = json.loads(json.dumps(cleaned.as_json()))
+    found = json.loads(json.dumps(cleaned.to_json()))
     assert (found["given"], found["kept"]) == (7, 2)
     assert found["left_out"] == {"contradiction": 2, "duplicate": 1, "overlap with aime24": 2, "overlap with amc23": 2}
     assert [Removal(**removal) for removal in found["removals"]] == cleaned.removals
-    assert found["removals"][2] == {"id": "p1", "reason": "duplicate", "source": "train", "like": "p0", "how": "same"}
+    assert found["removals"][2] == {"id": "p1", "reason": "duplicate", "source": "train", "match_id": "p0", "match": "same"}
 
 
 # In a run.
@@ -345,7 +346,7 @@ def test_where_nothing_is_left_it_is_said(files, tmp_path):
 
 
 def test_an_evaluation_set_that_is_not_there_is_said(files, tmp_path):
-    with pytest.raises(ValueError, match="'math50' is no file.*did you mean 'math500'"):
+    with pytest.raises(ValueError, match="'math50' is neither an existing file.*did you mean 'math500'"):
         dataset(files, tmp_path, data__exclude="math50")
 
 
@@ -397,10 +398,10 @@ def test_a_command_line_cleans_a_file(files, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--problems=gsm8k_tran"], "error: 'gsm8k_tran' is no file .*did you mean 'gsm8k_train'"),
+        (["--problems=gsm8k_tran"], "error: 'gsm8k_tran' is neither an existing file .*did you mean 'gsm8k_train'"),
         (
             ["--problems={train}", "--answer_field=gold"],
-            "error: .*no field 'gold'.*set --answer_field to the right one",
+            "error: .*no field 'gold'.*set --answer_field to the one that holds it",
         ),
         (
             ["--problems=math500", "--folder={folder}"],
@@ -464,4 +465,4 @@ def test_overlaps_like_the_known_ones_are_found():
     asked += problems("Compute $\\tan 22.5^\\circ$.", "Compute $\\cos 225^\\circ$.", name="n")
     found = clean([*others, *given], {"test": asked})
     assert found.problems == others
-    assert [(removal.id, removal.like) for removal in found.removals] == [(f"p{i}", f"t{i}") for i in range(5)]
+    assert [(removal.id, removal.match_id) for removal in found.removals] == [(f"p{i}", f"t{i}") for i in range(5)]

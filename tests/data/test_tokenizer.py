@@ -114,7 +114,7 @@ def test_training_errors(tmp_path):
         train_sentencepiece(["a"], tmp_path / "a.spm")
     with pytest.raises(ValueError, match="at least one text"):
         train_sentencepiece(["", ""], tmp_path / "a.model")
-    with pytest.raises(ValueError, match=r"the texts hold \['\\n'\]"):
+    with pytest.raises(ValueError, match=r"the texts contain \['\\n'\]"):
         train_sentencepiece(["a\nb"], tmp_path / "a.model")
 
 
@@ -173,7 +173,7 @@ def test_ends_that_are_no_ids_are_an_error(tmp_path, declared):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"eos_token_id": [1, ', "is not JSON .*; get the file anew"),
+        (b'{"eos_token_id": [1, ', "is not JSON .*; download it again"),
         (b"", "is not JSON"),
         (b"version https://git-lfs.github.com/spec/v1", "is not JSON"),
         (b'{"eos_token": "\xe9"}', "is not JSON .*can't decode byte 0xe9"),
@@ -295,9 +295,9 @@ def test_load_errors(tmp_path):
     with pytest.raises(ValueError, match="a.model is not a readable SentencePiece model"):
         load_tokenizer(empty / "a.model")
     (empty / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="holds no readable Hugging Face tokenizer"):
+    with pytest.raises(ValueError, match="has no readable Hugging Face tokenizer"):
         load_tokenizer(empty)
-    with pytest.raises(ValueError, match="give the folder it is in"):
+    with pytest.raises(ValueError, match="give the folder of this file"):
         load_tokenizer(empty / "tokenizer.json")
 
 
