@@ -53,7 +53,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="JSONL file to write the remaining problems to.")
     parser.add_argument("--report", metavar="FILE", help="JSON file to write each removal and its match to.")
     for field in ("problem", "answer", "solution"):
-        parser.add_argument(f"--{field}_field", default=field, metavar="FIELD", help=f"The field of files that holds the {field}.")
+        parser.add_argument(
+            f"--{field}_field", default=field, metavar="FIELD", help=f"The field of files that holds the {field}."
+        )
     return parser
 
 

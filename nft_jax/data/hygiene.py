@@ -9,8 +9,8 @@ Problems are compared by their normal form (`normal_form.py`). A training proble
    (a "near duplicate").
 
 Two texts are nearly the same if they contain the same numbers, each equally often, and share at least nine tenths of
-the union of their shingles, the runs of three words or symbols (Jaccard index). All such pairs are found exactly, not by
-sampled hashes, so the result is the same on every machine. The order of the problems is kept.
+the union of their shingles, the runs of three words or symbols (Jaccard index). All such pairs are found exactly, not
+by sampled hashes, so the result is the same on every machine. The order of the problems is kept.
 """
 
 import re

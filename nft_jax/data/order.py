@@ -22,8 +22,8 @@ def prompt_order(key: Array, size: int, cursor: Array, count: int) -> Array:
 def permute(place: Array, keys: Array, size: int) -> Array:
     """Maps each place by a keyed permutation of `0 … size − 1`, without an array of `size` elements.
 
-    A Feistel network permutes the numbers of an even number of bits. A result outside the range is mapped again until it
-    is inside (cycle walking), which keeps the map one-to-one.
+    A Feistel network permutes the numbers of an even number of bits. A result outside the range is mapped again until
+    it is inside (cycle walking), which keeps the map one-to-one.
 
     Args:
       place: int `[places]`.

@@ -245,7 +245,9 @@ def train_sentencepiece(texts: Iterable[str], path: str | Path, *, symbols: Sequ
         raise ValueError("training a tokenizer needs at least one text that is not empty")
     unusable = sorted(characters & set("\n\r\0\u2581"))
     if unusable:
-        raise ValueError(f"the texts contain {unusable!r}, which SentencePiece can't give back; replace these characters")
+        raise ValueError(
+            f"the texts contain {unusable!r}, which SentencePiece can't give back; replace these characters"
+        )
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),

@@ -162,6 +162,6 @@ def test_errors_name_what_is_there():
     with pytest.raises(ValueError, match="0 problems"):
         draw_examples([], size=10, incorrect_share=0.5, seed=0)
     agreeing = [p for p in all_problems(2) if misconception_agrees(p)]
-    with pytest.raises(ValueError, match="agrees with the right answer in all"):
+    with pytest.raises(ValueError, match="agrees with the correct answer in all"):
         draw_examples(agreeing, size=10, incorrect_share=0.5, seed=0)
     assert len(draw_examples(agreeing, size=10, incorrect_share=0.0, seed=0)) == 10

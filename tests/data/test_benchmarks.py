@@ -251,9 +251,7 @@ def test_a_dataset_that_can_not_be_had_is_named(hub):
     ("name", "file"), [("gsm8k_train", "gsm8k_train"), ("owner/name:train", "name"), ("files/nowhere", "nowhere")]
 )
 def test_without_the_package_it_is_said_what_to_do(no_datasets, name, file):
-    words = (
-        f"{name}: no such file or folder\\. .*pip install nft_jax\\[data\\]; .*data.folder=FOLDER with {file}.jsonl in it"
-    )
+    words = f"{name}: no such file or folder\\. .*pip install nft_jax\\[data\\]; .*data.folder=FOLDER with {file}.jsonl"
     with pytest.raises(ValueError, match=words):
         read(name)
 
@@ -261,7 +259,10 @@ def test_without_the_package_it_is_said_what_to_do(no_datasets, name, file):
 def test_with_a_root_the_hub_is_not_asked_for_a_known_name(hub, tmp_path):
     asked = hub({PUBLISHED["aime24"][0]: [PUBLISHED["aime24"][1]]})
     write(tmp_path / "math500.jsonl", row("p"))
-    words = f"config.data.folder={tmp_path} has no file aime24.jsonl or aime24.parquet; its files are: math500.jsonl; without"
+    words = (
+        f"config.data.folder={tmp_path} has no file aime24.jsonl or aime24.parquet; its files are: math500.jsonl; "
+        "without"
+    )
     with pytest.raises(FileNotFoundError, match=re.escape(words)):
         read("aime24", root=str(tmp_path))
     assert asked.asked == []
@@ -277,7 +278,9 @@ def test_with_a_root_the_hub_is_not_asked_for_a_known_name(hub, tmp_path):
 def test_an_unknown_name_is_answered_with_the_nearest_and_all(name, near):
     with pytest.raises(ValueError) as caught:
         read(name)
-    assert f"{name!r} is neither an existing file or folder nor a known set of problems; use one of" in str(caught.value)
+    assert f"{name!r} is neither an existing file or folder nor a known set of problems; use one of" in str(
+        caught.value
+    )
     assert str(caught.value).endswith(f"; did you mean {near!r}?")
     assert all(known in str(caught.value) for known in (*SOURCES, "OWNER/NAME:SPLIT"))
 

@@ -282,7 +282,13 @@ def test_all_of_it_is_json(cleaned):
     assert (found["given"], found["kept"]) == (7, 2)
     assert found["left_out"] == {"contradiction": 2, "duplicate": 1, "overlap with aime24": 2, "overlap with amc23": 2}
     assert [Removal(**removal) for removal in found["removals"]] == cleaned.removals
-    assert found["removals"][2] == {"id": "p1", "reason": "duplicate", "source": "train", "match_id": "p0", "match": "same"}
+    assert found["removals"][2] == {
+        "id": "p1",
+        "reason": "duplicate",
+        "source": "train",
+        "match_id": "p0",
+        "match": "same",
+    }
 
 
 # In a run.
