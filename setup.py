@@ -37,6 +37,7 @@ setup(
         "safetensors>=0.6",
         "scipy",
         "sentencepiece",
+        "tabulate",
         "tensorboardX",
         "transformers>=5",
     ],

@@ -15,32 +15,38 @@ from jax.sharding import SingleDeviceSharding
 
 from nft_jax import cli
 from nft_jax.config import Config
-from nft_jax.experiment import with_shape
 from nft_jax.files import atomically
 from nft_jax.models import hf, transformer
+from nft_jax.resolve import resolve_model
 from nft_jax.run.best import chosen_step
 from nft_jax.run.checkpoint import Checkpoints
 
 
 def export(config: Config, workdir: Path, output: Path, step: int | None = None, dtype: str | None = None) -> str:
-    """Writes the weights after `step` (None: the newest checkpoint) to the folder `output`; returns what it wrote.
+    """Writes the weights after a step as a model folder, which appears complete or not at all.
 
-    `dtype` is by default that of the model folder which the run started from, else float32. The folder appears when it
-    is complete, or not at all.
+    Args:
+      config: A loaded config.
+      workdir: Folder of the run.
+      output: Folder to write.
+      step: Step of the checkpoint; None: the newest.
+      dtype: Dtype of the weights; None: that of the model folder that the run started from, else float32.
+
+    Returns:
+      A description of what was written, for a person to read.
 
     Raises:
-      FileNotFoundError: when the run has no such checkpoint.
-      ValueError: when `output` isn't empty, or for an unknown dtype.
+      FileNotFoundError: When the run has no such checkpoint.
+      ValueError: When `output` is not empty, or for an unknown dtype.
     """
     settings = workdir / "model"
     with Checkpoints(workdir) as checkpoints:
-        step = _checked(workdir, output, checkpoints.steps, step)
+        step = _choose_step(workdir, output, checkpoints.steps, step)
         dtype = dtype or hf.read_dtype(settings)
         if dtype not in hf.DTYPES:
             raise ValueError(f"--dtype={dtype}: use one of {', '.join(hf.DTYPES)}")
         vocabulary = hf.read_model_settings(settings)["vocab"]
-        shapes = _shapes(config, settings, vocabulary)
-        weights = checkpoints.restore_weights(step, shapes)
+        weights = checkpoints.restore_weights(step, _abstract_weights(config, settings, vocabulary))
     with atomically(output.resolve()) as folder:
         shutil.copytree(settings, folder)
         hf.write_dtype(folder, dtype)
@@ -52,8 +58,13 @@ def export(config: Config, workdir: Path, output: Path, step: int | None = None,
     )
 
 
-def _checked(workdir: Path, output: Path, steps: list[int], step: int | None) -> int:
-    """The step to export, if all is as it must be."""
+def _choose_step(workdir: Path, output: Path, steps: list[int], step: int | None) -> int:
+    """Returns the step to export.
+
+    Raises:
+      FileNotFoundError: When the run lacks the checkpoint or the model's settings.
+      ValueError: When `output` is not empty.
+    """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"--output={output} exists and is not empty; give a folder that doesn't exist yet")
     if not steps:
@@ -72,30 +83,32 @@ def _checked(workdir: Path, output: Path, steps: list[int], step: int | None) ->
     return steps[-1] if step is None else step
 
 
-def _shapes(config: Config, settings: Path, vocabulary: int) -> Any:
-    """The weights as they lie in the checkpoint; to be read whole into the host's memory."""
+def _abstract_weights(config: Config, settings: Path, vocabulary: int) -> Any:
+    """Returns the shapes of the checkpoint's weights, with the layout to read each whole into the host's memory."""
     path = str(settings) if config.model.path else ""
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=path))
-    _, shapes, _ = transformer.abstract_model(with_shape(config, vocabulary).model, vocabulary)
+    _, shapes, _ = transformer.abstract_model(resolve_model(config, settings.parent, vocabulary).model, vocabulary)
     host = SingleDeviceSharding(jax.devices("cpu")[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host), shapes)
 
 
 def main(config: Config, workdir: Path) -> None:
-    """Exports what the flags say."""
+    """Exports, with the arguments given as flags."""
     if not flags.FLAGS.output:
         raise ValueError("--output=FOLDER is needed: where the model goes, e.g. --output=exported/tiny")
-    # The host's memory is where all of it happens, and the accelerators may be busy with that very run.
+    # All of it happens in the host's memory, and the accelerators may be busy with the very run.
     jax.config.update("jax_platforms", "cpu")
     step = chosen_step(flags.FLAGS.step, workdir)
     print(export(config, workdir, Path(flags.FLAGS.output), step, flags.FLAGS.dtype))
 
 
 def _define_flags() -> None:
-    """Not at import, where flags of the same names of two programs would clash."""
+    """Defines the flags; not at import, because flags of the same name of two programs would clash."""
     flags.DEFINE_string("output", None, "Folder to write; it must not exist yet, or be empty.")
     flags.DEFINE_string("step", None, "Step whose checkpoint is exported, or 'best'; the newest one by default.")
-    flags.DEFINE_enum("dtype", None, hf.DTYPES, "Of the weights; by default as in the model that the run started from.")
+    flags.DEFINE_enum(
+        "dtype", None, hf.DTYPES, "Dtype of the weights; by default that of the model that the run started from."
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The picture of a run: `curves.png` from its `metrics.jsonl` and `evaluation.jsonl`.
+"""Draws the curves of a run: `curves.png`, from its `metrics.jsonl` and `evaluation.jsonl`.
 
 python -m nft_jax.report --config=tiny --workdir=runs/tiny
 """
@@ -16,53 +16,55 @@ from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.run.workdir import read_lines
 
-# Validated for colour-blind readers on white: blue, orange, aqua, in this order.
+# Checked for color-blind readers on white: blue, orange, aqua, in this order.
 BLUE, ORANGE, AQUA, INK, GRID = "#2a78d6", "#eb6834", "#1baf7a", "#3d3d3a", "#e4e3de"
 
 
 def draw(workdir: Path, title: str) -> Path:
-    """Draws the curves of the run in `workdir` and returns the picture's path.
+    """Draws the curves of the run in `workdir`, and returns the picture's path.
 
     Raises:
-      FileNotFoundError: when the run has no metrics yet.
-      ValueError: when a file of the run is damaged.
+      FileNotFoundError: When the run has no metrics yet.
+      ValueError: When a file of the run is damaged.
     """
     steps, held_out = read_lines(workdir / "metrics.jsonl"), read_lines(workdir / "evaluation.jsonl")
     if not steps:
-        raise FileNotFoundError(f"{workdir / 'metrics.jsonl'}: nothing to draw yet; is this the workdir of a run?")
+        raise FileNotFoundError(
+            f"{workdir / 'metrics.jsonl'}: nothing to draw yet; give the workdir of a `python -m nft_jax.train` run"
+        )
     figure, axes = plt.subplots(2, 3, figsize=(13, 6.6), constrained_layout=True)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
-    _accuracy(axes[0, 0], steps, held_out)
-    _rates(axes[0, 1], steps)
-    _lines(axes[0, 2], steps, "entropy (nats a token)", [("entropy", "policy", BLUE)])
-    _lines(
+    _draw_accuracy(axes[0, 0], steps, held_out)
+    _draw_rates(axes[0, 1], steps)
+    _draw_lines(axes[0, 2], steps, "entropy (nats a token)", [("entropy", "policy", BLUE)])
+    _draw_lines(
         axes[1, 0],
         steps,
         "answer length (tokens)",
         [("answer_length_max", "longest", ORANGE), ("answer_length", "mean", BLUE)],
     )
     gaps = [("sampler_gap_max", "max", ORANGE), ("sampler_gap_mean", "mean", BLUE)]
-    _lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
-    _lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
+    _draw_lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
+    _draw_lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
     return save_figure(figure, workdir / "curves.png")
 
 
-def _accuracy(axis, steps, held_out):
-    style_axis(axis, "share of right answers")
-    _curve(axis, steps, "reward", "training samples", AQUA)
-    for name, label, colour in (("sampled", "held out, sampled", ORANGE), ("greedy", "held out, greedy", BLUE)):
+def _draw_accuracy(axis, steps, held_out):
+    style_axis(axis, "share of correct answers")
+    _draw_curve(axis, steps, "reward", "training samples", AQUA)
+    for name, label, color in (("sampled", "held out, sampled", ORANGE), ("greedy", "held out, greedy", BLUE)):
         if held_out:
             x = [row["step"] for row in held_out]
             # A single problem has no standard error: no bar.
             y, error = ([row[key] or 0.0 for row in held_out] for key in (name, f"{name}_error"))
-            axis.errorbar(x, y, yerr=error, color=colour, lw=2, capsize=3, marker="o", ms=5, label=label)
+            axis.errorbar(x, y, yerr=error, color=color, lw=2, capsize=3, marker="o", ms=5, label=label)
     axis.set_ylim(0, 1)
     axis.legend(frameon=False, fontsize=8, loc="lower right")
 
 
-def _rates(axis, steps):
-    """The histogram of r̂ as it moves: one column a step."""
-    style_axis(axis, "groups by share of right answers r̂")
+def _draw_rates(axis, steps):
+    """Draws the histogram of the groups' success rates r̂ over time, one column a step."""
+    style_axis(axis, "groups by success rate r̂")
     columns = [[count / max(sum(row["rate_histogram"]), 1) for count in row["rate_histogram"]] for row in steps]
     grid = [list(values) for values in zip(*columns, strict=True)]
     extent = (steps[0]["step"] - 0.5, steps[-1]["step"] + 0.5, -0.05, 1.05)
@@ -71,30 +73,30 @@ def _rates(axis, steps):
     axis.figure.colorbar(image, ax=axis, label="share of groups")
 
 
-def _lines(axis, steps, title, curves, *, log=False):
+def _draw_lines(axis, steps, title, curves, *, log=False):
     style_axis(axis, title)
-    for name, label, colour in curves:
-        _curve(axis, steps, name, label, colour)
+    for name, label, color in curves:
+        _draw_curve(axis, steps, name, label, color)
     if log and any(row[name] for row in steps for name, _, _ in curves):
         axis.set_yscale("log")
     if len(curves) > 1:
         axis.legend(frameon=False, fontsize=8)
 
 
-def _curve(axis, steps, name, label, colour):
+def _draw_curve(axis, steps, name, label, color):
     rows = [row for row in steps if row[name] is not None]
-    axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=colour, lw=2, label=label)
+    axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=color, lw=2, label=label)
 
 
 def save_figure(figure: Any, path: Path, dpi: int = 110) -> Path:
-    """Writes a picture, and lets it go; its path."""
+    """Writes a picture, closes it, and returns its path."""
     figure.savefig(path, dpi=dpi)
     plt.close(figure)
     return path
 
 
 def style_axis(axis: Any, title: str, across: str = "step") -> None:
-    """Gives an axis the look of all pictures here."""
+    """Gives an axis the look that all pictures share."""
     axis.set_title(title, fontsize=10, loc="left", color=INK)
     axis.set_xlabel(across, color=INK, fontsize=9)
     axis.tick_params(colors=INK, labelsize=8)
@@ -105,7 +107,7 @@ def style_axis(axis: Any, title: str, across: str = "step") -> None:
 
 
 def main(config: Config, workdir: Path) -> None:
-    """Draws the picture again."""
+    """Draws the curves again."""
     print(draw(workdir, f"{config.loss.name}, seed {config.seed}"))
 
 

@@ -1,8 +1,8 @@
-"""Supervised warm start: the same model, mesh, packing, optimizer and logging, on worked solutions.
+"""Supervised warm start: the same model, mesh, packing, optimizer and logging as in training, on worked solutions.
 
     python -m nft_jax.sft --config=tiny --workdir=runs/base
 
-Its weights are taken up by `train` with `--config.base=runs/base`.
+`python -m nft_jax.train --config.base=runs/base` starts from its weights.
 """
 
 import time
@@ -16,7 +16,7 @@ from nft_jax import cli, losses
 from nft_jax.config import Config
 from nft_jax.data.order import prompt_order
 from nft_jax.data.prompts import ExampleTable
-from nft_jax.experiment import Experiment
+from nft_jax.experiment import Experiment, open_experiment
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
@@ -31,16 +31,16 @@ from nft_jax.update.update import Applied, Updater
 
 
 class SupervisedStep:
-    """Maximum likelihood of responses: the update of RFT where every answer is right, averaged over tokens."""
+    """Maximum likelihood of responses: the update of RFT with every answer correct, averaged over tokens."""
 
     def __init__(self, experiment: Experiment, optimizer: Optimizer):
-        self.config, self.mesh = experiment.config, experiment.mesh
+        self.config, self.mesh = experiment.config, experiment.model.mesh
         self.updater = Updater(
             self.config,
             losses.resolve("rft", {}),
             optimizer,
-            experiment.graph,
-            experiment.axes,
+            experiment.model.graph,
+            experiment.model.axes,
             self.mesh,
             old_logp="current",
             normalizer="token_mean",
@@ -48,11 +48,11 @@ class SupervisedStep:
         self.order_key = stream(self.config.seed, "warm_start")
 
     def __call__(self, state: State, examples: Sequences) -> tuple[State, tuple[Applied, Array]]:
-        """One optimizer update on the next `warm_start.examples_per_update` examples; also the number of response tokens."""
+        """Takes one update on the next `warm_start.examples_per_update` examples; counts their response tokens."""
         count, shards = self.config.warm_start.examples_per_update, shard_count(self.mesh)
         with jax.default_matmul_precision(self.config.model.precision):
             index = prompt_order(self.order_key, examples.present_M.shape[0], state.cursor, count)
-            # Example i of the batch goes to shard i mod shards, as units do in `deal`.
+            # Example i of the batch goes to shard i mod shards, as units do in `make_minibatches`.
             chosen = jax.tree.map(
                 lambda x: jnp.swapaxes(x[index].reshape(-1, shards, *x.shape[1:]), 0, 1)[None], examples
             )
@@ -67,7 +67,7 @@ class SupervisedStep:
 
 
 def make_sequences(examples: ExampleTable) -> Sequences:
-    """Examples as sequences whose answers are all right."""
+    """Returns the examples as sequences whose answers are all correct."""
     rows = examples.prompt_length_N.shape[0]
     ones, zeros = jnp.ones(rows, jnp.float32), jnp.zeros(rows, jnp.float32)
     return Sequences(
@@ -85,26 +85,17 @@ def make_sequences(examples: ExampleTable) -> Sequences:
 
 
 def warm_start(experiment: Experiment, folder: Workdir) -> Any:
-    """Trains the starting weights for `warm_start.steps` updates, with a line every few; saves and returns them."""
-    config = experiment.config
-    warm = config.warm_start
-    optimizer = make_optimizer(warm.optimizer, warm.steps, experiment.axes)
+    """Trains the starting weights for `warm_start.steps` updates, in 20 lines of log; saves and returns them."""
+    warm = experiment.config.warm_start
+    optimizer = make_optimizer(warm.optimizer, warm.steps, experiment.model.axes)
     state = experiment.initial_state(optimizer, experiment.starting_weights())
     # The KL term's reference and carried groups belong to the steps after this phase.
     state = state._replace(carried=None, reference=None)
-    shardings = experiment.state_shardings(optimizer)._replace(carried=None, reference=None)
     examples = experiment.place(make_sequences(experiment.dataset.examples))
-    step = SupervisedStep(experiment, optimizer)
-
-    def sft_step(state, examples):
-        return step(state, examples)
-
     began = time.perf_counter()
-    placed = {"in_shardings": (shardings, experiment.whole), "out_shardings": (shardings, experiment.whole)}
-    program = jax.jit(sft_step, **placed, donate_argnums=0).lower(state, examples).compile()
-    print(
-        f"warm start: {warm.steps} updates of {warm.examples_per_update} examples (compiled in {time.perf_counter() - began:.0f} s)"
-    )
+    program = _compile(experiment, optimizer, state, examples)
+    seconds = time.perf_counter() - began
+    print(f"warm start: {warm.steps} updates of {warm.examples_per_update} examples (compiled in {seconds:.0f} s)")
     folder.drop_after(0)
     began, every = time.perf_counter(), max(warm.steps // 20, 1)
     for number in range(1, warm.steps + 1):
@@ -123,6 +114,20 @@ def warm_start(experiment: Experiment, folder: Workdir) -> Any:
     return state.weights
 
 
+def _compile(experiment: Experiment, optimizer: Optimizer, state: State, examples: Sequences) -> jax.stages.Compiled:
+    shardings = experiment.state_shardings(optimizer)._replace(carried=None, reference=None)
+    step, layouts = SupervisedStep(experiment, optimizer), (shardings, experiment.model.whole)
+
+    def sft_step(state, examples):
+        return step(state, examples)
+
+    return (
+        jax.jit(sft_step, in_shardings=layouts, out_shardings=layouts, donate_argnums=0)
+        .lower(state, examples)
+        .compile()
+    )
+
+
 def main(config: Config, workdir: Path) -> None:
     """Runs the warm start alone."""
     if not config.warm_start.steps:
@@ -133,9 +138,9 @@ def main(config: Config, workdir: Path) -> None:
             f'use config.base=""'
         )
     folder = Workdir(workdir)
-    with Experiment(config, workdir) as experiment:
-        folder.begin(config, experiment.attention.name)
-        experiment.keep_settings(workdir / "model")
+    with open_experiment(config, workdir) as experiment:
+        folder.begin(config, experiment.model.attention.name)
+        experiment.write_model_settings(workdir / "model")
         warm_start(experiment, folder)
     print(f"weights: {workdir / 'weights'}; go on with: python -m nft_jax.train --config=… --config.base={workdir}")
 

@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.experiments import compilations, experiment_on, grader, small, write_graders
+from helpers.experiments import compilations, grader, open_on_mesh, small, write_graders
 from helpers.small_parts import lively_weights
 from nft_jax import evaluate as program
 from nft_jax.config import resolved
 from nft_jax.data.dataset import read_splits
 from nft_jax.evaluate import evaluate
+from nft_jax.evaluation.answers import extract_vote
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import maj_at_k, score
+from nft_jax.experiment import make_evaluator
 from nft_jax.run.checkpoint import Checkpoints, save_weights
 from nft_jax.run.workdir import as_json
 from nft_jax.update.optimizer import make_optimizer
@@ -52,20 +54,20 @@ def weights():
 def run(folder, config, weights):
     """The workdir of a run of four steps, as train leaves it, and the scores of its weights on the test split."""
     path = folder / "run"
-    experiment = experiment_on(config, path)
+    experiment = open_on_mesh(config, path)
     (path / "config.json").write_text(json.dumps(resolved(config)))
-    optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
+    optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.axes)
     placed = {
-        step: experiment.place(tree, experiment.weight_specs) for step, tree in weights(experiment.config).items()
+        step: experiment.place(tree, experiment.model.weight_specs) for step, tree in weights(experiment.config).items()
     }
-    evaluator = Evaluator(experiment, {"test": experiment.dataset.tables["test"]}, placed[0])
+    evaluator = make_evaluator(experiment, {"test": experiment.dataset.tables["test"]})
     scores = {step: score(evaluator(tree, "test")) for step, tree in placed.items()}
     save_weights(path / "warm_start", placed[0])
     with Checkpoints(path, keep=2) as checkpoints:
         for step in (2, 4):
             checkpoints.save(step, experiment.initial_state(optimizer, placed[step]), {})
         checkpoints.wait()
-    experiment.pool.close()
+    experiment.verifier.pool.close()
     return path, scores
 
 
@@ -125,7 +127,7 @@ def numbers_of(folder: Path, name: str) -> dict:
 
 def majority(row: dict, k: int) -> float:
     right = [verdict == "correct" and not cut for verdict, cut in zip(row["verdicts"], row["truncated"], strict=True)]
-    return maj_at_k([program.voted(answer) for answer in row["answers"][1:]], right[1:], k)
+    return maj_at_k([extract_vote(answer) for answer in row["answers"][1:]], right[1:], k)
 
 
 def unvoted(found: dict) -> dict:
@@ -146,7 +148,7 @@ def flat(values: dict) -> dict:
 # The command line.
 
 
-def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
+def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
     path, _ = run
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     settings = {"problems": 0, "temperature": 0.6, "top_p": 0.7, "top_k": 12}
@@ -221,7 +223,7 @@ def test_a_command_line_leaves_scores_and_every_answer(folder, run, files):
     assert result["run"]["versions"]["jax"]
 
 
-def test_two_graders_are_compared(config, run, capsys):
+def test_evaluate_compares_two_graders(config, run, capsys):
     path, _ = run
     both = dataclasses.replace(config, verify=dataclasses.replace(config.verify, second_grader=grader("all_right")))
     (found,) = evaluate(both, path, 4).values()
@@ -239,7 +241,7 @@ def test_two_graders_are_compared(config, run, capsys):
     assert json.loads(scores.read_text())["settings"]["second_grader"] == version(grader("all_right"))
 
 
-def test_help_needs_no_device():
+def test_evaluate_help_needs_no_device():
     command = [sys.executable, "-m", "nft_jax.evaluate", "--help"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "none"}, capture_output=True, text=True)
     assert done.stderr == ""
@@ -250,7 +252,7 @@ def test_help_needs_no_device():
 # Which weights, and which problems.
 
 
-def test_by_default_the_newest_weights_answer_the_first_test_problems(run, config, capsys):
+def test_evaluate_defaults_to_the_newest_weights_and_test_problems(run, config, capsys):
     path, scores = run
     assert unvoted(evaluate(config, path)) == {"test": scores[4]}
     there = len(read_splits(config, ("test",))["test"])
@@ -277,7 +279,7 @@ def test_by_default_the_newest_weights_answer_the_first_test_problems(run, confi
 
 
 @pytest.mark.parametrize("step", [0, 2])
-def test_a_step_has_its_own_weights(run, config, step):
+def test_evaluate_takes_the_weights_of_a_step(run, config, step):
     path, scores = run
     assert len(set(map(str, scores.values()))) == 3
     assert unvoted(evaluate(config, path, step)) == {"test": scores[step]}
@@ -285,7 +287,7 @@ def test_a_step_has_its_own_weights(run, config, step):
     assert result["origin"]["step"] == step
 
 
-def test_a_folder_without_checkpoints_has_the_weights_to_start_from(run, config, tmp_path):
+def test_evaluate_without_checkpoints_takes_the_base_weights(run, config, tmp_path):
     path, scores = run
     based = dataclasses.replace(config, base=str(path / "warm_start"))
     assert unvoted(evaluate(based, tmp_path / "new")) == {"test": scores[0]}
@@ -293,7 +295,7 @@ def test_a_folder_without_checkpoints_has_the_weights_to_start_from(run, config,
     assert unvoted(evaluate(config, path / "warm_start")) == {"test": scores[0]}
 
 
-def test_neither_the_training_problems_nor_a_warm_start_are_needed(run, config, files, tmp_path):
+def test_evaluate_needs_neither_training_problems_nor_warm_start(run, config, files, tmp_path):
     """Not even where the evaluated file is called as a split."""
     path, _ = run
     file = write_problems(tmp_path / "train.jsonl", ["1+1", "1+2"])
@@ -305,7 +307,7 @@ def test_neither_the_training_problems_nor_a_warm_start_are_needed(run, config, 
     assert scores["train"].problems == 2
 
 
-def test_an_evaluation_goes_on_where_it_was_ended(run, config, monkeypatch):
+def test_evaluate_resumes_an_interrupted_evaluation(run, config, monkeypatch):
     path, scores = run
     written = path / "evaluations" / "step_000002" / "test_n3_t1_p1_k0.jsonl"
     written.unlink(missing_ok=True)
@@ -313,19 +315,19 @@ def test_an_evaluation_goes_on_where_it_was_ended(run, config, monkeypatch):
     whole = written.read_text()
     begun = []
 
-    class Failing(Evaluator):
-        def batches(self, weights, name, first=0):
-            begun.append(first)
-            yield next(super().batches(weights, name, first))
-            raise RuntimeError("out of memory")
+    batches = Evaluator.batches
 
-    class Watched(Evaluator):
-        def batches(self, weights, name, first=0):
-            begun.append(first)
-            return super().batches(weights, name, first)
+    def failing(self, weights, name, first=0):
+        begun.append(first)
+        yield next(batches(self, weights, name, first))
+        raise RuntimeError("out of memory")
+
+    def watched(self, weights, name, first=0):
+        begun.append(first)
+        return batches(self, weights, name, first)
 
     other = dataclasses.replace(config, seed=config.seed + 1)
-    monkeypatch.setattr(program, "Evaluator", Failing)
+    monkeypatch.setattr(Evaluator, "batches", failing)
     for _ in range(2):
         # Those of another seed are not gone on with, nor its answers with these.
         with pytest.raises(RuntimeError, match="out of memory"):
@@ -337,7 +339,7 @@ def test_an_evaluation_goes_on_where_it_was_ended(run, config, monkeypatch):
     assert "score" not in json.loads(written.with_suffix(".json").read_text())
     with open(written, "a") as out:
         out.write(whole.splitlines()[4][:30])  # a line that was half written
-    monkeypatch.setattr(program, "Evaluator", Watched)
+    monkeypatch.setattr(Evaluator, "batches", watched)
     assert unvoted(evaluate(config, path, 2)) == {"test": scores[2]}
     assert written.read_text() == whole
     assert unvoted(evaluate(config, path, 2)) == {"test": scores[2]}
@@ -345,19 +347,19 @@ def test_an_evaluation_goes_on_where_it_was_ended(run, config, monkeypatch):
     assert json.loads(written.with_suffix(".json").read_text())["score"]
 
 
-def test_two_steps_are_compared_problem_by_problem(run, config, tmp_path):
+def test_compare_pairs_two_steps_by_problem(run, config, tmp_path):
     path, scores = run
     for step in (0, 4):
         evaluate(config, path, step)
     shutil.copytree(path / "evaluations" / "step_000000", tmp_path / "other" / "evaluations" / "step_000000")
     with compilations() as seen:
-        said = program.against(path, tmp_path / "other", 4)
+        said = program.compare(path, tmp_path / "other", 4)
     assert seen == []
     assert f"this   {path}/evaluations/step_000004\nother  {tmp_path}/other/evaluations/step_000000\n" in said
     (greedy,) = [line.split() for line in said.splitlines() if line.split()[1:2] == ["greedy"]]
     assert greedy[2:5] == ["6", f"{scores[4].greedy:.3f}", f"{scores[0].greedy:.3f}"]
     with pytest.raises(FileNotFoundError, match="no evaluations there; run python -m nft_jax.evaluate --workdir="):
-        program.against(path, tmp_path)
+        program.compare(path, tmp_path)
 
 
 # What is wrong is said before anything is compiled.
@@ -375,7 +377,7 @@ def test_two_steps_are_compared_problem_by_problem(run, config, tmp_path):
         ("unwritable", ValueError, "evaluations/step_000002 can't be written"),
     ],
 )
-def test_what_can_not_be_evaluated_is_said_before_anything_is_compiled(run, config, files, tmp_path, what, kind, words):
+def test_evaluate_refuses_bad_input_before_compiling(run, config, files, tmp_path, what, kind, words):
     path, _ = run
     other = str(write_problems(tmp_path / "other" / "few.jsonl", ["1+1"]))
     untested = dataclasses.replace(config, data=dataclasses.replace(config.data, train=str(files[0])))

@@ -21,6 +21,7 @@ from nft_jax.export import export
 from nft_jax.models import hf
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.state import State
+from nft_jax.verify.pool import pool
 
 ROOT = Path(__file__).parents[1]
 CONFIG = Config(model=dataclasses.replace(MODEL, vocab=0, vocab_multiple=8))
@@ -63,7 +64,7 @@ def tuned(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("step", "taken"), [(None, 5), (2, 2)])
-def test_the_weights_of_a_step_as_a_model_folder(run, tmp_path, step, taken):
+def test_export_writes_the_weights_of_a_step(run, tmp_path, step, taken):
     said = export(CONFIG, run, tmp_path / "new" / "out", step)
     out = tmp_path / "new" / "out"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
@@ -82,7 +83,7 @@ def test_the_weights_of_a_step_as_a_model_folder(run, tmp_path, step, taken):
     assert f"{sum(x.size for x in stored_tensors(out).values()):,} weights" in said
 
 
-def test_an_untrained_model_folder_comes_out_as_it_went_in(tuned, tmp_path):
+def test_export_reproduces_an_untrained_model_folder(tuned, tmp_path):
     run, source = tuned
     (tmp_path / "out").mkdir()  # empty: as good as none
     export(Config(model=ModelConfig(path="moved away", vocab_multiple=8)), run, tmp_path / "out")
@@ -90,7 +91,7 @@ def test_an_untrained_model_folder_comes_out_as_it_went_in(tuned, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
 
 
-def test_another_dtype_is_named_in_the_settings_too(tuned, tmp_path):
+def test_export_names_another_dtype_in_config_json(tuned, tmp_path):
     run, source = tuned
     config = Config(model=ModelConfig(path=str(source), vocab_multiple=8))
     export(config, run, tmp_path / "out", dtype="float32")
@@ -104,14 +105,24 @@ def test_another_dtype_is_named_in_the_settings_too(tuned, tmp_path):
         np.testing.assert_array_equal(value, exact[name].astype(np.float32))
 
 
-def test_a_run_without_biases(tmp_path):
+def test_export_starts_no_process(run, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("an export starts no process")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(pool.Pool, "__init__", refuse)
+    export(CONFIG, run, tmp_path / "out")
+    assert stored_tensors(tmp_path / "out")
+
+
+def test_export_without_biases(tmp_path):
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, qkv_bias=False))
     weights = lively_weights(dataclasses.replace(MODEL, qkv_bias=False))
     export(config, write_run(tmp_path / "run", config, {1: weights}), tmp_path / "out")
     assert not stored_tensors(tmp_path / "out")["model.layers.1.self_attn.k_proj.bias"].any()
 
 
-def test_refusals(run, tmp_path):
+def test_export_refuses_bad_input(run, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(FileNotFoundError, match="--step=3: .* no such checkpoint; use one of 2, 5"):
         export(CONFIG, run, out, 3)
@@ -128,13 +139,13 @@ def test_refusals(run, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "precious"]
 
 
-def test_a_run_whose_settings_are_gone(run, tmp_path):
+def test_export_refuses_a_run_without_model_settings(run, tmp_path):
     (tmp_path / "checkpoints").symlink_to(run / "checkpoints")
     with pytest.raises(FileNotFoundError, match="no settings and tokenizer in its folder 'model'"):
         export(CONFIG, tmp_path, tmp_path / "out")
 
 
-def test_a_failure_leaves_nothing_behind(run, tmp_path, monkeypatch):
+def test_export_leaves_nothing_after_a_failure(run, tmp_path, monkeypatch):
     def fail(folder, *_, **__):
         assert list(folder.iterdir())
         raise OSError("disk full")
@@ -151,7 +162,7 @@ def command(*words, platform="no_such_platform"):
     return subprocess.run(line, env=environment, capture_output=True, text=True)
 
 
-def test_the_command_line_takes_the_runs_own_config_and_no_accelerator(run, tmp_path):
+def test_export_command_uses_the_config_of_the_run_and_no_accelerator(run, tmp_path):
     done = command(f"--workdir={run}", f"--output={tmp_path / 'out'}", "--step=2", "--dtype=float16")
     assert done.returncode == 0, done.stderr
     assert "step 2" in done.stdout
@@ -171,14 +182,14 @@ def test_the_command_line_takes_the_runs_own_config_and_no_accelerator(run, tmp_
         (["--output={folder}/out", "--step=7"], "--step=7: {run} has no such checkpoint; use one of 2, 5"),
     ],
 )
-def test_a_wrong_command_line_gets_one_message_and_code_2(run, tmp_path, words, said):
+def test_export_command_refuses_bad_flags_with_code_2(run, tmp_path, words, said):
     done = command(f"--workdir={run}", *(word.format(folder=tmp_path) for word in words))
     assert done.returncode == 2
     assert f"\nerror: {said.format(run=run)}" in f"\n{done.stderr}", done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_help():
+def test_export_help_lists_the_flags():
     done = command("--help")
     assert "python -m nft_jax.export --workdir=" in done.stdout
     assert all(f"--{name}:" in done.stdout for name in ("workdir", "output", "step", "dtype"))

@@ -24,11 +24,12 @@ ORDER = """
     run
     step
     evaluation
-    resolve
+    resolve verifier
     experiment
     cli
     machine
     sft report
+    trainer
     train evaluate export
     compare
     plan

@@ -47,7 +47,7 @@ def write(folder, name, rows):
     ],
     ids=["ordinary", "one step", "nothing trained", "no number"],
 )
-def test_any_run_has_a_picture(tmp_path, steps, scores):
+def test_draw_any_run(tmp_path, steps, scores):
     write(tmp_path, "metrics.jsonl", enumerate(steps, start=1))
     write(tmp_path, "evaluation.jsonl", scores.items())
     path = draw(tmp_path, "nft, seed 0")
@@ -62,7 +62,7 @@ def pixels(path):
     return (matplotlib.image.imread(path)[..., :3] * 255).astype(int) @ np.array([1 << 16, 1 << 8, 1])
 
 
-def test_the_picture_shows_the_numbers(tmp_path):
+def test_draw_depends_on_the_numbers(tmp_path):
     pictures = []
     for entropy in (0.2, 0.9):
         write(tmp_path, "metrics.jsonl", [(1, SOMETHING | {"entropy": 0.5}), (2, SOMETHING | {"entropy": entropy})])
@@ -76,7 +76,7 @@ def test_the_picture_shows_the_numbers(tmp_path):
     assert columns.min() > 0.6 * width
 
 
-def test_a_folder_without_a_line_is_no_run(tmp_path):
+def test_draw_refuses_a_folder_without_metrics(tmp_path):
     with pytest.raises(FileNotFoundError, match="metrics.jsonl: nothing to draw yet"):
         draw(tmp_path, "title")
     (tmp_path / "metrics.jsonl").write_text("")
@@ -84,7 +84,7 @@ def test_a_folder_without_a_line_is_no_run(tmp_path):
         draw(tmp_path, "title")
 
 
-def test_a_run_that_is_being_written_has_a_picture(tmp_path):
+def test_draw_skips_a_line_that_is_half_written(tmp_path):
     write(tmp_path, "metrics.jsonl", [(1, SOMETHING)])
     with open(tmp_path / "metrics.jsonl", "a") as out:
         out.write('{"step": 2, "rew')

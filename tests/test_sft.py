@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.experiments import assert_same, experiment_on, on_host, small
+from helpers.experiments import assert_same, build_on_mesh, on_host, small
 from nft_jax import sft
 from nft_jax.data.order import prompt_order
 from nft_jax.models import transformer
@@ -39,9 +39,8 @@ def run(config, folder):
     """(experiment, weights, losses) of a warm start in a folder where an older one has left its lines."""
     folder.mkdir()
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": -1.0}) + "\n")
-    experiment = experiment_on(config, folder)
+    experiment = build_on_mesh(config, folder)
     weights = sft.warm_start(experiment, Workdir(folder))
-    experiment.pool.close()
     lines = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in lines] == list(range(1, config.warm_start.steps + 1))
     return experiment, weights, np.array([row["loss"] for row in lines])
@@ -57,18 +56,18 @@ def trained(folder):
     return run(warm(UPDATES), folder / "one")
 
 
-def test_the_loss_falls(trained):
+def test_warm_start_lowers_the_loss(trained):
     _, _, losses = trained
     assert np.isfinite(losses).all()
     assert losses[-5:].mean() < 0.6 * losses[0]
 
 
-def test_one_device_and_eight_have_the_same_losses(trained, folder):
+def test_warm_start_has_the_same_losses_on_eight_devices(trained, folder):
     _, _, losses = run(warm(3, mesh__data=4, mesh__tensor=2), folder / "eight")
     np.testing.assert_allclose(losses, trained[2][:3], rtol=1e-5)
 
 
-def test_the_objective_is_the_mean_negative_log_likelihood_of_the_response_tokens(trained):
+def test_supervised_step_objective_is_the_mean_negative_log_likelihood(trained):
     experiment, _, losses = trained
     table = experiment.dataset.examples
     chosen = prompt_order(stream(experiment.config.seed, "warm_start"), len(table.token_NP), jnp.int32(0), BATCH)
@@ -84,29 +83,30 @@ def test_the_objective_is_the_mean_negative_log_likelihood_of_the_response_token
 
     @jax.jit
     def logits(weights):
-        model = transformer.bind(experiment.graph, weights)
+        model = transformer.bind(experiment.model.graph, weights)
         position = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), token.shape)
         hidden = model(Tokens(jnp.asarray(token), jnp.asarray(segment), position))
         return model.logits(hidden.reshape(-1, hidden.shape[-1]))
 
     with jax.default_matmul_precision("highest"):
-        logits_BTV = np.asarray(logits(experiment.random_weights()), np.float64).reshape(BATCH, width, -1)
+        weights = experiment.model.random_weights(experiment.config.seed)
+        logits_BTV = np.asarray(logits(weights), np.float64).reshape(BATCH, width, -1)
     logp_BTV = logits_BTV - np.log(np.exp(logits_BTV).sum(axis=-1, keepdims=True))
     # A token's probability is read where the one before it stands.
     logp_BT = np.take_along_axis(logp_BTV[:, :-1], token[:, 1:, None], axis=-1)[..., 0]
     assert losses[0] == pytest.approx(-logp_BT[is_response[:, 1:]].mean(), rel=1e-5)
 
 
-def test_the_weights_are_found_again(trained, folder):
+def test_warm_start_saves_weights_for_load_weights(trained, folder):
     experiment, weights, _ = trained
-    assert_same(on_host(weights), on_host(load_weights(folder / "one", experiment.abstract_weights())))
+    assert_same(on_host(weights), on_host(load_weights(folder / "one", experiment.model.abstract_weights())))
     with pytest.raises(
         FileNotFoundError, match="config.base=.*elsewhere: neither a folder 'weights' nor a checkpoint in it"
     ):
         load_weights(folder / "elsewhere", weights)
 
 
-def test_a_warm_start_of_no_updates_is_refused(tmp_path):
+def test_main_refuses_a_warm_start_without_updates(tmp_path):
     with pytest.raises(ValueError, match="config.warm_start.steps=0: nothing to do"):
         sft.main(small(), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -24,11 +24,11 @@ from helpers.experiments import (
 )
 from nft_jax import losses
 from nft_jax.data.order import prompt_order
-from nft_jax.experiment import check_sizes
 from nft_jax.losses import declare
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.plan import hlo
 from nft_jax.randomness import stream
+from nft_jax.resolve import check_sizes
 from nft_jax.rollout.engine import Engine
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.metrics import step_metrics

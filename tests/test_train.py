@@ -4,8 +4,6 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,11 +14,6 @@ from helpers.experiments import STEP_METRICS, assert_same, compilations, grader,
 from helpers.runs import MEASURED, Ran, run, untimed
 from nft_jax import sft, train
 from nft_jax.config import load, resolved
-from nft_jax.data.files import Problem
-from nft_jax.data.prompts import PromptTable
-from nft_jax.evaluation.scores import Answers
-from nft_jax.run.compilations import Compilations
-from nft_jax.run.watchdog import Watchdog
 
 RUN = {
     "warm_start__steps": 3,
@@ -97,7 +90,7 @@ def again(folder, straight, straight_config):
 # What a run leaves behind.
 
 
-def test_the_folder_holds_all_that_is_documented(first):
+def test_main_leaves_the_documented_files(first):
     assert {path.name for path in first.path.iterdir()} == {
         *("config.json", "run.json", "metrics.jsonl", "evaluation.jsonl", "result.json", "curves.png"),
         *(
@@ -123,7 +116,7 @@ def test_the_folder_holds_all_that_is_documented(first):
     assert warm[0].keys() == {"step", "loss", "entropy", "gradient_norm", "seconds"}
 
 
-def test_each_step_is_one_object_with_every_number(first):
+def test_main_writes_all_step_metrics(first):
     rows = first.rows("metrics.jsonl")  # refuses NaN
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:
@@ -139,7 +132,7 @@ def test_each_step_is_one_object_with_every_number(first):
         assert row["updates_taken"] == 1
 
 
-def test_rollouts_are_of_the_steps_asked_for(first, resumed):
+def test_main_logs_rollouts_every_n_steps(first, resumed):
     names = [path.name for path in sorted((resumed.path / "rollouts").iterdir())]
     assert names == ["step_000001.jsonl", "step_000002.jsonl", "step_000004.jsonl"]
     (row, *_) = rows = first.rows("rollouts/step_000001.jsonl")
@@ -149,7 +142,7 @@ def test_rollouts_are_of_the_steps_asked_for(first, resumed):
     assert row["prompt"].endswith("=")
 
 
-def test_the_ends_are_evaluated_on_both_splits(first, straight):
+def test_main_evaluates_both_splits_at_the_ends(first, straight):
     assert [row["step"] for row in first.rows("evaluation.jsonl")] == [0, 2]
     assert [row["step"] for row in straight.rows("evaluation.jsonl")] == [0, 2, 4]
     result = straight.json("result.json")
@@ -162,7 +155,7 @@ def test_the_ends_are_evaluated_on_both_splits(first, straight):
     assert first.json("result.json")["test"]["base"] == result["test"]["base"]
 
 
-def test_what_is_printed_says_what_is_done_and_how_it_went(first):
+def test_main_prints_description_steps_and_scores(first):
     lines = first.printed.splitlines()
     assert sum(line.startswith("1/2 ") or line.startswith("2/2 ") for line in lines) == 2
     for words in (
@@ -177,96 +170,19 @@ def test_what_is_printed_says_what_is_done_and_how_it_went(first):
         assert words in first.printed, words
 
 
-class Words:
-    """A tokenizer in which id i is a word of i letters."""
-
-    def decode(self, ids):
-        return " ".join("x" * i for i in ids)
-
-
-@pytest.mark.parametrize("letters", [1, 40, 400])
-def test_answers_side_by_side_are_marked_however_long(letters):
-    problems = [Problem(f"problem {i} " + "?" * letters, str(i)) for i in range(13)]
-    table = PromptTable(None, None, [p.answer for p in problems], [], problems, 0)
-    experiment = SimpleNamespace(dataset=SimpleNamespace(tables={"test": table}), tokenizer=Words())
-    right_EK = np.arange(13)[:, None] % 2 == 0
-    shape = (13, 1)
-    token_EKT = np.full((*shape, 2), letters)
-    base, final = (
-        Answers(
-            token_EKT,
-            np.zeros(shape),
-            np.full(shape, 2),
-            np.zeros(shape, bool),
-            np.zeros(shape, np.int32),
-            right,
-            np.zeros(shape, np.int32),
-        )
-        for right in (right_EK & False, right_EK)
-    )
-    header, *lines = train.side_by_side(experiment, base, final).splitlines()
-    assert header.split() == ["problem", "base", "final", "reference"]
-    assert len(lines) == 6
-    for line, index in zip(lines, range(0, 13, 2), strict=False):
-        assert line.startswith(f"problem {index} ")
-        assert line.endswith(f"  {index}")
-        assert (line.count("✗"), line.count("✓")) == (1, 1)
-        assert len(line) < 200
-
-
-def test_nothing_compiles_once_the_steps_have_begun(first, straight):
+def test_trainer_run_compiles_nothing(first, straight):
     # Steps, evaluations between and after them, checkpoints: each program was there before.
     assert (first.compiled, straight.compiled) == ([], [])
 
 
-def test_what_compiles_once_the_steps_have_begun_is_said(late):
+def test_trainer_run_reports_a_late_compilation(late):
     resumed, said = late
     assert len(resumed.compiled) == 1
     assert said.startswith("step 4: jit(<lambda>) was compiled again")
     assert said.count("compiled") == 1
 
 
-class Loop(train.Trainer):
-    """The loop over three steps alone, which compiles something at the second: in this part of it."""
-
-    def __init__(self, where, compilations):
-        self.where, self.compilations, self.prompts = where, compilations, None
-        self.state = SimpleNamespace(weights=None)
-        self.config = small(steps=3, record__checkpoint_every_steps=1, evaluation__every_steps=1)
-        self.identity, self.folder, self.step, self.done = {}, SimpleNamespace(share=lambda: None), 0, 0
-        nothing = lambda *_: None  # noqa: E731
-        self.checkpoints = SimpleNamespace(save=lambda *_: self.at("save"), check=nothing, wait=nothing)
-        self._report = self._written = nothing
-        self._answers = lambda *_: self.at("evaluation")
-        self._evaluated = nothing
-
-    def at(self, part):
-        if self.where == part and self.step == 2:
-            jax.jit(lambda x: x + 1)(np.ones(7, np.float32))
-
-    def program(self, state, prompts):
-        self.step += 1
-        self.at("step")
-        return state, Last(None)
-
-
-class Last(NamedTuple):
-    """All that the loop asks of a record."""
-
-    last: None
-
-
-@pytest.mark.parametrize("where", ["step", "evaluation", "save"])
-def test_whatever_compiles_in_the_loop_is_said_but_for_saving(where, capsys):
-    stopper = SimpleNamespace(agreed=lambda: False)
-    with Compilations() as compilations, Watchdog(10, 60, str) as watchdog:
-        compilations.end()
-        Loop(where, compilations)._steps(stopper, watchdog)
-    said = capsys.readouterr().err
-    assert said.count("step 2: jit(<lambda>) was compiled again") == said.count("compiled") == (where != "save")
-
-
-def test_the_best_step_is_named_with_its_score(straight):
+def test_main_names_the_best_step_with_its_score(straight):
     scores = {row["step"]: (row["greedy"], row["greedy_error"]) for row in straight.rows("evaluation.jsonl")}
     del scores[0]
     step = max(scores, key=lambda step: scores[step][0])
@@ -279,7 +195,7 @@ def test_the_best_step_is_named_with_its_score(straight):
 # The same folder again.
 
 
-def test_two_steps_and_two_more_are_four(first, resumed, straight):
+def test_main_resumed_equals_one_run(first, resumed, straight):
     assert "resumed from step 2" in resumed.printed
     assert "warm start:" not in resumed.printed
     assert_same(resumed.checkpoint(4), straight.checkpoint(4))
@@ -296,18 +212,18 @@ def test_two_steps_and_two_more_are_four(first, resumed, straight):
     assert any(row["groups_carried_in"] for row in rows)
 
 
-def test_a_checkpoint_between_steps_is_of_its_step(first, straight):
+def test_main_checkpoint_is_of_its_step(first, straight):
     assert_same(first.checkpoint(2), straight.checkpoint(2))
     weights = [run.checkpoint(step)["weights"]["embedding"] for run, step in ((first, 2), (straight, 4))]
     assert (weights[0] != weights[1]).any()
 
 
-def test_a_base_stands_for_the_warm_start(straight):
+def test_main_with_a_base_has_no_warm_start(straight):
     assert "warm start:" not in straight.printed
     assert not (straight.path / "warm_start").exists()
 
 
-def test_a_finished_run_only_reports_again(straight, again):
+def test_main_of_a_finished_run_only_reports(straight, again):
     assert "resumed from step 4" in again.printed
     for name in ("metrics.jsonl", "evaluation.jsonl", "result.json"):
         assert (again.path / name).read_text() == (straight.path / name).read_text(), name
@@ -357,7 +273,7 @@ def files(folder):
     }
 
 
-def test_a_problem_file_is_learned_from_and_trained_on(files, folder, capsys):
+def test_sft_main_and_train_main_on_a_problem_file(files, folder, capsys):
     warm = {"warm_start__steps": 2, "warm_start__examples_per_update": 4}
     sft.main(small(**files | warm), folder / "base")
     printed = capsys.readouterr().out
@@ -431,14 +347,14 @@ def broken(folder: Path, files: dict) -> dict[str, dict]:
         ("a width that does not divide", ValueError, "size 30 is split into 4 parts"),
     ],
 )
-def test_wrong_data_is_said_before_anything_is_compiled(files, tmp_path, what, kind, words):
+def test_main_refuses_bad_data_before_compiling(files, tmp_path, what, kind, words):
     config = load(settings(**broken(tmp_path, files)[what]))
     with compilations() as seen, pytest.raises(kind, match=words):
         train.main(config, tmp_path / "run")
     assert seen == []
 
 
-def test_a_base_that_does_not_fit_is_said_before_anything_is_compiled(folder, first, tmp_path):
+def test_main_refuses_a_base_that_does_not_fit_before_compiling(folder, first, tmp_path):
     nowhere = small(base=str(tmp_path))
     narrower = small(base=str(folder / "run" / "warm_start"), model__mlp_width=64)
     with compilations() as seen:

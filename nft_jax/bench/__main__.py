@@ -38,7 +38,7 @@ def timed(config: Config, workdir: Path, lengths: Lengths, peers: list[tuple[str
         workload = peer_workload(config, lengths) if peers else {}
         others = [stack.enter_context(Peer(*peer, workload, workdir)) for peer in peers]
         bench = stack.enter_context(Bench(config, workdir, lengths))
-        print(f"attention: {bench.experiment.attention.name}", file=sys.stderr, flush=True)
+        print(f"attention: {bench.experiment.model.attention.name}", file=sys.stderr, flush=True)
         steps, theirs = in_turns(bench, others, given.warmup, given.repeats)
         if given.profile:
             with jax.profiler.trace(given.profile):
@@ -48,7 +48,7 @@ def timed(config: Config, workdir: Path, lengths: Lengths, peers: list[tuple[str
         found["peers"] = [compared(*pair, found["median"]) for pair in zip(others, theirs, strict=True)]
     return found | {
         "steps": [step._asdict() for step in steps],
-        "run": provenance(config, bench.experiment.attention.name),
+        "run": provenance(config, bench.experiment.model.attention.name),
     }
 
 

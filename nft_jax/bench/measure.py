@@ -1,5 +1,6 @@
 """A step on random prompts, timed part by part, and what follows from the times."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from nft_jax.bench.peers.process import Peer
 from nft_jax.bench.workload import Lengths, limited
 from nft_jax.config import Config
 from nft_jax.data.random_prompts import random_dataset
-from nft_jax.experiment import Experiment, compile_step
+from nft_jax.experiment import compile_step, open_experiment
 from nft_jax.machine.chips import chip_of
-from nft_jax.machine.memory import slots_a_shard
+from nft_jax.machine.memory import slots_per_shard
 from nft_jax.machine.speed import decode_bytes, forward_flops, measure_limits, peak_memory_mib
 from nft_jax.run.metrics import step_metrics
 from nft_jax.update.optimizer import make_optimizer
@@ -62,14 +63,17 @@ class Bench:
 
     def __init__(self, config: Config, workdir: Path, lengths: Lengths):
         self.config, self.lengths = config, lengths
-        self.experiment = Experiment(config, workdir, dataset=random_dataset(config, lengths.ends))
-        experiment = self.experiment
-        optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
+        self._stack = contextlib.ExitStack()
+        experiment = self._stack.enter_context(
+            open_experiment(config, workdir, dataset=random_dataset(config, lengths.ends))
+        )
+        self.experiment = experiment
+        optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.axes)
         step = experiment.step(optimizer)
         self.stamps = Stamped(step.grader)
         step = dataclasses.replace(step, grader=self.stamps, engine=limited(step.engine, lengths))
         self.prompts = experiment.prompts(experiment.dataset.tables["train"])
-        state = experiment.initial_state(optimizer, experiment.random_weights())
+        state = experiment.initial_state(optimizer, experiment.model.random_weights(experiment.config.seed))
         began = time.perf_counter()
         self.program = compile_step(step, state, self.prompts, experiment.state_shardings(optimizer))
         self.compile_seconds = time.perf_counter() - began
@@ -79,7 +83,7 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.experiment.__exit__()
+        self._stack.close()
 
     def step(self) -> Measured:
         """Takes one step, and waits for it."""
@@ -89,7 +93,7 @@ class Bench:
         ended = time.perf_counter()
         metrics = step_metrics(jax.device_get(record))
         grading, rollout, previous = 0.0, 0.0, began
-        calls, devices = sorted(self.stamps.calls), self.experiment.mesh.size
+        calls, devices = sorted(self.stamps.calls), self.experiment.model.mesh.size
         for first in range(0, len(calls), devices):
             round_ = calls[first : first + devices]
             # The last device to call has waited for nobody; grading is what the others wait for then.
@@ -101,7 +105,7 @@ class Bench:
 
 def summary(bench: Bench, steps: list[Measured]) -> dict[str, Any]:
     """Medians of the steps, with what follows from them."""
-    config, weights = bench.config, bench.experiment.parameters
+    config, weights = bench.config, bench.experiment.model.parameters
     columns = {part: [getattr(step, part) for step in steps] for part in Measured._fields}
     median = Measured(*(float(np.median(column)) for column in columns.values()))
     share = {part: sum(columns[part]) / sum(columns["step"]) for part in PARTS}
@@ -112,9 +116,11 @@ def summary(bench: Bench, steps: list[Measured]) -> dict[str, Any]:
     shared = bench.experiment.config.prompts_are_shared
     trained = median.trained + P * (config.prompts_per_step if shared else median.trained / max(length, 1))
     update = 3 * forward_flops(config, weights, trained, P / 2 + length / 2)
-    read = decode_bytes(config, weights, median.tokens, P + length / 2, slots_a_shard(bench.experiment) * median.slots)
+    read = decode_bytes(
+        config, weights, median.tokens, P + length / 2, slots_per_shard(bench.experiment) * median.slots
+    )
     memory = peak_memory_mib()  # before the machine's limits are measured, which takes memory of its own
-    machine, devices = measure_limits(config.model.dtype), bench.experiment.mesh.size
+    machine, devices = measure_limits(config.model.dtype), bench.experiment.model.mesh.size
     peak = machine["matmul_gflops"] * 1e9
     return {
         "lengths": bench.lengths.told,

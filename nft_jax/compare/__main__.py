@@ -30,7 +30,7 @@ from nft_jax.compare.study import Study
 from nft_jax.compare.summary import summarised, table
 from nft_jax.compare.variants import read_plan
 from nft_jax.config import Config
-from nft_jax.experiment import Experiment
+from nft_jax.experiment import open_experiment
 from nft_jax.run.workdir import Workdir, provenance
 
 EQUIVALENCE = flags.DEFINE_bool("equivalence", False, "Compare gradients on one rollout.")
@@ -49,9 +49,9 @@ def main(config: Config, workdir: Path | None) -> None:
 def study(config: Config, workdir: Path) -> None:
     """Compares runs, and reports."""
     plan = read_plan(config)
-    with Experiment(config, workdir) as base:
+    with open_experiment(config, workdir) as base:
         found = summarised(Study(plan, base, workdir).run(), config.compare.sampled_tokens)
-        made_by = provenance(config, base.attention.name)
+        made_by = provenance(config, base.model.attention.name)
     Workdir(workdir).write("comparison.json", {"provenance": made_by} | found)
     text = table(found)
     (workdir / "comparison.md").write_text(text + "\n", encoding="utf-8")

@@ -14,10 +14,11 @@ from nft_jax.compare import equalities, equivalence_figures, multipliers
 from nft_jax.compare.equivalence_page import described, drift_table, on_policy_table, rollout_line, rounded
 from nft_jax.compare.gradients import Difference, Gradients, Sampled, difference, sample, told
 from nft_jax.config import Config, LossConfig, MeshConfig, resolved
-from nft_jax.experiment import Experiment, check_sizes
+from nft_jax.experiment import Experiment, open_experiment
 from nft_jax.losses import resolve
 from nft_jax.losses.kl import k3
 from nft_jax.parallel.mesh import make_mesh
+from nft_jax.resolve import check_sizes
 from nft_jax.run.workdir import Workdir, provenance
 from nft_jax.sft import warm_start
 from nft_jax.update.optimizer import make_optimizer
@@ -147,9 +148,9 @@ def drifted(lab: Gradients, weights: Any, update: int, pairs: Sequence[Pair]) ->
 def updated(experiment: Experiment, sampled: Sampled, weights: Any) -> Iterator[Any]:
     """The weights before the updates that the config's loss takes on one rollout, and after each."""
     config = experiment.config
-    optimizer = make_optimizer(config.optimizer, config.updates_per_step, experiment.axes)
+    optimizer = make_optimizer(config.optimizer, config.updates_per_step, experiment.model.axes)
     step = experiment.step(optimizer)
-    weights = experiment.place(weights, experiment.weight_specs)
+    weights = experiment.place(weights, experiment.model.weight_specs)
     state = jax.jit(optimizer.init)(weights)
     packed, totals = jax.jit(step.pack)(sampled.groups, np.int32(sampled.count), sampled.prompts, np.int32(0))
 
@@ -184,7 +185,7 @@ def run(config: Config, workdir: Path) -> None:
     meshes = [make_mesh(1, 1, devices[:1])]
     if len(devices) > 1:
         meshes.append(make_mesh(mesh.data, mesh.tensor, devices, mesh.replica))
-    with Experiment(dataclasses.replace(config, mesh=MeshConfig()), workdir, devices[:1]) as experiment:
+    with open_experiment(dataclasses.replace(config, mesh=MeshConfig()), workdir, devices[:1]) as experiment:
         check_sizes(experiment.config, experiment.loss, meshes[-1])
         weights = starting_weights(experiment, workdir)
         sampled = sample(experiment, weights)
@@ -202,7 +203,7 @@ def run(config: Config, workdir: Path) -> None:
         print(drift_table(points), flush=True)
     table, curves = equalities.table(), multipliers.curves(multipliers.nft_beside_grpo())
     result = {
-        "run": provenance(config, experiment.attention.name) | {"seconds": time.perf_counter() - began},
+        "run": provenance(config, experiment.model.attention.name) | {"seconds": time.perf_counter() - began},
         "config": resolved(config),
         "rollout": described(sampled),
         "on_policy": [each._asdict() for each in found],

@@ -13,13 +13,14 @@ from jax.sharding import Mesh
 
 from nft_jax import losses
 from nft_jax.config import Config, LossConfig, ModelConfig
-from nft_jax.experiment import Experiment, check_sizes
+from nft_jax.experiment import Experiment
 from nft_jax.losses import LOSSES, Loss
 from nft_jax.losses.registry import find, traits_of
 from nft_jax.models import transformer
 from nft_jax.models.attention_backends import XLA, AttentionBackend
 from nft_jax.parallel import layout
 from nft_jax.precision import in_float64, to_float64
+from nft_jax.resolve import check_sizes
 from nft_jax.state import State
 from nft_jax.step import Step
 from nft_jax.types import Array, Groups, LossBatch, Prompts
@@ -40,7 +41,7 @@ def sample(experiment: Experiment, weights: Any) -> Sampled:
 
     Raises ValueError where no group trains.
     """
-    step = experiment.step(make_optimizer(experiment.config.optimizer, 1, experiment.axes))
+    step = experiment.step(make_optimizer(experiment.config.optimizer, 1, experiment.model.axes))
     prompts = experiment.prompts(experiment.dataset.tables["train"])
 
     @jax.jit
@@ -171,7 +172,7 @@ class Gradients:
         return jax.default_matmul_precision(self.experiment.config.model.precision)
 
     def _shardings(self):
-        return layout.shardings(self.mesh, self.experiment.weight_specs)
+        return layout.shardings(self.mesh, self.experiment.model.weight_specs)
 
     def _step(self, normalizer, place):
         experiment = self.experiment
@@ -181,7 +182,9 @@ class Gradients:
         )
         model = dataclasses.replace(config.model, dtype=self.dtype)
         loss = chosen(self.losses, place)
-        return training_half(config, loss, self.mesh, model, experiment.tokenizer.vocab_size, experiment.attention)
+        return training_half(
+            config, loss, self.mesh, model, experiment.tokenizer.vocab_size, experiment.model.attention
+        )
 
 
 def chosen(among: Sequence[Loss], place: Array) -> Loss:

@@ -1,5 +1,6 @@
 """One run of a comparison: from a base to the end of its tokens, with the program of its arm."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from nft_jax.compare.variants import STRETCH, Variant
 from nft_jax.config import Config
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
-from nft_jax.experiment import Experiment, compile_step
+from nft_jax.experiment import Experiment, compile_step, open_experiment
 from nft_jax.machine.speed import forward_flops
 from nft_jax.plan.cost import PASSES
 from nft_jax.run.metrics import step_metrics
@@ -74,10 +75,12 @@ class Runner:
 
     def __init__(self, arm: Variant, base: Experiment, evaluator: Evaluator, folder: Path):
         self.evaluator, self.budget = evaluator, base.config.compare.sampled_tokens
-        self.experiment = Experiment(arm.config(base.config), folder, dataset=base.dataset)
+        self._stack = contextlib.ExitStack()
+        opened = open_experiment(arm.config(base.config), folder, dataset=base.dataset)
+        self.experiment = self._stack.enter_context(opened)
         self.config: Config = self.experiment.config
         config = self.config
-        self.optimizer = with_rate(make_optimizer(config.optimizer, 1, self.experiment.axes))
+        self.optimizer = with_rate(make_optimizer(config.optimizer, 1, self.experiment.model.axes))
         table = base.dataset.tables["train"]
         self.prompts, self.prompt_length = self.experiment.prompts(table), float(table.length_N.mean())
         step, shardings = self.experiment.step(self.optimizer), self.experiment.state_shardings(self.optimizer)
@@ -87,7 +90,7 @@ class Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.experiment.__exit__()
+        self._stack.close()
 
     def run(self, weights: Any, seed: int, rate: float) -> dict:
         """Trains host weights until the tokens are used up: the step that ends nearest to them is the last.
@@ -118,14 +121,14 @@ class Runner:
     def start(self, weights: Any, seed: int, rate: float) -> State:
         """The state before the first step: these host weights, and the beginning of the seed's prompts and draws."""
         experiment = self.experiment
-        placed = experiment.place(weights, experiment.weight_specs)
+        placed = experiment.place(weights, experiment.model.weight_specs)
         state = experiment.initial_state(self.optimizer, placed)
         first, shardings = np.int32(seed * STRETCH), experiment.state_shardings(self.optimizer)
         state = state._replace(step=first, cursor=first, optimizer_state=(np.float32(rate), state.optimizer_state[1]))
         return jax.device_put(state, shardings)
 
     def _spent(self, metrics: dict, seconds: float) -> Spent:
-        config, weights = self.config, self.experiment.parameters
+        config, weights = self.config, self.experiment.model.parameters
         prompts = metrics["answers"] / config.answers_per_prompt * self.prompt_length
         context = self.prompt_length + (metrics["answer_length"] or 0) / 2
         forward = forward_flops(config, weights, metrics["tokens"] + prompts, context)

@@ -16,9 +16,8 @@ import numpy as np
 from nft_jax.compare.runs import Runner
 from nft_jax.compare.variants import Plan, Variant
 from nft_jax.data.prompts import PromptTable
-from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
-from nft_jax.experiment import Experiment
+from nft_jax.experiment import Experiment, make_evaluator, open_experiment
 from nft_jax.run.checkpoint import has_weights, load_weights
 from nft_jax.run.fingerprint import check_same, make_fingerprint
 from nft_jax.run.workdir import Workdir, as_json
@@ -60,7 +59,7 @@ class Study:
         self.plan, self.base, self.workdir = plan, base, workdir
         tables = _held_out(base)
         self._check_same(Workdir(workdir))
-        self.evaluator = Evaluator(base, tables, base.abstract_weights())
+        self.evaluator = make_evaluator(base, tables)
         self.done, self.began, self.bases = 0, time.perf_counter(), {}
 
     def run(self) -> Compared:
@@ -112,10 +111,10 @@ class Study:
         if seed not in self.bases:
             config, folder = self.base.config, self._base_folder(seed)
             if not config.base and config.warm_start.steps and not has_weights(folder):
-                with Experiment(dataclasses.replace(config, seed=seed), self.workdir) as experiment:
+                with open_experiment(dataclasses.replace(config, seed=seed), self.workdir) as experiment:
                     warm_start(experiment, Workdir(folder))
             warm = has_weights(folder)
-            weights = load_weights(folder, self.base.abstract_weights()) if warm else self.base.starting_weights()
+            weights = load_weights(folder, self.base.model.abstract_weights()) if warm else self.base.starting_weights()
             self.bases[seed] = jax.device_get(weights)
         return self.bases[seed]
 
@@ -123,7 +122,7 @@ class Study:
         folder = Workdir(self._base_folder(seed))
         path = folder.path / "score.json"
         if not path.exists():
-            weights = self.base.place(self.base_weights(seed), self.base.weight_specs)
+            weights = self.base.place(self.base_weights(seed), self.base.model.weight_specs)
             found = {name: as_json(score(self.evaluator(weights, name))) for name in self.evaluator.tables}
             folder.write(path.name, found)
         return json.loads(path.read_text())
@@ -141,7 +140,7 @@ class Study:
         now, path = make_fingerprint(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
         if path.exists():
             check_same(json.loads(path.read_text()), now, self.workdir, DECIDING)
-        folder.begin(self.base.config, self.base.attention.name)
+        folder.begin(self.base.config, self.base.model.attention.name)
         folder.write(path.name, now)
 
 

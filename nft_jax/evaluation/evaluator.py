@@ -1,20 +1,23 @@
-"""Held-out evaluation: one greedy answer and n sampled ones to every problem, and what they are worth.
+"""Held-out evaluation: one greedy answer and n sampled ones to every problem, graded.
 
-One program answers and grades one batch of problems, whatever split they are of; the host goes from batch to batch.
+One program answers and grades one batch of problems of any split; the host goes from batch to batch.
 """
 
-import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nft_jax.config import EvaluationConfig
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import Answers
-from nft_jax.experiment import Experiment
+from nft_jax.models.sharded import ShardedModel
 from nft_jax.parallel import layout
+from nft_jax.processes import distributed
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.state import Requests
@@ -22,19 +25,20 @@ from nft_jax.types import Array, Prompts
 from nft_jax.verify.callback import Grader, verify
 from nft_jax.verify.grade import STATUSES
 
-# A request's number is problem · MOST_ANSWERS + answer, in 32 bits: more answers to a problem leave the first as they
-# were.
+# A request's number is problem · MOST_ANSWERS + answer, in 32 bits, so that more answers to a problem do not change the
+# first ones.
 MOST_ANSWERS = 2**12
 MOST_PROBLEMS = 2**32 // MOST_ANSWERS
 
 
 class Batch(NamedTuple):
-    """E problems as the program takes them. Places beyond a split's last problem repeat it, and aren't graded.
+    """E problems as the program takes them; places beyond a split's last problem repeat it and are not graded.
 
-    `prompts`       E rows of a split's prompt table
-    `index_E`       int32  number of the problem in its split: what its draws depend on
-    `reference_E`   int32  number of its reference answer among those of all splits
-    `present_E`     bool   whether it is a problem, and not a repetition
+    Attributes:
+      prompts: E rows of a split's prompt table.
+      index_E: int32, number of the problem in its split, which determines its draws.
+      reference_E: int32, number of its reference answer among those of all splits.
+      present_E: bool, False for a repetition.
     """
 
     prompts: Prompts
@@ -43,97 +47,127 @@ class Batch(NamedTuple):
     present_E: Array
 
 
+@dataclass(frozen=True)
 class Evaluator:
-    """Answers and grades splits of the data with given weights; compiles once, when it is made, for all of them.
+    """Answers and grades splits of the data with given weights; made by `compile_evaluator`.
 
-    `problems` says how many of each table are taken. A draw depends on (seed, number of the problem in its split,
-    number of the answer) alone: two evaluations differ by their weights, not by batches, meshes or other splits.
-
-    Raises:
-      ValueError: for more problems or answers than there are request numbers, before anything is compiled.
+    Attributes:
+      model: The decoder on the mesh.
+      tables: Prompts by split.
+      problems: How many problems of each split are evaluated.
+      batch: How many problems the program answers at a time.
+      program: The compiled program; None without any split.
     """
 
-    def __init__(self, experiment: Experiment, tables: dict[str, PromptTable], weights: Any):
-        config = experiment.config.evaluation
-        self.experiment, self.tables = experiment, tables
-        self.problems = {name: _taken(len(table.answers), config.max_problems) for name, table in tables.items()}
-        _check_request_numbers(self.problems, config.answers_per_problem)
-        # Whole problems on every data shard, and answers on every device that grades them.
-        devices = experiment.mesh.size
-        self.batch = -(-min(config.problems_per_batch, max(self.problems.values(), default=1)) // devices) * devices
-        self.references: list[str] = []
-        self.first_reference: dict[str, int] = {}
-        for name, table in tables.items():
-            self.first_reference[name] = len(self.references)
-            self.references += table.answers
-        truncation = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
-        rollout = dataclasses.replace(experiment.config.rollout, **truncation)
-        self.engine = Engine(
-            *(experiment.graph, experiment.axes, experiment.mesh, rollout),
-            *(experiment.tokenizer.eos_ids, experiment.config.model.dtype),
-        )
-        self.program = self._compiled(weights) if tables else None
+    model: ShardedModel
+    tables: dict[str, PromptTable]
+    problems: dict[str, int]
+    batch: int
+    program: Callable[[Any, Batch], Answers] | None
 
     def __call__(self, weights: Any, name: str) -> Answers:
-        """The answers to all problems of a split, on the host."""
+        """Returns the answers to all problems of a split, on the host."""
         parts = zip(*self.batches(weights, name), strict=True)
         return Answers(*(np.concatenate(part) for part in parts))
 
     def batches(self, weights: Any, name: str, first: int = 0) -> Iterator[Answers]:
-        """The answers to a split's problems from number `first` on, a batch at a time, each as soon as it is graded."""
-        for start in range(first, self.problems[name], self.batch):
-            inputs = self.experiment.place(self._inputs(name, start))
-            answers = jax.device_get(self.program(weights, inputs))
-            yield Answers(*(part[: self.problems[name] - start] for part in answers))
-
-    def _inputs(self, name: str, first: int) -> Batch:
-        """The problems `first`, `first + 1`, … of a split, on the host."""
+        """Yields the answers to a split's problems from number `first` on, each batch as soon as it is graded."""
         table, count = self.tables[name], self.problems[name]
-        place_E = np.arange(first, first + self.batch)
-        index_E = np.minimum(place_E, count - 1).astype(np.int32)
-        prompts = Prompts(table.token_NP[index_E], table.length_N[index_E])
-        return Batch(prompts, index_E, index_E + np.int32(self.first_reference[name]), place_E < count)
-
-    def _compiled(self, weights):
-        experiment = self.experiment
-        grader = experiment.grader(self.references)
-
-        def evaluate(weights, inputs):
-            return self._program(grader, weights, inputs)
-
-        placed = layout.shardings(experiment.mesh, experiment.weight_specs), experiment.whole
-        jitted = jax.jit(evaluate, in_shardings=placed, out_shardings=experiment.whole)
-        return jitted.lower(weights, self._inputs(next(iter(self.tables)), 0)).compile()
-
-    def _program(self, grader: Grader, weights: Any, batch: Batch) -> Answers:
-        experiment, config = self.experiment, self.experiment.config
-        E, K = batch.index_E.shape[0], 1 + config.evaluation.answers_per_problem
-        answer_K = jnp.arange(K, dtype=jnp.uint32)
-        request_EK = batch.index_E[:, None].astype(jnp.uint32) * jnp.uint32(MOST_ANSWERS) + answer_K[None]
-        greedy_EK = jnp.broadcast_to(answer_K[None] == 0, (E, K))
-        requests = layout.split_rows(Requests(batch.prompts, batch.reference_E, request_EK, greedy_EK), experiment.mesh)
-        with jax.default_matmul_precision(config.model.precision):
-            # Its own stream of draws, the same at every evaluation.
-            rollout, _ = self.engine(self.engine.sampling_weights(weights), requests, stream(config.seed, "evaluation"))
-        reference_B, present_B = jnp.repeat(batch.reference_E, K), jnp.repeat(batch.present_E, K)
-        gradable_B = present_B & ~rollout.truncated_B
-        verdict_B, host = verify(grader, experiment.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)
-        correct_B = (verdict_B == STATUSES.index("correct")) & ~rollout.truncated_B
-        answers = Answers(
-            token_EKT=rollout.token_BT,
-            logp_EK=jnp.sum(rollout.logp_BT, axis=1),
-            length_EK=rollout.length_B,
-            truncated_EK=rollout.truncated_B,
-            verdict_EK=verdict_B,
-            correct_EK=correct_B,
-            second_EK=host.second_B,
-        )
-        return jax.tree.map(lambda x: x.reshape(E, K, *x.shape[1:]), answers)
+        offset = _first_references(self.tables)[name]
+        for start in range(first, count, self.batch):
+            inputs = _make_batch(table, start, self.batch, count, offset)
+            inputs = distributed.place(inputs, jax.tree.map(lambda _: self.model.whole, inputs))
+            answers = jax.device_get(self.program(weights, inputs))
+            yield Answers(*(part[: count - start] for part in answers))
 
 
-def _taken(there: int, most: int) -> int:
-    """How many problems are taken: at most `most` of them, where 0 is no limit."""
-    return min(there, most or there)
+def compile_evaluator(
+    model: ShardedModel,
+    engine: Engine,
+    grader: Callable[[Sequence[str]], Grader],
+    tables: dict[str, PromptTable],
+    config: EvaluationConfig,
+    seed: int,
+) -> Evaluator:
+    """Compiles the one program that evaluates all splits.
+
+    A draw depends on (seed, number of the problem in its split, number of the answer) alone: two evaluations differ by
+    their weights, not by batches, meshes or other splits.
+
+    Args:
+      model: The decoder on the mesh.
+      engine: Samples, with the temperature, top-p and top-k of the evaluation.
+      grader: Makes the host's side of grading for problems with given reference answers.
+      tables: Prompts by split.
+      config: How many problems, and how many answers to each.
+      seed: Seed of the draws.
+
+    Raises:
+      ValueError: For more problems or answers than there are request numbers, before anything is compiled.
+    """
+    problems = {name: _limit(len(table.answers), config.max_problems) for name, table in tables.items()}
+    _check_request_numbers(problems, config.answers_per_problem)
+    # Whole problems on every data shard, and answers on every device that grades them.
+    devices = model.mesh.size
+    batch = -(-min(config.problems_per_batch, max(problems.values(), default=1)) // devices) * devices
+    if not tables:
+        return Evaluator(model, tables, problems, batch, None)
+    host = grader([answer for table in tables.values() for answer in table.answers])
+
+    def evaluate(weights, inputs):
+        return _evaluate(model, engine, host, 1 + config.answers_per_problem, seed, weights, inputs)
+
+    layouts = layout.shardings(model.mesh, model.weight_specs), model.whole
+    jitted = jax.jit(evaluate, in_shardings=layouts, out_shardings=model.whole)
+    name, table = next(iter(tables.items()))
+    inputs = _make_batch(table, 0, batch, problems[name], 0)
+    return Evaluator(model, tables, problems, batch, jitted.lower(model.abstract_weights(), inputs).compile())
+
+
+def _make_batch(table: PromptTable, first: int, size: int, count: int, offset: int) -> Batch:
+    """Returns problems `first`, `first + 1`, … of the `count` of a split; its references begin at number `offset`."""
+    problem_E = np.arange(first, first + size)
+    index_E = np.minimum(problem_E, count - 1).astype(np.int32)
+    prompts = Prompts(table.token_NP[index_E], table.length_N[index_E])
+    return Batch(prompts, index_E, index_E + np.int32(offset), problem_E < count)
+
+
+def _first_references(tables: dict[str, PromptTable]) -> dict[str, int]:
+    """Returns the number of each split's first reference answer among those of all splits."""
+    counts = [len(table.answers) for table in tables.values()]
+    return dict(zip(tables, itertools.accumulate(counts, initial=0), strict=False))
+
+
+def _evaluate(
+    model: ShardedModel, engine: Engine, grader: Grader, answers: int, seed: int, weights: Any, batch: Batch
+) -> Answers:
+    """The program: `answers` answers to each problem of the batch, the first of them greedy, graded."""
+    E, K = batch.index_E.shape[0], answers
+    answer_K = jnp.arange(K, dtype=jnp.uint32)
+    request_EK = batch.index_E[:, None].astype(jnp.uint32) * jnp.uint32(MOST_ANSWERS) + answer_K[None]
+    greedy_EK = jnp.broadcast_to(answer_K[None] == 0, (E, K))
+    requests = layout.split_rows(Requests(batch.prompts, batch.reference_E, request_EK, greedy_EK), model.mesh)
+    with jax.default_matmul_precision(model.config.precision):
+        # A stream of draws that training does not use, the same at every evaluation.
+        rollout, _ = engine(engine.sampling_weights(weights), requests, stream(seed, "evaluation"))
+    reference_B, present_B = jnp.repeat(batch.reference_E, K), jnp.repeat(batch.present_E, K)
+    gradable_B = present_B & ~rollout.truncated_B
+    verdict_B, host = verify(grader, model.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)
+    graded = Answers(
+        token_EKT=rollout.token_BT,
+        logp_EK=jnp.sum(rollout.logp_BT, axis=1),
+        length_EK=rollout.length_B,
+        truncated_EK=rollout.truncated_B,
+        verdict_EK=verdict_B,
+        correct_EK=(verdict_B == STATUSES.index("correct")) & ~rollout.truncated_B,
+        second_EK=host.second_B,
+    )
+    return jax.tree.map(lambda x: x.reshape(E, K, *x.shape[1:]), graded)
+
+
+def _limit(count: int, most: int) -> int:
+    """Returns how many of `count` problems are evaluated: at most `most`, where 0 is no limit."""
+    return min(count, most or count)
 
 
 def _check_request_numbers(problems: dict[str, int], answers: int) -> None:
@@ -142,5 +176,6 @@ def _check_request_numbers(problems: dict[str, int], answers: int) -> None:
     for name, count in problems.items():
         if count > MOST_PROBLEMS:
             raise ValueError(
-                f"{name} has {count} problems to evaluate; set config.evaluation.max_problems to at most {MOST_PROBLEMS}"
+                f"{name} has {count} problems to evaluate; set config.evaluation.max_problems to at most "
+                f"{MOST_PROBLEMS}"
             )

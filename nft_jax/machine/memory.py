@@ -1,4 +1,4 @@
-"""What one device holds, by item: exact sizes of what the program keeps, from shapes and layouts."""
+"""What one device holds, by item: the exact sizes of what the program keeps, from shapes and layouts."""
 
 import math
 from typing import Any
@@ -6,59 +6,57 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nft_jax.experiment import Experiment, with_sharding
+from nft_jax.experiment import Experiment
 from nft_jax.models.cache import block_columns
+from nft_jax.models.sharded import with_sharding
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
-from nft_jax.update.optimizer import Optimizer
 
 
-def bytes_a_device(experiment: Experiment, optimizer: Optimizer) -> dict[str, int]:
-    """Bytes of one device.
+def device_bytes(experiment: Experiment) -> dict[str, int]:
+    """Returns the bytes of one device's memory that each item takes.
 
-    `weights`  float32 masters (and the KL term's reference)     `moments`  of the optimizer; 0 where they are offloaded
-    `sampling_weights` the weights as the sampler reads them             `cache`    keys and values of all slots of a shard
-    `prompts`  the prompt table, and the keys of the prompts that were read last
+    Returns:
+      `weights`: float32 weights, and the reference policy of the KL term.
+      `moments`: The optimizer's state; 0 if it is offloaded.
+      `sampling_weights`: The weights as the sampler reads them.
+      `cache`: Keys and values of all slots of a shard.
+      `prompts`: The prompt table, and the keys and values of the prompts that were read last.
     """
-    config = experiment.config
-    state = experiment.abstract_state(optimizer)
-    sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), experiment.abstract)
-    sampling_weights = jax.tree.map(
-        with_sharding, sampling_weights, layout.shardings(experiment.mesh, experiment.engine.specs)
-    )
-    table = experiment.dataset.tables["train"]
-    slots = slots_a_shard(experiment)
-    read = -(-slots // config.answers_per_prompt)
-    limit = config.data.max_prompt_tokens
+    config, model = experiment.config, experiment.model
+    state = experiment.abstract_state(experiment.make_optimizer())
+    layouts = layout.shardings(model.mesh, experiment.engine.specs)
+    sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), model.abstract)
+    slots = slots_per_shard(experiment)
+    prompts, tokens = -(-slots // config.answers_per_prompt), config.data.max_prompt_tokens
     return {
-        "weights": _held((state.weights, state.reference)),
-        "moments": _held(state.optimizer_state),
-        "sampling_weights": _held(sampling_weights),
+        "weights": _held_bytes((state.weights, state.reference)),
+        "moments": _held_bytes(state.optimizer_state),
+        "sampling_weights": _held_bytes(jax.tree.map(with_sharding, sampling_weights, layouts)),
         "cache": slots * slot_bytes(experiment),
-        "prompts": read * slot_bytes(experiment, limit) + 4 * table.token_NP.size,
+        "prompts": prompts * slot_bytes(experiment, tokens) + 4 * experiment.dataset.tables["train"].token_NP.size,
     }
 
 
-def slots_a_shard(experiment: Experiment) -> int:
-    """Answers that a data shard decodes at a time."""
+def slots_per_shard(experiment: Experiment) -> int:
+    """Returns the number of answers that a data shard decodes at a time."""
     config = experiment.config
-    return experiment.engine.slots(
-        config.candidates_per_round * config.answers_per_prompt // shard_count(experiment.mesh)
-    )
+    answers = config.candidates_per_round * config.answers_per_prompt
+    return experiment.engine.slots(answers // shard_count(experiment.model.mesh))
 
 
 def slot_bytes(experiment: Experiment, tokens: int = 0) -> int:
-    """Bytes that one slot's keys and values take of one device: of a whole sequence, or of so many tokens."""
+    """Returns the bytes of one device that a slot's keys and values take, of `tokens` tokens or a whole sequence."""
     config, model = experiment.config, experiment.config.model
     whole = config.data.max_prompt_tokens + config.rollout.max_answer_tokens
     columns = block_columns(whole)
     blocks = math.ceil((tokens or whole) / columns)
-    heads = model.kv_heads // experiment.mesh.shape[TENSOR]
+    heads = model.kv_heads // experiment.model.mesh.shape[TENSOR]
     return 2 * model.layers * heads * model.head_size * blocks * columns * jnp.dtype(model.dtype).itemsize
 
 
-def _held(tree: Any) -> int:
-    """Bytes of one device, of all arrays that lie in its own memory."""
+def _held_bytes(tree: Any) -> int:
+    """Returns the bytes of one device that arrays in its own memory take."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)

@@ -21,7 +21,7 @@ from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.data.random_prompts import random_dataset
 from nft_jax.plan.page import as_json, described
-from nft_jax.plan.planner import planned, searched, shaped
+from nft_jax.plan.planner import fill_model_shape, plan_step, search_plan
 from nft_jax.plan.program import TooLarge
 from nft_jax.plan.topology import topology
 
@@ -36,11 +36,11 @@ JSON = flags.DEFINE_string("json", "", "File for all figures.")
 def main(config: Config, workdir: Path | None) -> None:
     """Compiles, prints, and keeps the figures."""
     devices = topology(TOPOLOGY.value, SLICES.value) if TOPOLOGY.value else jax.devices()
-    config = shaped(config)
+    config = fill_model_shape(config)
     dataset = random_dataset(config, 1, PROMPTS.value) if config.model.vocab else None
-    find = searched if SEARCH.value else planned
+    plan = search_plan if SEARCH.value else plan_step
     try:
-        found = find(config, devices, dataset, ASSUME.value)
+        found = plan(config, devices, dataset, ASSUME.value)
     except TooLarge as error:
         raise ValueError(
             f"the step does not fit: it {error}\ntake fewer rollout.slots, more devices, mesh.sequence_parallel=true, "

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import Chip
-from nft_jax.machine.memory import slots_a_shard
+from nft_jax.machine.memory import slots_per_shard
 from nft_jax.machine.speed import forward_flops
 from nft_jax.names import suggestion
 from nft_jax.parallel import scopes
@@ -96,18 +96,18 @@ def estimate(
     """Seconds of a step. A phase takes as long as what limits it: products or memory in decoding, to which transfers
     are added; products or transfers in updates, where they overlap.
 
-    `held` is from `bytes_a_device`, `transfers` from `hlo.collectives`.
+    `held` is from `device_bytes`, `transfers` from `hlo.collectives`.
     """
-    config, shards, S = experiment.config, shard_count(experiment.mesh), slots_a_shard(experiment)
+    config, shards, S = experiment.config, shard_count(experiment.model.mesh), slots_per_shard(experiment)
     Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
-    C, devices, passes = config.candidates_per_round, experiment.mesh.size, PASSES[config.model.remat]
+    C, devices, passes = config.candidates_per_round, experiment.model.mesh.size, PASSES[config.model.remat]
     wanted = math.ceil(Q / (given.mixed * C)) if experiment.loss.groups == "mixed" else 1
     rounds = min(config.selection.max_rounds, wanted)
     sampled, shared = rounds * C * K * given.answer, config.prompts_are_shared
     trained = Q * K * (given.answer + (0 if shared else given.prompt))
 
     def forward(tokens, context):
-        return forward_flops(config, experiment.parameters, tokens, context)
+        return forward_flops(config, experiment.model.parameters, tokens, context)
 
     def products(flops):
         return flops / (devices * chip.flops * given.products)

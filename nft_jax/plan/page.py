@@ -47,13 +47,14 @@ def described(plan: Plan, where: str) -> str:
 
 def _facts(plan: Plan, where: str) -> Iterator[str]:
     experiment, program = plan.experiment, plan.program
-    config, device = experiment.config, experiment.mesh.devices.flat[0]
+    config, model = experiment.config, experiment.model
+    device = model.mesh.devices.flat[0]
     room = f" of {_held(plan.chip.memory)}, {_held(plan.chip.memory - program.peak)} free" if plan.chip else ""
-    yield f"{where or device.platform}: {experiment.mesh.size} × {device.device_kind}, mesh {describe_mesh(experiment.mesh)}"
+    yield f"{where or device.platform}: {model.mesh.size} × {device.device_kind}, mesh {describe_mesh(model.mesh)}"
     yield (
-        f"{experiment.parameters:,} weights; {config.prompts_per_step} prompts × {config.answers_per_prompt} answers "
+        f"{model.parameters:,} weights; {config.prompts_per_step} prompts × {config.answers_per_prompt} answers "
         f"of up to {config.rollout.max_answer_tokens} tokens, {config.updates_per_step} updates; attention "
-        f"{experiment.attention.name}"
+        f"{model.attention.name}"
     )
     yield f"\nCompiled ({program.seconds:.0f} s), a fact: a device holds {_held(program.peak)}{room}"
     rest = program.peak - sum(plan.held.values())
@@ -113,8 +114,11 @@ def smallest_matrix(experiment: Experiment) -> int:
     """Bytes of the smallest matrix of a layer, a device's part of it over `tensor`, in the compute dtype."""
     config = experiment.config.model
     size = jnp.dtype(config.dtype).itemsize
-    layers = jax.tree.leaves(experiment.abstract["blocks"])
-    return min(leaf.size // config.layers * size for leaf in layers if leaf.ndim > 2) // experiment.mesh.shape[TENSOR]
+    layers = jax.tree.leaves(experiment.model.abstract["blocks"])
+    return (
+        min(leaf.size // config.layers * size for leaf in layers if leaf.ndim > 2)
+        // experiment.model.mesh.shape[TENSOR]
+    )
 
 
 def copies(text: str, least: int) -> list[str]:
@@ -136,7 +140,7 @@ def copies(text: str, least: int) -> list[str]:
 
 def _estimates(plan: Plan) -> Iterator[str]:
     if plan.estimated is None:
-        device = plan.experiment.mesh.devices.flat[0]
+        device = plan.experiment.model.mesh.devices.flat[0]
         yield f"Nothing is estimated: {device.device_kind!r} has no data sheet here (nft_jax/machine/chips.py)"
         return
     found, config = plan.estimated, plan.experiment.config
@@ -167,10 +171,10 @@ def as_json(plan: Plan, where: str) -> dict[str, Any]:
     return {
         "command": sys.argv,
         "topology": where,
-        "mesh": dict(experiment.mesh.shape),
+        "mesh": dict(experiment.model.mesh.shape),
         "versions": versions(),
         "chip": plan.chip._asdict() if plan.chip else None,
-        "parameters": experiment.parameters,
+        "parameters": experiment.model.parameters,
         "slots": plan.slots,
         "bytes": plan.held | {"peak": program.peak, "arguments": program.arguments, "host": program.host},
         "compile_seconds": program.seconds,

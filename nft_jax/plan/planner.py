@@ -8,46 +8,53 @@ import jax
 
 from nft_jax.config import Config
 from nft_jax.data.dataset import Dataset
-from nft_jax.experiment import located, with_shape
 from nft_jax.machine.chips import GIB, chip_of
-from nft_jax.machine.memory import bytes_a_device, slot_bytes, slots_a_shard
+from nft_jax.machine.memory import device_bytes, slot_bytes, slots_per_shard
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.plan import hlo
 from nft_jax.plan.cost import assumed, estimate
 from nft_jax.plan.page import Plan
-from nft_jax.plan.program import TooLarge, compiled, experiment_on
+from nft_jax.plan.program import TooLarge, analyze_step, build_planned_experiment
 from nft_jax.plan.search import largest
+from nft_jax.resolve import resolve_model
 
 
-def shaped(config: Config) -> Config:
-    """The config with the shape of its model folder, where it names one."""
+def fill_model_shape(config: Config) -> Config:
+    """Returns the config with the shape of its model folder, if it names one, in place of the folder."""
     if not config.model.path:
         return config
-    # What it has of settings there is all that a plan needs: one real token stands for the tokenizer's.
-    return dataclasses.replace(config, model=dataclasses.replace(with_shape(located(config, Path()), 1).model, path=""))
+    # The plan uses random prompts, so that a single token stands for the tokenizer's.
+    model = resolve_model(config, Path(), 1).model
+    return dataclasses.replace(config, model=dataclasses.replace(model, path=""))
 
 
-def planned(config: Config, devices: list[jax.Device], dataset: Dataset | None, told: str = "") -> Plan:
-    """The step of a config on some devices.
+def plan_step(config: Config, devices: list[jax.Device], dataset: Dataset | None, assumptions: str = "") -> Plan:
+    """Plans the step of a config on some devices.
+
+    Args:
+      config: A loaded config.
+      devices: Devices, present or not.
+      dataset: Prompts, in place of the config's data.
+      assumptions: What the estimate assumes, as `--assume` has it.
 
     Raises:
-      ValueError: as `Experiment` and `assumed`.
-      TooLarge: when the compiler finds that it doesn't fit.
+      FileNotFoundError, ValueError: As `build_experiment`; for assumptions that do not exist.
+      TooLarge: When the compiler finds that it does not fit.
     """
-    with experiment_on(config, devices, dataset) as (experiment, optimizer):
-        given = assumed(told, experiment)
-        program, held = compiled(experiment, optimizer), bytes_a_device(experiment, optimizer)
+    experiment = build_planned_experiment(config, devices, dataset)
+    given = assumed(assumptions, experiment)
+    program, held = analyze_step(experiment), device_bytes(experiment)
     chip = chip_of(devices[0].device_kind)
-    transfers = hlo.collectives(program.text, dict(experiment.mesh.shape)) if program.text else []
+    transfers = hlo.collectives(program.text, dict(experiment.model.mesh.shape)) if program.text else []
     estimated = None if chip is None else estimate(experiment, chip, held, transfers, given)
-    return Plan(experiment, chip, held, slots_a_shard(experiment), program, transfers, given, estimated)
+    return Plan(experiment, chip, held, slots_per_shard(experiment), program, transfers, given, estimated)
 
 
-def searched(config: Config, devices: list[jax.Device], dataset: Dataset | None, told: str = "") -> Plan:
-    """The step with as many slots, and then as many rows a micro-batch (doubled each time), as fit.
+def search_plan(config: Config, devices: list[jax.Device], dataset: Dataset | None, assumptions: str = "") -> Plan:
+    """Plans the step with as many slots as fit, and then with as many rows per micro-batch (doubled each time).
 
     Raises:
-      ValueError: when the devices' limit isn't known, or when nothing fits.
+      ValueError: When the devices' memory is not known, or when nothing fits.
     """
     chip = chip_of(devices[0].device_kind)
     if chip is None:
@@ -55,28 +62,28 @@ def searched(config: Config, devices: list[jax.Device], dataset: Dataset | None,
 
     rows, plans = config.packing.rows_per_micro_batch, {}
 
-    def needs(slots: int, rows: int = rows) -> int:
+    def needed_bytes(slots: int, rows: int = rows) -> int:
         try:
-            plans[slots, rows] = planned(sized(config, slots, rows), devices, dataset, told)
-            bytes_ = plans[slots, rows].program.peak
+            plans[slots, rows] = plan_step(with_sizes(config, slots, rows), devices, dataset, assumptions)
+            needed = plans[slots, rows].program.peak
         except TooLarge as error:
-            bytes_ = error.bytes
-        print(f"  {slots} slots, {rows} rows a micro-batch: {bytes_ / GIB:.2f} GiB", file=sys.stderr, flush=True)
-        return bytes_
+            needed = error.bytes
+        print(f"  {slots} slots, {rows} rows a micro-batch: {needed / GIB:.2f} GiB", file=sys.stderr, flush=True)
+        return needed
 
-    with experiment_on(config, devices, dataset) as (experiment, _):
-        first, each = slots_a_shard(experiment), slot_bytes(experiment)
-        most = config.candidates_per_round * config.answers_per_prompt // shard_count(experiment.mesh)
-    slots = largest(needs, int(chip.memory), first, most, each)
+    experiment = build_planned_experiment(config, devices, dataset)
+    first, each = slots_per_shard(experiment), slot_bytes(experiment)
+    most = config.candidates_per_round * config.answers_per_prompt // shard_count(experiment.model.mesh)
+    slots = largest(needed_bytes, int(chip.memory), first, most, each)
     if not slots:
         raise ValueError(f"no number of slots fits {chip.memory / GIB:.2f} GiB a device; take more devices")
-    while needs(slots, 2 * rows) <= chip.memory:
+    while needed_bytes(slots, 2 * rows) <= chip.memory:
         rows *= 2
     return plans[slots, rows]
 
 
-def sized(config: Config, slots: int, rows: int) -> Config:
-    """The config with so many slots, and rows a micro-batch."""
+def with_sizes(config: Config, slots: int, rows: int) -> Config:
+    """Returns the config with these numbers of slots, and of rows per micro-batch."""
     return dataclasses.replace(
         config,
         rollout=dataclasses.replace(config.rollout, slots=slots),

@@ -1,11 +1,8 @@
-"""The very step that trains, compiled for devices that may not be there, and what the compiler says of it."""
+"""The step that trains, compiled for devices that need not be present, and what the compiler says of it."""
 
-import dataclasses
 import re
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +10,11 @@ import jax
 
 from nft_jax.config import Config
 from nft_jax.data.dataset import Dataset
-from nft_jax.experiment import Experiment, compile_step
+from nft_jax.experiment import Experiment, build_experiment, compile_step
 from nft_jax.machine.chips import GIB
 from nft_jax.types import Prompts
-from nft_jax.update.optimizer import Optimizer, make_optimizer
 
-# How libtpu says that a program is too large: with temporaries alone, or with all that it laid out.
+# How libtpu refuses a program that is too large: by its temporaries alone, or by all of its memory.
 _REFUSALS = (
     r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm",
     r"temporaries \(([\d.]+)([KMG]?)\) exceeds available HBM \(([\d.]+)([KMG]?)\)",
@@ -27,18 +23,29 @@ _UNIT = {"": 1, "K": 2**10, "M": 2**20, "G": GIB}
 
 
 class TooLarge(Exception):
-    """The compiler refuses the program: it needs `bytes` of a device's memory, of which it may have `of`."""
+    """The compiler refuses the program, because it needs more memory than a device has.
 
-    def __init__(self, needed: int, of: int, said: str):
-        super().__init__(f"needs {needed / GIB:.2f} GiB a device, which has {of / GIB:.2f}: {said}")
-        self.bytes, self.of = needed, of
+    Attributes:
+      bytes: Bytes of a device's memory that the program needs.
+      limit: Bytes that it may use.
+    """
+
+    def __init__(self, needed: int, limit: int, message: str):
+        super().__init__(f"needs {needed / GIB:.2f} GiB a device, which has {limit / GIB:.2f}: {message}")
+        self.bytes, self.limit = needed, limit
 
 
 class Compiled(NamedTuple):
     """A compiled step.
 
-    `peak`, `arguments`, `temporaries`  bytes of a device    `host`  bytes of the host's memory that a device uses
-    `text`  the program, "" where this compiler can't print it (`why` says what it said)
+    Attributes:
+      peak: Bytes of a device at the peak.
+      arguments: Bytes of a device for the program's arguments.
+      temporaries: Bytes of a device for its temporaries.
+      host: Bytes of the host's memory that a device uses.
+      seconds: Seconds of compilation.
+      text: The program; "" where the compiler cannot print it.
+      why: The compiler's reason for that.
     """
 
     peak: int
@@ -50,56 +57,57 @@ class Compiled(NamedTuple):
     why: str
 
 
-@contextmanager
-def experiment_on(
-    config: Config, devices: list[jax.Device], dataset: Dataset | None = None
-) -> Iterator[tuple[Experiment, Optimizer]]:
-    """The experiment as it would be on these devices, and its optimizer; the workers that grade are one that idles.
+class NoGrader:
+    """Stands in the step for the grader, which is no part of the program."""
+
+    def submit(self, *_: object) -> None:
+        raise RuntimeError("a planned step is compiled, and never run")
+
+    __call__ = submit
+
+
+def build_planned_experiment(config: Config, devices: list[jax.Device], dataset: Dataset | None = None) -> Experiment:
+    """Builds the experiment as it would be on these devices; starts no process, and leaves no file.
 
     Raises:
-      ValueError: as `Experiment`.
+      FileNotFoundError, ValueError: As `build_experiment`.
     """
-    # Graders are no part of the program.
-    idle = dataclasses.replace(config.verify, workers=1, grader="boxed_exact", second_grader="")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Experiment(dataclasses.replace(config, verify=idle), Path(folder), devices, dataset=dataset) as experiment,
-    ):
-        updates = config.steps * config.updates_per_step
-        yield experiment, make_optimizer(config.optimizer, updates, experiment.axes)
+    with tempfile.TemporaryDirectory() as folder:
+        return build_experiment(config, Path(folder), devices, dataset=dataset)
 
 
-def compiled_step(experiment: Experiment, optimizer: Optimizer) -> jax.stages.Compiled:
-    """The step's program for the experiment's mesh.
+def compile_planned_step(experiment: Experiment) -> jax.stages.Compiled:
+    """Compiles the step for the experiment's mesh, from shapes alone.
 
     Raises:
-      TooLarge: when the compiler finds that it doesn't fit.
+      TooLarge: When the compiler finds that it does not fit.
     """
-    table = experiment.dataset.tables["train"]
+    optimizer, table = experiment.make_optimizer(), experiment.dataset.tables["train"]
     prompts = Prompts(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (table.token_NP, table.length_N)))
-    parts = experiment.step(optimizer), experiment.abstract_state(optimizer), prompts
+    parts = experiment.step(optimizer, NoGrader()), experiment.abstract_state(optimizer), prompts
     try:
         return compile_step(*parts, experiment.state_shardings(optimizer))
     except jax.errors.JaxRuntimeError as error:
-        said = next((found for words in _REFUSALS if (found := re.search(words, str(error)))), None)
-        if said is None:
+        refusal = next((match for words in _REFUSALS if (match := re.search(words, str(error)))), None)
+        if refusal is None:
             raise
-        needed, of = (int(float(size) * _UNIT[unit]) for size, unit in (said.groups()[:2], said.groups()[2:]))
-        raise TooLarge(needed, of, str(error).splitlines()[0]) from error
+        sizes = refusal.groups()
+        needed, limit = (int(float(size) * _UNIT[unit]) for size, unit in (sizes[:2], sizes[2:]))
+        raise TooLarge(needed, limit, str(error).splitlines()[0]) from error
 
 
-def compiled(experiment: Experiment, optimizer: Optimizer) -> Compiled:
-    """What the compiler says of the step; raises as `compiled_step`."""
+def analyze_step(experiment: Experiment) -> Compiled:
+    """Compiles the step, and returns what the compiler says of it; raises as `compile_planned_step`."""
     began = time.perf_counter()
-    program = compiled_step(experiment, optimizer)
-    seconds, memory, printed, why = time.perf_counter() - began, program.memory_analysis(), "", ""
+    program = compile_planned_step(experiment)
+    seconds, memory, text, why = time.perf_counter() - began, program.memory_analysis(), "", ""
     try:
-        printed = program.as_text()
+        text = program.as_text()
     except jax.errors.JaxRuntimeError as error:
         why = str(error).splitlines()[0]
     peak = memory.peak_memory_in_bytes
-    if experiment.mesh.devices.flat[0].platform == "cpu":
-        # Where a CPU's compiler counts a peak, it is of temporaries alone.
+    if experiment.model.mesh.devices.flat[0].platform == "cpu":
+        # If a CPU's compiler counts a peak, it is that of temporaries alone.
         peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return Compiled(
         peak=peak,
@@ -107,6 +115,6 @@ def compiled(experiment: Experiment, optimizer: Optimizer) -> Compiled:
         temporaries=memory.temp_size_in_bytes,
         host=memory.host_argument_size_in_bytes + memory.host_temp_size_in_bytes,
         seconds=seconds,
-        text=printed,
+        text=text,
         why=why,
     )

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 
-from nft_jax.evaluation.scores import Score
 from nft_jax.state import Record
 from nft_jax.verify.grade import STATUSES
 
@@ -86,18 +85,3 @@ def format_step(step: int, steps: int, metrics: dict) -> str:
         f"length {number('answer_length', '.1f')}  cut {number('truncated', '.3f')}  "
         f"{metrics['tokens_per_second']:,.0f} tok/s  {metrics['seconds']:.1f} s"
     )
-
-
-def format_score(name: str, score: Score) -> str:
-    """A split's score in words."""
-    n = score.answers
-    return (
-        f"{name}: greedy {format_with_error(score.greedy, score.greedy_error)}, "
-        f"avg@{n} {format_with_error(score.sampled, score.sampled_error)}, pass@{n} {score.pass_at[n]:.3f}, "
-        f"length {score.length:.1f}, cut {score.truncated:.3f} ({score.problems} problems)"
-    )
-
-
-def format_with_error(value: float, error: float | None) -> str:
-    """`0.500 ± 0.020`, or without the error where one problem leaves none to tell."""
-    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"

@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from nft_jax import cli
 from nft_jax.config import Config
-from nft_jax.experiment import Experiment
+from nft_jax.experiment import Experiment, open_experiment
 from nft_jax.parallel.mesh import describe_mesh, shard_count
 from nft_jax.run import hardware_notes
 from nft_jax.smoke import kernels, line, loops
@@ -82,19 +82,19 @@ def main(config: Config, workdir: Path) -> None:
 
 
 def _built(held, stack, config, workdir):
-    held.append(stack.enter_context(Experiment(config, workdir)))
+    held.append(stack.enter_context(open_experiment(config, workdir)))
     experiment = held[0]
-    where = describe_mesh(experiment.mesh)
-    return f"{experiment.parameters:,} weights on {where}, attention {experiment.attention.name}"
+    where = describe_mesh(experiment.model.mesh)
+    return f"{experiment.model.parameters:,} weights on {where}, attention {experiment.model.attention.name}"
 
 
 def check_parts(checker: Checker, experiment: Experiment) -> None:
     """Loops, verifier and kernels; what was seen of loops that diverge is noted for this kind of device."""
     diverged = checker("loops", lambda: loops.same_answers(experiment))
     diverged &= checker("verifier", lambda: loops.graded_once(experiment))
-    for name in kernels.names(experiment.mesh):
+    for name in kernels.names(experiment.model.mesh):
         checker(name, lambda name=name: kernels.agrees(name, experiment))
-    if diverged and shard_count(experiment.mesh) > 1:
+    if diverged and shard_count(experiment.model.mesh) > 1:
         _note(experiment)
 
 
@@ -146,7 +146,7 @@ def _versions():
 
 
 def _note(experiment):
-    mesh = experiment.mesh
+    mesh = experiment.model.mesh
     kind = mesh.devices.flat[0].device_kind
     details = {"shards": shard_count(mesh), "tensor": experiment.config.mesh.tensor, "date": time.strftime("%Y-%m-%d")}
     path = hardware_notes.write_note(kind, hardware_notes.DIVERGING, details | _versions())

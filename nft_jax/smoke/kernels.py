@@ -46,12 +46,12 @@ def comparisons(
     name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS
 ) -> dict[str, Callable]:
     """For each dtype a jitted function without arguments: the differences."""
-    mesh, programs = experiment.mesh, {}
+    mesh, programs = experiment.model.mesh, {}
     for dtype in sorted({*attention_backends.DTYPES.get(name, TOLERANCE)} & TOLERANCE.keys()):
         model = dataclasses.replace(experiment.config.model, attention=name, dtype=dtype)
         attention = attention_backends.select_attention(model, mesh, interpret=interpret)
         differ = functools.partial(_gaps, attention, model, mesh, tokens)
-        programs[dtype] = jax.jit(differ, out_shardings=experiment.whole)
+        programs[dtype] = jax.jit(differ, out_shardings=experiment.model.whole)
     return programs
 
 

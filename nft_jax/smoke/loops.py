@@ -37,7 +37,7 @@ class Workload:
     def __init__(self, experiment: Experiment):
         config, table = experiment.config, experiment.dataset.tables["train"]
         self.experiment, self.Q, self.K = experiment, config.prompts_per_step, config.answers_per_prompt
-        self.shards = shard_count(experiment.mesh)
+        self.shards = shard_count(experiment.model.mesh)
         rows = np.arange(self.Q) % len(table.length_N)
         self.request_QK = np.arange(self.Q * self.K, dtype=np.uint32).reshape(self.Q, self.K)
         self.asked = Requests(
@@ -64,16 +64,16 @@ class Workload:
         return engine
 
     def laid(self, asked: Requests) -> Requests:
-        return layout.split_rows(asked, self.experiment.mesh)
+        return layout.split_rows(asked, self.experiment.model.mesh)
 
 
 def same_answers(experiment: Experiment) -> str:
     """The same answers whether the loops of all shards are kept in step or not."""
     work = Workload(experiment)
-    weights = experiment.random_weights()
+    weights = experiment.model.random_weights(experiment.config.seed)
     in_step, diverging = (_sampler(work, lockstep) for lockstep in (True, False))
     expected, _ = in_step(weights, work.asked)
-    compare = jax.jit(_compare, out_shardings=experiment.whole)
+    compare = jax.jit(_compare, out_shardings=experiment.model.whole)
     for _ in range(TIMES):
         rollout, capacity_n = jax.block_until_ready(diverging(weights, work.asked))
         found = compare(expected, rollout, work.length_B, capacity_n)
@@ -112,7 +112,7 @@ def _compare(one, other, length_B, capacity_n):
 def graded_once(experiment: Experiment) -> str:
     """The verifier grades each answer once, on the host that owns it, while loops that diverge decode others."""
     work = Workload(experiment)
-    weights = experiment.random_weights()
+    weights = experiment.model.random_weights(experiment.config.seed)
     length_QK = work.length_B.reshape(work.Q, work.K)
     # Of each prompt's answers, whose texts are their lengths, one is right.
     right_Q = length_QK[np.arange(work.Q), np.arange(work.Q) % work.K]
@@ -146,7 +146,7 @@ def _text(length):
 def _grading(work, grader):
     """`(weights, requests, code_B) ->` the number of verdicts that are not `code_B`."""
     experiment, engine, key = work.experiment, work.engine(False), stream(0, "rollout")
-    submit = Submitter(grader, experiment.mesh, 2)
+    submit = Submitter(grader, experiment.model.mesh, 2)
 
     def run(weights, asked, code_B) -> Array:
         sampling_weights = engine.sampling_weights(weights)
@@ -156,10 +156,10 @@ def _grading(work, grader):
         )
         problem_B, request_B = jnp.repeat(asked.problem_Q, work.K), asked.request_QK.reshape(-1)
         rows = rollout.token_BT, rollout.length_B, ~rollout.truncated_B
-        found_B, _ = verify(grader, experiment.mesh, problem_B, *rows, request_B, ticket_n)
+        found_B, _ = verify(grader, experiment.model.mesh, problem_B, *rows, request_B, ticket_n)
         return jnp.sum(found_B != code_B, dtype=jnp.int32)
 
-    return jax.jit(run, out_shardings=experiment.whole)
+    return jax.jit(run, out_shardings=experiment.model.whole)
 
 
 class Counting:

@@ -9,8 +9,8 @@ from nft_jax import config_files
 from nft_jax.config import load
 from nft_jax.data.random_prompts import random_dataset
 from nft_jax.experiment import Experiment
-from nft_jax.machine.memory import bytes_a_device
-from nft_jax.plan.program import experiment_on
+from nft_jax.machine.memory import device_bytes
+from nft_jax.plan.program import NoGrader, build_planned_experiment
 from nft_jax.types import Prompts
 
 WEIGHTS = 494_032_768  # of Qwen2.5-0.5B, as its model card has it: 0.49B
@@ -27,14 +27,14 @@ def config():
 def experiment(config, **changes):
     """On one device, with random prompts; `layers=1` changes the model."""
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
-    return experiment_on(config, jax.devices()[:1], random_dataset(config, 1, prompts=64))
+    return build_planned_experiment(config, jax.devices()[:1], random_dataset(config, 1, prompts=64))
 
 
 def test_what_it_keeps(config):
-    with experiment(config) as (placed, optimizer):
-        assert placed.parameters == WEIGHTS
-        held = bytes_a_device(placed, optimizer)
-        slot = 2 * 24 * 2 * 64 * (256 + 512) * 4
+    placed = experiment(config)
+    assert placed.model.parameters == WEIGHTS
+    held = device_bytes(placed)
+    slot = 2 * 24 * 2 * 64 * (256 + 512) * 4
     assert held["weights"] == held["sampling_weights"] == 4 * WEIGHTS
     assert 0 <= held["moments"] - 8 * WEIGHTS < 64
     assert held["cache"] == 64 * slot
@@ -47,12 +47,12 @@ def test_what_it_keeps(config):
 def test_a_t4_finds_no_number_of_16_bits_in_its_step(config, dtype, halves):
     """One layer has the dtypes of all; `bfloat16`, what a v5e-1 is told to take, shows that the text would tell."""
     assert config.model.dtype == "float32"
-    with experiment(config, layers=1, dtype=dtype) as (placed, optimizer):
-        text = lowered(placed, optimizer)
+    text = lowered(experiment(config, layers=1, dtype=dtype))
     assert ("bf16" in text) == halves
     assert "f16>" not in text.replace("bf16", "")
 
 
-def lowered(placed: Experiment, optimizer) -> str:
-    step, prompts = placed.step(optimizer), Prompts(*placed.dataset.tables["train"][:2])
+def lowered(placed: Experiment) -> str:
+    optimizer = placed.make_optimizer()
+    step, prompts = placed.step(optimizer, NoGrader()), Prompts(*placed.dataset.tables["train"][:2])
     return jax.jit(lambda *state: step(*state)).lower(placed.abstract_state(optimizer), prompts).as_text()

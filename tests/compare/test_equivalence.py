@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.experiments import experiment_on, grader, small, write_graders
+from helpers.experiments import grader, open_on_mesh, small, write_graders
 from helpers.small_parts import lively_weights
 from nft_jax.compare import equivalence
 from nft_jax.compare.equivalence_page import described, on_policy_table
@@ -26,8 +26,9 @@ UPDATES = 2
 def experiment(tmp_path_factory):
     folder = write_graders(tmp_path_factory.mktemp("lab"))
     config = small(verify__grader=grader("coin"), updates_per_step=UPDATES, verify__workers=1)
-    with experiment_on(config, folder) as experiment:
-        yield experiment
+    experiment = open_on_mesh(config, folder)
+    yield experiment
+    experiment.verifier.pool.close()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_the_policy_drifts_by_the_configs_own_updates(experiment, sampled, weigh
 
 def test_a_loss_of_pairs_is_refused(experiment, sampled):
     with pytest.raises(ValueError, match="'dpo' is a loss of pairs"):
-        Gradients(experiment, sampled, experiment.mesh, [LossConfig(name="dpo")])
+        Gradients(experiment, sampled, experiment.model.mesh, [LossConfig(name="dpo")])
 
 
 def test_difference_is_of_the_largest_element_and_cosine_is_of_the_direction():

@@ -14,7 +14,7 @@ from nft_jax.compare.runs import Runner, is_nearest, with_rate
 from nft_jax.compare.study import Study
 from nft_jax.compare.variants import STRETCH, Variant, read_plan
 from nft_jax.config import load
-from nft_jax.experiment import Experiment
+from nft_jax.experiment import open_experiment
 from nft_jax.update.optimizer import make_optimizer
 
 TOKENS = 3000
@@ -47,7 +47,7 @@ def config():
 
 def compared(config, workdir):
     plan = read_plan(config)
-    with Experiment(config, workdir) as base:
+    with open_experiment(config, workdir) as base:
         return Study(plan, base, workdir).run()
 
 
@@ -165,7 +165,7 @@ def test_a_rate_in_the_state_is_the_rate_of_the_config(config):
 
 
 def test_a_seed_s_stretch_is_its_own(folder, config):
-    with Experiment(config, folder / "run") as base:
+    with open_experiment(config, folder / "run") as base:
         one = Study(read_plan(config), base, folder / "run")
         with Runner(Variant("nft", 1), base, one.evaluator, folder) as runner:
             for seed in (0, 3):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nft_jax.evaluation.paired import compare, paired, table
+from nft_jax.evaluation.paired import compare, compare_values, tabulate_pairs
 
 
 def write(folder, name, rows):
@@ -17,30 +17,30 @@ def write(folder, name, rows):
     (folder / name).write_text("\n".join(lines) + "\n")
 
 
-def test_equal_evaluations_do_not_differ():
+def test_compare_values_of_equal_evaluations():
     value_E = np.random.default_rng(0).random(50)
-    assert paired(value_E, value_E) == (value_E.mean(), value_E.mean(), 0.0, 0.0, 0.0, 50)
+    assert compare_values(value_E, value_E) == (value_E.mean(), value_E.mean(), 0.0, 0.0, 0.0, 50)
 
 
-def test_a_constant_difference_has_no_width():
+def test_compare_values_with_a_constant_difference():
     value_E = np.random.default_rng(0).random(50)
-    found = paired(value_E + 0.25, value_E)
+    found = compare_values(value_E + 0.25, value_E)
     np.testing.assert_allclose([found.difference, found.low, found.high], 0.25, atol=1e-12)
 
 
-def test_the_interval_is_that_of_the_mean_difference():
+def test_compare_values_interval_is_that_of_the_mean_difference():
     """Close to mean ± 1.96 standard errors of the paired differences, however much the problems themselves differ."""
     random = np.random.default_rng(1)
     hardness_E, change_E = 10 * random.random(400), random.normal(0.1, 0.5, 400)
-    found = paired(hardness_E + change_E, hardness_E)
+    found = compare_values(hardness_E + change_E, hardness_E)
     half = 1.96 * change_E.std() / 20
     np.testing.assert_allclose([found.low, found.high], change_E.mean() + np.array([-half, half]), atol=0.15 * half)
-    assert found == paired(hardness_E + change_E, hardness_E)
-    swapped = paired(hardness_E, hardness_E + change_E)
+    assert found == compare_values(hardness_E + change_E, hardness_E)
+    swapped = compare_values(hardness_E, hardness_E + change_E)
     np.testing.assert_allclose([swapped.low, swapped.high], [-found.high, -found.low], atol=1e-12)
 
 
-def test_problems_are_paired_by_id_whatever_their_order(tmp_path):
+def test_compare_pairs_problems_by_id_in_any_order(tmp_path):
     right, wrong = ["correct"] * 3, ["incorrect"] * 3
     write(tmp_path / "a", "few_n2.jsonl", {1: right, 2: wrong, 3: ["incorrect", "correct", "incorrect"], 9: right})
     write(tmp_path / "b", "few_n2.jsonl", {3: wrong, 2: right, 1: right})
@@ -51,7 +51,7 @@ def test_problems_are_paired_by_id_whatever_their_order(tmp_path):
     assert greedy[:3] == pytest.approx((1 / 3, 2 / 3, -1 / 3))
     assert sampled[:3] == pytest.approx((1.5 / 3, 2 / 3, -0.5 / 3))
     assert greedy.problems == 3
-    header, *lines = table(found).splitlines()
+    header, *lines = tabulate_pairs(found).splitlines()
     assert header.split()[:3] == ["file", "measure", "problems"]
     assert [line.split()[:5] for line in lines] == [
         ["few_n2", "greedy", "3", "0.333", "0.667"],
@@ -59,7 +59,7 @@ def test_problems_are_paired_by_id_whatever_their_order(tmp_path):
     ]
 
 
-def test_a_cut_answer_is_not_right(tmp_path):
+def test_compare_counts_truncated_answers_as_incorrect(tmp_path):
     for folder, cut in (("a", True), ("b", False)):
         row = {"id": 1, "prompt": "p", "verdicts": ["correct", "correct"], "truncated": [cut, cut]}
         (tmp_path / folder).mkdir()
@@ -67,7 +67,7 @@ def test_a_cut_answer_is_not_right(tmp_path):
     assert compare(tmp_path / "a", tmp_path / "b")["x"]["greedy"].difference == -1
 
 
-def test_what_can_not_be_compared_is_said(tmp_path):
+def test_compare_refuses_evaluations_without_common_problems(tmp_path):
     write(tmp_path / "a", "x.jsonl", {1: ["correct", "incorrect"]})
     write(tmp_path / "b", "y.jsonl", {1: ["correct", "incorrect"]})
     with pytest.raises(ValueError, match=r"a: x.jsonl; .*b: y.jsonl\): evaluate both with the same settings"):

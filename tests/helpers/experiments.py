@@ -16,10 +16,11 @@ from ml_collections import ConfigDict
 
 from helpers.small_parts import lively_weights
 from nft_jax.config import Config, default, load
-from nft_jax.experiment import Experiment, compile_step
+from nft_jax.experiment import Experiment, build_experiment, compile_step
 from nft_jax.state import Record, State
 from nft_jax.step import Step
 from nft_jax.update.optimizer import Optimizer, make_optimizer
+from nft_jax.verifier import Verifier, start_pool
 from nft_jax.verify.grade import Verdict
 
 # What a user writes: a plain module, found on the path of the process that starts the run.
@@ -104,12 +105,18 @@ def keep_gradient(inner: Optimizer) -> Optimizer:
     return Optimizer(init, update)
 
 
-def experiment_on(config: Config, folder: Path) -> Experiment:
-    """The experiment on as many devices as its mesh has, with a pool that a test may exchange; to be closed by it."""
+def build_on_mesh(config: Config, folder: Path) -> Experiment:
+    """The experiment on as many devices as its mesh has, without grading processes."""
     mesh = config.mesh
-    experiment = Experiment(config, folder, jax.devices()[: mesh.replica * mesh.data * mesh.tensor])
-    experiment.pool = ExchangeablePool(experiment.pool)
-    return experiment
+    return build_experiment(config, folder, jax.devices()[: mesh.replica * mesh.data * mesh.tensor])
+
+
+def open_on_mesh(config: Config, folder: Path) -> Experiment:
+    """The same with grading processes in a pool that a test may exchange, and closes: `experiment.verifier.pool`."""
+    verify = config.verify
+    second = start_pool(verify, "second_grader") if verify.second_grader else None
+    verifier = Verifier(verify, ExchangeablePool(start_pool(verify, "grader")), second)
+    return dataclasses.replace(build_on_mesh(config, folder), verifier=verifier)
 
 
 class ExchangeablePool:
@@ -182,9 +189,13 @@ class Program:
         step_class: type[Step] = Step,
         wrap_engine: Callable[[Any], Any] = lambda engine: engine,
     ):
-        self.experiment = experiment = experiment_on(config, folder)
-        self.config, self.table, self.pool = experiment.config, experiment.dataset.tables["train"], experiment.pool
-        self.optimizer = keep_gradient(make_optimizer(config.optimizer, config.steps, experiment.axes))
+        self.experiment = experiment = open_on_mesh(config, folder)
+        self.config, self.table, self.pool = (
+            experiment.config,
+            experiment.dataset.tables["train"],
+            experiment.verifier.pool,
+        )
+        self.optimizer = keep_gradient(make_optimizer(config.optimizer, config.steps, experiment.model.axes))
         self.weights = lively_weights(experiment.config.model)
         self.prompts = experiment.prompts(self.table)
         step = experiment.step(self.optimizer)
@@ -197,7 +208,9 @@ class Program:
     def start(self, weights: Any = None) -> State:
         """Back to before the first step, with the experiment's own verifier; from these host weights, if given."""
         self.pool.pool, self.pool.items = self.pool.own, []
-        weights = self.experiment.place(self.weights if weights is None else weights, self.experiment.weight_specs)
+        weights = self.experiment.place(
+            self.weights if weights is None else weights, self.experiment.model.weight_specs
+        )
         self.state = self.experiment.initial_state(self.optimizer, weights)
         return self.state
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+from typing import NamedTuple
 
 import jax
 import pytest
@@ -17,6 +19,7 @@ from nft_jax.plan.cost import Assumptions, assumed, estimate
 from nft_jax.plan.hlo import Collective
 from nft_jax.plan.page import as_json, copies, described
 from nft_jax.plan.program import TooLarge
+from nft_jax.verify.pool import pool
 
 CHIP = CHIPS[1]
 SIZES = {"model__vocab": 32, "data__train": "", "mesh__replica": 2, "mesh__data": 2, "mesh__tensor": 2}
@@ -25,13 +28,31 @@ SIZES = {"model__vocab": 32, "data__train": "", "mesh__replica": 2, "mesh__data"
 @pytest.fixture(scope="module")
 def found():
     config = small(**SIZES, model__dtype="bfloat16")
-    return planner.planned(config, jax.devices()[:8], random_dataset(config, 1, prompts=64), "answer=5,prompt=4")
+    return planner.plan_step(config, jax.devices()[:8], random_dataset(config, 1, prompts=64), "answer=5,prompt=4")
 
 
-def test_what_is_held_is_what_the_arrays_take(found):
+def test_plan_step_starts_no_process(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a plan starts no process")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(pool.Pool, "__init__", refuse)
+    monkeypatch.setattr(planner, "analyze_step", lambda experiment: Analyzed(1, ""))
+    config = small(**SIZES, verify__grader="no_such_module:f")
+    planner.plan_step(config, jax.devices()[:8], random_dataset(config, 1, prompts=64))
+
+
+class Analyzed(NamedTuple):
+    """All that a plan without a chip reads of a compiled step."""
+
+    peak: int
+    text: str
+
+
+def test_device_bytes_equal_those_of_arrays(found):
     experiment = found.experiment
-    weights = experiment.random_weights()
-    device = experiment.mesh.devices.flat[3]
+    weights = experiment.model.random_weights(experiment.config.seed)
+    device = experiment.model.mesh.devices.flat[3]
 
     def held(tree):
         shards = [shard for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards]
@@ -44,7 +65,7 @@ def test_what_is_held_is_what_the_arrays_take(found):
     assert 0 < found.held["cache"] < found.program.peak
 
 
-def test_a_decoded_token_moves_two_activations_a_layer_and_nothing_over_data(found):
+def test_plan_step_decode_moves_two_activations_a_layer(found):
     model, moved = found.experiment.config.model, found.moved("decode")
     # XLA on CPUs sums bfloat16 in float32.
     least = 2 * model.layers * model.width * 2
@@ -56,7 +77,7 @@ def test_a_decoded_token_moves_two_activations_a_layer_and_nothing_over_data(fou
     assert "a decoded token moves, a slot" in text
 
 
-def test_replicas_sum_their_gradients_once_an_update(found):
+def test_plan_step_sums_gradients_over_replicas_once_an_update(found):
     inside = {axis for one in found.moved("micro_batch") for axis in one.axes}
     assert inside == {"data", "tensor"}
     summed = [one for one in found.transfers if one.axes == {"replica"} and one.kind == "all-reduce"]
@@ -84,7 +105,7 @@ def seconds(found, **changes):
     return estimate(found.experiment, CHIP, found.held, found.transfers, Assumptions(**(base | changes)))
 
 
-def test_the_estimate_follows_its_assumptions(found):
+def test_estimate_follows_its_assumptions(found):
     plain = seconds(found)
     assert plain.step == pytest.approx(plain.read + plain.decode + plain.update)
     assert seconds(found, answer=1800).sampled == 2 * plain.sampled
@@ -101,10 +122,10 @@ def test_the_estimate_follows_its_assumptions(found):
     assert "record.grace_seconds" in page
 
 
-def test_a_model_folder_gives_the_shape_without_its_weights(tmp_path):
+def test_fill_model_shape_reads_no_weights(tmp_path):
     write_model(tmp_path, random_tensors())
     (tmp_path / "model.safetensors").unlink()
-    model = planner.shaped(small(model__path=str(tmp_path), model__layers=4, model__kv_heads=2)).model
+    model = planner.fill_model_shape(small(model__path=str(tmp_path), model__layers=4, model__kv_heads=2)).model
     given = read_model_settings(tmp_path)
     assert (model.width, model.heads, model.layers, model.path) == (given["width"], given["heads"], given["layers"], "")
     assert model.vocab >= given["vocab"]
@@ -135,13 +156,13 @@ def test_assumptions_that_are_none(found, told, words):
         ("h100:8", "chips: v4, v5e, v5p, v6e"),
     ],
 )
-def test_names_that_are_no_topology(name, words, monkeypatch):
+def test_topology_refuses_unknown_names(name, words, monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: object())
     with pytest.raises(ValueError, match=words):
         topologies.topology(name)
 
 
-def test_without_libtpu_the_line_that_installs_it_is_said(monkeypatch):
+def test_topology_without_libtpu_names_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match="pip install libtpu"):
         topologies.topology("v5e:8x8")
@@ -151,27 +172,27 @@ def test_without_libtpu_the_line_that_installs_it_is_said(monkeypatch):
     ("kind", "name"),
     [("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v6 lite", "v6e"), ("NVIDIA H100 80GB HBM3", "h100")],
 )
-def test_chips_by_their_kind(kind, name):
+def test_chip_of_a_kind(kind, name):
     assert chip_of(kind).name == name
     assert chip_of("cpu") is None
 
 
-def test_the_search_takes_what_fits_of_slots_then_of_rows(monkeypatch):
+def test_search_plan_takes_slots_and_then_rows_that_fit(monkeypatch):
     """A machine whose limit is reached by 24 slots with 4 rows; compiling is stood in for."""
     config = small(**SIZES, prompts_per_step=16, answers_per_prompt=8, rollout__slots=8)
     room, asked = 1000, []
 
-    def pretend(experiment, optimizer):
+    def pretend(experiment):
         sizes = experiment.config.rollout.slots, experiment.config.packing.rows_per_micro_batch
         asked.append(sizes)
         needed = 30 * sizes[0] + 70 * sizes[1]
         if needed > room + 100:
             raise TooLarge(needed, room, "")
-        return dataclasses.make_dataclass("Said", ["peak", "text"])(needed, "")
+        return Analyzed(needed, "")
 
-    monkeypatch.setattr(planner, "compiled", pretend)
+    monkeypatch.setattr(planner, "analyze_step", pretend)
     monkeypatch.setattr(planner, "chip_of", lambda _: CHIP._replace(memory=room))
     config = dataclasses.replace(config, packing=dataclasses.replace(config.packing, rows_per_micro_batch=1))
-    best = planner.searched(config, jax.devices()[:8], random_dataset(config, 1, prompts=64)).experiment.config
+    best = planner.search_plan(config, jax.devices()[:8], random_dataset(config, 1, prompts=64)).experiment.config
     assert (best.rollout.slots, best.packing.rows_per_micro_batch) == (24, 4)
     assert len(asked) <= 7

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import pytest
 
 from helpers.experiments import small
-from nft_jax.experiment import Experiment
+from nft_jax.experiment import open_experiment
 from nft_jax.machine.chips import GIB
 from nft_jax.parallel import layout
 from nft_jax.plan import hlo, planner
 from nft_jax.plan.page import described
-from nft_jax.plan.program import TooLarge, compiled_step, experiment_on
+from nft_jax.plan.program import TooLarge, build_planned_experiment, compile_planned_step
 from nft_jax.plan.topology import topology
 from nft_jax.rollout.state import Requests
 from nft_jax.smoke import kernels, loops
@@ -49,13 +49,13 @@ def test_a_chip_alone():
 def test_the_step_compiles_for_a_tpu_with_its_attention(devices, data, tensor, dtype, remat):
     rows = {"packing__row_tokens": ROW_TOKENS, "packing__rows_per_micro_batch": 1}
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype=dtype, model__remat=remat, **rows)
-    with experiment_on(config, devices) as (experiment, optimizer):
-        compiled = compiled_step(experiment, optimizer)
+    experiment = build_planned_experiment(config, devices)
+    compiled = compile_planned_step(experiment)
     assert experiment.engine.lockstep, "shards of a TPU decode in step until loops of different lengths have run on one"
     memory = compiled.memory_analysis()
     assert memory.temp_size_in_bytes > 0
     assert (memory.host_temp_size_in_bytes > 0) == (remat == "offload")
-    assert experiment.attention.name == "splash"
+    assert experiment.model.attention.name == "splash"
     text = compiled.as_text()
     assert set(re.findall(r"splash_mha_(fwd|dq|dkv)", text)) == {"fwd", "dq", "dkv"}
     assert re.search(rf"[\[,]{ROW_TOKENS}[\],]", text)
@@ -65,10 +65,10 @@ def test_the_step_compiles_for_a_tpu_with_its_attention(devices, data, tensor, d
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_offloaded_moments_stay_in_host_memory(devices, name):
     config = small(mesh__data=2, mesh__tensor=2, optimizer__offload=True, optimizer__name=name, updates_per_step=2)
-    with experiment_on(config, devices) as (experiment, optimizer):
-        memory = compiled_step(experiment, optimizer).memory_analysis()
-    moments = jax.eval_shape(optimizer.init, experiment.abstract)
-    least = sum(leaf.size * 4 for leaf in jax.tree.leaves(moments) if leaf.ndim > 1) // experiment.mesh.size
+    experiment = build_planned_experiment(config, devices)
+    memory = compile_planned_step(experiment).memory_analysis()
+    moments = jax.eval_shape(experiment.make_optimizer().init, experiment.model.abstract)
+    least = sum(leaf.size * 4 for leaf in jax.tree.leaves(moments) if leaf.ndim > 1) // experiment.model.mesh.size
     # In, out, and donated: nothing of them is doubled, on either side.
     found = [getattr(memory, f"host_{part}_size_in_bytes") for part in ("argument", "output", "alias")]
     assert min(found) == max(found) >= least
@@ -79,17 +79,19 @@ def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
     shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16", **shape)
     Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.max_prompt_tokens
-    with experiment_on(config, devices) as (experiment, _):
-        engine, weights = experiment.engine, experiment.abstract_weights()
+    experiment = build_planned_experiment(config, devices)
+    engine, weights = experiment.engine, experiment.model.abstract_weights()
     prompts = Prompts(jax.ShapeDtypeStruct((Q, P), jnp.int32), jax.ShapeDtypeStruct((Q,), jnp.int32))
     rows = [((Q,), jnp.int32), ((Q, K), jnp.uint32), ((Q, K), bool)]
     asked = Requests(prompts, *(jax.ShapeDtypeStruct(*row) for row in rows))
 
+    mesh = experiment.model.mesh
+
     def sample(weights, asked):
-        return engine(engine.sampling_weights(weights), layout.split_rows(asked, experiment.mesh), jax.random.key(0))
+        return engine(engine.sampling_weights(weights), layout.split_rows(asked, mesh), jax.random.key(0))
 
     text = jax.jit(sample).lower(weights, asked).compile().as_text()
-    layers = experiment.abstract["blocks"]
+    layers = experiment.model.abstract["blocks"]
     smallest = min(leaf.size // config.model.layers for leaf in jax.tree.leaves(layers) if leaf.ndim > 2)
 
     def largest(lines):
@@ -101,13 +103,13 @@ def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
 
 def test_what_the_smoke_test_runs_compiles_for_a_tpu(devices, tmp_path):
     config = small(mesh__data=2, mesh__tensor=2, prompts_per_step=16, rollout__slots=4)
-    with Experiment(config, tmp_path, devices) as experiment:
-        work, weights = loops.Workload(experiment), experiment.abstract_weights()
+    with open_experiment(config, tmp_path, devices) as experiment:
+        work, weights = loops.Workload(experiment), experiment.model.abstract_weights()
         assert not work.engine(False).lockstep
         loops._sampler(work, False).lower(weights, work.asked).compile()
         code_B = jax.ShapeDtypeStruct((work.Q * work.K,), jnp.int32)
         loops._grading(work, experiment.grader([""] * work.Q)).lower(weights, work.asked, code_B).compile()
-        assert kernels.names(experiment.mesh) == ["splash"]
+        assert kernels.names(experiment.model.mesh) == ["splash"]
         programs = kernels.comparisons("splash", experiment)
         assert programs.keys() == {"bfloat16", "float32"}
         text = programs["bfloat16"].lower().compile().as_text()
@@ -119,7 +121,7 @@ def test_the_plan_counts_what_a_decoded_token_moves(devices, data, tensor):
     shape = {"model__width": 512, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
     # Several blocks of columns, as real answers have.
     shape |= {"model__dtype": "bfloat16", "rollout__max_answer_tokens": 1024}
-    found = planner.planned(small(mesh__data=data, mesh__tensor=tensor, **shape), devices, None)
+    found = planner.plan_step(small(mesh__data=data, mesh__tensor=tensor, **shape), devices, None)
     page = described(found, "v5e:2x2")
     assert "WARNING" not in page, page
     assert "Estimated, not measured" in page
@@ -135,5 +137,5 @@ def test_the_plan_counts_what_a_decoded_token_moves(devices, data, tensor):
 def test_a_program_that_does_not_fit_is_refused_with_its_size(devices):
     config = small(mesh__data=4, rollout__slots=2048, prompts_per_step=2048, rollout__max_answer_tokens=8192)
     with pytest.raises(TooLarge) as refused:
-        planner.planned(config, devices, None)
-    assert refused.value.bytes > refused.value.of == int(15.75 * GIB)
+        planner.plan_step(config, devices, None)
+    assert refused.value.bytes > refused.value.limit == int(15.75 * GIB)

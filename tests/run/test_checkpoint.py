@@ -14,7 +14,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from helpers.experiments import assert_same, experiment_on, on_host, small
+from helpers.experiments import assert_same, build_on_mesh, on_host, small
 from nft_jax.run.checkpoint import UNFINISHED, Checkpoints, load_weights, save_weights
 from nft_jax.state import State
 from nft_jax.update.optimizer import make_optimizer
@@ -32,9 +32,8 @@ def abstract(tmp_path_factory):
 
     def get(data=1, tensor=1, **changes):
         config = small(mesh__data=data, mesh__tensor=tensor, **changes)
-        experiment = experiment_on(config, tmp_path_factory.getbasetemp() / "tokenizer")
-        experiment.pool.close()
-        return experiment.abstract_state(make_optimizer(config.optimizer, 4, experiment.axes))
+        experiment = build_on_mesh(config, tmp_path_factory.getbasetemp() / "tokenizer")
+        return experiment.abstract_state(make_optimizer(config.optimizer, 4, experiment.model.axes))
 
     return get
 

@@ -104,10 +104,10 @@ def train_on(folder):
             config = small(**RUN | changes | ({} if data == 1 else {"warm_start__steps": 0}))
             if (data, tensor) not in parts:
                 devices = jax.devices()[: data * tensor]
-                experiment = stack.enter_context(train.Experiment(config, folder / "tokenizer", devices))
+                experiment = stack.enter_context(train.open_experiment(config, folder / "tokenizer", devices))
                 parts[data, tensor] = {
-                    "Experiment": lambda *_: contextlib.nullcontext(experiment),
-                    "Evaluator": once(train.Evaluator),
+                    "open_experiment": lambda *_: contextlib.nullcontext(experiment),
+                    "make_evaluator": once(train.make_evaluator),
                     "compile_step": once(train.compile_step),
                 }
             return run(config, folder / workdir, folder / f"{workdir} once", **parts[data, tensor])
@@ -149,7 +149,7 @@ def left_by_a_kill(whole: Ran, step: int, torn: str, folder: Path) -> None:
     ("mesh", "step", "torn"),
     [((1, 1), 0, "metrics.jsonl"), ((1, 1), 4, "evaluation.jsonl"), ((4, 2), 4, "metrics.jsonl")],
 )
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(folder, train_on, request, mesh, step, torn):
+def test_train_resumes_bit_for_bit_after_a_kill(folder, train_on, request, mesh, step, torn):
     whole = request.getfixturevalue("whole" if mesh == (1, 1) else "whole_on_eight")
     assert_steps_differ(whole)
     name = f"left on {mesh} at {step}"
@@ -181,7 +181,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         ({"model__width": 48}, "config.model.width: the run has 32, given 48"),
     ],
 )
-def test_another_run_is_refused_before_anything_compiles_and_changes_nothing(folder, whole, changes, words):
+def test_train_refuses_another_run_and_changes_nothing(folder, whole, changes, words):
     before = contents(whole.path)
     with compilations() as seen, pytest.raises(ValueError, match=f"holds another run:\n  {words}"):
         train.main(small(**RUN | changes), whole.path)
@@ -189,7 +189,7 @@ def test_another_run_is_refused_before_anything_compiles_and_changes_nothing(fol
     assert contents(whole.path) == before
 
 
-def test_a_warm_start_with_other_settings_is_refused_before_anything_compiles(whole, tmp_path):
+def test_train_refuses_a_warm_start_with_other_settings(whole, tmp_path):
     """No step is saved yet: there is the warm start alone to say what the folder is."""
     shutil.copytree(whole.path / "warm_start", tmp_path / "run" / "warm_start")
     (tmp_path / "run" / "config.json").write_text("as it was")
@@ -275,7 +275,7 @@ def finished(stopped, until):
     return until(lambda run: False)
 
 
-def test_a_step_that_hangs_is_given_up_when_the_run_is_asked_to_stop(hung):
+def test_stopper_gives_up_a_step_that_hangs(hung):
     ended, seconds = hung
     assert ended.code == 75
     assert seconds < 120
@@ -284,7 +284,7 @@ def test_a_step_that_hangs_is_given_up_when_the_run_is_asked_to_stop(hung):
     assert f"the step did not end in 1 s; the same command resumes from step {newest} (" in ended.said
 
 
-def test_a_run_asked_to_stop_saves_the_step_that_it_is_at(stopped):
+def test_stopper_saves_the_running_step(stopped):
     assert stopped.code == 75
     assert stopped.saved[-1] == stopped.steps[-1]
     assert 7 <= stopped.steps[-1] < STEPS
@@ -293,7 +293,7 @@ def test_a_run_asked_to_stop_saves_the_step_that_it_is_at(stopped):
     assert f"stopped after step {last}, which is saved; the same command resumes from step {last} (" in stopped.said
 
 
-def test_a_run_that_was_ended_goes_on_from_its_newest_checkpoint(hung, killed, stopped, finished):
+def test_train_resumes_from_the_newest_checkpoint(hung, killed, stopped, finished):
     assert (killed.code, finished.code) == (-signal.SIGKILL, 0)
     assert "resumed from" not in hung[0].said
     for before, after in ((hung[0], killed), (killed, stopped), (stopped, finished)):
@@ -301,12 +301,12 @@ def test_a_run_that_was_ended_goes_on_from_its_newest_checkpoint(hung, killed, s
         assert "warm start:" not in after.said
 
 
-def test_a_run_that_was_ended_often_ends_as_if_it_had_not_been(folder, finished, whole):
+def test_train_resumes_bit_for_bit_after_several_ends(folder, finished, whole):
     assert_as_if_it_had_not_been(Ran(folder / "ended"), whole)
     assert_steps_differ(whole)
 
 
-def test_the_best_step_is_kept_beside_the_last(folder, finished):
+def test_best_step_is_kept_beside_the_last(folder, finished):
     """Through all of it: a kill in the midst of anything costs no best step."""
     ran = Ran(folder / "ended")
     scores = {row["step"]: row["greedy"] for row in ran.rows("evaluation.jsonl") if row["step"]}
@@ -317,13 +317,13 @@ def test_the_best_step_is_kept_beside_the_last(folder, finished):
     assert len(set(finished.saved) - {best["step"]}) <= 2
 
 
-def test_a_step_that_hangs_says_where(hung):
+def test_watchdog_prints_where_a_step_hangs(hung):
     said = hung[0].said
     for words in ("has taken", "process 0 of 1", f"{MODULE}:coin", "on one for", "in _steps", "Thread 0x"):
         assert words in said, words
 
 
-def test_a_run_in_a_bucket_goes_on_on_another_machine(folder, train_on, whole):
+def test_remote_workdir_resumes_on_another_machine(folder, train_on, whole):
     """A folder stands for the bucket. Of the first machine nothing is left."""
     remote, local = folder / "bucket", folder / "another machine"
     left_by_a_kill(whole, 4, "metrics.jsonl", remote)
@@ -340,7 +340,7 @@ def test_a_run_in_a_bucket_goes_on_on_another_machine(folder, train_on, whole):
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_a_run_ends_as_if_it_had_not_been(folder, capsys):
+def test_train_resumes_bit_for_bit_after_twenty_kills(folder, capsys):
     """Uniformly over the time that it takes by itself: imports, warm start, compiling, steps, saving, reporting."""
     config, drawn = small(**RUN | {"steps": 40, "record__checkpoint_every_steps": 1}), random.Random(0)
     began = time.monotonic()

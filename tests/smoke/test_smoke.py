@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.experiments import experiment_on, small
+from helpers.experiments import open_on_mesh, small
 from nft_jax.models import attention_backends
 from nft_jax.models.attention import decode_attention
+from nft_jax.models.sharded import ShardedModel
 from nft_jax.run import hardware_notes
 from nft_jax.smoke import __main__ as smoke
 from nft_jax.smoke import checks, kernels, loops
@@ -27,8 +28,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     config = small(mesh__data=4, mesh__tensor=2, prompts_per_step=16, rollout__slots=4)
-    with experiment_on(config, tmp_path_factory.mktemp("smoke")) as experiment:
-        yield experiment
+    experiment = open_on_mesh(config, tmp_path_factory.mktemp("smoke"))
+    yield experiment
+    experiment.verifier.pool.close()
 
 
 def test_all_hosts_are_there():
@@ -85,7 +87,7 @@ def test_answers_that_differ_and_loops_that_do_not_are_seen(experiment, monkeypa
         return lambda weights, asked: (rollout, capacity_n)
 
     monkeypatch.setattr(loops, "_sampler", sampler)
-    monkeypatch.setattr(experiment, "random_weights", lambda: None)
+    monkeypatch.setattr(ShardedModel, "random_weights", lambda *_: None)
     if message is None:
         assert loops.same_answers(experiment) == "4 shards, 4 to 10 trips, the same answers in step and not"
     else:
@@ -121,13 +123,13 @@ def test_answers_that_are_graded_twice_never_or_as_others_are_seen(experiment, m
         return run
 
     monkeypatch.setattr(loops, "_grading", grading)
-    monkeypatch.setattr(experiment, "random_weights", lambda: None)
+    monkeypatch.setattr(ShardedModel, "random_weights", lambda *_: None)
     with pytest.raises(Failed, match=message):
         loops.graded_once(experiment)
 
 
 def test_a_kernel_is_compared_with_xla(experiment, monkeypatch):
-    assert kernels.names(experiment.mesh) == []
+    assert kernels.names(experiment.model.mesh) == []
     monkeypatch.setattr(kernels, "TOLERANCE", {"bfloat16": 5e-2})
     found = kernels.gaps("splash", experiment, interpret=True, tokens=128)
     assert 0 < found["bfloat16"] < 2e-2
@@ -140,12 +142,12 @@ def test_a_kernel_is_compared_with_xla(experiment, monkeypatch):
 
 def test_the_decode_kernel_is_compared_too(experiment):
     model = dataclasses.replace(experiment.config.model, attention="triton", dtype="bfloat16", head_size=16)
-    kernel = attention_backends.select_attention(model, experiment.mesh, interpret=True).decode
+    kernel = attention_backends.select_attention(model, experiment.model.mesh, interpret=True).decode
     assert kernel is not decode_attention
 
     def gap(attend):
         found, expected = (
-            np.asarray(jax.jit(lambda one=one: kernels._decoded(one, model, experiment.mesh))(), np.float32)
+            np.asarray(jax.jit(lambda one=one: kernels._decoded(one, model, experiment.model.mesh))(), np.float32)
             for one in (attend, decode_attention)
         )
         return np.abs(found - expected).max() / np.abs(expected).max()

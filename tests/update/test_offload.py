@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.experiments import assert_same, experiment_on, on_host, small
+from helpers.experiments import assert_same, build_on_mesh, on_host, small
 from helpers.small_parts import lively_weights
 from nft_jax.experiment import Experiment
 from nft_jax.parallel import layout
@@ -25,10 +25,10 @@ class Trained:
     """A state after two supervised updates in one program."""
 
     def __init__(self, config, folder):
-        self.experiment = experiment = experiment_on(config, folder)
-        self.optimizer = make_optimizer(config.optimizer, config.steps, experiment.axes)
+        self.experiment = experiment = build_on_mesh(config, folder)
+        self.optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.axes)
         step, examples = SupervisedStep(experiment, self.optimizer), make_sequences(experiment.dataset.examples)
-        weights = experiment.place(lively_weights(experiment.config.model), experiment.weight_specs)
+        weights = experiment.place(lively_weights(experiment.config.model), experiment.model.weight_specs)
         state, shardings = experiment.initial_state(self.optimizer, weights), experiment.state_shardings(self.optimizer)
 
         def train(state):
@@ -42,10 +42,7 @@ class Trained:
 def trained(tmp_path_factory):
     """Without and with offload."""
     folder = tmp_path_factory.mktemp("runs")
-    found = [Trained(small(optimizer__offload=offload, **SIZES), folder) for offload in (False, True)]
-    yield found
-    for one in found:
-        one.experiment.pool.close()
+    return [Trained(small(optimizer__offload=offload, **SIZES), folder) for offload in (False, True)]
 
 
 def test_offload_takes_the_same_updates(trained):

@@ -1,0 +1,161 @@
+"""Resolving: fills in what a loaded config leaves to the model folder, the tokenizer and the mesh, and checks it."""
+
+import dataclasses
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from nft_jax import losses
+from nft_jax.config import Config
+from nft_jax.losses import Loss
+from nft_jax.models import attention_backends, hf
+from nft_jax.parallel import layout
+from nft_jax.parallel.mesh import TENSOR, shard_count
+from nft_jax.update.minibatches import row_tokens, units_per_group
+
+
+def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config:
+    """Returns the config as it is run: every size filled in, and checked against the data and the devices.
+
+    Args:
+      config: A loaded config.
+      folder: The workdir, which may hold a copy of the model folder's settings.
+      vocabulary: Number of the tokenizer's ids.
+      mesh: The mesh that `config.mesh` describes.
+
+    Raises:
+      FileNotFoundError: When the model folder does not exist.
+      ValueError: When sizes, devices, attention and packing do not fit together; the message names what would.
+    """
+    config = resolve_model(config, folder, vocabulary)
+    loss = losses.resolve(config.loss.name, config.loss.options)
+    layout.check_host_memory(mesh, _offloads(config))
+    config = _resolve_packing(config, attention_backends.select_attention(config.model, mesh))
+    check_sizes(config, loss, mesh)
+    return config
+
+
+def resolve_model(config: Config, folder: Path, vocabulary: int) -> Config:
+    """Returns the config with the model's shape: that of its folder, if it names one, and the rows of the embedding.
+
+    Raises:
+      FileNotFoundError: When the model folder does not exist.
+      ValueError: When the embedding has fewer rows than the tokenizer has ids.
+    """
+    config = locate(config, folder)
+    model = config.model
+    if model.path:
+        rows = hf.read_model_settings(Path(model.path))["vocab"]
+        if rows < vocabulary:
+            raise ValueError(
+                f"the model in {model.path} has {rows} vocabulary rows, the tokenizer {config.data.tokenizer} has "
+                f"{vocabulary} ids: they do not belong together; name the model's own tokenizer by "
+                f"config.data.tokenizer"
+            )
+        model = hf.resolve_model(model, Path(model.path))
+    rows = model.vocab or -(-vocabulary // model.vocab_multiple) * model.vocab_multiple
+    if rows < vocabulary:
+        raise ValueError(f"config.model.vocab={rows} is smaller than the tokenizer's {vocabulary} ids; use 0 to fit it")
+    return dataclasses.replace(config, model=dataclasses.replace(model, vocab=rows))
+
+
+def locate(config: Config, folder: Path) -> Config:
+    """Returns the config with the paths of the model's settings and tokenizer, if it names a model folder.
+
+    A run keeps a copy of these files in its workdir, and continues with the copy after the model folder is gone.
+
+    Raises:
+      FileNotFoundError: When neither folder exists.
+      ValueError: When the folder holds a model of an unknown kind.
+    """
+    path = config.model.path
+    if not path:
+        return config
+    kept = folder / "model"
+    if not Path(path).exists() and kept.is_dir():
+        path = str(kept)
+    hf.read_model_settings(Path(path))
+    model = dataclasses.replace(config.model, path=path)
+    data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)
+    return dataclasses.replace(config, model=model, data=data)
+
+
+def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
+    """Checks that answers, units and rows divide over the mesh.
+
+    Raises:
+      ValueError: For all sizes that do not, with sizes that would.
+    """
+    faults = [*_rollout_faults(config, mesh), *_update_faults(config, loss.unit, mesh)]
+    if config.model.kv_heads % mesh.shape[TENSOR]:
+        faults.append(
+            f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={mesh.shape[TENSOR]}; "
+            f"use a tensor axis that divides them"
+        )
+    if faults:
+        raise ValueError("the step does not divide over the mesh:\n  " + "\n  ".join(faults))
+
+
+def _rollout_faults(config: Config, mesh: Mesh) -> list[str]:
+    C, K, shards, faults = config.candidates_per_round, config.answers_per_prompt, shard_count(mesh), []
+    if C % shards:
+        near = f"{C - C % shards} or {C - C % shards + shards}" if shards < C else f"{shards}"
+        faults.append(f"{C} candidate prompts a round are not divisible by {shards} data shards; use {near}")
+    if C * K % mesh.size:
+        faults.append(
+            f"{C} prompts × {K} answers = {C * K} answers are not divisible by {mesh.size} devices, which grade them"
+        )
+    return faults
+
+
+def _update_faults(config: Config, unit: str, mesh: Mesh) -> list[str]:
+    Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
+    shards, T, faults = shard_count(mesh), mesh.shape[TENSOR], []
+    each = units_per_group(unit, K)
+    units = Q // U * each
+    if units % shards or not units:
+        faults.append(
+            f"an update's {Q // U} prompts × {each} {unit}s = {units} units are not divisible by {shards} data "
+            f"shards; change prompts_per_step={Q}, answers_per_prompt={K} or updates_per_step={U}"
+        )
+    return faults + [
+        f"config.mesh.sequence_parallel=true splits rows of {setting}={tokens} tokens over mesh.tensor={T}, which does "
+        f"not divide them; use {tokens + -tokens % T}, or sequence_parallel=false"
+        for setting, tokens in _split_row_tokens(config, unit).items()
+        if tokens % T
+    ]
+
+
+def _split_row_tokens(config: Config, unit: str) -> dict[str, int]:
+    """Returns the lengths of the rows whose tokens are split over `tensor`, by the setting that determines each."""
+    if not config.mesh.sequence_parallel:
+        return {}
+    shared = config.prompts_are_shared
+    rows = {"config.packing.row_tokens": row_tokens(config, unit, shared)}
+    return rows | ({"config.data.max_prompt_tokens": config.data.max_prompt_tokens} if shared else {})
+
+
+def _resolve_packing(config: Config, attention: attention_backends.AttentionBackend) -> Config:
+    """Decides whether rows share prompts; attention kernels need the prompt in each row.
+
+    Raises:
+      ValueError: When the config demands shared prompts with a kernel, or rows are then too short.
+    """
+    choice = config.packing.share_prompts
+    if choice == "yes" and attention is not attention_backends.XLA:
+        raise ValueError(
+            f"config.packing.share_prompts='yes': attention by {attention.name} needs rows that hold their prompts; "
+            f"use 'auto' or 'no', or config.model.attention='xla'"
+        )
+    if choice == "auto" and attention is not attention_backends.XLA:
+        choice = "no"
+    return dataclasses.replace(config, packing=dataclasses.replace(config.packing, share_prompts=choice))
+
+
+def _offloads(config: Config) -> dict[str, bool]:
+    """Returns the settings that keep arrays in the host's memory, and whether each is chosen."""
+    return {
+        "config.optimizer.offload=true": config.optimizer.offload,
+        "config.warm_start.optimizer.offload=true": config.warm_start.optimizer.offload,
+        "config.model.remat='offload'": config.model.remat == "offload",
+    }

@@ -1,0 +1,113 @@
+"""Scores of graded answers: accuracies, pass@k and majority votes."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from nft_jax.evaluation.scores import Answers, maj_at_k, pass_at_k, score
+from nft_jax.evaluation.tables import format_score
+from nft_jax.run.workdir import as_json
+from nft_jax.verify.callback import NOT_ASKED
+from nft_jax.verify.grade import STATUSES
+
+
+def answers_by_hand(right_EK) -> Answers:
+    right_EK = np.array(right_EK, bool)
+    length_EK = np.arange(right_EK.size, dtype=np.int32).reshape(right_EK.shape)
+    verdict_EK = np.where(right_EK, STATUSES.index("correct"), STATUSES.index("incorrect"))
+    tokens, asked = np.zeros((*right_EK.shape, 3), np.int32), np.full(right_EK.shape, NOT_ASKED)
+    return Answers(tokens, -0.5 * length_EK, length_EK, length_EK == 0, verdict_EK, right_EK, asked)
+
+
+def test_score_equals_the_one_by_hand():
+    answers = answers_by_hand([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1]])
+    answers.verdict_EK[2, 1:] = [STATUSES.index(status) for status in ("unparsed", "timeout", "incorrect")]
+    found = score(answers)
+    assert found.greedy == 2 / 5
+    # Sample variance of 1, 0, 0, 0, 1 is 0.3; of the shares 1/3, 1, 0, 1/3, 1 it is 0.2. Over 5 problems, the root.
+    assert found.greedy_error == pytest.approx((0.3 / 5) ** 0.5)
+    assert found.sampled == pytest.approx(8 / 15)
+    assert found.sampled_error == pytest.approx((0.2 / 5) ** 0.5)
+    # Of three answers, one right: two of them miss it in one case of three.
+    assert found.pass_at == {1: pytest.approx(8 / 15), 2: pytest.approx((2 / 3 + 1 + 0 + 2 / 3 + 1) / 5), 3: 4 / 5}
+    assert found.verdicts == {"incorrect": 5, "correct": 8, "unparsed": 1, "timeout": 1, "error": 0}
+    assert found.truncated == 1 / 20
+    assert found.length == 9.5
+    assert found.entropy == pytest.approx(0.5)
+    assert found.problems == 5
+    assert "sampled 0.533" not in format_score("test", found)
+    assert format_score("test", found) == (
+        "test: greedy 0.400 ± 0.245, avg@3 0.533 ± 0.200, pass@3 0.800, length 9.5, cut 0.050 (5 problems)"
+    )
+
+
+def test_score_of_one_problem_has_no_error():
+    found = score(answers_by_hand([[1, 0, 1]]))
+    assert (found.greedy, found.greedy_error, found.sampled, found.sampled_error) == (1, None, 0.5, None)
+    assert format_score("test", found).startswith("test: greedy 1.000, avg@2 0.500, pass@2 1.000, ")
+
+
+def test_score_as_json(tmp_path):
+    found = json.loads(json.dumps(as_json(score(answers_by_hand([[1, 0, 1, 0, 0, 0]]))), allow_nan=False))
+    assert found["pass_at"] == pytest.approx({"1": 0.2, "2": 0.4, "4": 0.8, "5": 1.0})
+    assert found["greedy_error"] is None
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
+def test_pass_at_k_is_the_share_of_subsets_with_a_correct_answer(n):
+    for right in range(n + 1):
+        for k in range(1, n + 1):
+            hit = [min(subset) < right for subset in itertools.combinations(range(n), k)]
+            assert pass_at_k(n, right, k) == pytest.approx(np.mean(hit), abs=1e-12), (right, k)
+
+
+def test_pass_at_k_is_exact_where_binomials_overflow():
+    n = 4000
+    for right, k in ((1, 1), (1, 4000), (3, 2000), (40, 64), (4000, 1), (4000, 4000), (0, 4000), (2000, 2000)):
+        exact = 1 - math.comb(n - right, k) / math.comb(n, k) if k <= n - right else 1
+        assert pass_at_k(n, right, k) == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n", "ks"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (16, [1, 2, 4, 8, 16]), (6, [1, 2, 4, 6])]
+)
+def test_score_pass_at_powers_of_two_and_n(n, ks):
+    assert list(score(answers_by_hand([[0] * (n + 1)] * 2)).pass_at) == ks
+
+
+# Majority votes.
+
+
+@pytest.mark.parametrize(
+    ("keys", "right", "expected"),
+    [
+        ("aab", [1, 1, 0], 1),
+        ("abb", [1, 0, 0], 0),
+        ("ab", [1, 0], 1 / 2),
+        ("abcc", [1, 0, 1, 1], 1),
+        ("aabbc", [1, 1, 0, 0, 1], 1 / 2),
+        ([None, None, None, "a"], [0, 0, 0, 1], 1),
+        ([None, None], [1, 1], 0),
+        # Equal as text, graded differently (one was cut): the share of right ones.
+        ("aaab", [1, 1, 0, 1], 2 / 3),
+    ],
+)
+def test_maj_at_k_of_all_answers(keys, right, expected):
+    assert maj_at_k(keys, right, len(keys)) == pytest.approx(expected)
+
+
+def test_maj_at_k_approximates_the_mean_over_all_subsets():
+    """Against every subset; 256 drawn ones are off by at most 0.5 / 16 in standard deviation."""
+    random = np.random.default_rng(3)
+    for _ in range(10):
+        keys, right = random.choice([*"abcd", None], 7).tolist(), random.integers(0, 2, 7).tolist()
+        for k in (2, 3, 5):
+            every = [
+                maj_at_k([keys[i] for i in chosen], [right[i] for i in chosen], k)
+                for chosen in itertools.combinations(range(7), k)
+            ]
+            assert maj_at_k(keys, right, k) == pytest.approx(np.mean(every), abs=4 * 0.5 / 16)
+            assert maj_at_k(keys, right, k) == maj_at_k(keys, right, k)
