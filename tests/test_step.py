@@ -548,7 +548,7 @@ def test_a_hostile_verifier_costs_its_own_answers_only(plain):
         (record,) = plain.take()
         asked = [response for response, _ in plain.pool.items]
         count = dict(zip(STATUSES, record.statistics.verdicts.astype(int).tolist(), strict=True))
-        assert hostile.respawns > 0
+        assert hostile.replacements > 0
     graders = importlib.import_module(GRADERS_MODULE)
     deeds = [graders.draw(response, graders.DEEDS) for response in asked]
     hangs, failures = (sum(deed in kind for deed in deeds) for kind in (graders.HANGS, graders.FAILS))

@@ -1,4 +1,4 @@
-"""A grader that tries what an isolated process may not do; the response says what, `answer` is a folder to do it in."""
+"""A grader that tries what an isolated process may not do: the response names it, and the answer is a folder for it."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ def _write(path: str) -> None:
 
 
 def _raw(number: int, *arguments) -> None:
-    """A system call by number, past Python's own checks."""
+    """Makes a system call by number, past Python's checks."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(number, *arguments) < 0:
         raise OSError(ctypes.get_errno(), "raw call")
@@ -62,8 +62,8 @@ def _set_limits() -> None:
 
 
 def _compute() -> None:
-    """What an honest grader does: memory, threads, files that are read, folders that are listed, imports."""
-    import decimal  # noqa: F401  not loaded yet
+    """Does what graders need: memory, threads, reading files and folders, imports."""
+    import decimal  # noqa: F401
     import fractions  # noqa: F401
 
     kept = bytearray(1 << 24)
@@ -73,10 +73,10 @@ def _compute() -> None:
     assert os.listdir(os.path.dirname(__file__))
     assert Path(__file__).read_text()
     assert len(kept) == (1 << 24) + 1
-    print("heard by nobody")
+    print("nobody reads this")
 
 
 def attempt(response: str, answer: str) -> bool:
-    """True where the kernel let it be done."""
+    """Returns True where the kernel allows it."""
     _compute() if response == "compute" else FORBIDDEN[response](answer)
     return True

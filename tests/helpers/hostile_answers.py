@@ -1,4 +1,4 @@
-"""Answers made to hang, crash, fill the memory of or run code in a grader; and the pool that meets them."""
+"""Answers that try to hang or crash a grader, to fill its memory, or to run code in it."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -93,7 +93,7 @@ def _soup(draw: random.Random) -> str:
 
 
 def _elementary(draw: random.Random, depth: int = 5) -> str:
-    """A formula that the grammar reads, and that is as nasty to evaluate as chance makes it."""
+    """Returns a random formula that the grammar reads and that may be costly to evaluate."""
     if depth == 0 or draw.random() < 0.15:
         return draw.choice(["x", "y", "2", "7", "99", r"\pi", "e", "i", "0", "0.001", str(draw.randrange(10**6))])
     form = draw.choice(["({}+{})", "({}-{})", "{} {}", r"\frac{{{}}}{{{}}}", "({})^{{{}}}", r"\sqrt{{{}}}",
@@ -107,8 +107,15 @@ _MAKERS: list[Callable[[random.Random], str]] = [_tower, _factorials, _nested_fr
 
 
 def hostile_items(count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """(response, reference answer) pairs: every fixed one first, then random ones; the answer is right in none."""
-    golds = ["7654321", r"\frac{7}{65432}", r"\sin(7x)+65432", r"(7, 65432)", r"\int_0^1 7654 x dx", r"\text{seven}"]
+    """Yields (response, reference answer): every fixed one first, then random ones; no response is correct."""
+    references = [
+        "7654321",
+        r"\frac{7}{65432}",
+        r"\sin(7x)+65432",
+        r"(7, 65432)",
+        r"\int_0^1 7654 x dx",
+        r"\text{seven}",
+    ]
     draw = random.Random(seed)
     for index in range(count):
         if index < len(_FIXED) + len(CODE):
@@ -120,4 +127,4 @@ def hostile_items(count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
         form = ("\\boxed{{{}}}", "{}", "the final answer is ${}$.", "\\boxed{{{}", "#### {}")[
             index % 5 if index % 3 else 0
         ]
-        yield form.format(answer), golds[index % len(golds)]
+        yield form.format(answer), references[index % len(references)]

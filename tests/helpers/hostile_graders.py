@@ -16,14 +16,14 @@ def _hang(response: str) -> bool:
 
 
 def _spawn_and_exit(response: str) -> bool:
-    """Leave a child that holds the worker's pipes open, and crash."""
+    """Starts a process that holds the worker's pipes open, and crashes."""
     if os.fork() == 0:
         time.sleep(3600)
     os._exit(1)
 
 
-def _leave_child(response: str) -> tuple[str, str]:
-    """Start a process that would sleep on, and tell its number."""
+def _start_process(response: str) -> tuple[str, str]:
+    """Starts a process that sleeps for an hour, and returns its id."""
     pid = os.fork()
     if pid == 0:
         time.sleep(3600)
@@ -31,13 +31,13 @@ def _leave_child(response: str) -> tuple[str, str]:
 
 
 def _keep_memory(response: str) -> bool:
-    """Fill the memory in small pieces that stay referenced, so that the process is of no more use."""
+    """Fills the memory in small pieces that stay referenced, so that no other item fits."""
     while True:
         _KEPT.append(bytearray(1 << 20))
 
 
 def _leak(response: str) -> bool:
-    """Keep 20 MiB more."""
+    """Keeps 20 MiB more."""
     _KEPT.append(bytearray(20 << 20))
     return True
 
@@ -59,14 +59,14 @@ def _close_pipes(response: str) -> bool:
     return True
 
 
-def _loaded(response: str) -> tuple[str, str]:
-    """Which of the modules that a worker must not import it has imported."""
+def _list_modules(response: str) -> tuple[str, str]:
+    """Returns which of the modules that a worker must not import it has imported."""
     roots = {name.split(".")[0] for name in sys.modules}
     return "correct", " ".join(sorted(roots & {"jax", "jaxlib", "nft_jax", "numpy", "_nft_jax"}))
 
 
 def _interrupt(response: str) -> None:
-    # Who runs in the background ignores it from birth, and so do all its children.
+    # A process in the background ignores it from the start, and so do all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)
     time.sleep(3600)
@@ -82,7 +82,7 @@ _DEEDS = {
     "crash": lambda response: os._exit(3),
     "segfault": lambda response: os.kill(os.getpid(), signal.SIGSEGV),
     "spawn": _spawn_and_exit,
-    "child": _leave_child,
+    "child": _start_process,
     "close": _close_pipes,
     "exit": lambda response: sys.exit(0),
     "raise": lambda response: 1 / 0,
@@ -97,7 +97,7 @@ _DEEDS = {
     "number": lambda response: 1,
     "status": lambda response: "splendid",
     "long": lambda response: ("incorrect", "y" * 10_000_000),
-    "loaded": _loaded,
+    "loaded": _list_modules,
     "environment": lambda response: ("correct", " ".join(os.environ)),
     "brief": lambda response: time.sleep(0.003) or True,
     "slow": lambda response: time.sleep(0.2) or True,
@@ -105,7 +105,7 @@ _DEEDS = {
 
 
 def misbehave(response: str, answer: str):
-    """Do the deed that the response names, or compare."""
+    """Does the deed that the response names, or compares."""
     return _DEEDS[response](response) if response in _DEEDS else response == answer
 
 

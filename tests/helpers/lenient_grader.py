@@ -1,6 +1,6 @@
-"""A grader that is right too often."""
+"""A grader that accepts too much."""
 
 
 def at_least(response: str, answer: str) -> bool:
-    """Whether the response is a number that is not smaller than the answer."""
+    """Returns whether the response is a number of at least the answer."""
     return int(response) >= int(answer)

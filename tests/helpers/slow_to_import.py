@@ -6,7 +6,7 @@ time.sleep(2.5)
 
 
 def equal(response: str, answer: str) -> bool:
-    """Compare; hang if told to."""
+    """Compares, or hangs for the response "hang"."""
     while response == "hang":
         time.sleep(1)
     return response == answer

@@ -1,4 +1,4 @@
-"""`last_boxed`: which box, balanced braces, and linear time on hostile text."""
+"""`last_boxed`: which box it finds, balanced braces, and linear time on hostile text."""
 
 import random
 
@@ -27,12 +27,12 @@ from nft_jax.verify.extract import last_boxed
         (r"\boxed{\{1,2\}}", r"\{1,2\}"),
     ],
 )
-def test_cases(text, expected):
+def test_last_boxed(text, expected):
     assert last_boxed(text) == expected
 
 
-def _slow_twin(text: str) -> str | None:
-    """The definition, character by character."""
+def _last_boxed_twin(text: str) -> str | None:
+    """Returns what the definition says, character by character."""
     start = text.rfind("\\boxed{")
     depth = 0
     for position in range(start + 6, len(text) if start >= 0 else 0):
@@ -42,23 +42,23 @@ def _slow_twin(text: str) -> str | None:
     return None
 
 
-def test_agrees_with_the_definition_on_random_text():
+def test_last_boxed_agrees_with_its_definition_on_random_text():
     random_ = random.Random(0)
     found = 0
     for _ in range(3000):
         text = "".join(random_.choices(["\\boxed{", "{", "}", "\\", "b", " "], k=random_.randrange(20)))
-        assert last_boxed(text) == _slow_twin(text), text
+        assert last_boxed(text) == _last_boxed_twin(text), text
         found += last_boxed(text) is not None
     assert found > 300
 
 
 @pytest.mark.parametrize("piece", ["{", "}", "\\boxed{", "\\boxed{}", "{}", "\\", "\\boxed{{"])
-def test_megabytes_of_hostile_text_end(piece):
+def test_last_boxed_is_linear_on_hostile_text(piece):
     # A quadratic scan would take hours here; no clock is needed to notice.
     text = "\\boxed{" + piece * (4_000_000 // len(piece))
     assert last_boxed(text) in (None, "")
 
 
-def test_deep_nesting_is_balanced():
+def test_last_boxed_balances_deep_nesting():
     depth = 500_000
     assert last_boxed("\\boxed{" + "{" * depth + "}" * depth + "}") == "{" * depth + "}" * depth

@@ -1,4 +1,4 @@
-"""`grade` in this process: the statuses, the window, and graders of one's own."""
+"""`grade` in this process: the statuses, `boxed_exact`, and custom graders."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from nft_jax.verify.grade import BOX_TAIL_CHARACTERS, GRADERS, resolve_grader
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_nobody_writes_wrong_by_accident():
-    # Arrays of codes start as zeros, and the codes are stored in rollouts: their order is fixed.
+def test_statuses_have_a_fixed_order():
+    # Arrays of codes start as zeros, and rollouts store the codes.
     assert STATUSES == ("incorrect", "correct", "unparsed", "timeout", "error")
 
 
@@ -40,7 +40,7 @@ def test_boxed_exact(response, answer, status, extracted):
     assert verdict.reason == ""
 
 
-def test_the_box_must_start_in_the_window():
+def test_boxed_exact_needs_a_box_near_the_end():
     box = r"\boxed{5}"
     assert grade(box + "x" * (BOX_TAIL_CHARACTERS - len(box)), "5", grader="boxed_exact").status == "correct"
     assert grade(box + "x" * (BOX_TAIL_CHARACTERS - len(box) + 1), "5", grader="boxed_exact").status == "unparsed"
@@ -70,13 +70,13 @@ def test_the_box_must_start_in_the_window():
         (("correct", 7), "error"),
     ],
 )
-def test_what_a_grader_may_return(returned, status):
+def test_grade_reads_what_a_grader_returns(returned, status):
     verdict = grade("r", "a", grader=lambda response, answer: returned)
     assert verdict.status == status
     assert bool(verdict.reason) == (status == "error")
 
 
-def test_what_a_grader_raises_is_an_error_verdict_with_its_reason():
+def test_grade_turns_exceptions_into_errors_with_a_reason():
     def divides(response, answer):
         return 1 / 0
 
@@ -87,7 +87,7 @@ def test_what_a_grader_raises_is_an_error_verdict_with_its_reason():
     assert grade("r", "a", grader=exits).status == "error"
 
 
-def test_an_interrupt_is_not_swallowed():
+def test_grade_raises_an_interrupt():
     def interrupted(response, answer):
         raise KeyboardInterrupt
 
@@ -95,21 +95,21 @@ def test_an_interrupt_is_not_swallowed():
         grade("r", "a", grader=interrupted)
 
 
-def test_a_grader_by_name():
+def test_resolve_grader_by_name():
     assert grade("x", "x", grader="operator:eq").status == "correct"
     assert grade("x", "y", grader="operator:eq") == Verdict("incorrect", None, pytest.approx(0, abs=60))
     assert resolve_grader("boxed_exact") is GRADERS["boxed_exact"]
 
 
 @pytest.mark.parametrize("name", ["boxed_exakt", "", ":", "module:", ":function", "nothing"])
-def test_an_unknown_grader_is_named_with_the_ways_out(name):
+def test_resolve_grader_refuses_unknown_names(name):
     with pytest.raises(ValueError, match="boxed_exact.*module:function") as caught:
         resolve_grader(name)
     assert repr(name) in str(caught.value)
     assert ("did you mean 'boxed_exact'?" in str(caught.value)) == (name == "boxed_exakt")
 
 
-def test_a_grader_that_cannot_be_found_raises():
+def test_resolve_grader_raises_for_missing_modules_and_functions():
     with pytest.raises(ImportError):
         resolve_grader("no_such_module_here:f")
     with pytest.raises(AttributeError):
@@ -118,7 +118,7 @@ def test_a_grader_that_cannot_be_found_raises():
         resolve_grader("sys:maxsize")
 
 
-def test_grading_in_a_notebook_loads_no_jax():
+def test_grade_imports_no_jax():
     code = (
         "import sys; from nft_jax.verify import grade; assert grade(r'\\boxed{1}', '1').status == 'correct'; "
         "print(sorted({n.split('.')[0] for n in sys.modules} & {'jax', 'jaxlib', 'numpy'}))"
@@ -137,13 +137,13 @@ def _real_responses() -> list[dict]:
         return [json.loads(line) for line in lines]
 
 
-def test_real_responses_never_err_and_exact_matches_are_right():
+def test_boxed_exact_on_real_responses():
     rows = _real_responses()
     verdicts = [grade(row["response"], row["gold"], grader="boxed_exact") for row in rows]
     assert not any(verdict.status == "error" for verdict in verdicts)
     exact = [row["correct"] for row, verdict in zip(rows, verdicts, strict=True) if verdict.status == "correct"]
     assert len(exact) > 100
     assert all(exact)
-    # The same responses, closed with their gold answer in a box (the synthetic form of the rule).
+    # The same responses with their reference answer in a box behind them.
     closed = [(row["response"] + f"\n\\boxed{{{row['gold']}}}", row["gold"]) for row in rows]
     assert all(grade(*item, grader="boxed_exact").status == "correct" for item in closed)

@@ -1,4 +1,4 @@
-"""The grader `gsm8k`: the last number, exactly."""
+"""`gsm8k`: the last number, compared exactly."""
 
 import json
 
@@ -9,7 +9,7 @@ from nft_jax.verify.gsm8k import last_number
 
 
 @pytest.mark.parametrize(
-    ("response", "found"),
+    ("response", "expected"),
     [
         ("16 - 3 = <<16-3=13>>13 eggs\nA: 26", "26"),
         ("so 5.\n#### 1,234", "1234"),
@@ -37,8 +37,8 @@ from nft_jax.verify.gsm8k import last_number
         ("####", None),
     ],
 )
-def test_the_last_number(response, found):
-    assert last_number(response) == found
+def test_last_number(response, expected):
+    assert last_number(response) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,17 +61,17 @@ def test_the_last_number(response, found):
         ("five", "5", "unparsed"),
     ],
 )
-def test_statuses(response, answer, status):
+def test_gsm8k_statuses(response, answer, status):
     assert grade(response, answer, grader="gsm8k").status == status
 
 
-def test_through_a_pool():
+def test_gsm8k_through_a_pool():
     items = [(f"so {index} - 1 = {index - 1}\n#### {index:,}", str(index)) for index in range(0, 5000, 7)]
     with Pool("gsm8k") as pool:
         assert {verdict.status for verdict in pool.grade(items)} == {"correct"}
 
 
-def test_real_responses(data_folder):
+def test_gsm8k_agrees_on_real_responses(data_folder):
     path = data_folder / "verifier" / "model_outputs.jsonl"
     if not path.exists():
         pytest.skip(f"no {path}")

@@ -1,4 +1,7 @@
-"""The work of a pool: batches of items that are graded together, the chunks they are cut into, and their queue."""
+"""The work of a pool: batches of items that are graded together, the chunks that travel to workers, and their queue.
+
+An item is a pair of text: a response and its reference answer.
+"""
 
 import math
 import threading
@@ -11,27 +14,31 @@ from ..grade import Verdict
 
 Item = tuple[str, str]  # response, reference answer
 
-CHUNK_ITEMS = 64  # items per frame: enough to hide the round trip, few enough to share hard ones between workers
+CHUNK_ITEMS = 64  # a frame: enough to hide the round trip, few enough to share hard items between workers
 CHUNK_CHARACTERS = 1 << 22
 
 
 def error_verdict(reason: str) -> Verdict:
-    """The verdict of an item that could not be graded."""
+    """Returns the verdict of an item that could not be graded."""
     return Verdict("error", None, 0.0, reason)
 
 
 class Batch:
-    """Items that are graded while others are still to come; made by `Pool.begin`.
+    """Items that are graded while others are still to come; `Pool.begin` creates it.
 
-    `add` and `collect` may be called from any number of threads; `deadline` is an instant of `time.monotonic()`.
-    `deaths` counts, by number of the item, the processes that ended over it.
+    `add` and `collect` may be called from any number of threads.
+
+    Attributes:
+      items: all items so far; their numbers count from 0.
+      deadline: the instant of `time.monotonic()` after which nothing of it is graded.
+      deaths: how many processes died of each item, by its number.
     """
 
     def __init__(self, queue: "ChunkQueue", workers: int, deadline: float):
         self.items: list[Item] = []
         self.deadline = deadline
         self.deaths: Counter[int] = Counter()
-        self._began = time.monotonic()
+        self._start = time.monotonic()
         self._queue = queue
         self._workers = workers
         self._verdicts: list[Verdict | None] = []
@@ -41,7 +48,7 @@ class Batch:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether nobody waits for it anymore."""
         return self._closing is not None or time.monotonic() >= self.deadline
 
     @property
@@ -50,9 +57,9 @@ class Batch:
         return 0 if self.abandoned else self._missing
 
     def add(self, items: Sequence[Item]) -> range:
-        """Take (response, answer) pairs on, and begin to grade them; their numbers, which count from 0. Never raises.
+        """Begins to grade items, and returns their numbers. Never raises.
 
-        What is no pair of str is an "error"; so is everything on a closed pool.
+        An item that is no pair of str gets "error"; so does every item of a closed pool.
         """
         with self._changed:
             numbers = range(len(self.items), len(self.items) + len(items))
@@ -63,30 +70,31 @@ class Batch:
             self._missing += len(items)
         text = [number for number in numbers if _is_text_pair(self.items[number])]
         if len(text) < len(items):
-            strange = sorted(set(numbers) - set(text))
-            self.settle(strange, error_verdict("an item must be a pair of str: (response, answer)"))
+            malformed = sorted(set(numbers) - set(text))
+            self.settle(malformed, error_verdict("an item must be a pair of str: (response, answer)"))
         try:
-            self._queue.put(list(cut(self, text, self._workers)))
+            self._queue.put(list(split_into_chunks(self, text, self._workers)))
         except RuntimeError as error:
             self.settle(text, error_verdict(str(error)))
         return numbers
 
     def collect(self, total_seconds: float | None = None) -> list[Verdict]:
-        """Wait for the verdicts of all items so far, in the order of their numbers, and take no more. Never raises.
+        """Waits for the verdicts of all items so far, and returns them in the order of their numbers. Never raises.
 
-        After `total_seconds` from now (None: no limit), or at the deadline, the missing ones are "timeout".
+        After `total_seconds` from now (None: no limit), or at the deadline, the missing ones are "timeout". The batch
+        takes no more items.
         """
         wait = min(math.inf if total_seconds is None else total_seconds, max(0.0, self.deadline - time.monotonic()))
         try:
             with self._changed:
                 self._changed.wait_for(self._is_done, None if math.isinf(wait) else wait)
         finally:  # also when the caller is interrupted: its work must not occupy the workers
-            given = time.monotonic() - self._began
-            verdicts = self.close(Verdict("timeout", None, given, "the total deadline passed"))
+            seconds = time.monotonic() - self._start
+            verdicts = self.close(Verdict("timeout", None, seconds, "the total deadline passed"))
         return verdicts
 
     def settle(self, numbers: Sequence[int], verdict: Verdict) -> None:
-        """Give each of these items that has no verdict yet this one; nothing happens once the batch is closed."""
+        """Gives this verdict to those of the items that have none; does nothing once the batch is closed."""
         with self._changed:
             if self._closing is not None:
                 return
@@ -98,7 +106,7 @@ class Batch:
                 self._changed.notify_all()
 
     def close(self, verdict: Verdict) -> list[Verdict]:
-        """Finish, with this verdict where one is missing; all verdicts so far."""
+        """Gives this verdict where one is missing, and returns all verdicts; the batch takes no more items."""
         with self._changed:
             if self._closing is None:
                 self._closing = verdict
@@ -111,25 +119,25 @@ class Batch:
 
 
 class Chunk(NamedTuple):
-    """Items of one batch that travel to a worker together."""
+    """Items of one batch that travel to a worker together; `indices` are their numbers."""
 
     batch: Batch
     indices: Sequence[int]
 
     def settle(self, verdict: Verdict) -> None:
-        """Give the same verdict to each of its items that has none."""
+        """Gives the same verdict to those of its items that have none."""
         self.batch.settle(self.indices, verdict)
 
 
-def cut(batch: Batch, indices: Sequence[int], workers: int) -> Iterator[Chunk]:
-    """Chunks of at most `CHUNK_ITEMS` items and about `CHUNK_CHARACTERS`; small batches give each worker several."""
-    most = max(1, min(CHUNK_ITEMS, len(indices) // (4 * workers)))
+def split_into_chunks(batch: Batch, indices: Sequence[int], workers: int) -> Iterator[Chunk]:
+    """Yields chunks of at most `CHUNK_ITEMS` items and about `CHUNK_CHARACTERS`; each worker gets several."""
+    size = max(1, min(CHUNK_ITEMS, len(indices) // (4 * workers)))
     members: list[int] = []
     characters = 0
     for index in indices:
         members.append(index)
         characters += len(batch.items[index][0])
-        if len(members) == most or characters >= CHUNK_CHARACTERS:
+        if len(members) == size or characters >= CHUNK_CHARACTERS:
             yield Chunk(batch, members)
             members, characters = [], 0
     if members:
@@ -137,7 +145,7 @@ def cut(batch: Batch, indices: Sequence[int], workers: int) -> Iterator[Chunk]:
 
 
 class ChunkQueue:
-    """First in, first out, except for chunks that come back because their worker had to be replaced."""
+    """Chunks in the order of arrival, except for those of a replaced worker, which go first."""
 
     def __init__(self):
         self._chunks: deque[Chunk] = deque()
@@ -145,7 +153,11 @@ class ChunkQueue:
         self._changed = threading.Condition()
 
     def put(self, chunks: Sequence[Chunk]) -> None:
-        """Append chunks. Raises RuntimeError on a closed queue, where nobody would ever take them."""
+        """Appends chunks.
+
+        Raises:
+          RuntimeError: on a closed queue, from which nobody would take them.
+        """
         with self._changed:
             if self._closed:
                 raise RuntimeError("the pool is closed")
@@ -153,14 +165,14 @@ class ChunkQueue:
             self._changed.notify(len(chunks))
 
     def put_back(self, batch: Batch, parts: Sequence[Sequence[int]]) -> None:
-        """Put what a replaced worker left before all else, the first part first."""
+        """Puts what a replaced worker left before all other chunks, the first part first."""
         chunks = [Chunk(batch, part) for part in parts if part]
         with self._changed:
             self._chunks.extendleft(reversed(chunks))
             self._changed.notify(len(chunks))
 
     def take(self) -> Chunk | None:
-        """Wait for a chunk whose batch somebody still waits for; None once the queue is closed."""
+        """Waits for a chunk whose batch somebody still waits for, and returns it; None once the queue is closed."""
         with self._changed:
             while not self._closed:
                 chunk = self._chunks.popleft() if self._chunks else None
@@ -171,7 +183,7 @@ class ChunkQueue:
         return None
 
     def close(self) -> None:
-        """Wake all takers with None; chunks that are left are dropped."""
+        """Drops the chunks that are left, and lets all calls of `take` return None."""
         with self._changed:
             self._closed = True
             self._chunks.clear()

@@ -1,7 +1,7 @@
-"""What a grading process may do once its grader is loaded: compute, and read files. The kernel refuses all else.
+"""Isolation: the kernel lets a grading process compute and read files, and refuses everything else.
 
-Linux's seccomp, through the package `seccompy` (the extra `[isolation]`), on x86-64 and AArch64. A list of what is
-allowed, since a list of what is not would miss the system calls of tomorrow's kernels and of foreign ABIs. A refused
+It is Linux's seccomp, through the package `seccompy` (the extra `[isolation]`), on x86-64 and AArch64. The filter lists
+what is allowed: a list of what is refused would miss the system calls of later kernels and foreign ABIs. A refused
 call fails with EPERM, which Python raises as PermissionError.
 """
 
@@ -11,7 +11,7 @@ import os
 
 MODES = ("auto", "required", "off")
 
-# Memory, time, threads, waiting; reading and writing what is open already: the pipes to the parent, and stderr.
+# Memory, time, threads and waiting; reading and writing descriptors that are open: the pipes to the parent, and stderr.
 _COMPUTE = """
     brk mmap munmap mprotect mremap madvise mincore membarrier rseq set_robust_list get_robust_list set_tid_address
     futex futex_waitv futex_wait futex_wake sched_yield sched_getaffinity sched_getparam sched_getscheduler getcpu
@@ -33,12 +33,16 @@ _HARMLESS_IOCTL = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, FIONREAD, 
 
 
 def isolate(mode: str) -> bool:
-    """Let this process, from now on, write no file, open no socket and start no process; whether that is enforced.
+    """Keeps this process from writing files, opening sockets and starting processes from now on.
 
-    `mode` is "auto" (where seccompy is installed and the kernel takes the filter), "required" or "off".
+    Args:
+      mode: "auto" (where seccompy is installed and the kernel takes the filter), "required" or "off".
+
+    Returns:
+      Whether the kernel enforces it.
 
     Raises:
-      RuntimeError: when it is required and can't be had.
+      RuntimeError: if it is required and not available.
     """
     if mode == "off":
         return False
@@ -56,24 +60,24 @@ def isolate(mode: str) -> bool:
 
 
 def _filter(seccompy):
-    """The filter, for all threads of the process."""
+    """Returns the filter, for all threads of the process."""
     refuse = int(seccompy.Action.ERRNO) | errno.EPERM
-    found = seccompy.Filter(refuse, flags=seccompy.FilterFlag.TSYNC)
+    rules = seccompy.Filter(refuse, flags=seccompy.FilterFlag.TSYNC)
     masked = seccompy.CmpOp.MASKED_EQ
 
     def allow(name, conditions=None):
-        with contextlib.suppress(ValueError):  # a call that this architecture doesn't have
-            found.allow(name, args=conditions)
+        with contextlib.suppress(ValueError):  # this architecture does not have the call
+            rules.allow(name, args=conditions)
 
     for name in (_COMPUTE + _READ).split():
         allow(name)
     allow("open", [(1, masked, 0, _WRITING)])
     allow("openat", [(2, masked, 0, _WRITING)])
     allow("clone", [(0, masked, _CLONE_THREAD, _CLONE_THREAD)])  # a thread, not a process
-    found.errno("clone3", errno.ENOSYS)  # its flags are out of a filter's sight; libc then takes clone
-    allow("prlimit64", [(0, seccompy.CmpOp.EQ, 0), (2, seccompy.CmpOp.EQ, 0)])  # ask for one's own limits
+    rules.errno("clone3", errno.ENOSYS)  # a filter cannot see its flags; libc then uses clone
+    allow("prlimit64", [(0, seccompy.CmpOp.EQ, 0), (2, seccompy.CmpOp.EQ, 0)])  # its limits may be read, not set
     for number in _HARMLESS_FCNTL:
         allow("fcntl", {1: number})
     for number in _HARMLESS_IOCTL:
         allow("ioctl", {1: number})
-    return found
+    return rules

@@ -1,4 +1,4 @@
-"""Grade many answers in isolated, killable processes: an answer that hangs or crashes a grader costs only itself."""
+"""The pool of grading processes: an answer that hangs or crashes a grader costs only itself."""
 
 import atexit
 import logging
@@ -23,22 +23,7 @@ _CLOSED = error_verdict("the pool is closed")
 
 
 class Pool:
-    """Long-lived grading processes; `grade` may be called from any number of threads at once.
-
-    Arguments
-        grader         a name of `grade.GRADERS`, or "module:function" of your own, imported by the workers only
-        workers        number of processes
-        item_seconds   time a grader gets for one item; then its process is killed and the item is a "timeout"
-        memory_mib     address space of a process (RLIMIT_AS); one that has used up half of it is replaced
-        isolation      "auto", "required" or "off": whether the kernel keeps processes from writing files, opening
-                       sockets and starting processes (`isolation.py`); "auto" means where it can, but for a grader of
-                       your own, which may need to
-        paths          folders put on the workers' `sys.path`; default: this process's, for a grader of your own
-        start_seconds  time a process gets to start and to import its grader
-
-    Raises ValueError for an unknown grader or a size below its minimum, StartError (a RuntimeError) if the workers
-    cannot start or cannot load the grader. Later failures become verdicts. Use it as a context manager, or `close` it.
-    """
+    """Long-lived grading processes, as a context manager; any number of threads may call `grade` at once."""
 
     def __init__(
         self,
@@ -51,16 +36,35 @@ class Pool:
         paths: Sequence[str] | None = None,
         start_seconds: float = 120.0,
     ):
+        """Starts the processes and waits until they have loaded the grader. Later failures become verdicts.
+
+        Args:
+          grader: a name of `grade.GRADERS`, or a custom grader "module:function", which only the workers import.
+          workers: number of processes.
+          item_seconds: time for one item, s; then its process is killed and the item gets "timeout".
+          memory_mib: address space of a process (RLIMIT_AS); one that has used up half of it is replaced.
+          isolation: "auto", "required" or "off": whether the kernel keeps processes from writing files, opening
+            sockets and starting processes (`isolation.py`). "auto" isolates the graders of `GRADERS` where it can, but
+            no custom grader, which may need what isolation forbids.
+          paths: folders for the workers' `sys.path`; by default those of this process for a custom grader, else none.
+          start_seconds: time for a process to start and to import its grader, s.
+
+        Raises:
+          ValueError: for an unknown grader or isolation, or a size below its minimum.
+          StartError: if the workers cannot start or cannot load the grader; it is a RuntimeError.
+        """
         if workers < 1 or not item_seconds > 0 or memory_mib < 64:
-            raise ValueError(f"{workers=}, {item_seconds=}, {memory_mib=}: need at least 1, more than 0, at least 64")
+            raise ValueError(
+                f"{workers=}, {item_seconds=}, {memory_mib=}: use at least 1 worker, more than 0 s and at least 64 MiB"
+            )
         if isolation not in MODES:
             raise ValueError(f"{isolation=}: use one of {', '.join(MODES)}")
-        own = ":" in grader
-        if not own:
+        is_custom = ":" in grader
+        if not is_custom:
             resolve_grader(grader)
         if paths is None:
-            paths = [os.path.abspath(path) for path in sys.path] if own else []
-        if own and isolation == "auto":
+            paths = [os.path.abspath(path) for path in sys.path] if is_custom else []
+        if is_custom and isolation == "auto":
             isolation = "off"
         self.grader = grader
         self._queue = ChunkQueue()
@@ -68,8 +72,10 @@ class Pool:
         self._lock = threading.Lock()  # guards the batches in flight and the two flags
         self._closed = False
         self._error_logged = False
-        make_child = partial(GradingProcess, grader, tuple(paths), memory_mib, isolation)
-        self._owners = [Supervisor(self._queue, make_child, item_seconds, start_seconds) for _ in range(workers)]
+        create_process = partial(GradingProcess, grader, tuple(paths), memory_mib, isolation)
+        self._supervisors = [
+            Supervisor(self._queue, create_process, item_seconds, start_seconds) for _ in range(workers)
+        ]
         atexit.register(self.close)
         self._start()
 
@@ -82,37 +88,37 @@ class Pool:
     @property
     def pids(self) -> list[int]:
         """Process ids of the workers that run now."""
-        return [pid for owner in self._owners if (pid := owner.pid) is not None]
+        return [pid for supervisor in self._supervisors if (pid := supervisor.pid) is not None]
 
     @property
     def isolated(self) -> bool:
-        """Whether the kernel keeps the workers from writing files, opening sockets and starting processes."""
-        return all(owner.isolated for owner in self._owners)
+        """Whether the kernel keeps all workers from writing files, opening sockets and starting processes."""
+        return all(supervisor.isolated for supervisor in self._supervisors)
 
     @property
-    def respawns(self) -> int:
-        """How many processes were killed, crashed or had used up their memory, and so had to be replaced."""
-        return sum(owner.respawns for owner in self._owners)
+    def replacements(self) -> int:
+        """How many processes were killed, crashed or used up their memory, and so had to be replaced."""
+        return sum(supervisor.replacements for supervisor in self._supervisors)
 
     @property
     def activity(self) -> str:
-        """What the pool is doing now, in words, for somebody who wonders why a step doesn't end."""
+        """A sentence about what the pool does now, to find out why a step does not end."""
         now = time.monotonic()
         with self._lock:
             missing = [batch.missing for batch in self._batches]
-        since = [(owner.pid, owner.grades_since) for owner in self._owners]
+        since = [(supervisor.pid, supervisor.waiting_since) for supervisor in self._supervisors]
         workers = ", ".join(f"{pid} {'idle' if at is None else f'on one for {now - at:.1f} s'}" for pid, at in since)
         return (
             f"{self.grader}: {sum(missing)} answers of {sum(map(bool, missing))} batches wait for a verdict, "
-            f"{self.respawns} processes were replaced so far; processes {workers}"
+            f"{self.replacements} processes were replaced so far; processes {workers}"
         )
 
     def begin(self, total_seconds: float | None = None) -> Batch:
-        """A batch that takes answers as they are ready, and grades them meanwhile: `add` them, then `collect`.
+        """Returns a batch that takes items as they become ready and grades them meanwhile: `add` them, then `collect`.
 
-        After `total_seconds` (None: no limit) nothing of it is graded any more, collected or not.
+        After `total_seconds` (None: no limit) nothing of it is graded anymore, collected or not.
         """
-        batch = Batch(self._queue, len(self._owners), _instant(total_seconds))
+        batch = Batch(self._queue, len(self._supervisors), _deadline(total_seconds))
         with self._lock:
             self._batches.add(batch)
             closed = self._closed
@@ -121,9 +127,10 @@ class Pool:
         return batch
 
     def grade(self, items: Sequence[Item], total_seconds: float | None = None) -> list[Verdict]:
-        """Verdicts of (response, answer) pairs, in their order; never raises; statuses do not depend on `workers`.
+        """Returns the verdicts of items in their order; the statuses do not depend on `workers`. Never raises.
 
-        After `total_seconds` (None: no limit) the missing ones are "timeout". On a closed pool all are "error".
+        An item is a pair (response, reference answer). After `total_seconds` (None: no limit) the missing verdicts are
+        "timeout". On a closed pool all are "error".
         """
         batch = self.begin(total_seconds)
         batch.add(items)
@@ -132,37 +139,37 @@ class Pool:
         return verdicts
 
     def log_first_error(self, verdicts: Sequence[Verdict]) -> None:
-        """Say once why a grader fails: a run in which everything is an "error" otherwise only shows a reward of 0."""
+        """Logs once why a grader fails; a run in which every verdict is "error" otherwise only shows a reward of 0."""
         first = next((verdict for verdict in verdicts if verdict.status == "error"), None)
         with self._lock:
             if first is None or self._error_logged or self._closed:
                 return
             self._error_logged = True
-        _LOG.warning("grader %r failed on an answer (said once): %s", self.grader, first.reason)
+        _LOG.warning("grader %r failed on an answer (logged once): %s", self.grader, first.reason)
 
     def close(self) -> None:
-        """Kill the workers and end the threads; callers that still wait get "error". May be called again."""
+        """Kills the workers and ends the threads; callers that still wait get "error". It may be called again."""
         self._queue.close()
-        # After the queue: a batch that came in before it closed is in this list, and one that comes later is refused.
+        # After the queue: this list has each batch that arrived before it closed, and later ones are refused.
         with self._lock:
             self._closed = True
             batches = list(self._batches)
         for batch in batches:
             batch.close(_CLOSED)
-        for owner in self._owners:
-            owner.stop()
-        for owner in self._owners:
-            if owner.ident is not None and owner is not threading.current_thread():
-                owner.join(timeout=10.0)
+        for supervisor in self._supervisors:
+            supervisor.stop()
+        for supervisor in self._supervisors:
+            if supervisor.ident is not None and supervisor is not threading.current_thread():
+                supervisor.join(timeout=10.0)
         atexit.unregister(self.close)
 
     def _start(self) -> None:
-        """Start all processes at once and wait for them; on failure nothing is left running. Raises StartError."""
-        for owner in self._owners:
-            owner.start()
-        for owner in self._owners:
-            owner.first_start.wait()
-        failure = next((owner.failure for owner in self._owners if owner.failure is not None), None)
+        """Starts all processes at once and waits for them; after a failure none runs. Raises StartError."""
+        for supervisor in self._supervisors:
+            supervisor.start()
+        for supervisor in self._supervisors:
+            supervisor.first_start.wait()
+        failure = next((supervisor.failure for supervisor in self._supervisors if supervisor.failure is not None), None)
         if failure is not None:
             self.close()
             raise StartError(
@@ -171,5 +178,6 @@ class Pool:
             ) from failure
 
 
-def _instant(seconds: float | None) -> float:
+def _deadline(seconds: float | None) -> float:
+    """Returns the instant of `time.monotonic()` after `seconds`; None gives infinity."""
     return math.inf if seconds is None else time.monotonic() + seconds

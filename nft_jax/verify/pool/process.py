@@ -1,4 +1,4 @@
-"""The parent's end of one grading process: start it, talk to it in frames with deadlines, kill it."""
+"""The parent's end of one grading process: starts it, exchanges frames with it by a deadline, and kills it."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from .worker import HEADER, pack
 
-# A grading process sees these variables only: what a hostile answer makes a grader do finds no tokens and no keys.
+# A grading process sees only these variables: a grader that a hostile answer misuses finds no tokens and no keys.
 # One OpenMP thread each, or every worker would start a pool of threads as large as the machine.
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 _FIXED_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -27,27 +27,35 @@ class StartError(RuntimeError):
     """A grading process could not be started, or could not load its grader."""
 
 
-class Died(Exception):
-    """The process ended, or no longer speaks the protocol."""
+class ProcessDied(Exception):
+    """The process ended, or no longer follows the protocol."""
 
 
-class Late(Exception):
-    """The deadline passed first."""
+class DeadlinePassed(Exception):
+    """The process did not react before the deadline."""
 
 
 class GradingProcess:
-    """One running grading process; used by one thread, except for `kill`.
+    """One running grading process; one thread uses it, and any thread may call `kill`.
 
-    The thread that makes it must live as long as it does: Linux kills it when the *thread* that started it ends.
-    Deadlines are instants of `time.monotonic()`. `isolated` says, after `shake_hands`, what `isolation.py` could do.
+    The thread that creates it must live as long as it does: Linux kills it when the *thread* that started it ends.
+    Deadlines are instants of `time.monotonic()`.
+
+    Attributes:
+      pid: its process id.
+      isolated: whether the kernel restricts it (`isolation.py`); known after `wait_until_ready`.
     """
 
     def __init__(self, grader: str, paths: Sequence[str], memory_mib: int, isolation: str):
-        """Start the process, without waiting for it. Raises StartError if the interpreter cannot be run."""
+        """Starts the process, without waiting for it.
+
+        Raises:
+          StartError: if the interpreter cannot be run.
+        """
         environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         command = [sys.executable, "-I", str(Path(__file__).with_name("worker.py"))]
         try:
-            # A session of its own: Ctrl-C reaches only the parent, and killing the group takes a grader's children too.
+            # In a new session, Ctrl-C reaches only the parent, and killing the group ends what a grader started too.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -68,46 +76,59 @@ class GradingProcess:
         self._writable.register(self._process.stdin, select.POLLOUT)
         self._readable.register(self._process.stdout, select.POLLIN)
 
-    def shake_hands(self, deadline: float) -> None:
-        """Wait until the grader is loaded. Raises StartError that says why it is not, Died if the process is gone."""
+    def wait_until_ready(self, deadline: float) -> None:
+        """Waits until the grader is loaded.
+
+        Raises:
+          StartError: if it cannot be loaded, with the reason, or takes too long.
+          ProcessDied: if the process ended.
+        """
         try:
             self._send(self._hello, deadline)
-            answer = self.receive(deadline)
-        except Late as error:
+            reply = self.receive(deadline)
+        except DeadlinePassed as error:
             raise StartError("the grading process took too long to load its grader") from error
-        if not isinstance(answer, dict) or "isolated" not in answer:
-            raise StartError(str(answer["failed"]) if isinstance(answer, dict) and "failed" in answer else repr(answer))
-        self.isolated = bool(answer["isolated"])
+        if not isinstance(reply, dict) or "isolated" not in reply:
+            raise StartError(str(reply["failed"]) if isinstance(reply, dict) and "failed" in reply else repr(reply))
+        self.isolated = bool(reply["isolated"])
 
-    def deliver(self, items: Sequence[Sequence[str]], deadline: float) -> None:
-        """Hand over a chunk and wait until it is received whole. Raises Died or Late."""
+    def send_items(self, items: Sequence[Sequence[str]], deadline: float) -> None:
+        """Sends the items of a chunk, and waits until they have arrived.
+
+        Raises:
+          ProcessDied, DeadlinePassed: if they do not arrive.
+        """
         self._send(pack(list(items)), deadline)
         if self.receive(deadline) != "received":
-            raise Died("unexpected frame")
+            raise ProcessDied("it sent an unexpected frame")
 
     def receive(self, deadline: float) -> Any:
-        """The value of the next frame. Raises Died or Late."""
+        """Returns the value of the next frame.
+
+        Raises:
+          ProcessDied, DeadlinePassed: if no frame arrives.
+        """
         while (frame := self._next_frame()) is None:
             _wait(self._readable, deadline)
             with contextlib.suppress(BlockingIOError):
                 data = os.read(self._process.stdout.fileno(), _READ_BYTES)
                 if not data:
-                    raise Died("end of pipe")
+                    raise ProcessDied("its pipe is closed")
                 self._received += data
         try:
             return json.loads(frame)
         except ValueError as error:
-            raise Died("not a frame") from error
+            raise ProcessDied("it sent a frame that is no JSON") from error
 
     def kill(self) -> None:
-        """End the process and all that it started, now, and leave no zombie; harmless when it has already ended."""
-        # Only an unreaped process keeps its number from being given to somebody else.
+        """Ends the process and all that it started, at once; does nothing if it has ended."""
+        # Only a process that has not been reaped keeps its id from being given to another one.
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def bury(self) -> None:
-        """Kill, reap and close the pipes; only for the thread that uses this child."""
+    def reap(self) -> None:
+        """Kills the process, collects its exit status and closes its pipes; only the thread that uses it may call."""
         self.kill()
         self._process.wait()
         self._process.stdin.close()
@@ -122,15 +143,15 @@ class GradingProcess:
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise Died(str(error)) from error
+                raise ProcessDied(str(error)) from error
 
     def _next_frame(self) -> bytes | None:
-        """Cut the first whole frame off the bytes received, if there is one."""
+        """Removes the first whole frame from the received bytes and returns it; None if it is not complete yet."""
         if len(self._received) < HEADER.size:
             return None
         (size,) = HEADER.unpack_from(self._received)
         if size > _FRAME_LIMIT:
-            raise Died("frame too long")
+            raise ProcessDied("it sent a frame that is too long")
         end = HEADER.size + size
         if len(self._received) < end:
             return None
@@ -140,6 +161,10 @@ class GradingProcess:
 
 
 def _wait(poll: select.poll, deadline: float) -> None:
-    """Wait until the descriptor is ready; looks at least once, so that a reply already there is never Late."""
+    """Waits until the descriptor is ready; it polls at least once, so a reply that has arrived is always read.
+
+    Raises:
+      DeadlinePassed: if it is not ready by then.
+    """
     if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise Late
+        raise DeadlinePassed

@@ -1,4 +1,4 @@
-"""The thread that owns one grading process: starts it, feeds it chunks, and replaces it when an item breaks it."""
+"""The thread that owns one grading process: it starts it, sends it chunks, and replaces it when an item breaks it."""
 
 import contextlib
 import logging
@@ -9,64 +9,70 @@ from typing import Any
 
 from ..grade import STATUSES, Verdict
 from .batch import Chunk, ChunkQueue, error_verdict
-from .process import Died, GradingProcess, Late, StartError
+from .process import DeadlinePassed, GradingProcess, ProcessDied, StartError
 
 _LOG = logging.getLogger(__name__)
 
 _TRANSFER_SECONDS = 30.0  # for a chunk to cross the pipe; an idle worker takes milliseconds
-# A process that dies may have been killed by somebody else (the kernel, short of memory), so its item gets others; an
-# item that kills its process does so each time.
+# Another program (the kernel, short of memory) may have killed a process that died, so its item is tried again; an item
+# that kills its process does so each time.
 _ATTEMPTS = 3
 _DEATH = "the grading process died of this item (a crash, an exit, or too much memory)"
 
 
 class Supervisor(threading.Thread):
-    """A daemon thread with one child, which it alone starts, talks to and reaps.
+    """A daemon thread with one grading process, which it alone starts, uses and reaps.
 
-    `first_start`  set once the first process is ready or has failed; `failure` is then the StartError, or None
-    `respawns`     processes that were killed, crashed or had used up their memory, and so had to be replaced
-    `grades_since` the instant of `time.monotonic()` since which it waits for the child's verdict on one item, or None
+    Attributes:
+      first_start: set once the first process is ready or has failed.
+      failure: why the first process could not start; None if it did.
+      replacements: how many processes were killed, crashed or used up their memory, and so had to be replaced.
+      waiting_since: the instant of `time.monotonic()` since which it waits for the verdict on one item; None if idle.
     """
 
     def __init__(
-        self, queue: ChunkQueue, make_child: Callable[[], GradingProcess], item_seconds: float, start_seconds: float
+        self,
+        queue: ChunkQueue,
+        create_process: Callable[[], GradingProcess],
+        item_seconds: float,
+        start_seconds: float,
     ):
         super().__init__(name="nft_jax-verify", daemon=True)
         self.first_start = threading.Event()
         self.failure: StartError | None = None
-        self.respawns = 0
-        self.grades_since: float | None = None
+        self.replacements = 0
+        self.waiting_since: float | None = None
         self._queue = queue
-        self._make_child = make_child
+        self._create_process = create_process
         self._item_seconds = item_seconds
         self._start_seconds = start_seconds
-        self._child: GradingProcess | None = None
+        self._process: GradingProcess | None = None
         self._stopping = False
-        self._lock = threading.Lock()  # between this thread, which replaces the child, and whoever stops it
+        self._lock = threading.Lock()  # between this thread, which replaces the process, and callers of `stop`
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child, if one runs."""
+        """Process id of the grading process; None if none runs."""
         with self._lock:
-            return None if self._child is None else self._child.pid
+            return None if self._process is None else self._process.pid
 
     @property
     def isolated(self) -> bool:
-        """Whether the child runs isolated."""
+        """Whether the grading process runs isolated."""
         with self._lock:
-            return self._child is not None and self._child.isolated
+            return self._process is not None and self._process.isolated
 
     def stop(self) -> None:
-        """Kill the child and let no other start; the thread ends by itself when its queue is closed."""
+        """Kills the process and lets no other start; the thread ends by itself when its queue is closed."""
         with self._lock:
             self._stopping = True
-            if self._child is not None:
-                self._child.kill()
+            if self._process is not None:
+                self._process.kill()
 
     def run(self) -> None:
-        """Start the first child, then serve chunks until the queue is closed; after a failed first start, end."""
+        """Starts the first process and grades chunks until the queue is closed; ends at once if that start fails."""
         try:
-            self._spawn()
+            self._start_process()
         except StartError as error:
             self.failure = error
         except Exception as error:
@@ -74,103 +80,111 @@ class Supervisor(threading.Thread):
         self.first_start.set()
         while self.failure is None and (chunk := self._queue.take()) is not None:
             try:
-                self._serve(chunk)
-            except Exception as error:  # the thread must outlive whatever went wrong with one chunk
+                self._grade(chunk)
+            except Exception as error:  # the thread must survive whatever fails with one chunk
                 if not isinstance(error, StartError):
                     _LOG.exception("grading a chunk failed")
                 chunk.settle(error_verdict(f"{type(error).__name__}: {error}"))
-                self._discard()
-        self._bury()
+                self._discard_process()
+        self._reap_process()
 
-    def _serve(self, chunk: Chunk) -> None:
-        """Settle the items of a chunk one by one; the first that breaks the child ends it and the rest goes back."""
-        if not self._deliver(chunk):
+    def _grade(self, chunk: Chunk) -> None:
+        """Settles the items of a chunk one by one, until one of them breaks the process; the rest goes back."""
+        if not self._send(chunk):
             return
         batch = chunk.batch
         for position, index in enumerate(chunk.indices):
-            verdict, leaving = self._await_verdict(batch.deadline)
-            if leaving:
-                self._discard()
+            verdict, is_last = self._receive_verdict(batch.deadline)
+            if is_last:
+                self._discard_process()
             if verdict is None:
                 batch.deaths[index] += 1
                 verdict = error_verdict(_DEATH) if batch.deaths[index] == _ATTEMPTS else None
             if verdict is not None:
                 batch.settle([index], verdict)
-            if leaving:
+            if is_last:
                 again, rest = [index] if verdict is None else [], chunk.indices[position + 1 :]
                 # In two halves, so that another hard item delays fewer.
                 self._queue.put_back(batch, [again, rest[: len(rest) // 2], rest[len(rest) // 2 :]])
-                # Start the next one while nobody waits; if that fails, the next chunk tries again and says so.
+                # The next process starts while nobody waits; if that fails, the next chunk tries again and reports it.
                 with contextlib.suppress(StartError):
-                    self._spawn()
+                    self._start_process()
                 return
 
-    def _deliver(self, chunk: Chunk) -> bool:
-        """Hand a chunk over; no item is to blame if that fails, so it is tried again with another child."""
+    def _send(self, chunk: Chunk) -> bool:
+        """Sends a chunk and returns whether it arrived; no item is to blame for a failure, so a new process gets it."""
         items = [chunk.batch.items[index] for index in chunk.indices]
         for _ in range(_ATTEMPTS):
-            if self._child is None:
-                self._spawn()
+            if self._process is None:
+                self._start_process()
             deadline = min(time.monotonic() + _TRANSFER_SECONDS, chunk.batch.deadline)
             try:
-                self._child.deliver(items, deadline)
+                self._process.send_items(items, deadline)
                 return True
-            except (Died, Late):
-                self._discard()
+            except (ProcessDied, DeadlinePassed):
+                self._discard_process()
             if chunk.batch.abandoned:
                 return False
-        chunk.settle(error_verdict("no grading process took the items"))
+        chunk.settle(error_verdict("no grading process received the items"))
         return False
 
-    def _await_verdict(self, batch_deadline: float) -> tuple[Verdict | None, bool]:
-        """The verdict of the item that the child works on (None: it died), and whether the child must be replaced."""
-        start = self.grades_since = time.monotonic()
+    def _receive_verdict(self, batch_deadline: float) -> tuple[Verdict | None, bool]:
+        """Returns (verdict, whether the process must be replaced); the verdict is None if the process died."""
+        start = self.waiting_since = time.monotonic()
         try:
-            reply = self._child.receive(min(start + self._item_seconds, batch_deadline))
+            reply = self._process.receive(min(start + self._item_seconds, batch_deadline))
             return _read_reply(reply)
-        except Late:
+        except DeadlinePassed:
             seconds = time.monotonic() - start
             return Verdict("timeout", None, seconds, f"no verdict after {seconds:.3g} s"), True
-        except Died:
+        except ProcessDied:
             return None, True
         finally:
-            self.grades_since = None
+            self.waiting_since = None
 
-    def _spawn(self) -> None:
-        """Start a child and wait until it is ready; no item's deadline runs meanwhile. Raises StartError."""
+    def _start_process(self) -> None:
+        """Starts a process and waits until it is ready; no item's deadline runs meanwhile.
+
+        Raises:
+          StartError: if the pool is closed, or the process cannot start.
+        """
         for _ in range(_ATTEMPTS):
             with self._lock:
                 if self._stopping:
                     raise StartError("the pool is closed")
-                self._child = self._make_child()
+                self._process = self._create_process()
             try:
-                self._child.shake_hands(time.monotonic() + self._start_seconds)
+                self._process.wait_until_ready(time.monotonic() + self._start_seconds)
                 return
             except StartError:
-                self._bury()
+                self._reap_process()
                 raise
-            except Died:
-                self._bury()
+            except ProcessDied:
+                self._reap_process()
         raise StartError("the grading process ended while it loaded its grader")
 
-    def _discard(self) -> None:
-        """End a child that is of no more use; another one takes its place."""
-        self.respawns += self._child is not None
-        self._bury()
+    def _discard_process(self) -> None:
+        """Ends a process that can no longer be used, and counts that it must be replaced."""
+        self.replacements += self._process is not None
+        self._reap_process()
 
-    def _bury(self) -> None:
+    def _reap_process(self) -> None:
         with self._lock:
-            child, self._child = self._child, None
-            if child is not None:
-                child.bury()
+            process, self._process = self._process, None
+            if process is not None:
+                process.reap()
 
 
 def _read_reply(reply: Any) -> tuple[Verdict, bool]:
-    """(verdict, leaving) of a worker's reply. Raises Died if it is none."""
+    """Returns (verdict, whether the worker ends now) of a worker's reply.
+
+    Raises:
+      ProcessDied: if it is no reply.
+    """
     try:
-        status, extracted, seconds, reason, leaving = reply
+        status, extracted, seconds, reason, is_last = reply
     except (TypeError, ValueError) as error:
-        raise Died("not a reply") from error
+        raise ProcessDied("it sent a frame that is no reply") from error
     if status not in STATUSES:
-        raise Died("not a status")
-    return Verdict(status, extracted, float(seconds), reason), bool(leaving)
+        raise ProcessDied("it sent an unknown status")
+    return Verdict(status, extracted, float(seconds), reason), bool(is_last)

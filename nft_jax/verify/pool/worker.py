@@ -2,12 +2,14 @@
 
 `process.py` runs this file as `python -I worker.py`. It imports neither jax nor the package root: a process that
 imports jax waits for the accelerator that its parent holds. Frames are a 4-byte length and that many bytes of JSON;
-JSON, because nothing in a response can then be executed, and because its escapes carry lone surrogates.
+JSON, because then nothing in a response can be executed, and because its escapes carry lone surrogates.
 
-    parent → {"grader", "paths", "memory_mib",      worker → {"isolated": whether} or {"failed": why}
+    parent → {"grader", "paths", "memory_mib",      worker → {"isolated": bool} or {"failed": reason}
               "isolation"}
     parent → [[response, answer], …]                worker → "received", then for each item in order
-                                                             [status, extracted, seconds, reason, leaving]
+                                                             [status, extracted, seconds, reason, is_last]
+
+After a reply with `is_last` the worker ends, and the parent replaces it.
 """
 
 import contextlib
@@ -26,13 +28,13 @@ _SIGKILL = 9
 
 
 def pack(value: Any) -> bytes:
-    """One frame that holds `value` (anything JSON can say)."""
+    """Returns one frame with a value that JSON can hold."""
     payload = json.dumps(value).encode()
     return HEADER.pack(len(payload)) + payload
 
 
 def _read(source: BinaryIO) -> Any:
-    """The value of the next frame, or None at the end of the pipe."""
+    """Returns the value of the next frame; None at the end of the pipe."""
     header = source.read(HEADER.size)
     if len(header) < HEADER.size:
         return None
@@ -42,24 +44,24 @@ def _read(source: BinaryIO) -> Any:
 
 
 def _write(fd: int, value: Any) -> None:
-    """Write one frame completely."""
+    """Writes one whole frame."""
     rest = memoryview(pack(value))
     while rest:
         rest = rest[os.write(fd, rest) :]
 
 
 def _take_pipes() -> tuple[BinaryIO, int]:
-    """Move the protocol off descriptors 0 and 1, so that a grader that prints or reads input finds only /dev/null."""
+    """Moves the protocol off descriptors 0 and 1, so that a grader that prints or reads input finds only /dev/null."""
     source, sink = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
-    os.close(nothing)
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 0)
+    os.dup2(devnull, 1)
+    os.close(devnull)
     return source, sink
 
 
 def _limit_process(memory_mib: int) -> None:
-    """Die with the parent (Linux only), leave no core files, and bound the address space."""
+    """Lets the process die with its parent (Linux only), write no core files, and use a limited address space."""
     with contextlib.suppress(Exception):
         import ctypes
 
@@ -82,7 +84,7 @@ def _load_grade_module() -> types.ModuleType:
 
 
 def _memory_mib() -> float:
-    """The address space in use; 0 where nobody tells."""
+    """Returns the address space in use, in MiB; 0 where the system has no /proc."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE") / (1 << 20)
@@ -91,22 +93,23 @@ def _memory_mib() -> float:
 
 
 def _serve(source: BinaryIO, sink: int, grading: types.ModuleType, function: Any, memory_mib: int) -> None:
-    """Grade chunks until the parent closes the pipe, or until half of the memory that the start left is used up."""
-    most = (_memory_mib() + memory_mib) / 2
+    """Grades chunks until the parent closes the pipe, or until half of the memory that the start left is used up."""
+    memory_bound = (_memory_mib() + memory_mib) / 2
     while (chunk := _read(source)) is not None:
         _write(sink, "received")
         for index, (response, answer) in enumerate(chunk):
             status, extracted, seconds, reason = grading.grade(response, answer, grader=function)
-            # Whatever filled the memory may still be referenced: only a new process is safe for the next item. What
-            # fills it slowly (caches, a leak) is found between chunks.
-            leaving = reason.startswith("MemoryError") or (index == len(chunk) - 1 and _memory_mib() > most)
-            _write(sink, [status, extracted and extracted[:TEXT_LIMIT], seconds, reason[:TEXT_LIMIT], leaving])
-            if leaving:
+            # What filled the memory may still be referenced: only a new process is safe for the next item. What fills
+            # it slowly (caches, a leak) is noticed between chunks.
+            is_full = index == len(chunk) - 1 and _memory_mib() > memory_bound
+            is_last = reason.startswith("MemoryError") or is_full
+            _write(sink, [status, extracted and extracted[:TEXT_LIMIT], seconds, reason[:TEXT_LIMIT], is_last])
+            if is_last:
                 return
 
 
 def main() -> None:
-    """Shake hands, then serve; leaves through `os._exit`, because a grader may have left threads that never end."""
+    """Loads the grader and grades; ends by `os._exit`, because a grader may have left threads that never end."""
     source, sink = _take_pipes()
     hello = _read(source)
     if hello is None:

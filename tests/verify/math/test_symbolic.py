@@ -1,4 +1,4 @@
-"""What the exact grammar does not read: SymPy by way of math-verify's LaTeX grammar, loaded late."""
+"""`symbolic`: SymPy and math-verify's LaTeX grammar, for what the exact reader does not read."""
 
 import subprocess
 import sys
@@ -32,11 +32,11 @@ ROOT = Path(__file__).resolve().parents[3]
         (r"2^{-99} \int_0^1 dx", r"2^{-98} \int_0^1 dx", "incorrect"),
     ],
 )  # fmt: skip
-def test_verdicts(given, gold, status):
+def test_math_reads_calculus_and_matrices(given, gold, status):
     assert grade(rf"\boxed{{{given}}}", gold).status == status
 
 
-def test_nothing_is_imported_until_it_is_needed():
+def test_math_imports_libraries_when_an_answer_needs_them():
     code = r"""
 import sys
 from nft_jax.verify import grade
@@ -54,8 +54,8 @@ print(loaded())
     assert done.stderr == ""
 
 
-def test_a_worker_imports_before_its_first_deadline():
-    # Before any answer comes: SymPy and what belongs to it take more than 30 MiB.
+def test_preload_runs_before_the_first_deadline():
+    # SymPy and what it imports take more than 30 MiB, before any answer comes.
     with Pool("math", 1) as hard, Pool("boxed_exact", 1) as easy:
         assert _resident_mib(hard.pids[0]) > _resident_mib(easy.pids[0]) + 30
         assert hard.grade([(r"\boxed{\frac12}", r"\int_0^1 x dx")])[0].status == "correct"
@@ -66,13 +66,13 @@ def _resident_mib(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
-def test_a_relation_is_never_the_same_by_having_no_solution():
+def test_compare_rejects_relations_without_solutions():
     # math-verify compares the solutions, of which both have none.
     assert symbolic.compare(r"\int x^2 dx=-1", r"\int x^2 dx=-2") is False
     assert symbolic.compare(r"\int x^2 dx=-1", r"\int x^2 dx=-1") is True
 
 
-def test_a_missing_answer_of_the_grammar_is_none():
+def test_compare_is_none_for_what_the_grammar_does_not_read():
     assert symbolic.compare("x", "x") is None  # nothing beyond the exact grammar
     assert symbolic.compare(r"\int", "1") is None
     assert symbolic.compare(r"\int_0^1 x dx", "__import__('os')") is None

@@ -1,4 +1,4 @@
-"""Hostile answers: through a pool none hangs it, harms it, runs code or is correct."""
+"""Hostile answers in a pool: none hangs it, harms it, runs code or is correct."""
 
 import os
 import time
@@ -15,8 +15,8 @@ from nft_jax.verify.math.symbolic import is_harmless
 SECONDS = 2.0
 
 
-def meet(grader: str, count: int, workers: int = 2) -> tuple[Counter, dict]:
-    """The statuses of hostile items, each followed by an easy one that must be right."""
+def grade_hostile_items(grader: str, count: int, workers: int = 2) -> tuple[Counter, dict]:
+    """Returns the statuses of hostile items, each followed by an easy one that must be correct, and measurements."""
     hostile = list(hostile_items(count))
     easy = [(rf"\boxed{{{index}}}", str(index)) for index in range(count)]
     start = time.perf_counter()
@@ -25,13 +25,13 @@ def meet(grader: str, count: int, workers: int = 2) -> tuple[Counter, dict]:
         peak = max(_peak_mib(pid) for pid in pool.pids)
         assert [verdict.status for verdict in verdicts[1::2]] == ["correct"] * count
         assert pool.grade([(r"\boxed{5}", "5")])[0].status == "correct"
-        measured = {"seconds": time.perf_counter() - start, "peak MiB": peak, "respawns": pool.respawns}
+        measured = {"seconds": time.perf_counter() - start, "peak MiB": peak, "replacements": pool.replacements}
     slowest = sorted(zip(verdicts[::2], hostile, strict=True), key=lambda pair: -pair[0].seconds)[:3]
     measured["slowest"] = [(round(v.seconds, 2), v.status, response[:60]) for v, (response, _) in slowest]
-    right = [
+    correct = [
         response for verdict, (response, _) in zip(verdicts[::2], hostile, strict=True) if verdict.status == "correct"
     ]
-    assert right == []
+    assert correct == []
     return Counter(verdict.status for verdict in verdicts[::2]), measured
 
 
@@ -41,16 +41,16 @@ def _peak_mib(pid: int) -> float:
 
 
 @pytest.mark.parametrize("grader", ["math", "gsm8k", "boxed_exact"])
-def test_hostile_answers_neither_hang_nor_harm(grader):
-    statuses, measured = meet(grader, 300)
+def test_grade_survives_hostile_answers(grader):
+    statuses, measured = grade_hostile_items(grader, 300)
     assert statuses["error"] == 0, (statuses, measured)
     assert statuses["timeout"] <= 3, (statuses, measured)
     assert measured["peak MiB"] < 400
 
 
 @pytest.mark.slow
-def test_ten_thousand_hostile_answers():
-    statuses, measured = meet("math", 10_000)
+def test_grade_survives_ten_thousand_hostile_answers():
+    statuses, measured = grade_hostile_items("math", 10_000)
     print(dict(statuses), measured)
     assert statuses["error"] == 0
     assert statuses["timeout"] <= 10
@@ -58,7 +58,7 @@ def test_ten_thousand_hostile_answers():
 
 @pytest.mark.parametrize("code", CODE)
 @pytest.mark.parametrize("form", [r"\boxed{{{}}}", "{}", "${}$", "The answer is {}.", r"\boxed{{1 + {}}}"])
-def test_no_code_of_an_answer_runs(code, form, tmp_path, monkeypatch):
+def test_grade_runs_no_code_of_an_answer(code, form, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # What SymPy's parser would do with it, if it got there.
     monkeypatch.setattr("builtins.eval", _refuse)
@@ -73,8 +73,8 @@ def _refuse(*arguments):
     raise AssertionError(f"eval of {arguments[0]!r:.100}")
 
 
-def test_eval_would_run_code_if_it_were_reached(tmp_path, monkeypatch):
-    # The twin of the test above: what it guards against is real.
+def test_parse_expr_would_run_the_code(tmp_path, monkeypatch):
+    # The test above guards against a real danger.
     from sympy.parsing import parse_expr
 
     monkeypatch.chdir(tmp_path)
@@ -83,7 +83,7 @@ def test_eval_would_run_code_if_it_were_reached(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("code", CODE)
-def test_code_is_refused_before_sympy(code):
+def test_is_harmless_refuses_code(code):
     assert not is_harmless(normalize(code))
 
 
@@ -95,16 +95,16 @@ def test_code_is_refused_before_sympy(code):
         "é", "\x00",
     ],
 )  # fmt: skip
-def test_what_sympy_does_not_get(text):
+def test_is_harmless_refuses_costly_and_foreign_text(text):
     assert not is_harmless(text)
 
 
 @pytest.mark.parametrize("text", [r"\int_0^1 x^2 dx", r"\sum_{k=1}^{100} k", r"\frac{\sin x}{2}", "x^2+1", "5!"])
-def test_what_sympy_gets(text):
+def test_is_harmless_accepts_calculus(text):
     assert is_harmless(text)
 
 
-def test_a_grader_uses_no_signals(monkeypatch):
+def test_grade_uses_no_signals(monkeypatch):
     # Time-outs by signal fail in threads, where a reward is computed in many trainers.
     import signal
 

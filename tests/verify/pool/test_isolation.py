@@ -1,4 +1,4 @@
-"""What an isolated grading process can't do, and what it can."""
+"""`isolate`: what an isolated grading process cannot do, and what it can."""
 
 import sys
 
@@ -16,21 +16,21 @@ if not seccompy.supported():
 GRADER = "helpers.forbidden_graders:attempt"
 
 
-def tried(isolation: str, folder) -> dict:
+def grade_attempts(isolation: str, folder) -> dict:
     (folder / "there").write_text("here")
     with Pool(GRADER, 2, 20.0, paths=[FOLDER], isolation=isolation) as pool:
         assert pool.isolated == (isolation != "off")
         names = [*FORBIDDEN, "compute"]
         verdicts = pool.grade([(name, str(folder)) for name in names])
-        assert isolation == "off" or pool.respawns == 0
+        assert isolation == "off" or pool.replacements == 0
     return dict(zip(names, verdicts, strict=True))
 
 
-def test_nothing_is_written_opened_or_started(tmp_path):
-    found = tried("required", tmp_path)
-    assert found.pop("compute").status == "correct"
-    assert {name: verdict.status for name, verdict in found.items()} == dict.fromkeys(FORBIDDEN, "error")
-    reasons = {name: verdict.reason for name, verdict in found.items()}
+def test_isolate_prevents_writing_opening_and_starting(tmp_path):
+    verdicts = grade_attempts("required", tmp_path)
+    assert verdicts.pop("compute").status == "correct"
+    assert {name: verdict.status for name, verdict in verdicts.items()} == dict.fromkeys(FORBIDDEN, "error")
+    reasons = {name: verdict.reason for name, verdict in verdicts.items()}
     allowed = ("PermissionError", "OSError: [Errno 38]", "ValueError: not allowed to raise maximum limit")
     assert {name: reason for name, reason in reasons.items() if not reason.startswith(allowed)} == {}
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
@@ -38,13 +38,13 @@ def test_nothing_is_written_opened_or_started(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["write", "udp", "run"])
-def test_without_isolation_the_same_is_done(name, tmp_path):
+def test_pool_without_isolation_allows_the_same(name, tmp_path):
     with Pool(GRADER, 1, 20.0, paths=[FOLDER], isolation="off") as pool:
         assert pool.grade([(name, str(tmp_path))])[0].status == "correct"
 
 
 @pytest.mark.parametrize("grader", ["math", "gsm8k", "boxed_exact"])
-def test_the_graders_need_nothing_that_is_forbidden(grader):
+def test_graders_need_nothing_that_isolate_forbids(grader):
     items = [(rf"#### {i} \boxed{{{text}}}", gold) for i, (text, gold) in enumerate(HARD)]
     seen = []
     for isolation in ("required", "off"):
@@ -63,14 +63,14 @@ HARD = [
 ]
 
 
-def test_isolation_that_is_required_and_not_to_be_had_is_said(monkeypatch):
+def test_isolate_raises_where_it_is_required_and_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "seccompy", None)
     assert isolate("auto") is False
     with pytest.raises(RuntimeError, match="can't be isolated.*pip install"):
         isolate("required")
 
 
-def test_a_grader_of_ones_own_is_isolated_only_on_request(tmp_path):
+def test_pool_isolates_a_custom_grader_only_on_request(tmp_path):
     for isolation, isolated in (("auto", False), ("required", True)):
         with Pool(GRADER, 1, 20.0, paths=[FOLDER], isolation=isolation) as pool:
             assert pool.isolated == isolated

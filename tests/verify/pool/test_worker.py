@@ -1,4 +1,4 @@
-"""The grading process: what it imports, what it sees, and that it never outlives its parent."""
+"""The worker: what it imports and sees, and that it never outlives its parent."""
 
 import os
 import signal
@@ -16,18 +16,18 @@ from nft_jax.verify import Pool
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_a_worker_imports_neither_jax_nor_the_package():
+def test_worker_imports_neither_jax_nor_the_package():
     with hostile_pool() as pool:
         assert pool.grade([("loaded", "")])[0].extracted == "_nft_jax"
 
 
-def test_a_grader_of_ones_own_is_found_on_the_parents_path(monkeypatch):
+def test_worker_finds_a_custom_grader_on_the_parents_path(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
     with Pool(GRADER) as pool:
         assert pool.grade([("1", "1")])[0].status == "correct"
 
 
-def test_a_worker_does_not_see_the_parents_secrets(monkeypatch):
+def test_worker_does_not_see_the_parents_secrets(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     with hostile_pool(workers=1) as pool:
         names = pool.grade([("environment", "")])[0].extracted.split()
@@ -52,7 +52,7 @@ time.sleep(3600)
 
 
 @pytest.mark.parametrize("what", ["idle", "busy", "ends"])
-def test_no_worker_outlives_its_parent(what):
+def test_worker_never_outlives_its_parent(what):
     parent = subprocess.Popen([sys.executable, "-c", _PARENT, what], stdout=subprocess.PIPE, text=True)
     try:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
@@ -62,15 +62,15 @@ def test_no_worker_outlives_its_parent(what):
         if what != "ends":
             parent.send_signal(signal.SIGKILL)
         assert parent.wait(timeout=60) == (0 if what == "ends" else -signal.SIGKILL)
-        assert all(gone(pid) for pid in pids)
+        assert all(has_ended(pid) for pid in pids)
     finally:
         parent.kill()
         parent.wait()
         parent.stdout.close()
 
 
-def gone(pid: int, seconds: float = 60.0) -> bool:
-    """Whether a process ends (a zombie has ended) within this time."""
+def has_ended(pid: int, seconds: float = 60.0) -> bool:
+    """Returns whether a process ends (a zombie has ended) within this time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -84,7 +84,7 @@ def gone(pid: int, seconds: float = 60.0) -> bool:
 
 
 def _wait_until_busy(pids: list[int]) -> None:
-    """Until each has used processor time beyond its start, which only a hanging grader does."""
+    """Waits until each has used processor time beyond its start, which only a hanging grader does."""
     tick = os.sysconf("SC_CLK_TCK")
 
     def seconds(pid: int) -> float:
@@ -97,22 +97,22 @@ def _wait_until_busy(pids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "kill"])
-def test_what_a_grader_started_ends_with_its_worker(end):
+def test_worker_ends_with_what_its_grader_started(end):
     with hostile_pool(workers=1) as pool:
         pid = int(pool.grade([("child", "")])[0].extracted)
         assert Path(f"/proc/{pid}").exists()
         if end == "kill":
             assert pool.grade([("sleep", "")])[0].status == "timeout"
-            assert gone(pid)
-    assert gone(pid)
+            assert has_ended(pid)
+    assert has_ended(pid)
 
 
-def test_a_pool_made_by_a_thread_that_ends_keeps_its_workers():
+def test_pool_keeps_its_workers_when_the_thread_that_created_it_ends():
     # Linux sends the parent-death signal when the *thread* that started the process ends.
-    made = []
-    maker = threading.Thread(target=lambda: made.append(hostile_pool()))
+    pools = []
+    maker = threading.Thread(target=lambda: pools.append(hostile_pool()))
     maker.start()
     maker.join()
-    with made[0] as pool:
+    with pools[0] as pool:
         assert pool.grade([("1", "1")])[0].status == "correct"
-        assert pool.respawns == 0
+        assert pool.replacements == 0
