@@ -1,6 +1,6 @@
-"""Verification of answers: one response (`grade`), or many in isolated processes (`Pool`). Importing it loads no jax.
+"""The verifier: grades one response (`grade`), or many in separate processes (`Pool`).
 
-`nft_jax.verify.callback` is how a jitted program calls a pool; it is imported by its own path because it needs jax.
+This package imports no jax; `nft_jax.verify.callback`, by which a jitted program calls a pool, does.
 """
 
 from .grade import STATUSES, Verdict, grade

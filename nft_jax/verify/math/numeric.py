@@ -24,7 +24,7 @@ def preload() -> None:
 
 @lru_cache(maxsize=1024)
 def vanishes(difference: Polynomial) -> bool | None:
-    """Returns whether a difference is 0 for all real values of its variables; None if nobody can evaluate it.
+    """Returns whether a difference is 0 for all real values of its variables; None if it cannot be evaluated.
 
     Points where it is not real, though no i is written, are outside the domain of the two formulas and don't count:
     `x√x` is `√(x³)`.

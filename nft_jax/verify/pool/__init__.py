@@ -1,1 +1,1 @@
-"""Grading in processes of their own, each with a deadline."""
+"""Grading in separate processes, with a deadline for each answer."""

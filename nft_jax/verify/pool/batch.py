@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody waits for it anymore."""
+        """Whether it is closed or its deadline has passed."""
         return self._closing is not None or time.monotonic() >= self.deadline
 
     @property
@@ -156,7 +156,7 @@ class ChunkQueue:
         """Appends chunks.
 
         Raises:
-          RuntimeError: on a closed queue, from which nobody would take them.
+          RuntimeError: on a closed queue, from which no worker would take them.
         """
         with self._changed:
             if self._closed:
@@ -172,7 +172,7 @@ class ChunkQueue:
             self._changed.notify(len(chunks))
 
     def take(self) -> Chunk | None:
-        """Waits for a chunk whose batch somebody still waits for, and returns it; None once the queue is closed."""
+        """Waits for a chunk of a batch that is not abandoned, and returns it; None once the queue is closed."""
         with self._changed:
             while not self._closed:
                 chunk = self._chunks.popleft() if self._chunks else None

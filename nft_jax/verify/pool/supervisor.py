@@ -106,7 +106,7 @@ class Supervisor(threading.Thread):
                 again, rest = [index] if verdict is None else [], chunk.indices[position + 1 :]
                 # In two halves, so that another hard item delays fewer.
                 self._queue.put_back(batch, [again, rest[: len(rest) // 2], rest[len(rest) // 2 :]])
-                # The next process starts while nobody waits; if that fails, the next chunk tries again and reports it.
+                # The next process starts before a chunk needs it; if that fails, the next chunk tries and reports it.
                 with contextlib.suppress(StartError):
                     self._start_process()
                 return

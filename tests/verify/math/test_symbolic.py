@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.hostile_answers import CODE
 from nft_jax.verify import Pool, grade
 from nft_jax.verify.math import symbolic
+from nft_jax.verify.math.normalize import normalize
+from nft_jax.verify.math.symbolic import is_harmless
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -76,3 +79,25 @@ def test_compare_is_none_for_what_the_grammar_does_not_read():
     assert symbolic.compare("x", "x") is None  # nothing beyond the exact grammar
     assert symbolic.compare(r"\int", "1") is None
     assert symbolic.compare(r"\int_0^1 x dx", "__import__('os')") is None
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_is_harmless_refuses_code(code):
+    assert not is_harmless(normalize(code))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2^{3^{4}}", "2^3^4", "9!!", "(9!)!", "{9}!", "x" * 401, "10^{100000}", "100000!", "(" * 9 + "1" + ")" * 9,
+        r"\operatorname{eye}(9)", r"\sum_{k=1}^{99999} k", "a__b", "x.y", "'x'", '"x"', "x@y", "#", "lambda",
+        "é", "\x00",
+    ],
+)  # fmt: skip
+def test_is_harmless_refuses_costly_and_foreign_text(text):
+    assert not is_harmless(text)
+
+
+@pytest.mark.parametrize("text", [r"\int_0^1 x^2 dx", r"\sum_{k=1}^{100} k", r"\frac{\sin x}{2}", "x^2+1", "5!"])
+def test_is_harmless_accepts_calculus(text):
+    assert is_harmless(text)
