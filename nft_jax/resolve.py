@@ -11,7 +11,8 @@ from nft_jax.losses import Loss
 from nft_jax.models import attention_backends, hf
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
-from nft_jax.update.minibatches import row_tokens, units_per_group
+from nft_jax.config.sizes import row_tokens
+from nft_jax.update.minibatches import units_per_group
 
 
 def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from nft_jax import cli
-from nft_jax.config import Config
+from nft_jax.config import Config, Phase
 from nft_jax.data.dataset import unreadable_answers
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers
@@ -24,7 +24,7 @@ from nft_jax.experiment import Experiment, compile_step, make_evaluator, open_ex
 from nft_jax.processes import distributed, ending
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.run.compilations import Compilations
-from nft_jax.run.fingerprint import WARM_START, check_same, make_fingerprint
+from nft_jax.run.fingerprint import check_same, make_fingerprint
 from nft_jax.run.stopping import Stopper
 from nft_jax.run.workdir import Workdir
 from nft_jax.sft import warm_start
@@ -125,7 +125,7 @@ def restore(
 
 def _check_warm_start(phase: Path, fingerprint: dict) -> None:
     if has_weights(phase) and (phase / "identity.json").exists():
-        check_same(json.loads((phase / "identity.json").read_text()), fingerprint, phase, WARM_START)
+        check_same(json.loads((phase / "identity.json").read_text()), fingerprint, phase, Phase.WARM_START)
 
 
 def load_base_weights(experiment: Experiment, folder: Workdir, fingerprint: dict) -> Any:

@@ -24,7 +24,7 @@ from nft_jax.state import State
 from nft_jax.verify.pool import pool
 
 ROOT = Path(__file__).parents[1]
-CONFIG = Config(model=dataclasses.replace(MODEL, vocab=0, vocab_multiple=8))
+CONFIG = Config(old_logp="sampler", model=dataclasses.replace(MODEL, vocab=0, vocab_multiple=8))
 
 
 def write_run(workdir, config, weights, source=None):
@@ -58,7 +58,7 @@ def tuned(tmp_path_factory):
     tensors = random_tensors(dtype="bfloat16")
     source = write_tokenizer(write_model(folder / "source", tensors, dtype="bfloat16", rope_theta=1e6))
     (source / "generation_config.json").write_text('{"eos_token_id": [2,1]}')
-    config = Config(model=ModelConfig(path=str(source), vocab_multiple=8))
+    config = Config(old_logp="sampler", model=ModelConfig(path=str(source), vocab_multiple=8))
     weights = hf.load_weights(source, placed(hf.resolve_model(config.model, source), one_device()))
     return write_run(folder / "run", config, {1: weights}, source), source
 
@@ -86,14 +86,14 @@ def test_export_writes_the_weights_of_a_step(run, tmp_path, step, taken):
 def test_export_reproduces_an_untrained_model_folder(tuned, tmp_path):
     run, source = tuned
     (tmp_path / "out").mkdir()  # empty: as good as none
-    export(Config(model=ModelConfig(path="moved away", vocab_multiple=8)), run, tmp_path / "out")
+    export(Config(old_logp="sampler", model=ModelConfig(path="moved away", vocab_multiple=8)), run, tmp_path / "out")
     files = {path.name: path.read_bytes() for path in source.iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
 
 
 def test_export_names_another_dtype_in_config_json(tuned, tmp_path):
     run, source = tuned
-    config = Config(model=ModelConfig(path=str(source), vocab_multiple=8))
+    config = Config(old_logp="sampler", model=ModelConfig(path=str(source), vocab_multiple=8))
     export(config, run, tmp_path / "out", dtype="float32")
     assert hf.read_dtype(tmp_path / "out") == "float32"
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (source, tmp_path / "out"))

@@ -15,19 +15,21 @@ import numpy as np
 
 from nft_jax.compare.runs import Runner
 from nft_jax.compare.variants import Plan, Variant
+from nft_jax.config import Phase
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
+from nft_jax.losses import LOSSES
 from nft_jax.run.checkpoint import has_weights, load_weights
 from nft_jax.run.fingerprint import check_same, make_fingerprint
 from nft_jax.run.workdir import Workdir, as_json
 from nft_jax.sft import warm_start
 
 HELD_OUT = ("validation", "test")
-# All runs of a workdir have the same of these. What is compared isn't among them, and the tokens are in a run's path.
-DECIDING = (
-    *("seed", "prompts_per_step", "answers_per_prompt", "updates_per_step", "base", "model", "data", "warm_start"),
-    *("rollout", "selection", "loss.constant_tokens", "loss.kl_weight", "optimizer", "verify", "evaluation"),
+# The settings that a comparison varies; all others that decide numbers are the same for all runs of a workdir.
+VARIED = (
+    *("steps", "strict_on_policy", "old_logp", "loss.name", "loss.normalizer"),
+    *(f"loss.{name}" for name in (*LOSSES, "own")),
 )
 
 
@@ -139,7 +141,7 @@ class Study:
         """Runs of one workdir differ in nothing but what is compared."""
         now, path = make_fingerprint(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
         if path.exists():
-            check_same(json.loads(path.read_text()), now, self.workdir, DECIDING)
+            check_same(json.loads(path.read_text()), now, self.workdir, Phase.ALL, VARIED)
         folder.begin(self.base.config, self.base.model.attention.name)
         folder.write(path.name, now)
 

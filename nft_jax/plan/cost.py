@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from nft_jax.config.sizes import row_tokens
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import Chip
 from nft_jax.machine.memory import slots_per_shard
@@ -13,7 +14,6 @@ from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import REPLICA, shard_count
 from nft_jax.plan import hlo
 from nft_jax.plan.hlo import Collective
-from nft_jax.update.minibatches import row_tokens
 
 # Forward passes that an update's cost is worth: one, two for the backward pass, and what remat runs again.
 PASSES = {"none": 3, "dots": 3, "attention": 4, "full": 4, "offload": 4}

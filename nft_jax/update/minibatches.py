@@ -5,11 +5,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from nft_jax.config import Config
+from nft_jax.config.sizes import row_tokens, row_tokens_needed
 from nft_jax.losses import UNITS, Loss
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.types import Array, Groups, Prompts, Totals
-from nft_jax.update.packing import Packed, Sequences, pack, row_tokens_needed, rows_needed
+from nft_jax.update.packing import Packed, Sequences, pack, rows_needed
 from nft_jax.update.shared_prompts import prompts_at_once
 
 
@@ -134,12 +135,6 @@ def pack_shards(sequences, config: Config, unit: str, *, shared: bool = False) -
         return pack(sequences, unit=J, row_count=row_count, row_tokens=length, shared_prompts=prompts)
 
     return jax.vmap(jax.vmap(one))(sequences)
-
-
-def row_tokens(config: Config, unit: str, shared: bool) -> int:
-    """Places of a packed row: as many as the config says, and enough for any unit."""
-    limits = config.data.max_prompt_tokens, config.rollout.max_answer_tokens
-    return max(config.packing.row_tokens, row_tokens_needed(*limits, UNITS[unit], shared))
 
 
 def _multiple(size: int, of: int) -> int:

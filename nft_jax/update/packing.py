@@ -66,11 +66,6 @@ class Packed(NamedTuple):
     prompts_used: Array | None
 
 
-def row_tokens_needed(max_prompt_tokens: int, max_answer_tokens: int, unit: int, shared: bool) -> int:
-    """Places of a row that hold any unit: a sequence's last token predicts nothing, and takes none."""
-    return unit * (max_answer_tokens if shared else max_prompt_tokens + max_answer_tokens - 1)
-
-
 def rows_needed(units: int, unit_tokens: int, row_tokens: int, prompts: int = 1) -> int:
     """Rows that first-fit packing takes at most, if only units of the same of so many prompts may share a row.
 

@@ -105,6 +105,7 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
     values = {
         "prompts_per_step": 8,
         "answers_per_prompt": 4,
+        "old_logp": "sampler",
         "model": MODEL,
         "data": DataConfig(max_prompt_tokens=PROMPT_LIMIT),
         "rollout": RolloutConfig(max_answer_tokens=ANSWER_LIMIT, temperature=TEMPERATURE),

@@ -10,7 +10,7 @@ from jax.extend.core import jaxprs_in_params
 
 from helpers import decoder_twin
 from helpers.small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, lively_weights
-from nft_jax.checks import CHOICES
+from nft_jax.config import ModelConfig, settings_of
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import scaled_log_softmax
 from nft_jax.models.transformer import Transformer
@@ -109,7 +109,8 @@ def test_remat_changes_what_is_kept_but_no_gradient():
     weights = lively_weights(MODEL)
     mix_BTD = np.random.default_rng(1).normal(size=(*TOKEN_BT.shape, MODEL.width)).astype(np.float32)
     gradients, kept = {}, {}
-    for remat in CHOICES["model.remat"]:
+    (choices,) = (setting.limits.choices for setting in settings_of(ModelConfig) if setting.name == "remat")
+    for remat in choices:
         graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, remat=remat), VOCABULARY)
 
         def objective(weights, graph=graph):

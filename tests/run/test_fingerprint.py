@@ -1,4 +1,4 @@
-"""What makes two runs the same: every setting by the name it has on the command line, and the problems."""
+"""What makes two runs the same: every setting, by its name on the command line, and the problems."""
 
 import copy
 import json
@@ -10,11 +10,12 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from helpers.experiments import settings, small
-from nft_jax.config import default, resolved
+from nft_jax.compare.study import VARIED
+from nft_jax.config import Phase, default, resolved
 from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.run.fingerprint import FREE, WARM_START, check_same, make_fingerprint, weights_digest
+from nft_jax.run.fingerprint import check_same, make_fingerprint, weights_digest
 
 OTHER_LOSSES = tuple(f"loss.{name}." for name in LOSSES if name != "nft")
 
@@ -24,12 +25,12 @@ def flat(values: dict, path: str = "") -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
-# What may change when a run goes on: where things lie, and what is left out of the problems, which are compared
-# themselves,
+# What may change when a run resumes: the paths of files, and what hygiene leaves out, for problems are compared
+# themselves;
 MAY_CHANGE = (
     *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer", "data.folder"),
     *("data.hygiene", "data.exclude"),
-    # how fast it goes,
+    # how fast the run is;
     *(
         "model.remat",
         "model.unrolled_layers",
@@ -44,7 +45,7 @@ MAY_CHANGE = (
     ),
     *("verify.workers", "verify.seconds_per_answer", "verify.seconds_per_round", "verify.worker_memory_mib"),
     *("verify.second_grader", "verify.isolation", "evaluation.problems_per_batch"),
-    # what is written and looked at how often, what is over, and what only comparisons read.
+    # what is written and evaluated how often, the warm start, which is over, and what only comparisons read.
     *("record", "evaluation.every_steps", "warm_start", "compare"),
 )
 # The settings of an NFT run, by the names that they have on the command line.
@@ -80,13 +81,12 @@ def changed(run: dict, name: str) -> tuple[dict, Any, Any]:
 def test_the_names_are_those_of_all_settings():
     assert len(NAMES) == len(flat(resolved(small())))
     assert "loss.nft.omega" in NAMES
-    # Every section that the code names is one.
-    for section in (*FREE, *WARM_START):
+    for section in MAY_CHANGE:
         assert any(within(name, (section,)) for name in NAMES), section
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_setting_that_decides_the_numbers_can_not_change(name):
+def test_check_same_refuses_another_value_of_what_decides_numbers(name):
     run_ = run(optimizer__schedule="linear")
     other, old, new = changed(run_, name)
     if within(name, MAY_CHANGE):
@@ -104,7 +104,7 @@ def test_a_setting_that_decides_the_numbers_can_not_change(name):
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-def test_a_run_may_be_prolonged_where_the_schedule_does_not_depend_on_its_end(schedule):
+def test_check_same_lets_a_run_be_longer_where_no_schedule_depends_on_its_end(schedule):
     short, long = (run(steps=steps, optimizer__schedule=schedule) for steps in (4, 8))
     if schedule == "constant":
         check_same(short, long, "runs/here")
@@ -114,17 +114,17 @@ def test_a_run_may_be_prolonged_where_the_schedule_does_not_depend_on_its_end(sc
             check_same(short, long, "runs/here")
 
 
-def test_everything_that_differs_is_said_at_once():
+def test_check_same_names_everything_that_differs():
     with pytest.raises(ValueError) as caught:
         check_same(run(), run(seed=3, loss__name="dapo", loss__dapo__clip_high=0.5, mesh__data=8), "runs/here")
     assert "config.seed: the run has 0, given 3" in str(caught.value)
     assert "config.loss.name: the run has 'nft', given 'dapo'" in str(caught.value)
-    # What another loss's options are called says nothing about this run, and the mesh is free.
+    # The options of another loss are not compared, and the mesh may change.
     assert str(caught.value).count("config.") == 2 + 1
 
 
 def own(**options) -> dict:
-    """A run with a loss of one's own; it is only named here, not called."""
+    """A run with a loss from outside the package; it is only named here, not called."""
     values = run()
     values["config"]["loss"] |= {"name": "my_losses:mine", "options": options}
     return values
@@ -138,13 +138,13 @@ def own(**options) -> dict:
         ({"alpha": 1}, {}, "the run has 1, given None"),
     ],
 )
-def test_so_are_the_options_of_a_loss_of_ones_own(saved, given, words):
+def test_check_same_compares_the_options_of_an_external_loss(saved, given, words):
     check_same(own(**saved), own(**saved), "runs/here")
     with pytest.raises(ValueError, match=f"config.loss.own.alpha: {words}"):
         check_same(own(**saved), own(**given), "runs/here")
 
 
-def test_a_setting_that_another_version_did_not_have_is_no_difference():
+def test_check_same_ignores_a_setting_that_another_version_did_not_have():
     older = run()
     del older["config"]["rollout"]["lockstep"], older["config"]["selection"]["carry"]
     check_same(older, run(), "runs/here")
@@ -159,49 +159,58 @@ OTHER_PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("deciding", [(), WARM_START])
+@pytest.mark.parametrize("phase", [Phase.RUN, Phase.WARM_START])
 @pytest.mark.parametrize("what", OTHER_PROBLEMS)
-def test_other_problems_are_another_run(what, deciding):
+def test_check_same_refuses_other_problems(what, phase):
     saved, given = run(), make_fingerprint(small(), tables(**OTHER_PROBLEMS[what]))
     with pytest.raises(ValueError) as caught:
-        check_same(saved, given, "runs/here", deciding)
+        check_same(saved, given, "runs/here", phase)
     (fault,) = str(caught.value).split("\n")[1:-1]
     both = saved["problems"]["train"], given["problems"]["train"]
     assert fault == "  the train problems: the run has those of digest {}, given {}".format(*both)
 
 
-def test_the_same_problems_from_another_place_are_the_same_run():
+def test_check_same_accepts_the_same_problems_from_another_place():
     check_same(run(), make_fingerprint(small(), tables(problems=None, dropped=3)), "runs/here")
     with pytest.raises(ValueError, match="the validation problems: the run has those of digest None, given "):
         check_same(run(), make_fingerprint(small(), tables() | {"validation": tables()["train"]}), "runs/here")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_warm_start_depends_on_its_own_settings_alone(name):
+def test_check_same_of_a_warm_start_compares_its_own_settings_alone(name):
     section = name.partition(".")[0]
     decides = name in ("seed", "rollout.max_answer_tokens") or section == "warm_start"
     decides |= section in ("model", "data") and not within(name, MAY_CHANGE)
     run_ = run()
     other, old, new = changed(run_, name)
     if not decides:
-        check_same(run_, other, "runs/here", WARM_START)
+        check_same(run_, other, "runs/here", Phase.WARM_START)
         return
     with pytest.raises(ValueError) as caught:
-        check_same(run_, other, "runs/here", WARM_START)
+        check_same(run_, other, "runs/here", Phase.WARM_START)
     assert f"config.{name}: the run has {old!r}, given {new!r}\n" in str(caught.value)
 
 
+def test_check_same_lets_what_a_comparison_varies_differ():
+    other = run(loss__name="grpo", seed=0, strict_on_policy=True, updates_per_step=1)
+    strict = run(updates_per_step=1)
+    check_same(strict, other, "runs/here", Phase.ALL, VARIED)
+    for change in ({"warm_start__steps": 3}, {"rollout__max_answer_tokens": 3}, {"loss__kl_weight": 0.5}):
+        with pytest.raises(ValueError, match=f"config.{next(iter(change)).replace('__', '.')}: the run has"):
+            check_same(strict, run(updates_per_step=1, **change), "runs/here", Phase.ALL, VARIED)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_run_is_itself_after_it_was_stored_as_json(loss):
+def test_make_fingerprint_is_the_same_after_json(loss):
     normalizer = {"loss__normalizer": "pair_mean"} if loss == "dpo" else {}
     before = run(loss__name=loss, **normalizer)
     stored = json.loads(json.dumps(before, allow_nan=False))
     assert stored == before
     check_same(stored, before, "runs/here")
-    check_same(stored, before, "runs/here", WARM_START)
+    check_same(stored, before, "runs/here", Phase.WARM_START)
 
 
-def test_what_is_kept_are_the_settings_with_what_was_filled_in():
+def test_make_fingerprint_has_the_settings_with_old_logp_filled_in():
     config = small()
     assert run()["config"] == resolved(config)
     assert run()["config"]["old_logp"] == "sampler"
@@ -216,7 +225,7 @@ def some_weights() -> dict:
     return {"a": {"b": random.normal(size=(4, 6, 8)).astype(np.float32)}, "c": random.normal(size=8).astype(np.float32)}
 
 
-def test_the_digest_of_weights_is_the_same_wherever_they_lie():
+def test_weights_digest_is_the_same_on_every_layout():
     weights = some_weights()
     mesh = make_mesh(4, 2, jax.devices()[:8])
     split = jax.device_put(
@@ -229,7 +238,7 @@ def test_the_digest_of_weights_is_the_same_wherever_they_lie():
     assert weights_digest(weights) == weights_digest(split) == weights_digest(weights)
 
 
-def test_the_digest_of_weights_depends_on_every_bit_and_place():
+def test_weights_digest_depends_on_every_bit_and_place():
     def digest(change):
         weights = some_weights()
         change(weights)

@@ -41,7 +41,7 @@ def gradients(name, omega, normalizer, *, dtype, strict, first=(True,)):
     """The gradient for each value of `first` (whether the weights are still those that sampled)."""
     options = {"omega": omega} if name == "nft" else {}
     loss = LossConfig(name=name, normalizer=normalizer, options=options)
-    mode = {"strict_on_policy": True} if strict else {"old_logp": "current"}
+    mode = {"strict_on_policy": strict, "old_logp": "current"}
     config = small_config(
         answers_per_prompt=K, loss=loss, rollout=RolloutConfig(max_answer_tokens=ANSWER_LIMIT), **mode
     )

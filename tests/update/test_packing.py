@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from nft_jax.config.sizes import row_tokens_needed
 from nft_jax.types import LossBatch, Tokens
-from nft_jax.update.packing import Sequences, pack, row_tokens_needed, rows_needed
+from nft_jax.update.packing import Sequences, pack, rows_needed
 
 M, P, T, K = 24, 4, 6, 6
 

@@ -1,0 +1,47 @@
+"""The configuration of an experiment: every setting with its meaning and limits, the checks, and the config files."""
+
+from nft_jax.config.config import Config, resolved
+from nft_jax.config.files import default, load, stored
+from nft_jax.config.host_sections import (
+    CompareConfig,
+    DataConfig,
+    EvaluationConfig,
+    RecordConfig,
+    VerifyConfig,
+    WarmStartConfig,
+)
+from nft_jax.config.sections import (
+    LossConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PackingConfig,
+    RolloutConfig,
+    SelectionConfig,
+)
+from nft_jax.config.setting import Phase, Setting, settings_of, value_of
+
+__all__ = [
+    "CompareConfig",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "LossConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PackingConfig",
+    "Phase",
+    "RecordConfig",
+    "RolloutConfig",
+    "SelectionConfig",
+    "Setting",
+    "VerifyConfig",
+    "WarmStartConfig",
+    "default",
+    "load",
+    "resolved",
+    "settings_of",
+    "stored",
+    "value_of",
+]

@@ -1,0 +1,125 @@
+"""Checks of settings against each other; the limits of a single setting stand at its field."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from nft_jax import losses
+from nft_jax.config.setting import settings_of, value_of
+from nft_jax.config.settings import Settings
+from nft_jax.config.sizes import row_tokens_needed
+from nft_jax.losses import Loss
+from nft_jax.names import suggestion
+
+
+def check(config: Settings) -> None:
+    """Checks everything that needs neither a device nor a file.
+
+    Raises:
+      ValueError: with all faults at once; each says what was given, what is allowed, and what to type instead.
+    """
+    alone = [setting.fault(value_of(config, setting.name)) for setting in settings_of(Settings)]
+    faults = [fault for fault in alone if fault is not None]
+    for joint in (_data_faults, _sampling_faults, _evaluation_faults, _size_faults, _strict_faults, _loss_faults):
+        faults += joint(config)
+    if faults:
+        raise ValueError("the configuration can't run:\n  " + "\n  ".join(faults))
+
+
+def _data_faults(config: Settings) -> Iterator[str]:
+    data = config.data
+    if data.exclude and not (data.train and data.hygiene):
+        remedy = "a file by config.data.train" if not data.train else "config.data.hygiene=true"
+        yield (
+            f"config.data.exclude={data.exclude!r}: hygiene alone leaves problems out, and generated ones never; give "
+            f"{remedy}, or config.data.exclude=''"
+        )
+
+
+def _sampling_faults(config: Settings) -> Iterator[str]:
+    rollout, selection = config.rollout, config.selection
+    if rollout.top_p != 1.0 or rollout.top_k != 0:
+        yield (
+            f"config.rollout.top_p={rollout.top_p}, top_k={rollout.top_k}: truncated sampling in training biases the "
+            f"ratio by the mass that was cut; use top_p=1.0, top_k=0 (evaluation may truncate)"
+        )
+    if not selection.rate_above < selection.rate_below:
+        yield (
+            f"config.selection.rate_above={selection.rate_above} must be below rate_below={selection.rate_below}; "
+            f"rate_above=0 rate_below=1 keeps every group that has both correct and incorrect answers"
+        )
+    if selection.carry and config.old_logp != "sampler":
+        yield (
+            f"config.selection.carry=true with config.old_logp={config.old_logp!r}: carried groups were sampled by "
+            f"older weights, whose log-probs only the sampler knows; use old_logp='sampler'"
+        )
+
+
+def _evaluation_faults(config: Settings) -> Iterator[str]:
+    most = config.evaluation.answers_per_problem
+    try:
+        possible = all(1 <= k <= most for k in config.evaluation.ks)
+    except ValueError:
+        possible = False
+    if not possible:
+        yield (
+            f"config.evaluation.pass_at={config.evaluation.pass_at!r}: {most} sampled answers give pass@k for k from 1 "
+            f"to {most}; give such numbers, comma between them, or more config.evaluation.answers_per_problem"
+        )
+
+
+def _size_faults(config: Settings) -> Iterator[str]:
+    Q, U, model = config.prompts_per_step, config.updates_per_step, config.model
+    if U > 0 and Q % U:
+        divisors = [n for n in range(1, Q + 1) if Q % n == 0]
+        yield f"config.updates_per_step={U} does not divide config.prompts_per_step={Q}; use one of {divisors}"
+    if model.heads % max(model.kv_heads, 1):
+        yield f"config.model.kv_heads={model.kv_heads} does not divide config.model.heads={model.heads}"
+    if model.head_size % 2:
+        yield f"config.model.head_size={model.head_size}: rotary positions need an even size"
+
+
+def _strict_faults(config: Settings) -> Iterator[str]:
+    needs = {
+        "updates_per_step": 1,
+        "selection.carry": False,
+        "rollout.temperature": 1.0,
+        "old_logp": "current",
+    }
+    for name, needed in needs.items():
+        if config.strict_on_policy and (given := value_of(config, name)) != needed:
+            yield f"config.strict_on_policy=true needs config.{name}={needed}, got {given}"
+
+
+def _loss_faults(config: Settings) -> Iterator[str]:
+    try:
+        loss = losses.resolve(config.loss.name, config.loss.options)
+    except ValueError as error:
+        yield f"config.loss: {error}"
+        return
+    group = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    try:
+        # Options that depend on the limit of an answer (DAPO's overlong buffer) are checked here, on shapes alone.
+        jax.eval_shape(lambda *each: loss.advantage(*each, config.rollout.max_answer_tokens), *group)
+    except ValueError as error:
+        yield f"config.loss.{loss.name}: {error}"
+    normalizer = config.loss.normalizer or loss.normalizer
+    if normalizer not in losses.NORMALIZERS:
+        known = tuple(losses.NORMALIZERS)
+        yield f"config.loss.normalizer={normalizer!r}: use one of {', '.join(known)}{suggestion(normalizer, known)}"
+    if (normalizer == "pair_mean") != (loss.unit == "pair"):
+        yield f"config.loss.normalizer={normalizer!r} does not fit loss {loss.name!r}, whose unit is the {loss.unit}"
+    yield from _row_faults(config, loss)
+
+
+def _row_faults(config: Settings, loss: Loss) -> Iterator[str]:
+    given, J = config.packing.row_tokens, losses.UNITS[loss.unit]
+    shared = config.prompts_are_shared
+    needed = row_tokens_needed(config.data.max_prompt_tokens, config.rollout.max_answer_tokens, J, shared)
+    if 0 < given < needed:
+        parts = "max_answer_tokens" if shared else "(max_prompt_tokens + max_answer_tokens − 1)"
+        yield (
+            f"config.packing.row_tokens={given}: one {loss.unit} of loss {loss.name!r} can take {needed} = "
+            f"{'2 × ' * (J - 1)}{parts} tokens; use at least {needed}, or 0 for just that"
+        )

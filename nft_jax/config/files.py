@@ -1,0 +1,129 @@
+"""Config files: the defaults that they change, and the way from an `ml_collections.ConfigDict` to a `Config`."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from nft_jax import losses
+from nft_jax.config.config import Config
+from nft_jax.config.setting import settings_of
+from nft_jax.config.settings import Settings
+from nft_jax.names import suggestion
+
+# The section for the options of a loss that is not of this package ("module:function").
+OWN = "own"
+
+
+class EditableConfig(ConfigDict):
+    """A `ConfigDict` of ours: while it is locked, an unknown name gets an error with the nearest known one."""
+
+    def __init__(self, values: Mapping[str, Any] | None = None, **options: Any):
+        sections = {name: EditableConfig(v, **options) for name, v in (values or {}).items() if isinstance(v, dict)}
+        super().__init__({**(values or {}), **sections}, **options)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._check_known(name, AttributeError)
+        super().__setattr__(name, value)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._check_known(name, KeyError)
+        super().__setitem__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        self._check_known(name, AttributeError)
+        return super().__getattr__(name)
+
+    def _check_known(self, name: str, error: type[Exception]) -> None:
+        if self.is_locked and name not in self:
+            raise error(unknown_setting(name, self))
+
+
+def unknown_setting(name: str, known: typing.Iterable[str]) -> str:
+    """Returns the message for a setting that is not among the known ones."""
+    return f"the configuration has no setting {name!r}{suggestion(name, known)}"
+
+
+def default() -> ConfigDict:
+    """Returns the defaults, locked, for config files to change; `config.loss.NAME` holds the options of that loss."""
+    values: dict[str, Any] = {}
+    for setting in settings_of(Settings):
+        *sections, name = setting.name.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = setting.default
+    del values["loss"]["options"]
+    config = EditableConfig(values | {"loss": values["loss"] | loss_options()})
+    config.lock()
+    # Your own loss may have any options.
+    config.loss[OWN].unlock()
+    return config
+
+
+def loss_options() -> dict[str, dict[str, Any]]:
+    """Returns the options of each loss with their defaults."""
+    return {name: losses.default_options(name) for name in losses.LOSSES} | {OWN: {}}
+
+
+def load(config: ConfigDict) -> Config:
+    """Turns a `ConfigDict` into a checked `Config`, with `old_logp` filled in.
+
+    Raises:
+      ValueError: for an unknown or missing name, a value of another type, or a fault that `check` finds.
+    """
+    values = config.to_dict()
+    if "loss" not in values or "name" not in values["loss"]:
+        raise ValueError("config lacks loss.name; start from nft_jax.config.default()")
+    options = values["loss"].get(values["loss"]["name"], values["loss"].get(OWN, {}))
+    values["loss"] = {k: v for k, v in values["loss"].items() if not isinstance(v, dict)} | {"options": options}
+    if values.get("old_logp") == "auto":
+        values["old_logp"] = "current" if values.get("strict_on_policy") else "sampler"
+    return _build(Config, values, "")
+
+
+def stored(path: str) -> ConfigDict:
+    """Returns the configuration that a run left in its `config.json`; the inverse of `resolved`.
+
+    Raises:
+      ValueError: for a file that this version did not write.
+    """
+    config = default()
+    try:
+        values = json.loads(Path(path).read_text())
+        options = values["loss"].pop("options")
+        name = values["loss"]["name"]
+        values["loss"][name if name in losses.LOSSES else OWN] = options
+        config.update(values)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no configuration that this version wrote: {error}") from error
+    return config
+
+
+def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+    types = typing.get_type_hints(kind)
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"config.{prefix}{name}: no such setting{suggestion(name, known)}")
+    if missing := [f"{prefix}{name}" for name in known if name not in values]:
+        raise ValueError(f"config lacks {', '.join(missing)}; start from nft_jax.config.default()")
+    arguments = {}
+    for name, value in values.items():
+        section = dataclasses.is_dataclass(types[name])
+        read = _build if section else _typed
+        arguments[name] = read(types[name], value, f"{prefix}{name}." if section else f"{prefix}{name}")
+    return kind(**arguments)
+
+
+def _typed(kind: type, value: Any, name: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = typing.get_origin(kind) or kind
+    if not isinstance(value, plain) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"config.{name}={value!r}: expected {plain.__name__}, got {type(value).__name__}")
+    return value

@@ -1,0 +1,183 @@
+"""The sections that shape the program: model, sampling, selection, loss, optimizer, packing and mesh."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from nft_jax.config.setting import Phase, setting
+
+RUN, NONE = Phase.RUN, Phase.NONE
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and numerics of the decoder, a model of the Qwen2 family."""
+
+    path: str = setting(
+        "",
+        "Hugging Face folder that gives weights, shape and, without data.tokenizer, tokenizer; empty: random weights "
+        "of the shape below",
+        decides=NONE,
+    )
+    vocab: int = setting(
+        0, "rows of the embedding; 0: as many as the tokenizer has ids, rounded up to vocab_multiple", at_least=0
+    )
+    vocab_multiple: int = setting(128, "number of which the rows of the embedding are a multiple", at_least=1)
+    layers: int = setting(4, "decoder layers", at_least=1)
+    width: int = setting(256, "size of the vector of a token between the layers", at_least=1)
+    heads: int = setting(8, "query heads", at_least=1)
+    kv_heads: int = setting(2, "key-value heads; a divisor of heads", at_least=1)
+    head_size: int = setting(32, "size of a head; even", at_least=1)
+    mlp_width: int = setting(1024, "inner size of the feed-forward layers", at_least=1)
+    rope_theta: float = setting(10000.0, "base of the wavelengths of the rotary positions")
+    norm_epsilon: float = setting(1e-6, "number added to the mean square in RMSNorm")
+    tied_embedding: bool = setting(True, "whether the output layer uses the matrix of the embedding")
+    qkv_bias: bool = setting(True, "whether queries, keys and values have biases")
+    dtype: str = setting(
+        "float32", "number format that the model computes in; weights are kept in float32",
+        choices=("float32", "bfloat16", "float16"),
+    )  # fmt: skip
+    precision: str = setting(
+        "highest", "JAX's name for the precision of float32 matrix products", choices=("default", "high", "highest")
+    )
+    attention: str = setting(
+        "auto",
+        "attention over rows of tokens, in training and while prompts are read. xla: any platform, in blocks of "
+        "queries; splash: a Pallas kernel for TPUs; triton: a Pallas kernel for GPUs; cudnn: cuDNN while prompts are "
+        "read, triton in training; auto: splash on TPUs, cudnn on GPUs in 16 bits, else xla. With triton or cudnn the "
+        "decode loop reads its cache by a Pallas kernel too",
+        choices=("auto", "xla", "splash", "triton", "cudnn"),
+        decides=NONE,
+    )
+    remat: str = setting(
+        "full",
+        "what each layer keeps for the backward pass, which recomputes the rest. none: everything; dots: its input "
+        "and its matrix products; attention: its input and the output of attention; full: its input; offload: its "
+        "input, in pinned memory of the host",
+        choices=("none", "dots", "attention", "full", "offload"),
+        decides=NONE,
+    )
+    unrolled_layers: int = setting(1, "layers in the body of each loop over layers", at_least=1, decides=NONE)
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How a step samples its answers."""
+
+    max_answer_tokens: int = setting(64, "most tokens of an answer, its end-of-sequence token included", at_least=1)
+    slots: int = setting(
+        0,
+        "answers that a data shard decodes at a time, whose cache is the memory of the rollout; 0: all, at most 64",
+        at_least=0,
+        decides=NONE,
+    )
+    max_halvings: int = setting(
+        0,
+        "how many times the slots are halved at most, each time when no prompt waits and half of them are free. Each "
+        "halving is compiled; the first adds half of the cache to the memory",
+        at_least=0,
+        decides=NONE,
+    )
+    temperature: float = setting(
+        1.0, "temperature of the distribution that tokens are drawn from", above=0, decides=RUN
+    )
+    top_p: float = setting(1.0, "must be 1: truncated sampling in training would bias the ratio", decides=RUN)
+    top_k: int = setting(0, "must be 0: truncated sampling in training would bias the ratio", decides=RUN)
+    lockstep: str = setting(
+        "auto",
+        "whether all data shards run the same number of decode steps; auto: on TPUs, until `python -m nft_jax.smoke` "
+        "has seen loops of different lengths work there",
+        choices=("auto", "yes", "no"),
+        decides=NONE,
+    )
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Dynamic sampling: rounds of candidate prompts until enough groups train."""
+
+    rate_above: float = setting(0.0, "a group trains if its success rate is above this", at_least=0, at_most=1)
+    rate_below: float = setting(1.0, "a group trains if its success rate is below this", at_least=0, at_most=1)
+    candidates_per_round: int = setting(0, "prompts of a round; 0: prompts_per_step", at_least=0)
+    max_rounds: int = setting(4, "most rounds of a step", at_least=1)
+    ahead: str = setting(
+        "drop",
+        "whether slots that a round leaves free begin with the next round before it is known to be needed. drop: yes, "
+        "and what was begun in vain is dropped, so that results are those of no; finish: yes, and the round is "
+        "finished; no: each round begins when the last one has ended",
+        choices=("drop", "finish", "no"),
+    )
+    carry: bool = setting(
+        False, "whether groups that a step has too many of are kept for the next step; needs old_logp=sampler"
+    )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Which loss trains, and how it is averaged."""
+
+    name: str = setting("nft", "a loss of this package, or your own as module:function")
+    normalizer: str = setting(
+        "", "how the losses of tokens become one number; empty: as the loss declares. See nft_jax/losses/reduce.py"
+    )
+    constant_tokens: int = setting(
+        0, "tokens by which the normalizer `constant` divides each answer; 0: rollout.max_answer_tokens", at_least=0
+    )
+    kl_weight: float = setting(
+        0.0, "weight of a KL term (k3) against the frozen starting weights; 0 keeps no copy of them", at_least=0
+    )
+    options: dict[str, Any] = setting(dict, "the options of the loss, by name")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optax chain: clip by global norm, then the optimizer with its schedule."""
+
+    name: str = setting("adamw", "optimizer", choices=("adamw", "muon"))
+    learning_rate: float = setting(1e-6, "learning rate after the warmup", above=0)
+    schedule: str = setting(
+        "constant",
+        "learning rate after the warmup: constant, or decayed to 0 at the last update",
+        choices=("constant", "linear", "cosine"),
+    )
+    warmup_updates: int = setting(10, "updates over which the learning rate rises from 0", at_least=0)
+    beta1: float = setting(0.9, "decay of the first moment of Adam", at_least=0, below=1)
+    beta2: float = setting(0.999, "decay of the second moment of Adam", at_least=0, below=1)
+    epsilon: float = setting(1e-8, "number added to the denominator of Adam", above=0)
+    weight_decay: float = setting(0.1, "decoupled weight decay, multiplied by the learning rate", at_least=0)
+    clip_norm: float = setting(1.0, "largest global norm of a gradient", above=0)
+    # A stored warm start is used again only with every setting of its section as it was.
+    offload: bool = setting(
+        False, "whether the moments wait in pinned memory of the host between updates", decides=Phase.WARM_START
+    )
+
+
+@dataclass(frozen=True)
+class PackingConfig:
+    """How the answers of an update are laid in rows of tokens and cut into micro-batches."""
+
+    row_tokens: int = setting(0, "tokens of a row; 0: as many as the longest possible unit of the loss", at_least=0)
+    share_prompts: str = setting(
+        "auto",
+        "yes: rows hold answers alone, and a prompt is read once for all its answers on a data shard; no: each answer "
+        "follows its prompt in its row; auto: yes if prompts have several answers and attention is by xla",
+        choices=("auto", "yes", "no"),
+    )
+    rows_per_micro_batch: int = setting(8, "rows of a micro-batch on each data shard", at_least=1)
+    logp_chunk_tokens: int = setting(
+        128, "tokens of a row whose logits are in memory at a time while log-probs are computed", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """The mesh of devices: replica × data × tensor. Weights are split over data and tensor."""
+
+    replica: int = setting(
+        1, "replicas that each hold all weights and sum their gradients; with several TPU slices a multiple of them",
+        at_least=1,
+    )  # fmt: skip
+    data: int = setting(-1, "data shards of a replica; -1: as many as the devices allow")
+    tensor: int = setting(1, "devices that share the heads and the width of a layer", at_least=1)
+    sequence_parallel: bool = setting(
+        False, "whether training splits tokens over the tensor axis too between the matrix products, to save memory"
+    )

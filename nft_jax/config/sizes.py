@@ -1,0 +1,18 @@
+"""Sizes of a step that follow from several settings."""
+
+from nft_jax.config.settings import Settings
+from nft_jax.losses import UNITS
+
+
+def row_tokens_needed(max_prompt_tokens: int, max_answer_tokens: int, unit: int, shared: bool) -> int:
+    """Returns the tokens of a row that has room for any unit of `unit` sequences.
+
+    The last token of a sequence predicts nothing and takes no place. With `shared` prompts, rows hold answers alone.
+    """
+    return unit * (max_answer_tokens if shared else max_prompt_tokens + max_answer_tokens - 1)
+
+
+def row_tokens(config: Settings, unit: str, shared: bool) -> int:
+    """Returns the tokens of a packed row: as many as the config says, and enough for any unit ("answer" or "pair")."""
+    limits = config.data.max_prompt_tokens, config.rollout.max_answer_tokens
+    return max(config.packing.row_tokens, row_tokens_needed(*limits, UNITS[unit], shared))

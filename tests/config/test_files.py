@@ -1,0 +1,194 @@
+"""Config files: the defaults, unknown names, values of another type, and the way to `Config` and back."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from helpers.configs import changed, faults
+from helpers.experiments import settings
+from nft_jax.config import Config, LossConfig, default, load, resolved, stored, value_of
+from nft_jax.losses import LOSSES, default_options
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+
+def own_loss(logp_BT, batch, *, strength: float):
+    """A loss whose option has no default."""
+    return strength * logp_BT
+
+
+# `default`, `load` and `resolved`.
+
+
+def test_load_of_default_gives_the_defaults():
+    expected = Config(old_logp="sampler", loss=LossConfig(options=default_options("nft")))
+    assert load(default()) == expected
+    assert dataclasses.replace(load(default())) == expected
+
+
+def test_config_is_never_without_a_source_of_old_logp():
+    with pytest.raises(ValueError, match="old_logp='auto' is for config files"):
+        Config()
+
+
+def test_config_checks_what_replace_gives():
+    with pytest.raises(ValueError, match="config.steps=0: must be 1 or more"):
+        dataclasses.replace(load(default()), steps=0)
+
+
+def test_resolved_is_json_that_load_reads_back():
+    config = load(settings(loss__name="dapo", loss__dapo__overlong_buffer=4, warm_start__optimizer__name="muon"))
+    written = json.loads(json.dumps(resolved(config)))
+    assert written["loss"]["options"]["overlong_buffer"] == 4
+    assert written["warm_start"]["optimizer"]["name"] == "muon"
+    assert written["old_logp"] == "sampler"  # resolved: no "auto" is left
+    options = written["loss"].pop("options")
+    again = ConfigDict(written | {"loss": written["loss"] | {"dapo": options, "own": {}}})
+    assert load(again) == config
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_load_fills_in_old_logp(strict):
+    assert load(changed(strict_on_policy=strict)).old_logp == ("current" if strict else "sampler")
+
+
+def test_default_has_a_section_for_the_options_of_each_loss():
+    config = default()
+    for name in LOSSES:
+        assert config.loss[name].to_dict() == default_options(name)
+    config.loss.name = "grpo"
+    config.loss.grpo.clip_high, config.loss.nft.epsilon = 0.4, 0.25
+    assert load(config).loss.options == default_options("grpo") | {"clip_high": 0.4}
+    config.loss.name = "nft"
+    assert load(config).loss.options == default_options("nft") | {"epsilon": 0.25}
+
+
+def test_load_takes_any_option_of_an_external_loss():
+    config = default()
+    config.loss.name = f"{__name__}:own_loss"
+    config.loss.own.strength = 0.5
+    assert load(config).loss.options == {"strength": 0.5}
+    config.loss.own.strengh = 0.5
+    with pytest.raises(ValueError, match="unknown option 'strengh'.*known are strength; did you mean 'strength'"):
+        load(config)
+    del config.loss.own["strengh"], config.loss.own["strength"]
+    with pytest.raises(ValueError, match="needs a value for strength"):
+        load(config)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_load_of_every_shipped_config(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = load(module.get_config())
+    json.dumps(resolved(config))
+    assert all(f"\n{heading} " in module.__doc__ for heading in ("Claim", "Cost", "Command"))
+    assert f"--config={path.stem} " in module.__doc__
+
+
+# Unknown names.
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "near"),
+    [
+        ("", "answer_per_prompt", "answers_per_prompt"),
+        ("optimizer", "learning_rat", "learning_rate"),
+        ("loss.nft", "epsilom", "epsilon"),
+        ("selection", "max_round", "max_rounds"),
+    ],
+)
+def test_editable_config_names_the_setting_nearest_to_an_unknown_one(path, given, near):
+    config = default()
+    section = value_of(config, path) if path else config
+    words = re.escape(f"the configuration has no setting {given!r}; did you mean {near!r}?")
+    with pytest.raises(AttributeError, match=words):
+        setattr(section, given, 3)
+    with pytest.raises(AttributeError, match=words):
+        getattr(section, given)
+    with pytest.raises(KeyError, match=f"did you mean {near!r}"):
+        section[given] = 3
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("answer_per_prompt", "config.answer_per_prompt: no such setting; did you mean 'answers_per_prompt'?"),
+        ("model__hed_size", "config.model.hed_size: no such setting; did you mean 'head_size'?"),
+        (
+            "warm_start__optimizer__shedule",
+            "config.warm_start.optimizer.shedule: no such setting; did you mean 'schedule'?",
+        ),
+        ("zzzz", "config.zzzz: no such setting"),
+    ],
+)
+def test_load_refuses_an_unknown_setting(path, message):
+    assert faults(**{path: 1}) == message
+
+
+@pytest.mark.parametrize("name", ["steps", "loss"])
+def test_load_refuses_a_missing_setting(name):
+    values = default().to_dict()
+    del values[name]
+    with pytest.raises(ValueError, match=name):
+        load(ConfigDict(values))
+
+
+# Values of another type.
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("steps", "3", "config.steps='3': expected int, got str"),
+        ("steps", 3.0, "config.steps=3.0: expected int, got float"),
+        ("steps", True, "config.steps=True: expected int, got bool"),
+        ("steps", None, "config.steps=None: expected int, got NoneType"),
+        ("optimizer__learning_rate", "fast", "config.optimizer.learning_rate='fast': expected float, got str"),
+        ("optimizer__learning_rate", True, "config.optimizer.learning_rate=True: expected float, got bool"),
+        ("strict_on_policy", 1, "config.strict_on_policy=1: expected bool, got int"),
+        ("loss__normalizer", 7, "config.loss.normalizer=7: expected str, got int"),
+    ],
+)
+def test_load_refuses_a_value_of_another_type(path, value, message):
+    assert faults(**{path: value}) == message
+
+
+def test_load_takes_a_whole_number_for_a_float():
+    config = load(changed(optimizer__learning_rate=1, rollout__temperature=2, warm_start__optimizer__clip_norm=3))
+    values = config.optimizer.learning_rate, config.rollout.temperature, config.warm_start.optimizer.clip_norm
+    assert values == (1.0, 2.0, 3.0)
+    assert all(isinstance(value, float) for value in values)
+
+
+# What a run stored.
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss__name": "grpo", "seed": 3, "mesh__data": 2},
+        {"loss__nft__omega": "sqrt_odds", "strict_on_policy": True},
+        {"loss__name": f"{__name__}:own_loss", "loss__own__strength": 0.5},
+    ],
+)
+def test_stored_reads_what_resolved_wrote(tmp_path, changes):
+    config = load(settings(**changes))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(resolved(config)))
+    assert load(stored(str(path))) == config
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"loss": {"name": "nft", "options": {}}, "sed": 3}'])
+def test_stored_refuses_a_file_that_no_run_wrote(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="config.json is no configuration that this version wrote"):
+        stored(str(path))

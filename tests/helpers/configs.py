@@ -1,0 +1,24 @@
+"""Configurations with any value put in, as a careless config file could, and their faults."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from nft_jax.config import default, load
+
+
+def changed(**changes) -> ConfigDict:
+    """The defaults with `section__name=value` put in as a careless config file could, unchecked."""
+    values = default().to_dict()
+    for path, value in changes.items():
+        *sections, name = path.split("__")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[name] = value
+    return ConfigDict(values, type_safe=False)
+
+
+def faults(**changes) -> str:
+    with pytest.raises(ValueError) as raised:
+        load(changed(**changes))
+    return str(raised.value)
