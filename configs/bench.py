@@ -1,7 +1,7 @@
-"""The benchmark's model and step: what the peers' best settings were found with, too.
+"""The benchmark: a small model and a step of GRPO. The best settings of the peers were found on it too.
 
-Claim    None: it is for timing. 16 prompts of 32 tokens × 8 answers of up to 128, one update of GRPO with AdamW.
-Cost     7.7 million weights in float32; some ten seconds a step on two CPU cores.
+Claim    None: it is for timing. 16 prompts of 32 tokens × 8 answers of up to 128 tokens, one update with AdamW.
+Cost     7.7 million weights in float32; about ten seconds a step on two CPU cores.
 Command  python -m nft_jax.bench --config=bench --workdir=runs/w1                     W1: all answers of 128 tokens
          python -m nft_jax.bench --config=bench --workdir=runs/w2 --lengths=ends:8    W2: 8 of the 512 ids end an answer
 """

@@ -1,10 +1,10 @@
 """Seven losses from the same bases with the same sampled tokens: strictly on-policy, and with 8 updates a rollout.
 
-Claim    The paper's, at the size of a toy: NFT beats RFT and matches DAPO, and RFT's entropy falls faster. What of it
-         holds here, and what doesn't, stands in colab/comparison.md.
-Task     That of `tiny`, sampled answers right about 35 % of the time at the start. Updates of 32 prompts × 8 answers.
-Rates    The same four for each loss and regime, by sampled accuracy on validation problems with seeds 100 and 101.
-         What is reported is on test problems, with seeds 0 to 4.
+Claim    The paper's, at the size of a toy: NFT beats RFT and matches DAPO, and the entropy of RFT falls faster.
+         colab/comparison.md shows which of these hold here.
+Task     That of `tiny`; about 35 % of sampled answers are correct at the start. Updates of 32 prompts × 8 answers.
+Rates    The same four learning rates for each loss and regime, chosen by sampled accuracy on validation problems with
+         seeds 100 and 101. Results are reported on test problems, with seeds 0 to 4.
 Cost     182 runs of 160,000 sampled tokens, less than half a minute each on one CPU core, and seven warm starts.
 Command  python -m nft_jax.compare --config=compare_losses --workdir=runs/compare
 """
@@ -17,7 +17,7 @@ def get_config():
     config.prompts_per_step = 32
     config.answers_per_prompt = 8
     config.updates_per_step = 1
-    # Rounds of half an update's prompts: less is sampled in vain.
+    # Rounds of half the prompts of an update: fewer answers are sampled in vain.
     config.selection.candidates_per_round = 16
     config.selection.max_rounds = 8
     config.packing.rows_per_micro_batch = 32

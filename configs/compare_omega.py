@@ -1,9 +1,9 @@
-"""NFT taken apart, with 8 updates a rollout: each ω with and without negatives, and three ε.
+"""The parts of NFT, with 8 updates a rollout: each ω with and without incorrect answers, and three ε.
 
-Claim    The paper's: ω = 1 − r̂ and √odds beat ω = 1, and ε → 0 hurts; its reviewers asked whether the gain is ω's or
-         the negatives'. What of it holds here stands in colab/comparison.md.
-Rates    Three of those of `compare_losses`, whose finished runs of plain `nft` are the same: its folders `bases` and
-         `runs`, copied into this workdir, are taken up.
+Claim    The paper's: ω = 1 − r̂ and √odds beat ω = 1, and ε → 0 hurts. Its reviewers asked whether the gain comes from
+         ω or from the incorrect answers. colab/comparison.md shows which of these hold here.
+Rates    Three of the learning rates of `compare_losses`. Its finished runs of plain `nft` are the same runs: copy its
+         folders `bases` and `runs` into this workdir to reuse them.
 Cost     72 runs like those of `compare_losses`, with seeds 0 to 2.
 Command  python -m nft_jax.compare --config=compare_omega --workdir=runs/compare_omega
 """

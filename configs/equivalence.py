@@ -1,12 +1,11 @@
-r"""What `python -m nft_jax.compare --equivalence` looks at: one rollout of a small model, and 16 updates on it.
+r"""The subject of `python -m nft_jax.compare --equivalence`: one rollout of a small model, and 16 updates on it.
 
-Claim    On-policy the gradients of NFT are those of GRPO (ω = √odds) and of Dr. GRPO (ω = 1 − rate): for each parameter
+Claim    On-policy the gradients of NFT equal those of GRPO (ω = √odds) and of Dr. GRPO (ω = 1 − r̂): for each parameter
          of a real model, on answers that it sampled, to the rounding of float64 and of float32, on 1 and on 8 devices.
-         They part as the policy drifts over updates on the same answers.
-Task     The default experiment's (configs/tiny.py) with smaller numbers, after a warm start so short that most groups
-         are mixed.
-Cost     100,416 weights; 512 answers; a few minutes on two CPU cores, most of which go to compiling.
-Command  python -m nft_jax.compare --equivalence, which is with --config=equivalence and --workdir=runs/equivalence
+         They differ as the policy drifts over updates on the same answers.
+Task     That of configs/tiny.py with smaller numbers, after a warm start so short that most groups are mixed.
+Cost     100,416 weights; 512 answers; a few minutes on two CPU cores, most of them for compiling.
+Command  python -m nft_jax.compare --equivalence, which implies --config=equivalence and --workdir=runs/equivalence
 """
 
 from nft_jax import config_files

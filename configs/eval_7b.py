@@ -1,11 +1,12 @@
 r"""Evaluation with the sampling of the NFT paper's 7B runs: temperature 0.6, top-p 0.7, answers of up to 3,584 tokens.
 
 Claim    None: settings only. The paper gives avg@32 on AIME24, AIME25 and AMC23, and avg@1 on the other three.
-Cost     32 + 1 answers a problem; an evaluation that was ended goes on where it was.
+Cost     32 + 1 answers a problem. The same command resumes an evaluation that was stopped.
 Command  python -m nft_jax.evaluate --config=eval_7b --workdir=runs/qwen --config.model.path=FOLDER \
            --config.data.folder=DATA --problems=aime24,aime25,amc23
          python -m nft_jax.evaluate --config=eval_7b --workdir=runs/qwen --config.model.path=FOLDER \
-           --config.data.folder=DATA --problems=math500,olympiadbench,minerva_math --config.evaluation.answers_per_problem=1
+           --config.data.folder=DATA --problems=math500,olympiadbench,minerva_math \
+           --config.evaluation.answers_per_problem=1
 """
 
 from nft_jax.config import default
@@ -14,7 +15,7 @@ from nft_jax.config import default
 def get_config():
     config = default()
     config.model.dtype = "bfloat16"
-    # The inputs of its products are bfloat16 already.
+    # The inputs of the matrix products are bfloat16 already.
     config.model.precision = "default"
     config.data.template = "qwen_math"
     config.data.max_prompt_tokens = 1024

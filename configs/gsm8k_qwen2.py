@@ -1,10 +1,10 @@
-r"""A pretrained Qwen2 or Qwen2.5 model on grade-school math: NFT from a Hugging Face folder, as a 7B run does it.
+r"""A pretrained Qwen2 or Qwen2.5 model on grade-school math: NFT from a Hugging Face folder, as in a 7B run.
 
-Claim    None of our own yet: no pretrained weights were at hand where this was written. The recipe is that of the paper
-         (AdamW at 1e-6, ω = 1 − r̂, ε = 1, no KL), with shorter answers and smaller steps, as GSM8K's problems need, and
-         a grader that takes 1,000 for 1000.
-Cost     Training takes 20 bytes a weight: itself, its gradient and the sum that it is added to, and AdamW's two; and 2
-         for the sampler's view. All are split over the mesh; activations and the cache come on top.
+Claim    None yet: no pretrained weights were available where this was written. The recipe is that of the paper (AdamW
+         at 1e-6, ω = 1 − r̂, ε = 1, no KL), with shorter answers and smaller steps, which are enough for GSM8K, and a
+         grader that reads 1,000 as 1000.
+Cost     Training takes 20 bytes a weight: the weight, its gradient, the sum of gradients and the two moments of AdamW;
+         and 2 bytes for the weights of the sampler. All are split over the mesh. Activations and the cache add to it.
 Command  hf download Qwen/Qwen2.5-Math-7B --local-dir FOLDER
          python -m nft_jax.train --config=gsm8k_qwen2 --config.model.path=FOLDER --config.data.train=TRAIN.jsonl \
            --config.data.test=TEST.jsonl --workdir=runs/gsm8k
@@ -23,7 +23,7 @@ def get_config():
     config.updates_per_step = 4
 
     config.model.dtype = "bfloat16"
-    # The inputs of its products are bfloat16 already.
+    # The inputs of the matrix products are bfloat16 already.
     config.model.precision = "default"
 
     config.data.template = "qwen_math"

@@ -1,7 +1,7 @@
-r"""A problem file and a tokenizer of your own, with a small model from random weights: the machinery, not a result.
+r"""Your own problem file and tokenizer, with a small model from random weights: a test of the program, not a result.
 
 Claim    None about accuracy: ten million weights and a few minutes teach the format of a worked solution at best. The
-         run shows that real problems, a real tokenizer and its 150,000-token vocabulary go through the same program.
+         run shows that the program works with real problems, a real tokenizer and its vocabulary of 150,000 tokens.
 Cost     About ten minutes on two CPU cores.
 Command  python -m nft_jax.train --config=problem_file --workdir=runs/problem_file \
            --config.data.train=TRAIN.jsonl --config.data.test=TEST.jsonl --config.data.tokenizer=FOLDER
@@ -19,7 +19,7 @@ def get_config():
     config.data.template = "plain_boxed"
     config.data.max_prompt_tokens = 160
     config.rollout.max_answer_tokens = 96
-    # Such a model is hardly ever right: drawing more candidates would only take longer to find nothing.
+    # Such a model is hardly ever correct: more rounds would take longer and find nothing.
     config.selection.max_rounds = 1
 
     config.model.layers = 2

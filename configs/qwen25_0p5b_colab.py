@@ -1,13 +1,13 @@
-r"""NFT of Qwen2.5-0.5B-Instruct on GSM8K, for one accelerator with 16 GB: a T4 or a v5e-1, as Colab lends them.
+r"""NFT of Qwen2.5-0.5B-Instruct on GSM8K, for one accelerator with 16 GB: a T4 or a v5e-1, as on Colab.
 
-Claim    None: settings only. Nobody has trained by this file yet.
-Numbers  float32. A T4 has no bfloat16, and float16 would need its loss scaled, which nothing here does.
-         A v5e-1 is given --config.model.dtype=bfloat16 --config.model.precision=default.
-Cost     494,032,768 weights: 1.84 GiB, and twice that for AdamW. By `plan`, GiB of the device at its fullest:
-           T4   float32   10.01 of 15; as a CPU's compiler has it. By default JAX takes 75 % of a GPU, here 11.25
-           v5e  bfloat16  10.40 of 15.75; as a TPU's compiler has it
-         and so by what it holds: weights 1.84, moments 3.68, the sampler's view 1.84 (0.92), 64 slots 1.12 (0.56).
-         `--config.optimizer.offload=true` leaves the moments to the host.
+Claim    None: settings only. Nobody has trained with this file yet.
+Numbers  float32. A T4 has no bfloat16, and float16 would need loss scaling, which this package does not have.
+         For a v5e-1 add --config.model.dtype=bfloat16 --config.model.precision=default.
+Cost     494,032,768 weights: 1.84 GiB, and twice that for AdamW. Peak memory of the device by `plan`, GiB:
+           T4   float32   10.01 of 15, by the compiler for CPUs. JAX takes 75 % of a GPU by default, here 11.25
+           v5e  bfloat16  10.40 of 15.75, by the compiler for TPUs
+         of which weights 1.84, moments 3.68, weights of the sampler 1.84 (0.92), 64 slots 1.12 (0.56).
+         `--config.optimizer.offload=true` keeps the moments on the host.
 Command  hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir FOLDER
          python -m nft_jax.train --config=qwen25_0p5b_colab --workdir=runs/colab --config.model.path=FOLDER
          python -m nft_jax.plan  --config=qwen25_0p5b_colab
@@ -25,7 +25,7 @@ def get_config():
     config.answers_per_prompt = 8
     config.updates_per_step = 2
 
-    # Qwen2.5-0.5B, as its own config.json says; `model.path` brings the weights.
+    # Qwen2.5-0.5B, as in its config.json; `model.path` gives the weights.
     config.model.vocab = 151936
     config.model.layers = 24
     config.model.width = 896

@@ -1,9 +1,9 @@
-r"""DAPO of Qwen2.5-32B on DAPO-Math-17k, beside NFT: `qwen25_32b_nft` but for the algorithm.
+r"""DAPO of Qwen2.5-32B on DAPO-Math-17k: `qwen25_32b_nft` with another algorithm.
 
 Claim    The paper's, not ours: AIME24 44.1, MATH500 89.2, AIME25 33.4, AMC23 90.9, Olympiad 54.1, Minerva 47.5.
          Nobody has run this file yet.
-Differs  clip-higher, rewards ±1 normalised in the group, averaged over the update's tokens; the last 4,096
-         tokens before the limit cost up to one reward.
+Differs  clip-higher, rewards ±1 normalized in the group, averaged over the tokens of the update; a penalty
+         of up to one reward grows over the last 4,096 tokens before the limit.
 Cost     That of `qwen25_32b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_32b_dapo --topology=v5p:8x8x4
          python -m nft_jax.train --config=qwen25_32b_dapo --workdir=gs://BUCKET/dapo --config.model.path=FOLDER

@@ -1,8 +1,8 @@
-r"""GRPO of Qwen2.5-32B on DAPO-Math-17k, beside NFT: `qwen25_32b_nft` but for the algorithm.
+r"""GRPO of Qwen2.5-32B on DAPO-Math-17k: `qwen25_32b_nft` with another algorithm.
 
-Claim    The paper has none for it. Nobody has run this file yet.
-Differs  the clipped ratio times (r − r̂)/std, averaged over each answer; every prompt drawn trains, so there are no
-         rounds.
+Claim    The paper has none. Nobody has run this file yet.
+Differs  the clipped ratio times (r − r̂)/std, averaged over each answer; every prompt trains, so one round is
+         enough.
 Cost     That of `qwen25_32b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_32b_grpo --topology=v5p:8x8x4
          python -m nft_jax.train --config=qwen25_32b_grpo --workdir=gs://BUCKET/grpo --config.model.path=FOLDER

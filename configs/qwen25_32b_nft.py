@@ -4,10 +4,10 @@ Claim    The paper's, not ours: AIME24 37.8, MATH500 88.4, AIME25 31.5, AMC23 93
          320 steps, from 4.1, 68.6, 1.0, 45.0, 31.1, 27.9. Nobody has run this file yet.
 Recipe   As `qwen25_math_7b_nft`, with prompts of up to 2,048 tokens, answers of up to 14,336, and evaluation at
          temperature 1.
-Cost     By `plan`: GiB of a chip at its fullest, which its compiler found; seconds a step, which is an estimate for
-         answers of 3,584 tokens and one round of candidates.
+Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 3,584 tokens
+         and one round of candidates.
            v5p:8x8x4  160 slots  91.66 of 95.74  1,279 s
-           v6e:16x16   32 slots  27.11 of 31.25          --config.rollout.slots=32 (40 miss it by 10 MiB)
+           v6e:16x16   32 slots  27.11 of 31.25          --config.rollout.slots=32 (40 need 10 MiB too much)
 Command  python -m nft_jax.plan  --config=qwen25_32b_nft --topology=v5p:8x8x4
          python -m nft_jax.train --config=qwen25_32b_nft --workdir=gs://BUCKET/nft32 --config.model.path=FOLDER
 """
@@ -17,7 +17,7 @@ from nft_jax import config_files
 
 def get_config():
     config = config_files.config("qwen25_math_7b_nft")
-    # Qwen2.5-32B, as its own config.json says.
+    # Qwen2.5-32B, as in its config.json.
     config.model.layers = 64
     config.model.width = 5120
     config.model.heads = 40
@@ -31,7 +31,7 @@ def get_config():
     config.rollout.slots = 160
     config.packing.row_tokens = 16384
     config.mesh.tensor = 8
-    # One row's layer inputs alone would take 10 GiB of each chip.
+    # The layer inputs of one row would take 10 GiB of each chip.
     config.mesh.sequence_parallel = True
     config.evaluation.temperature = 1.0
     return config

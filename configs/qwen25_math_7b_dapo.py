@@ -1,8 +1,8 @@
-r"""DAPO of Qwen2.5-Math-7B on DAPO-Math-17k, beside NFT: `qwen25_math_7b_nft` but for the algorithm.
+r"""DAPO of Qwen2.5-Math-7B on DAPO-Math-17k: `qwen25_math_7b_nft` with another algorithm.
 
 Claim    The paper's, not ours: AIME24 33.1, MATH500 81.6, AIME25 18.7, AMC23 85.0, Olympiad 49.9, Minerva 39.3.
          Nobody has run this file yet.
-Differs  clip-higher, rewards ±1 normalised in the group, averaged over the update's tokens.
+Differs  clip-higher, rewards ±1 normalized in the group, averaged over the tokens of the update.
 Cost     That of `qwen25_math_7b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_math_7b_dapo --topology=v5e:8x8
          python -m nft_jax.train --config=qwen25_math_7b_dapo --workdir=gs://BUCKET/dapo --config.model.path=FOLDER

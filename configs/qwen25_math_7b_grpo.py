@@ -1,9 +1,9 @@
-r"""GRPO of Qwen2.5-Math-7B on DAPO-Math-17k, beside NFT: `qwen25_math_7b_nft` but for the algorithm.
+r"""GRPO of Qwen2.5-Math-7B on DAPO-Math-17k: `qwen25_math_7b_nft` with another algorithm.
 
 Claim    The paper's, not ours: AIME24 30.2, MATH500 80.4, AIME25 17.1, AMC23 79.5, Olympiad 51.8, Minerva 38.2.
          Nobody has run this file yet.
-Differs  the clipped ratio times (r − r̂)/std, averaged over each answer; every prompt drawn trains, so there are no
-         rounds.
+Differs  the clipped ratio times (r − r̂)/std, averaged over each answer; every prompt trains, so one round is
+         enough.
 Cost     That of `qwen25_math_7b_nft`.
 Command  python -m nft_jax.plan  --config=qwen25_math_7b_grpo --topology=v5e:8x8
          python -m nft_jax.train --config=qwen25_math_7b_grpo --workdir=gs://BUCKET/grpo --config.model.path=FOLDER

@@ -3,14 +3,15 @@ r"""NFT of Qwen2.5-Math-7B on DAPO-Math-17k: the recipe of the paper's 7B run (a
 Claim    The paper's, not ours: AIME24 32.0, MATH500 83.2, AIME25 18.3, AMC23 88.5, Olympiad 47.3, Minerva 40.8 after
          320 steps, from 13.3, 69.0, 5.5, 45.8, 34.7, 21.3. Nobody has run this file yet.
 Recipe   512 prompts × 16 answers a step, from rounds of 3 × 512 candidates, at most 10; 16 updates of 512 answers;
-         AdamW 1e-6, weight decay 0.1, clip 1; no KL, no entropy bonus; ω = 1 − r̂, ε = 1; what is cut is wrong. The
-         released trainer advances its learning rate once a step, so its 10 steps of warm-up are 160 updates.
-         On purpose not as released: the token loss is divided by (answers × answer limit) over the whole update, where
-         the released code divides by 1000 in each micro-batch, so that its scale depends on the number of GPUs;
-         after 10 rounds it trains on what is there, where the released code ends the run; old log-probs are the
-         sampler's, of the same program, where the released code recomputes them.
-Cost     By `plan`: GiB of a chip at its fullest, which its compiler found; seconds a step, which is an estimate for
-         answers of 896 tokens and one round of candidates.
+         AdamW 1e-6, weight decay 0.1, clip 1; no KL, no entropy bonus; ω = 1 − r̂, ε = 1; truncated answers are
+         incorrect. The released trainer advances its learning rate once a step, so its 10 steps of warmup are 160
+         updates. Differs on purpose from the released code: the token loss is divided by (answers × most tokens of an
+         answer) over the whole update, where the released code divides by 1000 in each micro-batch, so that its scale
+         depends on the number of GPUs; after 10 rounds a step trains on the groups it has, where the released code
+         ends the run; old log-probs come from the sampler of the same program, where the released code recomputes
+         them.
+Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
+         and one round of candidates.
            v5e:8x8    176 slots  15.21 of 15.75  338 s
            v5e:16x16  128 slots  11.44 of 15.75   94 s   --config.rollout.slots=128 (192 fit, at 14.88)
            v6e:8x8    448 slots  30.43 of 31.25  128 s   --config.rollout.slots=448 (456 fit, at 30.89)
@@ -29,7 +30,7 @@ def get_config():
     config.answers_per_prompt = 16
     config.updates_per_step = 16
 
-    # Qwen2.5-Math-7B, as its own config.json says; `model.path` brings the weights.
+    # Qwen2.5-Math-7B, as in its config.json; `model.path` gives the weights.
     config.model.vocab = 152064
     config.model.layers = 28
     config.model.width = 3584
@@ -39,7 +40,7 @@ def get_config():
     config.model.mlp_width = 18944
     config.model.tied_embedding = False
     config.model.dtype = "bfloat16"
-    # The inputs of its products are bfloat16 already.
+    # The inputs of the matrix products are bfloat16 already.
     config.model.precision = "default"
 
     config.data.train = "dapo_math_17k"
@@ -63,6 +64,6 @@ def get_config():
     config.evaluation.answers_per_problem = 32
     config.evaluation.temperature = 0.6
     config.evaluation.top_p = 0.7
-    # A step takes longer than the notice that a spot machine gets: what is lost is the steps since a checkpoint.
+    # A step takes longer than the notice that a spot machine gets; the steps since the last checkpoint are lost.
     config.record.checkpoint_every_steps = 2
     return config

@@ -1,9 +1,9 @@
-"""What `python -m nft_jax.smoke` runs on a new machine or slice: a small model, a few steps, all parts of a real one.
+"""The run of `python -m nft_jax.smoke` on a new machine or slice: a small model, a few steps, all parts of a real run.
 
-Claim    None: a coin's verdicts, so that groups are mixed and every step trains.
-Cost     A model of 1.5 million weights; seconds a step anywhere, and the compilation. Sizes that follow from the number
-         of devices are given by the smoke test.
-Command  python -m nft_jax.smoke --workdir=runs/smoke, which runs its children with --config=smoke and such sizes
+Claim    None: verdicts are random, so that groups are mixed and every step trains.
+Cost     A model of 1.5 million weights; a few seconds a step on any device, and the compilation. The smoke test sets
+         the sizes that depend on the number of devices.
+Command  python -m nft_jax.smoke --workdir=runs/smoke, which runs its processes with --config=smoke and these sizes
 """
 
 from nft_jax.config import default
@@ -18,7 +18,7 @@ def get_config():
     config.data.arithmetic_max_operand = 4
     config.data.max_prompt_tokens = 16
     config.rollout.max_answer_tokens = 64
-    # Fewer slots than answers, so that they are filled again.
+    # Fewer slots than answers, so that slots are filled again.
     config.rollout.slots = 4
 
     config.model.layers = 2

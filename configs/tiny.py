@@ -1,9 +1,9 @@
-r"""The default experiment: a small model unlearns a misconception from nothing but right/wrong verdicts.
+r"""The default experiment: a small model unlearns a misconception from verdicts alone.
 
-Claim    A base trained on worked arithmetic, 65 % of which follows a systematic misconception, prefers the wrong way
-         though it can do both. Online NFT, with an exact-match verifier and no worked solution, turns it round.
+Claim    A base trained on worked arithmetic, 65 % of which follows a systematic misconception, prefers the incorrect
+         method though it knows both. Online NFT, with an exact-match verifier and no worked solution, reverses that.
 Task     Three kinds of generated problems (`a-b+c-d=`, `a+b*c-d=`, `ax+b=c,x=`), answers in `\boxed{}`; train,
-         validation and test problems are disjoint. Settings were chosen on validation; the last table is on test.
+         validation and test problems are disjoint. Settings were chosen on validation problems; results are on test.
 Cost     594,560 weights; six to nine minutes on two CPU cores that had other work too.
 Command  python -m nft_jax.train --config=tiny --workdir=runs/tiny
 """
@@ -29,7 +29,7 @@ def get_config():
     config.model.head_size = 32
     config.model.mlp_width = 384
     config.model.vocab_multiple = 8
-    # Three layers on a CPU: unrolled and with nothing recomputed they are fastest.
+    # On a CPU three layers are fastest unrolled and with nothing recomputed.
     config.model.unrolled_layers = 3
     config.model.remat = "none"
 

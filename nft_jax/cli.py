@@ -1,20 +1,22 @@
-"""What every `python -m nft_jax.<name>` shares: the flags `--config` and `--workdir`, and errors a person can read."""
+"""The command line that every `python -m nft_jax.NAME` shares: its flags, its help, and errors in one message."""
 
+import contextlib
 import functools
 import gc
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nft_jax import config_files
-from nft_jax.config import Config, load
+from nft_jax.config import Config, load, stored
+from nft_jax.config.reference import check_names, help_text
 from nft_jax.processes import distributed, ending
 from nft_jax.processes.preflight import preflight
 from nft_jax.run import compile_cache, remote_workdir
@@ -23,8 +25,8 @@ FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "Config file, or the bare name of one in configs/; change values by --config.section.field=value. "
-    "The workdir of a run has its own: without --config, that is taken.",
+    "Config file, or the bare name of one in configs/; change values by --config.section.field=value. With --help, "
+    "every setting is listed. Without --config, a workdir that holds a run gives the config of that run.",
 )
 DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an error in the input.")
 COMPILE_CACHE = flags.DEFINE_bool(
@@ -33,6 +35,7 @@ COMPILE_CACHE = flags.DEFINE_bool(
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run, or gs://BUCKET/PATH; everything that the run writes goes there."
 )
+HELP = ("--help", "-help")
 
 
 def run(
@@ -45,154 +48,187 @@ def run(
 ) -> None:
     """Parses the command line, checks the configuration, and calls `main(config, workdir)`.
 
-    `several`: the program can be run by several processes, which find and check one another first. Without
-    `needs_workdir` it may be None. `default_config` names the config that is taken where none is given. A wrong flag,
-    setting or value ends the process with code 2 and one message, before any device is touched; a disk that fails ends
-    it with code 1, another process that is gone with code 75.
+    An incorrect flag, setting or value ends the process with code 2 and one message, before any device is touched; a
+    disk that fails ends it with code 1, the loss of another process with code 75.
+
+    Args:
+      main: the program.
+      usage: the text of `--help` above the flags.
+      several: whether several processes can run the program together; they first find and check one another.
+      needs_workdir: whether --workdir must be given; else `workdir` may be None.
+      default_config: the config where none is given.
     """
     sys.modules["__main__"].__doc__ = usage
-    for name in ("config", "workdir", "compile_cache", *(_define_several() if several else ())):
+    for name in ("config", "workdir", "compile_cache", *(_define_process_flags() if several else ())):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
     def start(words):
-        # Orbax says a page of routine at each checkpoint.
+        # Orbax logs a page at each checkpoint.
         logging.set_verbosity(logging.WARNING)
-        if len(words) > 1:
-            stop(f"what is {words[1]!r}? Settings are written --config.section.field=value")
-        if FLAGS["config"].value is None or (needs_workdir and not WORKDIR.value):
-            stop(
-                "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny "
-                "(a workdir that holds a run has its config: there, --workdir alone will do)"
-                if needs_workdir
-                else "--config=FILE is needed, e.g. --config=tiny"
-            )
+        _check_given(words, needs_workdir)
         config = _load()
         if not COMPILE_CACHE.value:
             jax.config.update("jax_enable_compilation_cache", False)
         compile_cache.start()
-        try:
+        with _errors_in_one_message():
             workdir = remote_workdir.opened(WORKDIR.value) if WORKDIR.value else None
             if several:
-                _start(config, workdir)
+                _start_processes(config, workdir)
                 remote_workdir.level(workdir)
             main(config, workdir)
             if workdir is not None:
                 remote_workdir.share(workdir)
-        except (ValueError, FileNotFoundError) as error:
-            _check_loss(error)
-            if DEBUG.value:
-                raise
-            stop(f"{error}\n(--debug_errors shows where)")
-        except OSError as error:
-            _check_loss(error)
-            if DEBUG.value:
-                raise
-            # Orbax leaves coroutines of a failed write behind, which would say pages when the interpreter ends.
-            sys.unraisablehook = lambda _: None
-            gc.collect()
-            stop(str(error), code=1)
-        except Exception as error:
-            _check_loss(error)
-            if not ending.is_multiprocess():
-                raise
-            traceback.print_exc()
-            ending.exit_process(1)
 
     app.run(start, flags_parser=functools.partial(_parse, default_config))
 
 
-def stop(message: str, code: int = 2) -> None:
-    """Ends the process; code 2 means that the command was wrong, 1 that the machine failed it."""
+def stop(message: str, code: int = 2) -> NoReturn:
+    """Ends the process with a message; code 2: the command was incorrect, code 1: the machine failed."""
     print(f"error: {message}", file=sys.stderr)
     ending.exit_process(code)
 
 
-def _define_several() -> list[str]:
-    """The flags of a program that several processes can run together; their names."""
+def _check_given(words: list[str], needs_workdir: bool) -> None:
+    """Ends the process unless config and workdir are given, and nothing but flags."""
+    if len(words) > 1:
+        stop(f"{words[1]!r} is no flag; write a setting as --config.section.field=value")
+    if FLAGS["config"].value is None or (needs_workdir and not WORKDIR.value):
+        stop(
+            "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny (for a workdir "
+            "that holds a run, --workdir alone is enough)"
+            if needs_workdir
+            else "--config=FILE is needed, e.g. --config=tiny"
+        )
+
+
+@contextlib.contextmanager
+def _errors_in_one_message() -> Iterator[None]:
+    """Ends the process with one message for an error in the input, on disk, or after the loss of another process."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        _check_loss(error)
+        if DEBUG.value:
+            raise
+        if isinstance(error, ValueError | FileNotFoundError):
+            stop(f"{error}\n(--debug_errors shows where)")
+        # Orbax leaves coroutines of a failed write behind, which would print pages when the interpreter ends.
+        sys.unraisablehook = lambda _: None
+        gc.collect()
+        stop(str(error), code=1)
+    except Exception as error:
+        _check_loss(error)
+        if not ending.is_multiprocess():
+            raise
+        traceback.print_exc()
+        ending.exit_process(1)
+
+
+def _check_loss(error: BaseException) -> None:
+    """Ends the process with code 75 if the error comes from the loss of another process."""
+    if ending.is_process_loss(error):
+        ending.exit_after_loss(f"another process is gone: {str(error).splitlines()[0][:200]}")
+
+
+def _define_process_flags() -> list[str]:
+    """Defines the flags of a program that several processes can run together, and returns their names."""
     by = distributed.VARIABLES
     flags.DEFINE_string(
         "distributed",
         None,
-        "Run as one of several processes: HOST:PORT of process 0, or auto on Cloud TPU, GKE, SLURM and MPI. By default "
-        f"as {by['distributed']} says, else one process.",
+        "Run as one of several processes: HOST:PORT of process 0, or auto on Cloud TPU, GKE, SLURM and MPI. Default: "
+        f"{by['distributed']}, else one process.",
     )
-    flags.DEFINE_integer("processes", None, f"How many there are, beside HOST:PORT. By default {by['processes']}.")
-    flags.DEFINE_integer("process", None, f"Which of them this is, from 0. By default {by['process']}.")
+    flags.DEFINE_integer("processes", None, f"Number of processes, with HOST:PORT. Default: {by['processes']}.")
+    flags.DEFINE_integer("process", None, f"Number of this process, from 0. Default: {by['process']}.")
     flags.DEFINE_integer("wait_seconds", 300, "How long processes wait for one another at the start.", lower_bound=1)
-    flags.DEFINE_integer("heartbeat_seconds", 60, "A process silent for so long is taken for dead.", lower_bound=10)
+    flags.DEFINE_integer("heartbeat_seconds", 60, "Silence after which a process counts as dead.", lower_bound=10)
     return ["distributed", "processes", "process", "wait_seconds", "heartbeat_seconds"]
 
 
-def _start(config, workdir):
+def _start_processes(config: Config, workdir: Path | None) -> None:
     given = {name: FLAGS[name].value for name in distributed.VARIABLES}
     launch = distributed.read_launch(given, os.environ)
     distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds)
     preflight(config, workdir, FLAGS.wait_seconds)
 
 
-def _check_loss(error):
-    if ending.is_process_loss(error):
-        ending.exit_after_loss(f"another process is gone: {str(error).splitlines()[0][:200]}")
-
-
-def _load():
+def _load() -> Config:
     try:
         return load(CONFIG.value)
     except ValueError as error:
         stop(str(error))
     except OSError as error:
-        # ml_collections reads the file late, and wraps what went wrong in it.
-        stop(f"{FLAGS['config'].config_filename}: {_in_words(error.__cause__ or error)}")
+        # ml_collections reports a file that it can't read here, where its value is first used.
+        stop(f"{FLAGS['config'].config_filename}: {error.__cause__ or error}")
 
 
-def _parse(default_config, argv):
+def _parse(default_config: str | None, argv: list[str]) -> list[str]:
+    """Parses the flags, or prints the help, and returns the words that are no flags."""
+    words = [word for word in argv if word not in HELP]
+    name = _take(words, "--config").value
+    if len(words) < len(argv) and name is None:
+        return FLAGS(argv)
     try:
-        # ml_collections looks for the settings in sys.argv itself.
-        sys.argv = _with_config_path(argv, default_config)
-        return FLAGS(sys.argv)
+        # ml_collections looks for the settings in sys.argv.
+        sys.argv = _with_config_path(words, default_config)
+        check_names(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        stop(str(error))
+    try:
+        rest = FLAGS(sys.argv)
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        stop(_in_words(error))
+    except (AttributeError, KeyError) as error:
+        stop(f"{FLAGS['config'].name}={name}: {error.args[0] if error.args else error}")
+    if len(words) < len(argv):
+        app.usage(shorthelp=True, writeto_stdout=True)
+        print(f"\n{help_text(CONFIG.value, f'--config={name}')}")
+        sys.exit(1)  # as absl does after --help
+    return rest
 
 
-def _in_words(error):
-    """What ml_collections raises from the depth of its parser, as one sentence."""
-    if near := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', str(error)):
-        return f"the configuration has no setting {near[2]!r}; did you mean {near[1]!r}?"
-    if isinstance(error, KeyError | AttributeError) and (unknown := re.search(r"['\"](\w+)['\"\\]*$", str(error))):
-        return f"the configuration has no setting {unknown[1]!r}"
-    return str(error)
-
-
-def _with_config_path(argv, default):
-    """The config's path, ahead of the settings that change it: of `--config=NAME`, else of the run in `--workdir`."""
-    words, name = _taken(argv, "--config")
+def _with_config_path(words: list[str], default: str | None) -> list[str]:
+    """The words with the path of the config first, before its settings: of --config, else of the run in --workdir."""
+    given = _take(words, "--config")
+    name = given.value
     if name is None:
-        workdir = _taken(argv, "--workdir")[1]
+        workdir = _take(words, "--workdir").value
         path = (remote_workdir.opened(workdir) if workdir else Path()) / "config.json"
         name = str(path) if workdir and path.is_file() else default
-    return [*words[:1], *([] if name is None else [f"--config={find_config(name)}"]), *words[1:]]
+    path = [] if name is None else [f"--config={find_config(name)}"]
+    return [*given.rest[:1], *path, *given.rest[1:]]
 
 
-def _taken(argv, flag):
-    """The words without `flag=VALUE` or `flag VALUE`, and that value, or None."""
-    for place, word in enumerate(argv):
+class _Flag(NamedTuple):
+    """The value of a flag, None where it isn't given, and the other words of the command line."""
+
+    value: str | None
+    rest: list[str]
+
+
+def _take(words: list[str], flag: str) -> _Flag:
+    """Takes `flag=VALUE` or `flag VALUE` out of the words."""
+    for place, word in enumerate(words):
         if word.startswith(f"{flag}="):
-            return [*argv[:place], *argv[place + 1 :]], word.removeprefix(f"{flag}=")
-        if word == flag and place + 1 < len(argv):
-            return [*argv[:place], *argv[place + 2 :]], argv[place + 1]
-    return list(argv), None
+            return _Flag(word.removeprefix(f"{flag}="), [*words[:place], *words[place + 1 :]])
+        if word == flag and place + 1 < len(words):
+            return _Flag(words[place + 1], [*words[:place], *words[place + 2 :]])
+    return _Flag(None, list(words))
 
 
 def find_config(name: str) -> str:
-    """What ml_collections loads: a file, `NAME.py` of the configs shipped with the package, or a run's `config.json`.
+    """Returns what ml_collections loads: a file, `NAME.py` of the shipped configs, or the `config.json` of a run.
 
     Raises:
-      FileNotFoundError: when there is none, with the names there are.
+      FileNotFoundError: for no such file, with the names of the shipped configs.
+      ValueError: for a `config.json` that this version did not write.
     """
+    if Path(name).is_file() and name.endswith(".json"):
+        stored(name)  # ml_collections would wrap its error in a traceback
+        return f"{config_files.__file__}:{name}"
     if Path(name).is_file():
-        return f"{config_files.__file__}:{name}" if name.endswith(".json") else name
+        return name
     if path := config_files.find(name):
         return str(path)
     raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""The experiment files that come with the package, by bare name: `configs/` of a checkout, or of an installed wheel."""
+"""The config files that come with the package, by bare name: `configs/` of a checkout, or of an installed wheel."""
 
 import importlib.util
 from pathlib import Path
@@ -9,20 +9,20 @@ from nft_jax.config import stored
 
 
 def names() -> list[str]:
-    """All names there are."""
+    """Returns the names of all config files."""
     return sorted({path.stem for folder in _folders() for path in folder.glob("[!_]*.py")})
 
 
 def find(name: str) -> Path | None:
-    """The file of a name, or None."""
+    """Returns the file of a name, or None."""
     return next((path for folder in _folders() if (path := folder / f"{name}.py").is_file()), None)
 
 
 def config(name: str) -> ConfigDict:
-    """What the file of a name gives, for a sibling of it to change.
+    """Returns the config of the file with this name, for another config file to change.
 
     Raises:
-      FileNotFoundError: when there is none, with the names there are.
+      FileNotFoundError: for an unknown name, with the known ones.
     """
     path = find(name)
     if path is None:
@@ -40,5 +40,5 @@ def _folders() -> list[Path]:
 
 
 def get_config(path: str) -> ConfigDict:
-    """The configuration of a run's `config.json`: `ml_collections` loads this file as `config_files.py:PATH`."""
+    """Returns the config in the `config.json` of a run; `ml_collections` loads it as `config_files.py:PATH`."""
     return stored(path)

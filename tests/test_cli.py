@@ -20,6 +20,12 @@ CASES = {
     "help of sft": ("sft", "--help"),
     "help of report": ("report", "--help"),
     "mistyped setting": ("train", *BOTH, "--config.answer_per_prompt=3"),
+    "help of all settings": ("train", "--config=tiny", "--help", "--config.rollout.slots=7"),
+    "help of all settings of plan": ("plan", "--help", "--config", "eval_7b"),
+    "mistyped section": ("train", *BOTH, "--config.optimiser.learning_rate=1e-3"),
+    "mistyped setting without a value": ("train", *BOTH, "--noconfig.strict_on_polcy"),
+    "mistyped setting and help": ("train", "--config=tiny", "--help", "--config.step=3"),
+    "config of another version": ("train", "--workdir={folder}/old"),
     "mistyped setting of a section": ("train", *BOTH, "--config.loss.nft.epsilom=0.5"),
     "mistyped flag": ("train", *BOTH, "--wokdir=3"),
     "wrong kind": ("train", *BOTH, "--config.steps=many"),
@@ -45,6 +51,8 @@ ALONE = {"help": NO_DEVICE, "mistyped setting": NO_DEVICE, "unwritable": "cpu"}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
+    (folder / "old").mkdir()
+    (folder / "old" / "config.json").write_text("{}")
     (folder / "empty.py").write_text("config = 3\n")
     (folder / "mistyped.py").write_text(
         "from nft_jax.config import default\n\n\n"
@@ -99,8 +107,12 @@ def answer(folder):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mistyped setting", ["'answer_per_prompt'; did you mean 'answers_per_prompt'?"]),
-        ("mistyped setting of a section", ["'epsilom'; did you mean 'epsilon'?"]),
+        ("mistyped setting", ["no setting 'answer_per_prompt'; did you mean 'answers_per_prompt'?"]),
+        ("mistyped section", ["no setting 'optimiser.learning_rate'; did you mean 'optimizer.learning_rate'?"]),
+        ("mistyped setting of a section", ["no setting 'loss.nft.epsilom'; did you mean 'loss.nft.epsilon'?"]),
+        ("mistyped setting without a value", ["no setting 'strict_on_polcy'; did you mean 'strict_on_policy'?"]),
+        ("mistyped setting and help", ["no setting 'step'; did you mean 'steps'?"]),
+        ("config of another version", ["{folder}/old/config.json is no configuration that this version wrote"]),
         ("mistyped flag", ["wokdir", "workdir", "--help"]),
         ("wrong kind", ["--config.steps=many", "int"]),
         (
@@ -112,10 +124,13 @@ def answer(folder):
         ("study without a workdir", ["a study needs --workdir=DIR"]),
         ("study without a config", ["--config=FILE is needed"]),
         ("no config", ["--config=FILE", "needed"]),
-        ("spaces instead of =", ["config.steps=0: must be positive"]),
-        ("settings ahead of their config", ["config.steps=0: must be positive"]),
+        ("spaces instead of =", ["config.steps=0: must be 1 or more"]),
+        ("settings ahead of their config", ["config.steps=0: must be 1 or more"]),
         ("stray word", ["config.steps=3"]),
-        ("mistyped setting in a file", ["'answer_per_prompt'; did you mean 'answers_per_prompt'?"]),
+        (
+            "mistyped setting in a file",
+            ["--config={folder}/mistyped.py: ", "'answer_per_prompt'; did you mean 'answers_per_prompt'?"],
+        ),
         ("file without get_config", ["get_config"]),
         ("bucket elsewhere", ["--workdir=s3://bucket/run: give a folder, or one in a bucket: gs://BUCKET/PATH"]),
         ("unwritable", ["--workdir={folder}/empty.py/run can't be written"]),
@@ -140,7 +155,20 @@ def test_help_shows_a_command_to_type_and_the_two_flags(answer, name, module):
     assert "--workdir:" in done.stdout
 
 
-def test_a_bare_name_is_a_shipped_config_and_a_path_is_itself(tmp_path):
+def test_help_of_a_config_lists_every_setting(answer):
+    done = answer("help of all settings")
+    assert done.stderr == ""
+    assert done.returncode == answer("help").returncode
+    assert done.stdout.startswith(answer("help").stdout.partition("\nTry")[0].rstrip())
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert {"rollout.slots=7", "rollout.max_answer_tokens=16", "loss.nft.epsilon=1"} <= {*lines}
+    assert "settings, with their values in --config=tiny" in done.stdout
+    of_plan = answer("help of all settings of plan").stdout
+    assert "--topology" in of_plan
+    assert "model.dtype=bfloat16" in of_plan
+
+
+def test_find_config_takes_the_name_of_a_shipped_config_or_a_path(tmp_path):
     assert Path(find_config("tiny")) == ROOT / "configs" / "tiny.py"
     mine = tmp_path / "mine.py"
     mine.write_text("")

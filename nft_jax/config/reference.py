@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from nft_jax import losses
-from nft_jax.config.files import OWN, loss_options
+from nft_jax.config.files import OWN, loss_options, unknown_setting
 from nft_jax.config.setting import Limits, Phase, Setting, settings_of, value_of
 from nft_jax.config.settings import Settings
 
-PAGE_HEAD = """\
+_PAGE_HEAD = """\
 # Settings
 
 Written by `python -m nft_jax.config > configs/settings.md` from the fields in `nft_jax/config`. Change a setting in a
@@ -63,6 +63,21 @@ def _summary(documented: Any) -> str:
     return inspect.getdoc(documented).partition("\n\n")[0].replace("\n", " ")
 
 
+def check_names(words: list[str]) -> None:
+    """Checks the names in the words `--config.NAME=VALUE` of a command line.
+
+    Raises:
+      ValueError: for an unknown setting, with the nearest known one.
+    """
+    listed = sections()
+    known = {name for section in listed for name in (section.name, *(setting.name for setting in section.settings))}
+    for word in words:
+        flag = word.partition("=")[0].lstrip("-").removeprefix("no")
+        name = flag.removeprefix("config.")
+        if word.startswith("-") and flag != name and name not in known and not name.startswith(f"loss.{OWN}."):
+            raise ValueError(unknown_setting(name, known))
+
+
 def help_text(config: ConfigDict, name: str) -> str:
     """Returns every setting of a config (that is called `name`) with its value, note, limits and default."""
     lines = [f"settings, with their values in {name}; change one by --config.NAME=VALUE:"]
@@ -83,7 +98,7 @@ def _wrapped(text: str, indent: str) -> list[str]:
 
 def page() -> str:
     """Returns the reference page: a table for each section."""
-    return "\n".join([PAGE_HEAD, *(line for section in sections() for line in _table(section))])
+    return "\n".join([_PAGE_HEAD, *(line for section in sections() for line in _table(section))])
 
 
 def _table(section: Section) -> Iterator[str]:

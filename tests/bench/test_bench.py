@@ -309,7 +309,7 @@ def test_a_sweep_changes_what_the_flag_would():
         ("model.dtype:1", r"config\.model\.dtype='float32' is no number"),
         ("model.tied_embedding:1", "is no number"),
         ("model:1", "is no number"),
-        ("model.layers:1,0", r"config\.model\.layers=0: must be positive"),
+        ("model.layers:1,0", r"config\.model\.layers=0: must be 1 or more"),
         ("lengths:fixed:4,fixed:13", "--lengths=fixed:13: use full"),
     ],
 )
