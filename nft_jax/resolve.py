@@ -7,11 +7,11 @@ from jax.sharding import Mesh
 
 from nft_jax import losses
 from nft_jax.config import Config
+from nft_jax.config.sizes import row_tokens
 from nft_jax.losses import Loss
 from nft_jax.models import attention_backends, hf
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
-from nft_jax.config.sizes import row_tokens
 from nft_jax.update.minibatches import units_per_group
 
 
