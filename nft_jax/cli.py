@@ -180,7 +180,8 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
     except (AttributeError, KeyError) as error:
-        stop(f"{FLAGS['config'].name}={name}: {error.args[0] if error.args else error}")
+        # The config file raised it while it ran.
+        stop(f"--config={name or default_config}: {error.args[0] if error.args else error}")
     if len(words) < len(argv):
         app.usage(shorthelp=True, writeto_stdout=True)
         print(f"\n{help_text(CONFIG.value, f'--config={name}')}")

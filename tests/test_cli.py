@@ -137,7 +137,7 @@ def answer(folder):
         ("nothing to draw", ["metrics.jsonl: nothing to draw yet"]),
     ],
 )
-def test_a_wrong_command_line_gets_one_message_and_code_2(answer, folder, name, words):
+def test_run_answers_an_incorrect_command_line_with_one_message_and_code_2(answer, folder, name, words):
     done = answer(name)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stderr.startswith("error: ")
@@ -147,7 +147,7 @@ def test_a_wrong_command_line_gets_one_message_and_code_2(answer, folder, name, 
 
 
 @pytest.mark.parametrize(("name", "module"), [("help", "train"), ("help of sft", "sft"), ("help of report", "report")])
-def test_help_shows_a_command_to_type_and_the_two_flags(answer, name, module):
+def test_run_shows_a_command_and_the_two_flags_under_help(answer, name, module):
     done = answer(name)
     assert done.stderr == ""
     assert f"python -m nft_jax.{module} --config=tiny --workdir=" in done.stdout
@@ -155,7 +155,7 @@ def test_help_shows_a_command_to_type_and_the_two_flags(answer, name, module):
     assert "--workdir:" in done.stdout
 
 
-def test_help_of_a_config_lists_every_setting(answer):
+def test_run_lists_every_setting_under_help_with_a_config(answer):
     done = answer("help of all settings")
     assert done.stderr == ""
     assert done.returncode == answer("help").returncode

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from nft_jax import losses
 from nft_jax.config.files import OWN, loss_options, unknown_setting
 from nft_jax.config.setting import Limits, Phase, Setting, settings_of, value_of
 from nft_jax.config.settings import Settings
@@ -16,8 +15,9 @@ _PAGE_HEAD = """\
 # Settings
 
 Written by `python -m nft_jax.config > configs/settings.md` from the fields in `nft_jax/config`. Change a setting in a
-config file (`config.rollout.slots = 8`) or on the command line (`--config.rollout.slots=8`). A run whose workdir holds
-checkpoints resumes with another value only of the settings that are marked "yes" in the last column.
+config file (`config.rollout.slots = 8`) or on the command line (`--config.rollout.slots=8`). A run resumes with another
+value only of the settings that are marked "yes" in the last column. A stored warm start is used again only if all
+settings are the same that decide its weights: `seed`, `model`, `data`, `warm_start`, `rollout.max_answer_tokens`.
 """
 
 
@@ -45,17 +45,17 @@ def sections() -> list[Section]:
         if setting.name != "loss.options":
             found[name].settings.append(setting)
     after = list(found).index("loss") + 1
-    return [*list(found.values())[:after], *_losses(), *list(found.values())[after:]]
+    return [*list(found.values())[:after], *_loss_sections(), *list(found.values())[after:]]
 
 
-def _losses() -> Iterator[Section]:
+def _loss_sections() -> Iterator[Section]:
     for loss, options in loss_options().items():
         if loss != OWN:
             settings = [
                 Setting(f"loss.{loss}.{name}", type(value), value, "", Limits(), Phase.RUN)
                 for name, value in options.items()
             ]
-            yield Section(f"loss.{loss}", f"Options of loss.name={loss}. {_summary(losses.LOSSES[loss])}", settings)
+            yield Section(f"loss.{loss}", f"Options of loss.name={loss}; see nft_jax/losses/README.md.", settings)
     yield Section(f"loss.{OWN}", "Options of your own loss (loss.name=module:function), by their names there.", [])
 
 

@@ -53,11 +53,13 @@ class Limits:
     def __str__(self) -> str:
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        lower = f"{self.at_least:g} or more" if self.at_least is not None else ""
-        lower = f"above {self.above:g}" if self.above is not None else lower
-        upper = f"{self.at_most:g} or less" if self.at_most is not None else ""
-        upper = f"below {self.below:g}" if self.below is not None else upper
-        return " and ".join(filter(None, (lower, upper)))
+        bounds = {
+            "{:g} or more": self.at_least,
+            "above {:g}": self.above,
+            "{:g} or less": self.at_most,
+            "below {:g}": self.below,
+        }
+        return " and ".join(text.format(bound) for text, bound in bounds.items() if bound is not None)
 
 
 class Setting(NamedTuple):

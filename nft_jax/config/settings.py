@@ -32,7 +32,9 @@ class Settings:
     """
 
     seed: int = setting(0, "seed of all random numbers")
-    steps: int = setting(100, "steps of the run", at_least=1, decides=RUN)
+    steps: int = setting(
+        100, "steps of the run; may change where optimizer.schedule is constant", at_least=1, decides=RUN
+    )
     prompts_per_step: int = setting(64, "prompts that a step trains on", at_least=1, decides=RUN)
     answers_per_prompt: int = setting(16, "answers of a prompt, which are its group", at_least=1, decides=RUN)
     updates_per_step: int = setting(
