@@ -39,13 +39,17 @@ def test_a_loss_that_is_none_is_refused(text, words):
 
 def test_arms_are_every_loss_in_every_regime():
     found = plan(
-        losses="nft\n rft ;\n\ngrpo  clip_low=0.1", updates="1, 2", seeds="3,1", rates="1e-3,2e-3", tuning_seeds="7"
+        losses="nft\n rft ;\n\ngrpo  clip_low=0.1",
+        updates_per_rollout="1, 2",
+        seeds="3,1",
+        learning_rates="1e-3,2e-3",
+        tuning_seeds="7",
     )
     names = ["nft", "rft", "grpo clip_low=0.1"]
     assert found.arms == [Variant(name, updates) for updates in (1, 2) for name in names]
     assert (found.seeds, found.tuning_seeds, found.rates) == ([3, 1], [7], [1e-3, 2e-3])
     assert found.runs == 6 * (2 + 2)
-    assert plan(losses="nft", seeds="3,1", rates="1e-3", tuning_seeds="7").runs == 2
+    assert plan(losses="nft", seeds="3,1", learning_rates="1e-3", tuning_seeds="7").runs == 2
     assert plan(losses="nft", seeds="3,1").rates == [small().optimizer.learning_rate]
 
 
@@ -63,9 +67,9 @@ def test_an_arm_keeps_the_prompts_of_an_update_and_the_candidates_for_it():
     ("changes", "words"),
     [
         ({"seeds": "0, 1", "tuning_seeds": "1"}, r"\[1\] are reported too"),
-        ({"rates": "1e-3, 2e-3", "tuning_seeds": ""}, "give seeds that are not reported"),
-        ({"rates": "-1"}, "must be positive"),
-        ({"updates": "0"}, "must be positive"),
+        ({"learning_rates": "1e-3, 2e-3", "tuning_seeds": ""}, "give seeds that are not reported"),
+        ({"learning_rates": "-1"}, "must be positive"),
+        ({"updates_per_rollout": "0"}, "must be positive"),
         ({"seeds": "a"}, "config.compare.seeds='a'.*write values with ',' between"),
         ({"seeds": "1, 1"}, "each once"),
         ({"losses": " ; "}, "give at least one"),
