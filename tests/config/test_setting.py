@@ -1,0 +1,69 @@
+"""Limits of settings, and the walk over the settings of a dataclass."""
+
+import dataclasses
+
+import pytest
+
+from nft_jax.config.setting import Limits, Phase, Setting, section, setting, settings_of, value_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    """A section."""
+
+    size: int = setting(3, "a size", at_least=1)
+    speed: float = setting(1.0, "a speed", decides=Phase.NONE)
+    both: bool = setting(True, "decides a warm start alone", decides=Phase.WARM_START)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """Two sections and a setting."""
+
+    seed: int = setting(0, "a seed")
+    options: dict = setting(dict, "options")
+    run: Inner = section(Inner, Phase.RUN)
+    warm: Inner = section(Inner, Phase.WARM_START)
+
+
+@pytest.mark.parametrize(
+    ("limits", "text", "inside", "outside"),
+    [
+        ({}, "", [-1, "x", float("nan")], []),
+        ({"choices": ("a", "b")}, "one of a, b", ["a"], ["c", ""]),
+        ({"at_least": 1}, "1 or more", [1, 9], [0, float("nan")]),
+        ({"above": 0, "at_most": 1}, "above 0 and 1 or less", [1e-9, 1], [0, 1.1, float("nan")]),
+        ({"at_least": 0, "below": 1}, "0 or more and below 1", [0, 0.99], [-1e-9, 1]),
+    ],
+)
+def test_limits_allow_what_they_say(limits, text, inside, outside):
+    limits = Limits(**limits)
+    assert str(limits) == text
+    assert all(limits.allow(value) for value in inside)
+    assert not any(limits.allow(value) for value in outside)
+
+
+def test_settings_of_walks_sections_with_what_they_decide():
+    found = {each.name: each for each in settings_of(Outer)}
+    assert found["seed"] == Setting("seed", int, 0, "a seed", Limits(), Phase.ALL)
+    assert found["options"].default == {}
+    assert found["run.size"] == Setting("run.size", int, 3, "a size", Limits(at_least=1), Phase.RUN)
+    assert {name: each.decides for name, each in found.items() if "." in name} == {
+        "run.size": Phase.RUN,
+        "run.speed": Phase.NONE,
+        "run.both": Phase.NONE,
+        "warm.size": Phase.WARM_START,
+        "warm.speed": Phase.NONE,
+        "warm.both": Phase.WARM_START,
+    }
+
+
+def test_value_of_reads_settings_and_sections():
+    assert value_of(Outer(), "run.size") == 3
+    assert value_of(Outer(), "warm") == Inner()
+
+
+def test_setting_fault_names_value_and_limits():
+    size, *_ = settings_of(Inner)
+    assert size.fault(3) is None
+    assert size.fault(0) == "config.size=0: must be 1 or more"
