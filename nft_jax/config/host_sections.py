@@ -14,11 +14,13 @@ NONE = Phase.NONE
 class DataConfig:
     """Problems, prompts and tokenizer. Sets of problems are named as in nft_jax/data/benchmarks.py."""
 
-    train: str = setting("", "training problems; empty: generated arithmetic", decides=NONE)
-    validation: str = setting(
-        "", "validation problems; empty: none, or generated with the training problems", decides=NONE
+    train: str = setting(
+        "",
+        "training problems; empty: generated arithmetic, also for validation and test where these are empty",
+        decides=NONE,
     )
-    test: str = setting("", "test problems; empty: none, or generated with the training problems", decides=NONE)
+    validation: str = setting("", "validation problems; empty: none, unless generated", decides=NONE)
+    test: str = setting("", "test problems; empty: none, unless generated", decides=NONE)
     folder: str = setting("", "folder with the files of named sets; empty: the Hugging Face hub", decides=NONE)
     hygiene: bool = setting(
         True,

@@ -43,8 +43,8 @@ class ModelConfig:
         "auto",
         "attention over rows of tokens, in training and while prompts are read. xla: any platform, in blocks of "
         "queries; splash: a Pallas kernel for TPUs; triton: a Pallas kernel for GPUs; cudnn: cuDNN while prompts are "
-        "read, triton in training; auto: splash on TPUs, cudnn on GPUs in 16 bits, else xla. With triton or cudnn the "
-        "decode loop reads its cache by a Pallas kernel too",
+        "read, triton in training; auto: splash on TPUs, cudnn or triton on GPUs in 16 bits; else xla. With triton "
+        "or cudnn the decode loop reads its cache by a Pallas kernel too",
         choices=("auto", "xla", "splash", "triton", "cudnn"),
         decides=NONE,
     )
@@ -93,7 +93,7 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Dynamic sampling: rounds of candidate prompts until enough groups train."""
+    """Dynamic sampling: rounds of candidate prompts until enough groups train. GRPO and Dr. GRPO train on all groups."""
 
     rate_above: float = setting(0.0, "a group trains if its success rate is above this", at_least=0, at_most=1)
     rate_below: float = setting(1.0, "a group trains if its success rate is below this", at_least=0, at_most=1)
@@ -136,10 +136,10 @@ class OptimizerConfig:
     learning_rate: float = setting(1e-6, "learning rate after the warmup", above=0)
     schedule: str = setting(
         "constant",
-        "learning rate after the warmup: constant, or decayed to 0 at the last update",
+        "learning rate after the warmup: constant, or falling to 0 at the last update",
         choices=("constant", "linear", "cosine"),
     )
-    warmup_updates: int = setting(10, "updates over which the learning rate rises from 0", at_least=0)
+    warmup_updates: int = setting(10, "updates over which the learning rate rises from 0 to learning_rate", at_least=0)
     beta1: float = setting(0.9, "decay of the first moment of Adam", at_least=0, below=1)
     beta2: float = setting(0.999, "decay of the second moment of Adam", at_least=0, below=1)
     epsilon: float = setting(1e-8, "number added to the denominator of Adam", above=0)
@@ -177,7 +177,7 @@ class MeshConfig:
         at_least=1,
     )  # fmt: skip
     data: int = setting(-1, "data shards of a replica; -1: as many as the devices allow")
-    tensor: int = setting(1, "devices that share the heads and the width of a layer", at_least=1)
+    tensor: int = setting(1, "devices that split the heads and the mlp_width of each layer", at_least=1)
     sequence_parallel: bool = setting(
         False, "whether training splits tokens over the tensor axis too between the matrix products, to save memory"
     )
