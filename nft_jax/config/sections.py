@@ -93,7 +93,7 @@ class RolloutConfig:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Dynamic sampling: rounds of candidate prompts until enough groups train. GRPO and Dr. GRPO train on all groups."""
+    """Dynamic sampling: rounds of candidate prompts until enough groups train; GRPO and Dr. GRPO take all groups."""
 
     rate_above: float = setting(0.0, "a group trains if its success rate is above this", at_least=0, at_most=1)
     rate_below: float = setting(1.0, "a group trains if its success rate is below this", at_least=0, at_most=1)
