@@ -62,8 +62,9 @@ def test_long_prompts_are_refused_where_that_is_asked():
     with pytest.raises(ValueError) as caught:
         build_prompts(problems, Letters(), max_prompt_tokens=6, **form)
     assert str(caught.value) == (
-        "some/train.jsonl: 3 of 4 prompts have more than config.data.max_prompt_tokens=6 tokens, the first 'long-7' with "
-        "7, the longest 12; config.data.max_prompt_tokens=12 keeps them all, config.data.long_prompts=drop leaves them out"
+        "some/train.jsonl: 3 of 4 prompts have more than config.data.max_prompt_tokens=6 tokens, the first 'long-7' "
+        "with 7, the longest 12; config.data.max_prompt_tokens=12 keeps them all, config.data.long_prompts=drop leaves "
+        "them out"
     )
     with pytest.raises(ValueError, match="1 of 4 prompts .* the first 'long-12' with 12, the longest 12"):
         build_prompts(problems, Letters(), max_prompt_tokens=11, **form)
