@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.model_folders import placed, random_tensors, stored_tensors, write_model, write_tokenizer
+from helpers.model_folders import abstract_weights, random_tensors, stored_tensors, write_model, write_tokenizer
 from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
 from nft_jax import export as export_module
 from nft_jax.config import Config, ModelConfig, resolved
@@ -41,7 +41,7 @@ def write_run(workdir, config, weights, source=None):
 
 
 def on(mesh, weights, model=MODEL):
-    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), weights, placed(model, mesh))
+    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), weights, abstract_weights(model, mesh))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def tuned(tmp_path_factory):
     source = write_tokenizer(write_model(folder / "source", tensors, dtype="bfloat16", rope_theta=1e6))
     (source / "generation_config.json").write_text('{"eos_token_id": [2,1]}')
     config = Config(old_logp="sampler", model=ModelConfig(path=str(source), vocab_multiple=8))
-    weights = hf.load_weights(source, placed(hf.resolve_model(config.model, source), one_device()))
+    weights = hf.load_weights(source, abstract_weights(hf.resolve_model(config.model, source), one_device()))
     return write_run(folder / "run", config, {1: weights}, source), source
 
 
@@ -70,7 +70,7 @@ def test_export_writes_the_weights_of_a_step(run, tmp_path, step, taken):
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     model = hf.resolve_model(ModelConfig(vocab_multiple=8, remat="none"), out)
     assert model == dataclasses.replace(MODEL, vocab_multiple=8)
-    found = hf.load_weights(out, placed(model, one_device()))
+    found = hf.load_weights(out, abstract_weights(model, one_device()))
     expected = lively_weights(MODEL, seed=taken)
     for name in ("embedding", "head"):
         # Rows behind the tokenizer's ids, which can't be sampled here, aren't there at all elsewhere.

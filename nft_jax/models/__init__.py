@@ -1,1 +1,1 @@
-"""The Qwen2-family decoder: weights, attention and the cache."""
+"""The decoder of the Qwen2 family: layers, attention, key-value cache, log-probs, Hugging Face folders."""

@@ -1,4 +1,8 @@
-"""Which attention a model runs over rows of tokens: one choice by configuration, platform and dtype."""
+"""The choice of attention implementation, by configuration, platform, dtype and head size.
+
+`attention.py` has the one in XLA; `attention_kernels.py` and `decode_kernel.py` have the kernels. A new implementation
+gets a function in `attention_kernels.py`, a line in `PLATFORM`, and its limits in `_unsupported_reason`.
+"""
 
 import functools
 from collections.abc import Callable
@@ -15,16 +19,19 @@ from nft_jax.parallel.mesh import DATA, TENSOR, over_tensor
 
 PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"}
 DTYPES = {"splash": ("float32", "bfloat16"), "cudnn": ("bfloat16", "float16")}
-# What cuDNN takes on every GPU that it supports.
+# The head sizes that cuDNN supports on every GPU it runs on.
 CUDNN_HEADS = range(8, 129, 8)
 
 
 @dataclass(frozen=True)
 class AttentionBackend:
-    """Two functions `(query_BTNH, key_BTGH, value_BTGH, segment_BT) -> out_BTNH`, and what they are, in words.
+    """The attention functions of a model.
 
-    `rows` takes packed rows, outside of any `shard_map`. `prompts` takes rows of one sequence each, padding behind it,
-    inside the `shard_map` of the rollout. So does `decode`, which has the arguments of `attention.decode_attention`.
+    Attributes:
+      name: The implementation, in words.
+      rows: `(query_BTNH, key_BTGH, value_BTGH, segment_BT) -> out_BTNH` for packed rows, outside of any `shard_map`.
+      prompts: The same for rows of one sequence each, followed by padding, inside the `shard_map` of the rollout.
+      decode: A function with the arguments of `attention.decode_attention`, inside the same `shard_map`.
     """
 
     name: str
@@ -33,48 +40,48 @@ class AttentionBackend:
     decode: Callable = decode_attention
 
 
-def _xla(*operands):
+def _xla_attention(*operands):
     return checkpoint_name(packed_attention(*operands), attention_kernels.KEPT)
 
 
-XLA = AttentionBackend("xla", _xla, _xla)
+XLA = AttentionBackend("xla", _xla_attention, _xla_attention)
 
 
 def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False) -> AttentionBackend:
-    """The attention that `config.attention` names, or the platform's own for "auto".
+    """Returns the attention that `config.attention` names, or the platform's best one for "auto".
 
     `interpret` emulates a kernel on any platform, slowly.
 
     Raises:
-      ValueError: when the platform of the mesh, the dtype or the head size is none that the kernel can have.
+      ValueError: if the kernel does not support the mesh's platform, the dtype or the head size.
     """
     platform = mesh.devices.flat[0].platform
-    name = _automatic(config, platform) if config.attention == "auto" else config.attention
-    if fault := _fault(name, config, None if interpret else platform):
-        raise ValueError(fault)
+    name = _best_for(platform, config) if config.attention == "auto" else config.attention
+    if reason := _unsupported_reason(name, config, None if interpret else platform):
+        raise ValueError(reason)
     if name == "xla":
         return XLA
     rows = attention_kernels.triton if name == "cudnn" else getattr(attention_kernels, name)
     prompts = getattr(attention_kernels, name)
     return AttentionBackend(
         "triton for packed rows, cudnn for prompts" if name == "cudnn" else name,
-        _of_all(functools.partial(rows, interpret=interpret), mesh),
-        _of_shard(functools.partial(prompts, interpret=interpret), mesh),
-        _decode(config, mesh, interpret) if PLATFORM[name] == "gpu" else decode_attention,
+        _map_over_mesh(functools.partial(rows, interpret=interpret), mesh),
+        _map_over_heads(functools.partial(prompts, interpret=interpret), mesh),
+        _select_decode(config, mesh, interpret) if PLATFORM[name] == "gpu" else decode_attention,
     )
 
 
-def _automatic(config, platform):
-    best = {"tpu": ("splash",), "gpu": ("cudnn", "triton")}.get(platform, ())
-    for name in best:
-        # Float32 on a GPU goes to XLA, whose products are as precise as `config.precision` says.
-        if not _fault(name, config, platform) and not (platform == "gpu" and config.dtype == "float32"):
+def _best_for(platform, config):
+    """Returns the fastest supported implementation for a platform."""
+    for name in {"tpu": ("splash",), "gpu": ("cudnn", "triton")}.get(platform, ()):
+        # In float32, GPUs use XLA, whose products have the precision that `config.precision` asks for.
+        if not _unsupported_reason(name, config, platform) and not (platform == "gpu" and config.dtype == "float32"):
             return name
     return "xla"
 
 
-def _fault(name, config, platform):
-    """Why it can't run, in a sentence, or nothing; `platform` None is any."""
+def _unsupported_reason(name, config, platform):
+    """Returns why the implementation does not support the config, or None; `platform` None stands for any."""
     needed = PLATFORM[name]
     if needed and platform not in (None, needed):
         return (
@@ -89,35 +96,35 @@ def _fault(name, config, platform):
         )
     if name == "cudnn" and config.head_size not in CUDNN_HEADS:
         return (
-            f"config.model.attention='cudnn' takes heads of a multiple of 8 up to 128, not config.model.head_size="
-            f"{config.head_size}; use attention='auto'"
+            f"config.model.attention='cudnn' needs a head size that is a multiple of 8 up to 128, not "
+            f"config.model.head_size={config.head_size}; use attention='auto'"
         )
     return None
 
 
-def _of_all(kernel, mesh):
-    """Over a replica: rows split over data shards, heads over `tensor`. No compiler splits a kernel by itself."""
+def _map_over_mesh(kernel, mesh):
+    """Splits rows over data shards and heads over `tensor`; the compiler does not split a kernel by itself."""
     row, segment = PartitionSpec(DATA, None, TENSOR), PartitionSpec(DATA)
     return shard_map(kernel, mesh=mesh, in_specs=(row, row, row, segment), out_specs=row, check_vma=False)
 
 
-def _of_shard(kernel, mesh):
-    """Inside a data shard: heads split over `tensor`."""
+def _map_over_heads(kernel, mesh):
+    """Splits heads over `tensor`, inside a data shard."""
     head, whole = PartitionSpec(None, None, TENSOR), PartitionSpec()
     return over_tensor(kernel, mesh, in_specs=(head, head, head, whole), out_specs=head)
 
 
-def _decode(config, mesh, interpret):
-    """Inside a data shard: the kernel, with the heads of queries and cache split over `tensor`, where it can be had."""
+def _select_decode(config, mesh, interpret):
+    """Returns the decode kernel, with the heads of queries and cache split over `tensor`, or XLA's if unsupported."""
     if not decode_kernel.is_supported(config.dtype, config.head_size):
         return decode_attention
-    heads, room, whole = PartitionSpec(None, TENSOR), PartitionSpec(None, None, None, TENSOR), PartitionSpec()
+    heads, caches, whole = PartitionSpec(None, TENSOR), PartitionSpec(None, None, None, TENSOR), PartitionSpec()
 
     def attend(query_SNH, column_S, cache, stack, layer):
         def kernel(query_SNH, column_S, cache, layer):
             return decode_kernel.decode_attention(query_SNH, column_S, cache, stack, layer, interpret=interpret)
 
-        split = over_tensor(kernel, mesh, in_specs=(heads, whole, room, whole), out_specs=heads)
+        split = over_tensor(kernel, mesh, in_specs=(heads, whole, caches, whole), out_specs=heads)
         return split(query_SNH, column_S, cache, layer)
 
     return attend

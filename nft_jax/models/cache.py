@@ -1,7 +1,10 @@
-"""The decode cache: keys and values of S slots, in blocks of columns so that only the live ones are read.
+"""The key-value cache of the decode loop, for S slots, in blocks of columns so that only live ones are read.
 
-A slot's sequence, prompt and answer alike, lies at columns 0, 1, 2, …; column c is place c % W of block c // W. Every
-write is to the array that a loop carries, and every read comes after it, so that XLA updates it in place.
+A slot's sequence, prompt and answer alike, occupies columns 0, 1, 2, …; column c is place c % W of block c // W. Every
+write goes to the array that the loop carries, and every read comes after it, so that XLA updates the array in place.
+
+A cache of another dtype, such as int8, begins here: `empty_cache` allocates, `write_token` and `cache_from_keys` would
+quantize, `read_block` would dequantize. The kernel in `decode_kernel.py` reads the arrays itself.
 """
 
 from typing import NamedTuple
@@ -12,16 +15,20 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from nft_jax.types import Array
 
-LEAST_COLUMNS = 256  # of a block; a sequence of no more is one block, which is read where it lies
-MOST_BLOCKS = 8  # of a slot: the loop over live blocks costs a few operations each
-MULTIPLE = 32  # where there are several, their columns are one of this
+MIN_COLUMNS = 256  # of a block; a sequence of at most this many tokens is one block, which is read without a copy
+MAX_BLOCKS = 8  # of a slot: each round of the loop over live blocks costs a few operations
+COLUMN_MULTIPLE = 32  # of a block's columns, if a slot has several blocks
 
 
 class Cache(NamedTuple):
-    """C blocks of W columns, in the compute dtype. U stacks of layers: layer l is entry l // U of stack l % U.
+    """Keys and values of S slots: C blocks of W columns, in the compute dtype.
 
-    `key_ULCSGHW`, `value_ULCSGWH`  tuples of U arrays, each as the two matrix products of attention want it: no
-                                    transposition at any read, and where a stack is one layer of one block, no slice
+    The arrays are in U stacks of layers: layer l is entry l // U of stack l % U. Their axes are in the order of
+    attention's two matrix products, so that no read transposes; if a stack is one layer of one block, no read slices.
+
+    Attributes:
+      key_ULCSGHW: One array for each of the U stacks.
+      value_ULCSGWH: One array for each of the U stacks.
     """
 
     key_ULCSGHW: tuple[Array, ...]
@@ -29,18 +36,18 @@ class Cache(NamedTuple):
 
     @property
     def columns(self) -> int:
-        """Columns of a block: W."""
+        """Columns of a block, W."""
         return self.key_ULCSGHW[0].shape[-1]
 
 
 def block_columns(tokens: int) -> int:
-    """Columns of a block, for sequences of up to `tokens` tokens."""
-    blocks = min(-(-tokens // LEAST_COLUMNS), MOST_BLOCKS)
-    return tokens if blocks == 1 else -(-tokens // (blocks * MULTIPLE)) * MULTIPLE
+    """Returns the columns of a block for sequences of up to `tokens` tokens."""
+    blocks = min(-(-tokens // MIN_COLUMNS), MAX_BLOCKS)
+    return tokens if blocks == 1 else -(-tokens // (blocks * COLUMN_MULTIPLE)) * COLUMN_MULTIPLE
 
 
 def empty_cache(layers: int, stacks: int, slots: int, kv_heads: int, head_size: int, tokens: int, dtype: str) -> Cache:
-    """A cache for `slots` sequences of up to `tokens` tokens; `stacks` divides `layers`."""
+    """Allocates a cache for `slots` sequences of up to `tokens` tokens; `stacks` must divide `layers`."""
     W = block_columns(tokens)
     front = layers // stacks, -(-tokens // W), slots, kv_heads
     return Cache(
@@ -50,7 +57,7 @@ def empty_cache(layers: int, stacks: int, slots: int, kv_heads: int, head_size: 
 
 
 def cache_from_keys(key_LQPGH: Array, value_LQPGH: Array, stacks: int, columns: int) -> Cache:
-    """Keys and values of Q whole sequences as a cache of Q slots, with blocks of `columns` columns, at most P."""
+    """Makes a cache of Q slots from the keys and values of Q whole sequences; blocks have min(`columns`, P) columns."""
     L, Q, P, G, H = key_LQPGH.shape
     W = min(columns, P)
     padding = ((0, 0), (0, 0), (0, -P % W), (0, 0), (0, 0))
@@ -60,49 +67,46 @@ def cache_from_keys(key_LQPGH: Array, value_LQPGH: Array, stacks: int, columns: 
 
 
 def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, really: Array) -> Cache:
-    """`cache` with the blocks of a slot of `source` at the start of one of its own; as it was unless `really`."""
+    """Copies a slot of `source` to the first columns of a slot of `cache` if `really` is true, else changes nothing."""
 
-    def copied(room, other):
+    def copy(target, other):
         size = (*other.shape[:2], 1, *other.shape[3:])
         new = jax.lax.dynamic_slice(other, (0, 0, source_slot, 0, 0, 0), size)
-        old = jax.lax.dynamic_slice(room, (0, 0, slot, 0, 0, 0), size)
-        return jax.lax.dynamic_update_slice(room, jnp.where(really, new, old), (0, 0, slot, 0, 0, 0))
+        old = jax.lax.dynamic_slice(target, (0, 0, slot, 0, 0, 0), size)
+        return jax.lax.dynamic_update_slice(target, jnp.where(really, new, old), (0, 0, slot, 0, 0, 0))
 
-    return jax.tree.map(copied, cache, source)
+    return jax.tree.map(copy, cache, source)
 
 
 def constrain_row_major(cache: Cache) -> Cache:
-    """The cache with the last axis of each array the densest, whatever XLA would choose.
+    """Makes the last axis of each array the densest, whatever layout XLA would choose.
 
-    On GPUs it would take the transpositions of `as_cache` for a layout, which the loop that fills slots then has for
-    the whole cache: that is laid out anew at every token, and back.
+    On GPUs XLA would turn the transpositions of `cache_from_keys` into a layout. The loop that fills slots would then
+    give that layout to the whole cache, and convert the cache to it and back at every token.
     """
-    return jax.tree.map(lambda room: with_layout_constraint(room, Layout(tuple(range(room.ndim)))), cache)
+    return jax.tree.map(lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), cache)
 
 
 def take_slots(cache: Cache, slot_S: Array) -> Cache:
-    """These slots of a cache."""
-    return jax.tree.map(lambda room: jnp.take(room, slot_S, axis=2, unique_indices=True), cache)
+    """Returns the cache of these slots."""
+    return jax.tree.map(lambda x: jnp.take(x, slot_S, axis=2, unique_indices=True), cache)
 
 
 def write_token(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SGH: Array, column_S: Array) -> Cache:
-    """Writes one token of every slot, each at its own column."""
+    """Writes the keys and values of one token of every slot, each at the slot's column."""
     slot_S = jnp.arange(column_S.shape[0])
     block_S, place_S = jnp.divmod(column_S, cache.columns)
-    rules = {"unique_indices": True, "mode": "drop"}
-    key = cache.key_ULCSGHW[stack].at[layer, block_S, slot_S, :, :, place_S].set(key_SGH, **rules)
-    value = cache.value_ULCSGWH[stack].at[layer, block_S, slot_S, :, place_S].set(value_SGH, **rules)
-    return Cache(_replaced(cache.key_ULCSGHW, stack, key), _replaced(cache.value_ULCSGWH, stack, value))
+    options = {"unique_indices": True, "mode": "drop"}
+    keys, values = list(cache.key_ULCSGHW), list(cache.value_ULCSGWH)
+    keys[stack] = keys[stack].at[layer, block_S, slot_S, :, :, place_S].set(key_SGH, **options)
+    values[stack] = values[stack].at[layer, block_S, slot_S, :, place_S].set(value_SGH, **options)
+    return Cache(tuple(keys), tuple(values))
 
 
 def read_block(cache: Cache, stack: int, layer: Array, block: Array) -> tuple[Array, Array]:
-    """Keys `[S, G, H, W]` and values `[S, G, W, H]` of one block of one layer."""
+    """Returns the keys `[S, G, H, W]` and values `[S, G, W, H]` of one block of one layer."""
 
-    def at(room):
-        return jax.lax.dynamic_slice(room, (layer, block, 0, 0, 0, 0), (1, 1, *room.shape[2:]))[0, 0]
+    def read(x):
+        return jax.lax.dynamic_slice(x, (layer, block, 0, 0, 0, 0), (1, 1, *x.shape[2:]))[0, 0]
 
-    return at(cache.key_ULCSGHW[stack]), at(cache.value_ULCSGWH[stack])
-
-
-def _replaced(values: tuple[Array, ...], place: int, value: Array) -> tuple[Array, ...]:
-    return (*values[:place], value, *values[place + 1 :])
+    return read(cache.key_ULCSGHW[stack]), read(cache.value_ULCSGWH[stack])

@@ -1,7 +1,8 @@
-"""The decode loop's attention on GPUs: a Pallas kernel for Triton that reads live columns alone, where they lie.
+"""The decode loop's attention on GPUs: a Pallas kernel for Triton that reads only live columns, directly in the cache.
 
-`attention.decode_attention` is what it computes. XLA cuts each block of a layer out of the cache before it multiplies,
-which moves the bytes three times, and asks the host at every block of every layer whether another one is live.
+It computes the same as `attention.decode_attention`. XLA instead copies each block of a layer out of the cache before
+it multiplies, which moves the bytes three times, and asks the host at every block of every layer whether the next one
+is live. A cache of another dtype (`cache.py`) also needs its dequantization here, in `_kernel`.
 """
 
 import jax
@@ -13,20 +14,23 @@ from nft_jax.models.attention import MASKED
 from nft_jax.models.cache import Cache
 from nft_jax.types import Array
 
-TILE = 64  # columns that are multiplied at a time, at most
-LEAST_ROWS = 16  # of a product on the matrix units: the queries that share keys are padded to it
+TILE = 64  # most columns in one product
+MIN_ROWS = 16  # of a product on the matrix units: the queries that share keys are padded to this many
 WARPS, STAGES = 4, 4
 
 
 def is_supported(dtype: str, head_size: int) -> bool:
-    """Whether the kernel has products of such numbers, and tiles of such heads."""
+    """Returns whether the kernel supports this cache dtype and head size."""
     return dtype in ("bfloat16", "float16") and head_size >= 16 and head_size.bit_count() == 1
 
 
 def decode_attention(
     query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array, *, interpret: bool = False
 ) -> Array:
-    """`attention.decode_attention`, each slot over its own live columns; `interpret` emulates it on any platform."""
+    """Computes `attention.decode_attention`, each slot over its live columns only.
+
+    `interpret` emulates the kernel on any platform.
+    """
     key_LCSGHW, value_LCSGWH = cache.key_ULCSGHW[stack], cache.value_ULCSGWH[stack]
     S, N, H = query_SNH.shape
     G = key_LCSGHW.shape[3]
@@ -43,32 +47,32 @@ def decode_attention(
         interpret=interpret,
         name="decode_attention",
     )
-    # The products' numbers have 16 bits already, whatever precision the caller wants of others.
+    # The operands have 16 bits, so the precision that the caller sets for other products does not apply.
     with jax.default_matmul_precision("default"):
         return call(query_SGRH, column_S, layer, key_LCSGHW, value_LCSGWH).reshape(S, N, H)
 
 
 def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
-    """One slot's queries that share keys, over that slot's columns."""
+    """Attends from the queries of one slot that share keys to that slot's columns."""
     (R, H), W = query_ref.shape, key_ref.shape[-1]
     slot, group, layer, column = pl.program_id(0), pl.program_id(1), layer_ref[()], column_ref[()]
-    rows = max(LEAST_ROWS, pl.next_power_of_2(R))
+    rows = max(MIN_ROWS, pl.next_power_of_2(R))
     row_RH = jnp.arange(rows)[:, None] < R
     query_RH = triton.load(query_ref.at[pl.ds(0, rows), :], mask=row_RH, other=0.0)
     width = next((width for width in (TILE, 32, 16) if W % width == 0), TILE)
     tiles = pl.cdiv(W, width)  # of a block
 
-    def columns(ref, place, mask):
-        # A mask along the densest axis has Triton load number by number: better to read dead columns too.
+    def load_columns(ref, place, mask):
+        # A mask along the densest axis makes Triton load element by element, so dead columns are read too.
         return ref[place] if W % width == 0 else triton.load(ref.at[place], mask=mask, other=0.0)
 
     def add(tile, carry):
         out_RH, largest_R, total_R = carry
         block, start = jax.lax.div(tile, tiles), jax.lax.rem(tile, tiles) * width
-        place_W, taken, of_slot = start + jnp.arange(width), pl.ds(start, width), (layer, block, slot, group)
-        there_W, live_W = place_W < W, (place_W < W) & (block * W + place_W <= column)
-        key_HW = columns(key_ref, (*of_slot, slice(None), taken), there_W[None])
-        value_WH = columns(value_ref, (*of_slot, taken, slice(None)), there_W[:, None])
+        place_W, span, of_slot = start + jnp.arange(width), pl.ds(start, width), (layer, block, slot, group)
+        inside_W, live_W = place_W < W, (place_W < W) & (block * W + place_W <= column)
+        key_HW = load_columns(key_ref, (*of_slot, slice(None), span), inside_W[None])
+        value_WH = load_columns(value_ref, (*of_slot, span, slice(None)), inside_W[:, None])
         score_RW = jnp.where(live_W[None], triton.dot(query_RH, key_HW), MASKED)
         new_largest_R = jnp.maximum(largest_R, jnp.max(score_RW, axis=1))
         shrink_R, weight_RW = jnp.exp(largest_R - new_largest_R), jnp.exp(score_RW - new_largest_R[:, None])

@@ -1,4 +1,4 @@
-"""The last product of a forward pass, the largest of a small model, with a backward pass in the compute dtype."""
+"""The head: the product of hidden states with the vocabulary table, with a backward pass in the compute dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,10 @@ from nft_jax.types import Array
 
 @jax.custom_vjp
 def head_logits(hidden_MD: Array, table_VD: Array) -> Array:
-    """Float32 logits `[M, V]` of hidden states: hidden · tableᵀ, summed in float32.
+    """Computes float32 logits `[M, V]`: hidden · tableᵀ, summed in float32.
 
-    JAX's own rule would multiply the float32 gradient by a table widened to float32, at half the speed on a GPU. Here
-    the gradient is rounded to the operands' dtype first, as that of any other product is.
+    JAX's own gradient rule would convert the table to float32 to multiply it with the float32 gradient, at half the
+    speed on a GPU. Here the gradient is first rounded to the operands' dtype, as the gradient of any other product is.
     """
     return jnp.einsum("md,vd->mv", hidden_MD, table_VD, preferred_element_type=accumulation_dtype(table_VD.dtype))
 

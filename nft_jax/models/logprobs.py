@@ -1,4 +1,4 @@
-"""Log-probs and entropies of the next tokens of packed rows, in chunks: a `[B, T, V]` array never exists."""
+"""Log-probs and entropies of the next tokens of packed rows, in chunks, so that no `[B, T, V]` array exists."""
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,16 @@ def logp_and_entropy(
     placement: Placement = UNCONSTRAINED,
     prompt: PromptKeys | None = None,
 ) -> tuple[Array, Array]:
-    """`[B, T]` float32 log-prob of each place's target, the token that follows it, and entropy (nats) of the choice.
+    """Returns the log-prob of each place's target and the entropy (nats) of its distribution: float32 `[B, T]` each.
 
-    Where nothing follows, the values are finite and mean nothing. Chunks of `chunk` places are recomputed in the
-    backward pass. `placement` and `prompt` as the model takes them.
+    Args:
+      model: The policy.
+      tokens: The packed rows.
+      target_BT: int32, the token that follows each place. Where none follows, the results are finite but meaningless.
+      temperature: Divides the logits.
+      chunk: How many places of a row have logits at a time; the backward pass recomputes each chunk.
+      placement: As in `Transformer.__call__`.
+      prompt: As in `Transformer.__call__`.
     """
     hidden_BTD = model(tokens, placement, prompt)
     B, T, D = hidden_BTD.shape
@@ -32,12 +38,12 @@ def logp_and_entropy(
     hidden_BTD, target_BT = jnp.pad(hidden_BTD, (*tail, (0, 0))), jnp.pad(target_BT, tail)
 
     @jax.checkpoint
-    def of_chunk(hidden_BcD, target_Bc):
+    def chunk_logp(hidden_BcD, target_Bc):
         logits_MV = model.logits(hidden_BcD.reshape(B * chunk, D))
         return tuple(x.reshape(B, chunk) for x in token_logp_and_entropy(logits_MV, target_Bc.reshape(-1), temperature))
 
     def step(_, inputs):
-        return None, of_chunk(*inputs)
+        return None, chunk_logp(*inputs)
 
     chunks = (
         jnp.moveaxis(hidden_BTD.reshape(B, count, chunk, D), 1, 0),
@@ -49,20 +55,21 @@ def logp_and_entropy(
 
 
 def scaled_log_softmax(logits_MV: Array, temperature: float) -> Array:
-    """Float32 log-softmax of `logits / temperature`: the one distribution of sampler, trainer and old log-probs."""
+    """Returns the float32 log-softmax of `logits / temperature`, which sampler, trainer and old log-probs share."""
     return jax.nn.log_softmax(logits_MV.astype(accumulation_dtype(logits_MV.dtype)) / temperature, axis=-1)
 
 
 def token_logp_and_entropy(logits_MV: Array, token_M: Array, temperature: float) -> tuple[Array, Array]:
-    """Log-probs of given tokens, as `scaled_log_softmax` gives them, and the entropy (nats): float32 `[M]` each.
+    """Returns the log-probs of tokens under `scaled_log_softmax`, and its entropy (nats): float32 `[M]` each.
 
-    Sums over V alone leave the logits, and one exponential an element: at 150,000 columns, passes are what costs.
+    At 150,000 columns the cost is in passes over the logits, so this takes one exponential an element and only sums
+    over V.
     """
     scaled_MV = logits_MV.astype(accumulation_dtype(logits_MV.dtype)) / temperature
     shifted_MV = scaled_MV - jax.lax.stop_gradient(jnp.max(scaled_MV, axis=-1, keepdims=True))
     weight_MV = jnp.exp(shifted_MV)
     total_M = jnp.sum(weight_MV, axis=-1)
     chosen_M = jnp.take_along_axis(shifted_MV, token_M[:, None], axis=-1)[:, 0] - jnp.log(total_M)
-    # −Σ p log p, with log p = shifted − log total; a masked column has weight exactly 0 and a finite `shifted`.
+    # −Σ p log p with log p = shifted − log total. A masked column has weight exactly 0 and a finite `shifted`.
     entropy_M = jnp.log(total_M) - jnp.einsum("mv,mv->m", weight_MV, shifted_MV) / total_M
     return chosen_M, entropy_M

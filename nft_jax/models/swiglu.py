@@ -1,4 +1,4 @@
-"""SwiGLU and the projection behind it, with a backward pass of their own: fewer passes over `[M, F]`, fewer kept."""
+"""SwiGLU and the down projection in one function, whose backward pass reads and stores fewer `[M, F]` arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -8,28 +8,28 @@ from nft_jax.types import Array
 
 @jax.custom_vjp
 def swiglu_down(gate_MF: Array, up_MF: Array, down_FD: Array) -> Array:
-    """`(silu(gate) · up) @ down`, `[M, D]`: Shazeer 2020 (arXiv 2002.05202)."""
-    return _gated(gate_MF, up_MF) @ down_FD
+    """Computes `(silu(gate) · up) @ down`, `[M, D]`: Shazeer 2020 (arXiv 2002.05202)."""
+    return _activate(gate_MF, up_MF) @ down_FD
 
 
-def _gated(gate_MF, up_MF):
+def _activate(gate_MF, up_MF):
     return jax.nn.silu(gate_MF) * up_MF
 
 
 def _forward(gate_MF, up_MF, down_FD):
-    gated_MF = _gated(gate_MF, up_MF)
-    return gated_MF @ down_FD, (gate_MF, up_MF, gated_MF, down_FD)
+    active_MF = _activate(gate_MF, up_MF)
+    return active_MF @ down_FD, (gate_MF, up_MF, active_MF, down_FD)
 
 
-def _backward(kept, by_out_MD):
-    gate_MF, up_MF, gated_MF, down_FD = kept
-    by_gated_MF = by_out_MD @ down_FD.T
-    share_MF = jax.nn.sigmoid(gate_MF)
-    by_gate_MF = by_gated_MF * up_MF * (share_MF * (1 + gate_MF * (1 - share_MF)))
-    by_up_MF = by_gated_MF * (gate_MF * share_MF)
-    # XLA:CPU is half again as fast at a product whose narrow side comes first; without the barrier it turns it round.
-    by_down_DF = jax.lax.optimization_barrier(jnp.einsum("md,mf->df", by_out_MD, gated_MF))
-    return by_gate_MF, by_up_MF, by_down_DF.T
+def _backward(residuals, d_out_MD):
+    gate_MF, up_MF, active_MF, down_FD = residuals
+    d_active_MF = d_out_MD @ down_FD.T
+    sigmoid_MF = jax.nn.sigmoid(gate_MF)
+    d_gate_MF = d_active_MF * up_MF * (sigmoid_MF * (1 + gate_MF * (1 - sigmoid_MF)))
+    d_up_MF = d_active_MF * (gate_MF * sigmoid_MF)
+    # XLA:CPU is 1.5 times as fast when a product's narrow side comes first. Without the barrier it swaps the sides.
+    d_down_DF = jax.lax.optimization_barrier(jnp.einsum("md,mf->df", d_out_MD, active_MF))
+    return d_gate_MF, d_up_MF, d_down_DF.T
 
 
 swiglu_down.defvjp(_forward, _backward)

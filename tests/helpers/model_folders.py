@@ -1,4 +1,4 @@
-"""Hugging Face Qwen2 model folders made by NumPy, in that world's own names and shapes."""
+"""Hugging Face Qwen2 model folders made by NumPy, with the names and shapes of transformers."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,17 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
+import pytest
 import tokenizers
 from safetensors.numpy import load_file, save_file
 
-from helpers.small_parts import VOCABULARY
+from helpers.small_parts import VOCABULARY, one_device
 from nft_jax.config import ModelConfig
-from nft_jax.models import transformer
+from nft_jax.models import hf, transformer
 from nft_jax.parallel import layout
 
+# A config as a user writes it: it only sets how far the vocabulary is rounded up.
+CONFIG = ModelConfig(vocab_multiple=8, remat="none")
 # The shape of `small_parts.MODEL`.
 SETTINGS = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -93,8 +96,21 @@ def write_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def placed(model: ModelConfig, mesh: jax.sharding.Mesh) -> Any:
+def abstract_weights(model: ModelConfig, mesh: jax.sharding.Mesh) -> Any:
     """Shapes and layouts of the model's weights, as `Experiment.abstract_weights` gives them."""
     _, shapes, axes = transformer.abstract_model(model, VOCABULARY)
     shardings = layout.shardings(mesh, layout.specs(axes, layout.TRAINING))
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+
+def load_folder(folder: Path, mesh: jax.sharding.Mesh) -> Any:
+    """Loads the folder's weights for `CONFIG`."""
+    return hf.load_weights(folder, abstract_weights(hf.resolve_model(CONFIG, folder), mesh))
+
+
+def weight_faults(folder: Path) -> str:
+    """The message of `check_weights`, which must refuse the folder's weights."""
+    with pytest.raises(ValueError) as raised:
+        hf.check_weights(folder, abstract_weights(hf.resolve_model(CONFIG, folder), one_device()))
+    assert str(folder) in str(raised.value)
+    return str(raised.value)

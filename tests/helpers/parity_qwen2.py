@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from helpers.model_folders import placed
+from helpers.model_folders import abstract_weights
 from helpers.small_parts import at_tokens, one_device
 from nft_jax.config import ModelConfig, RolloutConfig
 from nft_jax.models import hf, transformer
@@ -67,7 +67,7 @@ def read_folder(folder: Path, dtype: str = "float32") -> Ours:
     config = hf.resolve_model(ModelConfig(vocab_multiple=8, dtype=dtype), folder)
     vocabulary = hf.read_model_settings(folder)["vocab"]
     graph, _, axes = transformer.abstract_model(config, vocabulary)
-    return Ours(config, vocabulary, graph, axes, hf.load_weights(folder, placed(config, one_device())))
+    return Ours(config, vocabulary, graph, axes, hf.load_weights(folder, abstract_weights(config, one_device())))
 
 
 def sequences(count: int = 8, longest: int = 24, seed: int = 0) -> list[np.ndarray]:

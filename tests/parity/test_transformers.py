@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.model_folders import placed, write_tokenizer
+from helpers.model_folders import abstract_weights, write_tokenizer
 from helpers.parity_qwen2 import (
     differences,
     in_bfloat16,
@@ -135,5 +135,5 @@ def test_transformers_computes_the_same_with_a_model_that_began_here(tmp_path, t
 
 def test_eight_devices_read_the_same(twin):
     read = read_folder(twin[0])
-    spread = hf.load_weights(twin[0], placed(read.config, eight_devices()))
+    spread = hf.load_weights(twin[0], abstract_weights(read.config, eight_devices()))
     jax.tree.map(np.testing.assert_array_equal, spread, read.weights)

@@ -392,8 +392,8 @@ def test_ended_answers_are_handed_over_once_while_others_are_decoded(slots):
 
 @pytest.mark.parametrize("slots", [3, 24])
 def test_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forward):
-    monkeypatch.setattr(cache, "LEAST_COLUMNS", 2)
-    monkeypatch.setattr(cache, "MOST_BLOCKS", 100)
+    monkeypatch.setattr(cache, "MIN_COLUMNS", 2)
+    monkeypatch.setattr(cache, "MAX_BLOCKS", 100)
     monkeypatch.setattr(cache, "MULTIPLE", 1)
     found = sampler(one_device(), slots=slots)(WEIGHTS, requests())
     expected_BT = teacher_forced(forward, WEIGHTS, found)
@@ -402,7 +402,7 @@ def test_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forward):
 
 @pytest.mark.parametrize("devices", [one_device, eight_devices])
 def test_the_loop_copies_no_cache_and_gathers_no_weight(devices, monkeypatch):
-    monkeypatch.setattr(cache, "LEAST_COLUMNS", 4)
+    monkeypatch.setattr(cache, "MIN_COLUMNS", 4)
     monkeypatch.setattr(cache, "MULTIPLE", 1)
     mesh, slots = devices(), 4
     text = program(mesh, slots=slots).lower(WEIGHTS, requests()).compile().as_text()

@@ -1,4 +1,4 @@
-"""Hugging Face Qwen2 model folders, in and out: settings (config.json) and weights (safetensors)."""
+"""Reading and writing Hugging Face Qwen2 model folders: settings (config.json) and weights (safetensors)."""
 
 from nft_jax.models.hf.config_json import (
     DTYPES,

@@ -1,4 +1,7 @@
-"""The settings of a Hugging Face Qwen2 model folder: what its config.json says of the model, and how to write one."""
+"""The config.json of a Hugging Face Qwen2 model folder: reading it into a `ModelConfig`, and writing one.
+
+A setting of another model of the family begins here: its key in `_KEYS`, `read_model_settings` and `_make_config_json`.
+"""
 
 import dataclasses
 import json
@@ -6,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nft_jax.config import ModelConfig
+from nft_jax.data.model_folders import download_hint, read_json_object
 from nft_jax.data.tokenizer import Tokenizer
 
 DTYPES = ("float32", "bfloat16", "float16")
-# Fields of a ModelConfig, with their key in config.json and what is a value of it.
+# Fields of a ModelConfig, with their keys in config.json and the types of their values.
 _KEYS = {
     "vocab": ("vocab_size", int),
     "layers": ("num_hidden_layers", int),
@@ -23,23 +27,24 @@ _FILES = ("config.json", "generation_config.json")
 
 
 def read_model_settings(folder: Path) -> dict[str, Any]:
-    """The fields of a `ModelConfig` that the folder's config.json determines; `vocab` is its vocab_size as it stands.
+    """Returns the fields of a `ModelConfig` that the folder's config.json determines; `vocab` is not rounded up.
 
     Raises:
-      FileNotFoundError: no such folder, or no config.json in it.
-      ValueError: no JSON, another architecture, keys that are missing, or parts of Qwen2 that this code doesn't have.
+      FileNotFoundError: if there is no such folder, or no config.json in it.
+      ValueError: if the file is not JSON, names another architecture, lacks keys, or needs parts of Qwen2 that
+        `transformer.py` does not implement.
     """
     path = folder / "config.json"
     values = read_config_json(folder)
     if values.get("model_type") != "qwen2":
         raise ValueError(
             f"{path}: model_type is {values.get('model_type')!r}; only 'qwen2' is supported, which is Qwen1.5, Qwen2, "
-            f"Qwen2.5 and what was tuned from them"
+            f"Qwen2.5 and models fine-tuned from them"
         )
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     theta = rope.get("rope_theta", values.get("rope_theta"))
     faults = [
-        f"{key}: {'missing' if values.get(key) is None else repr(values[key]) + ' is no number above 0'}"
+        f"{key}: {'missing' if values.get(key) is None else repr(values[key]) + ' is not a number above 0'}"
         for key, kind in _KEYS.values()
         if not (isinstance(values.get(key), kind) and values[key] > 0)
     ]
@@ -59,11 +64,11 @@ def read_model_settings(folder: Path) -> dict[str, Any]:
 
 
 def resolve_model(model: ModelConfig, folder: Path) -> ModelConfig:
-    """`model` with the folder's shape, and its vocabulary rounded up to a multiple of `vocab_multiple`.
+    """Returns `model` with the folder's shape, and the vocabulary rounded up to a multiple of `vocab_multiple`.
 
     Raises:
-      FileNotFoundError, ValueError: as `model_settings`.
-      ValueError: a field was set to something that is neither its default nor the folder's value.
+      FileNotFoundError: as `read_model_settings`.
+      ValueError: as `read_model_settings`, or if a field is neither at its default nor at the folder's value.
     """
     settings = read_model_settings(folder)
     vocabulary = settings["vocab"]
@@ -75,7 +80,7 @@ def resolve_model(model: ModelConfig, folder: Path) -> ModelConfig:
             continue
         faults.append(
             f"config.model.{name}={given!r}, but the model in {folder} has {name}={settings[name]!r}; "
-            f"leave it at its default {field.default!r}, and the folder's value is taken"
+            f"leave it at its default {field.default!r} to use the folder's value"
         )
     if faults:
         raise ValueError("config.model contradicts the folder it names:\n  " + "\n  ".join(faults))
@@ -83,15 +88,15 @@ def resolve_model(model: ModelConfig, folder: Path) -> ModelConfig:
 
 
 def write_settings(folder: Path, model: ModelConfig, tokenizer: Tokenizer, source: Path | None = None) -> None:
-    """Writes all of a model folder but its weights: settings and tokenizer.
+    """Writes the settings and the tokenizer of a model folder, that is, everything but the weights.
 
-    The settings are those of the model folder `source`, byte for byte, or made from `model`. Their vocabulary is then
-    the tokenizer's: the rows of our tables behind it can't be sampled here, and must not be elsewhere.
+    The settings are copied byte for byte from the model folder `source`, or made from `model`. Made settings have the
+    tokenizer's vocabulary: our padded table rows are never sampled here, so others must not get them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if source is None:
-        made = _made(model, tokenizer), {"eos_token_id": list(tokenizer.eos_ids)}
-        files = {name: _as_json(values) for name, values in zip(_FILES, made, strict=True)}
+        values = _make_config_json(model, tokenizer), {"eos_token_id": list(tokenizer.eos_ids)}
+        files = {name: _to_json(each) for name, each in zip(_FILES, values, strict=True)}
     else:
         files = {name: (source / name).read_bytes() for name in _FILES if (source / name).is_file()}
     for name, content in files.items():
@@ -100,51 +105,43 @@ def write_settings(folder: Path, model: ModelConfig, tokenizer: Tokenizer, sourc
 
 
 def read_dtype(folder: Path) -> str:
-    """The dtype that the folder's config.json names for its weights; float32 where it names none.
+    """Returns the dtype that the folder's config.json names for its weights, or float32 if it names none.
 
     Raises:
-      FileNotFoundError, ValueError: no config.json, or a dtype that is none of `DTYPES`.
+      FileNotFoundError: if there is no config.json.
+      ValueError: if the dtype is not in `DTYPES`.
     """
     values = read_config_json(folder)
     dtype = values.get("dtype") or values.get("torch_dtype") or "float32"
     if dtype not in DTYPES:
-        raise ValueError(f"{folder / 'config.json'}: dtype is {dtype!r}; choose one of {', '.join(DTYPES)} yourself")
+        raise ValueError(f"{folder / 'config.json'}: dtype is {dtype!r}; set it to one of {', '.join(DTYPES)}")
     return dtype
 
 
 def write_dtype(folder: Path, dtype: str) -> None:
-    """Lets the folder's config.json name `dtype`; a file that does already isn't touched."""
+    """Sets the dtype in the folder's config.json; a file that already names it stays unchanged."""
     values = read_config_json(folder)
     if read_dtype(folder) != dtype:
         values.pop("torch_dtype", None)
-        (folder / "config.json").write_bytes(_as_json(values | {"dtype": dtype}))
+        (folder / "config.json").write_bytes(_to_json(values | {"dtype": dtype}))
 
 
 def read_config_json(folder: Path) -> dict[str, Any]:
-    """The folder's config.json.
+    """Reads the folder's config.json.
 
     Raises:
-      FileNotFoundError: no such folder, or no config.json in it.
-      ValueError: no JSON object.
+      FileNotFoundError: if there is no such folder, or no config.json in it.
+      ValueError: if the file is not a JSON object.
     """
     path = folder / "config.json"
     if not path.is_file():
         missing = "no config.json in it" if folder.is_dir() else "no such folder"
-        raise FileNotFoundError(
-            f"{folder}: {missing}, so it is no model folder. A model of the Hugging Face hub is downloaded by "
-            f"hf download OWNER/NAME --local-dir {folder}"
-        )
-    try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}; download it again") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is no JSON object; download it again")
-    return values
+        raise FileNotFoundError(f"{folder}: {missing}, so it is not a model folder. {download_hint(folder)}")
+    return read_json_object(path)
 
 
 def _unsupported(values, rope):
-    """What the settings ask for and `transformer.py` doesn't do."""
+    """Returns a line for each setting that `transformer.py` does not implement."""
     faults = []
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
@@ -152,12 +149,12 @@ def _unsupported(values, rope):
     if values.get("hidden_act", "silu") != "silu":
         faults.append(f"hidden_act: {values['hidden_act']!r} is not implemented, only 'silu'")
     if values.get("quantization_config"):
-        faults.append("quantization_config: quantized weights can't be read; take the model that isn't quantized")
+        faults.append("quantization_config: quantized weights can't be read; use the model that isn't quantized")
     return faults
 
 
 def _unsupported_sizes(values):
-    """The same of settings whose meaning depends on the model's sizes, which are there."""
+    """Returns the same for settings that depend on the model's sizes, which must all be present."""
     faults = []
     layers, width, heads = (values[_KEYS[name][0]] for name in ("layers", "width", "heads"))
     windows = values.get("use_sliding_window") and values.get("sliding_window")
@@ -169,8 +166,8 @@ def _unsupported_sizes(values):
     return faults
 
 
-def _made(model, tokenizer):
-    """A config.json that transformers 5 (rope_parameters) and 4 (rope_theta) both read."""
+def _make_config_json(model, tokenizer):
+    """Returns a config.json that transformers 5 (rope_parameters) and 4 (rope_theta) both read."""
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "attention_dropout": 0.0,
@@ -183,7 +180,7 @@ def _made(model, tokenizer):
         "initializer_range": 0.02,
         "intermediate_size": model.mlp_width,
         "layer_types": ["full_attention"] * model.layers,
-        # No table is made of this length, and no other length is refused.
+        # The field is required, but neither limits nor allocates anything here.
         "max_position_embeddings": 32768,
         "max_window_layers": model.layers,
         "model_type": "qwen2",
@@ -201,5 +198,5 @@ def _made(model, tokenizer):
     }
 
 
-def _as_json(values):
+def _to_json(values):
     return (json.dumps(values, indent=2) + "\n").encode()

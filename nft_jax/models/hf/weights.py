@@ -1,13 +1,14 @@
-"""The weights of a Hugging Face Qwen2 model folder: names, orientation, dtypes; in and out.
+"""Reading and writing the weights of a Hugging Face Qwen2 model folder: names, orientation, dtypes.
 
-Our matrices are `[in, out]` and those of all layers stacked; the files hold one `[out, in]` tensor a layer.
+Our matrices are `[in, out]`, stacked over layers; the files have one `[out, in]` tensor a layer. A weight that another
+model of the family has, such as a norm of queries, gets its name in `_LAYER`.
 """
 
 import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from nft_jax.models.hf.headers import INDEX, SINGLE, read_headers
 from nft_jax.types import Array
 
 _TOP = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
-# In the order of transformers, which decides what lies together in one of several files.
+# In the order of transformers, which decides which tensors share one of several files.
 _LAYER = {
     "query": "self_attn.q_proj.weight",
     "query_bias": "self_attn.q_proj.bias",
@@ -42,45 +43,47 @@ _FLOATING = ("F32", "BF16", "F16")
 def check_weights(folder: Path, weights: Any) -> dict[str, Path]:
     """Compares the headers of the folder's safetensors files with a tree of shapes; reads no weight.
 
-    Returns the file of each tensor that the tree needs.
+    Returns:
+      The file of each tensor that the tree needs.
 
     Raises:
-      FileNotFoundError, ValueError: as `model_settings`, or no safetensors file.
-      ValueError: all faults at once: tensors missing, unknown, of another shape or dtype, or cut off; broken files.
+      FileNotFoundError: as `read_model_settings`, or if there is no safetensors file.
+      ValueError: as `read_model_settings`, or with all faults at once: broken files, and tensors that are missing,
+        unknown, truncated, or of another shape or dtype.
     """
-    stored, faults = read_headers(folder)
+    headers, faults = read_headers(folder)
     needed = _shapes(weights, read_model_settings(folder)["vocab"])
-    extra = [name for name in stored if name not in needed and not _is_ignored(name, weights)]
-    wrong = [
-        f"{name} is {list(stored[name].shape)}, not {list(shape)}"
-        for name, shape in needed.items()
-        if name in stored and stored[name].shape != shape
+    extra = [name for name in headers if name not in needed and not _is_ignored(name, weights)]
+    found = {name: headers[name] for name in needed if name in headers}
+    shapes = [
+        f"{name} is {list(header.shape)}, not {list(needed[name])}"
+        for name, header in found.items()
+        if header.shape != needed[name]
     ]
-    kinds = [
-        f"{name} is {stored[name].dtype}" for name in needed if name in stored and stored[name].dtype not in _FLOATING
-    ]
-    faults += _listed("missing", [name for name in needed if name not in stored] if stored else [])
-    faults += _listed("not of this model", extra)
-    faults += _listed("of a shape that config.json doesn't say", wrong)
-    faults += _listed(f"neither of {', '.join(DTYPES)}", kinds)
-    faults += _listed("cut off, as the file is too short; download it again", [n for n in stored if stored[n].is_cut])
+    dtypes = [f"{name} is {header.dtype}" for name, header in found.items() if header.dtype not in _FLOATING]
+    faults += _summarize("missing", [name for name in needed if name not in headers] if headers else [])
+    faults += _summarize("not of this model", extra)
+    faults += _summarize("not of the shape that config.json implies", shapes)
+    faults += _summarize(f"none of {', '.join(DTYPES)}", dtypes)
+    faults += _summarize("truncated, so download the file again", [name for name in headers if headers[name].is_cut])
     if faults:
         raise ValueError(f"the weights in {folder} can't be used:\n  " + "\n  ".join(faults))
-    return {name: stored[name].file for name in needed}
+    return {name: found[name].file for name in needed}
 
 
 def load_weights(folder: Path, weights: Any) -> Any:
-    """Reads the folder's weights into a tree of `ShapeDtypeStruct`s with shardings.
+    """Reads the folder's weights into the layout of a tree of `ShapeDtypeStruct`s with shardings.
 
-    Each device's piece is read by itself, so that the host holds one piece of one weight at a time. Rows of a table
-    beyond the file's vocabulary are 0.
+    Each device's piece is read separately, so the host holds one piece of one weight at a time. Table rows beyond the
+    file's vocabulary are 0.
 
     Raises:
-      FileNotFoundError, ValueError: as `check_weights`, before anything is read.
+      FileNotFoundError: as `check_weights`.
+      ValueError: as `check_weights`, before any weight is read.
     """
     file_of = check_weights(folder, weights)
     with contextlib.ExitStack() as stack:
-        files = {path: stack.enter_context(_opened(path)) for path in set(file_of.values())}
+        files = {path: stack.enter_context(_open(path)) for path in set(file_of.values())}
 
         def tensor(name):
             return files[file_of[name]].get_slice(name)
@@ -88,8 +91,8 @@ def load_weights(folder: Path, weights: Any) -> Any:
         def load(path, leaf):
             name = path[-1].key
             if name in _TOP:
-                return _placed(leaf, lambda index: _read_rows(tensor(_TOP[name]), leaf, index))
-            return _placed(leaf, lambda index: _read_layers(lambda i: tensor(_of_layer(i, name)), leaf, index))
+                return _place(leaf, lambda index: _read_rows(tensor(_TOP[name]), leaf, index))
+            return _place(leaf, lambda index: _read_layers(lambda i: tensor(_layer_tensor(i, name)), leaf, index))
 
         return jax.tree_util.tree_map_with_path(load, weights)
 
@@ -97,27 +100,29 @@ def load_weights(folder: Path, weights: Any) -> Any:
 def save_weights(
     folder: Path, weights: Any, *, vocab: int, dtype: str = "float32", max_shard_bytes: int = 5 * 2**30
 ) -> int:
-    """Writes the weights as transformers would: `model.safetensors`, or several files and their index.
+    """Writes the weights as transformers does: `model.safetensors`, or several files and their index.
 
-    Tables are cut to `vocab` rows; values are rounded to the nearest of `dtype`. One file is in memory at a time.
-    A model without biases on query, key and value gets zero ones, which a Qwen2 always has. Returns how many numbers
-    were written.
+    Tables are cut to `vocab` rows, and values are rounded to the nearest of `dtype`. A model without biases on query,
+    key and value gets zero biases, which every Qwen2 has. One file is in memory at a time.
+
+    Returns:
+      How many numbers were written.
 
     Raises:
-      ValueError: for a dtype that is none of `DTYPES`, or a weight beyond the range of float16.
+      ValueError: if the dtype is not in `DTYPES`, or a weight is beyond the range of float16.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: use one of {', '.join(DTYPES)}")
-    weights = _with_biases(weights)
+    weights = _add_biases(weights)
     shapes, width = _shapes(weights, vocab), jnp.dtype(dtype).itemsize
     sizes = {name: int(np.prod(shape)) * width for name, shape in shapes.items()}
-    shards = _shards(sizes, max_shard_bytes)
-    places = {name: place for name, *place in _places(weights)}
+    shards = _split_files(sizes, max_shard_bytes)
+    places = {place.tensor: place for place in _places(weights)}
     file_of = {}
     for number, names in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         file_of |= dict.fromkeys(names, file)
-        tensors = {name: _rounded(name, _tensor(weights, *places[name], vocab), dtype) for name in names}
+        tensors = {name: _round(name, _host_tensor(weights, places[name], vocab), dtype) for name in names}
         _write(folder / file, tensors)
         del tensors
     total = sum(sizes.values())
@@ -128,60 +133,74 @@ def save_weights(
 
 
 def _write(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """A file as others in its folder: the library's own could be read by nobody but their owner."""
+    """Writes a file with the usual permissions; the library's own files are readable by their owner only."""
     path.touch()
     mode = path.stat().st_mode
     save_file(tensors, path, metadata={"format": "pt"})
     path.chmod(mode)
 
 
-def _places(weights: Any) -> Iterator[tuple[str, str, int | None]]:
-    """`(name in the files, name of our weight, layer)` of each tensor, in the order of transformers."""
+class _Place(NamedTuple):
+    """Where a tensor of the files is in our weights.
+
+    Attributes:
+      tensor: Its name in the files.
+      weight: The name of our weight.
+      layer: Its layer, or None for a weight outside the layers.
+    """
+
+    tensor: str
+    weight: str
+    layer: int | None = None
+
+
+def _places(weights: Any) -> Iterator[_Place]:
+    """Yields the place of each tensor, in the order of transformers."""
     blocks = weights["blocks"]
-    yield _TOP["embedding"], "embedding", None
+    yield _Place(_TOP["embedding"], "embedding")
     for layer in range(blocks["query"].shape[0]):
-        yield from ((_of_layer(layer, name), name, layer) for name in _LAYER if name in blocks)
-    yield from ((_TOP[name], name, None) for name in ("norm", "head") if name in weights)
+        yield from (_Place(_layer_tensor(layer, name), name, layer) for name in _LAYER if name in blocks)
+    yield from (_Place(_TOP[name], name) for name in ("norm", "head") if name in weights)
 
 
-def _of_layer(layer: int, name: str) -> str:
+def _layer_tensor(layer: int, name: str) -> str:
     return f"model.layers.{layer}.{_LAYER[name]}"
 
 
 def _shapes(weights: Any, vocab: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of the files."""
+    """Returns the shape of each tensor of the files."""
 
     def shape(name, layer):
         if layer is not None:
             return weights["blocks"][name].shape[:0:-1]
         return (vocab, *weights[name].shape[1:]) if name in _TABLES else weights[name].shape
 
-    return {theirs: tuple(shape(ours, layer)) for theirs, ours, layer in _places(weights)}
+    return {place.tensor: tuple(shape(place.weight, place.layer)) for place in _places(weights)}
 
 
 def _is_ignored(name: str, weights: Any) -> bool:
-    """Whether a tensor says nothing: frequencies that follow from config.json, or a tied model's second table."""
+    """Returns whether a tensor is redundant: rotary frequencies, or the second table of a tied model."""
     return name.endswith(".rotary_emb.inv_freq") or (name == _TOP["head"] and "head" not in weights)
 
 
-def _listed(what: str, words: list[str], shown: int = 8) -> list[str]:
-    """One line on all tensors with the same fault, or none."""
-    more = f", … and {len(words) - shown} more" if len(words) > shown else ""
-    return [f"{what}: {', '.join(words[:shown])}{more}"] if words else []
+def _summarize(fault: str, tensors: list[str], most: int = 8) -> list[str]:
+    """Returns one line about all tensors with the same fault, or no line if there are none."""
+    more = f", … and {len(tensors) - most} more" if len(tensors) > most else ""
+    return [f"{fault}: {', '.join(tensors[:most])}{more}"] if tensors else []
 
 
-def _opened(path: Path) -> Any:
+def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="numpy")
     except SafetensorError as error:
         raise ValueError(f"{path} is broken: {error}; download it again") from error
 
 
-def _placed(leaf: jax.ShapeDtypeStruct, read: Callable[[tuple[slice, ...]], np.ndarray]) -> Array:
-    """The array whose pieces `read` gives, one piece on the host at a time.
+def _place(leaf: jax.ShapeDtypeStruct, read: Callable[[tuple[slice, ...]], np.ndarray]) -> Array:
+    """Makes an array of the pieces that `read` returns, with one piece on the host at a time.
 
-    A CPU device may keep the very memory that it is given, and a donated weight is overwritten: each device gets its
-    own, which `jax.make_array_from_callback` doesn't promise.
+    A CPU device may keep the memory that it is given, and a donated weight is overwritten. So each device needs its own
+    memory, which `jax.make_array_from_callback` does not guarantee.
     """
     pieces = [
         jax.block_until_ready(jax.device_put(read(index), device))
@@ -191,7 +210,7 @@ def _placed(leaf: jax.ShapeDtypeStruct, read: Callable[[tuple[slice, ...]], np.n
 
 
 def _read_rows(tensor: Any, leaf: jax.ShapeDtypeStruct, index: tuple[slice, ...]) -> np.ndarray:
-    """The piece `index` of a table or a norm; 0 where the file has no more rows."""
+    """Reads the piece `index` of a table or a norm; rows beyond those of the file are 0."""
     (start, stop), *inner = _spans(leaf, index)
     piece = np.zeros((stop - start, *(end - begin for begin, end in inner)), leaf.dtype)
     rows = min(stop, tensor.get_shape()[0]) - start
@@ -201,19 +220,21 @@ def _read_rows(tensor: Any, leaf: jax.ShapeDtypeStruct, index: tuple[slice, ...]
 
 
 def _read_layers(tensor: Callable[[int], Any], leaf: jax.ShapeDtypeStruct, index: tuple[slice, ...]) -> np.ndarray:
-    """The piece `index` of a weight of all layers; `tensor(layer)` is transposed."""
+    """Reads the piece `index` of a weight of all layers, and transposes each `tensor(layer)`."""
     layers, *inner = _spans(leaf, index)
     piece = np.empty([end - begin for begin, end in (layers, *inner)], leaf.dtype)
-    for place, layer in enumerate(range(*layers)):
-        piece[place] = tensor(layer)[tuple(slice(*span) for span in reversed(inner))].T
+    for row, layer in enumerate(range(*layers)):
+        piece[row] = tensor(layer)[tuple(slice(*span) for span in reversed(inner))].T
     return piece
 
 
 def _spans(leaf: jax.ShapeDtypeStruct, index: tuple[slice, ...]) -> list[tuple[int, int]]:
+    """Returns the start and stop of the piece along each axis."""
     return [part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True)]
 
 
-def _with_biases(weights: Any) -> Any:
+def _add_biases(weights: Any) -> Any:
+    """Adds zero biases of query, key and value where the model has none."""
     blocks = weights["blocks"]
     zeros = {
         f"{name}_bias": np.zeros((blocks[name].shape[0], blocks[name].shape[-1]), np.float32)
@@ -222,8 +243,8 @@ def _with_biases(weights: Any) -> Any:
     return weights | {"blocks": zeros | blocks}
 
 
-def _shards(sizes: dict[str, int], limit: int) -> list[list[str]]:
-    """The names, in order, cut where a file would exceed `limit` bytes; a larger tensor has its own file."""
+def _split_files(sizes: dict[str, int], limit: int) -> list[list[str]]:
+    """Splits the names, in order, into files of at most `limit` bytes; a larger tensor gets a file for itself."""
     shards, used = [], limit
     for name, size in sizes.items():
         if not shards or used + size > limit:
@@ -234,16 +255,16 @@ def _shards(sizes: dict[str, int], limit: int) -> list[list[str]]:
     return shards
 
 
-def _tensor(weights: Any, name: str, layer: int | None, vocab: int) -> np.ndarray:
-    """One tensor of the files, on the host."""
-    if layer is not None:
-        return np.asarray(weights["blocks"][name][layer]).T
-    whole = np.asarray(weights[name])
-    return whole[:vocab] if name in _TABLES else whole
+def _host_tensor(weights: Any, place: _Place, vocab: int) -> np.ndarray:
+    """Returns one tensor of the files, on the host."""
+    if place.layer is not None:
+        return np.asarray(weights["blocks"][place.weight][place.layer]).T
+    whole = np.asarray(weights[place.weight])
+    return whole[:vocab] if place.weight in _TABLES else whole
 
 
-def _rounded(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
-    """The tensor in `dtype`, one behind the other in memory: safetensors writes memory as it lies."""
+def _round(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
+    """Rounds the tensor to `dtype`, in contiguous memory, which safetensors writes as it is."""
     if dtype == "float16" and np.abs(value).max(initial=0) > np.finfo(np.float16).max:
         raise ValueError(f"{name} has values beyond float16, which ends at 65504; use bfloat16 or float32")
     return np.ascontiguousarray(value.astype(jnp.dtype(dtype), order="C"))

@@ -1,0 +1,137 @@
+"""The config.json of a Hugging Face model folder: what is read, refused, resolved and written."""
+
+import dataclasses
+import json
+
+import pytest
+
+from helpers.model_folders import random_tensors, write_model, write_tokenizer
+from helpers.small_parts import MODEL, VOCABULARY
+from nft_jax.config import ModelConfig
+from nft_jax.data.tokenizer import load_tokenizer
+from nft_jax.models import hf
+
+
+def test_read_model_settings_of_transformers_4_and_5(tmp_path):
+    rope = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "rope_theta": None}
+    for changes in ({}, rope, {"rope_scaling": None, "head_dim": 8}, {"rope_theta": 10000}, {"head_dim": None}):
+        write_model(tmp_path, random_tensors(), **changes)
+        found = hf.read_model_settings(tmp_path)
+        assert dataclasses.replace(MODEL, **found) == dataclasses.replace(MODEL, vocab=VOCABULARY)
+        assert type(found["rope_theta"]) is type(found["norm_epsilon"]) is float
+    write_model(tmp_path, random_tensors(tied=True), head_dim=16, use_sliding_window=True, vocab_size=152)
+    found = hf.read_model_settings(tmp_path)
+    assert (found["head_size"], found["tied_embedding"], found["vocab"]) == (16, True, 152)
+
+
+BAD_SETTINGS = {
+    "another architecture": ({"model_type": "llama"}, ["'llama'", "only 'qwen2'"]),
+    "missing keys": (
+        {"hidden_size": None, "rms_norm_eps": None, "rope_theta": None},
+        ["hidden_size: missing", "rms_norm_eps: missing", "rope_theta (or rope_parameters.rope_theta): missing"],
+    ),
+    "no number": (
+        {"num_hidden_layers": "two", "num_attention_heads": 0},
+        ["num_hidden_layers: 'two' is not a number above 0", "num_attention_heads: 0 is not a number above 0"],
+    ),
+    "rope scaling": (
+        {"rope_scaling": {"type": "yarn", "factor": 4.0}, "hidden_act": "gelu"},
+        ["rope scaling 'yarn' is not implemented", "hidden_act: 'gelu'"],
+    ),
+    "rope scaling of 5": (
+        {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}},
+        ["rope scaling 'linear'"],
+    ),
+    "sliding windows": ({"use_sliding_window": True, "max_window_layers": 1}, ["sliding windows are not implemented"]),
+    "sliding windows of 5": (
+        {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]},
+        ["sliding windows are not implemented"],
+    ),
+    "quantized": ({"quantization_config": {"bits": 4}}, ["quantization_config", "isn't quantized"]),
+    "odd heads": ({"num_attention_heads": 5}, ["num_attention_heads: 5 does not divide hidden_size: 32"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_read_model_settings_names_all_unusable_settings_at_once(tmp_path, name):
+    changes, words = BAD_SETTINGS[name]
+    write_model(tmp_path, random_tensors(), **changes)
+    with pytest.raises(ValueError) as raised:
+        hf.read_model_settings(tmp_path)
+    assert str(tmp_path / "config.json") in str(raised.value)
+    assert all(word in str(raised.value) for word in words), raised.value
+
+
+def test_read_model_settings_without_folder_file_or_json(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder.*hf download OWNER/NAME --local-dir"):
+        hf.read_model_settings(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no config.json in it"):
+        hf.read_model_settings(tmp_path)
+    for content, words in (
+        ('{"model_type": ', "is not JSON .*download it again"),
+        ("[]", "holds a JSON list, not an object"),
+    ):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=words):
+            hf.read_model_settings(tmp_path)
+
+
+def test_resolve_model_takes_the_shape_and_rounds_the_vocabulary_up(tmp_path):
+    write_model(tmp_path, random_tensors(), rope_theta=1e6)
+    model = hf.resolve_model(ModelConfig(path="p", dtype="bfloat16"), tmp_path)
+    assert model == dataclasses.replace(
+        MODEL, path="p", dtype="bfloat16", vocab=128, vocab_multiple=128, remat="full", rope_theta=1e6
+    )
+    # Resolved once more, or with the folder's own values message aloud, it is the same.
+    assert hf.resolve_model(model, tmp_path) == model
+    assert hf.resolve_model(dataclasses.replace(model, vocab=VOCABULARY), tmp_path) == model
+
+
+def test_resolve_model_names_contradictions_with_both_values(tmp_path):
+    write_model(tmp_path, random_tensors())
+    with pytest.raises(ValueError) as raised:
+        hf.resolve_model(ModelConfig(layers=7, vocab=100, qkv_bias=False), tmp_path)
+    for words in ("config.model.layers=7, but", "has layers=2", "vocab=100", "has vocab=128", "qkv_bias=False"):
+        assert words in str(raised.value)
+    assert "config.model.width" not in str(raised.value)
+
+
+def test_write_settings_copies_a_model_folder_byte_for_byte(tmp_path):
+    source = write_tokenizer(write_model(tmp_path / "source", random_tensors()))
+    (source / "generation_config.json").write_text('{"eos_token_id":[1,2],  "temperature":0.7}')
+    (source / "notes.txt").write_text("not of the model")
+    hf.write_settings(tmp_path / "out", MODEL, load_tokenizer(source), source)
+    names = ["chat_template.jinja", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert all((tmp_path / "out" / name).read_bytes() == (source / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize("model", [MODEL, dataclasses.replace(MODEL, tied_embedding=True, head_size=16)])
+def test_write_settings_of_a_config_reads_back_as_that_config(tmp_path, model):
+    tokenizer = load_tokenizer(write_tokenizer(tmp_path / "tokenizer"))
+    hf.write_settings(tmp_path / "out", model, tokenizer)
+    # The tokenizer's size, not the model's padded rows.
+    expected = dataclasses.replace(model, vocab=VOCABULARY)
+    assert dataclasses.replace(model, **hf.read_model_settings(tmp_path / "out")) == expected
+    assert tokenizer.vocab_size == VOCABULARY
+    assert json.loads((tmp_path / "out/generation_config.json").read_text()) == {"eos_token_id": [1, 2]}
+    assert hf.read_dtype(tmp_path / "out") == "float32"
+    assert load_tokenizer(tmp_path / "out").eos_ids == tokenizer.eos_ids == (1, 2)
+
+
+def test_read_dtype_and_write_dtype(tmp_path):
+    for changes, dtype in (
+        ({"dtype": "float16"}, "float16"),
+        ({"dtype": None, "torch_dtype": "bfloat16"}, "bfloat16"),
+        ({"dtype": None}, "float32"),
+    ):
+        write_model(tmp_path, {}, **changes)
+        before = (tmp_path / "config.json").read_bytes()
+        assert hf.read_dtype(tmp_path) == dtype
+        hf.write_dtype(tmp_path, dtype)
+        assert (tmp_path / "config.json").read_bytes() == before
+        hf.write_dtype(tmp_path, "bfloat16")
+        assert hf.read_dtype(tmp_path) == "bfloat16"
+    write_model(tmp_path, {}, dtype="float8_e4m3fn")
+    with pytest.raises(ValueError, match="float8_e4m3fn"):
+        hf.read_dtype(tmp_path)
