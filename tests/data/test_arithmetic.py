@@ -1,4 +1,4 @@
-"""The generated problems: right solutions are right, misconceptions follow their rule, the corpus has its shares."""
+"""Generated problems: correct solutions, the misconceptions' incorrect ones, splits, and the shares of examples."""
 
 import re
 from collections import Counter
@@ -20,12 +20,12 @@ def results_of(solution):
     return [int(text) for text in running] + [int(re.fullmatch(r"\\boxed\{(-?\d+)\}", boxed).group(1))]
 
 
-def expected_results(problem, *, wrong):
+def expected_results(problem, *, incorrect):
     """The running results by Python's own arithmetic on the text, or by the misconception's rule in words."""
     a, b, c, *d = re.findall(r"\d+", problem.problem)
     if problem.kind == "linear":
         solved = [x for x in range(-200, 201) if int(a) * x + int(b) == int(c)]
-        return [int(c) - int(b), int(c) - int(b) - int(a)] if wrong else [int(c) - int(b), *solved]
+        return [int(c) - int(b), int(c) - int(b) - int(a)] if incorrect else [int(c) - int(b), *solved]
     d = d[0]
     steps = {
         ("chain", False): [f"{a}-{b}", f"{a}-{b}+{c}", f"{a}-{b}+{c}-{d}"],
@@ -33,10 +33,10 @@ def expected_results(problem, *, wrong):
         ("precedence", False): [f"{b}*{c}", f"{a}+{b}*{c}", f"{a}+{b}*{c}-{d}"],
         ("precedence", True): [f"{a}+{b}", f"({a}+{b})*{c}", f"({a}+{b})*{c}-{d}"],
     }
-    return [eval(step) for step in steps[problem.kind, wrong]]
+    return [eval(step) for step in steps[problem.kind, incorrect]]
 
 
-def test_the_examples_of_the_docstring():
+def test_all_problems_has_the_examples_of_the_docstring():
     by_text = {problem.problem: problem for problem in all_problems(6)}
     problem = by_text["3-2+4-1="]
     assert problem == Problem("3-2+4-1=", "4", r"1,5,\boxed{4}", "chain", "chain:3-2+4-1=")
@@ -48,7 +48,7 @@ def test_the_examples_of_the_docstring():
 
 
 @pytest.mark.parametrize("largest", [2, 6, 9])
-def test_every_problem_is_there_once(largest):
+def test_all_problems_has_every_problem_once(largest):
     problems = all_problems(largest)
     assert Counter(p.kind for p in problems) == {
         "chain": largest**4,
@@ -59,18 +59,18 @@ def test_every_problem_is_there_once(largest):
     assert problems == all_problems(largest)
 
 
-def test_right_solutions_are_right(problems):
+def test_all_problems_solutions_are_correct(problems):
     for problem in problems:
-        assert results_of(problem.solution) == expected_results(problem, wrong=False), problem
+        assert results_of(problem.solution) == expected_results(problem, incorrect=False), problem
         assert problem.answer == str(results_of(problem.solution)[-1])
 
 
-def test_misconceptions_follow_their_rule(problems):
+def test_incorrect_solution_follows_the_misconception(problems):
     for problem in problems:
-        assert results_of(incorrect_solution(problem)) == expected_results(problem, wrong=True), problem
+        assert results_of(incorrect_solution(problem)) == expected_results(problem, incorrect=True), problem
 
 
-def test_misconceptions_agree_exactly_where_documented(problems):
+def test_misconception_agrees_exactly_where_documented(problems):
     for problem in problems:
         a, b, c, *d = map(int, re.findall(r"\d+", problem.problem))
         documented = {
@@ -82,12 +82,12 @@ def test_misconceptions_agree_exactly_where_documented(problems):
         assert documented == (results_of(incorrect_solution(problem))[-1] == int(problem.answer))
 
 
-def test_negative_results_are_written_with_a_sign(problems):
+def test_all_problems_writes_negative_results_with_a_sign(problems):
     assert any("-" in p.answer for p in problems)
     assert any(p.solution.startswith("-") for p in problems)
 
 
-def test_splits_are_disjoint_complete_and_about_80_10_10(problems):
+def test_split_is_disjoint_complete_and_about_80_10_10(problems):
     parts = split(problems)
     assert list(parts) == ["train", "validation", "test"]
     texts = {name: {p.problem for p in part} for name, part in parts.items()}
@@ -98,7 +98,7 @@ def test_splits_are_disjoint_complete_and_about_80_10_10(problems):
         assert {p.kind for p in parts[name]} == set(KINDS)
 
 
-def test_a_split_depends_on_the_text_only(problems):
+def test_split_depends_on_the_text_only(problems):
     small, large = split(problems[::-3]), split(all_problems(7))
     for name, part in small.items():
         assert {p.problem for p in part} <= {p.problem for p in large[name]}
@@ -112,45 +112,45 @@ def test_a_split_depends_on_the_text_only(problems):
 
 @pytest.mark.parametrize("share", [0.0, 0.35, 0.65, 1.0])
 @pytest.mark.parametrize("size", [1, 1000, 3001])
-def test_corpus_shares_are_exact_and_kinds_even(share, size):
+def test_draw_examples_has_exact_shares_and_even_kinds(share, size):
     problems = all_problems(9)  # where kinds differ in size
     kind_of = {p.problem: p.kind for p in problems}
     answer_of = {p.problem: p.answer for p in problems}
     examples = draw_examples(problems, size=size, incorrect_share=share, seed=0)
-    wrong = [prompt for prompt, response in examples if str(results_of(response)[-1]) != answer_of[prompt]]
+    incorrect = [prompt for prompt, response in examples if str(results_of(response)[-1]) != answer_of[prompt]]
     assert len(examples) == size
-    assert len(wrong) == round(size * share)
-    for prompts in ([prompt for prompt, _ in examples], wrong):
+    assert len(incorrect) == round(size * share)
+    for prompts in ([prompt for prompt, _ in examples], incorrect):
         counts = [sum(kind_of[p] == kind for p in prompts) for kind in KINDS]
         assert max(counts) - min(counts) <= 1
 
 
-def test_corpus_holds_right_and_wrong_solutions_in_mixed_order(problems):
+def test_draw_examples_mixes_correct_and_incorrect_solutions(problems):
     by_text = {p.problem: p for p in problems}
     examples = draw_examples(problems, size=3000, incorrect_share=0.5, seed=0)
-    is_wrong = []
+    is_incorrect = []
     for prompt, response in examples:
-        right, wrong = by_text[prompt].solution, incorrect_solution(by_text[prompt])
-        assert response in (right, wrong)
-        is_wrong.append(response == wrong != right)
-    assert 0.4 < sum(is_wrong[:300]) / 300 < 0.6
+        correct, incorrect = by_text[prompt].solution, incorrect_solution(by_text[prompt])
+        assert response in (correct, incorrect)
+        is_incorrect.append(response == incorrect != correct)
+    assert 0.4 < sum(is_incorrect[:300]) / 300 < 0.6
     assert {by_text[prompt].kind for prompt, _ in examples[:30]} == set(KINDS)
 
 
-def test_corpus_is_a_function_of_its_seed(problems):
+def test_draw_examples_is_a_function_of_its_seed(problems):
     first = draw_examples(problems, size=500, incorrect_share=0.65, seed=0)
     assert first == draw_examples(problems, size=500, incorrect_share=0.65, seed=0)
     assert first != draw_examples(problems, size=500, incorrect_share=0.65, seed=1)
     assert sorted(first) != first
 
 
-def test_corpus_draws_from_the_problems_given_only(problems):
+def test_draw_examples_uses_the_given_problems_only(problems):
     train = split(problems)["train"]
     held_out = {p.problem for name in ("validation", "test") for p in split(problems)[name]}
     assert not held_out & {prompt for prompt, _ in draw_examples(train, size=20_000, incorrect_share=0.65, seed=0)}
 
 
-def test_errors_name_what_is_there():
+def test_arithmetic_errors_name_the_values():
     with pytest.raises(ValueError, match="largest operand is 1; .* between 2 and 20"):
         all_problems(1)
     with pytest.raises(ValueError, match="is of kind ''; .* chain, precedence, linear"):

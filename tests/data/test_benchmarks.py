@@ -74,7 +74,7 @@ def no_datasets(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_a_name_is_a_file_of_the_root(tmp_path, kind):
+def test_read_finds_a_file_of_the_root(tmp_path, kind):
     write(tmp_path / f"math500.{kind}", row("p", question="q"))
     write(tmp_path / f"other.{kind}", row("p", question="q"))
     for name in ("math500", "other"):
@@ -85,7 +85,7 @@ def test_a_name_is_a_file_of_the_root(tmp_path, kind):
     assert texts(read(str(tmp_path / f"math500.{kind}"), problem_field="question")) == ["q"]
 
 
-def test_a_path_that_is_there_wins(tmp_path, monkeypatch):
+def test_read_prefers_an_existing_path(tmp_path, monkeypatch):
     root = tmp_path / "root"
     write(root / "math500.jsonl", row("of the root"))
     monkeypatch.chdir(tmp_path)
@@ -96,7 +96,7 @@ def test_a_path_that_is_there_wins(tmp_path, monkeypatch):
     assert texts(read("owner/name")) == texts(read("owner/name:train")) == ["in a folder"]
 
 
-def test_a_config_names_problems(tmp_path):
+def test_read_problems_of_a_config(tmp_path):
     write(tmp_path / "gsm8k_train.jsonl", row("train", question="x"))
     write(tmp_path / "aime24.jsonl", row("test", question="x"))
     config = small(
@@ -106,7 +106,7 @@ def test_a_config_names_problems(tmp_path):
     assert texts(read_problems(config, str(tmp_path / "aime24.jsonl"))) == ["x"]
 
 
-def test_a_folder_is_read_split_by_split_in_order(tmp_path):
+def test_read_of_a_folder_by_split_in_order(tmp_path):
     for shard in (1, 0):
         rows = [row(f"{shard}.{i}") for i in range(2)]
         write(tmp_path / "sharded" / "data" / f"train-0000{shard}-of-00002.parquet", *rows)
@@ -122,7 +122,7 @@ def test_a_folder_is_read_split_by_split_in_order(tmp_path):
     assert texts(read(f"{tmp_path}/numbered:test")) == ["test"]
 
 
-def test_a_folder_that_leaves_a_choice_is_refused(tmp_path):
+def test_read_refuses_an_ambiguous_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="is a folder without any .jsonl or .parquet file"):
         read(str(tmp_path))
     for subset in ("main", "socratic"):
@@ -136,7 +136,7 @@ def test_a_folder_that_leaves_a_choice_is_refused(tmp_path):
         read(f"{tmp_path}/main:validation")
 
 
-def test_real_files_go_by_their_names(data_folder):
+def test_read_of_real_files_by_name(data_folder):
     root = str(data_folder / "problems")
     assert {name: len(read(name, root=root)) for name in SOURCES} == SIZES
     assert len(read("svamp", root=root)) == 1000
@@ -145,7 +145,7 @@ def test_real_files_go_by_their_names(data_folder):
 # Names of the hub.
 
 
-def test_every_source_is_tested():
+def test_sources_are_all_tested():
     assert set(SIZES) == set(SOURCES)
     assert all(source.template in ("", *TEMPLATES) for source in SOURCES.values())
 
@@ -184,7 +184,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_source_is_read_from_the_hub_with_its_own_fields(hub, name):
+def test_read_of_a_source_uses_its_fields(hub, name):
     place, record, found = PUBLISHED[name]
     asked = hub({place: [record]})
     (problem,) = read(name, problem_field="other", answer_field="other", solution_field="other")
@@ -193,7 +193,7 @@ def test_a_source_is_read_from_the_hub_with_its_own_fields(hub, name):
     assert asked.asked == [place]
 
 
-def test_rows_that_are_repeated_are_taken_once_where_the_source_has_them_so(hub):
+def test_read_drops_repeated_rows_of_a_source_that_has_them(hub):
     place, record, _ = PUBLISHED["dapo_math_17k"]
     other = record | {"reward_model": {"ground_truth": "b"}}
     bare = record | {"prompt": [{"role": "user", "content": "bare"}]}
@@ -206,14 +206,14 @@ def test_rows_that_are_repeated_are_taken_once_where_the_source_has_them_so(hub)
     assert len(read("gsm8k_test")) == 3
 
 
-def test_what_has_no_boxed_answer_is_left_out(hub):
+def test_read_leaves_out_rows_without_a_boxed_answer(hub):
     place, record, _ = PUBLISHED["math_train"]
     solutions = ["\\boxed{}", "no box", "\\boxed{1} or \\boxed{2}", "\\boxed{1"]
     hub({place: [record | {"solution": text} for text in solutions]})
     assert [(problem.answer, problem.id) for problem in read("math_train")] == [("2", "math_train:3")]
 
 
-def test_any_dataset_of_the_hub_is_read_with_the_fields_of_the_config(hub):
+def test_read_of_any_hub_dataset_uses_the_given_fields(hub):
     rows = {
         ("own-er/na.me", None, "train"): [{"q": "1"}, {"q": "2"}],
         ("own-er/na.me", "sub_set", "test"): [{"q": "3"}],
@@ -233,13 +233,13 @@ def test_any_dataset_of_the_hub_is_read_with_the_fields_of_the_config(hub):
         read("own-er/na.me")
 
 
-def test_a_split_of_several_must_be_chosen(hub):
+def test_read_needs_a_split_if_there_are_several(hub):
     hub({("o/n", None, split): [row("p")] for split in ("train", "test")})
     with pytest.raises(ValueError, match="o/n has several splits; use one of o/n:train, o/n:test"):
         read("o/n")
 
 
-def test_a_dataset_that_can_not_be_had_is_named(hub):
+def test_read_names_a_dataset_that_cannot_be_loaded(hub):
     hub({})
     with pytest.raises(
         ValueError, match="aime24: HuggingFaceH4/aime_2024 can't be loaded from the .* hub: no HuggingFaceH4"
@@ -250,13 +250,13 @@ def test_a_dataset_that_can_not_be_had_is_named(hub):
 @pytest.mark.parametrize(
     ("name", "file"), [("gsm8k_train", "gsm8k_train"), ("owner/name:train", "name"), ("files/nowhere", "nowhere")]
 )
-def test_without_the_package_it_is_said_what_to_do(no_datasets, name, file):
+def test_read_without_the_datasets_package_names_the_remedies(no_datasets, name, file):
     words = f"{name}: no such file or folder\\. .*pip install nft_jax\\[data\\]; .*data.folder=FOLDER with {file}.jsonl"
     with pytest.raises(ValueError, match=words):
         read(name)
 
 
-def test_with_a_root_the_hub_is_not_asked_for_a_known_name(hub, tmp_path):
+def test_read_with_a_root_never_asks_the_hub_for_a_known_name(hub, tmp_path):
     asked = hub({PUBLISHED["aime24"][0]: [PUBLISHED["aime24"][1]]})
     write(tmp_path / "math500.jsonl", row("p"))
     words = (
@@ -275,7 +275,7 @@ def test_with_a_root_the_hub_is_not_asked_for_a_known_name(hub, tmp_path):
     ("name", "near"),
     [("gsm8k-tset", "gsm8k_test"), ("MATH-500", "math500"), ("aime2024", "aime24"), ("minerva", "minerva_math")],
 )
-def test_an_unknown_name_is_answered_with_the_nearest_and_all(name, near):
+def test_read_of_an_unknown_name_suggests_the_nearest(name, near):
     with pytest.raises(ValueError) as caught:
         read(name)
     assert f"{name!r} is neither an existing file or folder nor a known set of problems; use one of" in str(
@@ -285,7 +285,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all(name, near):
     assert all(known in str(caught.value) for known in (*SOURCES, "OWNER/NAME:SPLIT"))
 
 
-def test_names_that_are_near_nothing(tmp_path):
+def test_read_of_a_name_that_resembles_nothing(tmp_path):
     for name in ("zzzz", "/nowhere", "./nowhere", "a/b/c/d"):
         with pytest.raises(ValueError, match="nor a known set of problems; use one of"):
             read(name)
@@ -294,6 +294,6 @@ def test_names_that_are_near_nothing(tmp_path):
             read(name, root=str(tmp_path))
 
 
-def test_who_reads_files_imports_no_datasets():
+def test_benchmarks_imports_neither_datasets_nor_pyarrow_nor_jax():
     code = "import sys, nft_jax.data.benchmarks; assert not {'datasets', 'pyarrow', 'jax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,8 +1,71 @@
-"""What is said of a run's problems."""
+"""The data of a run: hygiene of its training problems, and reference answers that its grader cannot read."""
 
-from nft_jax.data.dataset import unreadable_answers
+import pytest
+
+from helpers.experiments import settings, small
+from helpers.problem_files import write_split_files
+from nft_jax.config import load
+from nft_jax.data.arithmetic import all_problems, split
+from nft_jax.data.dataset import load_dataset, read_splits, unreadable_answers
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
+
+
+@pytest.fixture
+def files(tmp_path):
+    return write_split_files(tmp_path)
+
+
+def dataset(files, folder, **changes):
+    named = {name: value for name, value in files.items() if name != "data__other"} | changes
+    return load_dataset(small(**named), folder)
+
+
+def test_load_dataset_cleans_training_problems_only(files, tmp_path):
+    found = dataset(files, tmp_path)
+    assert {name: table.prompts for name, table in found.tables.items()} == {
+        "train": ["1+1=", "5+5="],
+        "validation": ["2 + 2=", "2+2="],
+        "test": ["3+3="],
+    }
+    more = files["data__exclude"].split(",")[0].strip()
+    overlaps = {f"overlap with {files['data__validation']}": 1, f"overlap with {files['data__test']}": 1}
+    assert found.hygiene.counts == {"duplicate": 1} | overlaps | {f"overlap with {more}": 1}
+    assert "6 training problems: 2 kept, 4 left out" in found.hygiene.table()
+
+
+def test_load_dataset_without_hygiene(files, tmp_path):
+    found = dataset(files, tmp_path, data__hygiene=False, data__exclude="")
+    assert (found.hygiene, len(found.tables["train"].prompts)) == (None, 6)
+
+
+def test_load_dataset_does_not_clean_generated_or_given_problems(files, tmp_path):
+    generated = load_dataset(small(data__max_prompt_tokens=64), tmp_path)
+    assert generated.hygiene is None
+    assert generated.tables["train"].problems == split(all_problems(small().data.arithmetic_max_operand))["train"]
+    config = small(**{name: value for name, value in files.items() if name != "data__other"})
+    given = load_dataset(config, tmp_path, read_splits(config, ("train",)))
+    assert (given.hygiene, len(given.tables["train"].prompts)) == (None, 6)
+
+
+def test_load_dataset_refuses_a_run_without_problems(files, tmp_path):
+    words = r"train.jsonl: no problem is left\n6 training problems: 0 kept, 6 left out\n(.*\n)+give other problems, or "
+    with pytest.raises(ValueError, match=words):
+        dataset(files, tmp_path, data__exclude=files["data__train"])
+
+
+def test_load_dataset_names_a_missing_exclude_set(files, tmp_path):
+    with pytest.raises(ValueError, match="'math50' is neither an existing file.*did you mean 'math500'"):
+        dataset(files, tmp_path, data__exclude="math50")
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [({}, "a file by config.data.train"), ({"data__train": "x", "data__hygiene": False}, "config.data.hygiene=true")],
+)
+def test_load_refuses_an_exclude_without_effect(changes, remedy):
+    with pytest.raises(ValueError, match=f"config.data.exclude='aime24': only hygiene leaves .* give {remedy}, or"):
+        load(settings(data__exclude="aime24", **changes))
 
 
 def table(answers):
@@ -10,7 +73,7 @@ def table(answers):
     return PromptTable(None, None, answers, [], problems, 0)
 
 
-def test_reference_answers_that_the_grader_can_not_read_are_named():
+def test_unreadable_answers_names_the_first_of_each_table():
     tables = {"train": table(["5", r"\frac{1}{2}", r"\zzz{", "(1, 2)", *[r"1/0"] * 4]), "test": table(["7"])}
     (line,) = unreadable_answers("math", tables)
     assert line.startswith("problems  train: of 8 reference answers 5 can't be read by the grader 'math'")

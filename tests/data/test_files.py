@@ -31,7 +31,7 @@ def write(path, *lines):
     return path
 
 
-def test_fields_numbers_and_defaults(tmp_path):
+def test_load_problems_fields_numbers_and_defaults(tmp_path):
     path = write(
         tmp_path / "some.jsonl",
         '\ufeff{"problem": "1+1?", "answer": 2}',
@@ -48,7 +48,7 @@ def test_fields_numbers_and_defaults(tmp_path):
     assert load_problems(str(path))[0].answer == "2"
 
 
-def test_field_names_are_free(tmp_path):
+def test_load_problems_with_other_field_names(tmp_path):
     path = write(tmp_path / "q.jsonl", '{"question": "1+1?", "gold": "2", "work": "1 and 1"}')
     loaded = load_problems(path, problem_field="question", answer_field="gold", solution_field="work")
     assert loaded == [Problem("1+1?", "2", "1 and 1", id="q.jsonl:1")]
@@ -89,13 +89,13 @@ GOOD = '{"problem": "p", "answer": "a"}'
         (b'{"problem": "caf\xe9", "answer": "a"}', "not UTF-8 (byte 0xe9 at column 17)"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, line, message):
+def test_load_problems_names_a_bad_line(tmp_path, line, message):
     path = write(tmp_path / "bad.jsonl", GOOD, "", line, GOOD)
     with pytest.raises(ValueError, match=re.escape(f"{path}:3: ") + ".*" + re.escape(message)):
         load_problems(path)
 
 
-def test_files_that_are_none(tmp_path):
+def test_load_problems_of_files_without_problems(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.jsonl does not exist; give a JSONL file"):
         load_problems(tmp_path / "none.jsonl")
     with pytest.raises(FileNotFoundError, match="is a folder"):
@@ -127,7 +127,7 @@ FORMATS = pytest.mark.parametrize(("write_rows", "place"), [(as_jsonl, ":"), (as
 
 
 @FORMATS
-def test_a_dotted_name_reaches_into_objects_and_lists(tmp_path, write_rows, place):
+def test_load_problems_dotted_name_reaches_into_objects_and_lists(tmp_path, write_rows, place):
     path = write_rows(tmp_path, [VERL, VERL | {"extra_info": {"index": 8, "levels": []}}])
     loaded = load_problems(path, **VERL_FIELDS, solution_field="extra_info.levels.0")
     assert [problem[:3] for problem in loaded] == [("1+1?", "2", "0.5"), ("1+1?", "2", "")]
@@ -135,7 +135,7 @@ def test_a_dotted_name_reaches_into_objects_and_lists(tmp_path, write_rows, plac
 
 
 @FORMATS
-def test_a_name_with_a_dot_wins(tmp_path, write_rows, place):
+def test_load_problems_prefers_a_name_with_a_dot(tmp_path, write_rows, place):
     row = {"a": {"b": "deep", "c.d": "x"}, "a.b": "literal", "problem": "p"}
     path = write_rows(tmp_path, [row])
     assert load_problems(path, answer_field="a.b")[0].answer == "literal"
@@ -158,7 +158,7 @@ def test_a_name_with_a_dot_wins(tmp_path, write_rows, place):
         (VERL_FIELDS, "3: no field 'reward_model.ground_truth'; its fields are"),
     ],
 )
-def test_where_a_deeper_field_is_missing_all_are_named(tmp_path, write_rows, place, fields, message):
+def test_load_problems_names_all_fields_if_a_nested_one_is_missing(tmp_path, write_rows, place, fields, message):
     path = write_rows(tmp_path, [VERL, VERL, VERL | {"reward_model": None}])
     with pytest.raises(ValueError, match=re.escape(f"{path}{place}") + ".*" + re.escape(message)):
         load_problems(path, **fields)
@@ -167,7 +167,7 @@ def test_where_a_deeper_field_is_missing_all_are_named(tmp_path, write_rows, pla
 # Parquet.
 
 
-def test_parquet_holds_what_jsonl_holds(tmp_path):
+def test_load_problems_of_parquet_equals_jsonl(tmp_path):
     rows = [
         {"problem": f"p{i} \u2028 {{x}} 数学", "answer": i - 2, "id": i, "kind": None, "solution": "s" * (i % 3)}
         for i in range(300)
@@ -177,7 +177,7 @@ def test_parquet_holds_what_jsonl_holds(tmp_path):
     assert loaded[300] == Problem("only these", str(10**15), id="rows.parquet:301")
 
 
-def test_real_problems_are_the_same_in_both_formats(tmp_path, data_folder):
+def test_load_problems_of_real_problems_in_both_formats(tmp_path, data_folder):
     for name in ("math500", "dapo_math_17k"):
         path = data_folder / "problems" / f"{name}.jsonl"
         rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
@@ -195,7 +195,7 @@ def test_real_problems_are_the_same_in_both_formats(tmp_path, data_folder):
         (pyarrow.array(["a"], pyarrow.large_string()), ["a"]),
     ],
 )
-def test_numbers_become_the_text_a_person_would_write(tmp_path, column, texts):
+def test_load_problems_writes_numbers_as_a_person_would(tmp_path, column, texts):
     table = pyarrow.table({"problem": ["p"] * len(texts), "answer": column})
     assert [problem.answer for problem in load_problems(as_parquet(tmp_path, table))] == texts
 
@@ -211,13 +211,13 @@ def test_numbers_become_the_text_a_person_would_write(tmp_path, column, texts):
         ([b"a", b"b"], "1: field 'answer' is b'a', neither text nor a number"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path, column, message):
+def test_load_problems_names_a_bad_row(tmp_path, column, message):
     path = as_parquet(tmp_path, pyarrow.table({"problem": ["p", "q"], "answer": column}))
     with pytest.raises(ValueError, match=re.escape(f"{path}: row {message}")):
         load_problems(path)
 
 
-def test_only_the_columns_that_are_needed_are_read(tmp_path, monkeypatch):
+def test_load_problems_reads_only_the_needed_columns(tmp_path, monkeypatch):
     read = []
 
     class Watched(pyarrow.parquet.ParquetFile):
@@ -231,7 +231,7 @@ def test_only_the_columns_that_are_needed_are_read(tmp_path, monkeypatch):
     assert sorted(read) == ["id", "prompt", "reward_model"]
 
 
-def test_a_file_that_is_damaged_inside_is_named(tmp_path):
+def test_load_problems_names_a_damaged_parquet_file(tmp_path):
     path = as_parquet(tmp_path, [{"problem": f"p{i}", "answer": "a"} for i in range(1000)], compression="zstd")
     content = bytearray(path.read_bytes())
     content[40:400] = bytes(360)
@@ -243,7 +243,7 @@ def test_a_file_that_is_damaged_inside_is_named(tmp_path):
         load_problems(as_parquet(tmp_path, pyarrow.table({"problem": latin, "answer": ["a"]})))
 
 
-def test_who_reads_no_parquet_does_not_import_it():
+def test_files_imports_pyarrow_only_for_parquet():
     code = "import sys, nft_jax.data.files; assert 'pyarrow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -259,7 +259,7 @@ def test_who_reads_no_parquet_does_not_import_it():
         ("(1, 2)", "(1, 2)", ""),
     ],
 )
-def test_an_answer_as_gsm8k_writes_it_is_its_last_line(tmp_path, written, answer, solution):
+def test_load_problems_takes_the_last_line_of_a_gsm8k_answer(tmp_path, written, answer, solution):
     path = tmp_path / "raw.jsonl"
     path.write_text(json.dumps({"question": "q", "answer": written}) + "\n")
     (problem,) = load_problems(path, problem_field="question")

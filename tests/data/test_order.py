@@ -23,7 +23,7 @@ def stream(size, draws, seed=0):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097])
-def test_every_row_comes_once_an_epoch(size):
+def test_prompt_order_has_every_row_once_an_epoch(size):
     epochs = stream(size, 3 * size).reshape(3, size)
     assert epochs.dtype == np.int32
     for epoch in epochs:
@@ -38,7 +38,7 @@ def test_every_row_comes_once_an_epoch(size):
 
 
 @pytest.mark.parametrize("size", [2, 17, 65])
-def test_small_tables_have_all_orders_over_the_epochs(size):
+def test_prompt_order_of_small_tables_is_uniform_over_epochs(size):
     """Each row comes first, and last, about equally often: within 6 standard deviations."""
     epochs = 300
     orders = stream(size, epochs * size).reshape(epochs, size)
@@ -48,12 +48,12 @@ def test_small_tables_have_all_orders_over_the_epochs(size):
 
 
 @pytest.mark.parametrize("size", [1, 17, 1000])
-def test_a_run_resumes_from_its_cursor_alone(size):
+def test_prompt_order_resumes_from_the_cursor_alone(size):
     whole = stream(size, 1280)
     for cursor in (0, 1, 5, 16, 17, 63, 64, 65, 999, 1000, 1001, 1216):
         np.testing.assert_array_equal(piece(np.int32(cursor), size), whole[cursor : cursor + COUNT])
 
 
-def test_how_many_are_drawn_at_once_does_not_matter():
+def test_prompt_order_does_not_depend_on_the_count():
     at_once = prompt_order(jax.random.key(0), 17, np.int32(30), 10)
     np.testing.assert_array_equal(at_once, stream(17, 40)[30:])

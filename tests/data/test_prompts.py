@@ -35,7 +35,7 @@ class Letters(Tokenizer):
 PROBLEMS = [Problem("1+1=", "2"), Problem("12+1=", "13"), Problem("1=", "1"), Problem("100+100=", "200")]
 
 
-def test_table_is_padded_right_and_drops_what_is_too_long():
+def test_build_prompts_pads_right_and_drops_long_prompts():
     table = build_prompts(PROBLEMS, Letters(), template="plain", max_prompt_tokens=5)
     np.testing.assert_array_equal(
         table.token_NP, [[49, 43, 49, 61, 0], [49, 50, 43, 49, 61], [49, 61, 0, 0, 0]], strict=False
@@ -48,7 +48,7 @@ def test_table_is_padded_right_and_drops_what_is_too_long():
     assert table.dropped == 1
 
 
-def test_a_prompt_in_the_middle_is_dropped_and_the_rest_stays_aligned():
+def test_build_prompts_stays_aligned_after_a_dropped_prompt():
     table = build_prompts(PROBLEMS[::-1], Letters(), template="plain", max_prompt_tokens=4)
     assert (table.answers, table.prompts, table.dropped) == (["1", "2"], ["1=", "1+1="], 2)
     for row, length, prompt in zip(table.token_NP, table.length_N, table.prompts, strict=True):
@@ -56,7 +56,7 @@ def test_a_prompt_in_the_middle_is_dropped_and_the_rest_stays_aligned():
         assert not row[length:].any()
 
 
-def test_long_prompts_are_refused_where_that_is_asked():
+def test_build_prompts_refuses_long_prompts():
     problems = [Problem("1=", "1", id="short"), *(Problem("9" * n, "0", id=f"long-{n}") for n in (7, 12, 9))]
     form = {"template": "plain", "long_prompts": "refuse", "source": "some/train.jsonl"}
     with pytest.raises(ValueError) as caught:
@@ -75,7 +75,7 @@ def test_long_prompts_are_refused_where_that_is_asked():
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_every_split_of_a_run_refuses_and_names_its_file(tmp_path, split):
+def test_load_dataset_refuses_long_prompts_and_names_the_file(tmp_path, split):
     tokenizer = train_sentencepiece(["12345+=sp"], tmp_path / "t.model", symbols=())
     paths = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation", "test")}
     for name, path in paths.items():
@@ -91,7 +91,7 @@ def test_every_split_of_a_run_refuses_and_names_its_file(tmp_path, split):
         load_dataset(load(config), tmp_path)
 
 
-def test_every_prompt_fits_exactly():
+def test_build_prompts_keeps_prompts_at_the_limit():
     assert build_prompts(PROBLEMS, Letters(), template="plain", max_prompt_tokens=8).dropped == 0
 
 
@@ -117,7 +117,7 @@ def test_every_prompt_fits_exactly():
         ("chat", "[user]What is {x} of {problem}?[assistant]"),
     ],
 )
-def test_templates_are_exact_and_leave_braces_alone(template, text):
+def test_render_is_exact_and_keeps_braces(template, text):
     problem = Problem("What is {x} of {problem}?", "0")
     assert render(problem.problem, Letters(), template=template) == text
     table = build_prompts([problem], Letters(), template=template, max_prompt_tokens=300)
@@ -125,13 +125,13 @@ def test_templates_are_exact_and_leave_braces_alone(template, text):
     assert Letters().decode(table.token_NP[0, : table.length_N[0]]) == text
 
 
-def test_every_template_is_tested_and_has_one_slot():
+def test_templates_are_all_tested_and_have_one_slot():
     assert set(TEMPLATES) == {"plain", "plain_boxed", "qwen_math", "dapo", "chat"}
     assert all(form is None or form.count("{problem}") == 1 for form in TEMPLATES.values())
 
 
 @pytest.mark.parametrize("template", sorted(set(TEMPLATES) - {"chat"}))
-def test_a_template_comes_off_again_and_off_nothing_else(template):
+def test_unwrap_removes_a_template_and_nothing_else(template):
     prompt = render(" 1+1?\n", Letters(), template=template)
     assert unwrap(prompt, template) == " 1+1?\n"
     before, after = TEMPLATES[template].split("{problem}")
@@ -140,7 +140,7 @@ def test_a_template_comes_off_again_and_off_nothing_else(template):
             assert unwrap(text, template) == text
 
 
-def test_a_prompt_whose_two_sides_meet_is_none():
+def test_unwrap_keeps_a_text_whose_two_sides_overlap():
     before, after = TEMPLATES["dapo"].split("{problem}")
     meeting = before + after.removeprefix("\n\n")
     assert meeting.startswith(before)
@@ -148,7 +148,7 @@ def test_a_prompt_whose_two_sides_meet_is_none():
     assert unwrap(meeting, "dapo") == meeting
 
 
-def test_prompt_errors():
+def test_build_prompts_errors():
     with pytest.raises(
         ValueError, match="'qwen_maths': .* chat, dapo, plain, plain_boxed, qwen_math; did you mean 'qwen_math'"
     ):
@@ -167,7 +167,7 @@ def test_prompt_errors():
         build_prompts([PROBLEMS[0], Problem("", "0")], Letters(), template="plain", max_prompt_tokens=10)
 
 
-def test_examples_end_in_eos_and_are_dropped_whole():
+def test_build_examples_ends_in_eos_and_drops_whole_pairs():
     pairs = [("1+1=", "2"), ("12345=", "1"), ("1=", "1234"), ("1=", "123"), ("2=", "")]
     table = build_examples(pairs, Letters(), max_prompt_tokens=5, max_answer_tokens=4)
     assert table.dropped == 2  # a prompt of 6 tokens; a response of 4 tokens and its EOS
@@ -178,7 +178,7 @@ def test_examples_end_in_eos_and_are_dropped_whole():
     assert {array.dtype for array in table[:4]} == {np.dtype(np.int32)}
 
 
-def test_example_errors():
+def test_build_examples_errors():
     with pytest.raises(
         ValueError, match="2 to 2 tokens and max_prompt_tokens is 4 .*; .* 3 to 3 tokens and max_answer_tokens is 2"
     ):

@@ -70,12 +70,12 @@ def make_twin(folder, *, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MIXED = ["", " ", "a , b !  it 's", "x\n\n\ty", "∑ naïve 数学 🙂", "\\boxed{\\frac{1}{2}} {} {problem}", "12345"]
 
 
-def test_small_round_trips_every_text(small):
+def test_train_sentencepiece_round_trips_every_text(small):
     texts = texts_of(all_problems(6)) + texts_of(all_problems(9))
     assert small.decode_batch(small.encode_batch(texts)) == texts
 
 
-def test_small_has_one_piece_a_character_and_one_for_the_box(small):
+def test_train_sentencepiece_has_one_piece_a_character_and_one_for_the_box(small):
     assert small.vocab_size == 20
     assert small.eos_ids == (1,)
     problem = all_problems(6)[5]
@@ -88,7 +88,7 @@ def test_small_has_one_piece_a_character_and_one_for_the_box(small):
     assert not {0, 1} & set(ids)  # neither unknown nor EOS, nor anything in front
 
 
-def test_small_is_the_same_bytes_for_the_same_texts(tmp_path):
+def test_train_sentencepiece_writes_the_same_bytes_for_the_same_texts(tmp_path):
     texts = texts_of(all_problems(3))
     code = (
         "import sys; from nft_jax.data import arithmetic as a, tokenizer as t; ps = a.all_problems(3);"
@@ -102,14 +102,14 @@ def test_small_is_the_same_bytes_for_the_same_texts(tmp_path):
     assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}) == 1
 
 
-def test_training_keeps_spaces_and_takes_several_symbols(tmp_path):
+def test_train_sentencepiece_keeps_spaces_and_accepts_several_symbols(tmp_path):
     texts = ["ab  c", " lead and trail ", "x\ty", "<s>ab<e>"]
     tokenizer = load_tokenizer(train_sentencepiece(texts, tmp_path / "a.model", symbols=("<s>", "<e>")))
     assert tokenizer.decode_batch(tokenizer.encode_batch(texts)) == texts
     assert len(tokenizer.encode("<s>ab<e>")) == 4
 
 
-def test_training_errors(tmp_path):
+def test_train_sentencepiece_errors(tmp_path):
     with pytest.raises(ValueError, match="does not end in .model"):
         train_sentencepiece(["a"], tmp_path / "a.spm")
     with pytest.raises(ValueError, match="at least one text"):
@@ -118,7 +118,7 @@ def test_training_errors(tmp_path):
         train_sentencepiece(["a\nb"], tmp_path / "a.model")
 
 
-def test_decode_stops_before_eos_and_skips_what_is_no_text(small, twin):
+def test_decode_stops_before_eos_and_skips_special_ids(small, twin):
     for tokenizer in (small, load_tokenizer(twin)):
         body, end = tokenizer.encode("1,5"), tokenizer.eos_ids[0]
         assert tokenizer.decode([*body, end, *body]) == "1,5"
@@ -129,7 +129,7 @@ def test_decode_stops_before_eos_and_skips_what_is_no_text(small, twin):
         assert tokenizer.decode([]) == ""
 
 
-def test_twin_round_trips_and_finds_its_ends(twin):
+def test_hugging_face_tokenizer_round_trips_and_finds_its_eos(twin):
     tokenizer = load_tokenizer(twin)
     assert tokenizer.decode_batch(tokenizer.encode_batch(MIXED)) == MIXED
     assert tokenizer.encode_batch(MIXED) == [tokenizer.encode(text) for text in MIXED]
@@ -139,7 +139,7 @@ def test_twin_round_trips_and_finds_its_ends(twin):
     assert tokenizer.decode([*tokenizer.encode("a<|im_start|>b"), ids[2], *tokenizer.encode("c")]) == "ab"
 
 
-def test_declared_eos_comes_first_and_generation_config_adds(tmp_path):
+def test_eos_ids_start_with_the_declared_then_generation_config(tmp_path):
     folder = make_twin(tmp_path, config={"eos_token": "<|im_end|>"})
     plain = load_tokenizer(folder)
     text_end, turn_end = plain.encode("<|endoftext|>")[0], plain.encode("<|im_end|>")[0]
@@ -154,7 +154,7 @@ def test_declared_eos_comes_first_and_generation_config_adds(tmp_path):
     ("declared", "first"),
     [([7, 5], [7, 5]), (7, [7]), ([], []), (None, []), ([None, 7, 7, -1], [7])],
 )
-def test_ends_of_a_generation_config(tmp_path, declared, first):
+def test_eos_ids_of_a_generation_config(tmp_path, declared, first):
     folder = make_twin(tmp_path, config={})
     ends = [load_tokenizer(folder).encode(text)[0] for text in ("<|im_end|>", "<|endoftext|>")]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
@@ -162,7 +162,7 @@ def test_ends_of_a_generation_config(tmp_path, declared, first):
 
 
 @pytest.mark.parametrize("declared", ["</s>", [True], [5, 1.5], {"id": 5}, [[5]]])
-def test_ends_that_are_no_ids_are_an_error(tmp_path, declared):
+def test_eos_ids_that_are_not_ids_are_an_error(tmp_path, declared):
     folder = make_twin(tmp_path)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
     with pytest.raises(ValueError, match="generation_config.json: eos_token_id is .*; it must be an id like 2"):
@@ -180,7 +180,7 @@ def test_ends_that_are_no_ids_are_an_error(tmp_path, declared):
         (b"[1, 2]", "holds a JSON list, not an object"),
     ],
 )
-def test_a_malformed_file_is_named(tmp_path, name, content, message):
+def test_load_tokenizer_names_a_malformed_file(tmp_path, name, content, message):
     folder = make_twin(tmp_path)
     (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{folder / name} {message}"):
@@ -196,7 +196,7 @@ def test_save_keeps_the_files(small, twin, tmp_path):
     assert (again.vocab_size, again.encode("1-2=")) == (small.vocab_size, small.encode("1-2="))
 
 
-def test_chat_template(small, twin, tmp_path):
+def test_apply_chat_template(small, twin, tmp_path):
     messages = [{"role": "user", "content": "{x}"}]
     for tokenizer in (small, load_tokenizer(make_twin(tmp_path, config={"eos_token": "<|endoftext|>"}))):
         with pytest.raises(ValueError, match="has no chat template; choose another prompt template"):
@@ -230,7 +230,7 @@ def keep_in_jinja_file(folder):
     ],
     ids=["chat_template.jinja", "tokenizer_config.json", "several"],
 )
-def test_chat_prompts_are_those_of_the_folders_template(tmp_path, keep):
+def test_apply_chat_template_uses_the_folders_template(tmp_path, keep):
     pytest.importorskip("jinja2", reason="chat templates need jinja2")
     folder = tmp_path / "model"
     folder.mkdir()
@@ -253,14 +253,14 @@ def test_chat_prompts_are_those_of_the_folders_template(tmp_path, keep):
         ([{"name": "a", "template": "x"}, {"name": "b", "template": "y"}], "can't be used: .* no default"),
     ],
 )
-def test_a_chat_template_that_fails_is_an_error(tmp_path, template, message):
+def test_apply_chat_template_that_fails_is_an_error(tmp_path, template, message):
     pytest.importorskip("jinja2", reason="chat templates need jinja2")
     tokenizer = load_tokenizer(make_twin(tmp_path, config={"eos_token": "<|im_end|>", "chat_template": template}))
     with pytest.raises(ValueError, match=message):
         tokenizer.apply_chat_template([{"role": "user", "content": "x"}])
 
 
-def test_the_qwen_math_template_is_one_with_the_chat_template_of_such_a_model(tmp_path):
+def test_render_qwen_math_equals_that_models_chat_template(tmp_path):
     pytest.importorskip("jinja2", reason="chat templates need jinja2")
     tokenizer = load_tokenizer(make_twin(tmp_path))
     messages = [
@@ -270,7 +270,7 @@ def test_the_qwen_math_template_is_one_with_the_chat_template_of_such_a_model(tm
     assert render("1+{x}?", tokenizer, template="qwen_math") == tokenizer.apply_chat_template(messages)
 
 
-def test_many_threads_get_what_one_gets(twin, small):
+def test_encode_batch_and_decode_batch_from_many_threads(twin, small):
     for tokenizer in (load_tokenizer(twin), small):
         batches = [[f"{i}-{j}+1-2=" * (j % 7) for j in range(40)] for i in range(60)]
         encoded = [tokenizer.encode_batch(batch) for batch in batches]
@@ -281,7 +281,7 @@ def test_many_threads_get_what_one_gets(twin, small):
             assert list(decoding) == batches
 
 
-def test_load_errors(tmp_path):
+def test_load_tokenizer_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match="hf download OWNER/NAME --local-dir"):
         load_tokenizer(tmp_path / "none")
     empty = tmp_path / "empty"
@@ -301,7 +301,7 @@ def test_load_errors(tmp_path):
         load_tokenizer(empty / "tokenizer.json")
 
 
-def test_no_eos_is_an_error(tmp_path):
+def test_load_tokenizer_without_eos_is_an_error(tmp_path):
     with pytest.raises(ValueError, match='no end-of-sequence token.* add "eos_token"'):
         load_tokenizer(make_twin(tmp_path, special=("<|im_start|>",), config={}))
     import sentencepiece
@@ -314,7 +314,7 @@ def test_no_eos_is_an_error(tmp_path):
         load_tokenizer(tmp_path / "no_eos.model")
 
 
-def test_importing_and_sentencepiece_need_neither_jax_nor_transformers():
+def test_data_imports_neither_jax_nor_transformers():
     code = (
         "import sys, nft_jax.data.prompts, nft_jax.data.arithmetic, nft_jax.data.files;"
         "assert not {'jax', 'transformers'} & set(sys.modules), sorted(sys.modules)"
@@ -349,17 +349,17 @@ def check_published(path):
     assert not {model.bos_id(), model.eos_id()} & set(tokenizer.encode("".join(marks)))  # text can't end an answer
 
 
-def test_a_published_sentencepiece_model(tmp_path):
+def test_load_tokenizer_of_a_published_sentencepiece_model(tmp_path):
     check_published(train_like_published(tmp_path))
 
 
-def test_the_real_sentencepiece_model(data_folder):
+def test_load_tokenizer_of_the_real_sentencepiece_model(data_folder):
     path = data_folder / "tokenizers" / "sentencepiece" / "cc_all_32000.model"
     check_published(path)
     assert (load_tokenizer(path).vocab_size, load_tokenizer(path).eos_ids) == (32_101, (1,))
 
 
-def test_the_real_qwen2_tokenizer(data_folder):
+def test_load_tokenizer_of_the_real_qwen2(data_folder):
     tokenizer = load_tokenizer(data_folder / "tokenizers" / "qwen2")
     assert tokenizer.vocab_size == 151_665
     assert tokenizer.eos_ids == (151_643, 151_645)
@@ -373,7 +373,7 @@ def test_the_real_qwen2_tokenizer(data_folder):
     assert [tokenizer.encode(prompt).count(i) for i in (151_644, 151_645)] == [3, 2]
 
 
-def test_real_problems_survive_the_real_tokenizer(data_folder):
+def test_build_prompts_of_real_problems_with_the_real_tokenizer(data_folder):
     tokenizer = load_tokenizer(data_folder / "tokenizers" / "qwen2")
     problems = load_problems(data_folder / "problems" / "math500.jsonl")
     table = build_prompts(problems, tokenizer, template="qwen_math", max_prompt_tokens=2048)

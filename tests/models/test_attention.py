@@ -47,7 +47,7 @@ def by_definition(query, key, value, prompt_key, prompt_value):
     return out
 
 
-def test_rows_see_their_prompt_and_each_segment_itself():
+def test_packed_attention_sees_the_prompt_and_its_own_segment():
     operands = (*inputs(), *prompt_keys()[0])
     gradients, out = jax.jit(value_and_gradients)(*operands)
     real = SEGMENT_BT >= 0
@@ -59,7 +59,7 @@ def test_rows_see_their_prompt_and_each_segment_itself():
 
 @pytest.mark.parametrize("block", [BLOCK, 5, 11], ids=["dividing", "not-dividing", "nearly-all"])
 @pytest.mark.parametrize("prompt", [[], prompt_keys()[0]], ids=["alone", "after-a-prompt"])
-def test_blocks_of_queries_change_nothing(monkeypatch, block, prompt):
+def test_packed_attention_in_blocks_of_queries_changes_nothing(monkeypatch, block, prompt):
     operands = (*inputs(), *prompt)
     whole = jax.jit(value_and_gradients)(*operands)
     monkeypatch.setattr(attention, "BLOCK", block)
@@ -68,7 +68,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch, block, prompt):
 
 
 @pytest.mark.parametrize("prompt", [[], prompt_keys()[0]], ids=["alone", "after-a-prompt"])
-def test_long_rows_make_no_square_array(monkeypatch, prompt):
+def test_packed_attention_of_long_rows_makes_no_square_array(monkeypatch, prompt):
     def squares():
         text = str(jax.make_jaxpr(lambda *operands: value_and_gradients(*operands))(*inputs(), *prompt))
         return f"{T},{T + 5 * bool(prompt)}]" in text

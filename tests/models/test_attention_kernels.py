@@ -1,8 +1,7 @@
-"""The attention kernels against plain XLA, in emulation; which one is picked where; and what they are lowered to."""
+"""The attention kernels against plain XLA, in emulation, and what they are lowered to."""
 
 import dataclasses
 import re
-import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import attention_backends, attention_kernels, transformer
 from nft_jax.models.attention import packed_attention
-from nft_jax.parallel.mesh import DATA, TENSOR, make_mesh, shard_axes
+from nft_jax.parallel.mesh import DATA, make_mesh, shard_axes
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.state import Requests
 from nft_jax.types import Tokens
@@ -66,7 +65,7 @@ def value_and_gradients(attend, segment_BT, operands):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
 @pytest.mark.parametrize("name", ["splash", "triton"])
-def test_a_kernel_over_the_mesh_is_packed_attention(name, dtype, tolerance):
+def test_attention_kernels_over_the_mesh_match_packed_attention(name, dtype, tolerance):
     found = value_and_gradients(emulated(name, mesh(), dtype).rows, PACKED_BT, inputs(dtype))
     expected = value_and_gradients(packed_attention, PACKED_BT, inputs(dtype))
     assert_close(found, expected, tolerance)
@@ -80,7 +79,7 @@ def of_shards(attend, over):
 
 @pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
 @pytest.mark.parametrize("name", ["splash", "triton", "cudnn"])
-def test_a_kernel_inside_a_data_shard_is_packed_attention(name, data, tensor):
+def test_attention_kernels_inside_a_data_shard_match_packed_attention(name, data, tensor):
     over, real_BT, operands = mesh(data, tensor), PROMPT_BT >= 0, inputs("bfloat16")
     with jax.numpy_dtype_promotion("standard"):  # inside jax.nn, where it stands in for cuDNN
         found = of_shards(emulated(name, over, "bfloat16").prompts, over)(*operands, PROMPT_BT)
@@ -90,7 +89,7 @@ def test_a_kernel_inside_a_data_shard_is_packed_attention(name, data, tensor):
     assert np.all(np.isfinite(found)), "what lies behind a prompt is read again in the next layer"
 
 
-def test_the_engine_reads_prompts_with_the_kernel():
+def test_engine_reads_prompts_with_splash():
     over, Q, K = mesh(), 4, 2
     number_QK = np.arange(Q * K, dtype=np.uint32).reshape(Q, K)
     requests = Requests(random_prompts(0, Q), np.arange(Q, dtype=np.int32), number_QK, np.ones((Q, K), bool))
@@ -106,64 +105,16 @@ def test_the_engine_reads_prompts_with_the_kernel():
     np.testing.assert_allclose(logp_BT(splash), logp_BT(attention_backends.XLA), atol=1e-5)
 
 
-def test_what_cudnn_leaves_behind_a_prompt_is_not_read(monkeypatch):
+def test_cudnn_output_after_a_prompt_is_zero(monkeypatch):
     garbage_BTNH = np.where(PROMPT_BT[..., None, None] >= 0, 1, np.full((B, T, N, H), np.nan))
     monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *_, **__: jnp.asarray(garbage_BTNH, jnp.float32))
     assert np.all(attention_kernels.cudnn(*inputs(), PROMPT_BT)[PROMPT_BT < 0] == 0)
 
 
-def on(platform):
-    """Of a mesh, what the choice looks at."""
-    device = types.SimpleNamespace(platform=platform)
-    return types.SimpleNamespace(devices=np.array([device]), shape={DATA: 1, TENSOR: 1})
-
-
-TABLE = [
-    ("cpu", "float32", 64, "xla"),
-    ("cpu", "bfloat16", 64, "xla"),
-    ("tpu", "float32", 64, "splash"),
-    ("tpu", "bfloat16", 128, "splash"),
-    ("tpu", "float16", 128, "xla"),
-    ("gpu", "float32", 64, "xla"),
-    ("gpu", "bfloat16", 64, "triton for packed rows, cudnn for prompts"),
-    ("gpu", "float16", 128, "triton for packed rows, cudnn for prompts"),
-    ("gpu", "bfloat16", 256, "triton"),
-    ("gpu", "bfloat16", 20, "triton"),
-]
-
-
-@pytest.mark.parametrize(("platform", "dtype", "head_size", "name"), TABLE)
-def test_auto_is_the_platforms_own(platform, dtype, head_size, name):
-    assert attention_backends.select_attention(model("auto", dtype, head_size=head_size), on(platform)).name == name
-
-
-@pytest.mark.parametrize(("platform", "dtype", "head_size", "name"), TABLE)
-def test_what_auto_picks_may_be_asked_for(platform, dtype, head_size, name):
-    asked = "cudnn" if "cudnn" in name else name
-    assert attention_backends.select_attention(model(asked, dtype, head_size=head_size), on(platform)).name == name
-
-
-@pytest.mark.parametrize(
-    ("asked", "platform", "dtype", "head_size", "words"),
-    [
-        ("splash", "cpu", "float32", 64, ["runs on a TPU", "devices are cpu", "'xla'"]),
-        ("triton", "tpu", "bfloat16", 64, ["runs on a GPU", "devices are tpu", "'auto'"]),
-        ("cudnn", "cpu", "bfloat16", 64, ["runs on a GPU", "devices are cpu"]),
-        ("splash", "tpu", "float16", 64, ["float32 or bfloat16", "config.model.dtype='float16'"]),
-        ("cudnn", "gpu", "float32", 64, ["bfloat16 or float16", "config.model.dtype='float32'"]),
-        ("cudnn", "gpu", "bfloat16", 20, ["multiple of 8", "config.model.head_size=20"]),
-    ],
-)
-def test_a_kernel_that_cannot_run_is_refused_in_words(asked, platform, dtype, head_size, words):
-    with pytest.raises(ValueError, match=f"config.model.attention='{asked}'") as error:
-        attention_backends.select_attention(model(asked, dtype, head_size=head_size), on(platform))
-    assert all(word in str(error.value) for word in words)
-
-
 @pytest.mark.parametrize(
     ("name", "platform", "target"), [("splash", "tpu", "tpu_custom_call"), ("triton", "cuda", "triton")]
 )
-def test_its_platform_gets_the_kernel_and_no_square_array(monkeypatch, h100, name, platform, target):
+def test_attention_kernels_lower_for_their_platform_without_a_square_array(monkeypatch, h100, name, platform, target):
     # Lowering, unlike compiling, needs no device of the platform.
     monkeypatch.setitem(attention_backends.PLATFORM, name, "cpu")
     attend, length = attention_backends.select_attention(model(name, "bfloat16", head_size=H), mesh()).rows, 1024
@@ -184,7 +135,7 @@ def test_its_platform_gets_the_kernel_and_no_square_array(monkeypatch, h100, nam
 
 
 @pytest.mark.parametrize(("remat", "runs"), [("none", 1), ("attention", 1), ("full", 2), ("offload", 2)])
-def test_a_kept_attention_is_not_run_again(monkeypatch, remat, runs):
+def test_remat_does_not_rerun_a_kept_attention(monkeypatch, remat, runs):
     monkeypatch.setitem(attention_backends.PLATFORM, "splash", "cpu")
     config = dataclasses.replace(MODEL, attention="splash", remat=remat)
     graph, weights, _ = transformer.abstract_model(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from nft_jax.models.cache import constrain_row_major, empty_cache
 
 
-def test_a_cache_held_to_row_major_order_is_the_same_cache():
+def test_constrain_row_major_keeps_the_values():
     empty = empty_cache(2, 1, 3, 2, 4, 8, "float32")
     cache = jax.tree.map(lambda x: jnp.arange(x.size, dtype=x.dtype).reshape(x.shape), empty)
     held = jax.jit(constrain_row_major)

@@ -39,12 +39,12 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_agrees_with_xla(name):
+def test_decode_attention_kernel_agrees_with_xla(name):
     given = operands(*SHAPES[name])
     close(decode_kernel.decode_attention(*given, interpret=True), decode_attention(*given))
 
 
-def test_columns_after_a_slot_s_own_count_for_nothing():
+def test_decode_attention_ignores_columns_after_the_slots_own():
     query, column, cache, stack, layer = operands(*SHAPES["several blocks"])
     place = np.arange(3)[:, None] * 96 + np.arange(96)
     dead = place[:, None] > np.asarray(column)[None, :, None]
@@ -55,7 +55,7 @@ def test_columns_after_a_slot_s_own_count_for_nothing():
     np.testing.assert_array_equal(attend(cache, stack, layer).astype(jnp.float32), changed.astype(jnp.float32))
 
 
-def test_inside_a_data_shard_with_heads_over_tensor():
+def test_decode_attention_inside_a_data_shard_with_heads_over_tensor():
     mesh = make_mesh(data=4, tensor=2)
     query, column, cache, stack, layer = operands(*SHAPES["several blocks"])
     attend = attention_backends.select_attention(
@@ -85,14 +85,14 @@ def test_inside_a_data_shard_with_heads_over_tensor():
         ("splash", "bfloat16", 64, False),
     ],
 )
-def test_where_it_is_taken(attention, dtype, head_size, taken):
+def test_select_attention_takes_the_decode_kernel_where_supported(attention, dtype, head_size, taken):
     config = ModelConfig(attention=attention, dtype=dtype, head_size=head_size)
     picked = attention_backends.select_attention(config, make_mesh(data=1, devices=jax.devices()[:1]), interpret=True)
     assert (picked.decode is not decode_attention) == taken
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_is_lowered_for_cuda(h100, name):
+def test_decode_attention_lowers_for_cuda(h100, name):
     query, column, cache, _, layer = operands(*SHAPES[name])
     attend = jax.jit(lambda *given: decode_kernel.decode_attention(*given[:3], 0, given[3]))
     text = attend.trace(query, column, cache, layer).lower(lowering_platforms=("cuda",)).as_text()

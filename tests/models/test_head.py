@@ -13,7 +13,7 @@ def plain(hidden_MD, table_VD):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
-def test_gradients_are_those_of_the_product(dtype, tolerance):
+def test_head_logits_gradients_match_the_product(dtype, tolerance):
     keys = jax.random.split(jax.random.key(0), 3)
     shapes = [(8, 16), (24, 16), (8, 24)]
     hidden_MD, table_VD, mix_MV = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
@@ -29,7 +29,7 @@ def test_gradients_are_those_of_the_product(dtype, tolerance):
         np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
 
 
-def test_no_product_of_the_backward_pass_is_wider_than_its_operands():
+def test_head_logits_backward_multiplies_in_the_operands_dtype():
     operands = jnp.ones((8, 16), jnp.bfloat16), jnp.ones((24, 16), jnp.bfloat16)
 
     def products(product):

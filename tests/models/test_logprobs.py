@@ -48,7 +48,7 @@ def expected():
 
 
 @pytest.mark.parametrize("chunk", [7, 128], ids=["not-dividing", "longer-than-the-row"])
-def test_chunks_change_neither_values_nor_gradients(chunk, expected):
+def test_logp_and_entropy_in_chunks_changes_neither_values_nor_gradients(chunk, expected):
     found = jax.jit(gradient_and_values(in_chunks(chunk)))(lively_weights(MODEL))
     for one, other in zip(found, expected, strict=True):
         assert_close(one, other, 1e-5)
@@ -62,7 +62,7 @@ def shapes(jaxpr):
             yield from shapes(inner)
 
 
-def test_logits_of_all_tokens_never_exist():
+def test_logp_and_entropy_never_holds_the_logits_of_all_tokens():
     def largest(method):
         """Elements of the largest array with a vocabulary axis, over the vocabulary."""
         found = shapes(jax.make_jaxpr(gradient_and_values(method))(lively_weights(MODEL)).jaxpr)

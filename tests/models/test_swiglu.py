@@ -12,7 +12,7 @@ M, F, D = 6, 10, 4
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-6)])
-def test_value_and_gradients_are_those_of_the_formula(dtype, tolerance):
+def test_swiglu_down_value_and_gradients_match_the_formula(dtype, tolerance):
     random = np.random.default_rng(0)
     gate, up, down, mix = (
         jnp.asarray(scale * random.normal(size=shape), jnp.float32)

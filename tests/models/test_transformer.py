@@ -46,7 +46,7 @@ def assert_twins_logits(config, weights, logits_BTV, tolerance):
 
 
 @pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied-no-bias"])
-def test_the_decoder_is_its_twin_to_float64_rounding(config):
+def test_transformer_matches_its_twin_to_float64_rounding(config):
     weights = to_float64(lively_weights(config))
     with in_float64():
         logits = jax.jit(logits_of(dataclasses.replace(config, dtype="float64")))(weights, TOKENS)
@@ -54,12 +54,12 @@ def test_the_decoder_is_its_twin_to_float64_rounding(config):
         assert_twins_logits(config, weights, np.asarray(logits), 1e-11)
 
 
-def test_float32_logits_are_the_twins_to_float32_rounding():
+def test_transformer_logits_match_the_twin_to_float32_rounding():
     weights = lively_weights(MODEL)
     assert_twins_logits(MODEL, weights, np.asarray(jax.jit(logits_of(MODEL))(weights, TOKENS)), 5e-5)
 
 
-def test_a_log_prob_sees_its_own_sequence_up_to_its_predecessor_and_nothing_else(monkeypatch):
+def test_transformer_log_prob_sees_only_predecessors_in_its_sequence(monkeypatch):
     embed = Transformer._embed
     graph, _, _ = transformer.abstract_model(MODEL, VOCABULARY)
 
@@ -79,7 +79,7 @@ def test_a_log_prob_sees_its_own_sequence_up_to_its_predecessor_and_nothing_else
 
 
 @pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied"])
-def test_padded_vocabulary_rows_have_no_probability_and_no_gradient(config):
+def test_transformer_logits_of_padded_rows_have_no_probability_or_gradient(config):
     graph, _, _ = transformer.abstract_model(config, VOCABULARY)
 
     def objective(weights):

@@ -45,7 +45,7 @@ def exact(twin):
     return ends, theirs(twin[1], ends)
 
 
-def test_the_comparison_is_worth_making(exact):
+def test_random_qwen2_has_varied_logits_and_answer_lengths(exact):
     """Logits differ by nats, some answers end early and some don't."""
     ends, outputs = exact
     assert np.ptp(outputs.logits) > 10
@@ -54,7 +54,7 @@ def test_the_comparison_is_worth_making(exact):
     assert outputs.greedy.shape[1] in length_Q
 
 
-def test_float32_is_transformers_to_float32_rounding(twin, exact):
+def test_float32_matches_transformers_to_float32_rounding(twin, exact):
     """Seen: 1.0e-5 in logits of up to 15, 0.9e-5 in log-probs; each bound is ten times that."""
     ends, expected = exact
     found = differences(ours(twin[0], ends), expected)
@@ -64,7 +64,7 @@ def test_float32_is_transformers_to_float32_rounding(twin, exact):
     assert found.greedy == 1
 
 
-def test_bfloat16_is_as_near_to_transformers_as_its_own_rounding(twin, exact):
+def test_bfloat16_is_as_close_to_transformers_as_its_rounding(twin, exact):
     """Seen: 0.20 in logits and 0.12 in log-probs, where transformers' own rounding to bfloat16 moves them as far."""
     ends, expected = exact
     half, ours_half = theirs(in_bfloat16(twin[0]), ends), ours(twin[0], ends, "bfloat16")
@@ -80,7 +80,7 @@ def test_bfloat16_is_as_near_to_transformers_as_its_own_rounding(twin, exact):
 @pytest.mark.parametrize("limit", [None, 50_000], ids=["one file", "several"])
 @pytest.mark.parametrize("dtype", hf.DTYPES)
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-def test_in_and_out_again_are_the_very_files_that_transformers_wrote(tmp_path, torch, tied, dtype, limit):
+def test_save_weights_writes_the_files_that_transformers_wrote(tmp_path, torch, tied, dtype, limit):
     model = random_qwen2(tmp_path / "first", tied=tied, layers=2).to(getattr(torch, dtype))
     model.save_pretrained(tmp_path / "in", **({"max_shard_size": limit} if limit else {}))
     assert (len(list((tmp_path / "in").glob("*.safetensors"))) > 1) == (limit is not None)
@@ -96,7 +96,7 @@ def load_in_transformers(folder):
 
 
 @pytest.mark.parametrize("dtype", hf.DTYPES)
-def test_transformers_loads_what_was_written_and_finds_equal_tensors(twin, tmp_path, torch, dtype):
+def test_transformers_loads_equal_tensors_after_save_weights(twin, tmp_path, torch, dtype):
     folder, model = twin
     read = read_folder(folder)
     hf.write_settings(tmp_path, read.config, load_tokenizer(write_tokenizer(tmp_path / "tokenizer")), folder)
@@ -115,7 +115,7 @@ def test_transformers_loads_what_was_written_and_finds_equal_tensors(twin, tmp_p
     [{}, {"head_size": 12, "tied_embedding": True}, {"qkv_bias": False, "rope_theta": 1e6, "norm_epsilon": 1e-5}],
     ids=["plain", "tied, with a head size of its own", "without biases"],
 )
-def test_transformers_computes_the_same_with_a_model_that_began_here(tmp_path, torch, changes):
+def test_transformers_computes_the_same_after_save_weights(tmp_path, torch, changes):
     config = dataclasses.replace(MODEL, **changes)
     weights, tokenizer = lively_weights(config), load_tokenizer(write_tokenizer(tmp_path / "tokenizer"))
     hf.write_settings(tmp_path / "out", config, tokenizer)
@@ -133,7 +133,7 @@ def test_transformers_computes_the_same_with_a_model_that_began_here(tmp_path, t
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
-def test_eight_devices_read_the_same(twin):
+def test_load_weights_on_eight_devices_reads_the_same(twin):
     read = read_folder(twin[0])
     spread = hf.load_weights(twin[0], abstract_weights(read.config, eight_devices()))
     jax.tree.map(np.testing.assert_array_equal, spread, read.weights)

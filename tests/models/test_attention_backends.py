@@ -1,0 +1,63 @@
+"""Which attention is selected for a platform, dtype and head size, and which selections are refused."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from helpers.small_parts import MODEL
+from nft_jax.models import attention_backends
+from nft_jax.parallel.mesh import DATA, TENSOR
+
+
+def model(attention, dtype, head_size):
+    return dataclasses.replace(MODEL, attention=attention, dtype=dtype, heads=4, kv_heads=2, head_size=head_size)
+
+
+def on(platform):
+    """The parts of a mesh that the selection reads."""
+    device = types.SimpleNamespace(platform=platform)
+    return types.SimpleNamespace(devices=np.array([device]), shape={DATA: 1, TENSOR: 1})
+
+
+TABLE = [
+    ("cpu", "float32", 64, "xla"),
+    ("cpu", "bfloat16", 64, "xla"),
+    ("tpu", "float32", 64, "splash"),
+    ("tpu", "bfloat16", 128, "splash"),
+    ("tpu", "float16", 128, "xla"),
+    ("gpu", "float32", 64, "xla"),
+    ("gpu", "bfloat16", 64, "triton for packed rows, cudnn for prompts"),
+    ("gpu", "float16", 128, "triton for packed rows, cudnn for prompts"),
+    ("gpu", "bfloat16", 256, "triton"),
+    ("gpu", "bfloat16", 20, "triton"),
+]
+
+
+@pytest.mark.parametrize(("platform", "dtype", "head_size", "name"), TABLE)
+def test_select_attention_auto_is_the_platforms_own(platform, dtype, head_size, name):
+    assert attention_backends.select_attention(model("auto", dtype, head_size=head_size), on(platform)).name == name
+
+
+@pytest.mark.parametrize(("platform", "dtype", "head_size", "name"), TABLE)
+def test_select_attention_accepts_by_name_what_auto_selects(platform, dtype, head_size, name):
+    asked = "cudnn" if "cudnn" in name else name
+    assert attention_backends.select_attention(model(asked, dtype, head_size=head_size), on(platform)).name == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "platform", "dtype", "head_size", "words"),
+    [
+        ("splash", "cpu", "float32", 64, ["runs on a TPU", "devices are cpu", "'xla'"]),
+        ("triton", "tpu", "bfloat16", 64, ["runs on a GPU", "devices are tpu", "'auto'"]),
+        ("cudnn", "cpu", "bfloat16", 64, ["runs on a GPU", "devices are cpu"]),
+        ("splash", "tpu", "float16", 64, ["float32 or bfloat16", "config.model.dtype='float16'"]),
+        ("cudnn", "gpu", "float32", 64, ["bfloat16 or float16", "config.model.dtype='float32'"]),
+        ("cudnn", "gpu", "bfloat16", 20, ["multiple of 8", "config.model.head_size=20"]),
+    ],
+)
+def test_select_attention_refuses_a_kernel_that_cannot_run(asked, platform, dtype, head_size, words):
+    with pytest.raises(ValueError, match=f"config.model.attention='{asked}'") as error:
+        attention_backends.select_attention(model(asked, dtype, head_size=head_size), on(platform))
+    assert all(word in str(error.value) for word in words)
