@@ -14,9 +14,9 @@ from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
 # The queries of longer rows are processed in blocks of this many tokens, so that no T × T array exists.
-BLOCK = 1024
+QUERY_BLOCK = 1024
 # Stands for −inf: its exponential is also exactly 0, but a row without any key stays finite.
-MASKED = -1e30
+MASK_VALUE = -1e30
 # Segments of the columns of a row's prompt. The row's own segments are 0 and above, −1 padding, −2 padding of blocks.
 SEEN_BY_ALL, SEEN_BY_NONE = -3, -4
 
@@ -41,25 +41,25 @@ def packed_attention(
     """Computes causal attention inside each segment of each row; returns `[B, T, N, H]`.
 
     A query sees the keys of its own segment at or before its place in the row, and the keys of the row's prompt. Rows
-    longer than `BLOCK` tokens are processed in query blocks that the backward pass recomputes.
+    longer than `QUERY_BLOCK` tokens are processed in query blocks that the backward pass recomputes.
     """
     T = query_BTNH.shape[1]
-    padding = -T % BLOCK
-    if T > BLOCK and padding:
+    padding = -T % QUERY_BLOCK
+    if T > QUERY_BLOCK and padding:
         tail = ((0, 0), (0, padding))
         arrays = (jnp.pad(x, (*tail, (0, 0), (0, 0))) for x in (query_BTNH, key_BTGH, value_BTGH))
         # Segment −2 contains only the padding, so no real token sees it.
         return packed_attention(*arrays, jnp.pad(segment_BT, tail, constant_values=-2), prompt)[:, :T]
     columns = _key_columns(key_BTGH, value_BTGH, segment_BT, prompt)
-    if T <= BLOCK:
+    if T <= QUERY_BLOCK:
         return _attend(query_BTNH, segment_BT, 0, columns)
 
     @jax.checkpoint
     def attend_block(start):
-        query = jax.lax.dynamic_slice_in_dim(query_BTNH, start, BLOCK, axis=1)
-        return _attend(query, jax.lax.dynamic_slice_in_dim(segment_BT, start, BLOCK, axis=1), start, columns)
+        query = jax.lax.dynamic_slice_in_dim(query_BTNH, start, QUERY_BLOCK, axis=1)
+        return _attend(query, jax.lax.dynamic_slice_in_dim(segment_BT, start, QUERY_BLOCK, axis=1), start, columns)
 
-    blocks = jax.lax.map(attend_block, jnp.arange(0, T, BLOCK))
+    blocks = jax.lax.map(attend_block, jnp.arange(0, T, QUERY_BLOCK))
     return jnp.moveaxis(blocks, 0, 1).reshape(query_BTNH.shape)
 
 
@@ -111,7 +111,7 @@ def _attend(query, query_segment, start, columns):
     causal_TS = (start + jnp.arange(T))[:, None] >= columns.place_S[None, :]
     same_BTS = query_segment[:, :, None] == columns.segment_BS[:, None, :]
     mask_BTS = causal_TS[None] & (same_BTS | (columns.segment_BS == SEEN_BY_ALL)[:, None, :])
-    score = jnp.where(mask_BTS[:, None, None], score, MASKED)
+    score = jnp.where(mask_BTS[:, None, None], score, MASK_VALUE)
     weight = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
     weight = weight.reshape(B, G, R * T, S)
     out = jnp.einsum("bgms,bgsh->bgmh", weight.astype(value_BGSH.dtype), value_BGSH, **accumulation)
@@ -134,7 +134,7 @@ def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int
         key_SGHW, value_SGWH = read_block(cache, stack, layer, block)
         score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, **accumulation)
         live_SW = (block * W + jnp.arange(W))[None] <= column_S[:, None]
-        return jnp.where(live_SW[:, None, None], score, MASKED), value_SGWH
+        return jnp.where(live_SW[:, None, None], score, MASK_VALUE), value_SGWH
 
     def weighted_sum(weight, value_SGWH):
         return jnp.einsum("sgrw,sgwh->sgrh", weight.astype(value_SGWH.dtype), value_SGWH, **accumulation)

@@ -41,7 +41,7 @@ class AttentionBackend:
 
 
 def _xla_attention(*operands):
-    return checkpoint_name(packed_attention(*operands), attention_kernels.KEPT)
+    return checkpoint_name(packed_attention(*operands), attention_kernels.CHECKPOINT_NAME)
 
 
 XLA = AttentionBackend("xla", _xla_attention, _xla_attention)

@@ -19,7 +19,7 @@ from nft_jax.types import Array
 SPLASH_TILE, SPLASH_LANES = 512, 128
 TRITON_TILE = 128
 # The checkpoint name of an attention's output, and of the softmax sums that splash needs in the backward pass.
-KEPT = "attention"
+CHECKPOINT_NAME = "attention"
 
 
 def splash(
@@ -53,7 +53,7 @@ def _make_splash_kernel(T, N, tile, interpret):
             block_sizes=splash_attention.BlockSizes(*[tile] * 8),
             head_shards=1,
             q_seq_shards=1,
-            residual_checkpoint_name=KEPT,
+            residual_checkpoint_name=CHECKPOINT_NAME,
             interpret=interpret,
         )
 
@@ -77,7 +77,7 @@ def triton(
         N, H = query_BTNH.shape[2:]
         key_BTNH, value_BTNH = (jnp.repeat(x, N // x.shape[2], axis=2) for x in (key_BTGH, value_BTGH))
         options = {"sm_scale": H**-0.5, "causal": True, "block_sizes": sizes, "interpret": interpret}
-        return checkpoint_name(mha(query_BTNH, key_BTNH, value_BTNH, segment_BT, **options), KEPT)
+        return checkpoint_name(mha(query_BTNH, key_BTNH, value_BTNH, segment_BT, **options), CHECKPOINT_NAME)
 
     return _pad_to_tiles(kernel, TRITON_TILE)(query_BTNH, key_BTGH, value_BTGH, segment_BT)
 

@@ -66,14 +66,14 @@ def cache_from_keys(key_LQPGH: Array, value_LQPGH: Array, stacks: int, columns: 
     return Cache(tuple(key[u::stacks] for u in range(stacks)), tuple(value[u::stacks] for u in range(stacks)))
 
 
-def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, really: Array) -> Cache:
-    """Copies a slot of `source` to the first columns of a slot of `cache` if `really` is true, else changes nothing."""
+def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, condition: Array) -> Cache:
+    """Copies a slot of `source` to the first columns of a slot of `cache` if `condition` is true, else changes nothing."""
 
     def copy(target, other):
         size = (*other.shape[:2], 1, *other.shape[3:])
         new = jax.lax.dynamic_slice(other, (0, 0, source_slot, 0, 0, 0), size)
         old = jax.lax.dynamic_slice(target, (0, 0, slot, 0, 0, 0), size)
-        return jax.lax.dynamic_update_slice(target, jnp.where(really, new, old), (0, 0, slot, 0, 0, 0))
+        return jax.lax.dynamic_update_slice(target, jnp.where(condition, new, old), (0, 0, slot, 0, 0, 0))
 
     return jax.tree.map(copy, cache, source)
 

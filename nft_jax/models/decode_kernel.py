@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from nft_jax.models.attention import MASKED
+from nft_jax.models.attention import MASK_VALUE
 from nft_jax.models.cache import Cache
 from nft_jax.types import Array
 
@@ -73,14 +73,14 @@ def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
         inside_W, live_W = place_W < W, (place_W < W) & (block * W + place_W <= column)
         key_HW = load_columns(key_ref, (*of_slot, slice(None), span), inside_W[None])
         value_WH = load_columns(value_ref, (*of_slot, span, slice(None)), inside_W[:, None])
-        score_RW = jnp.where(live_W[None], triton.dot(query_RH, key_HW), MASKED)
+        score_RW = jnp.where(live_W[None], triton.dot(query_RH, key_HW), MASK_VALUE)
         new_largest_R = jnp.maximum(largest_R, jnp.max(score_RW, axis=1))
         shrink_R, weight_RW = jnp.exp(largest_R - new_largest_R), jnp.exp(score_RW - new_largest_R[:, None])
         out_RH = out_RH * shrink_R[:, None] + triton.dot(weight_RW.astype(value_WH.dtype), value_WH)
         return out_RH, new_largest_R, total_R * shrink_R + jnp.sum(weight_RW, axis=1)
 
     live_tiles = jax.lax.div(column, W) * tiles + jax.lax.div(jax.lax.rem(column, W), width) + 1
-    nothing = jnp.zeros((rows, H), jnp.float32), jnp.full(rows, MASKED, jnp.float32), jnp.zeros(rows, jnp.float32)
+    nothing = jnp.zeros((rows, H), jnp.float32), jnp.full(rows, MASK_VALUE, jnp.float32), jnp.zeros(rows, jnp.float32)
     out_RH, _, total_R = jax.lax.fori_loop(0, live_tiles, add, nothing)
     out_RH = (out_RH / total_R[:, None]).astype(out_ref.dtype)
     triton.store(out_ref.at[pl.ds(0, rows), :], out_RH, mask=row_RH)

@@ -14,9 +14,9 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.config import ModelConfig
-from nft_jax.models.attention import MASKED, PromptKeys
+from nft_jax.models.attention import MASK_VALUE, PromptKeys
 from nft_jax.models.attention_backends import XLA, AttentionBackend
-from nft_jax.models.attention_kernels import KEPT
+from nft_jax.models.attention_kernels import CHECKPOINT_NAME
 from nft_jax.models.block import Block, rms_norm
 from nft_jax.models.cache import Cache, cache_from_keys, write_token
 from nft_jax.models.head import head_logits
@@ -27,7 +27,7 @@ LAYER_INPUT = "layer_input"
 # What a layer keeps for the backward pass besides its input; "none" keeps everything.
 REMAT = {
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
-    "attention": jax.checkpoint_policies.save_only_these_names(KEPT),
+    "attention": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=[LAYER_INPUT],
@@ -130,12 +130,12 @@ class Transformer(nnx.Module):
         return self._final_norm(hidden_SD), cache
 
     def logits(self, hidden_MD: Array) -> Array:
-        """Returns float32 logits `[M, V]`; padded vocabulary rows get `MASKED`, so they have probability 0."""
+        """Returns float32 logits `[M, V]`; padded vocabulary rows get `MASK_VALUE`, so they have probability 0."""
         table = self.embedding if self.config.tied_embedding else self.head
         weights = table[...].astype(self.config.dtype)
         logits_MV = head_logits(hidden_MD, weights)
         real_V = jnp.arange(self.config.vocab) < self.vocabulary
-        return jnp.where(real_V[None], logits_MV, MASKED)
+        return jnp.where(real_V[None], logits_MV, MASK_VALUE)
 
     def _read_prompts(self, prompts, attention, placement):
         """Returns the keys and values `[L, Q, P, G, H]` of prompts, one prompt a row."""

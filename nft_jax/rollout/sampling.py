@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from nft_jax.models.attention import MASKED
+from nft_jax.models.attention import MASK_VALUE
 from nft_jax.models.logprobs import scaled_log_softmax
 from nft_jax.rollout.noise import gumbel
 from nft_jax.types import Array
@@ -17,7 +17,7 @@ def request_keys(key: Array, request_B: Array) -> Array:
 
 
 def truncate(logp_BV: Array, top_p: float, top_k: int) -> Array:
-    """Log-probs of the likeliest tokens alone, renormalised; the others get `MASKED`.
+    """Log-probs of the likeliest tokens alone, renormalised; the others get `MASK_VALUE`.
 
     First the `top_k` likeliest stay (0: all), then of these the fewest that hold the share `top_p` of their mass: a
     token stays where all likelier ones hold less, so the likeliest always does. Equally likely tokens stay or go
@@ -26,11 +26,11 @@ def truncate(logp_BV: Array, top_p: float, top_k: int) -> Array:
     """
     if 0 < top_k < logp_BV.shape[-1]:
         kept_BV = _fewest(logp_BV, lambda kept_BV: jnp.sum(kept_BV, axis=-1) >= top_k)
-        logp_BV = jax.nn.log_softmax(jnp.where(kept_BV, logp_BV, MASKED), axis=-1)
+        logp_BV = jax.nn.log_softmax(jnp.where(kept_BV, logp_BV, MASK_VALUE), axis=-1)
     if top_p < 1:
         mass_BV = jnp.exp(logp_BV)
         kept_BV = _fewest(logp_BV, lambda kept_BV: jnp.sum(mass_BV, axis=-1, where=kept_BV) >= top_p)
-        logp_BV = jax.nn.log_softmax(jnp.where(kept_BV, logp_BV, MASKED), axis=-1)
+        logp_BV = jax.nn.log_softmax(jnp.where(kept_BV, logp_BV, MASK_VALUE), axis=-1)
     return logp_BV
 
 

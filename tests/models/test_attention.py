@@ -62,7 +62,7 @@ def test_packed_attention_sees_the_prompt_and_its_own_segment():
 def test_packed_attention_in_blocks_of_queries_changes_nothing(monkeypatch, block, prompt):
     operands = (*inputs(), *prompt)
     whole = jax.jit(value_and_gradients)(*operands)
-    monkeypatch.setattr(attention, "BLOCK", block)
+    monkeypatch.setattr(attention, "QUERY_BLOCK", block)
     blocks = jax.jit(lambda *operands: value_and_gradients(*operands))(*operands)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, blocks)
 
@@ -74,5 +74,5 @@ def test_packed_attention_of_long_rows_makes_no_square_array(monkeypatch, prompt
         return f"{T},{T + 5 * bool(prompt)}]" in text
 
     assert squares()
-    monkeypatch.setattr(attention, "BLOCK", BLOCK)
+    monkeypatch.setattr(attention, "QUERY_BLOCK", BLOCK)
     assert not squares()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nft_jax.models.attention import MASKED
+from nft_jax.models.attention import MASK_VALUE
 from nft_jax.models.logprobs import scaled_log_softmax
 from nft_jax.rollout.noise import gumbel
 from nft_jax.rollout.sampling import draw, request_keys, truncate
@@ -112,7 +112,7 @@ def assert_warped(logits_BV, **truncation):
     found_BV = np.asarray(truncated(logits_BV, **truncation))
     expected_BV = np.array([warped(logits_V, **truncation) for logits_V in logits_BV])
     kept_BV = np.isfinite(expected_BV)
-    np.testing.assert_array_equal(found_BV > MASKED / 2, kept_BV)
+    np.testing.assert_array_equal(found_BV > MASK_VALUE / 2, kept_BV)
     np.testing.assert_allclose(found_BV[kept_BV], expected_BV[kept_BV], rtol=1e-6, atol=2e-6)
     return kept_BV
 
@@ -160,7 +160,7 @@ def test_equally_likely_tokens_stay_or_go_together(logits, truncation, kept):
 
 
 def test_padded_vocabulary_stays_impossible():
-    logits_BV = np.concatenate([LOGITS_V, np.full(8, MASKED, np.float32)])[None]
+    logits_BV = np.concatenate([LOGITS_V, np.full(8, MASK_VALUE, np.float32)])[None]
     for truncation in ({"top_p": 0.7}, {"top_p": 0.999999}, {"top_k": 3}, {"top_k": 12}, {"top_k": 12, "top_p": 0.9}):
         share_V = np.exp(np.asarray(truncated(logits_BV, **truncation))[0])
         assert not share_V[8:].any(), truncation
