@@ -67,7 +67,7 @@ def cache_from_keys(key_LQPGH: Array, value_LQPGH: Array, stacks: int, columns: 
 
 
 def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, condition: Array) -> Cache:
-    """Copies a slot of `source` to the first columns of a slot of `cache` if `condition` is true, else changes nothing."""
+    """Copies a slot of `source` to the first columns of a slot of `cache`, if `condition` is true."""
 
     def copy(target, other):
         size = (*other.shape[:2], 1, *other.shape[3:])
