@@ -93,14 +93,14 @@ def prepare(
         folder,
         checkpoints,
         compilations,
-        fingerprint,
-        evaluator,
-        base_answers,
-        program,
-        seconds,
-        prompts,
-        state,
-        done,
+        fingerprint=fingerprint,
+        evaluator=evaluator,
+        base_answers=base_answers,
+        program=program,
+        compile_seconds=seconds,
+        prompts=prompts,
+        state=state,
+        done=done,
     )
 
 
