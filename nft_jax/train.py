@@ -130,11 +130,12 @@ def _check_warm_start(phase: Path, fingerprint: dict) -> None:
 
 def load_base_weights(experiment: Experiment, folder: Workdir, fingerprint: dict) -> Any:
     """Returns the weights before the first step, after the warm start if the config has one; trains it if needed."""
-    config, phase = experiment.config, Workdir(folder.path / "warm_start")
+    config, path = experiment.config, folder.path / "warm_start"
     if config.base or not config.warm_start.steps:
         return experiment.starting_weights()
-    if has_weights(phase.path):
-        return load_weights(phase.path, experiment.model.abstract_weights())
+    if has_weights(path):
+        return load_weights(path, experiment.model.abstract_weights())
+    phase = Workdir(path)
     phase.begin(config, experiment.model.attention.name)
     phase.write("identity.json", fingerprint)
     folder.share()

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.experiments import assert_same, build_on_mesh, on_host, small
 from helpers.small_parts import lively_weights
-from nft_jax.experiment import Experiment
+from nft_jax.experiment import build_experiment
 from nft_jax.parallel import layout
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.sft import SupervisedStep, make_sequences
@@ -92,4 +92,4 @@ def test_every_setting_that_needs_it_is_checked(monkeypatch, tmp_path, setting):
     with pytest.raises(
         ValueError, match=f"config.{path.replace('__', '.')}={'true' if value is True else repr(value)}:"
     ):
-        Experiment(small(**{path: value}), tmp_path, jax.devices()[:1])
+        build_experiment(small(**{path: value}), tmp_path, jax.devices()[:1])
