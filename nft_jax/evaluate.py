@@ -77,7 +77,10 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
                 origin |= {"problems": paths.get(name, "generated arithmetic")}
                 scores[name] = _evaluate_file(experiment, evaluator, weights, name, folder, origin)
                 remote_workdir.share(workdir)
-    print(f"\n{tabulate_scores(scores)}\n\n{_caption(experiment.config, digest)}\nanswers and scores: {folder}", flush=True)
+    print(
+        f"\n{tabulate_scores(scores)}\n\n{_caption(experiment.config, digest)}\nanswers and scores: {folder}",
+        flush=True,
+    )
     return scores
 
 

@@ -333,7 +333,11 @@ def broken(folder: Path, files: dict) -> dict[str, dict]:
         ("no file", FileNotFoundError, "nowhere.jsonl does not exist"),
         ("no JSON", ValueError, "bad.jsonl:2: not JSON"),
         ("no field", ValueError, "train.jsonl:1: no field 'gold'; its fields are 'problem', 'answer', 'solution'"),
-        ("no solution", ValueError, "no line has a field 'solution'.*set config.warm_start.steps=0"),
+        (
+            "no solution",
+            ValueError,
+            "no line has a field 'solution'.*set config.data.solution_field.*config.warm_start.steps=0",
+        ),
         ("no end", ValueError, "endless has no end-of-sequence token"),
         ("no room for prompts", ValueError, "no prompt fits.*max_prompt_tokens=44 would keep 90 %"),
         ("no room for solutions", ValueError, "no example fits.*max_answer_tokens"),
