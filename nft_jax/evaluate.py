@@ -284,7 +284,7 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "step",
         None,
-        "Step whose checkpoint is taken, 0 for the starting weights, or 'best'; by default the newest.",
+        "Step whose checkpoint is evaluated, 0 for the starting weights, or 'best'; by default the newest.",
     )
     flags.DEFINE_string("against", None, "Another workdir: compare what was evaluated there and here; answers nothing.")
     flags.DEFINE_string(

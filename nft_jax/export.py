@@ -66,7 +66,7 @@ def _choose_step(workdir: Path, output: Path, steps: list[int], step: int | None
       ValueError: When `output` is not empty.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"--output={output} exists and is not empty; give a folder that doesn't exist yet")
+        raise ValueError(f"--output={output} exists and is not empty; give a folder that does not exist yet")
     if not steps:
         raise FileNotFoundError(
             f"--workdir={workdir}: no complete checkpoint in it; give the workdir of a `python -m nft_jax.train` run"

@@ -1,4 +1,4 @@
-"""`python -m nft_jax.evaluate`: which weights, which problems, what it writes and prints, and what it refuses."""
+"""`python -m nft_jax.evaluate`: its weights, problems, files, output and refusals."""
 
 import dataclasses
 import json
@@ -46,13 +46,13 @@ def config(folder):
 
 @pytest.fixture(scope="module")
 def weights():
-    """Weights by the step that a run had them at; 0 is its warm start."""
+    """Weights by the step of a run; 0 is its warm start."""
     return lambda config: {step: lively_weights(config.model, seed=step) for step in (0, 2, 4)}
 
 
 @pytest.fixture(scope="module")
 def run(folder, config, weights):
-    """The workdir of a run of four steps, as train leaves it, and the scores of its weights on the test split."""
+    """The workdir of a run of four steps, and the scores of its weights on the test split."""
     path = folder / "run"
     experiment = open_on_mesh(config, path)
     (path / "config.json").write_text(json.dumps(resolved(config)))
@@ -79,7 +79,7 @@ def write_problems(path: Path, sums: list[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def files(folder):
-    """Nine problems of which one is too long; and two more."""
+    """Two files: nine problems, one of them too long, and two problems."""
     many = [f"{i}+1" for i in range(1, 9)]
     long = write_problems(folder / "files" / "many.jsonl", [many[0], "+".join("1" * 30), *many[1:]])
     return long, write_problems(folder / "files" / "few.jsonl", ["2-1", "3-1"])
@@ -89,13 +89,13 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def scored_again(lines: list[dict]) -> dict:
-    """The score of what was written, by other formulas."""
-    right_EK = np.array([[verdict == "correct" for verdict in row["verdicts"]] for row in lines])
-    right_EK &= ~np.array([row["truncated"] for row in lines])
-    greedy_E, share_E = right_EK[:, 0].astype(float), right_EK[:, 1:].mean(axis=1)
-    n = right_EK.shape[1] - 1
-    missed = {k: [math.comb(n - c, k) / math.comb(n, k) for c in right_EK[:, 1:].sum(axis=1)] for k in (1, 2, n)}
+def score_rows(lines: list[dict]) -> dict:
+    """The score of the rows in a file, by other formulas."""
+    correct_EK = np.array([[verdict == "correct" for verdict in row["verdicts"]] for row in lines])
+    correct_EK &= ~np.array([row["truncated"] for row in lines])
+    greedy_E, share_E = correct_EK[:, 0].astype(float), correct_EK[:, 1:].mean(axis=1)
+    n = correct_EK.shape[1] - 1
+    missed = {k: [math.comb(n - c, k) / math.comb(n, k) for c in correct_EK[:, 1:].sum(axis=1)] for k in (1, 2, n)}
     verdicts = [verdict for row in lines for verdict in row["verdicts"][1:]]
     return {
         "greedy": greedy_E.mean(),
@@ -116,8 +116,8 @@ def scored_again(lines: list[dict]) -> dict:
 
 def disagreement(lines: list[dict]) -> float:
     pairs = [pair for row in lines for pair in zip(row["verdicts"], row["second_verdicts"], strict=True)]
-    asked = [(one == "correct", other == "correct") for one, other in pairs if other is not None]
-    return np.mean([one != other for one, other in asked]) if asked else None
+    judged = [(one == "correct", other == "correct") for one, other in pairs if other is not None]
+    return np.mean([one != other for one, other in judged]) if judged else None
 
 
 def numbers_of(folder: Path, name: str) -> dict:
@@ -126,12 +126,12 @@ def numbers_of(folder: Path, name: str) -> dict:
 
 
 def majority(row: dict, k: int) -> float:
-    right = [verdict == "correct" and not cut for verdict, cut in zip(row["verdicts"], row["truncated"], strict=True)]
-    return maj_at_k([extract_vote(answer) for answer in row["answers"][1:]], right[1:], k)
+    correct = [verdict == "correct" and not cut for verdict, cut in zip(row["verdicts"], row["truncated"], strict=True)]
+    return maj_at_k([extract_vote(answer) for answer in row["answers"][1:]], correct[1:], k)
 
 
 def unvoted(found: dict) -> dict:
-    """The scores without what only the answers' texts can tell."""
+    """The scores without maj@k, which needs the texts of the answers."""
     assert all(one.maj_at for one in found.values())
     return {name: one._replace(maj_at={}) for name, one in found.items()}
 
@@ -171,7 +171,7 @@ def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
     assert sorted(file.name for file in found.iterdir()) == [
         f"{name}_n3_t0.6_p0.7_k12.{kind}" for name in ("few", "many") for kind in ("json", "jsonl")
     ]
-    # What the run itself left is as it was.
+    # The files of the run are unchanged.
     assert {file: file.read_bytes() for file in before} == before
     printed = done.stdout.splitlines()
     assert f"weights   step 2, from {path}/checkpoints/2" in printed
@@ -186,7 +186,7 @@ def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
     for line, name, ids, dropped in zip(table, ("many", "few"), sums, (1, 0), strict=True):
         result = json.loads((found / f"{name}_n3_t0.6_p0.7_k12.json").read_text())
         lines = rows(found / f"{name}_n3_t0.6_p0.7_k12.jsonl")
-        assert flat(result["score"]) == pytest.approx(flat(scored_again(lines)), abs=1e-12)
+        assert flat(result["score"]) == pytest.approx(flat(score_rows(lines)), abs=1e-12)
         assert [(row["id"], row["prompt"], row["reference"]) for row in lines] == [
             (s, f"{s}=", str(eval(s))) for s in ids
         ]
@@ -229,12 +229,12 @@ def test_evaluate_compares_two_graders(config, run, capsys):
     (found,) = evaluate(both, path, 4).values()
     (scores,) = [file for file in (path / "evaluations" / "step_000004").glob("*.json")]
     lines = rows(scores.with_suffix(".jsonl"))
-    asked = [status for row in lines for status in row["second_verdicts"] if status is not None]
-    assert asked == ["correct"] * sum(not cut for row in lines for cut in row["truncated"])
-    assert len(asked) > 2
-    # The second calls all of them right.
-    right = sum(status == "correct" for row in lines for status in row["verdicts"])
-    assert found.disagreement == disagreement(lines) == pytest.approx(1 - right / len(asked))
+    judged = [status for row in lines for status in row["second_verdicts"] if status is not None]
+    assert judged == ["correct"] * sum(not cut for row in lines for cut in row["truncated"])
+    assert len(judged) > 2
+    # The second grader calls all of them correct.
+    correct = sum(status == "correct" for row in lines for status in row["verdicts"])
+    assert found.disagreement == disagreement(lines) == pytest.approx(1 - correct / len(judged))
     printed = capsys.readouterr().out
     assert "graders differ" in printed
     assert f"{found.disagreement:.3f}" in printed
@@ -265,7 +265,7 @@ def test_evaluate_defaults_to_the_newest_weights_and_test_problems(run, config, 
     assert result["origin"] == {
         **{"step": 4, "weights": str(path.resolve() / "checkpoints" / "4"), "problems": "generated arithmetic"},
     }
-    # The answers are of those problems, and the verdicts of those answers.
+    # The answers belong to those problems, and the verdicts to those answers.
     import graders_of_ones_own
 
     lines = rows(path / "evaluations" / "step_000004" / "test_n3_t1_p1_k0.jsonl")
@@ -274,8 +274,8 @@ def test_evaluate_defaults_to_the_newest_weights_and_test_problems(run, config, 
     for row in lines:
         assert {len(row[name]) for name in ("answers", "verdicts", "truncated", "lengths", "logps")} == {1 + ANSWERS}
         for answer, verdict, truncated in zip(row["answers"], row["verdicts"], row["truncated"], strict=True):
-            right = not truncated and graders_of_ones_own.coin(answer, row["reference"])
-            assert verdict == ("correct" if right else "incorrect")
+            correct = not truncated and graders_of_ones_own.coin(answer, row["reference"])
+            assert verdict == ("correct" if correct else "incorrect")
 
 
 @pytest.mark.parametrize("step", [0, 2])
@@ -291,12 +291,12 @@ def test_evaluate_without_checkpoints_takes_the_base_weights(run, config, tmp_pa
     path, scores = run
     based = dataclasses.replace(config, base=str(path / "warm_start"))
     assert unvoted(evaluate(based, tmp_path / "new")) == {"test": scores[0]}
-    # That is also what the folder of `sft` is.
+    # The folder of `sft` is evaluated in the same way.
     assert unvoted(evaluate(config, path / "warm_start")) == {"test": scores[0]}
 
 
 def test_evaluate_needs_neither_training_problems_nor_warm_start(run, config, files, tmp_path):
-    """Not even where the evaluated file is called as a split."""
+    """Also if the evaluated file has the name of a split."""
     path, _ = run
     file = write_problems(tmp_path / "train.jsonl", ["1+1", "1+2"])
     tokenizer = str(path / "tokenizer" / "arithmetic.model")
@@ -329,7 +329,7 @@ def test_evaluate_resumes_an_interrupted_evaluation(run, config, monkeypatch):
     other = dataclasses.replace(config, seed=config.seed + 1)
     monkeypatch.setattr(Evaluator, "batches", failing)
     for _ in range(2):
-        # Those of another seed are not gone on with, nor its answers with these.
+        # An evaluation with another seed does not resume this one, nor this one that.
         with pytest.raises(RuntimeError, match="out of memory"):
             evaluate(other, path, 2)
         with pytest.raises(RuntimeError, match="out of memory"):
@@ -353,16 +353,16 @@ def test_compare_pairs_two_steps_by_problem(run, config, tmp_path):
         evaluate(config, path, step)
     shutil.copytree(path / "evaluations" / "step_000000", tmp_path / "other" / "evaluations" / "step_000000")
     with compilations() as seen:
-        said = program.compare(path, tmp_path / "other", 4)
+        printed = program.compare(path, tmp_path / "other", 4)
     assert seen == []
-    assert f"this   {path}/evaluations/step_000004\nother  {tmp_path}/other/evaluations/step_000000\n" in said
-    (greedy,) = [line.split() for line in said.splitlines() if line.split()[1:2] == ["greedy"]]
+    assert f"this   {path}/evaluations/step_000004\nother  {tmp_path}/other/evaluations/step_000000\n" in printed
+    (greedy,) = [line.split() for line in printed.splitlines() if line.split()[1:2] == ["greedy"]]
     assert greedy[2:5] == ["6", f"{scores[4].greedy:.3f}", f"{scores[0].greedy:.3f}"]
     with pytest.raises(FileNotFoundError, match="no evaluations there; run python -m nft_jax.evaluate --workdir="):
         program.compare(path, tmp_path)
 
 
-# What is wrong is said before anything is compiled.
+# Bad input is refused before anything is compiled.
 
 
 @pytest.mark.parametrize(

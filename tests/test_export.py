@@ -1,4 +1,4 @@
-"""The export: a run's weights as a model folder, whole or not at all; what can't be exported is said in words."""
+"""The export of a run's weights as a model folder, complete or not at all, and its refusals."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ CONFIG = Config(old_logp="sampler", model=dataclasses.replace(MODEL, vocab=0, vo
 
 
 def write_run(workdir, config, weights, source=None):
-    """What a run leaves: its config, the model's settings, and checkpoints with these weights after so many steps."""
+    """Writes the files of a run: its config, the model's settings, and checkpoints with these weights by step."""
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps(resolved(config)))
     tokenizer = load_tokenizer(source or write_tokenizer(workdir / "tokenizer"))
@@ -65,7 +65,7 @@ def tuned(tmp_path_factory):
 
 @pytest.mark.parametrize(("step", "taken"), [(None, 5), (2, 2)])
 def test_export_writes_the_weights_of_a_step(run, tmp_path, step, taken):
-    said = export(CONFIG, run, tmp_path / "new" / "out", step)
+    message = export(CONFIG, run, tmp_path / "new" / "out", step)
     out = tmp_path / "new" / "out"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     model = hf.resolve_model(ModelConfig(vocab_multiple=8, remat="none"), out)
@@ -73,14 +73,14 @@ def test_export_writes_the_weights_of_a_step(run, tmp_path, step, taken):
     found = hf.load_weights(out, abstract_weights(model, one_device()))
     expected = lively_weights(MODEL, seed=taken)
     for name in ("embedding", "head"):
-        # Rows behind the tokenizer's ids, which can't be sampled here, aren't there at all elsewhere.
+        # Rows beyond the tokenizer's ids are not exported, because they are never sampled.
         expected[name][VOCABULARY:] = 0
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert load_tokenizer(out).eos_ids == (1, 2)
-    assert f"step {taken} of {run}" in said
-    assert f'from_pretrained("{out}")' in said
-    assert "float32" in said
-    assert f"{sum(x.size for x in stored_tensors(out).values()):,} weights" in said
+    assert f"step {taken} of {run}" in message
+    assert f'from_pretrained("{out}")' in message
+    assert "float32" in message
+    assert f"{sum(x.size for x in stored_tensors(out).values()):,} weights" in message
 
 
 def test_export_reproduces_an_untrained_model_folder(tuned, tmp_path):
@@ -172,7 +172,7 @@ def test_export_command_uses_the_config_of_the_run_and_no_accelerator(run, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "--output=FOLDER is needed"),
         (
@@ -182,10 +182,10 @@ def test_export_command_uses_the_config_of_the_run_and_no_accelerator(run, tmp_p
         (["--output={folder}/out", "--step=7"], "--step=7: {run} has no such checkpoint; use one of 2, 5"),
     ],
 )
-def test_export_command_refuses_bad_flags_with_code_2(run, tmp_path, words, said):
+def test_export_command_refuses_bad_flags_with_code_2(run, tmp_path, words, message):
     done = command(f"--workdir={run}", *(word.format(folder=tmp_path) for word in words))
     assert done.returncode == 2
-    assert f"\nerror: {said.format(run=run)}" in f"\n{done.stderr}", done.stderr
+    assert f"\nerror: {message.format(run=run)}" in f"\n{done.stderr}", done.stderr
     assert "Traceback" not in done.stderr
 
 

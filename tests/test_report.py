@@ -1,4 +1,4 @@
-"""The picture: drawn for any run that has a line, however little was in it."""
+"""The curves of a run, drawn from as little as one line of metrics."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 
 from nft_jax.report import draw
 
-# What a step gives in which nothing trained: no mean, no loss, no gradient.
+# Metrics of a step that trained nothing: no mean, no loss, no gradient.
 NOTHING = {
     "reward": 0.0,
     "rate_histogram": [32] + [0] * 10,
@@ -53,12 +53,12 @@ def test_draw_any_run(tmp_path, steps, scores):
     path = draw(tmp_path, "nft, seed 0")
     assert path == tmp_path / "curves.png"
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    # Six panels with something in them: a sheet that stayed white has one colour.
+    # Six panels with content: a white sheet would have one color.
     assert len(np.unique(pixels(path))) > 100
 
 
 def pixels(path):
-    """Each pixel's colour as one number."""
+    """Each pixel's color as one number."""
     return (matplotlib.image.imread(path)[..., :3] * 255).astype(int) @ np.array([1 << 16, 1 << 8, 1])
 
 
@@ -70,7 +70,7 @@ def test_draw_depends_on_the_numbers(tmp_path):
     height, width = pictures[0].shape[:2]
     differs = pictures[0] != pictures[1]
     rows, columns = np.nonzero(differs)
-    # Only the panel of the entropy: above, on the right.
+    # Only the panel of the entropy: the upper right one.
     assert differs.any()
     assert rows.max() < 0.55 * height
     assert columns.min() > 0.6 * width

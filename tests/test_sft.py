@@ -36,7 +36,7 @@ def warm(steps, **changes):
 
 
 def run(config, folder):
-    """(experiment, weights, losses) of a warm start in a folder where an older one has left its lines."""
+    """Returns (experiment, weights, losses) of a warm start in a folder that holds the lines of an older one."""
     folder.mkdir()
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": -1.0}) + "\n")
     experiment = build_on_mesh(config, folder)
@@ -92,7 +92,7 @@ def test_supervised_step_objective_is_the_mean_negative_log_likelihood(trained):
         weights = experiment.model.random_weights(experiment.config.seed)
         logits_BTV = np.asarray(logits(weights), np.float64).reshape(BATCH, width, -1)
     logp_BTV = logits_BTV - np.log(np.exp(logits_BTV).sum(axis=-1, keepdims=True))
-    # A token's probability is read where the one before it stands.
+    # The logits at a token predict the next one.
     logp_BT = np.take_along_axis(logp_BTV[:, :-1], token[:, 1:, None], axis=-1)[..., 0]
     assert losses[0] == pytest.approx(-logp_BT[is_response[:, 1:]].mean(), rel=1e-5)
 

@@ -1,4 +1,4 @@
-"""A whole run: warm start, steps, evaluation, files; and the same again after an interruption."""
+"""Whole runs: warm start, steps, evaluation and files, interrupted and resumed."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ def first(folder):
 
 @pytest.fixture(scope="module")
 def late(folder, first):
-    """The same folder, asked for four steps, of which the last compiles something; and what was said on stderr."""
+    """The same folder, resumed to four steps, the last of which compiles something; and the output on stderr."""
 
     def compile_step(*arguments):
         program, taken = train_compile_step(*arguments), []
@@ -53,15 +53,15 @@ def late(folder, first):
 
         return step
 
-    said, train_compile_step = io.StringIO(), train.compile_step
-    with contextlib.redirect_stderr(said):
+    printed, train_compile_step = io.StringIO(), train.compile_step
+    with contextlib.redirect_stderr(printed):
         config = small(steps=4, verify__grader=grader("coin"), **RUN)
-        return run(config, folder / "run", folder / "resumed", compile_step=compile_step), said.getvalue()
+        return run(config, folder / "run", folder / "resumed", compile_step=compile_step), printed.getvalue()
 
 
 @pytest.fixture(scope="module")
 def resumed(late):
-    """The same folder, asked for four steps."""
+    """The same folder, resumed to four steps."""
     return late[0]
 
 
@@ -83,11 +83,11 @@ def straight(folder, first, straight_config):
 
 @pytest.fixture(scope="module")
 def again(folder, straight, straight_config):
-    """The finished run, asked for the steps that it has: its program would fail if it were called."""
+    """The finished run, started again; its program would fail if it were called."""
     return run(straight_config, folder / "straight", folder / "straight again", compile_step=lambda *_: None)
 
 
-# What a run leaves behind.
+# The files of a run.
 
 
 def test_main_leaves_the_documented_files(first):
@@ -151,7 +151,7 @@ def test_main_evaluates_both_splits_at_the_ends(first, straight):
     for end, row in (("base", validation[0]), ("final", validation[-1])):
         assert {"step": row["step"]} | result["validation"][end] == row
         assert result["test"][end]["problems"] == 6
-    # The base is the same, whoever started from it.
+    # Both runs started from the same base.
     assert first.json("result.json")["test"]["base"] == result["test"]["base"]
 
 
@@ -171,15 +171,15 @@ def test_main_prints_description_steps_and_scores(first):
 
 
 def test_trainer_run_compiles_nothing(first, straight):
-    # Steps, evaluations between and after them, checkpoints: each program was there before.
+    # Steps, evaluations and checkpoints use programs that were compiled before the first step.
     assert (first.compiled, straight.compiled) == ([], [])
 
 
 def test_trainer_run_reports_a_late_compilation(late):
-    resumed, said = late
+    resumed, printed = late
     assert len(resumed.compiled) == 1
-    assert said.startswith("step 4: jit(<lambda>) was compiled again")
-    assert said.count("compiled") == 1
+    assert printed.startswith("step 4: jit(<lambda>) was compiled again")
+    assert printed.count("compiled") == 1
 
 
 def test_main_names_the_best_step_with_its_score(straight):
@@ -192,7 +192,7 @@ def test_main_names_the_best_step_with_its_score(straight):
     assert straight.checkpoint(step)
 
 
-# The same folder again.
+# Resuming.
 
 
 def test_main_resumed_equals_one_run(first, resumed, straight):
@@ -207,7 +207,7 @@ def test_main_resumed_equals_one_run(first, resumed, straight):
     assert resumed.json("result.json") == straight.json("result.json")
     assert [row["step"] for row in resumed.rows("evaluation.jsonl")] == [0, 2, 4]
     assert resumed.rows("evaluation.jsonl") == straight.rows("evaluation.jsonl")
-    # The steps were not all alike, or there would be little to resume.
+    # The steps differ, so that the state matters.
     assert len({row["rounds"] for row in rows}) > 1
     assert any(row["groups_carried_in"] for row in rows)
 
@@ -232,7 +232,7 @@ def test_main_of_a_finished_run_only_reports(straight, again):
     assert again.compiled == []
 
 
-# A problem file and a tokenizer of one's own.
+# A problem file and a custom tokenizer.
 
 
 def write_tokenizer(folder: Path, *, end: str | None = "</s>") -> Path:
@@ -279,7 +279,7 @@ def test_sft_main_and_train_main_on_a_problem_file(files, folder, capsys):
     printed = capsys.readouterr().out
     assert "warm start: 2 updates of 4 examples" in printed
     assert f"--config.base={folder / 'base'}" in printed
-    # The same settings as of `sft`, and its folder: the base stands for the warm start.
+    # The settings are those of `sft`; the base replaces the warm start.
     config = small(steps=1, base=str(folder / "base"), verify__grader=grader("coin"), **files | warm)
     ran = run(config, folder / "files run", folder / "files once")
     assert "problems  12 train (2 too long), 4 test (1 too long)" in ran.printed
@@ -295,11 +295,11 @@ def test_sft_main_and_train_main_on_a_problem_file(files, folder, capsys):
     assert (ran.path / "curves.png").exists()
 
 
-# What is wrong with the data is said before anything is compiled.
+# Bad data is refused before anything is compiled.
 
 
 def broken(folder: Path, files: dict) -> dict[str, dict]:
-    """Config changes, by what is wrong with them."""
+    """Config changes, by the fault in them."""
     bad = folder / "bad.jsonl"
     bad.write_text('{"problem": "1+1=", "answer": 2}\n{"problem": "2+2="\n')
     return {

@@ -27,7 +27,7 @@ class Words:
 def test_tabulate_answers_marks_answers_of_any_length(letters):
     problems = [Problem(f"problem {i} " + "?" * letters, str(i)) for i in range(13)]
     table = PromptTable(None, None, [p.answer for p in problems], [], problems, 0)
-    right_EK = np.arange(13)[:, None] % 2 == 0
+    correct_EK = np.arange(13)[:, None] % 2 == 0
     shape = (13, 1)
     token_EKT = np.full((*shape, 2), letters)
     base, final = (
@@ -37,10 +37,10 @@ def test_tabulate_answers_marks_answers_of_any_length(letters):
             np.full(shape, 2),
             np.zeros(shape, bool),
             np.zeros(shape, np.int32),
-            right,
+            correct,
             np.zeros(shape, np.int32),
         )
-        for right in (right_EK & False, right_EK)
+        for correct in (correct_EK & False, correct_EK)
     )
     header, *lines = tabulate_answers(table, Words(), base, final).splitlines()
     assert header.split() == ["problem", "base", "final", "reference"]
@@ -53,7 +53,7 @@ def test_tabulate_answers_marks_answers_of_any_length(letters):
 
 
 class Loop(Trainer):
-    """The loop over three steps alone, which compiles something at the second: in this part of it."""
+    """The loop over three steps, which compiles something in one part (`where`) of the second."""
 
     def __init__(self, where, compilations):
         self.where, self.compilations, self.prompts = where, compilations, None
@@ -78,7 +78,7 @@ class Loop(Trainer):
 
 
 class Last(NamedTuple):
-    """All that the loop asks of a record."""
+    """The one field of a record that the loop reads."""
 
     last: None
 
@@ -89,5 +89,5 @@ def test_trainer_steps_report_compilations_except_of_saving(where, capsys):
     with Compilations() as compilations, Watchdog(10, 60, str) as watchdog:
         compilations.end()
         Loop(where, compilations)._steps(stopper, watchdog)
-    said = capsys.readouterr().err
-    assert said.count("step 2: jit(<lambda>) was compiled again") == said.count("compiled") == (where != "save")
+    printed = capsys.readouterr().err
+    assert printed.count("step 2: jit(<lambda>) was compiled again") == printed.count("compiled") == (where != "save")

@@ -58,7 +58,7 @@ def search_plan(config: Config, devices: list[jax.Device], dataset: Dataset | No
     """
     chip = chip_of(devices[0].device_kind)
     if chip is None:
-        raise ValueError(f"--search: the memory of {devices[0].device_kind!r} isn't known; give a --topology")
+        raise ValueError(f"--search: the memory of {devices[0].device_kind!r} is not known; give a --topology")
 
     rows, plans = config.packing.rows_per_micro_batch, {}
 

@@ -1,4 +1,4 @@
-"""Held-out evaluation: one program for all weights and splits, greedy without noise, and scores that add up."""
+"""Held-out evaluation: one program for all weights and splits, and answers that depend on nothing else."""
 
 import dataclasses
 
@@ -13,8 +13,8 @@ from nft_jax.evaluation.scores import Answers, score
 from nft_jax.experiment import make_evaluator
 
 PROBLEMS, K = 6, 5
-# Six problems in batches of four: two places are padding. Four times five answers divide over no eight devices, and
-# the user, who hears of it after the warm start, never asked for a multiple of anything.
+# Six problems in batches of four: two places are padding. The 4 · 5 answers of a batch do not divide over eight
+# devices, so that the evaluator must enlarge the batch.
 SIZES = {
     "evaluation__max_problems": PROBLEMS,
     "evaluation__problems_per_batch": 4,
@@ -100,22 +100,22 @@ def test_evaluator_neither_grades_nor_counts_padding(evaluators, split):
     pool.pool = pool.own
     assert not answers.truncated_EK[-1].all()  # what padding repeats is gradable
     assert len(pool.items) == (~answers.truncated_EK).sum()
-    # Each answer is graded against its own problem, and that of its own split.
+    # Each answer is graded against the reference of its problem in its split.
     texts = evaluators.experiments[id(evaluator.model)].tokenizer.decode_batch(
         [answers.token_EKT[e, k, : answers.length_EK[e, k]] for e, k in np.argwhere(~answers.truncated_EK)]
     )
     references = [evaluator.tables[split].answers[e] for e, _ in np.argwhere(~answers.truncated_EK)]
     assert sorted(pool.items) == sorted(zip(texts, references, strict=True))
-    # What was cut is not right, whatever the verifier would say.
+    # Truncated answers are incorrect whatever the verifier says.
     np.testing.assert_array_equal(answers.correct_EK, ~answers.truncated_EK)
     assert score(answers).problems == PROBLEMS
 
 
-# What an answer depends on.
+# What answers depend on.
 
 
 def assert_alike(one: Answers, other: Answers) -> None:
-    """The same tokens and verdicts bit for bit, and log-probs to rounding: programs of other sizes add up otherwise."""
+    """Asserts equal tokens and verdicts bit for bit, and log-probs up to rounding, which depends on sizes."""
     assert_same(one._replace(logp_EK=None), other._replace(logp_EK=None))
     np.testing.assert_allclose(one.logp_EK, other.logp_EK, rtol=1e-5, atol=1e-5)
 
@@ -180,7 +180,7 @@ def test_make_evaluator_samples_with_the_settings_of_evaluation(evaluators):
     one, other = plain(weights, "test"), truncated(same, "test")
     np.testing.assert_array_equal(one.token_EKT[:, 0], other.token_EKT[:, 0])
     assert (one.token_EKT[:, 1:] != other.token_EKT[:, 1:]).any()
-    # The training rollout keeps its own.
+    # The training rollout keeps its settings.
     engines = [evaluators.experiments[id(one.model)].engine for one in (truncated, plain)]
     assert engines[0].config == engines[1].config
     (eight, spread) = evaluators("test", **TRUNCATED, mesh__data=4, mesh__tensor=2)

@@ -1,4 +1,4 @@
-"""Two evaluations side by side."""
+"""Paired comparison of two evaluations."""
 
 import json
 
@@ -41,10 +41,12 @@ def test_compare_values_interval_is_that_of_the_mean_difference():
 
 
 def test_compare_pairs_problems_by_id_in_any_order(tmp_path):
-    right, wrong = ["correct"] * 3, ["incorrect"] * 3
-    write(tmp_path / "a", "few_n2.jsonl", {1: right, 2: wrong, 3: ["incorrect", "correct", "incorrect"], 9: right})
-    write(tmp_path / "b", "few_n2.jsonl", {3: wrong, 2: right, 1: right})
-    write(tmp_path / "b", "more_n2.jsonl", {1: right})
+    correct, incorrect = ["correct"] * 3, ["incorrect"] * 3
+    write(
+        tmp_path / "a", "few_n2.jsonl", {1: correct, 2: incorrect, 3: ["incorrect", "correct", "incorrect"], 9: correct}
+    )
+    write(tmp_path / "b", "few_n2.jsonl", {3: incorrect, 2: correct, 1: correct})
+    write(tmp_path / "b", "more_n2.jsonl", {1: correct})
     found = compare(tmp_path / "a", tmp_path / "b")
     assert found.keys() == {"few_n2"}
     greedy, sampled = found["few_n2"]["greedy"], found["few_n2"]["avg@2"]

@@ -14,12 +14,12 @@ from nft_jax.verify.callback import NOT_ASKED
 from nft_jax.verify.grade import STATUSES
 
 
-def answers_by_hand(right_EK) -> Answers:
-    right_EK = np.array(right_EK, bool)
-    length_EK = np.arange(right_EK.size, dtype=np.int32).reshape(right_EK.shape)
-    verdict_EK = np.where(right_EK, STATUSES.index("correct"), STATUSES.index("incorrect"))
-    tokens, asked = np.zeros((*right_EK.shape, 3), np.int32), np.full(right_EK.shape, NOT_ASKED)
-    return Answers(tokens, -0.5 * length_EK, length_EK, length_EK == 0, verdict_EK, right_EK, asked)
+def answers_by_hand(correct_EK) -> Answers:
+    correct_EK = np.array(correct_EK, bool)
+    length_EK = np.arange(correct_EK.size, dtype=np.int32).reshape(correct_EK.shape)
+    verdict_EK = np.where(correct_EK, STATUSES.index("correct"), STATUSES.index("incorrect"))
+    tokens, second = np.zeros((*correct_EK.shape, 3), np.int32), np.full(correct_EK.shape, NOT_ASKED)
+    return Answers(tokens, -0.5 * length_EK, length_EK, length_EK == 0, verdict_EK, correct_EK, second)
 
 
 def test_score_equals_the_one_by_hand():
@@ -31,7 +31,7 @@ def test_score_equals_the_one_by_hand():
     assert found.greedy_error == pytest.approx((0.3 / 5) ** 0.5)
     assert found.sampled == pytest.approx(8 / 15)
     assert found.sampled_error == pytest.approx((0.2 / 5) ** 0.5)
-    # Of three answers, one right: two of them miss it in one case of three.
+    # One of three answers is correct: two of them miss it in one case of three.
     assert found.pass_at == {1: pytest.approx(8 / 15), 2: pytest.approx((2 / 3 + 1 + 0 + 2 / 3 + 1) / 5), 3: 4 / 5}
     assert found.verdicts == {"incorrect": 5, "correct": 8, "unparsed": 1, "timeout": 1, "error": 0}
     assert found.truncated == 1 / 20
@@ -58,17 +58,17 @@ def test_score_as_json(tmp_path):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
 def test_pass_at_k_is_the_share_of_subsets_with_a_correct_answer(n):
-    for right in range(n + 1):
+    for correct in range(n + 1):
         for k in range(1, n + 1):
-            hit = [min(subset) < right for subset in itertools.combinations(range(n), k)]
-            assert pass_at_k(n, right, k) == pytest.approx(np.mean(hit), abs=1e-12), (right, k)
+            hit = [min(subset) < correct for subset in itertools.combinations(range(n), k)]
+            assert pass_at_k(n, correct, k) == pytest.approx(np.mean(hit), abs=1e-12), (correct, k)
 
 
 def test_pass_at_k_is_exact_where_binomials_overflow():
     n = 4000
-    for right, k in ((1, 1), (1, 4000), (3, 2000), (40, 64), (4000, 1), (4000, 4000), (0, 4000), (2000, 2000)):
-        exact = 1 - math.comb(n - right, k) / math.comb(n, k) if k <= n - right else 1
-        assert pass_at_k(n, right, k) == pytest.approx(exact, rel=1e-12)
+    for correct, k in ((1, 1), (1, 4000), (3, 2000), (40, 64), (4000, 1), (4000, 4000), (0, 4000), (2000, 2000)):
+        exact = 1 - math.comb(n - correct, k) / math.comb(n, k) if k <= n - correct else 1
+        assert pass_at_k(n, correct, k) == pytest.approx(exact, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_score_pass_at_powers_of_two_and_n(n, ks):
 
 
 @pytest.mark.parametrize(
-    ("keys", "right", "expected"),
+    ("votes", "correct", "expected"),
     [
         ("aab", [1, 1, 0], 1),
         ("abb", [1, 0, 0], 0),
@@ -91,23 +91,23 @@ def test_score_pass_at_powers_of_two_and_n(n, ks):
         ("aabbc", [1, 1, 0, 0, 1], 1 / 2),
         ([None, None, None, "a"], [0, 0, 0, 1], 1),
         ([None, None], [1, 1], 0),
-        # Equal as text, graded differently (one was cut): the share of right ones.
+        # Equal as text, graded differently (one was truncated): the share of correct ones.
         ("aaab", [1, 1, 0, 1], 2 / 3),
     ],
 )
-def test_maj_at_k_of_all_answers(keys, right, expected):
-    assert maj_at_k(keys, right, len(keys)) == pytest.approx(expected)
+def test_maj_at_k_of_all_answers(votes, correct, expected):
+    assert maj_at_k(votes, correct, len(votes)) == pytest.approx(expected)
 
 
 def test_maj_at_k_approximates_the_mean_over_all_subsets():
-    """Against every subset; 256 drawn ones are off by at most 0.5 / 16 in standard deviation."""
+    """Against every subset; the mean of 256 random ones has a standard deviation of at most 0.5 / 16."""
     random = np.random.default_rng(3)
     for _ in range(10):
-        keys, right = random.choice([*"abcd", None], 7).tolist(), random.integers(0, 2, 7).tolist()
+        votes, correct = random.choice([*"abcd", None], 7).tolist(), random.integers(0, 2, 7).tolist()
         for k in (2, 3, 5):
             every = [
-                maj_at_k([keys[i] for i in chosen], [right[i] for i in chosen], k)
+                maj_at_k([votes[i] for i in chosen], [correct[i] for i in chosen], k)
                 for chosen in itertools.combinations(range(7), k)
             ]
-            assert maj_at_k(keys, right, k) == pytest.approx(np.mean(every), abs=4 * 0.5 / 16)
-            assert maj_at_k(keys, right, k) == maj_at_k(keys, right, k)
+            assert maj_at_k(votes, correct, k) == pytest.approx(np.mean(every), abs=4 * 0.5 / 16)
+            assert maj_at_k(votes, correct, k) == maj_at_k(votes, correct, k)

@@ -1,4 +1,4 @@
-"""Small experiments that tests run: settings, graders of one's own, and a compiled step with everything around it."""
+"""Small experiments for tests: settings, custom graders, and a compiled step with everything around it."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ from nft_jax.update.optimizer import Optimizer, make_optimizer
 from nft_jax.verifier import Verifier, start_pool
 from nft_jax.verify.grade import Verdict
 
-# What a user writes: a plain module, found on the path of the process that starts the run.
+# A module as a user writes it, found on the path of the process that starts the run.
 GRADERS = '''
 import os, sys, time, zlib
 
@@ -60,7 +60,7 @@ GRADERS_MODULE = "graders_of_ones_own"
 
 
 def write_graders(folder: Path) -> Path:
-    """Puts the graders' module where this process, and so its grading workers, finds it; returns the folder."""
+    """Writes the module of the graders where this process and its workers find it; returns the folder."""
     (folder / f"{GRADERS_MODULE}.py").write_text(textwrap.dedent(GRADERS))
     sys.path.insert(0, str(folder))
     return folder
@@ -93,7 +93,7 @@ def small(**changes: Any) -> Config:
 
 
 def keep_gradient(inner: Optimizer) -> Optimizer:
-    """The optimizer with the gradient that it saw last in its state, so that a compiled step shows it."""
+    """Returns the optimizer with the last gradient in its state, so that a compiled step returns it."""
 
     def init(weights):
         return inner.init(weights), jax.tree.map(jnp.zeros_like, weights)
@@ -106,13 +106,13 @@ def keep_gradient(inner: Optimizer) -> Optimizer:
 
 
 def build_on_mesh(config: Config, folder: Path) -> Experiment:
-    """The experiment on as many devices as its mesh has, without grading processes."""
+    """Builds the experiment on as many devices as its mesh has, without grading processes."""
     mesh = config.mesh
     return build_experiment(config, folder, jax.devices()[: mesh.replica * mesh.data * mesh.tensor])
 
 
 def open_on_mesh(config: Config, folder: Path) -> Experiment:
-    """The same with grading processes in a pool that a test may exchange, and closes: `experiment.verifier.pool`."""
+    """Builds it with `verifier.pool`, whose grading processes a test may replace, and must close."""
     verify = config.verify
     second = start_pool(verify, "second_grader") if verify.second_grader else None
     verifier = Verifier(verify, ExchangeablePool(start_pool(verify, "grader")), second)
@@ -120,7 +120,7 @@ def open_on_mesh(config: Config, folder: Path) -> Experiment:
 
 
 class ExchangeablePool:
-    """Grades by `pool`, which a test may exchange between two steps of one compiled program; notes what it graded."""
+    """Grades by `pool`, which a test may replace between two steps of one compiled program; records the items."""
 
     def __init__(self, pool: Any):
         self.pool = self.own = pool
@@ -130,7 +130,7 @@ class ExchangeablePool:
         return NotedBatch(self.pool.begin(), self.items)
 
     def log_first_error(self, verdicts: Sequence[Verdict]) -> None:
-        """Not here."""
+        """Logs nothing."""
 
     def close(self) -> None:
         self.own.close()
@@ -138,7 +138,7 @@ class ExchangeablePool:
 
 @dataclasses.dataclass
 class NotedBatch:
-    """A batch that notes what it is asked."""
+    """A batch that records its items."""
 
     batch: Any
     items: list
@@ -152,7 +152,7 @@ class NotedBatch:
 
 
 class JudgedPool:
-    """Grades in this process: `judge(number, response, answer)` gives the status of the answer number so and so."""
+    """Grades in this process: `judge(number, response, answer)` returns the verdict of answer `number`."""
 
     def __init__(self, judge: Callable[[int, str, str], str]):
         self.judge, self.number = judge, itertools.count()
@@ -162,7 +162,7 @@ class JudgedPool:
 
 
 class JudgedBatch:
-    """Items that are judged when they are added."""
+    """A batch whose items are judged when they are added."""
 
     def __init__(self, pool: JudgedPool):
         self.pool, self.verdicts = pool, []
@@ -206,7 +206,7 @@ class Program:
         self.compiled = compile_step(self.step, self.state, self.prompts, shardings)
 
     def start(self, weights: Any = None) -> State:
-        """Back to before the first step, with the experiment's own verifier; from these host weights, if given."""
+        """Resets to the state before the first step and the original pool; starts from these host weights, if given."""
         self.pool.pool, self.pool.items = self.pool.own, []
         weights = self.experiment.place(
             self.weights if weights is None else weights, self.experiment.model.weight_specs
@@ -215,7 +215,7 @@ class Program:
         return self.state
 
     def take(self, steps: int = 1) -> list[Record]:
-        """The records of the next steps, on the host."""
+        """Takes steps and returns their records, on the host."""
         records = []
         for _ in range(steps):
             self.state, record = self.compiled(self.state, self.prompts)
@@ -225,14 +225,14 @@ class Program:
 
     @property
     def gradient(self) -> Any:
-        """The gradient of the last update that was taken, on the host."""
+        """The gradient of the last update, on the host."""
         return jax.device_get(self.state.optimizer_state[1])
 
     def close(self) -> None:
         self.pool.close()
 
 
-# What `step_metrics` gives, by its names in metrics.jsonl.
+# The names of the metrics that `step_metrics` returns.
 STEP_METRICS = {
     *("reward", "rate_histogram", "groups_kept", "groups_trained", "groups_carried_in", "groups_wasted", "rounds"),
     *("updates_taken", "updates_nonfinite", "loss", "gradient_norm", "entropy", "kl", "sampler_gap_mean"),
@@ -243,25 +243,25 @@ STEP_METRICS = {
 
 
 def on_host(tree: Any) -> Any:
-    """A copy that survives the donation of what it was taken from."""
+    """Copies to the host, so that the original may be donated."""
     return jax.tree.map(np.array, jax.device_get(tree))
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Bit for bit, leaf for leaf."""
+    """Asserts that two trees are equal bit for bit."""
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def moved(before: Any, after: Any) -> bool:
-    """Whether every tensor changed somewhere and all is finite."""
+    """Returns whether every tensor changed somewhere and is finite."""
     pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
     return all(np.isfinite(new).all() and (old != new).any() for old, new in pairs)
 
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[str]]:
-    """What XLA compiles while this context is open."""
+    """Yields a list that grows with each program that XLA compiles in the block."""
     seen: list[str] = []
 
     def listen(event: str, seconds: float, **_: Any) -> None:

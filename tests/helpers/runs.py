@@ -1,4 +1,4 @@
-"""Whole runs for tests: `train.main` in this process, and `python -m nft_jax.train` in one that can be killed."""
+"""Whole runs for tests: `train.main` in this process, and `python -m nft_jax.train` in another that can be killed."""
 
 import contextlib
 import io
@@ -22,14 +22,14 @@ from nft_jax import train
 from nft_jax.config import Config, resolved
 
 ROOT = Path(__file__).parents[2]
-# What differs between two runs of the same steps: the clock's numbers and the machine's.
+# Metrics that differ between two runs of the same steps.
 MEASURED = {"seconds", "tokens_per_second", "compile_seconds", "host_rss_mib"}
-# Seconds after which a process that has not done what it should is taken to hang.
+# Seconds after which a test takes a process for hanging.
 HANGS = 240
 
 
 class Ran(NamedTuple):
-    """A run's folder as a call of `main` left it, what that call printed, and what it compiled once it had begun."""
+    """The folder of a run after a call of `main`, the output of that call, and what it compiled during the steps."""
 
     path: Path
     printed: str = ""
@@ -42,14 +42,14 @@ class Ran(NamedTuple):
         return json.loads((self.path / name).read_text(), parse_constant=refuse)
 
     def checkpoint(self, step: int) -> Any:
-        """Everything that was saved, as NumPy arrays."""
+        """The checkpoint of a step, as NumPy arrays."""
         parts = {"weights": ocp.args.StandardRestore(), "rest": ocp.args.StandardRestore()}
         with ocp.CheckpointManager(self.path / "checkpoints") as manager:
             return dict(manager.restore(step, args=ocp.args.Composite(**parts)))
 
     @property
     def steps(self) -> list[int]:
-        """The steps in `metrics.jsonl` by now; a run that is under way may be in the midst of a line."""
+        """The steps in `metrics.jsonl` by now; the last line of a running run may be incomplete."""
         path = self.path / "metrics.jsonl"
         whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
         return [json.loads(row)["step"] for row in whole.splitlines()]
@@ -65,7 +65,7 @@ def untimed(rows: list[dict]) -> list[dict]:
 
 
 def run(config: Config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
-    """Trains in `folder`, some names of `nft_jax.train` replaced, and keeps a copy of the folder as it was then."""
+    """Trains in `folder`, with some names of `nft_jax.train` replaced, and copies the folder to `snapshot`."""
     compiled: list = []
     proper = train.Trainer.run
 
@@ -85,7 +85,7 @@ def run(config: Config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
 
 
 class Process:
-    """`python -m nft_jax.train` in `workdir`, with the graders of `folder`; `run` is what it writes."""
+    """`python -m nft_jax.train` in `workdir`, with the graders of `folder`; `run` is its workdir."""
 
     def __init__(self, config: Config, workdir: Path, folder: Path):
         self.run, self.log = Ran(workdir), workdir.with_name(f"{workdir.name}.log")
@@ -97,8 +97,8 @@ class Process:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
     @property
-    def said(self) -> str:
-        """All that it has printed by now."""
+    def printed(self) -> str:
+        """The output by now."""
         return self.log.read_text()
 
     @property
@@ -106,17 +106,17 @@ class Process:
         return self.process.poll() is None
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
-        """Waits until something is so; False when the process has ended before."""
+        """Waits for a condition; returns False if the process ends before."""
         deadline = time.monotonic() + HANGS
         while not until():
             if not self.running:
                 return False
-            assert time.monotonic() < deadline, self.said
+            assert time.monotonic() < deadline, self.printed
             time.sleep(0.01)
         return True
 
     def end(self, number: signal.Signals | None = None) -> int:
-        """Sends a signal, if any, and gives the exit code when it and all that it had started have ended."""
+        """Sends a signal, if any, waits until the process and its children have ended, and returns the exit code."""
         children = []
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children(recursive=True)

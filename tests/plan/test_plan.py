@@ -1,4 +1,4 @@
-"""The plan: compiled facts that agree with the arrays, an estimate that follows its assumptions, refusals in words."""
+"""The plan: compiled facts that agree with the arrays, an estimate that follows its assumptions, and refusals."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def test_plan_step_starts_no_process(monkeypatch):
 
 
 class Analyzed(NamedTuple):
-    """All that a plan without a chip reads of a compiled step."""
+    """The part of a compiled step that a plan for an unknown chip reads."""
 
     peak: int
     text: str
@@ -143,7 +143,7 @@ def test_a_copied_cache_is_found_by_its_size():
     ("told", "words"),
     [("anwser=3", "'anwser' is none.*answer.*did you mean 'answer'"), ("answer=0", "answer='0' must be a positive")],
 )
-def test_assumptions_that_are_none(found, told, words):
+def test_assumed_refuses_unknown_assumptions(found, told, words):
     with pytest.raises(ValueError, match=words):
         assumed(told, found.experiment)
 
@@ -178,13 +178,13 @@ def test_chip_of_a_kind(kind, name):
 
 
 def test_search_plan_takes_slots_and_then_rows_that_fit(monkeypatch):
-    """A machine whose limit is reached by 24 slots with 4 rows; compiling is stood in for."""
+    """On a pretended machine whose memory holds 24 slots with 4 rows; nothing is compiled."""
     config = small(**SIZES, prompts_per_step=16, answers_per_prompt=8, rollout__slots=8)
-    room, asked = 1000, []
+    room, compiled_sizes = 1000, []
 
     def pretend(experiment):
         sizes = experiment.config.rollout.slots, experiment.config.packing.rows_per_micro_batch
-        asked.append(sizes)
+        compiled_sizes.append(sizes)
         needed = 30 * sizes[0] + 70 * sizes[1]
         if needed > room + 100:
             raise TooLarge(needed, room, "")
@@ -195,4 +195,4 @@ def test_search_plan_takes_slots_and_then_rows_that_fit(monkeypatch):
     config = dataclasses.replace(config, packing=dataclasses.replace(config.packing, rows_per_micro_batch=1))
     best = planner.search_plan(config, jax.devices()[:8], random_dataset(config, 1, prompts=64)).experiment.config
     assert (best.rollout.slots, best.packing.rows_per_micro_batch) == (24, 4)
-    assert len(asked) <= 7
+    assert len(compiled_sizes) <= 7

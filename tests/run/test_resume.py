@@ -1,4 +1,4 @@
-"""A run that was ended, in whatever way and at whatever moment, goes on as if it had not been."""
+"""A run that was interrupted in any way and at any moment resumes bit for bit."""
 
 import contextlib
 import random
@@ -20,7 +20,7 @@ from nft_jax import train
 from nft_jax.run import remote_workdir
 from nft_jax.run.checkpoint import Checkpoints
 
-# Takes a while, so that a step is long enough to be met by a signal, and for ever where a file says so.
+# Takes a while, so that a signal arrives during a step, and hangs while a file exists.
 GRADER = """
 import time, zlib
 from pathlib import Path
@@ -36,7 +36,7 @@ def coin(response, answer):
 """
 MODULE = "grader_that_can_hang"
 STEPS = 10
-# Groups that fall out of the band are made up for by more rounds, and surplus ones are carried: steps are not alike.
+# Dynamic sampling takes more rounds where groups are not mixed, and carries surplus groups: steps differ.
 RUN = {
     "steps": STEPS,
     "verify__grader": f"{MODULE}:coin",
@@ -65,8 +65,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def assert_as_if_it_had_not_been(ran: Ran, whole: Ran) -> None:
-    """All that a run leaves is what one leaves that nobody interrupted, but for the clock's numbers."""
+def assert_equal_runs(ran: Ran, whole: Ran) -> None:
+    """Asserts that a run left the files of an uninterrupted run, except for measured times."""
     rows = untimed(ran.rows("metrics.jsonl"))
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows == untimed(whole.rows("metrics.jsonl"))
@@ -79,14 +79,14 @@ def assert_as_if_it_had_not_been(ran: Ran, whole: Ran) -> None:
 
 
 def assert_steps_differ(ran: Ran) -> None:
-    """The steps took more rounds or fewer, and handed groups on: there is something to get wrong."""
+    """Asserts that steps took different numbers of rounds and carried groups, so that the state matters."""
     rows = ran.rows("metrics.jsonl")
     assert len({row["rounds"] for row in rows}) > 1
     assert any(row["groups_carried_in"] for row in rows[2:])
     assert len({row["kl"] for row in rows}) > 1
 
 
-# In this process: what the folder holds decides.
+# In this process, from prepared folders.
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def whole_on_eight(train_on):
 
 
 def left_by_a_kill(whole: Ran, step: int, torn: str, folder: Path) -> None:
-    """The folder of a run whose last saved step is `step` (0: none is), killed in the midst of a line of `torn`.
+    """Makes the folder of a run killed after saving `step` (0: none), while it wrote a line of the file `torn`.
 
     The lines of a step are written before it is saved, its evaluation after that.
     """
@@ -159,11 +159,11 @@ def test_train_resumes_bit_for_bit_after_a_kill(folder, train_on, request, mesh,
     resumed = train_on(*mesh, name)
     assert ("resumed from step 4" in resumed.printed) == (step == 4)
     assert "warm start:" not in resumed.printed
-    assert_as_if_it_had_not_been(resumed, whole)
+    assert_equal_runs(resumed, whole)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but the tokenizer, which is trained on the problems that are given."""
+    """Every file except the tokenizer, which is trained on the given problems."""
     files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {name: path.read_bytes() for name, path in files.items() if not name.startswith("tokenizer/")}
 
@@ -190,7 +190,7 @@ def test_train_refuses_another_run_and_changes_nothing(folder, whole, changes, w
 
 
 def test_train_refuses_a_warm_start_with_other_settings(whole, tmp_path):
-    """No step is saved yet: there is the warm start alone to say what the folder is."""
+    """No step is saved yet: only the warm start identifies the run."""
     shutil.copytree(whole.path / "warm_start", tmp_path / "run" / "warm_start")
     (tmp_path / "run" / "config.json").write_text("as it was")
     words = r"run/warm_start holds another run:\n  config.warm_start.steps: the run has 3, given 4\n"
@@ -200,36 +200,36 @@ def test_train_refuses_a_warm_start_with_other_settings(whole, tmp_path):
     assert (tmp_path / "run" / "config.json").read_text() == "as it was"
 
 
-# In a process of its own: one folder, started again after each end.
+# In another process: one folder, started again after each end.
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit code, what it had printed, and what was there then."""
+    """How a process ended: exit code, output, and the steps in its metrics and checkpoints."""
 
     code: int
-    said: str
+    printed: str
     steps: list[int]
     saved: list[int]
 
 
 @pytest.fixture(scope="module")
 def until(folder):
-    """`(moment, signal, **changes)` starts the run, waits until `moment(run)`, ends it, and says how that was."""
+    """`(moment, signal, **changes)` starts the run, waits until `moment(run)`, ends it, and returns how it ended."""
 
     (folder / "slow").touch()
 
     def start(moment: Callable[[Ran], bool], number: signal.Signals | None = None, **changes) -> Ended:
         process = Process(small(**RUN | changes), folder / "ended", folder)
-        assert process.wait(lambda: moment(process.run)) == (number is not None), process.said
+        assert process.wait(lambda: moment(process.run)) == (number is not None), process.printed
         code = process.end(number)
         with Checkpoints(process.run.path) as checkpoints:
-            return Ended(code, process.said, process.run.steps, checkpoints.steps)
+            return Ended(code, process.printed, process.run.steps, checkpoints.steps)
 
     return start
 
 
 def has(count: int) -> Callable[[Ran], bool]:
-    """The moment at which there are so many steps in `metrics.jsonl`, or some part of a second later."""
+    """Returns the condition that `metrics.jsonl` has `count` steps; true up to 0.3 s later, to vary the moment."""
     wait = random.Random(count).uniform(0, 0.3)
 
     def moment(run):
@@ -243,7 +243,7 @@ def has(count: int) -> Callable[[Ran], bool]:
 
 @pytest.fixture(scope="module")
 def hung(until, folder):
-    """Its grader hangs in the midst of a step, and then it is asked to stop."""
+    """Stopped while its grader hangs."""
 
     def moment(run):
         if len(run.steps) >= 2:
@@ -259,19 +259,19 @@ def hung(until, folder):
 
 @pytest.fixture(scope="module")
 def killed(hung, until):
-    """Killed in the midst of its steps."""
+    """Killed during its steps."""
     return until(has(5), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def stopped(killed, until):
-    """Asked to stop in the midst of its steps."""
+    """Stopped during its steps."""
     return until(has(7), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
 def finished(stopped, until):
-    """Left alone."""
+    """Not interrupted any more."""
     return until(lambda run: False)
 
 
@@ -281,33 +281,33 @@ def test_stopper_gives_up_a_step_that_hangs(hung):
     assert seconds < 120
     newest = ended.saved[-1]
     assert 1 <= newest <= 4
-    assert f"the step did not end in 1 s; the same command resumes from step {newest} (" in ended.said
+    assert f"the step did not end in 1 s; the same command resumes from step {newest} (" in ended.printed
 
 
 def test_stopper_saves_the_running_step(stopped):
     assert stopped.code == 75
     assert stopped.saved[-1] == stopped.steps[-1]
     assert 7 <= stopped.steps[-1] < STEPS
-    assert "SIGTERM: waiting at most 120 s for the running step" in stopped.said
+    assert "SIGTERM: waiting at most 120 s for the running step" in stopped.printed
     last = stopped.steps[-1]
-    assert f"stopped after step {last}, which is saved; the same command resumes from step {last} (" in stopped.said
+    assert f"stopped after step {last}, which is saved; the same command resumes from step {last} (" in stopped.printed
 
 
 def test_train_resumes_from_the_newest_checkpoint(hung, killed, stopped, finished):
     assert (killed.code, finished.code) == (-signal.SIGKILL, 0)
-    assert "resumed from" not in hung[0].said
+    assert "resumed from" not in hung[0].printed
     for before, after in ((hung[0], killed), (killed, stopped), (stopped, finished)):
-        assert f"resumed from step {before.saved[-1]} in" in after.said
-        assert "warm start:" not in after.said
+        assert f"resumed from step {before.saved[-1]} in" in after.printed
+        assert "warm start:" not in after.printed
 
 
 def test_train_resumes_bit_for_bit_after_several_ends(folder, finished, whole):
-    assert_as_if_it_had_not_been(Ran(folder / "ended"), whole)
+    assert_equal_runs(Ran(folder / "ended"), whole)
     assert_steps_differ(whole)
 
 
 def test_best_step_is_kept_beside_the_last(folder, finished):
-    """Through all of it: a kill in the midst of anything costs no best step."""
+    """No kill loses the best step."""
     ran = Ran(folder / "ended")
     scores = {row["step"]: row["greedy"] for row in ran.rows("evaluation.jsonl") if row["step"]}
     best = ran.json("best.json")
@@ -318,22 +318,22 @@ def test_best_step_is_kept_beside_the_last(folder, finished):
 
 
 def test_watchdog_prints_where_a_step_hangs(hung):
-    said = hung[0].said
+    printed = hung[0].printed
     for words in ("has taken", "process 0 of 1", f"{MODULE}:coin", "on one for", "in _steps", "Thread 0x"):
-        assert words in said, words
+        assert words in printed, words
 
 
 def test_remote_workdir_resumes_on_another_machine(folder, train_on, whole):
-    """A folder stands for the bucket. Of the first machine nothing is left."""
+    """A folder stands for the bucket; nothing is left of the first machine."""
     remote, local = folder / "bucket", folder / "another machine"
     left_by_a_kill(whole, 4, "metrics.jsonl", remote)
     remote_workdir.attach(epath.Path(remote), local).fetch()
     assert remote_workdir.LINK in contents(local)
     resumed = train_on(1, 1, local.name)
     assert "resumed from step 4" in resumed.printed
-    # As the command does when all is done.
+    # As the command does at its end.
     remote_workdir.share(local)
-    assert_as_if_it_had_not_been(Ran(remote), whole)
+    assert_equal_runs(Ran(remote), whole)
     assert not (local / "checkpoints").exists()
     assert not (local / "warm_start" / "weights").exists()
     assert (remote / "curves.png").read_bytes() == (local / "curves.png").read_bytes()
@@ -341,11 +341,11 @@ def test_remote_workdir_resumes_on_another_machine(folder, train_on, whole):
 
 @pytest.mark.slow
 def test_train_resumes_bit_for_bit_after_twenty_kills(folder, capsys):
-    """Uniformly over the time that it takes by itself: imports, warm start, compiling, steps, saving, reporting."""
+    """Moments are uniform over a whole run: imports, warm start, compiling, steps, saving, reporting."""
     config, drawn = small(**RUN | {"steps": 40, "record__checkpoint_every_steps": 1}), random.Random(0)
     began = time.monotonic()
     whole = Process(config, folder / "whole of forty", folder)
-    assert whole.end() == 0, whole.said
+    assert whole.end() == 0, whole.printed
     seconds = time.monotonic() - began
     kills = runs = resumes = 0
     while runs == 0 or kills < 20:
@@ -356,9 +356,9 @@ def test_train_resumes_bit_for_bit_after_twenty_kills(folder, capsys):
             assert process.end(signal.SIGKILL) == -signal.SIGKILL
             kills += 1
         else:
-            assert process.end() == 0, process.said
-            assert_as_if_it_had_not_been(Ran(workdir), whole.run)
+            assert process.end() == 0, process.printed
+            assert_equal_runs(Ran(workdir), whole.run)
             runs += 1
-        resumes += "resumed from step" in process.said
+        resumes += "resumed from step" in process.printed
     with capsys.disabled():
         print(f"\n{kills} kills within {seconds:.0f} s of a start: {resumes} resumes, {runs} runs ended, all alike")
