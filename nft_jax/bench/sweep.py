@@ -1,6 +1,5 @@
 """One setting at several values, each measured in a process of its own, so that memory and compilation are its own."""
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -11,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nft_jax.bench.workload import read_lengths
-from nft_jax.config import Config
-from nft_jax.names import suggestion
+from nft_jax.config import Config, replace_value, settings_of
+from nft_jax.config.files import unknown_setting
 
 LENGTHS = "lengths"
 FITTED = ("step", "rollout", "update")
@@ -64,25 +63,17 @@ def changed(config: Config, name: str, value: str) -> Config:
     Raises:
       ValueError: when that is no setting, or no number, or can't run.
     """
-    *sections, last = name.split(".")
-    path = [config]
-    for part in [*sections, last]:
-        known = [f.name for f in dataclasses.fields(path[-1])] if dataclasses.is_dataclass(path[-1]) else []
-        if part not in known:
-            near = suggestion(part, [*known, LENGTHS])
-            raise ValueError(f"--sweep={name}:{value}: the configuration has no setting {name!r}{near}")
-        path.append(getattr(path[-1], part))
-    old = path.pop()
-    if isinstance(old, bool) or not isinstance(old, int | float):
-        raise ValueError(f"--sweep={name}:{value}: config.{name}={old!r} is no number; sweep one, or lengths")
+    types = {setting.name: setting.type for setting in settings_of(Config)}
+    if name not in types:
+        raise ValueError(f"--sweep={name}:{value}: {unknown_setting(name, [*types, LENGTHS])}")
+    kind = types[name]
+    if kind not in (int, float):
+        raise ValueError(f"--sweep={name}:{value}: config.{name} is no number; sweep a number, or lengths")
     try:
-        new = type(old)(value)
+        number = kind(value)
     except ValueError:
-        kind = type(old).__name__
-        raise ValueError(f"--sweep={name}:{value}: {value!r} is no {kind}, as config.{name}={old} is") from None
-    for section, part in zip(reversed(path), (last, *reversed(sections)), strict=True):
-        new = dataclasses.replace(section, **{part: new})
-    return new
+        raise ValueError(f"--sweep={name}:{value}: {value!r} is no {kind.__name__}, as config.{name} is") from None
+    return replace_value(config, name, number)
 
 
 def measured(sweep: Sweep, words: Sequence[str], workdir: Path) -> list[dict[str, Any]]:

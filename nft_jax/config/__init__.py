@@ -19,7 +19,7 @@ from nft_jax.config.sections import (
     RolloutConfig,
     SelectionConfig,
 )
-from nft_jax.config.setting import Phase, Setting, settings_of, value_of
+from nft_jax.config.setting import Phase, Setting, replace_value, settings_of, value_of
 
 __all__ = [
     "CompareConfig",
@@ -40,6 +40,7 @@ __all__ = [
     "WarmStartConfig",
     "default",
     "load",
+    "replace_value",
     "resolved",
     "settings_of",
     "stored",

@@ -131,3 +131,9 @@ def _walk(kind: type, prefix: str, phases: Phase) -> Iterator[Setting]:
 def value_of(config: Any, name: str) -> Any:
     """The value of the setting or section with this dotted name."""
     return functools.reduce(getattr, name.split("."), config)
+
+
+def replace_value(config: Any, name: str, value: Any) -> Any:
+    """Returns a copy of a configuration with another value of the setting or section with this dotted name."""
+    first, _, rest = name.partition(".")
+    return dataclasses.replace(config, **{first: replace_value(getattr(config, first), rest, value) if rest else value})

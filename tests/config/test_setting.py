@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from nft_jax.config.setting import Limits, Phase, Setting, section, setting, settings_of, value_of
+from nft_jax.config.setting import Limits, Phase, Setting, replace_value, section, setting, settings_of, value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,11 @@ def test_settings_of_walks_sections_with_what_they_decide():
 def test_value_of_reads_settings_and_sections():
     assert value_of(Outer(), "run.size") == 3
     assert value_of(Outer(), "warm") == Inner()
+
+
+def test_replace_value_changes_one_value_of_a_copy():
+    assert replace_value(Outer(), "seed", 3) == Outer(seed=3)
+    assert replace_value(Outer(), "run.size", 4) == Outer(run=Inner(size=4))
 
 
 def test_setting_fault_names_value_and_limits():
