@@ -1,4 +1,6 @@
-"""The names whose home differs between the supported versions of JAX (0.10.2 to 0.11), imported in this one place."""
+"""Names whose module differs between the supported versions of JAX (0.10.2 to 0.11)."""
+
+from typing import NamedTuple
 
 import jax
 from jax._src import clusters, distributed
@@ -15,7 +17,16 @@ coordination = distributed.global_state
 __all__ = ["AxisType", "coordination", "detect_cluster", "enable_x64", "io_callback", "shard_map"]
 
 
-def detect_cluster(seconds: int) -> tuple[str | None, int | None, int | None, list[int] | None]:
-    """What `jax.distributed.initialize` finds out by itself: address, processes, process, local devices; or Nones."""
+class Cluster(NamedTuple):
+    """What `jax.distributed.initialize` finds out by itself; None where it finds nothing."""
+
+    address: str | None
+    processes: int | None
+    process: int | None
+    local_devices: list[int] | None
+
+
+def detect_cluster(seconds: int) -> Cluster:
+    """Detects the cluster that started this process; waits at most so many seconds."""
     nothing = (None, None, None, None)
-    return clusters.ClusterEnv.auto_detect_unset_distributed_params(*nothing, None, seconds)
+    return Cluster(*clusters.ClusterEnv.auto_detect_unset_distributed_params(*nothing, None, seconds))

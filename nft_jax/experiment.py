@@ -31,7 +31,7 @@ from nft_jax.parallel.mesh import make_mesh
 from nft_jax.processes import distributed
 from nft_jax.resolve import locate, resolve
 from nft_jax.rollout.engine import Engine
-from nft_jax.run import remote_workdir
+from nft_jax.run import hardware_notes, remote_workdir
 from nft_jax.run.checkpoint import load_weights
 from nft_jax.state import Record, State
 from nft_jax.step import Step
@@ -103,7 +103,7 @@ class Experiment:
 
     def prompts(self, table: PromptTable) -> Prompts:
         """Puts a prompt table on the mesh."""
-        return self.place(Prompts(table.token_NP, table.length_N))
+        return self.place(Prompts(table.token_QP, table.length_Q))
 
     def starting_weights(self) -> Any:
         """Loads the weights of `config.base` or of the model folder, or draws random ones; in the training layout."""
@@ -228,7 +228,8 @@ def open_experiment(config: Config, folder: Path, *arguments: Any, **data: Any) 
 
 def make_engine(model: ShardedModel, config: RolloutConfig, tokenizer: Tokenizer) -> Engine:
     """Returns what samples answers with the model's weights."""
-    return Engine(model.graph, model.axes, model.mesh, config, tokenizer.eos_ids, model.config.dtype)
+    lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.keeps_step(model.mesh))
+    return Engine(model.graph, model.axes, model.mesh, config, tokenizer.eos_ids, model.config.dtype, lockstep)
 
 
 def make_evaluator(experiment: Experiment, tables: dict[str, PromptTable]) -> Evaluator:

@@ -1,4 +1,4 @@
-"""How precise numbers are: what is at least float32, and everything in float64 where rounding must hide nothing."""
+"""Precision: the dtype of sums, and float64 for checks in which rounding must hide nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,18 +12,18 @@ from nft_jax.compat import enable_x64
 
 
 def accumulation_dtype(dtype: Any) -> jnp.dtype:
-    """Float32, or float64 for float64: in what norms, softmaxes, log-probs and sums of values of this dtype are."""
+    """Returns the dtype of norms, softmaxes, log-probs and sums of values: float32, or float64 for float64."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """Lets arrays have 64 bits: a model whose `dtype` is float64, with weights and groups that are, then stays so."""
-    # Python's own integers, which are of 64 bits here, meet int32 indices.
+    """Lets arrays have 64 bits: a model whose `dtype` is float64 then stays so, with float64 weights and groups."""
+    # Python integers have 64 bits here, and meet int32 indices.
     with enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield
 
 
 def to_float64(tree: Any) -> Any:
-    """The tree on the host, its floating arrays in float64."""
+    """Copies the tree to the host, with its floating arrays in float64."""
     return jax.tree.map(lambda x: np.asarray(x, np.float64) if np.issubdtype(x.dtype, np.floating) else x, tree)

@@ -1,4 +1,4 @@
-"""The streams of randomness of a run: every draw belongs to one, and no two share a key."""
+"""The random streams of a run: every draw belongs to one of them, and no two share a key."""
 
 import jax
 
@@ -8,5 +8,5 @@ STREAMS = ("weights", "warm_start", "order", "rollout", "pairs", "evaluation")
 
 
 def stream(seed: int, name: str) -> Array:
-    """The key of the stream called `name`."""
+    """Returns the key of the stream called `name`."""
     return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))

@@ -12,6 +12,7 @@ from nft_jax.losses import Loss
 from nft_jax.models import attention_backends, hf
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
+from nft_jax.rounding import round_up
 from nft_jax.update.minibatches import units_per_group
 
 
@@ -54,7 +55,7 @@ def resolve_model(config: Config, folder: Path, vocabulary: int) -> Config:
                 f"config.data.tokenizer"
             )
         model = hf.resolve_model(model, Path(model.path))
-    rows = model.vocab or -(-vocabulary // model.vocab_multiple) * model.vocab_multiple
+    rows = model.vocab or round_up(vocabulary, model.vocab_multiple)
     if rows < vocabulary:
         raise ValueError(f"config.model.vocab={rows} is smaller than the tokenizer's {vocabulary} ids; use 0 to fit it")
     return dataclasses.replace(config, model=dataclasses.replace(model, vocab=rows))

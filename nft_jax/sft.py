@@ -27,7 +27,7 @@ from nft_jax.types import Array
 from nft_jax.update.minibatches import count_totals, pack_shards
 from nft_jax.update.optimizer import Optimizer, make_optimizer
 from nft_jax.update.packing import Sequences
-from nft_jax.update.update import Applied, Updater
+from nft_jax.update.update import Updater, UpdateRecord
 
 
 class SupervisedStep:
@@ -47,11 +47,11 @@ class SupervisedStep:
         )
         self.order_key = stream(self.config.seed, "warm_start")
 
-    def __call__(self, state: State, examples: Sequences) -> tuple[State, tuple[Applied, Array]]:
+    def __call__(self, state: State, examples: Sequences) -> tuple[State, tuple[UpdateRecord, Array]]:
         """Takes one update on the next `warm_start.examples_per_update` examples; counts their response tokens."""
         count, shards = self.config.warm_start.examples_per_update, shard_count(self.mesh)
         with jax.default_matmul_precision(self.config.model.precision):
-            index = prompt_order(self.order_key, examples.present_M.shape[0], state.cursor, count)
+            index = prompt_order(self.order_key, examples.present_I.shape[0], state.cursor, count)
             # Example i of the batch goes to shard i mod shards, as units do in `make_minibatches`.
             chosen = jax.tree.map(
                 lambda x: jnp.swapaxes(x[index].reshape(-1, shards, *x.shape[1:]), 0, 1)[None], examples
@@ -68,19 +68,19 @@ class SupervisedStep:
 
 def make_sequences(examples: ExampleTable) -> Sequences:
     """Returns the examples as sequences whose answers are all correct."""
-    rows = examples.prompt_length_N.shape[0]
+    rows = examples.prompt_length_Q.shape[0]
     ones, zeros = jnp.ones(rows, jnp.float32), jnp.zeros(rows, jnp.float32)
     return Sequences(
-        prompt_MP=jnp.asarray(examples.token_NP),
-        answer_MT=jnp.asarray(examples.response_NT),
-        group_M=jnp.arange(rows, dtype=jnp.int32),
-        prompt_length_M=jnp.asarray(examples.prompt_length_N),
-        answer_length_M=jnp.asarray(examples.response_length_N),
-        logp_MT=jnp.zeros(examples.response_NT.shape, jnp.float32),
-        reward_M=ones,
-        rate_M=zeros,
-        advantage_M=zeros,
-        present_M=jnp.ones(rows, bool),
+        prompt_IP=jnp.asarray(examples.token_QP),
+        answer_IT=jnp.asarray(examples.response_QT),
+        group_I=jnp.arange(rows, dtype=jnp.int32),
+        prompt_length_I=jnp.asarray(examples.prompt_length_Q),
+        answer_length_I=jnp.asarray(examples.response_length_Q),
+        logp_IT=jnp.zeros(examples.response_QT.shape, jnp.float32),
+        reward_I=ones,
+        rate_I=zeros,
+        advantage_I=zeros,
+        present_I=jnp.ones(rows, bool),
     )
 
 

@@ -1,14 +1,36 @@
 """The axis legend, and the values that flow from prompts to an update.
 
-Axis legend (a suffix `_QKT` names the axes of an array; lower case inside `shard_map` means this device's piece):
+Axis legend. A suffix such as `_QKT` names the axes of an array. A lower-case letter is a part of its axis: of one
+device inside `shard_map`, of one shard, or a chunk. A digit is an axis of that size.
 
-    Q prompts (groups)      K answers per prompt     B = Q·K answers, or rows of tokens
-    P prompt tokens         T answer tokens, or tokens of a row
-    L layers                D width                  F feed-forward width
-    N query heads           G key-value heads        H head size
-    V vocabulary            S positions that can be attended to
+    A  answers that are submitted to the verifier at once
+    B  rows of a batch: the B = Q·K answers of a rollout, or packed rows of tokens
+    C  columns: places of a whole sequence (prompt and answer) that can be attended to
+    D  width
+    E  problems of an evaluation batch
+    F  feed-forward width
+    G  key-value heads
+    H  head size
+    I  sequences (a prompt and an answer each) of a minibatch
+    J  sequences of a unit: 1 answer, or a pair of 2
+    K  answers per prompt
+    L  layers
+    M  several axes flattened into one: all tokens of all rows, or all queries of a key-value head
+    N  query heads
+    O  optimizer updates of a step
+    P  prompt tokens
+    Q  prompts (groups)
+    R  query heads per key-value head
+    S  decode slots
+    T  tokens of a row: of an answer, or of a packed row
+    U  units (see J) of a group or a minibatch
+    V  vocabulary
+    W  columns of a block of the decode cache
+    X  data shards
+    Y  blocks of the decode cache
+    Z  stacks of layers of the decode cache
 
-Words are otherwise whole: `rate` is the share of right answers of a group (r̂), `ratio` is π_θ/π_old of a token or an
+Words are otherwise whole: `rate` is the share of correct answers of a group (r̂), `ratio` is π_θ/π_old of a token or an
 answer (R), `old_logp` is log π_old. Log-probs, rates, rewards and losses are float32.
 """
 
@@ -22,9 +44,10 @@ Array = jax.Array
 class Tokens(NamedTuple):
     """Rows of tokens as the model reads them; several sequences may share a row.
 
-    `token_BT`     int32  token ids, 0 where the row is empty
-    `segment_BT`   int32  which sequence of the row a token belongs to, from 0; −1 = padding
-    `position_BT`  int32  position inside its sequence, from 0
+    Attributes:
+      token_BT: int32, token ids; 0 where the row is empty.
+      segment_BT: int32, which sequence of the row a token belongs to, from 0; −1 is padding.
+      position_BT: int32, position inside its sequence, from 0.
     """
 
     token_BT: Array
@@ -33,18 +56,19 @@ class Tokens(NamedTuple):
 
 
 class LossBatch(NamedTuple):
-    """What a loss sees besides the policy's own log-probs: one value per token of packed rows.
+    """What a loss gets besides the policy's own log-probs: one value per token of packed rows.
 
-    The values of a token stand where it is predicted: at the place of the token before it. The value of an answer or of
-    a group is repeated on each of its tokens. Places that predict no token of an answer (in the prompt, padding) carry
-    −1 in `answer_BT` and `pair_BT`, and 0 everywhere else.
+    A token's values stand where it is predicted: at the place of the token before it. The value of an answer or of a
+    group is repeated on each of its tokens. Places that predict no token of an answer (in the prompt, padding) have −1
+    in `answer_BT` and `pair_BT`, and 0 everywhere else.
 
-    `old_logp_BT`   float32  log π_old(token), from the policy that sampled it
-    `answer_BT`     int32    id of the token's answer inside its row, from 0; −1 = token of no answer
-    `reward_BT`     float32  1 if the token's answer is right, 0 if it is wrong
-    `rate_BT`       float32  r̂, the share of right answers in the token's group, in [0, 1]
-    `advantage_BT`  float32  the advantage of the token's answer, as the loss's own `advantage` function gives it
-    `pair_BT`       int32    id of the (right, wrong) pair inside the row, for losses of unit "pair"; −1 = none
+    Attributes:
+      old_logp_BT: float32, log π_old of the token, from the policy that sampled it.
+      answer_BT: int32, id of the token's answer inside its row, from 0; −1 is a token of no answer.
+      reward_BT: float32, 1 if the token's answer is correct, 0 if it is incorrect.
+      rate_BT: float32, r̂, the share of correct answers in the token's group, in [0, 1].
+      advantage_BT: float32, advantage of the token's answer, from the loss's own `advantage` function.
+      pair_BT: int32, id of the (correct, incorrect) pair inside the row, for losses of unit "pair"; −1 is none.
     """
 
     old_logp_BT: Array
@@ -56,9 +80,12 @@ class LossBatch(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What one optimizer batch holds, over all devices and before it is cut into micro-batches (float32 scalars).
+    """What one minibatch holds, over all devices and before it is cut into micro-batches (float32 scalars).
 
-    `answers`  answers present     `tokens`  answer tokens present     `pairs`  (right, wrong) pairs present
+    Attributes:
+      answers: Answers present.
+      tokens: Answer tokens present.
+      pairs: (correct, incorrect) pairs present.
     """
 
     answers: Array
@@ -69,10 +96,11 @@ class Totals(NamedTuple):
 class Rollout(NamedTuple):
     """Sampled answers. Tokens after an answer's end are 0, and so are their log-probs.
 
-    `token_BT`     int32    the answer's tokens; its end-of-sequence token is part of it, and is trained
-    `logp_BT`      float32  log-prob of each under the distribution that it was drawn from
-    `length_B`     int32    number of tokens, end of sequence included
-    `truncated_B`  bool     the limit came before an end of sequence
+    Attributes:
+      token_BT: int32, the answer's tokens; its end-of-sequence token is one of them, and is trained.
+      logp_BT: float32, log-prob of each token under the distribution that it was drawn from.
+      length_B: int32, number of tokens, end of sequence included.
+      truncated_B: bool, whether the limit came before an end of sequence.
     """
 
     token_BT: Array
@@ -82,16 +110,17 @@ class Rollout(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Whole groups: a prompt, its K answers, and what the verifier said of them.
+    """Whole groups: a prompt, its K answers and their verdicts.
 
-    `prompt_Q`        int32    row of the prompt table
-    `token_QKT`       int32    answers, as in `Rollout`
-    `logp_QKT`        float32  log-probs by the sampler
-    `length_QK`       int32    answer tokens
-    `truncated_QK`    bool     cut at the limit
-    `verdict_QK`      int32    status codes of `verify.grade.STATUSES`
-    `reward_QK`       float32  1 = right
-    `rate_Q`          float32  share of right answers
+    Attributes:
+      prompt_Q: int32, row of the prompt table.
+      token_QKT: int32, answers, as in `Rollout`.
+      logp_QKT: float32, log-probs by the sampler.
+      length_QK: int32, answer tokens.
+      truncated_QK: bool, whether the answer was cut at the limit.
+      verdict_QK: int32, status codes: indices into `verify.grade.STATUSES`.
+      reward_QK: float32, 1 for a correct answer, else 0.
+      rate_Q: float32, share of correct answers.
     """
 
     prompt_Q: Array
@@ -105,21 +134,32 @@ class Groups(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """The tokenised prompt table, whole on every device, so that the program draws its own prompts.
+    """Tokenized prompts. The table of all training prompts lies whole on every device: the program draws from it.
 
-    `token_NP`  int32  padded on the right with 0      `length_N`  int32
+    Attributes:
+      token_QP: int32, padded on the right with 0.
+      length_Q: int32, prompt tokens.
     """
 
-    token_NP: Array
-    length_N: Array
+    token_QP: Array
+    length_Q: Array
 
 
-class Ended(NamedTuple):
-    """Some answers that have ended: those of a shard's round numbered `place_F`; beyond the last one, none."""
+class EndedAnswers(NamedTuple):
+    """Some answers of one data shard that have ended, for the verifier.
 
-    place_F: Array
-    request_F: Array
-    problem_F: Array
-    token_FT: Array
-    length_F: Array
-    gradable_F: Array
+    Attributes:
+      place_A: int32, number of the answer on its shard, in [0, B); B where the place is empty.
+      request_A: uint32, request number.
+      problem_A: int32, problem index into the grader's reference answers.
+      token_AT: int32, answer tokens.
+      length_A: int32, how many of them count.
+      gradable_A: bool, False for empty places and truncated answers.
+    """
+
+    place_A: Array
+    request_A: Array
+    problem_A: Array
+    token_AT: Array
+    length_A: Array
+    gradable_A: Array

@@ -70,13 +70,13 @@ def test_warm_start_has_the_same_losses_on_eight_devices(trained, folder):
 def test_supervised_step_objective_is_the_mean_negative_log_likelihood(trained):
     experiment, _, losses = trained
     table = experiment.dataset.examples
-    chosen = prompt_order(stream(experiment.config.seed, "warm_start"), len(table.token_NP), jnp.int32(0), BATCH)
-    width = table.token_NP.shape[1] + table.response_NT.shape[1]
+    chosen = prompt_order(stream(experiment.config.seed, "warm_start"), len(table.token_QP), jnp.int32(0), BATCH)
+    width = table.token_QP.shape[1] + table.response_QT.shape[1]
     token, segment = np.zeros((BATCH, width), np.int32), np.full((BATCH, width), -1, np.int32)
     is_response = np.zeros((BATCH, width), bool)
     for row, n in enumerate(np.asarray(chosen)):
-        prompt, response = int(table.prompt_length_N[n]), int(table.response_length_N[n])
-        token[row, : prompt + response] = [*table.token_NP[n, :prompt], *table.response_NT[n, :response]]
+        prompt, response = int(table.prompt_length_Q[n]), int(table.response_length_Q[n])
+        token[row, : prompt + response] = [*table.token_QP[n, :prompt], *table.response_QT[n, :response]]
         segment[row, : prompt + response] = 0
         is_response[row, prompt : prompt + response] = True
         assert token[row, prompt + response - 1] == experiment.tokenizer.eos_ids[0]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from nft_jax.bench.peers.process import Peer
-from nft_jax.bench.workload import Lengths, limited
+from nft_jax.bench.workload import Lengths, limit_answers
 from nft_jax.config import Config
 from nft_jax.data.random_prompts import random_dataset
 from nft_jax.experiment import compile_step, open_experiment
@@ -71,7 +71,7 @@ class Bench:
         optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.axes)
         step = experiment.step(optimizer)
         self.stamps = Stamped(step.grader)
-        step = dataclasses.replace(step, grader=self.stamps, engine=limited(step.engine, lengths))
+        step = limit_answers(dataclasses.replace(step, grader=self.stamps), lengths)
         self.prompts = experiment.prompts(experiment.dataset.tables["train"])
         state = experiment.initial_state(optimizer, experiment.model.random_weights(experiment.config.seed))
         began = time.perf_counter()

@@ -107,9 +107,9 @@ def fits(sweep: Sweep, rows: list[dict[str, Any]]) -> dict[str, Fit]:
 
 def affine(tokens: Sequence[float], seconds: Sequence[float]) -> Fit:
     """The least-squares line through (tokens, seconds)."""
-    token_N, second_N = np.asarray(tokens, float), np.asarray(seconds, float)
-    slope, start = np.polyfit(token_N, second_N, 1)
-    residual = np.max(np.abs(start + slope * token_N - second_N) / second_N)
+    tokens, seconds = np.asarray(tokens, float), np.asarray(seconds, float)
+    slope, start = np.polyfit(tokens, seconds, 1)
+    residual = np.max(np.abs(start + slope * tokens - seconds) / seconds)
     return Fit(float(start), float(slope), float(residual))
 
 

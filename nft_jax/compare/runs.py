@@ -82,7 +82,7 @@ class Runner:
         config = self.config
         self.optimizer = with_rate(make_optimizer(config.optimizer, 1, self.experiment.model.axes))
         table = base.dataset.tables["train"]
-        self.prompts, self.prompt_length = self.experiment.prompts(table), float(table.length_N.mean())
+        self.prompts, self.prompt_length = self.experiment.prompts(table), float(table.length_Q.mean())
         step, shardings = self.experiment.step(self.optimizer), self.experiment.state_shardings(self.optimizer)
         self.program = compile_step(step, self.experiment.abstract_state(self.optimizer), self.prompts, shardings)
 

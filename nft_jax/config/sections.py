@@ -99,12 +99,11 @@ class SelectionConfig:
     rate_below: float = setting(1.0, "a group trains if its success rate is below this", at_least=0, at_most=1)
     candidates_per_round: int = setting(0, "prompts of a round; 0: prompts_per_step", at_least=0)
     max_rounds: int = setting(4, "most rounds of a step", at_least=1)
-    ahead: str = setting(
-        "drop",
-        "whether slots that a round leaves free begin with the next round before it is known to be needed. drop: yes, "
-        "and what was begun in vain is dropped, so that results are those of no; finish: yes, and the round is "
-        "finished; no: each round begins when the last one has ended",
-        choices=("drop", "finish", "no"),
+    begin_next_round: bool = setting(
+        True,
+        "whether slots that a round leaves free begin with the next round's prompts before it is known whether that "
+        "round is needed; unneeded work is dropped, results stay the same",
+        decides=NONE,
     )
     carry: bool = setting(
         False, "whether groups that a step has too many of are kept for the next step; needs old_logp=sampler"

@@ -33,16 +33,16 @@ class PromptTable(NamedTuple):
     """The prompts that fit, in the order of the problems.
 
     Attributes:
-      token_NP: int32, token ids, padded on the right with 0; P is `max_prompt_tokens`.
-      length_N: int32, tokens of each prompt, from 1 to P.
+      token_QP: int32, token ids, padded on the right with 0; P is `max_prompt_tokens`.
+      length_Q: int32, tokens of each prompt, from 1 to P.
       answers: The reference answer of each prompt.
       prompts: The exact text of each prompt, template included.
       problems: The problem of each prompt.
       dropped: How many problems were left out because their prompt is longer than P.
     """
 
-    token_NP: np.ndarray
-    length_N: np.ndarray
+    token_QP: np.ndarray
+    length_Q: np.ndarray
     answers: list[str]
     prompts: list[str]
     problems: list[Problem]
@@ -53,18 +53,18 @@ class ExampleTable(NamedTuple):
     """The supervised examples that fit, in the order of the pairs.
 
     Attributes:
-      token_NP: int32, token ids of the prompts, padded on the right with 0; P is `max_prompt_tokens`.
-      prompt_length_N: int32, tokens of each prompt.
-      response_NT: int32, token ids of the responses, EOS included, padded on the right with 0; T is
+      token_QP: int32, token ids of the prompts, padded on the right with 0; P is `max_prompt_tokens`.
+      prompt_length_Q: int32, tokens of each prompt.
+      response_QT: int32, token ids of the responses, EOS included, padded on the right with 0; T is
         `max_answer_tokens`.
-      response_length_N: int32, tokens of each response, EOS included.
+      response_length_Q: int32, tokens of each response, EOS included.
       dropped: How many pairs were left out because their prompt or response is too long.
     """
 
-    token_NP: np.ndarray
-    prompt_length_N: np.ndarray
-    response_NT: np.ndarray
-    response_length_N: np.ndarray
+    token_QP: np.ndarray
+    prompt_length_Q: np.ndarray
+    response_QT: np.ndarray
+    response_length_Q: np.ndarray
     dropped: int
 
 
@@ -109,16 +109,16 @@ def build_prompts(
     """
     texts = [render(problem.problem, tokenizer, template=template) for problem in problems]
     ids = tokenizer.encode_batch(texts)
-    length_N = _count_tokens(ids)
-    _check_not_empty(length_N, texts)
-    kept = np.flatnonzero(length_N <= max_prompt_tokens)
+    length_Q = _count_tokens(ids)
+    _check_not_empty(length_Q, texts)
+    kept = np.flatnonzero(length_Q <= max_prompt_tokens)
     if long_prompts == "refuse" and kept.size < len(problems):
-        raise ValueError(f"{source}: {_describe_long_prompts(problems, length_N, max_prompt_tokens)}")
+        raise ValueError(f"{source}: {_describe_long_prompts(problems, length_Q, max_prompt_tokens)}")
     if not kept.size:
-        raise ValueError(f"no prompt fits: {_describe_lengths('max_prompt_tokens', length_N, max_prompt_tokens)}")
+        raise ValueError(f"no prompt fits: {_describe_lengths('max_prompt_tokens', length_Q, max_prompt_tokens)}")
     return PromptTable(
-        token_NP=_pad_rows([ids[i] for i in kept], max_prompt_tokens),
-        length_N=length_N[kept],
+        token_QP=_pad_rows([ids[i] for i in kept], max_prompt_tokens),
+        length_Q=length_Q[kept],
         answers=[problems[i].answer for i in kept],
         prompts=[texts[i] for i in kept],
         problems=[problems[i] for i in kept],
@@ -141,19 +141,19 @@ def build_examples(
     prompt_ids = tokenizer.encode_batch(texts)
     end = tokenizer.eos_ids[0]
     response_ids = [ids + [end] for ids in tokenizer.encode_batch([response for _, response in pairs])]
-    prompt_length_N, response_length_N = _count_tokens(prompt_ids), _count_tokens(response_ids)
-    _check_not_empty(prompt_length_N, texts)
-    kept = np.flatnonzero((prompt_length_N <= max_prompt_tokens) & (response_length_N <= max_answer_tokens))
+    prompt_length_Q, response_length_Q = _count_tokens(prompt_ids), _count_tokens(response_ids)
+    _check_not_empty(prompt_length_Q, texts)
+    kept = np.flatnonzero((prompt_length_Q <= max_prompt_tokens) & (response_length_Q <= max_answer_tokens))
     if not kept.size:
         raise ValueError(
-            f"no example fits: {_describe_lengths('max_prompt_tokens', prompt_length_N, max_prompt_tokens)}; "
-            f"{_describe_lengths('max_answer_tokens', response_length_N, max_answer_tokens)}"
+            f"no example fits: {_describe_lengths('max_prompt_tokens', prompt_length_Q, max_prompt_tokens)}; "
+            f"{_describe_lengths('max_answer_tokens', response_length_Q, max_answer_tokens)}"
         )
     return ExampleTable(
-        token_NP=_pad_rows([prompt_ids[i] for i in kept], max_prompt_tokens),
-        prompt_length_N=prompt_length_N[kept],
-        response_NT=_pad_rows([response_ids[i] for i in kept], max_answer_tokens),
-        response_length_N=response_length_N[kept],
+        token_QP=_pad_rows([prompt_ids[i] for i in kept], max_prompt_tokens),
+        prompt_length_Q=prompt_length_Q[kept],
+        response_QT=_pad_rows([response_ids[i] for i in kept], max_answer_tokens),
+        response_length_Q=response_length_Q[kept],
         dropped=len(pairs) - kept.size,
     )
 
@@ -162,29 +162,29 @@ def _count_tokens(ids: Sequence[Sequence[int]]) -> np.ndarray:
     return np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
 
 
-def _check_not_empty(length_N: np.ndarray, texts: Sequence[str]) -> None:
-    if length_N.size and not length_N.min():
-        raise ValueError(f"prompt {length_N.argmin()} ({texts[length_N.argmin()]!r}) has no tokens to start from")
+def _check_not_empty(length_Q: np.ndarray, texts: Sequence[str]) -> None:
+    if length_Q.size and not length_Q.min():
+        raise ValueError(f"prompt {length_Q.argmin()} ({texts[length_Q.argmin()]!r}) has no tokens to start from")
 
 
-def _describe_long_prompts(problems: Sequence[Problem], length_N: np.ndarray, limit: int) -> str:
+def _describe_long_prompts(problems: Sequence[Problem], length_Q: np.ndarray, limit: int) -> str:
     """Describes the prompts above the limit, the first and the longest of them, and which settings accept them."""
-    long = np.flatnonzero(length_N > limit)
-    first, longest = long[0], length_N.max()
+    long = np.flatnonzero(length_Q > limit)
+    first, longest = long[0], length_Q.max()
     return (
         f"{long.size} of {len(problems)} prompts have more than config.data.max_prompt_tokens={limit} tokens, the "
-        f"first {problems[first].id!r} with {length_N[first]}, the longest {longest}; "
+        f"first {problems[first].id!r} with {length_Q[first]}, the longest {longest}; "
         f"config.data.max_prompt_tokens={longest} keeps them all, config.data.long_prompts=drop leaves them out"
     )
 
 
-def _describe_lengths(name: str, length_N: np.ndarray, limit: int) -> str:
+def _describe_lengths(name: str, length_Q: np.ndarray, limit: int) -> str:
     """Describes the lengths, the limit `name`, and the value of it that would keep 90 % of them."""
-    if not length_N.size:
+    if not length_Q.size:
         return "there are none"
-    enough = int(np.quantile(length_N, 0.9, method="higher"))
+    enough = int(np.quantile(length_Q, 0.9, method="higher"))
     return (
-        f"they have {length_N.min()} to {length_N.max()} tokens and {name} is {limit} ({name}={enough} would keep 90 %)"
+        f"they have {length_Q.min()} to {length_Q.max()} tokens and {name} is {limit} ({name}={enough} would keep 90 %)"
     )
 
 
@@ -193,8 +193,8 @@ def _pad_rows(ids: Sequence[Sequence[int]], width: int) -> np.ndarray:
 
     At width 3, [[5, 6], [7]] becomes [[5, 6, 0], [7, 0, 0]].
     """
-    length_N = _count_tokens(ids)
+    length_Q = _count_tokens(ids)
     table = np.zeros((len(ids), width), np.int32)
-    inside = np.arange(width) < length_N[:, None]
-    table[inside] = np.fromiter((token for row in ids for token in row), dtype=np.int32, count=int(length_N.sum()))
+    inside = np.arange(width) < length_Q[:, None]
+    table[inside] = np.fromiter((token for row in ids for token in row), dtype=np.int32, count=int(length_Q.sum()))
     return table

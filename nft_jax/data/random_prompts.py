@@ -42,7 +42,7 @@ def random_dataset(config: Config, eos_count: int, prompts: int = PROMPTS) -> Da
         raise ValueError("config.model.vocab=0: a benchmark has no tokenizer; give the vocabulary's size, such as 512")
     # With `eos_count` 0, the only EOS is an id beyond the vocabulary, which is never sampled.
     tokenizer = NumberTokenizer(V, tuple(range(V - eos_count, V)) or (V,))
-    token_NP = np.random.default_rng(config.seed).integers(0, V - eos_count, (prompts, config.data.max_prompt_tokens))
-    length_N = np.full(prompts, config.data.max_prompt_tokens, np.int32)
+    token_QP = np.random.default_rng(config.seed).integers(0, V - eos_count, (prompts, config.data.max_prompt_tokens))
+    length_Q = np.full(prompts, config.data.max_prompt_tokens, np.int32)
     texts = [""] * prompts
-    return Dataset(tokenizer, {"train": PromptTable(token_NP.astype(np.int32), length_N, texts, texts, [], 0)}, None)
+    return Dataset(tokenizer, {"train": PromptTable(token_QP.astype(np.int32), length_Q, texts, texts, [], 0)}, None)

@@ -13,7 +13,7 @@ from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation.scores import Answers
 from nft_jax.files import atomically
 from nft_jax.run.workdir import read_lines
-from nft_jax.verify.callback import NOT_ASKED
+from nft_jax.verify.callback import NOT_GRADED
 from nft_jax.verify.extract import final_answer
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.math.normalize import normalize
@@ -47,7 +47,7 @@ def make_rows(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tok
             "reference": prompts.answers[first + e],
             "answers": tokenizer.decode_batch([row[:n].tolist() for row, n in zip(tokens_KT, length_K, strict=True)]),
             "verdicts": [STATUSES[code] for code in answers.verdict_EK[e]],
-            "second_verdicts": [None if code == NOT_ASKED else STATUSES[code] for code in answers.second_EK[e]],
+            "second_verdicts": [None if code == NOT_GRADED else STATUSES[code] for code in answers.second_EK[e]],
             "truncated": answers.truncated_EK[e].tolist(),
             "lengths": length_K.tolist(),
             "logps": answers.logp_EK[e].tolist(),
@@ -60,7 +60,7 @@ def parse_rows(rows: Sequence[dict]) -> Answers:
         np.array([row[part] for row in rows]) for part in ("lengths", "truncated", "logps")
     )
     verdict_EK, second_EK = (
-        np.array([[NOT_ASKED if status is None else STATUSES.index(status) for status in row[part]] for row in rows])
+        np.array([[NOT_GRADED if status is None else STATUSES.index(status) for status in row[part]] for row in rows])
         for part in ("verdicts", "second_verdicts")
     )
     correct_EK = (verdict_EK == STATUSES.index("correct")) & ~truncated_EK

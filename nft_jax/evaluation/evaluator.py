@@ -21,6 +21,7 @@ from nft_jax.processes import distributed
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.state import Requests
+from nft_jax.rounding import round_up
 from nft_jax.types import Array, Prompts
 from nft_jax.verify.callback import Grader, verify
 from nft_jax.verify.grade import STATUSES
@@ -109,7 +110,7 @@ def compile_evaluator(
     _check_request_numbers(problems, config.answers_per_problem)
     # Whole problems on every data shard, and answers on every device that grades them.
     devices = model.mesh.size
-    batch = -(-min(config.problems_per_batch, max(problems.values(), default=1)) // devices) * devices
+    batch = round_up(min(config.problems_per_batch, max(problems.values(), default=1)), devices)
     if not tables:
         return Evaluator(model, tables, problems, batch, None)
     host = grader([answer for table in tables.values() for answer in table.answers])
@@ -128,7 +129,7 @@ def _make_batch(table: PromptTable, first: int, size: int, count: int, offset: i
     """Returns problems `first`, `first + 1`, … of the `count` of a split; its references begin at number `offset`."""
     problem_E = np.arange(first, first + size)
     index_E = np.minimum(problem_E, count - 1).astype(np.int32)
-    prompts = Prompts(table.token_NP[index_E], table.length_N[index_E])
+    prompts = Prompts(table.token_QP[index_E], table.length_Q[index_E])
     return Batch(prompts, index_E, index_E + np.int32(offset), problem_E < count)
 
 
@@ -145,11 +146,13 @@ def _evaluate(
     E, K = batch.index_E.shape[0], answers
     answer_K = jnp.arange(K, dtype=jnp.uint32)
     request_EK = batch.index_E[:, None].astype(jnp.uint32) * jnp.uint32(MOST_ANSWERS) + answer_K[None]
+    limit_EK = jnp.full((E, K), engine.config.max_answer_tokens, jnp.int32)
     greedy_EK = jnp.broadcast_to(answer_K[None] == 0, (E, K))
-    requests = layout.split_rows(Requests(batch.prompts, batch.reference_E, request_EK, greedy_EK), model.mesh)
+    requests = Requests(batch.prompts, batch.reference_E, request_EK, limit_EK, greedy_EK)
+    requests = layout.split_rows(requests, model.mesh)
     with jax.default_matmul_precision(model.config.precision):
         # A stream of draws that training does not use, the same at every evaluation.
-        rollout, _ = engine(engine.sampling_weights(weights), requests, stream(seed, "evaluation"))
+        rollout = engine(engine.sampling_weights(weights), requests, stream(seed, "evaluation")).rollout
     reference_B, present_B = jnp.repeat(batch.reference_E, K), jnp.repeat(batch.present_E, K)
     gradable_B = present_B & ~rollout.truncated_B
     verdict_B, host = verify(grader, model.mesh, reference_B, rollout.token_BT, rollout.length_B, gradable_B)

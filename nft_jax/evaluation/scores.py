@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nft_jax.types import Array
-from nft_jax.verify.callback import NOT_ASKED, graders_differ
+from nft_jax.verify.callback import NOT_GRADED, graders_differ
 from nft_jax.verify.grade import STATUSES
 
 MAJORITY_DRAWS = 256
@@ -144,7 +144,7 @@ def _mean_majority(votes: Sequence[Sequence[str | None]], correct_EK: np.ndarray
 
 
 def _disagreement(answers: Answers) -> float | None:
-    judged = int((answers.second_EK != NOT_ASKED).sum())
+    judged = int((answers.second_EK != NOT_GRADED).sum())
     return float(graders_differ(answers.verdict_EK, answers.second_EK).sum()) / judged if judged else None
 
 

@@ -1,4 +1,4 @@
-"""The losses by name; each is `loss(logp_BT, batch, *, options…) -> loss_BT`: pure, per token, model-free."""
+"""The losses by name: `loss(logp_BT, batch, *, options…) -> loss_BT`, one value per token, without the model."""
 
 from collections.abc import Mapping
 
@@ -30,14 +30,16 @@ LOSSES = {each.__name__: each for each in (nft, rft, grpo, dr_grpo, dapo, dpo, c
 
 
 def resolve(name: str, options: Mapping[str, object]) -> Loss:
-    """The loss called `name` with its options bound: a key of `LOSSES`, or a user's own as "module:function".
+    """Returns the loss called `name` with its options bound: a key of `LOSSES`, or "module:function".
 
     A function that declares no traits gets unit "answer", normalizer "constant", groups "mixed", advantage `centered`.
-    Raises ValueError, before anything compiles, for an unknown name, an unknown option, or a value out of range.
+
+    Raises:
+      ValueError: for an unknown name, an unknown option, or a value out of range; before anything compiles.
     """
     return bind(name, find(name, LOSSES), options)
 
 
 def default_options(name: str) -> dict[str, object]:
-    """The options of a loss and of its advantage with their defaults, from the signatures."""
+    """Returns the options of a loss and of its advantage with their defaults, from the signatures."""
     return defaults(find(name, LOSSES))

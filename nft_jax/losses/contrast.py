@@ -1,4 +1,4 @@
-"""The naive contrast: the likelihood of right answers against that of wrong ones. It is what NFT is not."""
+"""The naive contrast: the likelihood of correct answers against that of incorrect ones, a baseline for NFT."""
 
 import jax.numpy as jnp
 
@@ -11,13 +11,16 @@ from nft_jax.types import Array, LossBatch
 
 @declare(unit="answer", normalizer="constant", groups="mixed")
 def contrast(logp_BT: Array, batch: LossBatch, *, omega: str = "one_minus_rate", clamp_rate: bool = True) -> Array:
-    """Pushes right answers up and wrong ones down with the same force, however improbable these already are.
+    """Pushes correct answers up and incorrect ones down with the same force, however improbable these already are.
 
     loss = −ω(rate) · (reward · log R − (1 − reward) · log R)
 
     `omega` and `clamp_rate` as in NFT, so that the two differ in the negative term alone.
-    Shapes [B, T]; nats per token; 0 outside answers; unbounded below. Raises ValueError for an unknown `omega`.
-    The baseline asked for by reviewers of Chen et al., arXiv 2505.18116.
+    Shapes [B, T]; nats per token; 0 outside answers; unbounded below.
+    The baseline that reviewers of Chen et al., arXiv 2505.18116, wanted.
+
+    Raises:
+      ValueError: for an unknown `omega`.
     """
     assert_loss_inputs(logp_BT, batch)
     weight_BT = lookup(OMEGAS, omega, "omega")(trained_rate(batch.rate_BT, clamp_rate))

@@ -1,4 +1,4 @@
-"""Decoupled clip and dynamic sampling policy optimisation."""
+"""Decoupled clip and dynamic sampling policy optimization."""
 
 from nft_jax.losses.advantage import overlong_normalized
 from nft_jax.losses.ratio import assert_loss_inputs
@@ -9,12 +9,15 @@ from nft_jax.types import Array, LossBatch
 
 @declare(unit="answer", normalizer="token_mean", groups="mixed", advantage=overlong_normalized)
 def dapo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: float = 0.28) -> Array:
-    """The clipped surrogate with more room upwards, averaged over tokens, with a soft penalty on overlong answers.
+    """Computes the clipped surrogate with more room upwards; its advantage has a soft penalty on overlong answers.
 
     loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
 
-    Shapes [B, T]; per token; 0 outside answers. Raises ValueError unless 0 < clip_low ≤ 1 and clip_high > 0.
+    Shapes [B, T]; per token; 0 outside answers.
     Yu et al., arXiv 2503.14476, eq. 8.
+
+    Raises:
+      ValueError: unless 0 < clip_low ≤ 1 and clip_high > 0.
     """
     assert_loss_inputs(logp_BT, batch)
     return clipped_surrogate(logp_BT, batch, clip_low, clip_high)

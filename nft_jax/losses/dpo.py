@@ -1,4 +1,4 @@
-"""Direct preference optimisation on pairs of a right and a wrong answer to the same prompt."""
+"""Direct preference optimization on pairs of a correct and an incorrect answer to the same prompt."""
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,17 @@ from nft_jax.types import Array, LossBatch
 
 @declare(unit="pair", normalizer="pair_mean", groups="mixed")
 def dpo(logp_BT: Array, batch: LossBatch, *, beta: float = 0.1) -> Array:
-    """Prefers the right answer of a pair to the wrong one, counting from the policy that sampled both.
+    """Prefers the correct answer of a pair to the incorrect one, relative to the policy that sampled both.
 
-    margin = sum of log R over the right answer − sum of log R over the wrong answer
+    margin = sum of log R over the correct answer − sum of log R over the incorrect answer
     loss   = −log σ(beta · margin) / tokens of the pair
 
-    So that the losses of a pair's tokens sum to the pair's. Both answers of a pair lie in the same row.
-    Shapes [B, T]; nats per token; 0 outside pairs. Raises ValueError unless beta > 0.
+    The losses of a pair's tokens sum to the pair's loss. Both answers of a pair are in the same row.
+    Shapes [B, T]; nats per token; 0 outside pairs.
     Rafailov et al., arXiv 2305.18290, eq. 7; iterative: Xu et al., arXiv 2312.16682.
+
+    Raises:
+      ValueError: unless beta > 0.
     """
     assert_loss_inputs(logp_BT, batch)
     if not 0 < beta < float("inf"):

@@ -1,4 +1,4 @@
-"""Group relative policy optimisation, and the same without its two biases."""
+"""Group relative policy optimization, and the same without its two biases."""
 
 from nft_jax.losses.advantage import centered, normalized
 from nft_jax.losses.ratio import assert_loss_inputs
@@ -9,13 +9,15 @@ from nft_jax.types import Array, LossBatch
 
 @declare(unit="answer", normalizer="sequence_mean", groups="all", advantage=normalized)
 def grpo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: float = 0.2) -> Array:
-    """The clipped surrogate with rewards standardised in their group, averaged over each answer first.
+    """Computes the clipped surrogate with rewards standardized in their group, averaged over each answer first.
 
     loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
 
-    Shapes [B, T]; per token; 0 outside answers. Raises ValueError unless 0 < clip_low ≤ 1 and clip_high > 0.
-    Its KL term, where one is wanted, is `kl.k3`.
+    Shapes [B, T]; per token; 0 outside answers. The KL term of `loss.kl_weight` is `kl.k3`.
     Shao et al., arXiv 2402.03300, eq. 3.
+
+    Raises:
+      ValueError: unless 0 < clip_low ≤ 1 and clip_high > 0.
     """
     assert_loss_inputs(logp_BT, batch)
     return clipped_surrogate(logp_BT, batch, clip_low, clip_high)
@@ -23,12 +25,15 @@ def grpo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: 
 
 @declare(unit="answer", normalizer="constant", groups="all", advantage=centered)
 def dr_grpo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: float = 0.2) -> Array:
-    """GRPO done right: rewards only centred in their group, and a constant number of tokens an answer.
+    """Computes GRPO without its biases: rewards only centered in their group, a constant number of tokens an answer.
 
     loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
 
-    Shapes [B, T]; per token; 0 outside answers. Raises ValueError unless 0 < clip_low ≤ 1 and clip_high > 0.
+    Shapes [B, T]; per token; 0 outside answers.
     Liu et al., arXiv 2503.20783, section 3.2.
+
+    Raises:
+      ValueError: unless 0 < clip_low ≤ 1 and clip_high > 0.
     """
     assert_loss_inputs(logp_BT, batch)
     return clipped_surrogate(logp_BT, batch, clip_low, clip_high)

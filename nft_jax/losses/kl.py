@@ -1,4 +1,4 @@
-"""The KL penalty some GRPO runs add to their loss."""
+"""The KL penalty that some GRPO runs add to their loss."""
 
 import chex
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from nft_jax.types import Array
 
 
 def k3(logp_BT: Array, reference_logp_BT: Array, answer_BT: Array) -> Array:
-    """An unbiased, never negative estimate of KL(policy ‖ reference) from the sampled token, 0 outside answers.
+    """Returns an unbiased, never negative estimate of KL(policy ‖ reference) from the sampled token, 0 outside answers.
 
     difference = min(reference_logp − logp, 10)
     k3         = exp(difference) − difference − 1

@@ -1,4 +1,4 @@
-"""Negative-aware fine-tuning: maximum likelihood on right answers and, by an implicit negative policy, wrong ones."""
+"""Negative-aware fine-tuning: maximum likelihood on correct answers and, by an implicit negative policy, incorrect ones."""
 
 import jax
 import jax.numpy as jnp
@@ -25,28 +25,30 @@ def nft(
     ratio: str = "token",
     clamp_rate: bool = True,
 ) -> Array:
-    """Trains the policy as what π_old does when it is right, and so implies what it does when it is wrong.
+    """Trains the policy as the distribution of π_old's correct answers, which implies that of its incorrect ones.
 
     R              = exp(min(logp − old_logp, 10))
     negative_ratio = (1 − rate · R) / (1 − rate)                 the implicit negative policy over π_old
     max_v(x, ε)    = max(x, ε) in value, x in gradient
     loss           = −ω(rate) · [reward · log R + negative_weight · (1 − reward) · log max_v(negative_ratio, ε)]
 
-    Gradient of the loss = −multiplier · ∇logp, the multiplier being +ω on right tokens and
-    −negative_weight · ω · rate · R / (1 − rate) / max(negative_ratio, ε) on wrong ones.
+    Gradient of the loss = −multiplier · ∇logp, the multiplier being +ω on correct tokens and
+    −negative_weight · ω · rate · R / (1 − rate) / max(negative_ratio, ε) on incorrect ones.
 
     `omega` "one", "one_minus_rate" (on-policy: Dr. GRPO) or "sqrt_odds" (on-policy: GRPO).
     `epsilon` below 1e-6 counts as 1e-6.
     `ratio` "token", or "answer": one R an answer, exp(sum of log R over its tokens). An answer then has one term.
-    A right one's, a sum of logs, is the same as before; a wrong one's is spread evenly over its tokens, so that
+    A correct one's, a sum of logs, is the same as before; an incorrect one's is spread evenly over its tokens, so that
     they sum to the term, and on-policy its gradient is the token variant's.
-    `clamp_rate` clamps the rate to [0.02, 0.98] first. Without it a group of rate 1, which has no wrong answers,
-    has no negative policy: a wrong token in it (there should be none) loses nothing.
-    The bound on log R holds in R only: beyond it a wrong token has no gradient, a right token keeps its own.
+    `clamp_rate` clamps the rate to [0.02, 0.98] first. Without it a group of rate 1, which has no incorrect
+    answers, has no negative policy: an incorrect token in it (there should be none) loses nothing.
+    The bound on log R holds in R only: beyond it an incorrect token has no gradient, a correct one keeps its own.
 
-    Shapes [B, T]; nats per token; 0 outside answers. Raises ValueError for an unknown `omega` or `ratio` and for a
-    negative `epsilon` or `negative_weight`.
+    Shapes [B, T]; nats per token; 0 outside answers.
     Chen et al., arXiv 2505.18116, theorem 3.1 and algorithm 1; on-policy, proposition 4.2.
+
+    Raises:
+      ValueError: for an unknown `omega` or `ratio`, and for a negative `epsilon` or `negative_weight`.
     """
     assert_loss_inputs(logp_BT, batch)
     for name, value in (("epsilon", epsilon), ("negative_weight", negative_weight)):
@@ -62,7 +64,7 @@ def nft(
 
 
 def max_v(x: Array, epsilon: float) -> Array:
-    """`max(x, ε)` in value and `x` in gradient: a clamped token is still learned from, at a bounded weight.
+    """Returns `max(x, ε)` in value and `x` in gradient: a clamped token still trains, at a bounded weight.
 
     The paper writes x + stop_gradient(max(x, ε) − x). This is the same with the zero gathered in one bracket:
     in float32 −1e8 + (1 + 1e8) is 0, and its log is infinite.
@@ -73,14 +75,17 @@ def max_v(x: Array, epsilon: float) -> Array:
 def ratio_statistics(
     logp_BT: Array, batch: LossBatch, *, epsilon: float = 1.0, ratio: str = "token", clamp_rate: bool = True
 ) -> dict[str, Array]:
-    """Per-token diagnostics of the ratio and of the clamps, for averages over answer tokens; 0 outside answers.
+    """Returns per-token diagnostics of the ratio and of the clamps, for averages over answer tokens; 0 outside answers.
 
     `ratio`              R of the token (or of its answer), bounded by exp(10)
     `log_ratio_clamped`  1 where log R > 10
     `rate_clamped`       1 where 0 < rate < 0.02 or 0.98 < rate < 1, whether or not the clamp is on
-    `value_clamped`      1 on wrong tokens where negative_ratio < ε
+    `value_clamped`      1 on incorrect tokens where negative_ratio < ε
 
-    The options are those of `nft`. Shapes [B, T]. Raises ValueError for an unknown `ratio`.
+    The options are those of `nft`. Shapes [B, T].
+
+    Raises:
+      ValueError: for an unknown `ratio`.
     """
     assert_loss_inputs(logp_BT, batch)
     inside_BT = batch.answer_BT >= 0
@@ -96,18 +101,18 @@ def ratio_statistics(
     return {name: jnp.where(inside_BT, value_BT.astype(logp_BT.dtype), 0) for name, value_BT in statistics.items()}
 
 
-def _of_token(log_ratio_BT: Array, answer_BT: Array) -> tuple[Array, Array]:
-    """A term for each token: its own log R, and the whole of its term."""
+def _token_term(log_ratio_BT: Array, answer_BT: Array) -> tuple[Array, Array]:
+    """Gives each token a term of its own: its log R, and the share 1 of the term."""
     del answer_BT
     return log_ratio_BT, jnp.ones_like(log_ratio_BT)
 
 
-def _of_answer(log_ratio_BT: Array, answer_BT: Array) -> tuple[Array, Array]:
-    """A term for each answer: log R summed over it, and its term shared out evenly over its tokens."""
+def _answer_term(log_ratio_BT: Array, answer_BT: Array) -> tuple[Array, Array]:
+    """Gives each answer one term: its summed log R, and an even share of the term for each of its tokens."""
     return answer_sum(log_ratio_BT, answer_BT), 1 / answer_length(answer_BT, log_ratio_BT.dtype)
 
 
-RATIOS = {"token": _of_token, "answer": _of_answer}
+RATIOS = {"token": _token_term, "answer": _answer_term}
 
 
 def _negative_ratio(log_ratio_BT: Array, rate_BT: Array) -> Array:

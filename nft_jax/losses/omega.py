@@ -1,4 +1,4 @@
-"""ω(r̂): how much a prompt weighs, as a function of the share of right answers in its group."""
+"""ω(r̂): the weight of a prompt, as a function of the share of correct answers in its group."""
 
 import jax.numpy as jnp
 
@@ -8,19 +8,19 @@ RATE_BOUNDS = (0.02, 0.98)
 
 
 def one(rate_BT: Array) -> Array:
-    """`ω = 1`: every prompt weighs the same."""
+    """Returns `ω = 1`: every prompt weighs the same."""
     return jnp.ones_like(rate_BT)
 
 
 def one_minus_rate(rate_BT: Array) -> Array:
-    """`ω = 1 − rate`: hard prompts weigh more; on-policy NFT is then Dr. GRPO."""
+    """Returns `ω = 1 − rate`: hard prompts weigh more; on-policy NFT is then Dr. GRPO."""
     return 1.0 - rate_BT
 
 
 def sqrt_odds(rate_BT: Array) -> Array:
-    """`ω = sqrt((1 − rate) / rate)`: on-policy NFT is then GRPO; 0 at rate 0.
+    """Returns `ω = sqrt((1 − rate) / rate)`: on-policy NFT is then GRPO; 0 at rate 0.
 
-    At rate 0 there are only wrong answers, whose weight `ω rate / (1 − rate)` tends to 0 although ω does not.
+    At rate 0 there are only incorrect answers, whose weight `ω rate / (1 − rate)` tends to 0 although ω does not.
     """
     positive_BT = rate_BT > 0
     return jnp.where(positive_BT, jnp.sqrt((1.0 - rate_BT) / jnp.where(positive_BT, rate_BT, 1.0)), 0.0)
@@ -30,11 +30,11 @@ OMEGAS = {"one": one, "one_minus_rate": one_minus_rate, "sqrt_odds": sqrt_odds}
 
 
 def trained_rate(rate_BT: Array, clamp_rate: bool) -> Array:
-    """The rate a loss computes with: clamped to `RATE_BOUNDS`, inactive for groups of up to 50 answers, or as it is."""
+    """Clamps the rate to `RATE_BOUNDS` if wanted; that changes nothing for groups of up to 50 answers."""
     return jnp.clip(rate_BT, *RATE_BOUNDS) if clamp_rate else rate_BT
 
 
 def rate_is_clamped(rate_BT: Array) -> Array:
-    """True where a mixed group's rate lies strictly outside `RATE_BOUNDS`."""
+    """Tells where a mixed group's rate is strictly outside `RATE_BOUNDS`."""
     low, high = RATE_BOUNDS
     return ((rate_BT > 0) & (rate_BT < low)) | ((rate_BT > high) & (rate_BT < 1))

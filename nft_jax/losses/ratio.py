@@ -1,4 +1,4 @@
-"""What losses are made of: their input contract, and the ratio of the policy to the one that sampled."""
+"""What all losses use: a check of their inputs, and the ratio of the policy to the one that sampled."""
 
 import chex
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ MAX_LOG_RATIO = 10.0
 
 
 def assert_loss_inputs(logp_BT: Array, batch: LossBatch) -> None:
-    """The contract of every loss: same `[B, T]` shape throughout; ids are integers, all else is floating."""
+    """Checks the inputs of a loss: same `[B, T]` shape throughout; ids are integers, all else is floating."""
     chex.assert_rank(logp_BT, 2)
     chex.assert_equal_shape([logp_BT, *batch])
     chex.assert_type([logp_BT, batch.old_logp_BT, batch.reward_BT, batch.rate_BT, batch.advantage_BT], float)
@@ -18,7 +18,7 @@ def assert_loss_inputs(logp_BT: Array, batch: LossBatch) -> None:
 
 
 def log_ratio(logp_BT: Array, batch: LossBatch) -> Array:
-    """`log R = logp − old_logp` of each token, 0 (value and gradient) outside answers.
+    """Computes `log R = logp − old_logp` of each token, 0 (value and gradient) outside answers.
 
     Both inputs are masked before they meet: −inf − (−inf) on padding would be a NaN, masked later but caught by
     `jax_debug_nans`.
@@ -28,5 +28,5 @@ def log_ratio(logp_BT: Array, batch: LossBatch) -> Array:
 
 
 def bounded_ratio(log_ratio_BT: Array) -> Array:
-    """`R = exp(min(log R, 10))`: constant, so without gradient, beyond the bound."""
+    """Computes `R = exp(min(log R, 10))`: constant, so without gradient, beyond the bound."""
     return jnp.exp(jnp.minimum(log_ratio_BT, MAX_LOG_RATIO))

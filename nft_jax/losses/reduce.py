@@ -1,7 +1,7 @@
-"""From per-token losses to the objective: the one sum over an answer, and the normalisers by name.
+"""From per-token losses to the objective: the sum over an answer, and the normalizers by name.
 
-The normaliser is part of the algorithm. Each is a weight per token, so that the objective is
-`sum(loss_BT * weight_BT)` over all micro-batches, with denominators that count the whole optimizer batch.
+The normalizer is part of the algorithm. Each is a weight per token, so that the objective is
+`sum(loss_BT * weight_BT)` over all micro-batches, with denominators that count the whole minibatch.
 """
 
 import chex
@@ -13,7 +13,7 @@ from nft_jax.types import Array, LossBatch, Totals
 
 
 def answer_sum(x_BT: Array, answer_BT: Array) -> Array:
-    """The sum of `x` over an answer, given to each of its tokens; 0 outside answers.
+    """Sums `x` over each answer and gives the sum to each of its tokens; 0 outside answers.
 
     `answer_BT` holds ids in [0, T), or −1 for none; the tokens of an answer need not be neighbours. Given
     `pair_BT` instead, it is the sum over a pair. Cost is O(T) a row: segments, never a [B, T, T] mask.
@@ -33,30 +33,30 @@ def answer_sum(x_BT: Array, answer_BT: Array) -> Array:
 
 
 def answer_length(answer_BT: Array, dtype: jnp.dtype) -> Array:
-    """The number of tokens of the token's answer (or pair), 1 outside so that it can be divided by."""
+    """Counts the tokens of each token's answer (or pair); 1 outside, so that one can divide by it."""
     return jnp.where(answer_BT >= 0, answer_sum(jnp.ones(answer_BT.shape, dtype), answer_BT), 1)
 
 
 def sequence_mean(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
-    """`1 / (length of the answer · answers)`: the mean over answers of the mean over their tokens (GRPO)."""
+    """Weighs a token by `1 / (length of the answer · answers)`: the mean over answers of their token means (GRPO)."""
     del constant_tokens
     length_BT = answer_length(batch.answer_BT, totals.answers.dtype)
     return jnp.where(batch.answer_BT >= 0, 1 / (length_BT * jnp.maximum(totals.answers, 1)), 0)
 
 
 def token_mean(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
-    """`1 / tokens`: the mean over all answer tokens of the optimizer batch (DAPO)."""
+    """Weighs a token by `1 / tokens`: the mean over all answer tokens of the minibatch (DAPO)."""
     del constant_tokens
     return jnp.where(batch.answer_BT >= 0, 1 / jnp.maximum(totals.tokens, 1), 0)
 
 
 def constant(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
-    """`1 / (answers · constant_tokens)`: a fixed number of tokens an answer, whatever its length (Dr. GRPO, NFT)."""
+    """Weighs a token by `1 / (answers · constant_tokens)`, whatever its answer's length (Dr. GRPO, NFT)."""
     return jnp.where(batch.answer_BT >= 0, 1 / (jnp.maximum(totals.answers, 1) * constant_tokens), 0)
 
 
 def pair_mean(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
-    """`1 / pairs`: the mean over (right, wrong) pairs of losses that sum to the pair's (DPO)."""
+    """Weighs a token by `1 / pairs`: the mean over pairs, whose tokens' losses sum to the pair's loss (DPO)."""
     del constant_tokens
     return jnp.where(batch.pair_BT >= 0, 1 / jnp.maximum(totals.pairs, 1), 0)
 
@@ -70,9 +70,12 @@ NORMALIZERS = {
 
 
 def total_loss(loss_BT: Array, batch: LossBatch, totals: Totals, normalizer: str, constant_tokens: float) -> Array:
-    """`sum(loss · weight)`, this (micro-)batch's part of the objective: a scalar; parts add up.
+    """Computes `sum(loss · weight)`, this micro-batch's part of the objective: a scalar; parts add up.
 
-    `totals` counts the whole optimizer batch. Raises ValueError for a name not in `NORMALIZERS`.
+    `totals` counts the whole minibatch.
+
+    Raises:
+      ValueError: for a name not in `NORMALIZERS`.
     """
     chex.assert_equal_shape([loss_BT, batch.answer_BT])
     weigh = lookup(NORMALIZERS, normalizer, "normalizer")

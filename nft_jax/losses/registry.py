@@ -1,7 +1,7 @@
-"""What a loss declares about itself, and how a name and options from a config become a function.
+"""The traits that a loss declares, and the way from a name and options in a config to a function.
 
-A loss's options are its keyword-only parameters and those of its advantage function; their defaults stand in the
-signatures and nowhere else.
+A loss's options are its keyword-only parameters and those of its advantage function; the signatures hold their
+defaults.
 """
 
 import dataclasses
@@ -19,19 +19,20 @@ from nft_jax.losses.reduce import NORMALIZERS
 from nft_jax.names import lookup, unknown
 from nft_jax.types import Array, LossBatch
 
-# Answers of each.
+# Answers of a unit.
 UNITS = {"answer": 1, "pair": 2}
 GROUPS = ("mixed", "all")
 
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What the trainer must know of a loss besides its formula.
+    """What the trainer must know about a loss besides its formula.
 
-    `unit`        what packing and mini-batching never separate: "answer", or "pair" (right, wrong) of a group
-    `normalizer`  name in `reduce.NORMALIZERS`
-    `groups`      prompts that train: "mixed" (0 < rate < 1) or "all"
-    `advantage`   `(correct_QK, length_QK, max_answer_tokens, *, …) -> advantage_QK`
+    Attributes:
+      unit: What minibatches and packing never separate: "answer", or "pair" (correct, incorrect) of a group.
+      normalizer: Name in `reduce.NORMALIZERS`.
+      groups: Groups that train: "mixed" (0 < rate < 1) or "all".
+      advantage: `(correct_QK, length_QK, max_answer_tokens, *, …) -> advantage_QK`.
     """
 
     unit: str = "answer"
@@ -51,12 +52,15 @@ class Traits:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """A loss ready for use, its options bound.
+    """A loss ready for use, with its options bound.
 
-    `name`       what was asked for
-    `function`   `(logp_BT, batch) -> loss_BT`
-    `advantage`  `(correct_QK, length_QK, max_answer_tokens) -> advantage_QK`
-    `unit`, `normalizer`, `groups`  as in `Traits`
+    Attributes:
+      name: The name in the config.
+      function: `(logp_BT, batch) -> loss_BT`.
+      advantage: `(correct_QK, length_QK, max_answer_tokens) -> advantage_QK`.
+      unit: As in `Traits`.
+      normalizer: As in `Traits`.
+      groups: As in `Traits`.
     """
 
     name: str
@@ -74,7 +78,11 @@ def declare(
     groups: str = "mixed",
     advantage: Callable[..., Array] = centered,
 ) -> Callable:
-    """Decorator that attaches `Traits` to a loss function; raises ValueError for an unknown name."""
+    """Returns a decorator that attaches `Traits` to a loss function.
+
+    Raises:
+      ValueError: for an unknown unit, normalizer or choice of groups.
+    """
     traits = Traits(unit, normalizer, groups, advantage)
 
     def attach(function):
@@ -85,9 +93,10 @@ def declare(
 
 
 def find(name: str, known: Mapping[str, Callable]) -> Callable:
-    """The function called `name` in `known`, or the one that "module:function" imports.
+    """Returns the function called `name` in `known`, or the one that "module:function" imports.
 
-    Raises ValueError for a name that is neither, for a module that can't be imported, and for one without the function.
+    Raises:
+      ValueError: for a name that is neither, a module that can't be imported, or one without the function.
     """
     if ":" not in name:
         if name not in known:
@@ -108,21 +117,22 @@ def find(name: str, known: Mapping[str, Callable]) -> Callable:
 
 
 def traits_of(function: Callable) -> Traits:
-    """The declared traits of a loss, or the default ones of a function that declares none."""
+    """Returns the declared traits of a loss, or the default ones of a function that declares none."""
     return getattr(function, "traits", Traits())
 
 
 def bind(name: str, function: Callable, options: Mapping[str, object]) -> Loss:
-    """Gives a loss and its advantage their options, and tries both on shapes alone.
+    """Binds a loss's options to it and its advantage, and tries both on shapes alone.
 
-    Raises ValueError for an unknown or missing option, a value of another type than the default's, a value the
-    functions refuse, and a result that isn't one float32 per token.
+    Raises:
+      ValueError: for an unknown or missing option, a value of another type than the default's, a value that the
+        functions refuse, or a result that isn't one float32 per token.
     """
     traits = traits_of(function)
-    mine, advantages = _keyword_only(function), _keyword_only(traits.advantage)
-    if shared := mine.keys() & advantages.keys():
+    own, advantages = _keyword_only(function), _keyword_only(traits.advantage)
+    if shared := own.keys() & advantages.keys():
         raise ValueError(f"loss {name!r}: {sorted(shared)} are options of both the loss and its advantage; rename one")
-    parameters = mine | advantages
+    parameters = own | advantages
     for option, value in options.items():
         default = lookup(parameters, option, "option", f"loss {name!r}")
         if not _same_kind(value, default):
@@ -134,18 +144,18 @@ def bind(name: str, function: Callable, options: Mapping[str, object]) -> Loss:
         raise ValueError(f"loss {name!r} needs a value for {', '.join(missing)}")
     loss = Loss(
         name,
-        functools.partial(function, **{key: value for key, value in options.items() if key in mine}),
+        functools.partial(function, **{key: value for key, value in options.items() if key in own}),
         functools.partial(traits.advantage, **{key: value for key, value in options.items() if key in advantages}),
         traits.unit,
         traits.normalizer,
         traits.groups,
     )
-    _rehearse(loss)
+    _check_results(loss)
     return loss
 
 
 def defaults(function: Callable) -> dict[str, object]:
-    """The options of a loss and of its advantage that have a default, with it."""
+    """Returns the options of a loss and of its advantage that have a default, with the default."""
     parameters = _keyword_only(function) | _keyword_only(traits_of(function).advantage)
     return {key: value for key, value in parameters.items() if value is not inspect.Parameter.empty}
 
@@ -163,8 +173,8 @@ def _same_kind(value: object, default: object) -> bool:
     return True
 
 
-def _rehearse(loss: Loss) -> None:
-    # Functions check their option values in their first lines; tracing them here says so before anything compiles.
+def _check_results(loss: Loss) -> None:
+    # Functions check their options in their first lines: tracing them here raises before anything compiles.
     floats = jax.ShapeDtypeStruct((2, 3), jnp.float32)
     ids = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     batch = LossBatch(floats, ids, floats, floats, floats, ids)

@@ -1,4 +1,4 @@
-"""Rejection fine-tuning: learn from right answers, forget the wrong ones."""
+"""Rejection fine-tuning: learns from correct answers alone."""
 
 import jax.numpy as jnp
 
@@ -9,7 +9,7 @@ from nft_jax.types import Array, LossBatch
 
 @declare(unit="answer", normalizer="constant", groups="mixed")
 def rft(logp_BT: Array, batch: LossBatch) -> Array:
-    """Maximum likelihood on the policy's own right answers.
+    """Maximizes the likelihood of the policy's own correct answers.
 
     loss = −reward · logp
 

@@ -1,4 +1,4 @@
-"""The clipped surrogate of PPO, which GRPO, Dr. GRPO and DAPO share; they differ in advantage, clip and normaliser."""
+"""The clipped surrogate of PPO, which GRPO, Dr. GRPO and DAPO share; they differ in advantage, clip and normalizer."""
 
 import jax.numpy as jnp
 
@@ -7,12 +7,14 @@ from nft_jax.types import Array, LossBatch
 
 
 def clipped_surrogate(logp_BT: Array, batch: LossBatch, clip_low: float, clip_high: float) -> Array:
-    """The pessimistic one of the plain and the clipped ratio, times the advantage.
+    """Takes the pessimistic one of the plain and the clipped ratio, times the advantage.
 
     loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
 
-    Raises ValueError unless 0 < clip_low ≤ 1 and clip_high > 0.
     Schulman et al., arXiv 1707.06347, eq. 7.
+
+    Raises:
+      ValueError: unless 0 < clip_low ≤ 1 and clip_high > 0.
     """
     if not (0 < clip_low <= 1 and 0 < clip_high < float("inf")):
         raise ValueError(f"clip_low must be in (0, 1] and clip_high above 0, not {clip_low} and {clip_high}")

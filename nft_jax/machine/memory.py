@@ -11,6 +11,7 @@ from nft_jax.models.cache import block_columns
 from nft_jax.models.sharded import with_sharding
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
+from nft_jax.rounding import ceil_div
 
 
 def device_bytes(experiment: Experiment) -> dict[str, int]:
@@ -28,13 +29,13 @@ def device_bytes(experiment: Experiment) -> dict[str, int]:
     layouts = layout.shardings(model.mesh, experiment.engine.specs)
     sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), model.abstract)
     slots = slots_per_shard(experiment)
-    prompts, tokens = -(-slots // config.answers_per_prompt), config.data.max_prompt_tokens
+    prompts, tokens = ceil_div(slots, config.answers_per_prompt), config.data.max_prompt_tokens
     return {
         "weights": _held_bytes((state.weights, state.reference)),
         "moments": _held_bytes(state.optimizer_state),
         "sampling_weights": _held_bytes(jax.tree.map(with_sharding, sampling_weights, layouts)),
         "cache": slots * slot_bytes(experiment),
-        "prompts": prompts * slot_bytes(experiment, tokens) + 4 * experiment.dataset.tables["train"].token_NP.size,
+        "prompts": prompts * slot_bytes(experiment, tokens) + 4 * experiment.dataset.tables["train"].token_QP.size,
     }
 
 
@@ -50,7 +51,7 @@ def slot_bytes(experiment: Experiment, tokens: int = 0) -> int:
     config, model = experiment.config, experiment.config.model
     whole = config.data.max_prompt_tokens + config.rollout.max_answer_tokens
     columns = block_columns(whole)
-    blocks = math.ceil((tokens or whole) / columns)
+    blocks = ceil_div(tokens or whole, columns)
     heads = model.kv_heads // experiment.model.mesh.shape[TENSOR]
     return 2 * model.layers * heads * model.head_size * blocks * columns * jnp.dtype(model.dtype).itemsize
 

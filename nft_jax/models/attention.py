@@ -67,16 +67,16 @@ class _KeyColumns(NamedTuple):
     """The S columns that the queries of each row may see: the prompt's columns, then the row's.
 
     Attributes:
-      key_BSGH: Keys.
-      value_BSGH: Values.
-      segment_BS: int32, the segment of each column, or `SEEN_BY_ALL` or `SEEN_BY_NONE`.
-      place_S: int32, the place of each column in the row; 0 for columns of the prompt.
+      key_BCGH: Keys.
+      value_BCGH: Values.
+      segment_BC: int32, the segment of each column, or `SEEN_BY_ALL` or `SEEN_BY_NONE`.
+      place_C: int32, the place of each column in the row; 0 for columns of the prompt.
     """
 
-    key_BSGH: Array
-    value_BSGH: Array
-    segment_BS: Array
-    place_S: Array
+    key_BCGH: Array
+    value_BCGH: Array
+    segment_BC: Array
+    place_C: Array
 
 
 def _key_columns(key, value, segment, prompt):
@@ -95,26 +95,26 @@ def _key_columns(key, value, segment, prompt):
 def _attend(query, query_segment, start, columns):
     """Attends from queries `[B, T, N, H]` at places `start…` of their rows to all columns.
 
-    The R heads that share keys are rows of one matrix, so that no product transposes a T × S array.
+    The R heads that share keys are rows of one matrix, so that no product transposes a T × C array.
     """
     B, T, N, H = query.shape
-    S, G = columns.key_BSGH.shape[1:3]
+    C, G = columns.key_BCGH.shape[1:3]
     R = N // G
     scale = jnp.asarray(H**-0.5, query.dtype)
     query_BGMH = jnp.transpose((query * scale).reshape(B, T, G, R, H), (0, 2, 3, 1, 4)).reshape(B, G, R * T, H)
-    key_BGHS, value_BGSH = (
-        jnp.transpose(columns.key_BSGH, (0, 2, 3, 1)),
-        jnp.transpose(columns.value_BSGH, (0, 2, 1, 3)),
+    key_BGHC, value_BGCH = (
+        jnp.transpose(columns.key_BCGH, (0, 2, 3, 1)),
+        jnp.transpose(columns.value_BCGH, (0, 2, 1, 3)),
     )
     accumulation = {"preferred_element_type": accumulation_dtype(query.dtype)}
-    score = jnp.einsum("bgmh,bghs->bgms", query_BGMH, key_BGHS, **accumulation).reshape(B, G, R, T, S)
-    causal_TS = (start + jnp.arange(T))[:, None] >= columns.place_S[None, :]
-    same_BTS = query_segment[:, :, None] == columns.segment_BS[:, None, :]
-    mask_BTS = causal_TS[None] & (same_BTS | (columns.segment_BS == SEEN_BY_ALL)[:, None, :])
-    score = jnp.where(mask_BTS[:, None, None], score, MASK_VALUE)
+    score = jnp.einsum("bgmh,bghc->bgmc", query_BGMH, key_BGHC, **accumulation).reshape(B, G, R, T, C)
+    causal_TC = (start + jnp.arange(T))[:, None] >= columns.place_C[None, :]
+    same_BTC = query_segment[:, :, None] == columns.segment_BC[:, None, :]
+    mask_BTC = causal_TC[None] & (same_BTC | (columns.segment_BC == SEEN_BY_ALL)[:, None, :])
+    score = jnp.where(mask_BTC[:, None, None], score, MASK_VALUE)
     weight = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
-    weight = weight.reshape(B, G, R * T, S)
-    out = jnp.einsum("bgms,bgsh->bgmh", weight.astype(value_BGSH.dtype), value_BGSH, **accumulation)
+    weight = weight.reshape(B, G, R * T, C)
+    out = jnp.einsum("bgmc,bgch->bgmh", weight.astype(value_BGCH.dtype), value_BGCH, **accumulation)
     out = (out / jnp.sum(weight, axis=-1)[..., None]).astype(query.dtype)
     return jnp.transpose(out.reshape(B, G, R, T, H), (0, 3, 1, 2, 4)).reshape(B, T, N, H)
 
@@ -126,7 +126,7 @@ def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int
     softmax in float32: Milakov & Gimelshein 2018 (arXiv 1805.02867).
     """
     S, N, H = query_SNH.shape
-    _, C, _, G, _, W = cache.key_ULCSGHW[stack].shape
+    _, Y, _, G, _, W = cache.key_ZLYSGHW[stack].shape
     query = (query_SNH * jnp.asarray(H**-0.5, query_SNH.dtype)).reshape(S, G, N // G, H)
     accumulation = {"preferred_element_type": accumulation_dtype(query.dtype)}
 
@@ -153,5 +153,5 @@ def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int
         out = out * shrink[..., None] + weighted_sum(weight, value_SGWH)
         return out, new_largest, total * shrink + jnp.sum(weight, axis=-1)
 
-    out, _, total = first if C == 1 else jax.lax.fori_loop(1, jnp.max(column_S) // W + 1, add, first)
+    out, _, total = first if Y == 1 else jax.lax.fori_loop(1, jnp.max(column_S) // W + 1, add, first)
     return (out / total[..., None]).astype(query_SNH.dtype).reshape(S, N, H)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from nft_jax.rounding import round_up
 from nft_jax.types import Array
 
 # Rows are padded to a multiple of the tile; a shorter row becomes one tile, of a multiple of the lanes.
@@ -29,7 +30,7 @@ def splash(
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     T = query_BTNH.shape[1]
-    tile = min(SPLASH_TILE, -(-T // SPLASH_LANES) * SPLASH_LANES)
+    tile = min(SPLASH_TILE, round_up(T, SPLASH_LANES))
 
     def kernel(query_BTNH, key_BTGH, value_BTGH, segment_BT):
         length, N, H = query_BTNH.shape[1:]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from nft_jax.rounding import ceil_div, round_up
 from nft_jax.types import Array
 
 MIN_COLUMNS = 256  # of a block; a sequence of at most this many tokens is one block, which is read without a copy
@@ -21,35 +22,35 @@ COLUMN_MULTIPLE = 32  # of a block's columns, if a slot has several blocks
 
 
 class Cache(NamedTuple):
-    """Keys and values of S slots: C blocks of W columns, in the compute dtype.
+    """Keys and values of S slots: Y blocks of W columns, in the compute dtype.
 
-    The arrays are in U stacks of layers: layer l is entry l // U of stack l % U. Their axes are in the order of
+    The arrays are in Z stacks of layers: layer l is entry l // Z of stack l % Z. Their axes are in the order of
     attention's two matrix products, so that no read transposes; if a stack is one layer of one block, no read slices.
 
     Attributes:
-      key_ULCSGHW: One array for each of the U stacks.
-      value_ULCSGWH: One array for each of the U stacks.
+      key_ZLYSGHW: One array for each of the Z stacks.
+      value_ZLYSGWH: One array for each of the Z stacks.
     """
 
-    key_ULCSGHW: tuple[Array, ...]
-    value_ULCSGWH: tuple[Array, ...]
+    key_ZLYSGHW: tuple[Array, ...]
+    value_ZLYSGWH: tuple[Array, ...]
 
     @property
     def columns(self) -> int:
         """Columns of a block, W."""
-        return self.key_ULCSGHW[0].shape[-1]
+        return self.key_ZLYSGHW[0].shape[-1]
 
 
 def block_columns(tokens: int) -> int:
     """Returns the columns of a block for sequences of up to `tokens` tokens."""
-    blocks = min(-(-tokens // MIN_COLUMNS), MAX_BLOCKS)
-    return tokens if blocks == 1 else -(-tokens // (blocks * COLUMN_MULTIPLE)) * COLUMN_MULTIPLE
+    blocks = min(ceil_div(tokens, MIN_COLUMNS), MAX_BLOCKS)
+    return tokens if blocks == 1 else round_up(ceil_div(tokens, blocks), COLUMN_MULTIPLE)
 
 
 def empty_cache(layers: int, stacks: int, slots: int, kv_heads: int, head_size: int, tokens: int, dtype: str) -> Cache:
     """Allocates a cache for `slots` sequences of up to `tokens` tokens; `stacks` must divide `layers`."""
     W = block_columns(tokens)
-    front = layers // stacks, -(-tokens // W), slots, kv_heads
+    front = layers // stacks, ceil_div(tokens, W), slots, kv_heads
     return Cache(
         tuple(jnp.zeros((*front, head_size, W), dtype) for _ in range(stacks)),
         tuple(jnp.zeros((*front, W, head_size), dtype) for _ in range(stacks)),
@@ -97,7 +98,7 @@ def write_token(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SG
     slot_S = jnp.arange(column_S.shape[0])
     block_S, place_S = jnp.divmod(column_S, cache.columns)
     options = {"unique_indices": True, "mode": "drop"}
-    keys, values = list(cache.key_ULCSGHW), list(cache.value_ULCSGWH)
+    keys, values = list(cache.key_ZLYSGHW), list(cache.value_ZLYSGWH)
     keys[stack] = keys[stack].at[layer, block_S, slot_S, :, :, place_S].set(key_SGH, **options)
     values[stack] = values[stack].at[layer, block_S, slot_S, :, place_S].set(value_SGH, **options)
     return Cache(tuple(keys), tuple(values))
@@ -109,4 +110,4 @@ def read_block(cache: Cache, stack: int, layer: Array, block: Array) -> tuple[Ar
     def read(x):
         return jax.lax.dynamic_slice(x, (layer, block, 0, 0, 0, 0), (1, 1, *x.shape[2:]))[0, 0]
 
-    return read(cache.key_ULCSGHW[stack]), read(cache.value_ULCSGWH[stack])
+    return read(cache.key_ZLYSGHW[stack]), read(cache.value_ZLYSGWH[stack])

@@ -31,12 +31,12 @@ def decode_attention(
 
     `interpret` emulates the kernel on any platform.
     """
-    key_LCSGHW, value_LCSGWH = cache.key_ULCSGHW[stack], cache.value_ULCSGWH[stack]
+    key_LYSGHW, value_LYSGWH = cache.key_ZLYSGHW[stack], cache.value_ZLYSGWH[stack]
     S, N, H = query_SNH.shape
-    G = key_LCSGHW.shape[3]
+    G = key_LYSGHW.shape[3]
     query_SGRH = (query_SNH * jnp.asarray(H**-0.5, query_SNH.dtype)).reshape(S, G, N // G, H)
     of_program = pl.BlockSpec((None, None, N // G, H), lambda s, g: (s, g, 0, 0))
-    whole = [pl.BlockSpec(x.shape, lambda s, g, rank=x.ndim: (0,) * rank) for x in (key_LCSGHW, value_LCSGWH)]
+    whole = [pl.BlockSpec(x.shape, lambda s, g, rank=x.ndim: (0,) * rank) for x in (key_LYSGHW, value_LYSGWH)]
     call = pl.pallas_call(
         _kernel,
         grid=(S, G),
@@ -49,7 +49,7 @@ def decode_attention(
     )
     # The operands have 16 bits, so the precision that the caller sets for other products does not apply.
     with jax.default_matmul_precision("default"):
-        return call(query_SGRH, column_S, layer, key_LCSGHW, value_LCSGWH).reshape(S, N, H)
+        return call(query_SGRH, column_S, layer, key_LYSGHW, value_LYSGWH).reshape(S, N, H)
 
 
 def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):

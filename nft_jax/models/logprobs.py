@@ -7,6 +7,7 @@ from nft_jax.models.attention import PromptKeys
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel.layout import UNCONSTRAINED, Placement
 from nft_jax.precision import accumulation_dtype
+from nft_jax.rounding import ceil_div
 from nft_jax.types import Array, Tokens
 
 
@@ -33,14 +34,14 @@ def logp_and_entropy(
     hidden_BTD = model(tokens, placement, prompt)
     B, T, D = hidden_BTD.shape
     chunk = min(chunk, T)
-    count = -(-T // chunk)
+    count = ceil_div(T, chunk)
     tail = ((0, 0), (0, count * chunk - T))
     hidden_BTD, target_BT = jnp.pad(hidden_BTD, (*tail, (0, 0))), jnp.pad(target_BT, tail)
 
     @jax.checkpoint
-    def chunk_logp(hidden_BcD, target_Bc):
-        logits_MV = model.logits(hidden_BcD.reshape(B * chunk, D))
-        return tuple(x.reshape(B, chunk) for x in token_logp_and_entropy(logits_MV, target_Bc.reshape(-1), temperature))
+    def chunk_logp(hidden_BtD, target_Bt):
+        logits_MV = model.logits(hidden_BtD.reshape(B * chunk, D))
+        return tuple(x.reshape(B, chunk) for x in token_logp_and_entropy(logits_MV, target_Bt.reshape(-1), temperature))
 
     def step(_, inputs):
         return None, chunk_logp(*inputs)

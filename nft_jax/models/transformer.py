@@ -113,8 +113,8 @@ class Transformer(nnx.Module):
 
         def body(carry, inputs):
             x_SD, cache = carry
-            weights_U, index = inputs
-            for stack, weights in enumerate(weights_U):
+            weights_Z, index = inputs
+            for stack, weights in enumerate(weights_Z):
 
                 def attend(query, key, value, stack=stack, cache=cache):
                     # Writing first lets XLA update in place: a later read of the older array would force a copy.
@@ -139,10 +139,10 @@ class Transformer(nnx.Module):
 
     def _read_prompts(self, prompts, attention, placement):
         """Returns the keys and values `[L, Q, P, G, H]` of prompts, one prompt a row."""
-        Q, P = prompts.token_NP.shape
+        Q, P = prompts.token_QP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
-        segment_QP = jnp.where(column_QP < prompts.length_N[:, None], 0, -1)
-        tokens = Tokens(prompts.token_NP, segment_QP, column_QP)
+        segment_QP = jnp.where(column_QP < prompts.length_Q[:, None], 0, -1)
+        tokens = Tokens(prompts.token_QP, segment_QP, column_QP)
         _, keys = self._forward(tokens, attention, placement, None, keep_keys=True)
         return keys
 

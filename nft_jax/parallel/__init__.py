@@ -1,1 +1,1 @@
-"""The device mesh, and what lies where on it."""
+"""The device mesh, and the layouts of arrays on it."""

@@ -1,4 +1,4 @@
-"""What lies where: one table from the logical axes of a weight to mesh axes for training, and one for generation."""
+"""Layouts: a table from the logical axes of a weight to mesh axes for training, and one for generation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,10 +12,11 @@ HOST_MEMORY = "pinned_host"
 
 
 class Placement(NamedTuple):
-    """What the body of a layer does to have things where they belong.
+    """Layout constraints that the body of a layer applies.
 
-    `weights`  lays out the (already cast) weights of one layer
-    `tokens`   lays out the layer's input, and what it adds to, `[M, D]`
+    Attributes:
+      weights: Constrains the (already cast) weights of one layer.
+      tokens: Constrains the layer's input and its residual stream, `[M, D]`.
     """
 
     weights: Callable[[Any], Any]
@@ -38,12 +39,12 @@ TRAINING = {
     "mlp_in": (TENSOR, DATA),
     "norm": None,
 }
-# Generation reads every weight once a token, so it never gathers one: split over `tensor` only, whole along `data`.
+# Generation reads every weight once a token, so it gathers none: split over `tensor` only, whole along `data`.
 GENERATION = TRAINING | {"vocab": TENSOR, "embed": None, "heads_in": TENSOR, "mlp_in": TENSOR}
 
 
 def specs(axes: Any, rules: dict) -> Any:
-    """Mesh axes of each weight: `axes` is a tree of PartitionSpecs of logical names (as the model declares them)."""
+    """Returns the mesh axes of each weight; `axes` is a tree of PartitionSpecs of the model's logical names."""
     return jax.tree.map(
         lambda names: PartitionSpec(*(rules[name] for name in names)),
         axes,
@@ -52,12 +53,12 @@ def specs(axes: Any, rules: dict) -> Any:
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
-    """A tree of NamedShardings for a tree of PartitionSpecs."""
+    """Returns a tree of NamedShardings for a tree of PartitionSpecs."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), tree, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
 
 def constrain(tree: Any, mesh: Mesh, spec_tree: Any) -> Any:
-    """Lays each array of `tree` as its PartitionSpec says."""
+    """Constrains each array of `tree` to its PartitionSpec."""
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings(mesh, spec_tree))
 
 
@@ -68,7 +69,7 @@ def split_rows(tree: Any, mesh: Mesh, axis: int = 0, over: Any = SHARDS) -> Any:
 
 
 def split_keys(tree: Any, mesh: Mesh) -> Any:
-    """Splits keys or values `[L, shards, Q, P, G, H]` over a replica's data shards, and over `tensor` by heads."""
+    """Splits keys or values `[L, X, Q, P, G, H]` over a replica's data shards, and over `tensor` by heads."""
     sharding = NamedSharding(mesh, PartitionSpec(None, DATA, None, None, TENSOR))
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), tree)
 
@@ -79,11 +80,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def layer_placement(mesh: Mesh, axes: Any, *, sequence_parallel: bool = False) -> Placement:
-    """Where layers and their inputs lie while a replica's micro-batch goes through them, forward and backward.
+    """Returns the placement of layers and their inputs while a replica's micro-batch goes through them.
 
-    A layer's weights are laid as for training, then as for generation: naming both inside the scanned body makes XLA
-    gather one layer at a time, in the compute dtype, and scatter its gradient inside the loop. `axes` holds the logical
-    axes of the stacked layers. `sequence_parallel` splits tokens over `tensor` between the products, so that what a
+    A layer's weights get the layout of training, then that of generation: naming both inside the scanned body makes
+    XLA gather one layer at a time, in the compute dtype, and scatter its gradient inside the loop. `axes` holds the
+    logical axes of the stacked layers. `sequence_parallel` splits tokens over `tensor` between the products, so that what a
     layer keeps for the backward pass, norms and residuals are a part of each device (Korthikanti et al. 2022, arXiv
     2205.05198, section 4.2.2): XLA gathers before a product and scatters the sums after it.
     """
@@ -102,14 +103,14 @@ def check_host_memory(mesh: Mesh, wanted: dict[str, bool]) -> None:
     """Checks that the mesh's devices can read the host's memory, if any of these settings is wanted.
 
     Raises:
-      ValueError: with the settings that need it, and the memories there are.
+      ValueError: with the settings that need it, and the kinds of memory that the devices have.
     """
     needing, device = [setting for setting, wants in wanted.items() if wants], mesh.devices.flat[0]
     kinds = sorted(memory.kind for memory in device.addressable_memories())
     if needing and HOST_MEMORY not in kinds:
         raise ValueError(
-            f"{', '.join(needing)}: needs memory of the kind {HOST_MEMORY!r}, and the mesh's devices "
-            f"({device.platform}) have {', '.join(kinds)}; leave it out"
+            f"{', '.join(needing)}: needs memory of the kind {HOST_MEMORY!r}, but the mesh's devices "
+            f"({device.platform}) have only {', '.join(kinds)}; leave it out"
         )
 
 

@@ -1,4 +1,4 @@
-"""The one place that builds a device mesh, and that knows what is manual in the `shard_map` of a data shard."""
+"""The device mesh, and the axes that are manual in the `shard_map` of a data shard."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +34,8 @@ def make_mesh(data: int = -1, tensor: int = 1, devices: list[jax.Device] | None 
     used = replica * data * tensor
     if min(replica, data, tensor) < 1 or used > count:
         raise ValueError(
-            f"{given} × mesh.data={data} needs {used} devices, but {count} are present; use mesh.data=-1 to take what "
-            f"is there"
+            f"{given} × mesh.data={data} needs {used} devices, but {count} are present; use mesh.data=-1 to take all "
+            f"that the others leave"
         )
     devices = _by_slice(devices, replica, used)
     grid = np.asarray(devices[:used], dtype=object).reshape(replica, data, tensor)
@@ -43,7 +43,7 @@ def make_mesh(data: int = -1, tensor: int = 1, devices: list[jax.Device] | None 
 
 
 def _by_slice(devices, replica, used):
-    """The devices ordered by TPU slice, where there are several."""
+    """Orders the devices by TPU slice, where there are several."""
     slices = sorted({getattr(device, "slice_index", 0) for device in devices})
     if len(slices) == 1:
         return devices
@@ -56,17 +56,17 @@ def _by_slice(devices, replica, used):
 
 
 def describe_mesh(mesh: Mesh) -> str:
-    """The axes with their sizes."""
+    """Returns the axes with their sizes, in words."""
     return " × ".join(f"{name} {size}" for name, size in mesh.shape.items())
 
 
 def shard_count(mesh: Mesh) -> int:
-    """Data shards, of all replicas: parts into which rows are split."""
+    """Counts the data shards of all replicas: the parts into which rows are split."""
     return mesh.shape[REPLICA] * mesh.shape[DATA]
 
 
 def shard_axes(mesh: Mesh) -> set[str]:
-    """The axes over which a `shard_map` of data shards is manual: `SHARDS`, and `tensor` where it splits nothing.
+    """Returns the axes over which a `shard_map` of data shards is manual: `SHARDS`, and `tensor` if its size is 1.
 
     A callback or a kernel in it wants all axes manual, and nesting for an axis of size 1 crashes XLA's partitioner.
     """
@@ -74,7 +74,7 @@ def shard_axes(mesh: Mesh) -> set[str]:
 
 
 def over_tensor(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
-    """`function` on each device of a data shard, inside a `shard_map` that is manual over `shard_axes`."""
+    """Maps `function` over the devices of a data shard, inside a `shard_map` that is manual over `shard_axes`."""
     if TENSOR in shard_axes(mesh):
         return function
     # The mesh is the context's, in which the other axes are manual already.

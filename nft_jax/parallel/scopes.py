@@ -1,4 +1,4 @@
-"""Names of the program's phases (`jax.named_scope`): by them a profile and a compiled program tell what is whose."""
+"""Names of the program's phases (`jax.named_scope`), by which profiles and compiled programs are split."""
 
 import re
 
@@ -10,5 +10,5 @@ OPTIMIZER = "optimizer"
 
 
 def within(phase: str, scope: str) -> bool:
-    """Whether a path of scopes, such as "jit(step)/vmap(decode)/while/body/add", leads through a phase."""
+    """Tells whether a path of scopes, such as "jit(step)/vmap(decode)/while/body/add", leads through a phase."""
     return re.search(rf"(^|[/(]){phase}([/)]|$)", scope) is not None

@@ -83,7 +83,7 @@ def compile_planned_step(experiment: Experiment) -> jax.stages.Compiled:
       TooLarge: When the compiler finds that it does not fit.
     """
     optimizer, table = experiment.make_optimizer(), experiment.dataset.tables["train"]
-    prompts = Prompts(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (table.token_NP, table.length_N)))
+    prompts = Prompts(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (table.token_QP, table.length_Q)))
     parts = experiment.step(optimizer, NoGrader()), experiment.abstract_state(optimizer), prompts
     try:
         return compile_step(*parts, experiment.state_shardings(optimizer))

@@ -1,1 +1,1 @@
-"""Generation inside the program."""
+"""Sampling of answers inside the program."""

@@ -1,11 +1,11 @@
-"""The rollout: prompts in, answers out, in rounds. The engine spreads them over the mesh; `shard.py` is its loop.
+"""The rollout over the mesh: requests in, answers out. Each data shard runs the decode loop of `shard.py`.
 
-Callers depend on `Engine` alone: requests in, a `Rollout` in the same order out, each answer a function of (weights,
-prompt, seed, request number) only. How answers are scheduled is this package's own business.
+An answer is a function of (weights, prompt, seed, request number) only: it depends on no slot, shard or other answer.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,110 +17,143 @@ from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
 from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import SHARDS, TENSOR, shard_axes
-from nft_jax.rollout.shard import Shard
-from nft_jax.rollout.state import Progress, Requests, Slots, Submit
-from nft_jax.run import hardware_notes
-from nft_jax.types import Array, Rollout
+from nft_jax.rollout.shard import Decoding, Shard
+from nft_jax.rollout.state import Progress, PromptBatch, Requests, Round, Slots, Submit
+from nft_jax.types import Array
 
-MOST_SLOTS = 64  # of a data shard, where the config leaves the number open
+DEFAULT_SLOTS = 64  # the most of a data shard where `config.slots` is 0
 
-# Each shard's part of a `Progress`: slots are the third axis of a cache, and rows the first of everything else.
+# A shard's part of each array: the third axis of a cache is slots, the first axis of everything else is rows.
 _ROWS, _CACHE = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
-_SPECS = Progress(Slots(_ROWS, _ROWS, _ROWS, _CACHE), _ROWS, _ROWS, _CACHE, _ROWS, _ROWS, _ROWS)
+_PROGRESS = Progress(Slots(_ROWS, _ROWS, _ROWS, _CACHE), _ROWS, _ROWS, PromptBatch(_CACHE, _ROWS, _ROWS), _ROWS)
 
 
-class Round(NamedTuple):
-    """A finished round.
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Samples answers with one set of weights; call it inside a jitted program on `mesh`.
 
-    `rollout`     its answers `[B = Q·K]`, a prompt's K answers adjacent
-    `capacity_n`  int32 `[shards]`: tokens that the slots of each shard had time for
-    `ticket_n`    int32 `[shards]`: what collects verdicts takes it, and so comes after all that was submitted
+    Attributes:
+      graph: The model's structure.
+      axes: Logical axes of the model's weights.
+      mesh: The devices.
+      config: Temperature, truncation, limits and slots.
+      eos_ids: Token ids that end an answer.
+      dtype: Compute dtype of the sampling weights.
+      lockstep: Whether the data shards of a replica run the same number of loop trips.
     """
 
-    rollout: Rollout
-    capacity_n: Array
-    ticket_n: Array
+    graph: nnx.GraphDef
+    axes: Any
+    mesh: Mesh
+    config: RolloutConfig
+    eos_ids: tuple[int, ...]
+    dtype: str
+    lockstep: bool
 
-
-class Engine:
-    """Samples answers with one set of weights; call it inside a jitted program on `mesh`."""
-
-    def __init__(
-        self, graph: nnx.GraphDef, axes: Any, mesh: Mesh, config: RolloutConfig, eos_ids: tuple[int, ...], dtype: str
-    ):
-        self.graph, self.mesh, self.config, self.dtype = graph, mesh, config, dtype
-        self.eos_ids = eos_ids
-        self.specs = layout.specs(axes, layout.GENERATION)
-        self.lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.keeps_step(mesh))
+    @property
+    def specs(self) -> Any:
+        """PartitionSpecs of the sampling weights."""
+        return layout.specs(self.axes, layout.GENERATION)
 
     def slots(self, answers: int) -> int:
-        """Slots of a shard that has this many answers to give in a round."""
-        return min(self.config.slots or MOST_SLOTS, answers)
-
-    def limit(self, request_B: Array) -> Array:
-        """The most tokens of the answers with these request numbers; a benchmark has answers end at shorter ones."""
-        return jnp.full(request_B.shape, self.config.max_answer_tokens, jnp.int32)
+        """Returns the slots of a data shard that gives this many answers a round."""
+        return min(self.config.slots or DEFAULT_SLOTS, answers)
 
     @jax.named_scope(scopes.SAMPLING_WEIGHTS)
     def sampling_weights(self, weights: Any) -> Any:
-        """The generation view: weights in the compute dtype, split over `tensor` only; dead after the rollout."""
+        """Casts the weights to the compute dtype and splits them over `tensor` only."""
         return layout.constrain(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.mesh, self.specs)
 
-    def __call__(self, sampling_weights: Any, requests: Requests, key: Array) -> tuple[Rollout, Array]:
-        """The answers to one round of requests `[Q, …]`, and `Round.capacity_n`."""
-        window = jax.tree.map(lambda x: x[None], requests)
-        _, round_ = self.round(sampling_weights, self.begin(sampling_weights, window), window, key)
-        return round_.rollout, round_.capacity_n
+    def __call__(self, sampling_weights: Any, requests: Requests, key: Array, submit: Submit | None = None) -> Round:
+        """Answers one round of requests by itself; arguments as in `finish_round`."""
+        rounds = jax.tree.map(lambda x: x[None], requests)
+        progress = self.start(sampling_weights, rounds)
+        return self.finish_round(sampling_weights, progress, rounds, key, submit=submit)[1]
 
-    def begin(self, sampling_weights: Any, window: Requests) -> Progress:
-        """Before the first round: all slots free. Of `window`, as for `round`, only the shapes count."""
-        return self._place(self._on_shards(Shard.start, None, sampling_weights, window, jax.random.key(0)))
+    def start(self, sampling_weights: Any, requests: Requests) -> Progress:
+        """Returns the progress before the first round: all slots are free. Only the shapes of `requests` count."""
 
-    def round(
+        def start(shard: Shard) -> Progress:
+            return shard.start()
+
+        whole = jnp.bool_(False), jax.random.key(0)
+        return self._constrain(self._on_shards(start, (), _PROGRESS, sampling_weights, requests, *whole))
+
+    def finish_round(
         self,
         sampling_weights: Any,
         progress: Progress,
-        window: Requests,
+        requests: Requests,
         key: Array,
-        ahead: Array | bool = False,
+        begins_next: Array | bool = False,
         submit: Submit | None = None,
     ) -> tuple[Progress, Round]:
-        """Finishes the first round of `window`; where `ahead`, slots that it leaves free begin with the second.
+        """Finishes the first round of `requests`.
 
-        `window` holds one round or two, `[rounds, Q, …]`, Q a multiple of the data shards; what comes second is the
-        first round of the next call. Answers that have ended go to `submit` while others are decoded.
-        Manual over data shards, automatic over `tensor`: no shard waits for another's longest answer; in `lockstep`
-        those of a replica do.
+        Manual over data shards, automatic over `tensor`: no shard waits for another's longest answer, except in
+        `lockstep`, where the shards of a replica do.
+
+        Args:
+          sampling_weights: What the method of this name returns.
+          progress: Of `start`, or of the round before.
+          requests: One round or two, arrays `[rounds, Q, …]`, Q a multiple of the data shards. The second round is the
+            first of the next call.
+          key: Key of the stream of random numbers; request numbers are folded in.
+          begins_next: Whether slots that this round leaves free begin with the second round.
+          submit: Submits answers that have ended while others are decoded; None: nothing is submitted.
+
+        Returns:
+          The progress of the second round, and the first round's answers.
         """
-        ahead = jnp.asarray(ahead)
-        progress, *round_ = self._on_shards(Shard.run, submit, sampling_weights, window, key, progress, ahead)
-        return self._place(progress), layout.split_rows(Round(*round_), self.mesh)
+        given = sampling_weights, requests, jnp.asarray(begins_next), key
+        specs = _PROGRESS, Round(_ROWS, _ROWS, _ROWS)
+        progress, finished = self._on_shards(Shard.finish_round, (_PROGRESS,), specs, *given, progress, submit=submit)
+        return self._constrain(progress), layout.split_rows(finished, self.mesh)
 
-    def _on_shards(self, run: Callable, submit: Submit | None, sampling_weights, window, key, *given):
-        """`run(shard, *given)` on each data shard."""
+    def _on_shards(
+        self,
+        run: Callable,
+        more_specs: tuple,
+        out_specs: Any,
+        sampling_weights: Any,
+        requests: Requests,
+        begins_next: Array,
+        key: Array,
+        *more: Any,
+        submit: Submit | None = None,
+    ) -> Any:
+        """Calls `run(shard, *more)` on each data shard."""
+        on_gpu = self.mesh.devices.flat[0].platform == "gpu"
 
-        def body(sampling_weights, window, key, *given):
-            shard = Shard(self, transformer.bind(self.graph, sampling_weights), window, key, submit)
-            return run(shard, *given)
+        def body(sampling_weights, requests, begins_next, key, *more):
+            model = transformer.bind(self.graph, sampling_weights)
+            slots = self.slots(requests.request_QK[0].size)
+            decoding = Decoding(self.config, self.eos_ids, slots, self.lockstep, row_major_cache=on_gpu)
+            return run(Shard(model, requests, key, decoding, begins_next, submit), *more)
 
         whole = PartitionSpec()
-        given_specs, out_specs = ((_SPECS, whole), (_SPECS, _ROWS, _ROWS, _ROWS)) if given else ((), _SPECS)
         return shard_map(
             body,
             mesh=self.mesh,
             axis_names=shard_axes(self.mesh),
-            in_specs=(whole, PartitionSpec(None, SHARDS), whole, *given_specs),
+            in_specs=(whole, PartitionSpec(None, SHARDS), whole, whole, *more_specs),
             out_specs=out_specs,
             check_vma=False,
-        )(sampling_weights, window, key, *given)
+        )(sampling_weights, requests, begins_next, key, *more)
 
-    def _place(self, progress: Progress) -> Progress:
-        """Between two rounds the cache stays where it is, its heads over `tensor`; all else is whole along `tensor`.
+    def _constrain(self, progress: Progress) -> Progress:
+        """Between two rounds, caches stay split over `tensor` by their heads; all else is whole along `tensor`.
 
-        Left to itself XLA splits the answers over `tensor` too, with collectives at every token of loops that differ.
+        Left to itself, XLA splits the answers over `tensor` too, with collectives at every token of loops that differ.
         """
-        slots = progress.slots
-        heads = jax.tree.map(lambda _: PartitionSpec(None, None, SHARDS, TENSOR), (slots.cache, progress.read))
-        cache, read = layout.constrain((slots.cache, progress.read), self.mesh, heads)
-        progress = layout.split_rows(progress._replace(slots=slots._replace(cache=()), read=()), self.mesh)
-        return progress._replace(slots=progress.slots._replace(cache=cache), read=read)
+        caches = progress.slots.cache, progress.prompts.cache
+        heads = jax.tree.map(lambda _: PartitionSpec(None, None, SHARDS, TENSOR), caches)
+        caches = layout.constrain(caches, self.mesh, heads)
+        return _replace_caches(layout.split_rows(_replace_caches(progress, ((), ())), self.mesh), caches)
+
+
+def _replace_caches(progress: Progress, caches: tuple[Any, Any]) -> Progress:
+    of_slots, of_prompts = caches
+    return progress._replace(
+        slots=progress.slots._replace(cache=of_slots), prompts=progress.prompts._replace(cache=of_prompts)
+    )

@@ -1,7 +1,7 @@
 """Gumbel noise for a draw: the numbers of `jax.random`, computed in one pass over the vocabulary.
 
-`jax.random` rolls threefry's rounds into a loop of array operations on CPUs, which there costs more than a small
-model's forward pass. Written out, they fuse with all that follows.
+On CPUs `jax.random` runs threefry's rounds as a loop of array operations, which costs more than a small model's
+forward pass. Written out, they fuse with what follows.
 """
 
 import jax
@@ -16,7 +16,10 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 @jax.named_scope("gumbel")
 def gumbel(key_B: Array, column_B: Array, V: int) -> Array:
-    """`[B, V]` float32: row b is `jax.random.gumbel(jax.random.fold_in(key_B[b], column_B[b]), V)`."""
+    """Draws Gumbel noise, float32 `[B, V]`.
+
+    Row b is `jax.random.gumbel(jax.random.fold_in(key_B[b], column_B[b]), V)`.
+    """
     data_B2 = jax.random.key_data(key_B)
     column_B = column_B.astype(jnp.uint32)
     first_B, second_B = _threefry(data_B2[:, 0], data_B2[:, 1], jnp.zeros_like(column_B), column_B)
@@ -29,7 +32,10 @@ def gumbel(key_B: Array, column_B: Array, V: int) -> Array:
 
 
 def _threefry(key0: Array, key1: Array, count0: Array, count1: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3")."""
+    """Applies Threefry-2x32 with 20 rounds to two counters.
+
+    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
+    """
     keys = key0, key1, key0 ^ key1 ^ jnp.uint32(_PARITY)
     x, y = count0 + key0, count1 + key1
     for group in range(5):

@@ -1,6 +1,7 @@
-"""How a token is drawn, and how its log-prob is computed: the numerics that sampler and trainer share."""
+"""The draw of a token, and its log-prob."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,50 +13,59 @@ from nft_jax.types import Array
 
 
 def request_keys(key: Array, request_B: Array) -> Array:
-    """One key an answer, from its request number alone: a draw depends on no slot, shard or batch composition."""
+    """Returns one key an answer, from its request number alone: a draw depends on no slot, shard or other answer."""
     return jax.vmap(lambda request: jax.random.fold_in(key, request))(request_B)
 
 
 def truncate(logp_BV: Array, top_p: float, top_k: int) -> Array:
-    """Log-probs of the likeliest tokens alone, renormalised; the others get `MASK_VALUE`.
+    """Truncates a distribution to its likeliest tokens and renormalizes it; the log-probs of the others are `MASK_VALUE`.
 
-    First the `top_k` likeliest stay (0: all), then of these the fewest that hold the share `top_p` of their mass: a
-    token stays where all likelier ones hold less, so the likeliest always does. Equally likely tokens stay or go
-    together. The order, and what stays, are those of Hugging Face's `TopKLogitsWarper` and `TopPLogitsWarper`
-    (transformers/generation/logits_process.py), but that the latter parts equally likely tokens by chance.
+    First the `top_k` likeliest tokens stay (0: all), then of these the fewest that hold the share `top_p` of their
+    mass: a token stays if all likelier ones hold less, so the likeliest always does. Equally likely tokens stay or go
+    together. The order, and the tokens that stay, are those of Hugging Face's `TopKLogitsWarper` and `TopPLogitsWarper`
+    (transformers/generation/logits_process.py), except that the latter separates equally likely tokens by chance.
     """
     if 0 < top_k < logp_BV.shape[-1]:
-        kept_BV = _fewest(logp_BV, lambda kept_BV: jnp.sum(kept_BV, axis=-1) >= top_k)
+        kept_BV = _fewest_likeliest(logp_BV, lambda kept_BV: jnp.sum(kept_BV, axis=-1) >= top_k)
         logp_BV = jax.nn.log_softmax(jnp.where(kept_BV, logp_BV, MASK_VALUE), axis=-1)
     if top_p < 1:
         mass_BV = jnp.exp(logp_BV)
-        kept_BV = _fewest(logp_BV, lambda kept_BV: jnp.sum(mass_BV, axis=-1, where=kept_BV) >= top_p)
+        kept_BV = _fewest_likeliest(logp_BV, lambda kept_BV: jnp.sum(mass_BV, axis=-1, where=kept_BV) >= top_p)
         logp_BV = jax.nn.log_softmax(jnp.where(kept_BV, logp_BV, MASK_VALUE), axis=-1)
     return logp_BV
 
 
-def _fewest(logp_BV: Array, enough: Callable[[Array], Array]) -> Array:
-    """The likeliest tokens, as few as are `enough(kept_BV) -> bool [B]`, as bool `[B, V]`; all, where none are enough.
+class _Interval(NamedTuple):
+    """Where the border is: tokens up to rank `few_B` are not enough, those up to `many_B`, which are kept, are."""
 
-    Finds the border by halving the interval that it lies in: 31 sums over V instead of a sort.
+    few_B: Array
+    many_B: Array
+    kept_BV: Array
+
+
+def _fewest_likeliest(logp_BV: Array, enough: Callable[[Array], Array]) -> Array:
+    """Finds the fewest likeliest tokens for which `enough(kept_BV) -> bool [B]`, bool `[B, V]`; all if none are enough.
+
+    Bisects the border: 31 sums over V instead of a sort.
     """
     # Read as integers, the bits of floats that aren't negative are in the floats' order: the likelier, the smaller.
     rank_BV = jax.lax.bitcast_convert_type(jnp.abs(logp_BV), jnp.int32)
 
-    def halve(_, found):
-        few_B, many_B, kept_BV = found
+    def halve(_, interval):
+        few_B, many_B, kept_BV = interval
         middle_B = few_B + (many_B - few_B) // 2
         tried_BV = rank_BV <= middle_B[:, None]
         enough_B = enough(tried_BV)
-        # What is kept comes out of the loop: logp, computed again outside it, may differ by its rounding.
-        return (
-            jnp.where(enough_B, few_B, middle_B),
-            jnp.where(enough_B, middle_B, many_B),
-            jnp.where(enough_B[:, None], tried_BV, kept_BV),
+        # The kept tokens come out of the loop: logp, computed again outside it, may differ by its rounding.
+        return _Interval(
+            few_B=jnp.where(enough_B, few_B, middle_B),
+            many_B=jnp.where(enough_B, middle_B, many_B),
+            kept_BV=jnp.where(enough_B[:, None], tried_BV, kept_BV),
         )
 
     infinity = jnp.full(logp_BV.shape[0], 0x7F800000, jnp.int32)
-    return jax.lax.fori_loop(0, 31, halve, (jnp.full_like(infinity, -1), infinity, jnp.ones(logp_BV.shape, bool)))[2]
+    start = _Interval(jnp.full_like(infinity, -1), infinity, jnp.ones(logp_BV.shape, bool))
+    return jax.lax.fori_loop(0, 31, halve, start).kept_BV
 
 
 def draw(
@@ -67,7 +77,7 @@ def draw(
     top_p: float = 1.0,
     top_k: int = 0,
 ) -> tuple[Array, Array]:
-    """Draws token `column_B` of each answer by Gumbel-max; returns tokens `[B]` int32 and log-probs `[B]` float32.
+    """Draws token number `column_B` of each answer by Gumbel-max; returns tokens int32 and log-probs float32, `[B]`.
 
     The noise is a function of (seed, request, token). Where `greedy_B` the likeliest token is taken instead. A log-prob
     is always that of the sampling distribution: after the temperature, and after `truncate`.

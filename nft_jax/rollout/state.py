@@ -1,39 +1,63 @@
-"""The state of the decode loop: what is requested, what is under way, and what is done."""
+"""What the rollout takes and gives, and the state of its decode loop."""
 
 from typing import NamedTuple, Protocol
 
 from nft_jax.models.cache import Cache
-from nft_jax.types import Array, Ended, Prompts, Rollout
+from nft_jax.types import Array, EndedAnswers, Prompts, Rollout
 
 
 class Requests(NamedTuple):
-    """What is asked of the engine: K answers to each of Q prompts.
+    """One round's requests: K answers to each of Q prompts. Two rounds have one more leading axis, `[rounds, Q, …]`.
 
-    `prompts`     Q rows of the prompt table      `problem_Q`  int32, which rows: what the verifier is told
-    `request_QK`  uint32 numbers, global and never reused
-    `greedy_QK`   bool: the likeliest tokens instead of a draw
+    Attributes:
+      prompts: Q rows of the prompt table.
+      problem_Q: int32, their row numbers, which the verifier gets.
+      request_QK: uint32, request numbers: global and never reused. An answer's random numbers depend on them alone.
+      limit_QK: int32, the most tokens that each answer may have, at most `config.max_answer_tokens`.
+      greedy_QK: bool, whether the answer takes the likeliest tokens instead of drawing.
     """
 
     prompts: Prompts
     problem_Q: Array
     request_QK: Array
+    limit_QK: Array
     greedy_QK: Array
 
 
+class Round(NamedTuple):
+    """The answers to one round of requests.
+
+    Attributes:
+      rollout: The answers `[B = Q·K]`; a prompt's K answers are adjacent.
+      capacity_X: int32, tokens that the slots of each data shard had time for.
+      ticket_X: int32, one value a data shard that depends on every submission to the verifier: a program that takes
+        it as an input collects the verdicts after all of them.
+    """
+
+    rollout: Rollout
+    capacity_X: Array
+    ticket_X: Array
+
+
 class Submit(Protocol):
-    """Hands `answers` ended answers to the verifier at a time; returns a ticket, int32 `[1]`. Called on each shard."""
+    """Submits `answers` ended answers at a time to the verifier, on one data shard that gives `round_answers` a round.
+
+    Returns a ticket, int32 `[1]`.
+    """
 
     answers: int
 
-    def __call__(self, ended: Ended, round_answers: int) -> Array: ...
+    def __call__(self, ended: EndedAnswers, round_answers: int) -> Array: ...
 
 
 class Slots(NamedTuple):
     """S answers in progress.
 
-    `answer_S`  int32  which answer of the window a slot works on; one beyond the last where it is free
-    `drawn_S`   int32  tokens of it that are drawn    `token_S`  int32  the last of them, or of the prompt
-    `cache`     all tokens before that one
+    Attributes:
+      answer_S: int32, the answer that a slot works on, a number in [0, B); B where the slot is free.
+      drawn_S: int32, how many of its tokens are drawn.
+      token_S: int32, its last token; before the first draw, the last token of its prompt.
+      cache: Keys and values of all tokens before that one.
     """
 
     answer_S: Array
@@ -42,26 +66,50 @@ class Slots(NamedTuple):
     cache: Cache
 
 
-class Progress(NamedTuple):
-    """What is under way in a window of one round or two, also between two calls; numbers are int32 `[1]`.
+class PromptBatch(NamedTuple):
+    """The prompts that were read last; numbers are int32 `[1]`.
 
-    `slots`    what is being worked on      `rollout`  what has been drawn, by answer of the window
-    `queue`    the next answer that no slot has taken yet
-    `read`     the prompts read last, as a cache of that many slots: the window's from `first` to before `known`
-    `ended_B`  bool, answers that have ended and that the verifier has not been handed
+    Attributes:
+      cache: Their keys and values, as a cache of that many slots.
+      first: Number of the first of them.
+      following: Number of the first prompt that is not read yet.
+    """
+
+    cache: Cache
+    first: Array
+    following: Array
+
+
+class Progress(NamedTuple):
+    """A data shard's work on the answers of one round, or of two rounds; also what a round hands on to the next.
+
+    The B answers are numbered over all rounds of the requests, the current round's first. Scalars have shape `[1]`, so
+    that those of all data shards are one array `[X]`.
+
+    Attributes:
+      slots: The answers in progress.
+      rollout: What is drawn so far of the B answers.
+      next_answer: int32, the first answer that no slot has taken yet.
+      prompts: The prompts that were read last.
+      unsubmitted_B: bool, answers that have ended and that the verifier does not have yet.
     """
 
     slots: Slots
     rollout: Rollout
-    queue: Array
-    read: Cache
-    first: Array
-    known: Array
-    ended_B: Array
+    next_answer: Array
+    prompts: PromptBatch
+    unsubmitted_B: Array
 
 
 class Loop(NamedTuple):
-    """State of the loop: `capacity` tokens that the slots had time for; whether there is work left; the last ticket."""
+    """State of the decode loop of one round.
+
+    Attributes:
+      progress: The answers.
+      capacity: int32 `[1]`, tokens that the slots have had time for.
+      running: bool, whether the loop goes on.
+      ticket: int32 `[1]`, of the last submission to the verifier.
+    """
 
     progress: Progress
     capacity: Array

@@ -87,7 +87,7 @@ def _flat(values: dict, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def problems_digest(table: PromptTable) -> str:
     """Returns 16 hexadecimal digits that depend on every token of the prompts, and on the reference answers."""
-    digest = hashlib.sha256(table.token_NP.tobytes())
+    digest = hashlib.sha256(table.token_QP.tobytes())
     digest.update("\0".join(table.answers).encode())
     return digest.hexdigest()[:16]
 

@@ -16,17 +16,17 @@ def step_metrics(record: Record) -> dict:
     tally, applied, totals = record.statistics, record.applied, record.totals
     statistics = applied.statistics
 
-    def of_taken(value_U):
+    def of_taken(value_O):
         # Not a product: what an update that was not taken measured may be no number.
-        return np.where(applied.taken > 0, value_U, 0.0)
+        return np.where(applied.taken > 0, value_O, 0.0)
 
     trained_tokens = float(np.sum(of_taken(totals.tokens)))
 
-    def a_token(value_U):
-        return share(float(np.sum(of_taken(value_U))), trained_tokens)
+    def a_token(value_O):
+        return share(float(np.sum(of_taken(value_O))), trained_tokens)
 
-    def an_update(value_U):
-        return share(float(np.sum(of_taken(value_U))), float(np.sum(applied.taken)))
+    def an_update(value_O):
+        return share(float(np.sum(of_taken(value_O))), float(np.sum(applied.taken)))
 
     return {
         "reward": share(tally.reward, tally.answers),
@@ -59,7 +59,7 @@ def step_metrics(record: Record) -> dict:
         "tokens_trained": int(trained_tokens),
         "slots_useful": share(tally.tokens, tally.capacity),
         "grading_seconds": float(tally.seconds),
-        "verifier_disagreement": share(tally.differ, tally.compared),
+        "verifier_disagreement": share(tally.disagreements, tally.compared),
     }
 
 

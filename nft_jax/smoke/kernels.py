@@ -92,14 +92,14 @@ def _gaps(attention, model, mesh, tokens):
 
 def _decoded(attend, model, mesh):
     """A query a slot over a cache of one layer: first column alone, all of them, and some in between."""
-    S, (C, W) = SLOTS * shard_count(mesh), BLOCKS
-    front, H = (1, C, S, model.kv_heads), model.head_size
+    S, (Y, W) = SLOTS * shard_count(mesh), BLOCKS
+    front, H = (1, Y, S, model.kv_heads), model.head_size
     shapes = (S, model.heads, H), (*front, H, W), (*front, W, H)
     keys = jax.random.split(jax.random.key(1), len(shapes))
     query_SNH, key, value = (
         jax.random.normal(key, shape, model.dtype) for key, shape in zip(keys, shapes, strict=True)
     )
-    column_S = jnp.arange(S, dtype=jnp.int32) * (C * W - 1) // (S - 1)
+    column_S = jnp.arange(S, dtype=jnp.int32) * (Y * W - 1) // (S - 1)
     slots, room, whole = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS), PartitionSpec()
     of_shards = shard_map(
         lambda query, column, cache, layer: attend(query, column, cache, 0, layer),

@@ -4,7 +4,7 @@ A small random model answers with lengths known beforehand: shard 0's answers ar
 """
 
 import collections
-import copy
+import dataclasses
 import threading
 from collections.abc import Sequence
 
@@ -38,15 +38,16 @@ class Workload:
         config, table = experiment.config, experiment.dataset.tables["train"]
         self.experiment, self.Q, self.K = experiment, config.prompts_per_step, config.answers_per_prompt
         self.shards = shard_count(experiment.model.mesh)
-        rows = np.arange(self.Q) % len(table.length_N)
+        rows = np.arange(self.Q) % len(table.length_Q)
         self.request_QK = np.arange(self.Q * self.K, dtype=np.uint32).reshape(self.Q, self.K)
+        self.length_B = self.lengths(self.request_QK.reshape(-1))
         self.asked = Requests(
-            prompts=Prompts(table.token_NP[rows], table.length_N[rows]),
+            prompts=Prompts(table.token_QP[rows], table.length_Q[rows]),
             problem_Q=np.arange(self.Q, dtype=np.int32),
             request_QK=self.request_QK,
+            limit_QK=self.length_B.reshape(self.Q, self.K),
             greedy_QK=np.zeros((self.Q, self.K), bool),
         )
-        self.length_B = self.lengths(self.request_QK.reshape(-1))
 
     def lengths(self, request_B):
         """From 1 to below the limit: the later the shard, the longer, and a prompt's answers differ by one token."""
@@ -58,10 +59,8 @@ class Workload:
 
     def engine(self, lockstep: bool) -> Engine:
         """The experiment's engine, whose answers end at these lengths alone."""
-        engine = copy.copy(self.experiment.engine)
-        engine.lockstep, engine.limit = lockstep, self.lengths
-        engine.eos_ids = (self.experiment.config.model.vocab,)  # no such id is ever drawn
-        return engine
+        no_id = self.experiment.config.model.vocab  # no such id is ever drawn
+        return dataclasses.replace(self.experiment.engine, lockstep=lockstep, eos_ids=(no_id,))
 
     def laid(self, asked: Requests) -> Requests:
         return layout.split_rows(asked, self.experiment.model.mesh)
@@ -72,11 +71,11 @@ def same_answers(experiment: Experiment) -> str:
     work = Workload(experiment)
     weights = experiment.model.random_weights(experiment.config.seed)
     in_step, diverging = (_sampler(work, lockstep) for lockstep in (True, False))
-    expected, _ = in_step(weights, work.asked)
+    expected = in_step(weights, work.asked).rollout
     compare = jax.jit(_compare, out_shardings=experiment.model.whole)
     for _ in range(TIMES):
-        rollout, capacity_n = jax.block_until_ready(diverging(weights, work.asked))
-        found = compare(expected, rollout, work.length_B, capacity_n)
+        rollout, capacity_X, _ = jax.block_until_ready(diverging(weights, work.asked))
+        found = compare(expected, rollout, work.length_B, capacity_X)
         same, right, gap, fewest, most = (np.asarray(x).item() for x in found)
         if not (same and right and gap <= GAP):
             raise Failed(
@@ -101,12 +100,12 @@ def _sampler(work, lockstep):
     return jax.jit(sample)
 
 
-def _compare(one, other, length_B, capacity_n):
+def _compare(one, other, length_B, capacity_X):
     """Whether tokens agree and lengths are right, the largest difference of log-probs, fewest and most capacity."""
     same = jnp.all(one.token_BT == other.token_BT) & jnp.all(one.length_B == other.length_B)
     gap = jnp.max(jnp.abs(one.logp_BT - other.logp_BT))
     right = jnp.all(other.length_B == length_B)
-    return same, right, gap, jnp.min(capacity_n), jnp.max(capacity_n)
+    return same, right, gap, jnp.min(capacity_X), jnp.max(capacity_X)
 
 
 def graded_once(experiment: Experiment) -> str:
@@ -150,13 +149,10 @@ def _grading(work, grader):
 
     def run(weights, asked, code_B) -> Array:
         sampling_weights = engine.sampling_weights(weights)
-        window = jax.tree.map(lambda x: x[None], work.laid(asked))
-        _, (rollout, _, ticket_n) = engine.round(
-            sampling_weights, engine.begin(sampling_weights, window), window, key, submit=submit
-        )
+        rollout, _, ticket_X = engine(sampling_weights, work.laid(asked), key, submit)
         problem_B, request_B = jnp.repeat(asked.problem_Q, work.K), asked.request_QK.reshape(-1)
         rows = rollout.token_BT, rollout.length_B, ~rollout.truncated_B
-        found_B, _ = verify(grader, experiment.model.mesh, problem_B, *rows, request_B, ticket_n)
+        found_B, _ = verify(grader, experiment.model.mesh, problem_B, *rows, request_B, ticket_X)
         return jnp.sum(found_B != code_B, dtype=jnp.int32)
 
     return jax.jit(run, out_shardings=experiment.model.whole)

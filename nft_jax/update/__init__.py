@@ -1,1 +1,1 @@
-"""From groups to new weights: packing, updates, optimizer, checkpoints and the run's record."""
+"""From groups to new weights: selection, minibatches, packing, updates and the optimizer."""

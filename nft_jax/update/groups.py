@@ -1,4 +1,4 @@
-"""Group statistics, dynamic sampling's choice of groups, and the tally of all that was sampled."""
+"""Groups with their success rates, the choice of groups that train, and statistics of everything sampled."""
 
 from typing import Any, NamedTuple
 
@@ -6,21 +6,29 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.types import Array, Groups, Rollout
-from nft_jax.verify.callback import NOT_ASKED, HostReport, graders_differ
+from nft_jax.verify.callback import NOT_GRADED, HostReport, graders_differ
 from nft_jax.verify.grade import STATUSES
 
 RATE_BINS = 11
 
 
 class RolloutStatistics(NamedTuple):
-    """Sums over everything sampled in a step, trained on or not (float32; answers of padding count nowhere).
+    """Sums over everything sampled in a step, trained on or not (float32).
 
-    `groups`, `answers`, `tokens`, `truncated`  how many          `kept`      groups inside the band
-    `reward`      Σ reward                                        `verdicts`  `[5]`, in the order of `STATUSES`
-    `rates`       `[11]`: groups by rate, rounded to tenths       `longest`   tokens of the longest answer
-    `seconds`     host seconds spent grading, the slowest device of each round
-    `compared`    answers that a second grader judged too         `differ`    of these, that only one calls correct
-    `capacity`    tokens that the slots of all shards had time for
+    Attributes:
+      groups: Groups.
+      answers: Answers.
+      tokens: Answer tokens.
+      truncated: Truncated answers.
+      kept: Groups that may train.
+      reward: Σ reward.
+      verdicts: `[5]`, answers by status, in the order of `STATUSES`.
+      rates: `[11]`, groups by success rate, rounded to tenths.
+      longest: Tokens of the longest answer.
+      seconds: Host seconds spent grading, of the slowest device in each round.
+      compared: Answers that a second grader judged too.
+      disagreements: Of these, the answers that only one grader calls correct.
+      capacity: Tokens that the slots of all shards had time for.
     """
 
     groups: Array
@@ -34,23 +42,24 @@ class RolloutStatistics(NamedTuple):
     longest: Array
     seconds: Array
     compared: Array
-    differ: Array
+    disagreements: Array
     capacity: Array
 
 
 def empty_statistics() -> RolloutStatistics:
+    """Returns the statistics of nothing."""
     zero = jnp.float32(0)
     many = {"verdicts": jnp.zeros(len(STATUSES)), "rates": jnp.zeros(RATE_BINS)}
     return RolloutStatistics(**{name: many.get(name, zero) for name in RolloutStatistics._fields})
 
 
 def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array) -> Groups:
-    """Gathers each prompt's K answers with their verdicts; a truncated answer is wrong whatever it says."""
+    """Gathers each prompt's K answers with their verdicts; a truncated answer counts as incorrect."""
     Q = prompt_Q.shape[0]
     by_group: Any = jax.tree.map(lambda x: x.reshape(Q, -1, *x.shape[1:]), rollout)
     verdict_QK = verdict_B.reshape(Q, -1)
-    right_QK = (verdict_QK == STATUSES.index("correct")) & ~by_group.truncated_B
-    reward_QK = right_QK.astype(jnp.float32)
+    correct_QK = (verdict_QK == STATUSES.index("correct")) & ~by_group.truncated_B
+    reward_QK = correct_QK.astype(jnp.float32)
     return Groups(
         prompt_Q=prompt_Q,
         token_QKT=by_group.token_BT,
@@ -64,7 +73,7 @@ def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array) -> Groups:
 
 
 def select_groups(groups: Groups, which: str, low: float, high: float) -> Array:
-    """`[Q]` bool: the groups that train, "all" or those with `low < rate < high`."""
+    """Selects the groups that may train, bool `[Q]`: "all", or "mixed" with `low < rate < high`."""
     if which == "all":
         return jnp.ones_like(groups.rate_Q, bool)
     return (groups.rate_Q > low) & (groups.rate_Q < high)
@@ -79,7 +88,7 @@ def append_groups(pool: Groups, count: Array, groups: Groups, keep_Q: Array) -> 
 
 
 def empty_groups(Q: int, K: int, T: int) -> Groups:
-    """Room for Q groups."""
+    """Returns room for Q groups."""
     return Groups(
         prompt_Q=jnp.zeros(Q, jnp.int32),
         token_QKT=jnp.zeros((Q, K, T), jnp.int32),
@@ -93,9 +102,9 @@ def empty_groups(Q: int, K: int, T: int) -> Groups:
 
 
 def add_statistics(
-    before: RolloutStatistics, groups: Groups, kept_Q: Array, host: HostReport, capacity_n: Array
+    before: RolloutStatistics, groups: Groups, host: HostReport, capacity_X: Array, *, kept_Q: Array
 ) -> RolloutStatistics:
-    """Adds one round's groups."""
+    """Adds one round's groups, of which `kept_Q` may train."""
     bin_Q = jnp.round(groups.rate_Q * (RATE_BINS - 1)).astype(jnp.int32)
     seen = RolloutStatistics(
         groups=jnp.float32(groups.rate_Q.size),
@@ -107,10 +116,10 @@ def add_statistics(
         verdicts=jnp.bincount(groups.verdict_QK.reshape(-1), length=len(STATUSES)).astype(jnp.float32),
         rates=jnp.bincount(bin_Q, length=RATE_BINS).astype(jnp.float32),
         longest=jnp.float32(0),
-        seconds=jnp.max(host.seconds_n),
-        compared=_count(host.second_B != NOT_ASKED),
-        capacity=_count(capacity_n),
-        differ=_count(graders_differ(groups.verdict_QK.reshape(-1), host.second_B)),
+        seconds=jnp.max(host.seconds),
+        compared=_count(host.second_B != NOT_GRADED),
+        capacity=_count(capacity_X),
+        disagreements=_count(graders_differ(groups.verdict_QK.reshape(-1), host.second_B)),
     )
     longest = jnp.maximum(before.longest, jnp.max(groups.length_QK).astype(jnp.float32))
     return jax.tree.map(jnp.add, before, seen)._replace(longest=longest)
@@ -118,3 +127,29 @@ def add_statistics(
 
 def _count(x):
     return jnp.sum(x).astype(jnp.float32)
+
+
+class SplitPool(NamedTuple):
+    """What trains in this step, and what becomes of the surplus.
+
+    Attributes:
+      buffer: Q groups, of which the first `trained` are there.
+      trained: int32.
+      surplus: Groups for the next step, of which the first `carried` are there.
+      carried: int32.
+      wasted: int32, groups that neither train nor are carried.
+    """
+
+    buffer: Groups
+    trained: Array
+    surplus: Groups
+    carried: Array
+    wasted: Array
+
+
+def split_pool(pool: Groups, count: Array, Q: int, capacity: int) -> SplitPool:
+    """Splits the first `count` groups: Q train, at most `capacity` are carried to the next step, the rest is wasted."""
+    trained = jnp.minimum(count, Q)
+    carried = jnp.minimum(count - trained, capacity)
+    buffer, surplus = (jax.tree.map(lambda x, part=part: x[part], pool) for part in (slice(Q), slice(Q, Q + capacity)))
+    return SplitPool(buffer, trained, surplus, carried, wasted=count - trained - carried)

@@ -1,4 +1,6 @@
-"""Whole groups dealt evenly over the updates of a step, and each update's units over the data shards."""
+"""Minibatches: whole groups split evenly over the updates of a step, and each update's units over the data shards."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +11,28 @@ from nft_jax.config.sizes import row_tokens, row_tokens_needed
 from nft_jax.losses import UNITS, Loss
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
+from nft_jax.rounding import round_up
 from nft_jax.types import Array, Groups, Prompts, Totals
-from nft_jax.update.packing import Packed, Sequences, pack, rows_needed
+from nft_jax.update.packing import PackedRows, Sequences, pack, rows_needed
 from nft_jax.update.shared_prompts import prompts_at_once
 
 
+class _Units(NamedTuple):
+    """Units of each group: the indices of their J answers in the group, and which units are present."""
+
+    answer_QUJ: Array
+    present_QU: Array
+
+
+class _Places(NamedTuple):
+    """For each place of each shard: the index of its unit in the minibatch, and whether the place is taken."""
+
+    index_OXu: Array
+    present_OXu: Array
+
+
 def units_per_group(unit: str, K: int) -> int:
-    """Units that a group of K answers gives at most: its answers, or pairs of a right and a wrong one."""
+    """Returns the most units of a group of K answers: its answers, or pairs of a correct and an incorrect one."""
     return K if unit == "answer" else K // 2
 
 
@@ -29,113 +46,112 @@ def make_minibatches(
     max_answer_tokens: int,
     key: Array,
     mesh: Mesh,
-):
-    """The first `count` of Q groups as `Sequences` with leading axes `[updates, data shards]`, and their `Totals`.
+) -> tuple[Sequences, Totals]:
+    """Splits the first `count` of Q groups over updates and data shards.
 
-    Group i goes to update i mod `updates`; an update's units are cut into as many equal parts as there are data shards,
-    so that few groups lie on more than one. So a buffer that is not full is still spread evenly. For losses of unit
-    "pair" the key draws min(right, wrong) pairs of each group.
+    Group i goes to update i mod `updates`, so that a buffer that is not full is spread evenly too. An update's units
+    are cut into as many equal parts as there are data shards, so that few groups are on more than one. For losses of
+    unit "pair" the key draws min(correct, incorrect) pairs of each group.
+
+    Returns:
+      Sequences with leading axes `[updates, data shards]`, and what each update holds.
     """
     Q, K, _ = groups.token_QKT.shape
-    answer_QUJ, present_QU = _units(groups, jnp.arange(Q) < count, loss.unit, key)
+    answer_QUJ, present_QU = _make_units(groups, jnp.arange(Q) < count, loss.unit, key)
     shards = shard_count(mesh)
-    index_USu, present_USu = _shares(_by_update(present_QU, updates), shards)
+    index_OXu, present_OXu = _split_over_shards(_group_by_update(present_QU, updates), shards)
     advantage_QK = loss.advantage(groups.reward_QK, groups.length_QK, max_answer_tokens)
 
-    def dealt(value_QUJ):
-        """`[Q, units, J, …]` to `[updates, shards, units·J, …]`."""
-        by_update = _by_update(value_QUJ, updates)
-        index = index_USu.reshape(updates, -1, *([1] * (by_update.ndim - 2)))
+    def arrange(value_QUJ):
+        """Arranges `[Q, U, J, …]` as `[updates, shards, sequences, …]`."""
+        by_update = _group_by_update(value_QUJ, updates)
+        index = index_OXu.reshape(updates, -1, *([1] * (by_update.ndim - 2)))
         by_shard = jnp.take_along_axis(by_update, index, axis=1)
         return layout.split_rows(by_shard.reshape(updates, shards, -1, *value_QUJ.shape[3:]), mesh, axis=1)
 
-    def of_answer(value_QK):
+    def arrange_answers(value_QK):
         index = answer_QUJ.reshape(Q, -1, *([1] * (value_QK.ndim - 2)))
-        return dealt(jnp.take_along_axis(value_QK, index, axis=1).reshape(*answer_QUJ.shape, *value_QK.shape[2:]))
+        return arrange(jnp.take_along_axis(value_QK, index, axis=1).reshape(*answer_QUJ.shape, *value_QK.shape[2:]))
 
-    def of_group(value_Q):
+    def arrange_groups(value_Q):
         shape = (*answer_QUJ.shape, *value_Q.shape[1:])
-        return dealt(jnp.broadcast_to(value_Q[:, None, None], shape))
+        return arrange(jnp.broadcast_to(value_Q[:, None, None], shape))
 
-    present = layout.split_rows(jnp.repeat(present_USu, answer_QUJ.shape[2], axis=2), mesh, axis=1)
-    length = jnp.where(present, of_answer(groups.length_QK), 0)
+    present = layout.split_rows(jnp.repeat(present_OXu, answer_QUJ.shape[2], axis=2), mesh, axis=1)
     sequences = Sequences(
-        prompt_MP=of_group(prompts.token_NP[groups.prompt_Q]),
-        answer_MT=of_answer(groups.token_QKT),
-        group_M=of_group(jnp.arange(Q, dtype=jnp.int32)),
-        prompt_length_M=of_group(prompts.length_N[groups.prompt_Q]),
-        answer_length_M=length,
-        logp_MT=of_answer(groups.logp_QKT),
-        reward_M=of_answer(groups.reward_QK),
-        rate_M=of_group(groups.rate_Q),
-        advantage_M=of_answer(advantage_QK),
-        present_M=present,
+        prompt_IP=arrange_groups(prompts.token_QP[groups.prompt_Q]),
+        answer_IT=arrange_answers(groups.token_QKT),
+        group_I=arrange_groups(jnp.arange(Q, dtype=jnp.int32)),
+        prompt_length_I=arrange_groups(prompts.length_Q[groups.prompt_Q]),
+        answer_length_I=jnp.where(present, arrange_answers(groups.length_QK), 0),
+        logp_IT=arrange_answers(groups.logp_QKT),
+        reward_I=arrange_answers(groups.reward_QK),
+        rate_I=arrange_groups(groups.rate_Q),
+        advantage_I=arrange_answers(advantage_QK),
+        present_I=present,
     )
     return sequences, count_totals(sequences, loss.unit)
 
 
-def _by_update(value_QU, updates):
-    """`[Q, units, …]` to `[updates, units of an update, …]`: group i goes to update i mod `updates`."""
+def _group_by_update(value_QU, updates):
+    """Rearranges `[Q, U, …]` as `[updates, units of an update, …]`: group i goes to update i mod `updates`."""
     _, units, *rest = value_QU.shape
     return jnp.swapaxes(value_QU.reshape(-1, updates, units, *rest), 0, 1).reshape(updates, -1, *rest)
 
 
-def _shares(present_UN, shards):
-    """Which unit of its update lies at each place of each shard `[updates, shards, N / shards]`, and if one does."""
-    first_present_UN = jnp.argsort(~present_UN, axis=1, stable=True)
-    count_U1 = jnp.sum(present_UN, axis=1, keepdims=True)
-    # Equal parts, to one unit, of those that are there.
-    border_US = count_U1 * jnp.arange(shards + 1)[None] // shards
-    place_USu = border_US[:, :-1, None] + jnp.arange(present_UN.shape[1] // shards)[None, None]
-    there_USu = place_USu < border_US[:, 1:, None]
-    place_UN = jnp.where(there_USu, place_USu, 0).reshape(present_UN.shape)
-    return jnp.take_along_axis(first_present_UN, place_UN, axis=1).reshape(there_USu.shape), there_USu
+def _split_over_shards(present_OU: Array, shards: int) -> _Places:
+    """Splits each update's present units over the data shards, in equal parts to one unit."""
+    present_first_OU = jnp.argsort(~present_OU, axis=1, stable=True)
+    count_O1 = jnp.sum(present_OU, axis=1, keepdims=True)
+    border_OX = count_O1 * jnp.arange(shards + 1)[None] // shards
+    place_OXu = border_OX[:, :-1, None] + jnp.arange(present_OU.shape[1] // shards)[None, None]
+    taken_OXu = place_OXu < border_OX[:, 1:, None]
+    place_OU = jnp.where(taken_OXu, place_OXu, 0).reshape(present_OU.shape)
+    index_OU = jnp.take_along_axis(present_first_OU, place_OU, axis=1)
+    return _Places(index_OU.reshape(taken_OXu.shape), taken_OXu)
 
 
 def count_totals(sequences: Sequences, unit: str) -> Totals:
-    """What each update holds, over all shards: `[updates]` float32 each."""
-    answers = jnp.sum(sequences.present_M, axis=(1, 2)).astype(sequences.reward_M.dtype)
-    tokens = jnp.sum(sequences.answer_length_M, axis=(1, 2)).astype(sequences.reward_M.dtype)
+    """Counts what each update holds, over all shards: float32 `[updates]` each."""
+    dtype = sequences.reward_I.dtype
+    answers = jnp.sum(sequences.present_I, axis=(1, 2)).astype(dtype)
+    tokens = jnp.sum(sequences.answer_length_I, axis=(1, 2)).astype(dtype)
     return Totals(answers=answers, tokens=tokens, pairs=answers / 2 if unit == "pair" else jnp.zeros_like(answers))
 
 
-def _units(groups, present_Q, unit, key):
-    """Answer indices `[Q, units, J]` of each unit, and which units are present `[Q, units]`."""
+def _make_units(groups: Groups, present_Q: Array, unit: str, key: Array) -> _Units:
+    """Makes each group's units: single answers, or random pairs of a correct and an incorrect one."""
     Q, K = groups.reward_QK.shape
     if unit == "answer":
         index = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32)[None, :, None], (Q, K, 1))
-        return index, jnp.broadcast_to(present_Q[:, None], (Q, K))
-    right_QK = groups.reward_QK > 0.5
+        return _Units(index, jnp.broadcast_to(present_Q[:, None], (Q, K)))
+    correct_QK = groups.reward_QK > 0.5
     order = jax.random.uniform(key, (Q, K))
-    # The right answers in random order, then the others; and the other way round.
-    right_first = jnp.argsort(jnp.where(right_QK, order, 2.0), axis=1).astype(jnp.int32)[:, : K // 2]
-    wrong_first = jnp.argsort(jnp.where(right_QK, 2.0, order), axis=1).astype(jnp.int32)[:, : K // 2]
-    right_Q = jnp.sum(right_QK, axis=1)
-    pairs_Q = jnp.minimum(right_Q, K - right_Q)
-    present = present_Q[:, None] & (jnp.arange(K // 2)[None] < pairs_Q[:, None])
-    return jnp.stack([right_first, wrong_first], axis=-1), present
+    # The correct answers in random order, then the others; and the other way round.
+    correct_QU = jnp.argsort(jnp.where(correct_QK, order, 2.0), axis=1).astype(jnp.int32)[:, : K // 2]
+    incorrect_QU = jnp.argsort(jnp.where(correct_QK, 2.0, order), axis=1).astype(jnp.int32)[:, : K // 2]
+    correct_Q = jnp.sum(correct_QK, axis=1)
+    pairs_Q = jnp.minimum(correct_Q, K - correct_Q)
+    present_QU = present_Q[:, None] & (jnp.arange(K // 2)[None] < pairs_Q[:, None])
+    return _Units(jnp.stack([correct_QU, incorrect_QU], axis=-1), present_QU)
 
 
-def pack_shards(sequences, config: Config, unit: str, *, shared: bool = False) -> Packed:
-    """`pack` for each update and data shard: leading axes `[updates, shards]` stay.
+def pack_shards(sequences: Sequences, config: Config, unit: str, *, shared: bool = False) -> PackedRows:
+    """Packs the sequences of each update and data shard: leading axes `[updates, shards]` stay.
 
-    `shared`: rows hold answers alone, and prompts are read once for all answers of a shard.
+    Where prompts are `shared`, rows hold answers alone, and prompts are read once for all answers of a shard.
     """
     J = UNITS[unit]
-    M, P, T = *sequences.prompt_MP.shape[-2:], sequences.answer_MT.shape[-1]
-    units, unit_tokens, length = M // J, row_tokens_needed(P, T, J, shared), row_tokens(config, unit, shared)
+    I, P, T = *sequences.prompt_IP.shape[-2:], sequences.answer_IT.shape[-1]
+    units, unit_tokens, length = I // J, row_tokens_needed(P, T, J, shared), row_tokens(config, unit, shared)
     count = config.packing.rows_per_micro_batch
     prompts = None
     if shared:
         most = min(units, config.prompts_per_step // config.updates_per_step)
-        prompts = _multiple(most, prompts_at_once(most, P, count, length))
-    row_count = _multiple(rows_needed(units, unit_tokens, length, prompts or 1), count)
+        prompts = round_up(most, prompts_at_once(most, P, count, length))
+    row_count = round_up(rows_needed(units, unit_tokens, length, prompts or 1), count)
 
-    def one(sequences):
+    def pack_shard(sequences):
         return pack(sequences, unit=J, row_count=row_count, row_tokens=length, shared_prompts=prompts)
 
-    return jax.vmap(jax.vmap(one))(sequences)
-
-
-def _multiple(size: int, of: int) -> int:
-    return -(-size // of) * of
+    return jax.vmap(jax.vmap(pack_shard))(sequences)

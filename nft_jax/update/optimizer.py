@@ -12,7 +12,13 @@ from nft_jax.parallel.layout import HOST_MEMORY
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation, and whether its moments wait in the host's memory between updates."""
+    """An optax transformation.
+
+    Attributes:
+      init: `weights -> state`.
+      update: `(gradient, state, weights) -> (change, state)`.
+      offload: Whether the moments are in the host's memory between updates.
+    """
 
     init: Callable
     update: Callable
@@ -20,7 +26,7 @@ class Optimizer(NamedTuple):
 
 
 def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
-    """Linear warm-up from 0, then constant, or linear or cosine decay to 0 at `updates` optimizer updates."""
+    """Makes a schedule: linear warm-up from 0, then constant, or linear or cosine decay to 0 at `updates` updates."""
     peak, warmup = config.learning_rate, config.warmup_updates
     rest = max(updates - warmup, 1)
     after = {
@@ -30,15 +36,15 @@ def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
     }[config.schedule]
     if warmup == 0:
         return after
-    # The first update already moves: it takes peak / warmup, as torch's warm-up schedulers do from their second step.
+    # The first update takes peak / warmup, not 0: torch's warm-up schedulers do so from their second step.
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), after], [warmup])
 
 
 def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> Optimizer:
-    """Clip by global norm, then AdamW; or Muon for the layers' matrices, and AdamW (with Nesterov) for the rest.
+    """Makes the optimizer: it clips by global norm, then applies AdamW or Muon.
 
-    `axes` is the tree of logical axes of the weights: Muon treats the stacked axis `layers` as a batch, and never sees
-    the embedding, the head, norms and biases.
+    Muon is for the layers' matrices; the embedding, the head, norms and biases then get AdamW with Nesterov momentum.
+    `axes` is the tree of logical axes of the weights: Muon treats the stacked axis `layers` as a batch.
     """
     rate = learning_rate(config, updates)
     adam = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon, "weight_decay": config.weight_decay}
@@ -54,12 +60,12 @@ def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> Optimize
             consistent_rms=0.2,
             muon_weight_dimension_numbers=jax.tree.map(_muon_axes, axes, is_leaf=_is_spec),
         )
-    optimizer = _promoting(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
-    return _offloaded(optimizer) if config.offload else optimizer
+    optimizer = _allow_promotion(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
+    return _offload(optimizer) if config.offload else optimizer
 
 
 def state_specs(optimizer: Optimizer, abstract: Any, weight_specs: Any) -> Any:
-    """PartitionSpecs of the optimizer's state: what mirrors a weight lies as the weight does, the rest is replicated.
+    """Returns PartitionSpecs of the optimizer's state: those of the weight that an array mirrors, else replicated.
 
     A leaf mirrors a weight if its path ends in the weight's path and its shape is the weight's. (optax's own
     `tree_map_params` can't see through Muon's dimension numbers.)
@@ -82,12 +88,12 @@ def state_specs(optimizer: Optimizer, abstract: Any, weight_specs: Any) -> Any:
 
 
 def waits_on_host(leaf: Any) -> bool:
-    """Whether an offloaded state keeps this array in the host's memory: the moments of all that is stacked."""
+    """Tells whether an offloaded state keeps this array in the host's memory: all moments of matrices."""
     return leaf.ndim > 1
 
 
 def on_host(shardings: Any, state: Any) -> Any:
-    """The shardings of an offloaded optimizer's state (of these shapes) between updates."""
+    """Moves the shardings of an offloaded optimizer's state, which has these shapes, to the host's memory."""
     return jax.tree.map(
         lambda sharding, leaf: sharding.with_memory_kind(HOST_MEMORY) if waits_on_host(leaf) else sharding,
         shardings,
@@ -95,8 +101,8 @@ def on_host(shardings: Any, state: Any) -> Any:
     )
 
 
-def _promoting(optimizer):
-    """optax raises floats to integer powers: allowed inside it, also where JAX's strict promotion is on."""
+def _allow_promotion(optimizer):
+    """Allows type promotion inside optax, which raises floats to integer powers, where JAX's strict promotion is on."""
 
     def update(gradient, state, weights=None):
         with jax.numpy_dtype_promotion("standard"):
@@ -105,15 +111,17 @@ def _promoting(optimizer):
     return Optimizer(optimizer.init, update)
 
 
-def _offloaded(optimizer):
+def _offload(optimizer):
+    """Keeps the state in the host's memory between updates."""
+
     def update(gradient, state, weights=None):
-        change, state = optimizer.update(gradient, _moved(state, jax.memory.Space.Device), weights)
-        return change, _moved(state, jax.memory.Space.Host)
+        change, state = optimizer.update(gradient, _move(state, jax.memory.Space.Device), weights)
+        return change, _move(state, jax.memory.Space.Host)
 
     return Optimizer(optimizer.init, update, offload=True)
 
 
-def _moved(state, space):
+def _move(state, space):
     return jax.tree.map(lambda x: jax.device_put(x, space) if waits_on_host(x) else x, state)
 
 

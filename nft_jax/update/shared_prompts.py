@@ -1,4 +1,4 @@
-"""Prompts that rows share, read once an update: their keys and values for the rows, and their part of the gradient.
+"""Prompts that rows share: read once an update for the rows, with a gradient through their keys and values.
 
     d objective/d weights = Σ micro-batches of rows, keys held fixed  +  (d objective/d keys) · (d keys/d weights)
 
@@ -18,16 +18,17 @@ from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.layout import Placement
 from nft_jax.parallel.mesh import DATA
 from nft_jax.precision import accumulation_dtype
+from nft_jax.rounding import ceil_div
 from nft_jax.types import Array, Prompts
-from nft_jax.update.packing import Packed, Rows
+from nft_jax.update.packing import PackedRows, Rows
 
 Keys = tuple[Array, Array]
 
 
 def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Callable, carry: Any) -> Any:
-    """`carry` after `body(micro_batch, start, carry)` on `count` items of every shard at a time.
+    """Runs `body(micro_batch, start, carry)` on `count` items of every shard at a time; returns the last `carry`.
 
-    Arrays of `tree` have axes `[shards, items, …]`, of which the first `used` count, one number a shard or for all: the
+    Arrays of `tree` have axes `[X, items, …]`; the first `used` items count, one number a shard or one for all. The
     number of micro-batches is a runtime value, equal on all shards. A micro-batch has the items of all shards in one
     axis, from number `start` of each. Shards are those of one replica.
     """
@@ -39,74 +40,74 @@ def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Cal
         return body(flat, start, carry)
 
     with jax.named_scope(scopes.MICRO_BATCH):
-        return jax.lax.fori_loop(0, -(-jnp.max(used) // count), step, carry)
+        return jax.lax.fori_loop(0, ceil_div(jnp.max(used), count), step, carry)
 
 
 def prompts_at_once(prompts: int, max_prompt_tokens: int, rows: int, row_tokens: int) -> int:
-    """How many of a shard's prompts are read together: at least one, else no more tokens than a micro-batch of rows."""
+    """Returns how many of a shard's prompts are read together: one, or as many as have a micro-batch's tokens."""
     return min(prompts, max(rows * row_tokens // max_prompt_tokens, 1))
 
 
 class SharedPrompts:
-    """Both ways between weights and the keys of shared prompts; keys and values are `[L, shards, Q, P, G, H]` each.
+    """Computes the keys and values of shared prompts, and the gradient through them; `[L, X, Q, P, G, H]` each.
 
-    `model` binds weights; `rows` is how many of a shard a micro-batch has. Where rows hold their prompts themselves
-    there are no keys: None, in and out.
+    `model` binds weights; `rows` is the number of rows of a shard in a micro-batch. Where rows hold their prompts
+    themselves, keys are None, in and out.
     """
 
     def __init__(self, model: Callable[[Any], Transformer], placement: Placement, mesh: Mesh, rows: int):
         self.model, self.placement, self.mesh, self.count = model, placement, mesh, rows
 
-    def read(self, weights: Any, packed: Packed) -> Keys | None:
-        """The keys and values of the prompts."""
+    def read(self, weights: Any, packed: PackedRows) -> Keys | None:
+        """Computes the keys and values of the prompts."""
         if packed.prompts is None:
             return None
-        S, Q, _ = packed.prompts.token_NP.shape
+        X, Q, _ = packed.prompts.token_QP.shape
 
         def fill(prompts, start, keys):
-            def filled(x, new):
-                new = new.reshape(new.shape[0], S, -1, *new.shape[2:])
+            def insert(x, new):
+                new = new.reshape(new.shape[0], X, -1, *new.shape[2:])
                 return jax.lax.dynamic_update_slice_in_dim(x, new, start, axis=2)
 
-            return layout.split_keys(jax.tree.map(filled, keys, self._keys(weights, prompts)), self.mesh)
+            return layout.split_keys(jax.tree.map(insert, keys, self._keys(weights, prompts)), self.mesh)
 
         one = jax.eval_shape(self._keys, weights, jax.tree.map(lambda x: x[0, :1], packed.prompts))
-        room = jax.tree.map(lambda x: jnp.zeros((x.shape[0], S, Q, *x.shape[2:]), x.dtype), one)
+        room = jax.tree.map(lambda x: jnp.zeros((x.shape[0], X, Q, *x.shape[2:]), x.dtype), one)
         return self._over_prompts(packed, fill, layout.split_keys(room, self.mesh))
 
     def of_rows(self, keys: Keys | None, rows: Rows) -> Keys | None:
-        """Those of each row's prompt: `[L, B, P, G, H]` each."""
+        """Returns the keys and values of each row's prompt: `[L, B, P, G, H]` each."""
 
-        def taken(x):
+        def take(x):
             read = jax.vmap(lambda x_LQ, index: x_LQ[:, index], in_axes=(1, 0), out_axes=1)
             x = read(x, rows.prompt.index_B.reshape(x.shape[1], -1))
             return x.reshape(x.shape[0], -1, *x.shape[3:])
 
-        return jax.tree.map(taken, keys)
+        return jax.tree.map(take, keys)
 
-    def nothing(self, keys: Keys | None) -> Keys | None:
-        """A zero gradient by `keys`, in float32."""
+    def zero_gradient(self, keys: Keys | None) -> Keys | None:
+        """Returns a zero gradient by `keys`, in float32."""
         return layout.split_keys(
             jax.tree.map(lambda x: jnp.zeros(x.shape, accumulation_dtype(x.dtype)), keys), self.mesh
         )
 
     def add(self, gradient: Keys | None, of_rows: Keys | None, rows: Rows) -> Keys | None:
-        """`gradient` by the prompts' keys, and that by the keys of rows, which `of_rows` gave, added."""
+        """Adds the gradient by the keys of rows, which `of_rows` gave, to `gradient`, that by the prompts' keys."""
 
-        def added(x, new):
-            S = x.shape[1]
+        def add_rows(x, new):
+            X = x.shape[1]
             write = jax.vmap(lambda x_LQ, index, new: x_LQ.at[:, index].add(new), in_axes=(1, 0, 1), out_axes=1)
-            new = new.reshape(new.shape[0], S, -1, *new.shape[2:]).astype(x.dtype)
-            return write(x, rows.prompt.index_B.reshape(S, -1), new)
+            new = new.reshape(new.shape[0], X, -1, *new.shape[2:]).astype(x.dtype)
+            return write(x, rows.prompt.index_B.reshape(X, -1), new)
 
-        return layout.split_keys(jax.tree.map(added, gradient, of_rows), self.mesh)
+        return layout.split_keys(jax.tree.map(add_rows, gradient, of_rows), self.mesh)
 
-    def pull(self, weights: Any, packed: Packed, by_keys: Keys | None, add: Callable, gradient: Any) -> Any:
-        """`gradient` by the weights with the part that goes through the keys; `add` sums two such gradients."""
+    def pull(self, weights: Any, packed: PackedRows, by_keys: Keys | None, add: Callable, gradient: Any) -> Any:
+        """Adds to `gradient`, by the weights, the part that goes through the keys; `add` sums two such gradients."""
         if packed.prompts is None:
             return gradient
 
-        def through(prompts, start, gradient):
+        def add_prompts(prompts, start, gradient):
             keys, pull = jax.vjp(lambda weights: self._keys(weights, prompts), weights)
             count = keys[0].shape[1] // by_keys[0].shape[1]
 
@@ -115,17 +116,17 @@ class SharedPrompts:
 
             return add(gradient, *pull(jax.tree.map(cut, by_keys, keys)))
 
-        return self._over_prompts(packed, through, gradient)
+        return self._over_prompts(packed, add_prompts, gradient)
 
     def _keys(self, weights, prompts: Prompts):
         return self.model(weights).prompt_keys(prompts, self.placement)
 
     def _over_prompts(self, packed, body, carry):
-        (_, Q, P), T = packed.prompts.token_NP.shape, packed.rows.target_BT.shape[-1]
+        (_, Q, P), T = packed.prompts.token_QP.shape, packed.rows.target_BT.shape[-1]
         count = prompts_at_once(Q, P, self.count, T)
         return over_micro_batches(packed.prompts, packed.prompts_used, count, self.mesh, body, carry)
 
 
 def as_prompt(keys: Keys | None, rows: Rows) -> PromptKeys | None:
-    """What the model takes."""
+    """Puts the rows' keys into the form that the model takes."""
     return None if keys is None else PromptKeys(*keys, rows.prompt.seen_B)

@@ -1,6 +1,7 @@
-"""One optimizer update from one batch of packed rows: micro-batches, one gradient, one step of optax."""
+"""One optimizer update from one minibatch of packed rows: micro-batches, one gradient, one step of optax."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,21 +19,24 @@ from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import REPLICA
 from nft_jax.types import Array, Totals
 from nft_jax.update.optimizer import Optimizer
-from nft_jax.update.packing import Packed, Rows
+from nft_jax.update.packing import PackedRows, Rows
 from nft_jax.update.shared_prompts import SharedPrompts, as_prompt, over_micro_batches
 
 
-class Statistics(NamedTuple):
+class UpdateStatistics(NamedTuple):
     """What one update measured, as float32 scalars: sums over answer tokens, and maxima.
 
-    `objective`       the loss that was differentiated, KL included
-    `entropy`         Σ entropy (nats)
-    `gap`, `gap_max`  Σ and max |log-prob by this forward − by the sampler|
-    `ratio`, `ratio_max`    Σ and max π_θ/π_old
-    `clamped`         Σ wrong tokens at NFT's value clamp: (1 − r̂R)/(1 − r̂) < ε (counted for every loss, at ε = 1)
-    `rate_clamped`    Σ tokens whose r̂ lies outside [0.02, 0.98] though the group is mixed
-    `log_ratio_clamped`     Σ tokens with log R > 10
-    `kl`              Σ k3 estimate against the reference
+    Attributes:
+      objective: The loss that was differentiated, KL term included.
+      entropy: Σ entropy, in nats.
+      gap: Σ |log-prob by this forward pass − log-prob by the sampler|.
+      gap_max: The maximum of the same.
+      ratio: Σ π_θ/π_old.
+      ratio_max: The maximum of the same.
+      clamped: Σ incorrect tokens at NFT's value clamp, (1 − r̂R)/(1 − r̂) < ε; counted for every loss, at ε = 1.
+      rate_clamped: Σ tokens whose r̂ is outside [0.02, 0.98] though the group is mixed.
+      log_ratio_clamped: Σ tokens with log R > 10.
+      kl: Σ k3 estimate of the KL divergence from the reference policy.
     """
 
     objective: Array
@@ -46,29 +50,52 @@ class Statistics(NamedTuple):
     log_ratio_clamped: Array
     kl: Array
 
-    def merge(self, other: "Statistics") -> "Statistics":
-        """Of both: sums add, maxima compete."""
-        return self._joined(jnp.add, jnp.maximum, other)
+    def merge(self, other: "UpdateStatistics") -> "UpdateStatistics":
+        """Merges the statistics of two micro-batches: sums add up, of maxima the larger one stays."""
+        return self._reduce(jnp.add, jnp.maximum, other)
 
-    def merged(self) -> "Statistics":
-        """Of several, along the first axis of each."""
-        return self._joined(functools.partial(jnp.sum, axis=0), functools.partial(jnp.max, axis=0))
+    def merge_axis(self) -> "UpdateStatistics":
+        """Merges several statistics along the first axis of each array."""
+        return self._reduce(functools.partial(jnp.sum, axis=0), functools.partial(jnp.max, axis=0))
 
-    def _joined(self, total, largest, *others) -> "Statistics":
+    def _reduce(self, add: Callable, largest: Callable, *others: "UpdateStatistics") -> "UpdateStatistics":
         by_field = zip(self._fields, self, *others, strict=True)
-        return Statistics(*((largest if name.endswith("_max") else total)(*values) for name, *values in by_field))
+        return UpdateStatistics(*((largest if name.endswith("_max") else add)(*values) for name, *values in by_field))
 
 
-NO_STATISTICS = Statistics(*[0.0] * len(Statistics._fields))
+NO_STATISTICS = UpdateStatistics(*[0.0] * len(UpdateStatistics._fields))
 
 
-class Applied(NamedTuple):
-    """What became of an update: `taken` 1 or 0, `nonfinite` 1 if its gradient was not finite, and what it measured."""
+class UpdateRecord(NamedTuple):
+    """What became of one update.
+
+    Attributes:
+      taken: float32, 1 if the update was taken, else 0.
+      nonfinite: float32, 1 if it was not taken because its gradient was not finite.
+      gradient_norm: float32, global norm before clipping.
+      statistics: What it measured.
+    """
 
     taken: Array
     nonfinite: Array
     gradient_norm: Array
-    statistics: Statistics
+    statistics: UpdateStatistics
+
+
+class UpdateOutcome(NamedTuple):
+    """The weights and the optimizer's state after an update, and what became of it."""
+
+    weights: Any
+    optimizer_state: Any
+    applied: UpdateRecord
+
+
+class _Accumulated(NamedTuple):
+    """Sums over the micro-batches so far: gradients by weights and by shared prompts' keys, and statistics."""
+
+    gradient: Any
+    by_keys: Any
+    statistics: UpdateStatistics
 
 
 class Updater:
@@ -95,13 +122,16 @@ class Updater:
         self.placement = layout.layer_placement(mesh, axes["blocks"], sequence_parallel=config.mesh.sequence_parallel)
         self.shared = SharedPrompts(self._model, self.placement, mesh, config.packing.rows_per_micro_batch)
 
-    def __call__(
-        self, weights, optimizer_state, packed: Packed, totals: Totals, reference, first
-    ) -> tuple[Any, Any, Applied]:
-        """One update; weights, optimizer state and schedule stay if nothing trains or the gradient is not finite.
+    def __call__(self, weights, optimizer_state, packed: PackedRows, totals: Totals, reference, first) -> UpdateOutcome:
+        """Takes one update; weights, optimizer state and schedule stay if nothing trains or the gradient is not finite.
 
-        `packed` has a leading axis of data shards, `totals` are scalars, `reference` is the frozen weights of the KL
-        term (or None), `first` says whether the weights are still those that sampled.
+        Args:
+          weights: In the training layout.
+          optimizer_state: In the same layout.
+          packed: The minibatch, with a leading axis of data shards.
+          totals: What the minibatch holds, scalars.
+          reference: Frozen weights of the KL term, or None.
+          first: Whether the weights are still those that sampled.
         """
         gradient, statistics = self.gradient(weights, packed, totals, reference, first)
         norm = optax.tree.norm(gradient)
@@ -117,71 +147,75 @@ class Updater:
         with jax.named_scope(scopes.OPTIMIZER):
             weights, optimizer_state = jax.lax.cond(present & finite, apply, lambda same: same, operands)
         taken, nonfinite = (x.astype(jnp.float32) for x in (present & finite, present & ~finite))
-        return weights, optimizer_state, Applied(taken, nonfinite, norm, statistics)
+        return UpdateOutcome(weights, optimizer_state, UpdateRecord(taken, nonfinite, norm, statistics))
 
-    def gradient(self, weights, packed: Packed, totals: Totals, reference=None, first=True) -> tuple[Any, Statistics]:
-        """The gradient of the objective over one optimizer batch (float32, in the training layout), and its statistics.
+    def gradient(
+        self, weights, packed: PackedRows, totals: Totals, reference=None, first=True
+    ) -> tuple[Any, UpdateStatistics]:
+        """Computes the gradient of the objective over one minibatch, float32 in the training layout, and statistics.
 
-        The denominators are those of the whole batch, so the cut into micro-batches can't be seen in the result. Only
-        micro-batches that hold tokens are run: their number is a runtime value, equal on all data shards. Replicas sum
-        their gradients once, after their last micro-batch.
+        The denominators are those of the whole minibatch, so that the cut into micro-batches does not change the
+        result. Only micro-batches that hold tokens are run: their number is a runtime value, equal on all data shards.
+        Replicas sum their gradients once, after their last micro-batch.
         """
-        of_replica = functools.partial(self._gradient, weights, totals=totals, reference=reference, first=first)
+        one_replica = functools.partial(
+            self._gradient_of_replica, weights, totals=totals, reference=reference, first=first
+        )
         if self.mesh.shape[REPLICA] == 1:
-            return of_replica(packed)
-        gradients, statistics = self._by_replica(of_replica, packed)
+            return one_replica(packed)
+        gradients, statistics = self._map_replicas(one_replica, packed)
         gradient = jax.tree.map(lambda x: jnp.sum(x, axis=0), gradients)
-        return layout.constrain(gradient, self.mesh, self.specs), statistics.merged()
+        return layout.constrain(gradient, self.mesh, self.specs), statistics.merge_axis()
 
-    def recompute(self, weights, packed: Packed) -> Packed:
-        """`packed` with `old_logp` from this forward pass instead of the sampler's."""
-        of_replica, old = functools.partial(self._recompute, weights), packed.rows.batch.old_logp_BT
+    def recompute(self, weights, packed: PackedRows) -> PackedRows:
+        """Replaces the sampler's `old_logp` by log-probs of a forward pass with these weights."""
+        one_replica, old = functools.partial(self._recompute_replica, weights), packed.rows.batch.old_logp_BT
         if self.mesh.shape[REPLICA] == 1:
-            old = of_replica(packed)
+            old = one_replica(packed)
         else:
-            old = self._by_replica(of_replica, packed).reshape(old.shape)
+            old = self._map_replicas(one_replica, packed).reshape(old.shape)
         batch = packed.rows.batch._replace(old_logp_BT=old)
         return packed._replace(rows=packed.rows._replace(batch=batch))
 
-    def _by_replica(self, function, packed: Packed):
-        """`function` of each replica's shards, with the results in a new first axis that is split over replicas."""
+    def _map_replicas(self, function: Callable, packed: PackedRows) -> Any:
+        """Maps `function` over the replicas; results have a new first axis, which is split over replicas."""
         replicas, (rows, used, prompts, prompts_used) = self.mesh.shape[REPLICA], packed
 
         def split(tree):
             return jax.tree.map(lambda x: x.reshape(replicas, -1, *x.shape[1:]), tree)
 
-        # All run as many micro-batches as the fullest.
+        # All replicas run as many micro-batches as the fullest one.
         most = jax.tree.map(jnp.max, (used, prompts_used))
-        of_all = jax.vmap(function, in_axes=(Packed(0, None, 0, None),), spmd_axis_name=REPLICA)
-        return of_all(Packed(split(rows), most[0], split(prompts), most[1]))
+        over_replicas = jax.vmap(function, in_axes=(PackedRows(0, None, 0, None),), spmd_axis_name=REPLICA)
+        return over_replicas(PackedRows(split(rows), most[0], split(prompts), most[1]))
 
-    def _gradient(self, weights, packed: Packed, *, totals, reference, first):
+    def _gradient_of_replica(self, weights, packed: PackedRows, *, totals, reference, first):
         objective = functools.partial(self._objective, reference=reference, totals=totals, first=first)
         keys = self.shared.read(weights, packed)
         reference_keys = None if reference is None else self.shared.read(reference, packed)
 
-        def add(rows, start, carry):
+        def add_micro_batch(rows: Rows, start: Array, so_far: _Accumulated) -> _Accumulated:
             del start
-            gradient, by_keys, statistics = carry
-            mine, its = self.shared.of_rows(keys, rows), self.shared.of_rows(reference_keys, rows)
+            row_keys, row_reference_keys = self.shared.of_rows(keys, rows), self.shared.of_rows(reference_keys, rows)
             differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-            (_, seen), (new, by_mine) = differentiate(weights, mine, rows, its)
-            return self._add(gradient, new), self.shared.add(by_keys, by_mine, rows), statistics.merge(seen)
+            (_, measured), (new, by_row_keys) = differentiate(weights, row_keys, rows, row_reference_keys)
+            by_keys = self.shared.add(so_far.by_keys, by_row_keys, rows)
+            return _Accumulated(self._add(so_far.gradient, new), by_keys, so_far.statistics.merge(measured))
 
         zero = layout.constrain(jax.tree.map(jnp.zeros_like, weights), self.mesh, self.specs)
         none = jax.tree.map(packed.rows.batch.reward_BT.dtype.type, NO_STATISTICS)
-        start = zero, self.shared.nothing(keys), none
-        gradient, by_keys, statistics = self._over_rows(packed, add, start)
+        start = _Accumulated(zero, self.shared.zero_gradient(keys), none)
+        gradient, by_keys, statistics = self._over_rows(packed, add_micro_batch, start)
         return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
 
-    def _recompute(self, weights, packed: Packed):
+    def _recompute_replica(self, weights, packed: PackedRows):
         keys = self.shared.read(weights, packed)
 
-        def fill(rows, start, old_nRT):
+        def fill(rows, start, old_XBT):
             logp_BT, _ = self._logp(weights, self.shared.of_rows(keys, rows), rows)
             logp_BT = jnp.where(rows.batch.answer_BT >= 0, logp_BT, 0.0)
-            block = logp_BT.reshape(old_nRT.shape[0], -1, logp_BT.shape[-1])
-            return jax.lax.dynamic_update_slice_in_dim(old_nRT, block, start, axis=1)
+            block = logp_BT.reshape(old_XBT.shape[0], -1, logp_BT.shape[-1])
+            return jax.lax.dynamic_update_slice_in_dim(old_XBT, block, start, axis=1)
 
         return self._over_rows(packed, fill, packed.rows.batch.old_logp_BT)
 
@@ -227,11 +261,11 @@ class Updater:
         return transformer.bind(self.graph, weights | layout.constrain(outer, self.mesh, self.outer_specs))
 
 
-def _measure(objective, logp_BT, entropy_BT, kl_BT, batch, sampler_logp_BT) -> Statistics:
+def _measure(objective, logp_BT, entropy_BT, kl_BT, batch, sampler_logp_BT) -> UpdateStatistics:
     answer_BT = batch.answer_BT >= 0
     seen = losses.ratio_statistics(logp_BT, batch)
     gap_BT = jnp.where(answer_BT, jnp.abs(logp_BT - sampler_logp_BT), 0.0)
-    return Statistics(
+    return UpdateStatistics(
         objective=objective,
         entropy=jnp.sum(jnp.where(answer_BT, entropy_BT, 0.0)),
         gap=jnp.sum(gap_BT),

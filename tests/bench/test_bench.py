@@ -9,18 +9,22 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from helpers.experiments import small
+from helpers.small_parts import ANSWER_LIMIT, one_device, random_prompts, small_config
 from nft_jax.bench import sweep
 from nft_jax.bench.measure import Bench, Measured, _chip_words, _of_chip, in_turns, summary, table
 from nft_jax.bench.peers import process
 from nft_jax.bench.peers.process import PEERS, Peer, compared, paired, peer_workload
 from nft_jax.bench.sweep import Sweep, affine, changed, fits, measured, read_sweep, sweep_table
-from nft_jax.bench.workload import Lengths, limited, read_lengths
+from nft_jax.bench.workload import Lengths, limit_answers, read_lengths
 from nft_jax.machine import speed
 from nft_jax.machine.chips import Chip
+from nft_jax.step import Step
 
 ROOT = Path(__file__).parents[2]
 SIZES = {
@@ -36,8 +40,8 @@ def test_lengths():
     config = small(**SIZES)
     assert read_lengths("full", config) == ("full", 0, None)
     assert read_lengths("ends:3", config) == ("ends:3", 3, None)
-    assert read_lengths("fixed:12", config).forced_N.tolist() == [12]
-    found = read_lengths("lognormal:5:0.5", config).forced_N
+    assert read_lengths("fixed:12", config).forced_B.tolist() == [12]
+    found = read_lengths("lognormal:5:0.5", config).forced_B
     assert abs(np.median(found) - 5) <= 1
     assert (found.min() >= 1, found.max()) == (True, 12)
 
@@ -54,11 +58,15 @@ def test_lengths_that_are_none(lengths):
         read_lengths(lengths, small(**SIZES))
 
 
-def test_lengths_go_by_request_number():
-    engine = SimpleNamespace(limit="its own")
-    assert limited(engine, Lengths("full")).limit == "its own"
-    lengths = Lengths("fixed:1", forced_N=np.array([3, 5, 4], np.int32))
-    assert limited(engine, lengths).limit(np.array([0, 7, 8], np.uint32)).tolist() == [3, 5, 4]
+def test_limit_answers_goes_by_request_number():
+    step = Step(small_config("grpo"), one_device(), None, None, None, None)
+    assert limit_answers(step, Lengths("full")) is step
+    limited = limit_answers(step, Lengths("fixed:1", forced_B=np.array([3, 5, 4], np.int32)))
+    prompts = jax.tree.map(jnp.asarray, random_prompts(0, 20))
+    found, own = (jax.jit(each.next_requests)(prompts, np.int32(7)) for each in (limited, step))
+    np.testing.assert_array_equal(found.limit_QK, np.array([3, 5, 4])[found.request_QK % 3])
+    assert set(np.ravel(own.limit_QK).tolist()) == {ANSWER_LIMIT}
+    np.testing.assert_array_equal(found.request_QK, own.request_QK)
 
 
 # A step.
@@ -77,7 +85,7 @@ def test_a_step_is_measured_by_its_own_events(tmp_path):
         assert 0 < step.slots <= 1
         assert step.trained == step.tokens
     # Requests are numbered on: the lengths are those of the first 32 answers, then of the next.
-    assert [step.tokens for step in steps] == [lengths.forced_N[:32].sum(), lengths.forced_N[32:64].sum()]
+    assert [step.tokens for step in steps] == [lengths.forced_B[:32].sum(), lengths.forced_B[32:64].sum()]
     assert found["tokens_per_second"] == pytest.approx(np.median([s.tokens for s in steps]) / found["median"]["step"])
     assert found["share"]["rollout"] == pytest.approx(sum(s.rollout for s in steps) / sum(s.step for s in steps))
     assert found["share"]["other"] == pytest.approx(0, abs=1e-6)

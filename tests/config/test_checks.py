@@ -14,7 +14,6 @@ TYPOS = {
     "model.attention": ("splsh", "splash"),
     "data.long_prompts": ("refused", "refuse"),
     "rollout.lockstep": ("yess", "yes"),
-    "selection.ahead": ("finsh", "finish"),
     "verify.isolation": ("require", "required"),
     "optimizer.name": ("adam", "adamw"),
     "optimizer.schedule": ("cosin", "cosine"),

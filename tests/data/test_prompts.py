@@ -38,10 +38,10 @@ PROBLEMS = [Problem("1+1=", "2"), Problem("12+1=", "13"), Problem("1=", "1"), Pr
 def test_build_prompts_pads_right_and_drops_long_prompts():
     table = build_prompts(PROBLEMS, Letters(), template="plain", max_prompt_tokens=5)
     np.testing.assert_array_equal(
-        table.token_NP, [[49, 43, 49, 61, 0], [49, 50, 43, 49, 61], [49, 61, 0, 0, 0]], strict=False
+        table.token_QP, [[49, 43, 49, 61, 0], [49, 50, 43, 49, 61], [49, 61, 0, 0, 0]], strict=False
     )
-    assert table.token_NP.dtype == table.length_N.dtype == np.int32
-    assert table.length_N.tolist() == [4, 5, 2]
+    assert table.token_QP.dtype == table.length_Q.dtype == np.int32
+    assert table.length_Q.tolist() == [4, 5, 2]
     assert table.answers == ["2", "13", "1"]
     assert table.prompts == ["1+1=", "12+1=", "1="]
     assert table.problems == PROBLEMS[:3]
@@ -51,7 +51,7 @@ def test_build_prompts_pads_right_and_drops_long_prompts():
 def test_build_prompts_stays_aligned_after_a_dropped_prompt():
     table = build_prompts(PROBLEMS[::-1], Letters(), template="plain", max_prompt_tokens=4)
     assert (table.answers, table.prompts, table.dropped) == (["1", "2"], ["1=", "1+1="], 2)
-    for row, length, prompt in zip(table.token_NP, table.length_N, table.prompts, strict=True):
+    for row, length, prompt in zip(table.token_QP, table.length_Q, table.prompts, strict=True):
         assert Letters().decode(row[:length]) == prompt
         assert not row[length:].any()
 
@@ -122,7 +122,7 @@ def test_render_is_exact_and_keeps_braces(template, text):
     assert render(problem.problem, Letters(), template=template) == text
     table = build_prompts([problem], Letters(), template=template, max_prompt_tokens=300)
     assert table.prompts == [text]
-    assert Letters().decode(table.token_NP[0, : table.length_N[0]]) == text
+    assert Letters().decode(table.token_QP[0, : table.length_Q[0]]) == text
 
 
 def test_templates_are_all_tested_and_have_one_slot():
@@ -160,7 +160,7 @@ def test_build_prompts_errors():
     with pytest.raises(ValueError, match="11 to 30 tokens and max_prompt_tokens is 10") as caught:
         build_prompts(lengths, Letters(), template="plain", max_prompt_tokens=10)
     enough = int(re.search(r"max_prompt_tokens=(\d+) would keep 90 %", str(caught.value)).group(1))
-    assert 0.9 <= build_prompts(lengths, Letters(), template="plain", max_prompt_tokens=enough).length_N.size / 20 < 1
+    assert 0.9 <= build_prompts(lengths, Letters(), template="plain", max_prompt_tokens=enough).length_Q.size / 20 < 1
     with pytest.raises(ValueError, match="no prompt fits: there are none"):
         build_prompts([], Letters(), template="plain", max_prompt_tokens=10)
     with pytest.raises(ValueError, match=r"prompt 1 \(''\) has no tokens"):
@@ -171,10 +171,10 @@ def test_build_examples_ends_in_eos_and_drops_whole_pairs():
     pairs = [("1+1=", "2"), ("12345=", "1"), ("1=", "1234"), ("1=", "123"), ("2=", "")]
     table = build_examples(pairs, Letters(), max_prompt_tokens=5, max_answer_tokens=4)
     assert table.dropped == 2  # a prompt of 6 tokens; a response of 4 tokens and its EOS
-    np.testing.assert_array_equal(table.token_NP, [[49, 43, 49, 61, 0], [49, 61, 0, 0, 0], [50, 61, 0, 0, 0]])
-    np.testing.assert_array_equal(table.response_NT, [[50, 1, 0, 0], [49, 50, 51, 1], [1, 0, 0, 0]])
-    assert table.prompt_length_N.tolist() == [4, 2, 2]
-    assert table.response_length_N.tolist() == [2, 4, 1]
+    np.testing.assert_array_equal(table.token_QP, [[49, 43, 49, 61, 0], [49, 61, 0, 0, 0], [50, 61, 0, 0, 0]])
+    np.testing.assert_array_equal(table.response_QT, [[50, 1, 0, 0], [49, 50, 51, 1], [1, 0, 0, 0]])
+    assert table.prompt_length_Q.tolist() == [4, 2, 2]
+    assert table.response_length_Q.tolist() == [2, 4, 1]
     assert {array.dtype for array in table[:4]} == {np.dtype(np.int32)}
 
 

@@ -238,7 +238,7 @@ def test_apply_chat_template_uses_the_folders_template(tmp_path, keep):
     tokenizer = load_tokenizer(folder)
     table = build_prompts([Problem("1+{x}?", "2")], tokenizer, template="chat", max_prompt_tokens=200)
     assert table.prompts == [CHATML]
-    ids = table.token_NP[0, : table.length_N[0]].tolist()
+    ids = table.token_QP[0, : table.length_Q[0]].tolist()
     start, end = (tokenizer.encode(text)[0] for text in ("<|im_start|>", "<|im_end|>"))
     assert (ids.count(start), ids.count(end)) == (3, 2)  # the marks are tokens of their own, not text
     tokenizer.save(tmp_path / "copy")

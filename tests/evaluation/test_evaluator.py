@@ -164,7 +164,7 @@ def test_evaluator_takes_a_split_smaller_than_the_batch(evaluators):
     """Its places beyond the end are padding, while another split fills the batch."""
     evaluator, weights = evaluators()
     table = evaluator.tables["test"]
-    two = table._replace(token_NP=table.token_NP[:2], length_N=table.length_N[:2], answers=table.answers[:2])
+    two = table._replace(token_QP=table.token_QP[:2], length_Q=table.length_Q[:2], answers=table.answers[:2])
     tables = {"two": two, "validation": evaluator.tables["validation"]}
     mixed = make_evaluator(evaluators.experiments[id(evaluator.model)], tables)
     assert mixed.problems == {"two": 2, "validation": PROBLEMS}

@@ -10,7 +10,7 @@ import pytest
 from nft_jax.evaluation.scores import Answers, maj_at_k, pass_at_k, score
 from nft_jax.evaluation.tables import format_score
 from nft_jax.run.workdir import as_json
-from nft_jax.verify.callback import NOT_ASKED
+from nft_jax.verify.callback import NOT_GRADED
 from nft_jax.verify.grade import STATUSES
 
 
@@ -18,7 +18,7 @@ def answers_by_hand(correct_EK) -> Answers:
     correct_EK = np.array(correct_EK, bool)
     length_EK = np.arange(correct_EK.size, dtype=np.int32).reshape(correct_EK.shape)
     verdict_EK = np.where(correct_EK, STATUSES.index("correct"), STATUSES.index("incorrect"))
-    tokens, second = np.zeros((*correct_EK.shape, 3), np.int32), np.full(correct_EK.shape, NOT_ASKED)
+    tokens, second = np.zeros((*correct_EK.shape, 3), np.int32), np.full(correct_EK.shape, NOT_GRADED)
     return Answers(tokens, -0.5 * length_EK, length_EK, length_EK == 0, verdict_EK, correct_EK, second)
 
 

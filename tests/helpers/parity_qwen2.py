@@ -122,12 +122,20 @@ def their_logits_and_logp(model: Any, rows: list[np.ndarray]) -> tuple[np.ndarra
 
 def our_greedy(ours: Ours, prompts: list[np.ndarray], ends: tuple[int, ...]) -> np.ndarray:
     """Greedy answers `[Q, T]` of the rollout engine; 0 after an end."""
-    engine = Engine(ours.graph, ours.axes, one_device(), RolloutConfig(ANSWER_LIMIT), ends, ours.config.dtype)
+    engine = Engine(ours.graph, ours.axes, one_device(), RolloutConfig(ANSWER_LIMIT), ends, ours.config.dtype, False)
     length_Q = np.array([len(prompt) for prompt in prompts], np.int32)
     token_QP = in_rows([[prompt] for prompt in prompts]).token_BT
     number_QK = np.arange(len(prompts), dtype=np.uint32)[:, None]
-    asked = Requests(Prompts(token_QP, length_Q), np.zeros_like(length_Q), number_QK, np.ones_like(number_QK, bool))
-    compiled = jax.jit(lambda weights, asked: engine(engine.sampling_weights(weights), asked, jax.random.key(0))[0])
+    asked = Requests(
+        prompts=Prompts(token_QP, length_Q),
+        problem_Q=np.zeros_like(length_Q),
+        request_QK=number_QK,
+        limit_QK=np.full(number_QK.shape, ANSWER_LIMIT, np.int32),
+        greedy_QK=np.ones(number_QK.shape, bool),
+    )
+    compiled = jax.jit(
+        lambda weights, asked: engine(engine.sampling_weights(weights), asked, jax.random.key(0)).rollout
+    )
     return np.asarray(compiled(ours.weights, asked).token_BT)
 
 

@@ -64,9 +64,9 @@ def following(token_BT: Any) -> jax.Array:
 def random_prompts(seed: int, count: int, limit: int = PROMPT_LIMIT) -> Prompts:
     """Prompts of all lengths from 1 to `limit`."""
     random = np.random.default_rng(seed)
-    length_N = 1 + random.permutation(count) % limit
-    token_NP = random.integers(3, VOCABULARY, (count, limit)) * (np.arange(limit) < length_N[:, None])
-    return Prompts(token_NP.astype(np.int32), length_N.astype(np.int32))
+    length_Q = 1 + random.permutation(count) % limit
+    token_QP = random.integers(3, VOCABULARY, (count, limit)) * (np.arange(limit) < length_Q[:, None])
+    return Prompts(token_QP.astype(np.int32), length_Q.astype(np.int32))
 
 
 def random_groups(seed: int, Q: int, K: int, T: int = ANSWER_LIMIT) -> Groups:
@@ -89,7 +89,7 @@ def random_groups(seed: int, Q: int, K: int, T: int = ANSWER_LIMIT) -> Groups:
 
 def one_per_row(prompts: Prompts, answer_BT: np.ndarray, length_B: np.ndarray) -> Tokens:
     """Each answer behind its prompt in a row of its own; a prompt's answers are adjacent."""
-    K = len(answer_BT) // len(prompts.length_N)
+    K = len(answer_BT) // len(prompts.length_Q)
     prompt_BP, start_B = (np.repeat(np.asarray(x), K, axis=0) for x in prompts)
     B, S = len(answer_BT), prompt_BP.shape[1] + answer_BT.shape[1]
     token_BS, segment_BS = np.zeros((B, S), np.int32), np.full((B, S), -1, np.int32)

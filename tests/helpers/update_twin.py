@@ -38,7 +38,7 @@ class Reference:
         self.prompts = Prompts(*(x[self.groups.prompt_Q] for x in prompts))
         self.length_B = self.groups.length_QK.reshape(-1)
         self.tokens = one_per_row(self.prompts, self.groups.token_QKT.reshape(-1, ANSWER_LIMIT), self.length_B)
-        start_B1 = np.repeat(self.prompts.length_N, self.K)[:, None]
+        start_B1 = np.repeat(self.prompts.length_Q, self.K)[:, None]
         column_BS = np.arange(S)[None]
         self.answer_BS = (column_BS >= start_B1) & (column_BS < start_B1 + self.length_B[:, None])
         self.logp_BS = self._run(weights, np.zeros_like(self.answer_BS, np.float32))[0]

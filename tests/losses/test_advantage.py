@@ -64,7 +64,7 @@ def test_overlong_normalized(buffer, weight):
     np.testing.assert_allclose(mine, [standardized_twin(group) for group in rewards], rtol=1e-12, atol=1e-14)
 
 
-def test_the_penalty_by_hand():
+def test_overlong_normalized_penalty_by_hand():
     """Limit 20, buffer 10: lengths 10, 15, 20 of right answers are worth 1, 0.5, 0; beyond the limit no less than 0."""
     correct_QK, length_QK = jnp.ones((1, 4), jnp.float32), jnp.array([[10, 15, 20, 25]], jnp.int32)
     rewards = np.array([1, 0.5, 0, 0])
@@ -75,7 +75,7 @@ def test_the_penalty_by_hand():
 
 @pytest.mark.parametrize("sample_std", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 7, 16])
-def test_a_group_of_equal_rewards_has_advantage_exactly_zero(size, sample_std):
+def test_advantages_of_equal_rewards_are_exactly_zero(size, sample_std):
     """Means of shaped rewards such as 1 − 1/3 round: a computed std of 1e-8 must not become an advantage of 1."""
     correct_Q1, length_Q1 = np.meshgrid([0.0, 1.0], np.arange(1, LIMIT + 1))
     correct_QK = jnp.asarray(np.repeat(correct_Q1.reshape(-1, 1), size, axis=1), jnp.float32)
@@ -84,7 +84,7 @@ def test_a_group_of_equal_rewards_has_advantage_exactly_zero(size, sample_std):
     np.testing.assert_array_equal(mine, np.zeros((2 * LIMIT, size)))
 
 
-def test_options_out_of_range_are_refused():
+def test_advantages_refuse_options_out_of_range():
     group = draw_group(dtype=np.float32)
     with pytest.raises(ValueError, match="between 0 and the answer limit 20, not 21"):
         overlong_normalized(*group, LIMIT, overlong_buffer=21)

@@ -45,7 +45,7 @@ def value_and_gradient(loss, logp_BT, batch):
 
 
 @every_loss
-def test_finite_at_every_edge_and_zero_outside(name, options):
+def test_losses_are_finite_at_every_edge_and_zero_outside_answers(name, options):
     logp_BT, batch = edges()
     loss_BT, gradient_BT = value_and_gradient(resolve(name, options), logp_BT, batch)
     assert np.isfinite(loss_BT).all()
@@ -57,14 +57,14 @@ def test_finite_at_every_edge_and_zero_outside(name, options):
 
 
 @every_loss
-def test_no_nan_is_made_and_then_masked(name, options):
+def test_losses_make_no_nan_that_is_masked_later(name, options):
     logp_BT, batch = edges()
     with jax.debug_nans(True):
         resolve(name, options).function(logp_BT, batch)
 
 
 @every_loss
-def test_rows_without_answers_are_silent(name, options):
+def test_losses_are_zero_on_rows_without_answers(name, options):
     logp_BT, batch = edges()
     empty = jnp.full(logp_BT.shape, -1, jnp.int32)
     batch = batch._replace(answer_BT=empty, pair_BT=empty)
@@ -74,13 +74,13 @@ def test_rows_without_answers_are_silent(name, options):
 
 
 @every_loss
-def test_a_batch_without_rows(name, options):
+def test_losses_accept_a_batch_without_rows(name, options):
     logp_BT, batch = jax.tree.map(lambda x: x[:0], edges())
     assert resolve(name, options).function(logp_BT, batch).shape == logp_BT.shape
 
 
 @every_loss
-def test_an_empty_optimizer_batch_has_loss_zero(name, options):
+def test_total_loss_of_an_empty_minibatch_is_zero(name, options):
     logp_BT, batch = edges()
     empty = jnp.full(logp_BT.shape, -1, jnp.int32)
     batch = batch._replace(answer_BT=empty, pair_BT=empty)
@@ -91,7 +91,7 @@ def test_an_empty_optimizer_batch_has_loss_zero(name, options):
 
 @pytest.mark.parametrize("omega", ["one", "one_minus_rate", "sqrt_odds"])
 @pytest.mark.parametrize(("rate", "reward"), [(0.0, 0.0), (1.0, 0.0)])
-def test_a_group_that_is_all_wrong_or_never_wrong_has_no_negative_gradient(rate, reward, omega):
+def test_nft_has_no_negative_gradient_for_groups_of_one_kind(rate, reward, omega):
     """Unclamped, π⁻ is π_old at rate 0 whatever the policy is, and undefined at rate 1."""
     logp_BT, batch = edges()
     batch = batch._replace(rate_BT=jnp.full_like(batch.rate_BT, rate), reward_BT=jnp.full_like(batch.rate_BT, reward))
@@ -100,7 +100,7 @@ def test_a_group_that_is_all_wrong_or_never_wrong_has_no_negative_gradient(rate,
     assert not gradient_BT.any()
 
 
-def test_k3_is_zero_at_home_positive_elsewhere_and_bounded():
+def test_k3_is_zero_at_the_reference_and_else_positive_and_bounded():
     answer_BT = jnp.array([[0, 0, 0, 0, -1]], jnp.int32)
     reference_BT = jnp.array([[-1.0, -1.0, -1.0, 0.0, -jnp.inf]], jnp.float32)
     logp_BT = jnp.array([[-1.0, -1.5, -0.5, -1e4, -jnp.inf]], jnp.float32)

@@ -55,14 +55,14 @@ def test_nft_is_its_peer_on_policy(omega, peer, advantage, ratio, normalizer):
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
 @jax.enable_x64(True)
-def test_the_value_clamp_does_not_matter_on_policy(epsilon):
+def test_nft_value_clamp_does_not_matter_on_policy(epsilon):
     assert_same_gradient(
         policy_gradient("nft", {"epsilon": epsilon}, "constant"), policy_gradient("dr_grpo", {}, "constant")
     )
 
 
 @jax.enable_x64(True)
-def test_off_policy_nft_and_dr_grpo_part():
+def test_nft_differs_from_dr_grpo_off_policy():
     mine = policy_gradient("nft", {}, "constant", drift=0.5)
     theirs = policy_gradient("dr_grpo", {}, "constant", drift=0.5)
     assert np.abs(mine - theirs).max() > 0.05 * np.abs(mine).max()
@@ -83,6 +83,6 @@ def test_rft_is_not_nft_without_negatives_alone():
 
 @pytest.mark.parametrize("drift", [0.0, 0.5])
 @jax.enable_x64(True)
-def test_the_naive_contrast_is_not_nft(drift):
+def test_contrast_is_not_nft(drift):
     mine = policy_gradient("nft", {}, "constant", drift=drift)
     assert np.abs(mine - policy_gradient("contrast", {}, "constant", drift=drift)).max() > 0.05 * np.abs(mine).max()

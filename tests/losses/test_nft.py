@@ -34,7 +34,7 @@ def omega_of(rate, omega):
 @pytest.mark.parametrize("epsilon", [1e-3, 0.1, 1.0, 2.0])
 @pytest.mark.parametrize("omega", ["one", "one_minus_rate", "sqrt_odds"])
 @jax.enable_x64(True)
-def test_gradient_multiplier(omega, epsilon, ratio):
+def test_nft_gradient_multiplier(omega, epsilon, ratio):
     rate, ratios = RATES[:, None], RATIOS[None, :]
     weight = omega_of(rate, omega)
     loss = functools.partial(nft, omega=omega, epsilon=epsilon, negative_weight=0.7, ratio=ratio)
@@ -44,7 +44,7 @@ def test_gradient_multiplier(omega, epsilon, ratio):
         np.testing.assert_allclose(gradient_BT, -multiplier, rtol=1e-9)
 
 
-def test_the_ratio_is_bounded_on_wrong_tokens_only():
+def test_nft_bounds_the_ratio_on_incorrect_tokens_only():
     logp_BT = jnp.array([[9.99, 10.01, 9.99, 10.01]], jnp.float32)
     reward_BT = jnp.array([[0, 0, 1, 1]], jnp.float32)
     zeros, ids = jnp.zeros((1, 4), jnp.float32), jnp.arange(4, dtype=jnp.int32)[None]
@@ -54,7 +54,7 @@ def test_the_ratio_is_bounded_on_wrong_tokens_only():
     np.testing.assert_array_equal(gradient_BT[0, 1:], np.array([0.0, -0.5, -0.5], np.float32))
 
 
-def test_rates_are_clamped_unless_told_otherwise():
+def test_nft_clamps_rates_unless_clamp_rate_is_off():
     zeros, ids = jnp.zeros((1, 2), jnp.float32), jnp.zeros((1, 2), jnp.int32)
     batch = LossBatch(zeros, ids, jnp.ones_like(zeros), jnp.array([[0.001, 0.999]], jnp.float32), zeros, ids)
 
@@ -73,7 +73,7 @@ def test_max_v_has_the_value_of_max_and_the_gradient_of_x():
 
 
 @jax.enable_x64(True)
-def test_a_wrong_answer_has_one_term_under_the_answer_ratio():
+def test_nft_gives_an_incorrect_answer_one_term_under_the_answer_ratio():
     """An answer of 3 tokens and R = 0.9 · 1.1 · 0.8 loses what an answer of a single token with that R does."""
     log_ratios = jnp.log(jnp.array([[0.9, 1.1, 0.8]]))
     total = log_ratios.sum(axis=1, keepdims=True)
@@ -92,7 +92,7 @@ def test_a_wrong_answer_has_one_term_under_the_answer_ratio():
     np.testing.assert_allclose(gradient, np.broadcast_to(one_gradient, (1, 3)), rtol=1e-12)
 
 
-def test_statistics_count_what_is_clamped():
+def test_ratio_statistics_count_clamped_tokens():
     # Tokens: right R=1, wrong R=1, wrong R=3 (value −1), wrong R=e^11, rare rate, padding.
     logp_BT = jnp.array([[0, 0, np.log(3), 11, 0, -np.inf]], jnp.float32)
     ids_BT = jnp.array([[0, 1, 2, 3, 4, -1]], jnp.int32)
@@ -112,7 +112,7 @@ def test_statistics_count_what_is_clamped():
         np.testing.assert_allclose(statistics[name], np.array(values), rtol=1e-6, err_msg=name)
 
 
-def test_statistics_follow_epsilon_and_the_answer_ratio():
+def test_ratio_statistics_follow_epsilon_and_the_answer_ratio():
     logp_BT = jnp.log(jnp.array([[1.2, 1.2, 1.2]], jnp.float32))  # negative ratio 0.8 a token, 0.272 the answer
     zeros, ids = jnp.zeros((1, 3), jnp.float32), jnp.zeros((1, 3), jnp.int32)
     batch = LossBatch(zeros, ids, zeros, jnp.full((1, 3), 0.5, jnp.float32), zeros, ids)

@@ -27,7 +27,7 @@ def by_answer(gradient_and_loss, rows):
 
 
 @every_loss
-def test_packing_does_not_matter(name, options):
+def test_losses_do_not_depend_on_packing(name, options):
     loss = resolve(name, options)
     alone = units(draw_answers(seed=6), loss.unit)
     order = np.random.default_rng(7).permutation(len(alone))
@@ -49,7 +49,7 @@ def test_packing_does_not_matter(name, options):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
 
 
-def test_an_answer_does_not_see_its_neighbours():
+def test_losses_of_an_answer_do_not_depend_on_its_neighbors():
     """The one loss whose answers are one term: the gradient of an answer's loss stops at its borders."""
     packed = pack([draw_answers(seed=6)[:4]], length=40)
     _, place = packed.places[1]
@@ -62,7 +62,7 @@ def test_an_answer_does_not_see_its_neighbours():
 
 
 @pytest.mark.parametrize("advantage", [centered, normalized, overlong_normalized])
-def test_the_order_of_answers_in_a_group_does_not_matter(advantage):
+def test_losses_do_not_depend_on_the_order_of_answers_in_a_group(advantage):
     random = np.random.default_rng(8)
     correct_QK = (random.random((3, 8)) < 0.4).astype(np.float32)
     length_QK = random.integers(1, 20, (3, 8)).astype(np.int32)
@@ -74,7 +74,7 @@ def test_the_order_of_answers_in_a_group_does_not_matter(advantage):
 
 
 @pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in LOSSES), ("nft", {"ratio": "answer"})])
-def test_eight_devices_agree_with_one_and_exchange_no_rows(name, options):
+def test_losses_on_eight_devices_agree_with_one_and_exchange_no_rows(name, options):
     loss = resolve(name, options)
     alone = units(draw_answers(seed=9, groups=8), LOSSES[name].traits.unit)
     rows = [sum(alone[i::16], []) for i in range(16)]

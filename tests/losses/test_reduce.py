@@ -58,7 +58,7 @@ def test_normalizers(name, micro_batches):
 
 
 @pytest.mark.parametrize("name", NORMALIZERS)
-def test_weights_are_zero_outside_and_finite_on_nothing(name):
+def test_normalizers_are_zero_outside_answers_and_finite_on_nothing(name):
     packed = pack([draw_answers(seed=11)[:3]], length=30)
     ids_BT = packed.batch.pair_BT if name == "pair_mean" else packed.batch.answer_BT
     for count in (0.0, 3.0):
@@ -68,7 +68,7 @@ def test_weights_are_zero_outside_and_finite_on_nothing(name):
         assert weight_BT.dtype == np.float32
 
 
-def test_an_unknown_normalizer_is_named():
+def test_total_loss_names_an_unknown_normalizer():
     packed = pack([draw_answers(seed=11)[:1]], length=30)
     with pytest.raises(ValueError, match="did you mean 'token_mean'"):
         total_loss(packed.logp_BT, packed.batch, Totals(*jnp.ones(3, jnp.float32)), "tokenmean", 10)

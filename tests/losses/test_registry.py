@@ -63,7 +63,7 @@ def test_default_options_join_the_loss_and_its_advantage():
     }
 
 
-def test_options_reach_the_loss_and_its_advantage():
+def test_resolve_binds_options_to_the_loss_and_its_advantage():
     loss = resolve("grpo", {"clip_low": 0.1, "delta": 0.5})
     assert loss.function.keywords == {"clip_low": 0.1}
     assert loss.advantage.keywords == {"delta": 0.5}
@@ -105,16 +105,16 @@ def test_options_reach_the_loss_and_its_advantage():
         ),
     ],
 )
-def test_what_is_wrong_is_named(name, options, message):
+def test_resolve_names_each_fault(name, options, message):
     with pytest.raises(ValueError, match=message):
         resolve(name, options)
 
 
-def test_whole_numbers_pass_for_floats():
+def test_resolve_accepts_whole_numbers_for_floats():
     assert resolve("nft", {"epsilon": 1}).function.keywords == {"epsilon": 1}
 
 
-def test_a_plain_function_of_the_users_own_gets_the_default_traits(module):
+def test_resolve_gives_a_users_plain_function_the_default_traits(module):
     name = module(
         "plain_loss", "def push(logp_BT, batch, *, force=2.0):\n    return -force * batch.reward_BT * logp_BT\n"
     )
@@ -127,7 +127,7 @@ def test_a_plain_function_of_the_users_own_gets_the_default_traits(module):
     np.testing.assert_allclose(loss.function(packed.logp_BT, packed.batch), expected, rtol=1e-6)
 
 
-def test_a_declared_function_of_the_users_own_keeps_its_traits(module):
+def test_resolve_keeps_the_declared_traits_of_a_users_function(module):
     source = """
         from nft_jax.losses import declare
         from nft_jax.losses.advantage import normalized
@@ -156,7 +156,7 @@ def test_a_declared_function_of_the_users_own_keeps_its_traits(module):
         resolve(f"{name}:clash", {})
 
 
-def test_unknown_traits_are_refused_where_they_are_declared():
+def test_declare_refuses_unknown_traits():
     with pytest.raises(ValueError, match="unknown normalizer 'tokens'.*did you mean 'token_mean'"):
         declare(normalizer="tokens")
     with pytest.raises(ValueError, match="unknown unit 'row'"):
@@ -165,7 +165,7 @@ def test_unknown_traits_are_refused_where_they_are_declared():
         declare(groups="mix")
 
 
-def test_resolving_needs_no_device():
+def test_resolve_needs_no_device():
     """Configs are checked before `jax.distributed.initialize`, and `--help` on machines without the accelerator."""
     code = "from nft_jax.losses import LOSSES, resolve; [resolve(name, {}) for name in LOSSES]"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"JAX_PLATFORMS": "no_such_platform"})

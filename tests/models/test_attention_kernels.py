@@ -92,13 +92,19 @@ def test_attention_kernels_inside_a_data_shard_match_packed_attention(name, data
 def test_engine_reads_prompts_with_splash():
     over, Q, K = mesh(), 4, 2
     number_QK = np.arange(Q * K, dtype=np.uint32).reshape(Q, K)
-    requests = Requests(random_prompts(0, Q), np.arange(Q, dtype=np.int32), number_QK, np.ones((Q, K), bool))
+    requests = Requests(
+        random_prompts(0, Q),
+        np.arange(Q, dtype=np.int32),
+        number_QK,
+        np.full((Q, K), 2, np.int32),
+        np.ones((Q, K), bool),
+    )
     _, _, axes = transformer.abstract_model(MODEL, VOCABULARY)
 
     def logp_BT(attention):
         graph, _, _ = transformer.abstract_model(MODEL, VOCABULARY, attention)
-        engine = Engine(graph, axes, over, RolloutConfig(2), EOS_IDS, "float32")
-        sample = jax.jit(lambda weights: engine(engine.sampling_weights(weights), requests, jax.random.key(0))[0])
+        engine = Engine(graph, axes, over, RolloutConfig(2), EOS_IDS, "float32", False)
+        sample = jax.jit(lambda weights: engine(engine.sampling_weights(weights), requests, jax.random.key(0)).rollout)
         return sample(lively_weights(MODEL)).logp_BT
 
     splash = attention_backends.select_attention(dataclasses.replace(MODEL, attention="splash"), over, interpret=True)

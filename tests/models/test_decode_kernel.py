@@ -48,8 +48,8 @@ def test_decode_attention_ignores_columns_after_the_slots_own():
     query, column, cache, stack, layer = operands(*SHAPES["several blocks"])
     place = np.arange(3)[:, None] * 96 + np.arange(96)
     dead = place[:, None] > np.asarray(column)[None, :, None]
-    key = jnp.where(dead[None, :, :, None, None, :], 7.0, cache.key_ULCSGHW[0]).astype(jnp.bfloat16)
-    value = jnp.where(dead[None, :, :, None, :, None], 7.0, cache.value_ULCSGWH[0]).astype(jnp.bfloat16)
+    key = jnp.where(dead[None, :, :, None, None, :], 7.0, cache.key_ZLYSGHW[0]).astype(jnp.bfloat16)
+    value = jnp.where(dead[None, :, :, None, :, None], 7.0, cache.value_ZLYSGWH[0]).astype(jnp.bfloat16)
     attend = functools.partial(decode_kernel.decode_attention, query, column, interpret=True)
     changed = attend(Cache((key,), (value,)), stack, layer)
     np.testing.assert_array_equal(attend(cache, stack, layer).astype(jnp.float32), changed.astype(jnp.float32))

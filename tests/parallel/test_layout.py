@@ -30,7 +30,7 @@ def mesh_axes(spec):
     return [axis for entry in spec if entry for axis in (entry if isinstance(entry, tuple) else (entry,))]
 
 
-def test_every_weight_has_a_rule_for_each_of_its_axes():
+def test_specs_have_a_rule_for_each_axis_of_every_weight():
     weights = by_name(ABSTRACT)
     for rules in (layout.TRAINING, layout.GENERATION):
         found = specs_of(rules)
@@ -40,7 +40,7 @@ def test_every_weight_has_a_rule_for_each_of_its_axes():
     assert used == layout.TRAINING.keys() == layout.GENERATION.keys(), "a rule that no weight uses, or the reverse"
 
 
-def test_training_splits_every_matrix_over_all_devices_and_generation_over_tensor_alone():
+def test_specs_split_training_over_all_devices_and_generation_over_tensor_alone():
     training, generation = specs_of(layout.TRAINING), specs_of(layout.GENERATION)
     for name in training:
         expected = [] if name.endswith("norm") else ["tensor"] if name.endswith("bias") else ["data", "tensor"]
@@ -49,7 +49,7 @@ def test_training_splits_every_matrix_over_all_devices_and_generation_over_tenso
     assert "data" not in str(generation)
 
 
-def test_a_constraint_lays_weights_as_the_rules_say():
+def test_constrain_lays_out_weights_by_the_rules():
     mesh = eight_devices()
     weights = jax.jit(lambda w: layout.constrain(w, mesh, layout.specs(AXES, layout.TRAINING)))(lively_weights(MODEL))
     D, F = MODEL.width, MODEL.mlp_width
@@ -60,7 +60,7 @@ def test_a_constraint_lays_weights_as_the_rules_say():
     assert weights["embedding"].addressable_shards[0].data.shape == (MODEL.vocab // 8, D)
 
 
-def test_a_gathered_layer_is_unchanged_and_without_data():
+def test_layer_placement_gathers_a_layer_unchanged():
     mesh = eight_devices()
     placement = layout.layer_placement(mesh, AXES["blocks"])
     layer = jax.tree.map(lambda x: x[0], lively_weights(MODEL)["blocks"])
@@ -69,7 +69,7 @@ def test_a_gathered_layer_is_unchanged_and_without_data():
     assert gathered["gate"].addressable_shards[0].data.shape == (MODEL.width, MODEL.mlp_width // 2)
 
 
-def test_rows_split_the_axis_asked_for():
+def test_split_rows_splits_the_given_axis():
     mesh, values = eight_devices(), {"x": np.zeros((2, 8, 3)), "y": np.zeros((4, 4))}
     found = jax.jit(lambda tree: layout.split_rows(tree, mesh, axis=1))(values)
     assert found["x"].addressable_shards[0].data.shape == (2, 2, 3)

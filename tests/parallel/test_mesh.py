@@ -11,7 +11,7 @@ from nft_jax.parallel.mesh import make_mesh, shard_count
     ("data", "tensor", "shape"),
     [(-1, 1, (8, 1)), (-1, 2, (4, 2)), (-1, 8, (1, 8)), (2, 2, (2, 2)), (3, 2, (3, 2)), (1, 1, (1, 1))],
 )
-def test_sizes_and_order(data, tensor, shape):
+def test_make_mesh_sizes_and_order(data, tensor, shape):
     mesh = make_mesh(data, tensor)
     assert mesh.axis_names == ("replica", "data", "tensor")
     assert mesh.devices.shape == (1, *shape)
@@ -19,7 +19,7 @@ def test_sizes_and_order(data, tensor, shape):
     assert mesh.axis_types == (AxisType.Auto,) * 3
 
 
-def test_a_given_list_of_devices_is_taken_as_it_is():
+def test_make_mesh_keeps_the_order_of_given_devices():
     devices = jax.devices()[5:1:-1]
     assert make_mesh(-1, 2, devices).devices.ravel().tolist() == devices
 
@@ -36,12 +36,12 @@ def test_a_given_list_of_devices_is_taken_as_it_is():
         (2, -1, r"mesh\.tensor=-1"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(data, tensor, message):
+def test_make_mesh_refuses_sizes_that_do_not_fit(data, tensor, message):
     with pytest.raises(ValueError, match=message):
         make_mesh(data, tensor)
 
 
-def test_replicas_come_first_and_share_what_is_there():
+def test_make_mesh_puts_replicas_first():
     mesh = make_mesh(-1, 2, replica=2)
     assert dict(mesh.shape) == {"replica": 2, "data": 2, "tensor": 2}
     assert shard_count(mesh) == 4
@@ -56,7 +56,7 @@ class Chip:
         self.id, self.slice_index = number, slice_index
 
 
-def test_only_the_replica_axis_crosses_slices():
+def test_make_mesh_crosses_slices_by_the_replica_axis_alone():
     # The order that a runtime might give them in: by turns.
     chips = [Chip(number, number % 2) for number in range(8)]
     mesh = make_mesh(-1, 2, chips, replica=2)

@@ -37,7 +37,7 @@ def relative(one, other) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("meshes", MESHES)
-def test_a_run_goes_on_on_another_mesh_as_on_its_own(program, tmp_path, meshes, capsys):
+def test_make_mesh_of_another_shape_continues_a_run_alike(program, tmp_path, meshes, capsys):
     before, after = (program(*mesh) for mesh in meshes)
     before.start()
     before.take(SAVED)

@@ -82,7 +82,7 @@ def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
     experiment = build_planned_experiment(config, devices)
     engine, weights = experiment.engine, experiment.model.abstract_weights()
     prompts = Prompts(jax.ShapeDtypeStruct((Q, P), jnp.int32), jax.ShapeDtypeStruct((Q,), jnp.int32))
-    rows = [((Q,), jnp.int32), ((Q, K), jnp.uint32), ((Q, K), bool)]
+    rows = [((Q,), jnp.int32), ((Q, K), jnp.uint32), ((Q, K), jnp.int32), ((Q, K), bool)]
     asked = Requests(prompts, *(jax.ShapeDtypeStruct(*row) for row in rows))
 
     mesh = experiment.model.mesh

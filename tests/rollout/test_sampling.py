@@ -35,7 +35,7 @@ def chi_square(token_B, share_V):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_frequencies_are_those_of_the_softmax(temperature):
+def test_draw_frequencies_are_those_of_the_softmax(temperature):
     token_B, logp_B = many(20_000, temperature)
     force_V = np.exp(LOGITS_V.astype(np.float64) / temperature)
     share_V = force_V / force_V.sum()
@@ -45,20 +45,20 @@ def test_frequencies_are_those_of_the_softmax(temperature):
     np.testing.assert_allclose(logp_B, np.log(share_V)[token_B], rtol=1e-5, atol=1e-6)
 
 
-def test_greedy_takes_the_likeliest_and_reports_its_log_prob_of_the_sampling_distribution():
+def test_draw_greedy_returns_the_likeliest_with_its_log_prob():
     token_B, logp_B = many(20_000, 0.7, greedy=True)
     assert np.all(token_B == LOGITS_V.argmax())
     np.testing.assert_allclose(logp_B, jax.nn.log_softmax(LOGITS_V / 0.7).max(), rtol=1e-5)
 
 
-def test_log_probs_are_float32_whatever_the_logits():
+def test_draw_log_probs_are_float32_for_any_logits():
     logits_BV = jnp.asarray(LOGITS_V, jnp.bfloat16)[None]
     logp_BV = scaled_log_softmax(logits_BV, 0.7)
     assert logp_BV.dtype == np.float32
     np.testing.assert_allclose(np.exp(np.asarray(logp_BV, np.float64)).sum(), 1, rtol=1e-6)
 
 
-def test_no_two_draws_share_their_noise():
+def test_draw_uses_no_noise_twice():
     """Over flat logits, draws with the same noise take the same token; others agree once in V cases."""
     requests, columns, V = 64, 16, 4096
     request_B = np.arange(requests, dtype=np.uint32)
@@ -71,7 +71,7 @@ def test_no_two_draws_share_their_noise():
     assert abs(agreeing - pairs / V) < 5 * np.sqrt(pairs / V)
 
 
-def test_noise_belongs_to_the_request_number_alone():
+def test_request_keys_depend_on_the_request_number_alone():
     request_B = np.array([7, 3, 2**32 - 1, 0, 1], np.uint32)
     flat_BV, sampled_B = np.zeros((5, 64), np.float32), np.zeros(5, bool)
     order = np.array([4, 2, 0, 3, 1])
@@ -125,13 +125,13 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("truncation", SETTINGS, ids=str)
-def test_truncation_keeps_what_hugging_face_keeps(truncation):
+def test_truncate_keeps_the_tokens_of_hugging_face(truncation):
     random = np.random.default_rng(0)
     kept_BV = assert_warped(random.normal(size=(64, 100)) * np.geomspace(0.1, 10, 64)[:, None], **truncation)
     assert kept_BV.any(axis=1).all()
 
 
-def test_top_p_is_a_share_of_what_top_k_left():
+def test_truncate_takes_top_p_of_the_mass_that_top_k_left():
     # Shares 0.4, 0.3, 0.2, 0.1: of the first two, 0.4 is 4/7 and reaches 0.55; of all four it does not.
     logits_BV = np.log([[0.1, 0.2, 0.4, 0.3]])
     np.testing.assert_array_equal(assert_warped(logits_BV, top_p=0.55, top_k=2), [[False, False, True, False]])
@@ -155,11 +155,11 @@ def test_top_p_is_a_share_of_what_top_k_left():
         ([3, 1], {"top_p": 0.1, "top_k": 4}, [0]),
     ],
 )
-def test_equally_likely_tokens_stay_or_go_together(logits, truncation, kept):
+def test_truncate_keeps_or_drops_equally_likely_tokens_together(logits, truncation, kept):
     assert np.flatnonzero(assert_warped([logits], **truncation)[0]).tolist() == kept
 
 
-def test_padded_vocabulary_stays_impossible():
+def test_truncate_leaves_padded_vocabulary_impossible():
     logits_BV = np.concatenate([LOGITS_V, np.full(8, MASK_VALUE, np.float32)])[None]
     for truncation in ({"top_p": 0.7}, {"top_p": 0.999999}, {"top_k": 3}, {"top_k": 12}, {"top_k": 12, "top_p": 0.9}):
         share_V = np.exp(np.asarray(truncated(logits_BV, **truncation))[0])
@@ -168,7 +168,7 @@ def test_padded_vocabulary_stays_impossible():
 
 
 @pytest.mark.parametrize("truncation", [{"top_p": 0.8}, {"top_k": 3}, {"top_p": 0.9, "top_k": 4}], ids=str)
-def test_draws_are_of_what_is_kept_in_its_shares(truncation):
+def test_draw_frequencies_are_those_of_the_truncated_distribution(truncation):
     token_B, logp_B = many(20_000, 0.7, **truncation)
     token_B, logp_V = np.asarray(token_B), warped(LOGITS_V / 0.7, **truncation)
     kept_V = np.isfinite(logp_V)
@@ -181,14 +181,14 @@ def test_draws_are_of_what_is_kept_in_its_shares(truncation):
 
 
 @pytest.mark.parametrize("truncation", [{"top_p": 0.01}, {"top_k": 1}, {"top_p": 0.8, "top_k": 2}], ids=str)
-def test_greedy_takes_the_same_token_however_truncated(truncation):
+def test_draw_greedy_returns_the_same_token_under_any_truncation(truncation):
     for greedy in (True, False) if truncation != {"top_p": 0.8, "top_k": 2} else (True,):
         token_B, logp_B = many(100, 1.0, greedy=greedy, **truncation)
         assert np.all(token_B == LOGITS_V.argmax())
         np.testing.assert_allclose(logp_B, warped(LOGITS_V, **truncation).max(), atol=1e-6)
 
 
-def test_noise_is_that_of_the_whole_vocabulary():
+def test_draw_noise_is_that_of_the_whole_vocabulary():
     """Where truncation keeps the token that was drawn without it, it is drawn again."""
     whole_B, _ = many(2000, 1.0)
     part_B, _ = many(2000, 1.0, top_k=3)
@@ -197,7 +197,7 @@ def test_noise_is_that_of_the_whole_vocabulary():
     np.testing.assert_array_equal(np.asarray(whole_B)[kept_B], np.asarray(part_B)[kept_B])
 
 
-def test_without_truncation_the_program_does_not_look_for_it():
+def test_truncate_adds_nothing_to_the_program_when_off():
     def program(*arguments):
         sizes = np.zeros((4, 8), np.float32), np.zeros(4, np.uint32), np.zeros(4, np.int32), np.zeros(4, bool)
 
@@ -213,7 +213,7 @@ def test_without_truncation_the_program_does_not_look_for_it():
 
 
 @pytest.mark.parametrize("V", [8, 511, 5000])
-def test_the_noise_is_that_of_jax_random(V):
+def test_gumbel_is_the_noise_of_jax_random(V):
     keys = request_keys(jax.random.key(7), np.array([0, 1, 5, 2**32 - 1], np.uint32))
     column_B = np.array([0, 3, 3, 100_000], np.int32)
 

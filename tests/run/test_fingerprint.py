@@ -39,6 +39,7 @@ MAY_CHANGE = (
         "rollout.lockstep",
         "rollout.slots",
         "rollout.max_halvings",
+        "selection.begin_next_round",
         "verify.answers_per_submission",
         "packing",
         "mesh",
@@ -53,8 +54,8 @@ NAMES = [name for name in flat(default().to_dict()) if not name.startswith(OTHER
 
 
 def tables(**changes) -> dict[str, PromptTable]:
-    token_NP = np.arange(12, dtype=np.int32).reshape(3, 4)
-    table = PromptTable(token_NP, np.full(3, 4, np.int32), ["4", "5", "6"], ["a", "b", "c"], [], 0)
+    token_QP = np.arange(12, dtype=np.int32).reshape(3, 4)
+    table = PromptTable(token_QP, np.full(3, 4, np.int32), ["4", "5", "6"], ["a", "b", "c"], [], 0)
     return {"train": table._replace(**changes), "test": table}
 
 
@@ -152,10 +153,10 @@ def test_check_same_ignores_a_setting_that_another_version_did_not_have():
 
 
 OTHER_PROBLEMS = {
-    "a token": {"token_NP": tables()["train"].token_NP + np.eye(3, 4, dtype=np.int32)},
+    "a token": {"token_QP": tables()["train"].token_QP + np.eye(3, 4, dtype=np.int32)},
     "an answer": {"answers": ["4", "5", "7"]},
     "their order": {"answers": ["5", "4", "6"]},
-    "one less": {"token_NP": tables()["train"].token_NP[:2], "answers": ["4", "5"]},
+    "one less": {"token_QP": tables()["train"].token_QP[:2], "answers": ["4", "5"]},
 }
 
 

@@ -16,7 +16,7 @@ from nft_jax.run.workdir import PACKAGES, Workdir, as_json, describe_groups, rea
 from nft_jax.state import Record
 from nft_jax.types import Totals
 from nft_jax.update.groups import RolloutStatistics, empty_groups
-from nft_jax.update.update import Applied, Statistics
+from nft_jax.update.update import UpdateRecord, UpdateStatistics
 from nft_jax.verify.grade import STATUSES
 
 
@@ -39,7 +39,7 @@ def by_hand(taken=(1, 1, 0), nonfinite=(0, 0, 1)) -> Record:
         "differ": 3,
         "capacity": 640,
     }
-    statistics = Statistics(
+    statistics = UpdateStatistics(
         objective=array(0.5, -0.25, 100),
         entropy=array(30, 18, 100),
         gap=array(0.002, 0.5, 100),
@@ -58,7 +58,7 @@ def by_hand(taken=(1, 1, 0), nonfinite=(0, 0, 1)) -> Record:
             rates=array(6, 0, 3, 0, 0, 4, 0, 0, 2, 0, 1),
         ),
         rounds=np.int32(2),
-        applied=Applied(array(*taken), array(*nonfinite), array(2, 1, 100), statistics),
+        applied=UpdateRecord(array(*taken), array(*nonfinite), array(2, 1, 100), statistics),
         totals=Totals(answers=array(12, 8, 4), tokens=array(20, 12, 8), pairs=array(0, 0, 0)),
         trained=np.int32(8),
         from_carry=np.int32(1),
@@ -114,7 +114,7 @@ def test_where_nothing_trained_means_are_none():
     empty = record._replace(
         totals=Totals(*[np.zeros(3, np.float32)] * 3),
         applied=record.applied._replace(
-            gradient_norm=np.zeros(3, np.float32), statistics=Statistics(*[np.zeros(3, np.float32)] * 10)
+            gradient_norm=np.zeros(3, np.float32), statistics=UpdateStatistics(*[np.zeros(3, np.float32)] * 10)
         ),
     )
     metrics = step_metrics(empty)

@@ -16,6 +16,7 @@ from helpers.experiments import open_on_mesh, small
 from nft_jax.models import attention_backends
 from nft_jax.models.attention import decode_attention
 from nft_jax.models.sharded import ShardedModel
+from nft_jax.rollout.state import Round
 from nft_jax.run import hardware_notes
 from nft_jax.smoke import __main__ as smoke
 from nft_jax.smoke import checks, kernels, loops
@@ -68,7 +69,7 @@ def test_what_was_seen_is_noted_for_the_kind_of_device(experiment, monkeypatch, 
         ({"token_BT": 1}, "other tokens"),
         ({"length_B": 1}, "lengths not as they should be"),
         ({"logp_BT": 1}, "log-probs up to 1"),
-        ({"capacity_n": 0}, "nothing diverged"),
+        ({"capacity_X": 0}, "nothing diverged"),
     ],
 )
 def test_answers_that_differ_and_loops_that_do_not_are_seen(experiment, monkeypatch, change, message):
@@ -83,8 +84,8 @@ def test_answers_that_differ_and_loops_that_do_not_are_seen(experiment, monkeypa
             length_B=work.length_B + values.get("length_B", 0),
             truncated_B=np.zeros(B, bool),
         )
-        capacity_n = (16 + 8 * np.arange(4) * values.get("capacity_n", 1)).astype(np.int32)
-        return lambda weights, asked: (rollout, capacity_n)
+        capacity_X = (16 + 8 * np.arange(4) * values.get("capacity_X", 1)).astype(np.int32)
+        return lambda weights, asked: Round(rollout, capacity_X, np.zeros(4, np.int32))
 
     monkeypatch.setattr(loops, "_sampler", sampler)
     monkeypatch.setattr(ShardedModel, "random_weights", lambda *_: None)

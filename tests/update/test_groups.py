@@ -15,13 +15,13 @@ from nft_jax.update.groups import (
     make_groups,
     select_groups,
 )
-from nft_jax.verify.callback import NOT_ASKED, HostReport
+from nft_jax.verify.callback import NOT_GRADED, HostReport
 from nft_jax.verify.grade import STATUSES
 
 Q, K, T = 6, 4, 7
 
 
-def test_a_truncated_answer_is_incorrect_whatever_it_says():
+def test_make_groups_counts_a_truncated_answer_as_incorrect():
     correct, incorrect = STATUSES.index("correct"), STATUSES.index("incorrect")
     verdict_QK = np.array([[correct, correct, incorrect, incorrect], [incorrect] * 4], np.int32)
     truncated_QK = np.array([[False, True, False, True], [False] * 4])
@@ -47,12 +47,12 @@ def test_a_truncated_answer_is_incorrect_whatever_it_says():
         ("all", 0.25, 0.75, [1, 1, 1, 1, 1]),
     ],
 )
-def test_the_band_is_open_at_both_ends(which, low, high, expected):
+def test_select_groups_excludes_both_ends_of_the_band(which, low, high, expected):
     groups = empty_groups(5, K, T)._replace(rate_Q=np.array([0, 0.25, 0.5, 0.75, 1], np.float32))
     np.testing.assert_array_equal(select_groups(groups, which, low, high), np.array(expected, bool))
 
 
-def test_the_pool_fills_in_order_and_drops_what_is_too_much():
+def test_append_groups_fills_the_pool_in_order_and_drops_the_surplus():
     groups, capacity = random_groups(0, Q, K, T), 5
     pool, count, kept, stops = empty_groups(capacity, K, T), np.int32(0), [], []
     for keep in ([1, 0, 0, 1, 0, 0], [0] * 6, [0, 0, 0, 0, 0, 1], [1, 1, 0, 1, 1, 0], [1] * 6):
@@ -67,14 +67,14 @@ def test_the_pool_fills_in_order_and_drops_what_is_too_much():
     assert stops == [2, 2, 3, 5, 5]
 
 
-def test_the_tally_counts_every_round():
+def test_add_statistics_counts_every_round():
     rounds = [random_groups(seed, Q, K, T) for seed in (1, 2)]
     status_QK = np.random.default_rng(3).integers(0, len(STATUSES), (2, Q, K)).astype(np.int32)
     kept_Q = np.array([1, 0, 1, 1, 0, 0], bool)
     rounds = [groups._replace(verdict_QK=status) for groups, status in zip(rounds, status_QK, strict=True)]
     # A second grader was asked of all answers but the first of each prompt.
     second_QK = np.random.default_rng(4).integers(0, len(STATUSES), (2, Q, K)).astype(np.int32)
-    second_QK[:, :, 0] = NOT_ASKED
+    second_QK[:, :, 0] = NOT_GRADED
     total = empty_statistics()
     for groups, second in zip(rounds, second_QK, strict=True):
         host = HostReport(second.reshape(-1), np.array([0.5, 2.0, 1.0], np.float32))
@@ -84,7 +84,7 @@ def test_the_tally_counts_every_round():
     assert (total.groups, total.answers, total.kept, total.seconds) == (2 * Q, 2 * Q * K, 6, 4.0)
     assert (total.compared, total.capacity) == (2 * Q * (K - 1), 30)
     one_is_right = (status_QK == STATUSES.index("correct")) != (second_QK == STATUSES.index("correct"))
-    assert total.differ == one_is_right[:, :, 1:].sum() > 0
+    assert total.disagreements == one_is_right[:, :, 1:].sum() > 0
     assert total.tokens == both.length_QK.sum()
     assert total.truncated == both.truncated_QK.sum() > 0
     assert total.reward == both.reward_QK.sum()

@@ -48,55 +48,55 @@ def spread(counts):
 
 
 @pytest.mark.parametrize("count", [0, 1, 37, 64])
-def test_answers_are_dealt_once_each_and_evenly(dealt, count):
+def test_make_minibatches_splits_answers_once_each_and_evenly(dealt, count):
     groups = numbered_groups()
     sequences, totals = deal_out(dealt("grpo"), groups, count)
-    present_USM = sequences.present_M
+    present_USM = sequences.present_I
     assert present_USM.shape == (UPDATES, SHARDS, Q * K // UPDATES // SHARDS)
     # Groups over updates; a group's answers stay together.
-    number_USM = sequences.answer_MT[..., 0]
+    number_USM = sequences.answer_IT[..., 0]
     of_update = [set((number_USM[u][present_USM[u]] - 1) // K) for u in range(UPDATES)]
     assert sum(map(len, of_update)) == count == len(set().union(*of_update))
     assert max(map(len, of_update)) - min(map(len, of_update)) <= 1
     # Answers over shards, within an update.
-    assert all(spread(present_M.sum(axis=-1)) <= 1 for present_M in present_USM)
+    assert all(spread(present_I.sum(axis=-1)) <= 1 for present_I in present_USM)
     expected = {int(n) for n in groups.token_QKT[:count, :, 0].ravel()}
     assert collections.Counter(number_USM[present_USM].tolist()) == collections.Counter(expected)
     np.testing.assert_array_equal(totals.answers, [len(groups_) * K for groups_ in of_update])
-    np.testing.assert_array_equal(totals.tokens, sequences.answer_length_M.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(totals.tokens, sequences.answer_length_I.sum(axis=(1, 2)))
     assert totals.tokens.sum() == groups.length_QK[:count].sum()
     assert not totals.pairs.any()
-    assert not sequences.answer_length_M[~present_USM].any()
+    assert not sequences.answer_length_I[~present_USM].any()
 
 
-def test_each_answer_keeps_what_belongs_to_it(dealt):
+def test_make_minibatches_keeps_the_values_of_each_answer(dealt):
     groups = numbered_groups()
     sequences, _ = deal_out(dealt("grpo"), groups, Q)
     row = {prompt: q for q, prompt in enumerate(groups.prompt_Q.tolist())}
     advantage_QK = (groups.reward_QK - groups.rate_Q[:, None]) / groups.reward_QK.std(axis=1, keepdims=True)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), sequences)
-    for i, number in enumerate(flat.answer_MT[:, 0] - 1):
+    for i, number in enumerate(flat.answer_IT[:, 0] - 1):
         prompt, k = divmod(int(number), K)
         q = row[prompt]
-        np.testing.assert_array_equal(flat.prompt_MP[i], PROMPTS.token_NP[prompt])
-        np.testing.assert_array_equal(flat.answer_MT[i], groups.token_QKT[q, k])
-        assert flat.prompt_length_M[i] == PROMPTS.length_N[prompt]
-        assert flat.answer_length_M[i] == groups.length_QK[q, k]
-        assert flat.reward_M[i] == groups.reward_QK[q, k]
-        assert flat.rate_M[i] == groups.rate_Q[q]
-        np.testing.assert_allclose(flat.advantage_M[i], advantage_QK[q, k], rtol=1e-5)
+        np.testing.assert_array_equal(flat.prompt_IP[i], PROMPTS.token_QP[prompt])
+        np.testing.assert_array_equal(flat.answer_IT[i], groups.token_QKT[q, k])
+        assert flat.prompt_length_I[i] == PROMPTS.length_Q[prompt]
+        assert flat.answer_length_I[i] == groups.length_QK[q, k]
+        assert flat.reward_I[i] == groups.reward_QK[q, k]
+        assert flat.rate_I[i] == groups.rate_Q[q]
+        np.testing.assert_allclose(flat.advantage_I[i], advantage_QK[q, k], rtol=1e-5)
 
 
 def pairs_of(sequences):
     """All present pairs, as (number of the first, number of the second)."""
-    number_MJ = sequences.answer_MT[..., 0].reshape(-1, 2)
-    present_MJ = sequences.present_M.reshape(-1, 2)
+    number_MJ = sequences.answer_IT[..., 0].reshape(-1, 2)
+    present_MJ = sequences.present_I.reshape(-1, 2)
     assert np.all(present_MJ[:, 0] == present_MJ[:, 1])
     return [(int(a) - 1, int(b) - 1) for a, b in number_MJ[present_MJ[:, 0]]]
 
 
 @pytest.mark.parametrize("count", [0, 1, 37, 64])
-def test_pairs_are_a_right_and_a_wrong_answer_of_one_group(dealt, count):
+def test_make_minibatches_pairs_a_correct_and_an_incorrect_answer_of_one_group(dealt, count):
     groups = numbered_groups()
     sequences, totals = deal_out(dealt("dpo"), groups, count)
     reward = {int(n) - 1: r for n, r in zip(groups.token_QKT[:, :, 0].ravel(), groups.reward_QK.ravel(), strict=True)}
@@ -105,22 +105,22 @@ def test_pairs_are_a_right_and_a_wrong_answer_of_one_group(dealt, count):
     assert all(reward[right] == 1 and reward[wrong] == 0 for right, wrong in pairs)
     used = [number for pair in pairs for number in pair]
     assert len(set(used)) == len(used)
-    right_Q = groups.reward_QK[:count].sum(axis=1).astype(int)
-    expected = {int(p): min(n, K - n) for p, n in zip(groups.prompt_Q[:count], right_Q, strict=True)}
+    correct_Q = groups.reward_QK[:count].sum(axis=1).astype(int)
+    expected = {int(p): min(n, K - n) for p, n in zip(groups.prompt_Q[:count], correct_Q, strict=True)}
     assert collections.Counter(right // K for right, _ in pairs) == collections.Counter(expected)
     assert totals.pairs.sum() == len(pairs)
     np.testing.assert_array_equal(totals.answers, 2 * totals.pairs)
 
 
-def test_groups_without_both_kinds_give_no_pairs(dealt):
+def test_make_minibatches_makes_no_pairs_of_groups_without_both_kinds(dealt):
     groups = numbered_groups()
     for reward in (0, 1):
         sequences, totals = deal_out(dealt("dpo"), groups._replace(reward_QK=np.full((Q, K), reward, np.float32)), Q)
-        assert not sequences.present_M.any()
+        assert not sequences.present_I.any()
         assert not totals.pairs.any()
 
 
-def test_the_key_draws_the_pairs(dealt):
+def test_make_minibatches_draws_pairs_by_the_key(dealt):
     groups = numbered_groups()
     drawn = [set(pairs_of(deal_out(dealt("dpo"), groups, Q, seed)[0])) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1]
@@ -130,12 +130,12 @@ def test_the_key_draws_the_pairs(dealt):
     assert len(chosen[0] & chosen[2]) < len(chosen[0])
 
 
-def test_pairs_are_even_over_shards_however_few_a_group_has(dealt):
+def test_make_minibatches_splits_few_pairs_evenly_over_shards(dealt):
     """Hard prompts have one right answer, so one pair each: shards without pairs wait for the one that has them all."""
     groups = numbered_groups()
     one_right = np.tile(np.arange(K) == 0, (Q, 1)).astype(np.float32)
     sequences, _ = deal_out(dealt("dpo"), groups._replace(reward_QK=one_right, rate_Q=one_right.mean(axis=1)), Q)
-    pairs_US = sequences.present_M.sum(axis=-1) // 2
+    pairs_US = sequences.present_I.sum(axis=-1) // 2
     assert pairs_US.sum() == Q
     assert all(spread(pairs_S) <= 1 for pairs_S in pairs_US), pairs_US
 

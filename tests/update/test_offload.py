@@ -45,13 +45,13 @@ def trained(tmp_path_factory):
     return [Trained(small(optimizer__offload=offload, **SIZES), folder) for offload in (False, True)]
 
 
-def test_offload_takes_the_same_updates(trained):
+def test_make_optimizer_offload_takes_the_same_updates(trained):
     kept, offloaded = trained
     assert np.all(kept.applied.taken == 1)
     assert_same(on_host((kept.applied, kept.state)), on_host((offloaded.applied, offloaded.state)))
 
 
-def test_only_moments_wait_on_the_host(trained):
+def test_on_host_keeps_only_moments_on_the_host(trained):
     kept, offloaded = (one.state for one in trained)
     for x in jax.tree.leaves(offloaded.optimizer_state):
         assert x.sharding.memory_kind == ("pinned_host" if x.ndim > 1 else "device")
@@ -62,7 +62,7 @@ def test_only_moments_wait_on_the_host(trained):
     assert set(jax.tree.leaves(kinds(kept))) == {"device"}
 
 
-def test_a_checkpoint_comes_back_to_where_it_lay(trained, tmp_path):
+def test_on_host_state_is_restored_to_the_hosts_memory(trained, tmp_path):
     _, offloaded = trained
     with Checkpoints(tmp_path, 1) as checkpoints:
         checkpoints.save(2, offloaded.state, {})
@@ -74,7 +74,7 @@ def test_a_checkpoint_comes_back_to_where_it_lay(trained, tmp_path):
     offloaded.program(restored)
 
 
-def test_devices_without_pinned_memory_are_refused_in_words():
+def test_check_host_memory_refuses_devices_without_pinned_memory():
     memory = types.SimpleNamespace(kind="unpinned_host")
     device = types.SimpleNamespace(platform="abacus", addressable_memories=lambda: [memory])
     mesh = types.SimpleNamespace(devices=np.array([device]))
@@ -86,7 +86,7 @@ def test_devices_without_pinned_memory_are_refused_in_words():
 @pytest.mark.parametrize(
     "setting", [{"optimizer__offload": True}, {"warm_start__optimizer__offload": True}, {"model__remat": "offload"}]
 )
-def test_every_setting_that_needs_it_is_checked(monkeypatch, tmp_path, setting):
+def test_check_host_memory_checks_every_setting_that_needs_it(monkeypatch, tmp_path, setting):
     monkeypatch.setattr(layout, "HOST_MEMORY", "none_such")
     path, value = setting.popitem()
     with pytest.raises(

@@ -26,7 +26,7 @@ def is_spec(leaf):
 
 @pytest.mark.parametrize("warmup", [0, 1, 4])
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-def test_the_schedule_warms_up_from_its_first_update_and_decays_to_zero(schedule, warmup):
+def test_learning_rate_warms_up_from_its_first_update_and_decays_to_zero(schedule, warmup):
     peak, updates = 0.5, 20
     rate = learning_rate(OptimizerConfig(learning_rate=peak, schedule=schedule, warmup_updates=warmup), updates)
 
@@ -41,7 +41,7 @@ def test_the_schedule_warms_up_from_its_first_update_and_decays_to_zero(schedule
     np.testing.assert_allclose(found, [expected(update) for update in range(updates + 3)], rtol=1e-6, atol=1e-7)
 
 
-def test_a_warm_up_longer_than_the_run_is_possible():
+def test_learning_rate_allows_a_warm_up_longer_than_the_run():
     rate = learning_rate(OptimizerConfig(learning_rate=1.0, schedule="linear", warmup_updates=10), 5)
     np.testing.assert_allclose([float(rate(jnp.int32(i))) for i in range(5)], [0.1, 0.2, 0.3, 0.4, 0.5], rtol=1e-6)
 
@@ -56,7 +56,7 @@ def adamw(value, steps):
     return value
 
 
-def test_adamw_takes_the_configured_numbers():
+def test_make_optimizer_adamw_uses_the_configured_numbers():
     config = OptimizerConfig(
         learning_rate=0.01, warmup_updates=0, beta1=0.8, beta2=0.9, epsilon=1e-3, weight_decay=0.1, clip_norm=1e9
     )
@@ -68,7 +68,7 @@ def test_adamw_takes_the_configured_numbers():
     np.testing.assert_allclose(weights["x"], adamw(2.0, 3), rtol=1e-5)
 
 
-def test_gradients_are_clipped_by_their_global_norm():
+def test_make_optimizer_clips_gradients_by_their_global_norm():
     config = OptimizerConfig(learning_rate=1.0, warmup_updates=0, weight_decay=0.0, epsilon=1.0, clip_norm=0.1)
     optimizer = make_optimizer(config, 10, None)
     weights = {"x": jnp.zeros(2), "y": jnp.zeros(3)}
@@ -79,7 +79,7 @@ def test_gradients_are_clipped_by_their_global_norm():
     np.testing.assert_allclose([change["x"][0], change["y"][0]], -clipped / (np.abs(clipped) + 1), rtol=1e-5)
 
 
-def test_muon_sees_the_matrices_of_the_layers_and_nothing_else():
+def test_make_optimizer_muon_gets_only_the_matrices_of_the_layers():
     config = OptimizerConfig(name="muon", learning_rate=1.0, warmup_updates=0, weight_decay=0.0, clip_norm=1e9)
     optimizer = make_optimizer(config, 10, AXES)
     random = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def test_muon_sees_the_matrices_of_the_layers_and_nothing_else():
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_the_state_lies_as_the_weights_do(name):
+def test_state_specs_are_those_of_the_weights(name):
     optimizer = make_optimizer(OptimizerConfig(name=name), 10, AXES)
     found = state_specs(optimizer, ABSTRACT, SPECS)
     state = jax.eval_shape(optimizer.init, ABSTRACT)

@@ -27,35 +27,35 @@ def random_sequences(seed, unit, *, present_share=0.7, longest=False) -> Sequenc
     show up.
     """
     random = np.random.default_rng(seed)
-    group_M = np.repeat(random.permutation(np.repeat(np.arange(0, M, K), K // unit)), unit)
-    present_M = np.repeat(random.random(M // unit) < present_share, unit)
-    prompt_length_M = np.full(M, P) if longest else random.integers(1, P + 1, M)[group_M]
-    answer_length_M = np.where(present_M, np.full(M, T) if longest else random.integers(1, T + 1, M), 0)
-    token_MT, prompt_MP = np.arange(1, M * T + 1).reshape(M, T), 1000 + np.arange(M * P).reshape(M, P)[group_M]
-    reward_M, rate_M, advantage_M = random.integers(0, 2, M), random.random(M), random.normal(size=M)
+    group_I = np.repeat(random.permutation(np.repeat(np.arange(0, M, K), K // unit)), unit)
+    present_I = np.repeat(random.random(M // unit) < present_share, unit)
+    prompt_length_I = np.full(M, P) if longest else random.integers(1, P + 1, M)[group_I]
+    answer_length_I = np.where(present_I, np.full(M, T) if longest else random.integers(1, T + 1, M), 0)
+    token_IT, prompt_IP = np.arange(1, M * T + 1).reshape(M, T), 1000 + np.arange(M * P).reshape(M, P)[group_I]
+    reward_I, rate_I, advantage_I = random.integers(0, 2, M), random.random(M), random.normal(size=M)
     return Sequences(
-        prompt_MP=np.where(np.arange(P) < prompt_length_M[:, None], prompt_MP, -777).astype(np.int32),
-        answer_MT=np.where(np.arange(T) < answer_length_M[:, None], token_MT, -777).astype(np.int32),
-        group_M=group_M.astype(np.int32),
-        prompt_length_M=prompt_length_M.astype(np.int32),
-        answer_length_M=answer_length_M.astype(np.int32),
-        logp_MT=-token_MT.astype(np.float32),
-        reward_M=reward_M.astype(np.float32),
-        rate_M=rate_M.astype(np.float32),
-        advantage_M=advantage_M.astype(np.float32),
-        present_M=present_M,
+        prompt_IP=np.where(np.arange(P) < prompt_length_I[:, None], prompt_IP, -777).astype(np.int32),
+        answer_IT=np.where(np.arange(T) < answer_length_I[:, None], token_IT, -777).astype(np.int32),
+        group_I=group_I.astype(np.int32),
+        prompt_length_I=prompt_length_I.astype(np.int32),
+        answer_length_I=answer_length_I.astype(np.int32),
+        logp_IT=-token_IT.astype(np.float32),
+        reward_I=reward_I.astype(np.float32),
+        rate_I=rate_I.astype(np.float32),
+        advantage_I=advantage_I.astype(np.float32),
+        present_I=present_I,
     )
 
 
 def first_fit_decreasing(sequences, unit, row_tokens, shared):
     """What must lie in the rows: for each row its sequences in order, by a loop."""
-    length_M = sequences.answer_length_M + (0 if shared else sequences.prompt_length_M - 1)
-    units = [list(range(first, first + unit)) for first in range(0, M, unit) if sequences.present_M[first]]
+    length_I = sequences.answer_length_I + (0 if shared else sequences.prompt_length_I - 1)
+    units = [list(range(first, first + unit)) for first in range(0, M, unit) if sequences.present_I[first]]
     rows, room = [], []
-    for members in sorted(units, key=lambda members: -sum(length_M[m] for m in members)):
-        size, group = sum(length_M[m] for m in members), sequences.group_M[members[0]]
+    for members in sorted(units, key=lambda members: -sum(length_I[m] for m in members)):
+        size, group = sum(length_I[m] for m in members), sequences.group_I[members[0]]
         fits = (row for row, left in enumerate(room) if size <= left)
-        row = next((row for row in fits if not shared or sequences.group_M[rows[row][0]] == group), len(rows))
+        row = next((row for row in fits if not shared or sequences.group_I[rows[row][0]] == group), len(rows))
         if row == len(rows):
             rows, room = [*rows, []], [*room, row_tokens]
         rows[row] += members
@@ -73,16 +73,16 @@ def expected_row(sequences, members, unit, row_tokens, shared):
             fields[name].append(value)
 
     for place, m in enumerate(members):
-        prompt, answer = sequences.prompt_length_M[m], sequences.answer_length_M[m]
-        tokens = [*sequences.prompt_MP[m, :prompt], *sequences.answer_MT[m, :answer]]
+        prompt, answer = sequences.prompt_length_I[m], sequences.answer_length_I[m]
+        tokens = [*sequences.prompt_IP[m, :prompt], *sequences.answer_IT[m, :answer]]
         for i in range(prompt - 1 if shared else 0, prompt + answer - 1):
             append(token=tokens[i], segment=place, position=i, target=tokens[i + 1])
             if i < prompt - 1:
                 append(old_logp=0, sampler_logp=0, answer=-1, reward=0, rate=0, advantage=0, pair=-1)
                 continue
-            append(**dict.fromkeys(("old_logp", "sampler_logp"), sequences.logp_MT[m, i + 1 - prompt]))
+            append(**dict.fromkeys(("old_logp", "sampler_logp"), sequences.logp_IT[m, i + 1 - prompt]))
             append(answer=place, pair=place // 2 if unit == 2 else -1)
-            append(reward=sequences.reward_M[m], rate=sequences.rate_M[m], advantage=sequences.advantage_M[m])
+            append(reward=sequences.reward_I[m], rate=sequences.rate_I[m], advantage=sequences.advantage_I[m])
     padding = {name: -1 if name in ("segment", "answer", "pair") else 0 for name in fields}
     return {name: [*values, *[padding[name]] * (row_tokens - len(values))] for name, values in fields.items()}
 
@@ -103,13 +103,13 @@ def check(sequences, unit, row_tokens, shared=False):
         if shared and members:
             prompt = rows.prompt.index_B[row]
             assert prompt < packed.prompts_used
-            np.testing.assert_array_equal(packed.prompts.token_NP[prompt], sequences.prompt_MP[members[0]])
-            assert packed.prompts.length_N[prompt] == sequences.prompt_length_M[members[0]]
-            assert rows.prompt.seen_B[row] == sequences.prompt_length_M[members[0]] - 1
+            np.testing.assert_array_equal(packed.prompts.token_QP[prompt], sequences.prompt_IP[members[0]])
+            assert packed.prompts.length_Q[prompt] == sequences.prompt_length_I[members[0]]
+            assert rows.prompt.seen_B[row] == sequences.prompt_length_I[members[0]] - 1
     if shared:
         # Each prompt once, and none that has no answer.
-        assert packed.prompts_used == len(np.unique(sequences.group_M[sequences.present_M]))
-        assert len({tuple(row) for row in packed.prompts.token_NP[: packed.prompts_used]}) == packed.prompts_used
+        assert packed.prompts_used == len(np.unique(sequences.group_I[sequences.present_I]))
+        assert len({tuple(row) for row in packed.prompts.token_QP[: packed.prompts_used]}) == packed.prompts_used
     else:
         assert rows.prompt is packed.prompts is packed.prompts_used is None
     return int(packed.used)
@@ -121,7 +121,7 @@ def check(sequences, unit, row_tokens, shared=False):
     [(1, 9, False), (1, 33, False), (2, 18, False), (2, 47, False), (1, 120, False)]
     + [(1, 6, True), (1, 20, True), (2, 12, True), (2, 31, True), (1, 40, True)],
 )
-def test_the_rows_are_those_of_a_loop(unit, row_tokens, shared):
+def test_pack_gives_the_rows_of_a_plain_loop(unit, row_tokens, shared):
     used = {check(random_sequences(seed, unit), unit, row_tokens, shared) for seed in range(8)}
     assert len(used) > 1 or row_tokens in (31, 40, 120)
     check(random_sequences(0, unit, present_share=1.0), unit, row_tokens, shared)
@@ -154,22 +154,22 @@ def test_rows_needed_is_enough_for_any_lengths():
     assert rows_needed(7, 10, 39) == 3
 
 
-def test_short_units_fill_the_rows_of_long_ones():
+def test_pack_fills_the_rows_of_long_units_with_short_ones():
     """Units of 8 and of 2 places: every row holds one of each."""
     sequences = random_sequences(0, 1, present_share=1.0)
-    prompt_length_M = np.where(np.arange(M) % 2 == 0, 4, 1).astype(np.int32)
-    answer_length_M = np.where(np.arange(M) % 2 == 0, 5, 2).astype(np.int32)
-    sequences = sequences._replace(prompt_length_M=prompt_length_M, answer_length_M=answer_length_M)
+    prompt_length_I = np.where(np.arange(M) % 2 == 0, 4, 1).astype(np.int32)
+    answer_length_I = np.where(np.arange(M) % 2 == 0, 5, 2).astype(np.int32)
+    sequences = sequences._replace(prompt_length_I=prompt_length_I, answer_length_I=answer_length_I)
     assert check(sequences, 1, 10) == M // 2
 
 
-def test_the_example_of_the_docstring():
+def test_pack_gives_the_example_of_its_docstring():
     sequences = random_sequences(0, 1, present_share=0.0)
     places = {0: (2, 4), 1: (1, 4), 2: (2, 5)}  # units of 5, 4 and 6 places
-    present_M = np.arange(M) < 3
+    present_I = np.arange(M) < 3
     lengths = np.array([places.get(m, (1, 0)) for m in range(M)], np.int32)
     sequences = sequences._replace(
-        present_M=present_M, prompt_length_M=lengths[:, 0].copy(), answer_length_M=lengths[:, 1].copy()
+        present_I=present_I, prompt_length_I=lengths[:, 0].copy(), answer_length_I=lengths[:, 1].copy()
     )
     rows, used, *_ = packed_of(sequences, 1, 10)
     assert used == 2

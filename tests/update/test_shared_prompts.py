@@ -59,7 +59,7 @@ def gradient(step, weights, packed, totals):
 
 
 @pytest.mark.parametrize(("name", "mesh"), [("nft", eight_devices), ("dpo", one_device)])
-def test_to_float64_rounding_the_gradient_is_that_of_a_prompt_an_answer(name, mesh):
+def test_shared_prompts_give_the_gradient_of_one_prompt_an_answer_to_float64_rounding(name, mesh):
     """With old log-probs of the very forward pass, and with a reference that has keys of its own."""
     loss = LossConfig(name=name, kl_weight=0.3 if name == "nft" else 0.0)
     with in_float64():
@@ -100,7 +100,7 @@ def log_probs():
     return run
 
 
-def test_an_answer_is_seen_by_itself_alone_and_a_prompt_by_its_group_alone(log_probs):
+def test_shared_prompts_are_seen_by_their_group_alone(log_probs):
     drawn = groups()
     before = log_probs(drawn, PROMPTS)
     inside_QKT = np.arange(before.shape[2]) < drawn.length_QK[..., None]
@@ -111,16 +111,16 @@ def test_an_answer_is_seen_by_itself_alone_and_a_prompt_by_its_group_alone(log_p
         np.testing.assert_array_equal(np.argwhere(changed.any(axis=2)), [[q, k]])
         np.testing.assert_array_equal(changed[q, k], inside_QKT[q, k])
 
-    q = int(np.argmax(PROMPTS.length_N > 2))
-    for place in (0, PROMPTS.length_N[q] - 1):  # one that is shared, and the last, which begins each answer's row
-        token_NP = PROMPTS.token_NP.copy()
-        token_NP[q, place] = 3 + (token_NP[q, place] - 2) % 18
-        changed = log_probs(drawn, PROMPTS._replace(token_NP=token_NP)) != before
+    q = int(np.argmax(PROMPTS.length_Q > 2))
+    for place in (0, PROMPTS.length_Q[q] - 1):  # one that is shared, and the last, which begins each answer's row
+        token_QP = PROMPTS.token_QP.copy()
+        token_QP[q, place] = 3 + (token_QP[q, place] - 2) % 18
+        changed = log_probs(drawn, PROMPTS._replace(token_QP=token_QP)) != before
         assert not np.delete(changed, q, axis=0).any()
         np.testing.assert_array_equal(changed[q], inside_QKT[q])
 
 
-def test_no_keys_cross_the_data_shards():
+def test_shared_prompts_exchange_no_keys_between_data_shards():
     """Eight data shards: what moves between them are weights, gradients and scalars."""
 
     def update(step, weights, packed, totals):

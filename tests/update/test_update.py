@@ -72,7 +72,7 @@ def straight(nft, groups):
     return nft(groups)
 
 
-def test_the_batch_is_worth_testing(straight):
+def test_updater_minibatch_has_groups_of_all_kinds(straight):
     """Several micro-batches, several answers to a row, ratios on both sides of 1."""
     _, statistics, totals, packed = straight
     assert packed.used[0] > 4
@@ -82,7 +82,7 @@ def test_the_batch_is_worth_testing(straight):
 
 
 @pytest.mark.parametrize("name", ["nft", "grpo", "dapo", "dpo"])
-def test_the_gradient_is_that_of_the_definition_under_every_normalizer(name, nft, groups):
+def test_updater_gradient_is_that_of_the_definition_under_every_normalizer(name, nft, groups):
     """Their own normalizers are: constant, sequence_mean, token_mean, pair_mean."""
     loss = LOSSES[name].traits
     if loss.unit == "pair":
@@ -97,11 +97,11 @@ def test_the_gradient_is_that_of_the_definition_under_every_normalizer(name, nft
     np.testing.assert_allclose(statistics.objective, value, rtol=1e-4, atol=1e-6)
 
 
-def test_all_normalizers_are_tested():
+def test_updater_is_tested_with_all_normalizers():
     assert len({LOSSES[name].traits.normalizer for name in ("nft", "grpo", "dapo", "dpo")}) == 4
 
 
-def test_statistics_are_sums_and_maxima_over_answer_tokens(straight, groups):
+def test_update_statistics_are_sums_and_maxima_over_answer_tokens(straight, groups):
     _, statistics, totals, _ = straight
     exact = Reference(WEIGHTS, groups, Q, PROMPTS)
     _, _, batch = exact.objective("nft", "constant", groups.logp_QKT)
@@ -134,7 +134,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_the_layout_changes_no_gradient(name, straight, groups):
+def test_updater_gradient_does_not_depend_on_the_layout(name, straight, groups):
     packing, mesh = LAYOUTS[name]
     gradient, statistics, totals, _ = gradient_program(small_config(packing=packing), mesh())(groups)
     assert_close(gradient, straight[0], 1e-5)
@@ -142,7 +142,7 @@ def test_the_layout_changes_no_gradient(name, straight, groups):
     assert totals == straight[2]
 
 
-def test_order_changes_no_gradient(nft, straight, groups):
+def test_updater_gradient_does_not_depend_on_the_order(nft, straight, groups):
     """Of the groups, and of the answers within a group."""
     random = np.random.default_rng(0)
     order = random.permutation(Q)
@@ -157,7 +157,7 @@ def test_order_changes_no_gradient(nft, straight, groups):
     assert_close(found[0], straight[0], 1e-5)
 
 
-def test_absent_groups_contribute_nothing_whatever_they_hold(nft, groups):
+def test_updater_gradient_ignores_absent_groups(nft, groups):
     count = 5
     clean = nft(groups, count)
     exact = Reference(WEIGHTS, groups, count, PROMPTS)
@@ -173,7 +173,7 @@ def test_absent_groups_contribute_nothing_whatever_they_hold(nft, groups):
     jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
 
 
-def test_recomputed_log_probs_make_the_update_on_policy(straight, groups):
+def test_updater_recompute_makes_the_update_on_policy(straight, groups):
     program = gradient_program(small_config(old_logp="recompute"), one_device(), recompute=True)
     gradient, statistics, totals, packed = program(groups)
     np.testing.assert_allclose(statistics.ratio_max, 1, atol=1e-5)
@@ -188,7 +188,7 @@ def test_recomputed_log_probs_make_the_update_on_policy(straight, groups):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_current_log_probs_make_every_ratio_exactly_one(dtype, groups):
+def test_updater_with_current_log_probs_has_ratios_of_exactly_one(dtype, groups):
     model = dataclasses.replace(MODEL, dtype=dtype)
     program = gradient_program(small_config(old_logp="current", model=model), one_device())
     _, statistics, totals, _ = program(groups, first=True)
@@ -200,7 +200,7 @@ def test_current_log_probs_make_every_ratio_exactly_one(dtype, groups):
     assert statistics.ratio_max > 1.5
 
 
-def test_the_kl_term_adds_its_gradient(nft, groups):
+def test_updater_adds_the_gradient_of_the_kl_term(nft, groups):
     kl_weight, frozen = 0.7, lively_weights(MODEL, seed=1)
     config = small_config(loss=LossConfig(name="nft", kl_weight=kl_weight))
     gradient, statistics, _, _ = gradient_program(config, one_device())(groups, reference=frozen)
@@ -264,7 +264,7 @@ def counts(optimizer_state):
 
 
 @pytest.mark.parametrize("count", [0, 1, 37, 64])
-def test_buffers_that_are_not_full(count, updates, buffer):
+def test_updater_with_buffers_that_are_not_full(count, updates, buffer):
     run, start = updates
     weights, optimizer_state, applied, totals = run(buffer, count)
     dealt = [(count + 1) // 2, count // 2]
@@ -290,7 +290,7 @@ def test_buffers_that_are_not_full(count, updates, buffer):
         assert not any(np.any(x) for x in jax.tree.leaves(applied))
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(updates, buffer):
+def test_updater_skips_and_counts_a_gradient_that_is_not_finite(updates, buffer):
     run, start = updates
     rate_Q = buffer.rate_Q.copy()
     rate_Q[6] = np.nan  # a group of update 0

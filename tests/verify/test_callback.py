@@ -12,10 +12,10 @@ import pytest
 
 from helpers.hostile_pool import FOLDER, hostile_pool
 from nft_jax.parallel.mesh import make_mesh, shard_axes
-from nft_jax.types import Ended
+from nft_jax.types import EndedAnswers
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify import callback as callback_module
-from nft_jax.verify.callback import NOT_ASKED, Grader, Submitter, graders_differ, verify
+from nft_jax.verify.callback import NOT_GRADED, Grader, Submitter, graders_differ, verify
 
 B, T, EOS = 32, 6, 1
 MESHES = [(4, 2), (8, 1), (1, 1)]
@@ -74,7 +74,7 @@ def put(mesh, arrays):
 
 
 @pytest.mark.parametrize("shape", MESHES)
-def test_right_verdicts_in_right_rows(pool, shape):
+def test_verify_returns_each_verdict_in_its_row(pool, shape):
     mesh = make_mesh(*shape)
     recording = RecordingPool(pool)
     grader = Grader(recording, decode, ANSWERS, 600.0)
@@ -83,10 +83,10 @@ def test_right_verdicts_in_right_rows(pool, shape):
     assert code_B.dtype == jnp.int32
     np.testing.assert_array_equal(code_B, expected)
     assert 0 < expected.sum() < B
-    assert host.seconds_n.shape == (mesh.size,)
-    assert host.seconds_n.dtype == jnp.float32
-    assert (np.asarray(host.seconds_n) > 0).all()
-    np.testing.assert_array_equal(host.second_B, np.full(B, NOT_ASKED))
+    assert host.seconds.shape == (mesh.size,)
+    assert host.seconds.dtype == jnp.float32
+    assert (np.asarray(host.seconds) > 0).all()
+    np.testing.assert_array_equal(host.second_B, np.full(B, NOT_GRADED))
     # Each gradable row once, no other row at all; the text ends where the answer does.
     prompt_B, token_BT, _, gradable_B = arrays
     sent = [(str(token_BT[row, 0] - 100), ANSWERS[prompt_B[row]]) for row in np.flatnonzero(gradable_B)]
@@ -94,7 +94,7 @@ def test_right_verdicts_in_right_rows(pool, shape):
 
 
 @pytest.mark.parametrize("shape", MESHES)
-def test_in_a_while_loop(pool, shape):
+def test_verify_works_in_a_while_loop(pool, shape):
     mesh = make_mesh(*shape)
     grader = Grader(pool, decode, ANSWERS, 600.0)
     batches = [answers_batch(seed=seed) for seed in range(4)]
@@ -107,7 +107,7 @@ def test_in_a_while_loop(pool, shape):
             code_B, host = verify(
                 grader, mesh, prompt_RB[number], token_RBT[number], length_RB[number], gradable_RB[number]
             )
-            return number + 1, code_RB.at[number].set(code_B), seconds + host.seconds_n.sum()
+            return number + 1, code_RB.at[number].set(code_B), seconds + host.seconds.sum()
 
         start = (jnp.int32(0), jnp.full((4, B), -1, jnp.int32), jnp.float32(0))
         return jax.lax.while_loop(lambda carry: carry[0] < 4, body, start)
@@ -119,7 +119,7 @@ def test_in_a_while_loop(pool, shape):
 
 
 @pytest.mark.parametrize("shape", MESHES)
-def test_what_was_submitted_is_graded_once_and_collected(pool, shape):
+def test_submitter_answers_are_graded_once_and_collected(pool, shape):
     """Half of the rows are handed over before, two at a time, by each shard; the rest is graded at the end."""
     mesh = make_mesh(*shape)
     recording = RecordingPool(pool)
@@ -133,19 +133,19 @@ def test_what_was_submitted_is_graded_once_and_collected(pool, shape):
 
         def body(carry):
             place, ticket = carry
-            place_F = jnp.stack([place, place + 2])
-            rows = (x[place_F] for x in (request_b, problem_b, token_bt, length_b, gradable_b))
-            return place + 4, jnp.maximum(ticket, submit(Ended(place_F, *rows), b))
+            place_A = jnp.stack([place, place + 2])
+            rows = (x[place_A] for x in (request_b, problem_b, token_bt, length_b, gradable_b))
+            return place + 4, jnp.maximum(ticket, submit(EndedAnswers(place_A, *rows), b))
 
         return jax.lax.while_loop(lambda carry: carry[0] < b, body, (jnp.int32(0), jnp.zeros(1, jnp.int32)))[1]
 
     @jax.jit
     def run(request_B, *rows):
         spec = jax.sharding.PartitionSpec("data")
-        ticket_n = jax.shard_map(
+        ticket_X = jax.shard_map(
             shard, mesh=mesh, axis_names=shard_axes(mesh), in_specs=(spec,) * 5, out_specs=spec, check_vma=False
         )(request_B, *rows)
-        return verify(grader, mesh, *rows, request_B, ticket_n)
+        return verify(grader, mesh, *rows, request_B, ticket_X)
 
     arrays = put(mesh, (request_B, problem_B, token_BT, length_B, gradable_B))
     for _ in range(2):
@@ -154,7 +154,7 @@ def test_what_was_submitted_is_graded_once_and_collected(pool, shape):
     assert sorted(recording.items) == sorted(2 * sent)
 
 
-def test_an_answer_that_is_not_the_one_submitted_is_graded_itself(pool):
+def test_grader_grades_an_answer_that_differs_from_the_submitted_one(pool):
     recording = RecordingPool(pool)
     grader = Grader(recording, decode, ANSWERS, 600.0)
     token = np.array([[103, EOS], [104, EOS]], np.int32)
@@ -169,7 +169,7 @@ def test_an_answer_that_is_not_the_one_submitted_is_graded_itself(pool):
     assert len(recording.items) == 6
 
 
-def test_every_status_reaches_the_device(pool):
+def test_verify_passes_every_status_to_the_device(pool):
     mesh = make_mesh(4, 2)
     grader = Grader(pool, decode, ANSWERS)
     arrays, expected = answers_batch()
@@ -182,7 +182,7 @@ def test_every_status_reaches_the_device(pool):
 
 
 @pytest.mark.parametrize("shape", MESHES)
-def test_a_second_grader_is_asked_of_the_same_rows_and_counts_for_nothing_else(pool, shape):
+def test_grader_second_pool_judges_the_same_rows_for_comparison_alone(pool, shape):
     mesh = make_mesh(*shape)
     arrays, expected = answers_batch()
     with Pool("helpers.lenient_grader:at_least", paths=[FOLDER]) as lenient:
@@ -191,7 +191,7 @@ def test_a_second_grader_is_asked_of_the_same_rows_and_counts_for_nothing_else(p
         code_B, host = jax.block_until_ready(run(*put(mesh, arrays)))
     np.testing.assert_array_equal(code_B, expected)
     gradable_B = arrays[3]
-    np.testing.assert_array_equal(np.asarray(host.second_B)[~gradable_B], np.full((~gradable_B).sum(), NOT_ASKED))
+    np.testing.assert_array_equal(np.asarray(host.second_B)[~gradable_B], np.full((~gradable_B).sum(), NOT_GRADED))
     said_B = arrays[1][:, 0] - 100
     lenient_B = (said_B >= arrays[0]).astype(np.int32)
     np.testing.assert_array_equal(np.asarray(host.second_B)[gradable_B], lenient_B[gradable_B])
@@ -199,7 +199,7 @@ def test_a_second_grader_is_asked_of_the_same_rows_and_counts_for_nothing_else(p
     assert 0 < np.asarray(graders_differ(code_B, host.second_B)).sum() < gradable_B.sum()
 
 
-def test_without_gradable_rows_nothing_is_asked(pool):
+def test_verify_without_gradable_rows_sends_nothing_to_the_pool(pool):
     mesh = make_mesh(4, 2)
     recording = RecordingPool(pool)
     arrays, _ = answers_batch()
@@ -216,7 +216,7 @@ def _raise(*arguments):
 
 
 @pytest.mark.parametrize("broken", ["decode", "pool", "index", "count"])
-def test_a_host_exception_is_an_error_in_every_row_and_logged_once(pool, broken, caplog):
+def test_grader_exception_is_an_error_in_every_row_and_logged_once(pool, broken, caplog):
     mesh = make_mesh(1, 1)
     arrays, expected = answers_batch()
     broken_pool = type("Broken", (), {"begin": _raise})()
@@ -235,7 +235,7 @@ def test_a_host_exception_is_an_error_in_every_row_and_logged_once(pool, broken,
     assert len(caplog.records) == 1
 
 
-def test_a_batch_that_cannot_be_split_is_refused_before_anything_runs(pool):
+def test_verify_refuses_a_batch_that_cannot_be_split(pool):
     mesh = make_mesh(4, 2)
     grader = Grader(pool, decode, ANSWERS)
     arrays, _ = answers_batch(30)
@@ -243,7 +243,7 @@ def test_a_batch_that_cannot_be_split_is_refused_before_anything_runs(pool):
         jax.eval_shape(lambda *a: verify(grader, mesh, *a), *arrays)
 
 
-def test_compiles_once_for_many_steps(pool):
+def test_verify_compiles_once_for_many_steps(pool):
     mesh = make_mesh(4, 2)
     grader = Grader(pool, decode, ANSWERS)
     run = jax.jit(lambda *a: verify(grader, mesh, *a))

@@ -106,13 +106,13 @@ def peer_workload(config: Config, lengths: Lengths) -> dict[str, Any]:
     Raises:
       ValueError: for what they could not be told.
     """
-    if lengths.forced_N is not None and lengths.forced_N.size > 1:
+    if lengths.forced_B is not None and lengths.forced_B.size > 1:
         raise ValueError(f"--lengths={lengths.told}: a peer can't be told each answer's; use full, ends:N or fixed:N")
     for name, needed in NEEDED.items():
         if (value := attrgetter(name)(config)) != needed:
             raise ValueError(f"config.{name}={value!r}: the peers' step has {needed!r}; compare with that")
     shape = ("vocab", "layers", "width", "mlp_width", "heads", "kv_heads", "head_size", "tied_embedding")
-    limit = config.rollout.max_answer_tokens if lengths.forced_N is None else int(lengths.forced_N[0])
+    limit = config.rollout.max_answer_tokens if lengths.forced_B is None else int(lengths.forced_B[0])
     return {
         **{name: getattr(config.model, name) for name in shape},
         **{name: getattr(config, name) for name in ("prompts_per_step", "answers_per_prompt")},

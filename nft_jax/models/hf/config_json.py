@@ -11,6 +11,7 @@ from typing import Any
 from nft_jax.config import ModelConfig
 from nft_jax.data.model_folders import download_hint, read_json_object
 from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.rounding import round_up
 
 DTYPES = ("float32", "bfloat16", "float16")
 # Fields of a ModelConfig, with their keys in config.json and the types of their values.
@@ -72,7 +73,7 @@ def resolve_model(model: ModelConfig, folder: Path) -> ModelConfig:
     """
     settings = read_model_settings(folder)
     vocabulary = settings["vocab"]
-    settings["vocab"] = -(-vocabulary // model.vocab_multiple) * model.vocab_multiple
+    settings["vocab"] = round_up(vocabulary, model.vocab_multiple)
     faults = []
     for field in dataclasses.fields(ModelConfig):
         name, given = field.name, getattr(model, field.name)

@@ -14,11 +14,11 @@ from nft_jax.data.order import prompt_order
 from nft_jax.evaluation import evaluator
 from nft_jax.evaluation.evaluator import MOST_ANSWERS, Batch, Evaluator
 from nft_jax.randomness import STREAMS, stream
-from nft_jax.rollout.engine import Round
+from nft_jax.rollout.state import Round
 from nft_jax.state import State
 from nft_jax.step import Step
 from nft_jax.types import Rollout
-from nft_jax.verify.callback import NOT_ASKED, HostReport
+from nft_jax.verify.callback import NOT_GRADED, HostReport
 
 Q, K, C, T, N = 8, 4, 3, 7, 20
 
@@ -29,21 +29,20 @@ class NumberingEngine:
     def sampling_weights(self, weights):
         return weights
 
-    def begin(self, view, window):
+    def start(self, sampling_weights, requests):
         return ()
 
-    def round(self, view, progress, window, key, ahead, submit):
-        rollout, capacity_n = self(view, jax.tree.map(lambda x: x[0], window), key)
-        return progress, Round(rollout, capacity_n, jnp.zeros(1, jnp.int32))
+    def finish_round(self, sampling_weights, progress, requests, key, begins_next, submit):
+        return progress, self(sampling_weights, jax.tree.map(lambda x: x[0], requests), key)
 
-    def __call__(self, view, requests, key):
+    def __call__(self, sampling_weights, requests, key):
         number_B = requests.request_QK.reshape(-1)
         value_BT = jnp.zeros((number_B.size, T), jnp.uint32).at[:, 0].set(number_B)
         value_BT = value_BT.at[:, 1:3].set(jax.random.key_data(key)[None])
-        length_B = jnp.repeat(requests.prompts.length_N, requests.request_QK.shape[1])
+        length_B = jnp.repeat(requests.prompts.length_Q, requests.request_QK.shape[1])
         nothing = jnp.zeros(value_BT.shape)
         rollout = Rollout(value_BT.astype(jnp.int32), nothing, length_B, jnp.zeros(number_B.shape, bool))
-        return rollout, jnp.ones(1, jnp.int32)
+        return Round(rollout, jnp.ones(1, jnp.int32), jnp.zeros(1, jnp.int32))
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def bound(monkeypatch):
     """A step of 8 prompts in rounds of 3 candidates, all of which train."""
 
     def no_verdicts(grader, mesh, prompt_B, token_BT, *_):
-        return jnp.ones(prompt_B.shape, jnp.int32), HostReport(jnp.full(prompt_B.shape, NOT_ASKED), jnp.zeros(1))
+        return jnp.ones(prompt_B.shape, jnp.int32), HostReport(jnp.full(prompt_B.shape, NOT_GRADED), jnp.zeros(1))
 
     monkeypatch.setattr(step, "verify", no_verdicts)
     monkeypatch.setattr(evaluator, "verify", no_verdicts)
@@ -65,8 +64,8 @@ def sampled(bound, cursor, prompts):
     return bound.sample(state, jax.tree.map(jnp.asarray, prompts))[0]
 
 
-def test_rounds_and_steps_number_their_requests_on_and_draw_the_prompts_in_order(bound):
-    prompts = random_prompts(0, N)._replace(length_N=np.arange(1, N + 1, dtype=np.int32))
+def test_next_requests_number_on_over_rounds_and_steps_and_draw_prompts_in_order(bound):
+    prompts = random_prompts(0, N)._replace(length_Q=np.arange(1, N + 1, dtype=np.int32))
     sample = jax.jit(lambda cursor: sampled(bound, cursor, prompts))
     cursor, numbers, drawn = np.int32(0), [], []
     for _ in range(4):
@@ -91,14 +90,14 @@ def evaluated(bound, prompts):
     return evaluator._program(None, None, Batch(prompts, number_E + 5, number_E + 100, jnp.ones(8, bool)))
 
 
-def test_an_evaluation_numbers_its_requests_by_problem_and_answer(bound):
+def test_evaluator_requests_are_numbered_by_problem_and_answer(bound):
     answers = jax.jit(lambda prompts: evaluated(bound, prompts))(random_prompts(0, 8))
     K = 1 + bound.config.evaluation.answers_per_problem
     expected_EK = np.arange(5, 13)[:, None] * MOST_ANSWERS + np.arange(K)[None]
     np.testing.assert_array_equal(answers.token_EKT[:, :, 0], expected_EK)
 
 
-def test_every_use_of_randomness_has_a_key_of_its_own(bound):
+def test_stream_gives_every_use_of_randomness_its_own_key(bound):
     """The engine's keys are seen in its answers, in training and in evaluation."""
     keys = {name: np.asarray(jax.random.key_data(stream(bound.config.seed, name))).astype(np.int32) for name in STREAMS}
     training = jax.jit(lambda cursor: sampled(bound, cursor, random_prompts(0, N)))(np.int32(0))
