@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from nft_jax.data import benchmarks
+from nft_jax.data.files import Fields
 from nft_jax.data.hygiene import clean
 
 
@@ -27,8 +28,8 @@ def main(words: list[str] | None = None) -> None:
 
 def _run(flags: argparse.Namespace) -> None:
     def read(name):
-        fields = {field: getattr(flags, field) for field in ("problem_field", "answer_field", "solution_field")}
-        return benchmarks.read(name, root=flags.folder, **fields)
+        fields = Fields(flags.problem_field, flags.answer_field, flags.solution_field)
+        return benchmarks.read(name, root=flags.folder, fields=fields)
 
     names = [name.strip() for name in flags.exclude.split(",") if name.strip()]
     report = clean(read(flags.problems), {name: read(name) for name in names})

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from nft_jax.data.files import Problem, load_problems, problem_from_record
+from nft_jax.data.files import DEFAULT_FIELDS, Fields, Problem, load_problems, problem_from_record
 from nft_jax.data.prompts import unwrap
 from nft_jax.names import suggestion
 from nft_jax.verify.extract import last_boxed
@@ -32,9 +32,7 @@ class Source(NamedTuple):
       dataset: The dataset's name, OWNER/NAME.
       split: Its split.
       subset: Its subset, if it has several.
-      problem: The field with the problem.
-      answer: The field with the reference answer.
-      solution: The field with the worked solution.
+      fields: Its fields.
       template: The prompt template around each problem, which is removed; "" for none.
       answer_is_boxed: Whether the answer is the last `\boxed{}` of the answer's field. Rows without one, or with an
         empty one, are left out.
@@ -44,9 +42,7 @@ class Source(NamedTuple):
     dataset: str
     split: str
     subset: str | None = None
-    problem: str = "problem"
-    answer: str = "answer"
-    solution: str = "solution"
+    fields: Fields = DEFAULT_FIELDS
     template: str = ""
     answer_is_boxed: bool = False
     has_repeated_rows: bool = False
@@ -56,71 +52,59 @@ SOURCES = {
     "dapo_math_17k": Source(
         "BytedTsinghua-SIA/DAPO-Math-17k",
         "train",
-        problem="prompt.0.content",
-        answer="reward_model.ground_truth",
+        fields=Fields("prompt.0.content", "reward_model.ground_truth"),
         template="dapo",
         has_repeated_rows=True,
     ),
-    "math_train": Source("DigitalLearningGmbH/MATH-lighteval", "train", answer="solution", answer_is_boxed=True),
-    "gsm8k_train": Source("openai/gsm8k", "train", "main", problem="question"),
+    "math_train": Source(
+        "DigitalLearningGmbH/MATH-lighteval", "train", fields=Fields(answer="solution"), answer_is_boxed=True
+    ),
+    "gsm8k_train": Source("openai/gsm8k", "train", "main", fields=Fields("question")),
     "aime24": Source("HuggingFaceH4/aime_2024", "train"),
     "aime25": Source("math-ai/aime25", "test"),
-    "amc23": Source("math-ai/amc23", "test", problem="question"),
+    "amc23": Source("math-ai/amc23", "test", fields=Fields("question")),
     "math500": Source("HuggingFaceH4/MATH-500", "test"),
     "olympiadbench": Source(
         "Hothan/OlympiadBench",
         "train",
         "OE_TO_maths_en_COMP",
-        problem="question",
-        answer="final_answer.0",
-        solution="solution.0",
+        fields=Fields("question", "final_answer.0", "solution.0"),
     ),
-    "minerva_math": Source("math-ai/minervamath", "test", problem="question"),
-    "gsm8k_test": Source("openai/gsm8k", "test", "main", problem="question"),
+    "minerva_math": Source("math-ai/minervamath", "test", fields=Fields("question")),
+    "gsm8k_test": Source("openai/gsm8k", "test", "main", fields=Fields("question")),
 }
 
 
-def read(
-    name: str,
-    *,
-    root: str = "",
-    problem_field: str = "problem",
-    answer_field: str = "answer",
-    solution_field: str = "solution",
-) -> list[Problem]:
+def read(name: str, *, root: str = "", fields: Fields = DEFAULT_FIELDS) -> list[Problem]:
     """Reads the problems of a name, which may have any form of the table above; an existing path takes precedence.
 
-    The field names apply to files and to datasets outside `SOURCES`, whose entries name their own fields. With a
-    `root`, a name of `SOURCES` is never looked up on the hub: the root must have its file, with the fields `problem`,
-    `answer` and `solution`.
+    `fields` applies to files and to datasets outside `SOURCES`, whose entries have their own fields. With a `root`, a
+    name of `SOURCES` is never looked up on the hub: the root must have its file, with the default fields.
 
     Raises:
       FileNotFoundError: if a file is missing.
       ValueError: if the name has no known form, a split must be chosen, a dataset cannot be loaded, or a problem is
         invalid (see `load_problems`).
     """
-    fields = {"problem_field": problem_field, "answer_field": answer_field, "solution_field": solution_field}
     folder, _, split = name.rpartition(":")
     if Path(name).is_dir():
         return _read_folder(Path(name), "", fields)
     if folder and Path(folder).is_dir():
         return _read_folder(Path(folder), split, fields)
     if Path(name).is_file() or name.endswith(_SUFFIXES):
-        return load_problems(name, **fields)
+        return load_problems(name, fields)
     files = [path for path in (Path(root) / f"{name}{suffix}" for suffix in _SUFFIXES) if root and path.is_file()]
     if files:
-        return load_problems(files[0], **({} if name in SOURCES else fields))
+        return load_problems(files[0], DEFAULT_FIELDS if name in SOURCES else fields)
     if name in SOURCES and not root:
         return _read_source(name, SOURCES[name])
     if name not in SOURCES and (place := _HUB.fullmatch(name)):
         rows = _load_hub_rows(name, *place.groups())
-        return [
-            problem_from_record(row, f"{name}: row {n}", f"{name}:{n}", **fields) for n, row in enumerate(rows, start=1)
-        ]
+        return [problem_from_record(row, f"{name}: row {n}", f"{name}:{n}", fields) for n, row in enumerate(rows, 1)]
     raise _unknown_name_error(name, root)
 
 
-def _read_folder(folder: Path, split: str, fields: dict[str, str]) -> list[Problem]:
+def _read_folder(folder: Path, split: str, fields: Fields) -> list[Problem]:
     """Reads the files of one split in the order of their names; `split` may be "" if the folder has only one."""
     splits = defaultdict(list)
     for path in sorted(folder.rglob("*")):
@@ -136,7 +120,7 @@ def _read_folder(folder: Path, split: str, fields: dict[str, str]) -> list[Probl
     parents = sorted({str(path.parent) for path in splits[split]})
     if len(parents) > 1:
         raise ValueError(f"{folder} has split {split!r} in several folders, {', '.join(parents)}; give one of them")
-    return [problem for path in splits[split] for problem in load_problems(path, **fields)]
+    return [problem for path in splits[split] for problem in load_problems(path, fields)]
 
 
 def _split_name(path: Path) -> str:
@@ -147,10 +131,9 @@ def _split_name(path: Path) -> str:
 
 def _read_source(name: str, source: Source) -> list[Problem]:
     """Reads one of `SOURCES` from the hub."""
-    fields = {"problem_field": source.problem, "answer_field": source.answer, "solution_field": source.solution}
     problems: dict = {}
     for number, row in enumerate(_load_hub_rows(name, source.dataset, source.subset, source.split), start=1):
-        problem = problem_from_record(row, f"{name}: row {number}", f"{name}:{number}", **fields)
+        problem = problem_from_record(row, f"{name}: row {number}", f"{name}:{number}", source.fields)
         if source.template:
             problem = problem._replace(problem=unwrap(problem.problem, source.template))
         if source.answer_is_boxed:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from nft_jax.config import Config
 from nft_jax.data import arithmetic, benchmarks
-from nft_jax.data.files import Problem
+from nft_jax.data.files import Fields, Problem
 from nft_jax.data.hygiene import HygieneReport, clean
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
@@ -81,8 +81,8 @@ def read_splits(config: Config, splits: Sequence[str] = arithmetic.SPLITS) -> di
 def read_problems(config: Config, name: str) -> list[Problem]:
     """Reads the problems of a name (`benchmarks.read`); the config chooses the fields of files."""
     data = config.data
-    fields = {"problem_field": data.problem_field, "answer_field": data.answer_field}
-    return benchmarks.read(name, root=data.folder, **fields, solution_field=data.solution_field)
+    fields = Fields(data.problem_field, data.answer_field, data.solution_field)
+    return benchmarks.read(name, root=data.folder, fields=fields)
 
 
 def _clean_training_problems(config: Config, problems: dict[str, list[Problem]]) -> HygieneReport:

@@ -29,18 +29,30 @@ class Problem(NamedTuple):
     id: str = ""
 
 
-def load_problems(
-    path: str | Path,
-    *,
-    problem_field: str = "problem",
-    answer_field: str = "answer",
-    solution_field: str = "solution",
-) -> list[Problem]:
+class Fields(NamedTuple):
+    """The names of the fields that hold a problem in a record.
+
+    A dotted name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content". A field whose own
+    name contains the dot takes precedence.
+
+    Attributes:
+      problem: The field of the question.
+      answer: The field of the reference answer.
+      solution: The field of the worked solution, which a record may lack.
+    """
+
+    problem: str = "problem"
+    answer: str = "answer"
+    solution: str = "solution"
+
+
+DEFAULT_FIELDS = Fields()
+
+
+def load_problems(path: str | Path, fields: Fields = DEFAULT_FIELDS) -> list[Problem]:
     """Reads problems from a .parquet file, or from any other file as JSONL: one object a line, empty lines skipped.
 
-    A dotted field name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content". A field whose
-    own name contains the dot takes precedence. `kind` and `id` are read from the fields of these names; a problem
-    without an id gets "FILE:LINE".
+    `kind` and `id` are read from the fields of these names; a problem without an id gets "FILE:LINE".
 
     A number in JSONL keeps its text (`1.50` stays "1.50"). A number in Parquet becomes the text that a person would
     write: 5 is "5", 0.5 is "0.5", and 72.0 is "72". An answer in GSM8K's format, a worked solution that ends in the
@@ -56,32 +68,29 @@ def load_problems(
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give a JSONL file with one problem a line, or a .parquet file")
-    fields = {"problem_field": problem_field, "answer_field": answer_field, "solution_field": solution_field}
     parquet = path.suffix == ".parquet"
-    records = _read_parquet_rows(path, (*fields.values(), "kind", "id")) if parquet else _read_json_lines(path)
+    records = _read_parquet_rows(path, (*fields, "kind", "id")) if parquet else _read_json_lines(path)
     problems = []
     for number, record in records:
         where = f"{path}: row {number}" if parquet else f"{path}:{number}"
-        problems.append(problem_from_record(record, where, f"{path.name}:{number}", **fields))
+        problems.append(problem_from_record(record, where, f"{path.name}:{number}", fields))
     if not problems:
         raise ValueError(f"{path} holds no problems: it has no {'row' if parquet else 'line that is not empty'}")
     return problems
 
 
-def problem_from_record(
-    record: Mapping, where: str, name: str, *, problem_field: str, answer_field: str, solution_field: str
-) -> Problem:
+def problem_from_record(record: Mapping, where: str, name: str, fields: Fields) -> Problem:
     """Makes a problem from one record; a record without an id gets `name`.
 
     Raises:
       ValueError: with `where`, if a field is missing or empty or not text.
     """
-    problem = _read_text(record, "problem_field", problem_field, where)
-    answer, worked = _split_gsm8k_answer(_read_text(record, "answer_field", answer_field, where))
+    problem = _read_text(record, "problem_field", fields.problem, where)
+    answer, worked = _split_gsm8k_answer(_read_text(record, "answer_field", fields.answer, where))
     return Problem(
         problem=problem,
         answer=answer,
-        solution=_read_optional_text(record, solution_field) or worked,
+        solution=_read_optional_text(record, fields.solution) or worked,
         kind=_read_optional_text(record, "kind"),
         id=_read_optional_text(record, "id") or name,
     )

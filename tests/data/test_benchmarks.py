@@ -14,7 +14,7 @@ import pytest
 from helpers.experiments import small
 from nft_jax.data.benchmarks import SOURCES, read
 from nft_jax.data.dataset import read_problems, read_splits
-from nft_jax.data.files import Problem
+from nft_jax.data.files import Fields, Problem
 from nft_jax.data.prompts import TEMPLATES
 
 # The number of problems that each has where it was published; see the test on real files.
@@ -80,9 +80,9 @@ def test_read_finds_a_file_of_the_root(tmp_path, kind):
     for name in ("math500", "other"):
         assert texts(read(name, root=str(tmp_path))) == ["p"]
     # The fields of the config are for files that nothing else is known of.
-    asked = {"root": str(tmp_path), "problem_field": "question"}
+    asked = {"root": str(tmp_path), "fields": Fields("question")}
     assert (texts(read("math500", **asked)), texts(read("other", **asked))) == (["p"], ["q"])
-    assert texts(read(str(tmp_path / f"math500.{kind}"), problem_field="question")) == ["q"]
+    assert texts(read(str(tmp_path / f"math500.{kind}"), fields=Fields("question"))) == ["q"]
 
 
 def test_read_prefers_an_existing_path(tmp_path, monkeypatch):
@@ -187,7 +187,7 @@ PUBLISHED = {
 def test_read_of_a_source_uses_its_fields(hub, name):
     place, record, found = PUBLISHED[name]
     asked = hub({place: [record]})
-    (problem,) = read(name, problem_field="other", answer_field="other", solution_field="other")
+    (problem,) = read(name, fields=Fields("other", "other", "other"))
     assert problem[:3] == found
     assert problem.id == str(record.get("id", f"{name}:1"))
     assert asked.asked == [place]
@@ -219,9 +219,9 @@ def test_read_of_any_hub_dataset_uses_the_given_fields(hub):
         ("own-er/na.me", "sub_set", "test"): [{"q": "3"}],
     }
     asked = hub({place: [each | {"answer": "a"} for each in part] for place, part in rows.items()})
-    assert texts(read("own-er/na.me:train", problem_field="q")) == ["1", "2"]
-    assert texts(read("own-er/na.me", problem_field="q")) == ["1", "2"]
-    assert [problem.id for problem in read("own-er/na.me/sub_set:test", problem_field="q")] == [
+    assert texts(read("own-er/na.me:train", fields=Fields("q"))) == ["1", "2"]
+    assert texts(read("own-er/na.me", fields=Fields("q"))) == ["1", "2"]
+    assert [problem.id for problem in read("own-er/na.me/sub_set:test", fields=Fields("q"))] == [
         "own-er/na.me/sub_set:test:1"
     ]
     assert asked.asked == [

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from nft_jax.data.files import Problem, load_problems
+from nft_jax.data.files import Fields, Problem, load_problems
 
 # A row as in verl's data sets, DAPO-Math-17k among them.
 VERL = {
@@ -19,7 +19,7 @@ VERL = {
     "reward_model": {"ground_truth": "2", "style": "rule"},
     "extra_info": {"index": 7, "levels": [0.5, 1.5]},
 }
-VERL_FIELDS = {"problem_field": "prompt.1.content", "answer_field": "reward_model.ground_truth"}
+VERL_FIELDS = Fields("prompt.1.content", "reward_model.ground_truth")
 VERL_NAMES = (
     "'data_source', 'prompt.0.content', 'prompt.0.role', 'reward_model.ground_truth', 'reward_model.style', "
     "'extra_info.index', 'extra_info.levels.0'"
@@ -50,7 +50,7 @@ def test_load_problems_fields_numbers_and_defaults(tmp_path):
 
 def test_load_problems_with_other_field_names(tmp_path):
     path = write(tmp_path / "q.jsonl", '{"question": "1+1?", "gold": "2", "work": "1 and 1"}')
-    loaded = load_problems(path, problem_field="question", answer_field="gold", solution_field="work")
+    loaded = load_problems(path, Fields("question", "gold", "work"))
     assert loaded == [Problem("1+1?", "2", "1 and 1", id="q.jsonl:1")]
 
 
@@ -129,39 +129,39 @@ FORMATS = pytest.mark.parametrize(("write_rows", "place"), [(as_jsonl, ":"), (as
 @FORMATS
 def test_load_problems_dotted_name_reaches_into_objects_and_lists(tmp_path, write_rows, place):
     path = write_rows(tmp_path, [VERL, VERL | {"extra_info": {"index": 8, "levels": []}}])
-    loaded = load_problems(path, **VERL_FIELDS, solution_field="extra_info.levels.0")
+    loaded = load_problems(path, VERL_FIELDS._replace(solution="extra_info.levels.0"))
     assert [problem[:3] for problem in loaded] == [("1+1?", "2", "0.5"), ("1+1?", "2", "")]
-    assert load_problems(path, **VERL_FIELDS | {"answer_field": "extra_info.index"})[1].answer == "8"
+    assert load_problems(path, VERL_FIELDS._replace(answer="extra_info.index"))[1].answer == "8"
 
 
 @FORMATS
 def test_load_problems_prefers_a_name_with_a_dot(tmp_path, write_rows, place):
     row = {"a": {"b": "deep", "c.d": "x"}, "a.b": "literal", "problem": "p"}
     path = write_rows(tmp_path, [row])
-    assert load_problems(path, answer_field="a.b")[0].answer == "literal"
-    assert load_problems(path, answer_field="a.c.d")[0].answer == "x"
+    assert load_problems(path, Fields(answer="a.b"))[0].answer == "literal"
+    assert load_problems(path, Fields(answer="a.c.d"))[0].answer == "x"
 
 
 @FORMATS
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, f"1: no field 'problem'; its fields are {VERL_NAMES}: set config.data.problem_field"),
-        (VERL_FIELDS | {"problem_field": "prompt.2.content"}, "1: no field 'prompt.2.content'; its fields are 'data_s"),
-        (VERL_FIELDS | {"problem_field": "prompt.x"}, "1: no field 'prompt.x'"),
-        (VERL_FIELDS | {"problem_field": "data_source.0"}, "1: no field 'data_source.0'"),
+        (Fields(), f"1: no field 'problem'; its fields are {VERL_NAMES}: set config.data.problem_field"),
+        (VERL_FIELDS._replace(problem="prompt.2.content"), "1: no field 'prompt.2.content'; its fields are 'data_s"),
+        (VERL_FIELDS._replace(problem="prompt.x"), "1: no field 'prompt.x'"),
+        (VERL_FIELDS._replace(problem="data_source.0"), "1: no field 'data_source.0'"),
         (
-            VERL_FIELDS | {"answer_field": "reward_model.gold"},
+            VERL_FIELDS._replace(answer="reward_model.gold"),
             f"1: no field 'reward_model.gold'; its fields are {VERL_NAMES}",
         ),
-        (VERL_FIELDS | {"problem_field": "prompt"}, "it has the fields 'prompt.0.content', 'prompt.0.role'"),
+        (VERL_FIELDS._replace(problem="prompt"), "it has the fields 'prompt.0.content', 'prompt.0.role'"),
         (VERL_FIELDS, "3: no field 'reward_model.ground_truth'; its fields are"),
     ],
 )
 def test_load_problems_names_all_fields_if_a_nested_one_is_missing(tmp_path, write_rows, place, fields, message):
     path = write_rows(tmp_path, [VERL, VERL, VERL | {"reward_model": None}])
     with pytest.raises(ValueError, match=re.escape(f"{path}{place}") + ".*" + re.escape(message)):
-        load_problems(path, **fields)
+        load_problems(path, fields)
 
 
 # Parquet.
@@ -227,7 +227,7 @@ def test_load_problems_reads_only_the_needed_columns(tmp_path, monkeypatch):
                 yield batch
 
     monkeypatch.setattr(pyarrow.parquet, "ParquetFile", Watched)
-    load_problems(as_parquet(tmp_path, [VERL | {"id": "x", "big": "y" * 1000}]), **VERL_FIELDS)
+    load_problems(as_parquet(tmp_path, [VERL | {"id": "x", "big": "y" * 1000}]), VERL_FIELDS)
     assert sorted(read) == ["id", "prompt", "reward_model"]
 
 
@@ -262,5 +262,5 @@ def test_files_imports_pyarrow_only_for_parquet():
 def test_load_problems_takes_the_last_line_of_a_gsm8k_answer(tmp_path, written, answer, solution):
     path = tmp_path / "raw.jsonl"
     path.write_text(json.dumps({"question": "q", "answer": written}) + "\n")
-    (problem,) = load_problems(path, problem_field="question")
+    (problem,) = load_problems(path, Fields("question"))
     assert (problem.answer, problem.solution) == (answer, solution)

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from helpers.small_parts import VOCABULARY, one_device
 from nft_jax.config import ModelConfig
-from nft_jax.models import hf, transformer
-from nft_jax.parallel import layout
+from nft_jax.models import hf
+from nft_jax.models.sharded import build_model
 
 # A config as a user writes it: it only sets how far the vocabulary is rounded up.
 CONFIG = ModelConfig(vocab_multiple=8, remat="none")
@@ -97,10 +97,8 @@ def write_tokenizer(folder: Path) -> Path:
 
 
 def abstract_weights(model: ModelConfig, mesh: jax.sharding.Mesh) -> Any:
-    """Shapes and layouts of the model's weights, as `Experiment.abstract_weights` gives them."""
-    _, shapes, axes = transformer.abstract_model(model, VOCABULARY)
-    shardings = layout.shardings(mesh, layout.specs(axes, layout.TRAINING))
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    """Returns shapes and layouts of the model's weights on a mesh."""
+    return build_model(model, VOCABULARY, mesh).abstract_weights()
 
 
 def load_folder(folder: Path, mesh: jax.sharding.Mesh) -> Any:
