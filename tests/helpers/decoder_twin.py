@@ -22,14 +22,14 @@ def _layer(weights, config, x_TD, segment_T, position_T):
     )
     attended = np.zeros_like(query)
     for head in range(config.heads):
-        mine = slice(head * H, (head + 1) * H)
+        own = slice(head * H, (head + 1) * H)
         shared = slice(head // share * H, (head // share + 1) * H)
         for t in range(len(x_TD)):
             seen = [s for s in range(t + 1) if segment_T[s] == segment_T[t]]
-            turned = _rotate(query[t, mine], position_T[t], config.rope_theta)
-            score = np.array([turned @ _rotate(key[s, shared], position_T[s], config.rope_theta) for s in seen])
-            force = np.exp((score - score.max()) / np.sqrt(H))
-            attended[t, mine] = force / force.sum() @ value[seen][:, shared]
+            rotated = _rotate(query[t, own], position_T[t], config.rope_theta)
+            score = np.array([rotated @ _rotate(key[s, shared], position_T[s], config.rope_theta) for s in seen])
+            weight = np.exp((score - score.max()) / np.sqrt(H))
+            attended[t, own] = weight / weight.sum() @ value[seen][:, shared]
     x_TD = x_TD + attended @ weights["output"]
     normed_TD = np.stack([_norm(x_D, weights["mlp_norm"], config) for x_D in x_TD])
     gate = normed_TD @ weights["gate"]
@@ -41,7 +41,7 @@ def _norm(x_D, scale_D, config):
 
 
 def _rotate(x_H, position, theta):
-    """Each pair (i, i + H/2) as a complex number, turned by its angle."""
+    """Each pair (i, i + H/2) as a complex number, rotated by its angle."""
     half = len(x_H) // 2
     number = x_H[:half] + 1j * x_H[half:]
     number = number * np.exp(1j * position * theta ** (-np.arange(half) / half))

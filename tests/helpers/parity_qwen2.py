@@ -1,4 +1,4 @@
-"""A random Qwen2 in transformers, and the same folder here: every quantity that both compute, side by side.
+"""A random Qwen2 in transformers and the same folder in this package, with every quantity that both compute.
 
 PyTorch is imported where it is used: this module can be collected without it.
 """
@@ -22,7 +22,7 @@ VOCABULARY, ANSWER_LIMIT = 101, 16
 
 
 def random_qwen2(folder: Path, *, tied: bool = False, layers: int = 4, seed: int = 0, **saving: Any) -> Any:
-    """A Qwen2 in which every part matters (biases and norms aren't at their start), also saved to `folder`."""
+    """Returns a Qwen2 whose biases and norms are not at their initial values; also saves it to `folder`."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -52,8 +52,8 @@ def random_qwen2(folder: Path, *, tied: bool = False, layers: int = 4, seed: int
     return model
 
 
-class Ours(NamedTuple):
-    """A model folder as this package has it."""
+class LoadedModel(NamedTuple):
+    """A model folder as this package loads it."""
 
     config: ModelConfig
     vocabulary: int
@@ -62,23 +62,23 @@ class Ours(NamedTuple):
     weights: Any
 
 
-def read_folder(folder: Path, dtype: str = "float32") -> Ours:
-    """The folder's model, its vocabulary padded, to compute in `dtype`."""
+def read_folder(folder: Path, dtype: str = "float32") -> LoadedModel:
+    """Loads the folder's model, with its vocabulary padded, to compute in `dtype`."""
     config = hf.resolve_model(ModelConfig(vocab_multiple=8, dtype=dtype), folder)
     vocabulary = hf.read_model_settings(folder)["vocab"]
     graph, _, axes = transformer.abstract_model(config, vocabulary)
-    return Ours(config, vocabulary, graph, axes, hf.load_weights(folder, abstract_weights(config, one_device())))
+    return LoadedModel(config, vocabulary, graph, axes, hf.load_weights(folder, abstract_weights(config, one_device())))
 
 
 def sequences(count: int = 8, longest: int = 24, seed: int = 0) -> list[np.ndarray]:
-    """Random tokens of lengths from 2 to `longest`."""
+    """Returns sequences of random tokens, of lengths from 2 to `longest`."""
     random = np.random.default_rng(seed)
     lengths = np.linspace(2, longest, count).astype(int)
     return [random.integers(3, VOCABULARY, length) for length in random.permutation(lengths)]
 
 
-def in_rows(groups: list[list[np.ndarray]]) -> Tokens:
-    """Each group of sequences packed one behind the other in a row, with padding at the end."""
+def pack_rows(groups: list[list[np.ndarray]]) -> Tokens:
+    """Packs each group of sequences into one row, with padding at the end."""
     T = max(sum(map(len, group)) for group in groups)
     token_BT, segment_BT, position_BT = np.zeros((3, len(groups), T), np.int32)
     segment_BT -= 1
@@ -92,24 +92,24 @@ def in_rows(groups: list[list[np.ndarray]]) -> Tokens:
     return Tokens(token_BT, segment_BT, position_BT)
 
 
-def our_logits_and_logp(ours: Ours, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[n, V]` and log-probs `[n]` of the real tokens of packed rows, in the order of the rows."""
+def our_logits_and_logp(loaded: LoadedModel, tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits `[n, V]` and log-probs `[n]` of the real tokens of packed rows, in the order of the rows."""
 
     def forward(weights, tokens):
-        model = transformer.bind(ours.graph, weights)
-        logits_MV = model.logits(model(tokens).reshape(-1, ours.config.width))
+        model = transformer.bind(loaded.graph, weights)
+        logits_MV = model.logits(model(tokens).reshape(-1, loaded.config.width))
         return logits_MV, at_tokens(model, tokens, 1.0, 8)[0].reshape(-1)
 
-    logits_MV, logp_M = jax.jit(forward)(ours.weights, tokens)
+    logits_MV, logp_M = jax.jit(forward)(loaded.weights, tokens)
     real_M = tokens.segment_BT.reshape(-1) >= 0
-    return np.asarray(logits_MV)[real_M, : ours.vocabulary], np.asarray(logp_M)[real_M]
+    return np.asarray(logits_MV)[real_M, : loaded.vocabulary], np.asarray(logp_M)[real_M]
 
 
 def their_logits_and_logp(model: Any, rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The same of rows with one sequence each, as one padded batch; a first token's log-prob is NaN."""
+    """Returns the same for one sequence a row, as one padded batch; the log-prob of a first token is NaN."""
     import torch
 
-    token_BT, segment_BT, _ = in_rows([[row] for row in rows])
+    token_BT, segment_BT, _ = pack_rows([[row] for row in rows])
     with torch.no_grad():
         mask = torch.tensor(segment_BT >= 0).long()
         logits_BTV = model(torch.tensor(token_BT).long(), attention_mask=mask).logits.float()
@@ -120,27 +120,28 @@ def their_logits_and_logp(model: Any, rows: list[np.ndarray]) -> tuple[np.ndarra
     return logits_BTV.numpy()[real_BT], logp_BT[real_BT]
 
 
-def our_greedy(ours: Ours, prompts: list[np.ndarray], ends: tuple[int, ...]) -> np.ndarray:
-    """Greedy answers `[Q, T]` of the rollout engine; 0 after an end."""
-    engine = Engine(ours.graph, ours.axes, one_device(), RolloutConfig(ANSWER_LIMIT), ends, ours.config.dtype, False)
+def our_greedy(model: LoadedModel, prompts: list[np.ndarray], eos_ids: tuple[int, ...]) -> np.ndarray:
+    """Returns greedy answers `[Q, T]` of the rollout engine, 0 after EOS."""
+    config = RolloutConfig(ANSWER_LIMIT)
+    engine = Engine(model.graph, model.axes, one_device(), config, eos_ids, model.config.dtype, False)
     length_Q = np.array([len(prompt) for prompt in prompts], np.int32)
-    token_QP = in_rows([[prompt] for prompt in prompts]).token_BT
+    token_QP = pack_rows([[prompt] for prompt in prompts]).token_BT
     number_QK = np.arange(len(prompts), dtype=np.uint32)[:, None]
-    asked = Requests(
+    requests = Requests(
         prompts=Prompts(token_QP, length_Q),
         problem_Q=np.zeros_like(length_Q),
         request_QK=number_QK,
         limit_QK=np.full(number_QK.shape, ANSWER_LIMIT, np.int32),
         greedy_QK=np.ones(number_QK.shape, bool),
     )
-    compiled = jax.jit(
-        lambda weights, asked: engine(engine.sampling_weights(weights), asked, jax.random.key(0)).rollout
+    sample = jax.jit(
+        lambda weights, requests: engine(engine.sampling_weights(weights), requests, jax.random.key(0)).rollout
     )
-    return np.asarray(compiled(ours.weights, asked).token_BT)
+    return np.asarray(sample(model.weights, requests).token_BT)
 
 
-def their_greedy(model: Any, prompts: list[np.ndarray], ends: tuple[int, ...]) -> np.ndarray:
-    """The same of transformers' `generate`, on one batch with padding on the left."""
+def their_greedy(model: Any, prompts: list[np.ndarray], eos_ids: tuple[int, ...]) -> np.ndarray:
+    """Returns the same from transformers' `generate`, as one batch with padding on the left."""
     import torch
 
     P, answer_QT = max(map(len, prompts)), np.zeros((len(prompts), ANSWER_LIMIT), np.int32)
@@ -148,17 +149,19 @@ def their_greedy(model: Any, prompts: list[np.ndarray], ends: tuple[int, ...]) -
     mask = torch.tensor(np.stack([np.arange(P) >= P - len(prompt) for prompt in prompts])).long()
     settings = {"do_sample": False, "max_new_tokens": ANSWER_LIMIT, "pad_token_id": 0}
     with torch.no_grad():
-        found = model.generate(token_QP, attention_mask=mask, eos_token_id=list(ends) or None, **settings)
+        found = model.generate(token_QP, attention_mask=mask, eos_token_id=list(eos_ids) or None, **settings)
     answer_QT[:, : found.shape[1] - P] = found[:, P:].numpy()
     return answer_QT
 
 
 class Outputs(NamedTuple):
-    """What a model makes of `sequences()`.
+    """The outputs of a model for `sequences()`.
 
-    `logits`, `logp`  of each token, one sequence a row (`logp` of a first token is nothing)
-    `packed`          `logp` with two sequences in a row
-    `greedy`          answers to each sequence
+    Attributes:
+      logits: Of each token, with one sequence a row.
+      logp: Of each token, with one sequence a row; that of a first token has no meaning.
+      packed: `logp` with two sequences a row.
+      greedy: The greedy answer to each sequence.
     """
 
     logits: np.ndarray
@@ -167,28 +170,28 @@ class Outputs(NamedTuple):
     greedy: np.ndarray
 
 
-def theirs(model: Any, ends: tuple[int, ...]) -> Outputs:
-    """What transformers makes of them; it knows no packed rows."""
+def their_outputs(model: Any, eos_ids: tuple[int, ...]) -> Outputs:
+    """Returns the outputs of transformers, which has no packed rows."""
     logits, logp = their_logits_and_logp(model, sequences())
-    return Outputs(logits, logp, logp, their_greedy(model, sequences(), ends))
+    return Outputs(logits, logp, logp, their_greedy(model, sequences(), eos_ids))
 
 
-def ours(folder: Path, ends: tuple[int, ...], dtype: str = "float32") -> Outputs:
-    """What this package makes of them."""
+def our_outputs(folder: Path, eos_ids: tuple[int, ...], dtype: str = "float32") -> Outputs:
+    """Returns the outputs of this package."""
     model, rows = read_folder(folder, dtype), sequences()
-    logits, logp = our_logits_and_logp(model, in_rows([[row] for row in rows]))
-    _, packed = our_logits_and_logp(model, in_rows([rows[i : i + 2] for i in range(0, len(rows), 2)]))
-    return Outputs(logits, logp, packed, our_greedy(model, rows, ends))
+    logits, logp = our_logits_and_logp(model, pack_rows([[row] for row in rows]))
+    _, packed = our_logits_and_logp(model, pack_rows([rows[i : i + 2] for i in range(0, len(rows), 2)]))
+    return Outputs(logits, logp, packed, our_greedy(model, rows, eos_ids))
 
 
-def some_ends(model: Any) -> tuple[int, int]:
-    """Two tokens that end some of the greedy answers early."""
+def choose_eos_ids(model: Any) -> tuple[int, int]:
+    """Returns two tokens that end some of the greedy answers early."""
     answer_QT = their_greedy(model, sequences(), ())
     return int(answer_QT[0, 3]), int(answer_QT[1, 6])
 
 
 class Differences(NamedTuple):
-    """Largest absolute differences, and the share of greedy tokens that are the same."""
+    """The largest absolute differences, and the share of equal greedy tokens."""
 
     logits: float
     logp: float
@@ -197,7 +200,7 @@ class Differences(NamedTuple):
 
 
 def differences(found: Outputs, expected: Outputs) -> Differences:
-    """How far two models are apart."""
+    """Returns the differences of two models' outputs."""
     known = ~np.isnan(expected.logp)
     return Differences(
         logits=float(np.abs(found.logits - expected.logits).max()),
@@ -207,16 +210,16 @@ def differences(found: Outputs, expected: Outputs) -> Differences:
     )
 
 
-def in_bfloat16(folder: Path) -> Any:
-    """The folder's model in transformers, in bfloat16."""
+def load_in_bfloat16(folder: Path) -> Any:
+    """Loads the folder's model in transformers, in bfloat16."""
     import torch
     from transformers import Qwen2ForCausalLM
 
     return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
 
 
-def same_files(folder: Path, out: Path, **saving: Any) -> bool:
-    """Whether reading the folder and writing it to `out` gives its weight files again, byte for byte."""
+def round_trip_is_identical(folder: Path, out: Path, **saving: Any) -> bool:
+    """Returns whether reading the folder and writing it to `out` reproduces its weight files byte for byte."""
     out.mkdir(parents=True)
     model = read_folder(folder)
     hf.save_weights(out, model.weights, vocab=model.vocabulary, dtype=hf.read_dtype(folder), **saving)

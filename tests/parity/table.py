@@ -1,4 +1,4 @@
-"""Prints how far this package is from transformers, on a random Qwen2 of four layers: python tests/parity/table.py"""
+"""Prints the differences from transformers on a random Qwen2 of four layers: python tests/parity/table.py"""
 
 import sys
 import tempfile
@@ -9,11 +9,20 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 
-from helpers.parity_qwen2 import VOCABULARY, differences, in_bfloat16, ours, random_qwen2, same_files, some_ends, theirs
+from helpers.parity_qwen2 import (
+    VOCABULARY,
+    choose_eos_ids,
+    differences,
+    load_in_bfloat16,
+    our_outputs,
+    random_qwen2,
+    round_trip_is_identical,
+    their_outputs,
+)
 
 
 def main() -> None:
-    """Tied and untied embeddings."""
+    """Prints one table for untied and one for tied embeddings."""
     jax.config.update("jax_default_matmul_precision", "highest")
     for tied in (False, True):
         with tempfile.TemporaryDirectory() as scratch:
@@ -23,18 +32,17 @@ def main() -> None:
                 f"\n{'tied' if tied else 'untied'} embedding, {VOCABULARY} tokens, {model.num_parameters():,} weights\n"
             )
             print_table(folder, model)
-            print(
-                f"files after a round trip: {'identical' if same_files(folder, Path(scratch) / 'out') else 'DIFFERENT'}"
-            )
+            identical = round_trip_is_identical(folder, Path(scratch) / "out")
+            print(f"files after a round trip: {'identical' if identical else 'DIFFERENT'}")
 
 
 def print_table(folder: Path, model: Any) -> None:
-    """One line a quantity: ours against theirs by dtype, then either's bfloat16 against transformers' float32."""
-    ends = some_ends(model)
-    exact, half = theirs(model, ends), theirs(in_bfloat16(folder), ends)
-    ours_half = ours(folder, ends, "bfloat16")
+    """Prints one line a quantity: differences by dtype, then each bfloat16 against transformers' float32."""
+    eos_ids = choose_eos_ids(model)
+    exact, half = their_outputs(model, eos_ids), their_outputs(load_in_bfloat16(folder), eos_ids)
+    ours_half = our_outputs(folder, eos_ids, "bfloat16")
     columns = {
-        "float32": differences(ours(folder, ends), exact),
+        "float32": differences(our_outputs(folder, eos_ids), exact),
         "bfloat16": differences(ours_half, half),
         "ours, rounding": differences(ours_half, exact),
         "theirs, rounding": differences(half, exact),

@@ -1,6 +1,6 @@
-"""Against transformers' own Qwen2: the same numbers from the same folder, and folders that each reads of the other.
+"""Parity with transformers' Qwen2: the same numbers from the same folder, and folders that each reads from the other.
 
-`python tests/parity/table.py` prints how far apart they are.
+`python tests/parity/table.py` prints the differences.
 """
 
 import dataclasses
@@ -11,18 +11,18 @@ import pytest
 
 from helpers.model_folders import abstract_weights, write_tokenizer
 from helpers.parity_qwen2 import (
+    choose_eos_ids,
     differences,
-    in_bfloat16,
-    in_rows,
+    load_in_bfloat16,
     our_logits_and_logp,
-    ours,
+    our_outputs,
+    pack_rows,
     random_qwen2,
     read_folder,
-    same_files,
+    round_trip_is_identical,
     sequences,
-    some_ends,
     their_logits_and_logp,
-    theirs,
+    their_outputs,
 )
 from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights
 from nft_jax.data.tokenizer import load_tokenizer
@@ -41,13 +41,13 @@ def twin(request, tmp_path_factory, torch):
 @pytest.fixture(scope="module")
 def exact(twin):
     """Tokens that end answers, and what transformers computes in float32."""
-    ends = some_ends(twin[1])
-    return ends, theirs(twin[1], ends)
+    eos_ids = choose_eos_ids(twin[1])
+    return eos_ids, their_outputs(twin[1], eos_ids)
 
 
 def test_random_qwen2_has_varied_logits_and_answer_lengths(exact):
     """Logits differ by nats, some answers end early and some don't."""
-    ends, outputs = exact
+    eos_ids, outputs = exact
     assert np.ptp(outputs.logits) > 10
     length_Q = (outputs.greedy != 0).sum(axis=1)
     assert len(set(length_Q)) > 2
@@ -56,8 +56,8 @@ def test_random_qwen2_has_varied_logits_and_answer_lengths(exact):
 
 def test_float32_matches_transformers_to_float32_rounding(twin, exact):
     """Seen: 1.0e-5 in logits of up to 15, 0.9e-5 in log-probs; each bound is ten times that."""
-    ends, expected = exact
-    found = differences(ours(twin[0], ends), expected)
+    eos_ids, expected = exact
+    found = differences(our_outputs(twin[0], eos_ids), expected)
     assert found.logits < 1e-4
     assert found.logp < 1e-4
     assert found.packed < 1e-4
@@ -66,8 +66,8 @@ def test_float32_matches_transformers_to_float32_rounding(twin, exact):
 
 def test_bfloat16_is_as_close_to_transformers_as_its_rounding(twin, exact):
     """Seen: 0.20 in logits and 0.12 in log-probs, where transformers' own rounding to bfloat16 moves them as far."""
-    ends, expected = exact
-    half, ours_half = theirs(in_bfloat16(twin[0]), ends), ours(twin[0], ends, "bfloat16")
+    eos_ids, expected = exact
+    half, ours_half = their_outputs(load_in_bfloat16(twin[0]), eos_ids), our_outputs(twin[0], eos_ids, "bfloat16")
     rounding, our_rounding = differences(half, expected), differences(ours_half, expected)
     apart = differences(ours_half, half)
     for quantity in ("logits", "logp", "packed"):
@@ -84,7 +84,7 @@ def test_save_weights_writes_the_files_that_transformers_wrote(tmp_path, torch, 
     model = random_qwen2(tmp_path / "first", tied=tied, layers=2).to(getattr(torch, dtype))
     model.save_pretrained(tmp_path / "in", **({"max_shard_size": limit} if limit else {}))
     assert (len(list((tmp_path / "in").glob("*.safetensors"))) > 1) == (limit is not None)
-    assert same_files(tmp_path / "in", tmp_path / "out", **({"max_shard_bytes": limit} if limit else {}))
+    assert round_trip_is_identical(tmp_path / "in", tmp_path / "out", **({"max_shard_bytes": limit} if limit else {}))
 
 
 def load_in_transformers(folder):
@@ -129,7 +129,7 @@ def test_transformers_computes_the_same_after_save_weights(tmp_path, torch, chan
     own = read._replace(config=config, graph=graph, weights=weights)
     expected, _ = their_logits_and_logp(model, rows)
     for which in (read, own):
-        found, _ = our_logits_and_logp(which, in_rows([[row] for row in rows]))
+        found, _ = our_logits_and_logp(which, pack_rows([[row] for row in rows]))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
