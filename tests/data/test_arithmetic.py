@@ -21,7 +21,7 @@ def results_of(solution):
 
 
 def expected_results(problem, *, incorrect):
-    """The running results by Python's own arithmetic on the text, or by the misconception's rule in words."""
+    """The intermediate results by Python's arithmetic on the text, or by the rule of the misconception."""
     a, b, c, *d = re.findall(r"\d+", problem.problem)
     if problem.kind == "linear":
         solved = [x for x in range(-200, 201) if int(a) * x + int(b) == int(c)]
@@ -102,7 +102,7 @@ def test_split_depends_on_the_text_only(problems):
     small, large = split(problems[::-3]), split(all_problems(7))
     for name, part in small.items():
         assert {p.problem for p in part} <= {p.problem for p in large[name]}
-    # Changing these numbers is right only together with a new default experiment: its held-out problems change.
+    # These numbers may only change with a new default experiment, because its held-out problems change.
     assert {name: len(part) for name, part in split(problems).items()} == {
         "train": 3307,
         "validation": 425,

@@ -1,4 +1,4 @@
-"""Problems by name: which name is read from where, with which fields, and what is said of names that lead nowhere."""
+"""Problems by name: where each name is read from, with which fields, and the errors for unknown names."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from nft_jax.data.dataset import read_problems, read_splits
 from nft_jax.data.files import Fields, Problem
 from nft_jax.data.prompts import TEMPLATES
 
-# The number of problems that each has where it was published; see the test on real files.
+# The published number of problems of each source; see the test on real files.
 SIZES = {
     **{"math_train": 7498, "gsm8k_train": 7473, "aime24": 30, "aime25": 30, "amc23": 40, "math500": 500},
     **{"olympiadbench": 675, "minerva_math": 272, "gsm8k_test": 1319, "dapo_math_17k": 17255},
@@ -42,7 +42,7 @@ def texts(problems: list[Problem]) -> list[str]:
 
 
 class Hub:
-    """Stands for the package `datasets`: rows by (dataset, subset, split); notes what it was asked."""
+    """Replaces the package `datasets`: rows by (dataset, subset, split); records its calls in `asked`."""
 
     def __init__(self, rows: dict):
         self.rows, self.asked = rows, []
@@ -70,7 +70,7 @@ def no_datasets(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
 
 
-# Names of files.
+# Files.
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -79,7 +79,7 @@ def test_read_finds_a_file_of_the_root(tmp_path, kind):
     write(tmp_path / f"other.{kind}", row("p", question="q"))
     for name in ("math500", "other"):
         assert texts(read(name, root=str(tmp_path))) == ["p"]
-    # The fields of the config are for files that nothing else is known of.
+    # The fields of the config apply to files that are not in `SOURCES`.
     asked = {"root": str(tmp_path), "fields": Fields("question")}
     assert (texts(read("math500", **asked)), texts(read("other", **asked))) == (["p"], ["q"])
     assert texts(read(str(tmp_path / f"math500.{kind}"), fields=Fields("question"))) == ["q"]
@@ -142,7 +142,7 @@ def test_read_of_real_files_by_name(data_folder):
     assert len(read("svamp", root=root)) == 1000
 
 
-# Names of the hub.
+# The hub.
 
 
 def test_sources_are_all_tested():
@@ -154,7 +154,7 @@ def wrapped(text: str) -> list[dict]:
     return [{"role": "user", "content": TEMPLATES["dapo"].replace("{problem}", text)}]
 
 
-# Rows as each dataset has them, and the problems they are.
+# A row of each dataset, and the problem that it becomes.
 MATH = {"problem": "p", "solution": "s", "answer": "a"}
 GSM8K = {"question": "p", "answer": "1+1=<<1+1=2>>2\n#### 2"}
 PUBLISHED = {
@@ -268,7 +268,7 @@ def test_read_with_a_root_never_asks_the_hub_for_a_known_name(hub, tmp_path):
     assert asked.asked == []
 
 
-# Names that are none.
+# Unknown names.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reading problems: what is kept, and errors that name file, line and remedy."""
+"""Reading problem files: what is read, and errors that name file, line and remedy."""
 
 import decimal
 import json
@@ -12,7 +12,7 @@ import pytest
 
 from nft_jax.data.files import Fields, Problem, load_problems
 
-# A row as in verl's data sets, DAPO-Math-17k among them.
+# A row in the format of verl's datasets, such as DAPO-Math-17k.
 VERL = {
     "data_source": "math_dapo",
     "prompt": [{"content": "Be brief.", "role": "system"}, {"content": "1+1?", "role": "user"}],
@@ -110,7 +110,7 @@ def test_load_problems_of_files_without_problems(tmp_path):
         load_problems(as_parquet(tmp_path, pyarrow.table({"problem": [], "answer": []})))
 
 
-# Fields that lie deeper, in both formats.
+# Nested fields, in both formats.
 
 
 def as_jsonl(folder, rows):

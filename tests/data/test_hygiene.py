@@ -106,7 +106,7 @@ def test_clean_keeps_a_long_text_with_one_other_number():
 
 
 def test_clean_near_duplicates_match_a_kept_problem():
-    """In a chain, where each is near to the next and no further, every other one stays."""
+    """In a chain where each problem is near the next one only, every other problem is kept."""
     words = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(80)]
     chain = [" ".join(["changed"] * i + words[i:]) for i in (0, 3, 6, 9)]
     assert [removal[0] for removal in removed(problems(*chain))] == ["p1", "p3"]
@@ -124,7 +124,7 @@ def test_clean_keeps_everything_without_a_reason():
 
 
 def alike(one: list[str], other: list[str]) -> bool:
-    """The definition, once more."""
+    """Returns whether two token lists are nearly the same, by the definition."""
     sets = [{tuple(part[i : i + 3]) for i in range(len(part) - 2)} or {tuple(part)} for part in (one, other)]
     numbers = [sorted(token for token in part if token.isdigit()) for part in (one, other)]
     return numbers[0] == numbers[1] and len(sets[0] & sets[1]) / len(sets[0] | sets[1]) >= 0.9
@@ -237,7 +237,7 @@ def test_clean_finds_every_known_overlap_of_real_problems(data_folder, name, lef
 
 
 def test_clean_finds_overlaps_like_the_known_ones():
-    """The twin of the test on real problems: texts set in the ways that theirs differ."""
+    """Like the test on real problems, with texts that differ in the same ways."""
     pairs = [
         ("Find $\\dfrac{a}{b}$ if $x_{1}=1{,}000$.", "Find\n\\[\\frac{a}{b}\\]if $x_1 = 1,000.$"),
         ("How many integers satisfy \\(120 - \\sqrt{x} \\leq 4\\)?", "How many integers satisfy $120-\\sqrt{x}\\le4$?"),

@@ -1,4 +1,4 @@
-"""The order of prompts: every row once an epoch, another order each epoch, and nothing to resume but the cursor."""
+"""The order of prompts: every row once an epoch, another order each epoch, resumed from the cursor alone."""
 
 import functools
 
@@ -31,7 +31,7 @@ def test_prompt_order_has_every_row_once_an_epoch(size):
     if size > 15:
         assert not np.array_equal(epochs[0], epochs[1])
         assert not np.array_equal(epochs[1], epochs[2])
-        # Mixed, not merely shifted or reversed: neighbours are no longer neighbours.
+        # The order is mixed, not only shifted or reversed: neighbors are separated.
         steps = np.abs(np.diff(epochs[0]))
         assert np.mean(steps == 1) < 0.3
         assert not np.array_equal(epochs[0], stream(size, size, seed=1))
@@ -39,7 +39,7 @@ def test_prompt_order_has_every_row_once_an_epoch(size):
 
 @pytest.mark.parametrize("size", [2, 17, 65])
 def test_prompt_order_of_small_tables_is_uniform_over_epochs(size):
-    """Each row comes first, and last, about equally often: within 6 standard deviations."""
+    """Each row is first, in the middle and last about equally often: within 6 standard deviations."""
     epochs = 300
     orders = stream(size, epochs * size).reshape(epochs, size)
     for place in (0, size // 2, size - 1):

@@ -1,4 +1,4 @@
-"""Prompt and example tables: exact texts, padding to the right, what is dropped and counted."""
+"""Prompt and example tables: exact texts, padding on the right, dropped rows."""
 
 import re
 
@@ -13,7 +13,7 @@ from nft_jax.data.tokenizer import Tokenizer, train_sentencepiece
 
 
 class Letters(Tokenizer):
-    """A reference twin: a token is a character's code point, 1 ends an answer."""
+    """A tokenizer whose tokens are the code points of characters; 1 ends an answer."""
 
     vocab_size = 1 << 17
     eos_ids = (1, 2)

@@ -1,4 +1,4 @@
-"""Tokenizers: round trips, ends of answers, what is saved, and threads."""
+"""Tokenizers: round trips, EOS, chat templates, saved files, and threads."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    """A byte-level BPE tokenizer folder made like Qwen2's, small enough to train here."""
+    """A folder with a byte-level BPE tokenizer like Qwen2's, small enough to train here."""
     return make_twin(tmp_path_factory.mktemp("twin"))
 
 
@@ -57,7 +57,7 @@ def make_twin(folder, *, special=("<|endoftext|>", "<|im_start|>", "<|im_end|>")
     )
     backend.train_from_iterator(["Find the value of $x$, and put it in \\boxed{}. It 's 12 !"] * 5, trainer)
     backend.add_special_tokens([tokenizers.AddedToken(text, special=True, normalized=False) for text in special])
-    # As in some published folders: settings of a past use, which must not cut or pad what we encode.
+    # Some published folders contain truncation and padding settings, which must not affect what we encode.
     backend.enable_truncation(4)
     backend.enable_padding(length=4, pad_token="<|im_start|>", pad_id=backend.token_to_id("<|im_start|>"))
     backend.save(str(folder / "tokenizer.json"))
@@ -214,7 +214,7 @@ CHATML_TEMPLATE = (
 
 def keep_in_jinja_file(folder):
     (folder / "chat_template.jinja").write_text(CHATML_TEMPLATE)
-    # An older template beside it, which the file of its own replaces.
+    # An older template in the config, which the separate file replaces.
     return {"eos_token": "<|im_end|>", "chat_template": "old"}
 
 
@@ -323,7 +323,7 @@ def test_data_imports_neither_jax_nor_transformers():
 
 
 def train_like_published(folder):
-    """A SentencePiece model as most are: BOS and PAD, a dummy prefix, normalised text."""
+    """Trains a SentencePiece model like most: BOS and PAD, a dummy prefix, normalized text."""
     import sentencepiece
 
     sentencepiece.SentencePieceTrainer.train(
@@ -335,7 +335,7 @@ def train_like_published(folder):
 
 
 def check_published(path):
-    """No BOS or EOS is added to what is encoded, and neither is in what is decoded."""
+    """Checks that encoding adds no BOS or EOS, and that decoding contains neither."""
     import sentencepiece
 
     tokenizer, model = load_tokenizer(path), sentencepiece.SentencePieceProcessor(model_file=str(path))

@@ -1,4 +1,4 @@
-"""Rows longer than a block: the same attention, and no T × T array."""
+"""Attention over packed rows: the definition, and rows longer than a query block without a T × T array."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def inputs():
 
 
 def prompt_keys():
-    """Five columns, of which row 0 sees two and row 1 all."""
+    """Keys and values of five columns, of which row 0 sees two and row 1 all."""
     random = np.random.default_rng(2)
     return [random.normal(size=(B, 5, G, H)).astype(np.float32) for _ in range(2)], np.array([2, 5], np.int32)
 
@@ -35,7 +35,7 @@ def value_and_gradients(query, key, value, *prompt):
 
 
 def by_definition(query, key, value, prompt_key, prompt_value):
-    """Softmax of one query and head at a time, over what it may see."""
+    """Computes the softmax of one query and head at a time, over the keys that it may see."""
     out = np.zeros((B, T, N, H))
     for b, t, n in np.ndindex(B, T, N):
         g, seen = n // (N // G), prompt_keys()[1][b]
@@ -52,7 +52,7 @@ def test_packed_attention_sees_the_prompt_and_its_own_segment():
     gradients, out = jax.jit(value_and_gradients)(*operands)
     real = SEGMENT_BT >= 0
     np.testing.assert_allclose(out[real], by_definition(*operands)[real], rtol=1e-5, atol=1e-6)
-    # What a row does not see of its prompt has no gradient.
+    # Columns of the prompt that a row does not see have no gradient.
     assert not gradients[3][0, 2:].any()
     assert np.abs(gradients[3][0, :2]).min() > 0
 

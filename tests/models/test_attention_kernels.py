@@ -19,7 +19,7 @@ from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.state import Requests
 from nft_jax.types import Tokens
 
-# Heads whose size is no power of two, and rows that no tile divides.
+# The head size is not a power of two, and no tile divides the rows.
 B, T, N, G, H = 4, 150, 4, 2, 24
 MIX_BTNH = np.random.default_rng(1).normal(size=(B, T, N, H)).astype(np.float32)
 

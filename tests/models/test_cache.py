@@ -1,4 +1,4 @@
-"""The layout that a cache is held to."""
+"""The layout of the key-value cache."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The decode loop's attention kernel for GPUs against plain XLA, in emulation; where it is taken; its lowering."""
+"""The decode loop's attention kernel for GPUs against plain XLA, in emulation; where it is selected; its lowering."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The head's product: its gradient is JAX's own in float32, and of the operands' dtype in 16 bits."""
+"""The head's product: in float32 its gradient equals JAX's, in 16 bits it is in the operands' dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -37,5 +37,5 @@ def test_head_logits_backward_multiplies_in_the_operands_dtype():
         lines = [line for line in str(gradient(*operands)).splitlines() if "dot_general" in line]
         return len(lines), sum("f32[" in line.split("=")[0] for line in lines)
 
-    # Logits alone are float32.
+    # Only the logits are float32.
     assert products(head_logits) == (3, 1)

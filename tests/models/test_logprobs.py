@@ -1,4 +1,4 @@
-"""Log-probs in chunks: the same numbers and gradients as from all logits at once, which are never there."""
+"""Log-probs in chunks: the same values and gradients as from all logits at once, without holding them."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def in_chunks(chunk):
 
 
 def at_once(model):
-    """The definition: a log-softmax over everything."""
+    """Computes the definition, a log-softmax of all logits at once."""
     logits_BTV = model.logits(model(TOKENS).reshape(B * T, -1)).reshape(B, T, -1)
     logp_BTV = jax.nn.log_softmax(logits_BTV / TEMPERATURE, axis=-1)
     chosen_BT = jnp.take_along_axis(logp_BTV, TARGET_BT[..., None], axis=-1)[..., 0]
@@ -55,7 +55,7 @@ def test_logp_and_entropy_in_chunks_changes_neither_values_nor_gradients(chunk, 
 
 
 def shapes(jaxpr):
-    """The shapes of everything a jaxpr computes, inner jaxprs included."""
+    """Yields the shapes of everything that a jaxpr computes, inner jaxprs included."""
     for equation in jaxpr.eqns:
         yield from (out.aval.shape for out in equation.outvars)
         for inner in jaxprs_in_params(equation.params):
@@ -69,5 +69,5 @@ def test_logp_and_entropy_never_holds_the_logits_of_all_tokens():
         return max(np.prod(shape, dtype=int) // MODEL.vocab for shape in found if MODEL.vocab in shape)
 
     assert largest(at_once) == B * T
-    # The table of the embedding itself has `width` elements a token id.
+    # The embedding table has `width` elements a token id.
     assert largest(in_chunks(8)) == MODEL.width < B * T

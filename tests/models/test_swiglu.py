@@ -1,4 +1,4 @@
-"""SwiGLU's own backward pass is the one that differentiation gives."""
+"""SwiGLU's hand-written backward pass against differentiation of the formula."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The decoder against its twin, causality by gradient, padded vocabulary, and what remat may not change."""
+"""The decoder against its twin; causality by gradient; padded vocabulary; remat; initial weights."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from nft_jax.precision import in_float64, to_float64
 from nft_jax.types import Tokens
 
 TIED_WITHOUT_BIAS = dataclasses.replace(MODEL, tied_embedding=True, qkv_bias=False)
-# Two sequences and padding; one sequence that begins late and none but padding before it.
+# Row 0: two sequences, then padding. Row 1: padding, then one sequence.
 SEGMENT_BT = np.array([[0] * 5 + [1] * 4 + [-1] * 3, [-1] * 2 + [3] * 10], np.int32)
 POSITION_BT = np.array([[*range(5), *range(4), 0, 0, 0], [0, 0, *range(10)]], np.int32)
 TOKEN_BT = np.random.default_rng(0).integers(1, VOCABULARY, SEGMENT_BT.shape).astype(np.int32) * (SEGMENT_BT >= 0)
@@ -98,7 +98,7 @@ def test_transformer_logits_of_padded_rows_have_no_probability_or_gradient(confi
 
 
 def equations(jaxpr):
-    """All equations of a jaxpr, those of its inner jaxprs included."""
+    """Yields all equations of a jaxpr, inner jaxprs included."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in jaxprs_in_params(equation.params):
@@ -117,7 +117,7 @@ def test_remat_changes_what_is_kept_but_no_gradient():
             return jnp.sum(transformer.bind(graph, weights)(TOKENS) * mix_BTD)
 
         gradients[remat] = jax.jit(jax.grad(objective))(weights)["blocks"]
-        # The first scan, the forward one, stacks along the layers what the backward one will read.
+        # The first scan is the forward one; its outputs are what the backward scan reads, stacked over layers.
         scans = (e for e in equations(jax.make_jaxpr(jax.grad(objective))(weights).jaxpr) if e.primitive.name == "scan")
         outputs = [out.aval for out in next(scans).outvars]
         kept[remat] = sum(out.size for out in outputs if out.memory_space == jax.memory.Space.Device)

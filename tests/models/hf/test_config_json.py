@@ -82,7 +82,7 @@ def test_resolve_model_takes_the_shape_and_rounds_the_vocabulary_up(tmp_path):
     assert model == dataclasses.replace(
         MODEL, path="p", dtype="bfloat16", vocab=128, vocab_multiple=128, remat="full", rope_theta=1e6
     )
-    # Resolved once more, or with the folder's own values message aloud, it is the same.
+    # Resolving again, or with the folder's values given, changes nothing.
     assert hf.resolve_model(model, tmp_path) == model
     assert hf.resolve_model(dataclasses.replace(model, vocab=VOCABULARY), tmp_path) == model
 

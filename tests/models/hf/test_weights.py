@@ -109,7 +109,7 @@ def test_save_weights_splits_into_files_with_an_index(tmp_path, mesh):
 
 
 class Watched:
-    """An open safetensors file that notes what is read of it."""
+    """An open safetensors file that records what is read from it."""
 
     def __init__(self, file, read):
         self.file, self.read = file, read
@@ -149,7 +149,7 @@ def test_load_weights_reads_only_its_own_piece_on_each_device(tmp_path, monkeypa
         elif "bias" in name:
             assert pieces == [value.size // 2] * 8
         else:
-            # 24 rows of a table: three a device, which the file's 21 fill for seven.
+            # A table has 24 rows, three a device; the file's 21 rows fill those of seven devices.
             parts = 7 if value.shape[0] == VOCABULARY else 8
             assert pieces == [value.size // parts] * parts, name
 
