@@ -64,7 +64,7 @@ def test_load_dataset_names_a_missing_exclude_set(files, tmp_path):
     [({}, "a file by config.data.train"), ({"data__train": "x", "data__hygiene": False}, "config.data.hygiene=true")],
 )
 def test_load_refuses_an_exclude_without_effect(changes, remedy):
-    with pytest.raises(ValueError, match=f"config.data.exclude='aime24': only hygiene leaves .* give {remedy}, or"):
+    with pytest.raises(ValueError, match=f"config.data.exclude='aime24': hygiene alone leaves .* give {remedy}, or"):
         load(settings(data__exclude="aime24", **changes))
 
 
