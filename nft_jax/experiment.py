@@ -37,7 +37,7 @@ from nft_jax.state import Record, State
 from nft_jax.step import Step
 from nft_jax.types import Prompts
 from nft_jax.update.groups import empty_groups
-from nft_jax.update.optimizer import Optimizer, make_optimizer, on_host, state_specs
+from nft_jax.update.optimizer import Optimizer, make_optimizer, offload_shardings, state_specs
 from nft_jax.update.update import Updater
 from nft_jax.verifier import Verifier, open_verifier
 from nft_jax.verify.callback import Grader
@@ -144,7 +144,7 @@ class Experiment:
         if not optimizer.offload:
             return shardings
         moments = jax.eval_shape(optimizer.init, model.abstract)
-        return shardings._replace(optimizer_state=on_host(shardings.optimizer_state, moments))
+        return shardings._replace(optimizer_state=offload_shardings(shardings.optimizer_state, moments))
 
     def initial_state(self, optimizer: Optimizer, weights: Any) -> State:
         """Returns the state before the first step; it takes over `weights`, which are in the training layout."""

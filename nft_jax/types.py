@@ -134,7 +134,7 @@ class Groups(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """Tokenized prompts. The table of all training prompts lies whole on every device: the program draws from it.
+    """Tokenized prompts. The table of all training prompts is whole on every device, so that the program draws from it.
 
     Attributes:
       token_QP: int32, padded on the right with 0.

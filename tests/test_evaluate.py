@@ -225,7 +225,7 @@ def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
 
 def test_evaluate_compares_two_graders(config, run, capsys):
     path, _ = run
-    both = dataclasses.replace(config, verify=dataclasses.replace(config.verify, second_grader=grader("all_right")))
+    both = dataclasses.replace(config, verify=dataclasses.replace(config.verify, second_grader=grader("all_correct")))
     (found,) = evaluate(both, path, 4).values()
     (scores,) = [file for file in (path / "evaluations" / "step_000004").glob("*.json")]
     lines = rows(scores.with_suffix(".jsonl"))
@@ -238,7 +238,7 @@ def test_evaluate_compares_two_graders(config, run, capsys):
     printed = capsys.readouterr().out
     assert "graders differ" in printed
     assert f"{found.disagreement:.3f}" in printed
-    assert json.loads(scores.read_text())["settings"]["second_grader"] == version(grader("all_right"))
+    assert json.loads(scores.read_text())["settings"]["second_grader"] == version(grader("all_correct"))
 
 
 def test_evaluate_help_needs_no_device():
@@ -266,7 +266,7 @@ def test_evaluate_defaults_to_the_newest_weights_and_test_problems(run, config, 
         **{"step": 4, "weights": str(path.resolve() / "checkpoints" / "4"), "problems": "generated arithmetic"},
     }
     # The answers belong to those problems, and the verdicts to those answers.
-    import graders_of_ones_own
+    import custom_graders
 
     lines = rows(path / "evaluations" / "step_000004" / "test_n3_t1_p1_k0.jsonl")
     assert len(lines) == 6
@@ -274,7 +274,7 @@ def test_evaluate_defaults_to_the_newest_weights_and_test_problems(run, config, 
     for row in lines:
         assert {len(row[name]) for name in ("answers", "verdicts", "truncated", "lengths", "logps")} == {1 + ANSWERS}
         for answer, verdict, truncated in zip(row["answers"], row["verdicts"], row["truncated"], strict=True):
-            correct = not truncated and graders_of_ones_own.coin(answer, row["reference"])
+            correct = not truncated and custom_graders.coin(answer, row["reference"])
             assert verdict == ("correct" if correct else "incorrect")
 
 

@@ -1,4 +1,4 @@
-"""Negative-aware fine-tuning: maximum likelihood on correct answers and, by an implicit negative policy, incorrect ones."""
+"""Negative-aware fine-tuning: maximum likelihood on correct and, by an implicit negative policy, incorrect answers."""
 
 import jax
 import jax.numpy as jnp

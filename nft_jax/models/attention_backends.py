@@ -15,7 +15,7 @@ from nft_jax.compat import shard_map
 from nft_jax.config import ModelConfig
 from nft_jax.models import attention_kernels, decode_kernel
 from nft_jax.models.attention import decode_attention, packed_attention
-from nft_jax.parallel.mesh import DATA, TENSOR, over_tensor
+from nft_jax.parallel.mesh import DATA, TENSOR, map_tensor
 
 PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"}
 DTYPES = {"splash": ("float32", "bfloat16"), "cudnn": ("bfloat16", "float16")}
@@ -111,7 +111,7 @@ def _map_over_mesh(kernel, mesh):
 def _map_over_heads(kernel, mesh):
     """Splits heads over `tensor`, inside a data shard."""
     head, whole = PartitionSpec(None, None, TENSOR), PartitionSpec()
-    return over_tensor(kernel, mesh, in_specs=(head, head, head, whole), out_specs=head)
+    return map_tensor(kernel, mesh, in_specs=(head, head, head, whole), out_specs=head)
 
 
 def _select_decode(config, mesh, interpret):
@@ -124,7 +124,7 @@ def _select_decode(config, mesh, interpret):
         def kernel(query_SNH, column_S, cache, layer):
             return decode_kernel.decode_attention(query_SNH, column_S, cache, stack, layer, interpret=interpret)
 
-        split = over_tensor(kernel, mesh, in_specs=(heads, whole, caches, whole), out_specs=heads)
+        split = map_tensor(kernel, mesh, in_specs=(heads, whole, caches, whole), out_specs=heads)
         return split(query_SNH, column_S, cache, layer)
 
     return attend

@@ -84,9 +84,9 @@ def layer_placement(mesh: Mesh, axes: Any, *, sequence_parallel: bool = False) -
 
     A layer's weights get the layout of training, then that of generation: naming both inside the scanned body makes
     XLA gather one layer at a time, in the compute dtype, and scatter its gradient inside the loop. `axes` holds the
-    logical axes of the stacked layers. `sequence_parallel` splits tokens over `tensor` between the products, so that what a
-    layer keeps for the backward pass, norms and residuals are a part of each device (Korthikanti et al. 2022, arXiv
-    2205.05198, section 4.2.2): XLA gathers before a product and scatters the sums after it.
+    logical axes of the stacked layers. `sequence_parallel` splits tokens over `tensor` between the products: each
+    device has a part of norms, residuals and what a layer keeps for the backward pass (Korthikanti et al. 2022, arXiv
+    2205.05198, section 4.2.2). XLA gathers before a product and scatters the sums after it.
     """
     one_layer = jax.tree.map(
         lambda names: PartitionSpec(*names[1:]), axes, is_leaf=lambda x: isinstance(x, PartitionSpec)

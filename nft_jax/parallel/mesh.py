@@ -73,7 +73,7 @@ def shard_axes(mesh: Mesh) -> set[str]:
     return {*SHARDS} if mesh.shape[TENSOR] > 1 else {*SHARDS, TENSOR}
 
 
-def over_tensor(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
+def map_tensor(function: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
     """Maps `function` over the devices of a data shard, inside a `shard_map` that is manual over `shard_axes`."""
     if TENSOR in shard_axes(mesh):
         return function

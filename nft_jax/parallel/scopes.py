@@ -9,6 +9,6 @@ MICRO_BATCH = "micro_batch"  # rows, or shared prompts, forward and backward
 OPTIMIZER = "optimizer"
 
 
-def within(phase: str, scope: str) -> bool:
+def is_within(phase: str, scope: str) -> bool:
     """Tells whether a path of scopes, such as "jit(step)/vmap(decode)/while/body/add", leads through a phase."""
     return re.search(rf"(^|[/(]){phase}([/)]|$)", scope) is not None

@@ -122,7 +122,7 @@ def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
 
 def of_phase(transfers: Iterable[Collective], phase: str) -> list[Collective]:
     """Those of a phase of the program (`nft_jax.parallel.scopes`)."""
-    return [one for one in transfers if scopes.within(phase, one.scope)]
+    return [one for one in transfers if scopes.is_within(phase, one.scope)]
 
 
 def size(line: str) -> int:

@@ -133,7 +133,7 @@ def copies(text: str, least: int) -> list[str]:
         for one in hlo.instructions(text)
         if hlo.operation(one.line) in ("copy", "copy-start")
         and "S(1)" not in one.line.split(" copy")[0]
-        and scopes.within(scopes.DECODE, one.scope)
+        and scopes.is_within(scopes.DECODE, one.scope)
         and hlo.result_bytes(one.line) >= least
     ]
 

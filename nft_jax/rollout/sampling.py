@@ -18,7 +18,7 @@ def request_keys(key: Array, request_B: Array) -> Array:
 
 
 def truncate(logp_BV: Array, top_p: float, top_k: int) -> Array:
-    """Truncates a distribution to its likeliest tokens and renormalizes it; the log-probs of the others are `MASK_VALUE`.
+    """Truncates a distribution to its likeliest tokens and renormalizes it; the others get `MASK_VALUE`.
 
     First the `top_k` likeliest tokens stay (0: all), then of these the fewest that hold the share `top_p` of their
     mass: a token stays if all likelier ones hold less, so the likeliest always does. Equally likely tokens stay or go

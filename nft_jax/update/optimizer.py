@@ -87,15 +87,15 @@ def state_specs(optimizer: Optimizer, abstract: Any, weight_specs: Any) -> Any:
     return jax.tree_util.tree_map_with_path(spec_of, jax.eval_shape(optimizer.init, abstract))
 
 
-def waits_on_host(leaf: Any) -> bool:
+def is_offloaded(leaf: Any) -> bool:
     """Tells whether an offloaded state keeps this array in the host's memory: all moments of matrices."""
     return leaf.ndim > 1
 
 
-def on_host(shardings: Any, state: Any) -> Any:
+def offload_shardings(shardings: Any, state: Any) -> Any:
     """Moves the shardings of an offloaded optimizer's state, which has these shapes, to the host's memory."""
     return jax.tree.map(
-        lambda sharding, leaf: sharding.with_memory_kind(HOST_MEMORY) if waits_on_host(leaf) else sharding,
+        lambda sharding, leaf: sharding.with_memory_kind(HOST_MEMORY) if is_offloaded(leaf) else sharding,
         shardings,
         state,
     )
@@ -122,7 +122,7 @@ def _offload(optimizer):
 
 
 def _move(state, space):
-    return jax.tree.map(lambda x: jax.device_put(x, space) if waits_on_host(x) else x, state)
+    return jax.tree.map(lambda x: jax.device_put(x, space) if is_offloaded(x) else x, state)
 
 
 def _muon_axes(names):

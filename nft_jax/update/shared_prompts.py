@@ -25,7 +25,7 @@ from nft_jax.update.packing import PackedRows, Rows
 Keys = tuple[Array, Array]
 
 
-def over_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Callable, carry: Any) -> Any:
+def loop_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Callable, carry: Any) -> Any:
     """Runs `body(micro_batch, start, carry)` on `count` items of every shard at a time; returns the last `carry`.
 
     Arrays of `tree` have axes `[X, items, …]`; the first `used` items count, one number a shard or one for all. The
@@ -73,9 +73,9 @@ class SharedPrompts:
 
         one = jax.eval_shape(self._keys, weights, jax.tree.map(lambda x: x[0, :1], packed.prompts))
         room = jax.tree.map(lambda x: jnp.zeros((x.shape[0], X, Q, *x.shape[2:]), x.dtype), one)
-        return self._over_prompts(packed, fill, layout.split_keys(room, self.mesh))
+        return self._loop_prompts(packed, fill, layout.split_keys(room, self.mesh))
 
-    def of_rows(self, keys: Keys | None, rows: Rows) -> Keys | None:
+    def take_rows(self, keys: Keys | None, rows: Rows) -> Keys | None:
         """Returns the keys and values of each row's prompt: `[L, B, P, G, H]` each."""
 
         def take(x):
@@ -91,8 +91,8 @@ class SharedPrompts:
             jax.tree.map(lambda x: jnp.zeros(x.shape, accumulation_dtype(x.dtype)), keys), self.mesh
         )
 
-    def add(self, gradient: Keys | None, of_rows: Keys | None, rows: Rows) -> Keys | None:
-        """Adds the gradient by the keys of rows, which `of_rows` gave, to `gradient`, that by the prompts' keys."""
+    def add(self, gradient: Keys | None, take_rows: Keys | None, rows: Rows) -> Keys | None:
+        """Adds the gradient by the keys of rows, which `take_rows` gave, to `gradient`, that by the prompts' keys."""
 
         def add_rows(x, new):
             X = x.shape[1]
@@ -100,7 +100,7 @@ class SharedPrompts:
             new = new.reshape(new.shape[0], X, -1, *new.shape[2:]).astype(x.dtype)
             return write(x, rows.prompt.index_B.reshape(X, -1), new)
 
-        return layout.split_keys(jax.tree.map(add_rows, gradient, of_rows), self.mesh)
+        return layout.split_keys(jax.tree.map(add_rows, gradient, take_rows), self.mesh)
 
     def pull(self, weights: Any, packed: PackedRows, by_keys: Keys | None, add: Callable, gradient: Any) -> Any:
         """Adds to `gradient`, by the weights, the part that goes through the keys; `add` sums two such gradients."""
@@ -116,17 +116,17 @@ class SharedPrompts:
 
             return add(gradient, *pull(jax.tree.map(cut, by_keys, keys)))
 
-        return self._over_prompts(packed, add_prompts, gradient)
+        return self._loop_prompts(packed, add_prompts, gradient)
 
     def _keys(self, weights, prompts: Prompts):
         return self.model(weights).prompt_keys(prompts, self.placement)
 
-    def _over_prompts(self, packed, body, carry):
+    def _loop_prompts(self, packed, body, carry):
         (_, Q, P), T = packed.prompts.token_QP.shape, packed.rows.target_BT.shape[-1]
         count = prompts_at_once(Q, P, self.count, T)
-        return over_micro_batches(packed.prompts, packed.prompts_used, count, self.mesh, body, carry)
+        return loop_micro_batches(packed.prompts, packed.prompts_used, count, self.mesh, body, carry)
 
 
-def as_prompt(keys: Keys | None, rows: Rows) -> PromptKeys | None:
+def make_prompt_keys(keys: Keys | None, rows: Rows) -> PromptKeys | None:
     """Puts the rows' keys into the form that the model takes."""
     return None if keys is None else PromptKeys(*keys, rows.prompt.seen_B)

@@ -20,7 +20,7 @@ from nft_jax.parallel.mesh import REPLICA
 from nft_jax.types import Array, Totals
 from nft_jax.update.optimizer import Optimizer
 from nft_jax.update.packing import PackedRows, Rows
-from nft_jax.update.shared_prompts import SharedPrompts, as_prompt, over_micro_batches
+from nft_jax.update.shared_prompts import SharedPrompts, loop_micro_batches, make_prompt_keys
 
 
 class UpdateStatistics(NamedTuple):
@@ -196,7 +196,10 @@ class Updater:
 
         def add_micro_batch(rows: Rows, start: Array, so_far: _Accumulated) -> _Accumulated:
             del start
-            row_keys, row_reference_keys = self.shared.of_rows(keys, rows), self.shared.of_rows(reference_keys, rows)
+            row_keys, row_reference_keys = (
+                self.shared.take_rows(keys, rows),
+                self.shared.take_rows(reference_keys, rows),
+            )
             differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
             (_, measured), (new, by_row_keys) = differentiate(weights, row_keys, rows, row_reference_keys)
             by_keys = self.shared.add(so_far.by_keys, by_row_keys, rows)
@@ -205,26 +208,26 @@ class Updater:
         zero = layout.constrain(jax.tree.map(jnp.zeros_like, weights), self.mesh, self.specs)
         none = jax.tree.map(packed.rows.batch.reward_BT.dtype.type, NO_STATISTICS)
         start = _Accumulated(zero, self.shared.zero_gradient(keys), none)
-        gradient, by_keys, statistics = self._over_rows(packed, add_micro_batch, start)
+        gradient, by_keys, statistics = self._loop_rows(packed, add_micro_batch, start)
         return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
 
     def _recompute_replica(self, weights, packed: PackedRows):
         keys = self.shared.read(weights, packed)
 
         def fill(rows, start, old_XBT):
-            logp_BT, _ = self._logp(weights, self.shared.of_rows(keys, rows), rows)
+            logp_BT, _ = self._logp(weights, self.shared.take_rows(keys, rows), rows)
             logp_BT = jnp.where(rows.batch.answer_BT >= 0, logp_BT, 0.0)
             block = logp_BT.reshape(old_XBT.shape[0], -1, logp_BT.shape[-1])
             return jax.lax.dynamic_update_slice_in_dim(old_XBT, block, start, axis=1)
 
-        return self._over_rows(packed, fill, packed.rows.batch.old_logp_BT)
+        return self._loop_rows(packed, fill, packed.rows.batch.old_logp_BT)
 
     def _add(self, gradient, new):
         return jax.tree.map(jnp.add, gradient, layout.constrain(new, self.mesh, self.specs))
 
-    def _over_rows(self, packed, body, carry):
+    def _loop_rows(self, packed, body, carry):
         count = self.config.packing.rows_per_micro_batch
-        return over_micro_batches(packed.rows, packed.used, count, self.mesh, body, carry)
+        return loop_micro_batches(packed.rows, packed.used, count, self.mesh, body, carry)
 
     def _objective(self, weights, keys, rows: Rows, reference_keys, *, reference, totals, first):
         logp_BT, entropy_BT = self._logp(weights, keys, rows)
@@ -252,7 +255,7 @@ class Updater:
             self.config.rollout.temperature,
             self.config.packing.logp_chunk_tokens,
             self.placement,
-            as_prompt(keys, rows),
+            make_prompt_keys(keys, rows),
         )
 
     def _model(self, weights):

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import io_callback, shard_map
-from nft_jax.parallel.mesh import SHARDS, TENSOR, describe_mesh, over_tensor, shard_count
+from nft_jax.parallel.mesh import SHARDS, TENSOR, describe_mesh, map_tensor, shard_count
 from nft_jax.types import Array, EndedAnswers
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.pool.batch import Batch
@@ -192,7 +192,7 @@ class Submitter:
             rows = ended.request_A, ended.problem_A, ended.token_AT, ended.length_A, ended.gradable_A & mine_a
             return io_callback(self.grader.submit, jax.ShapeDtypeStruct((1,), jnp.int32), *rows, ordered=False)
 
-        ticket_X = over_tensor(submit, self.mesh, PartitionSpec(), PartitionSpec(TENSOR))(ended)
+        ticket_X = map_tensor(submit, self.mesh, PartitionSpec(), PartitionSpec(TENSOR))(ended)
         return jnp.max(ticket_X, keepdims=True)
 
 

@@ -37,10 +37,10 @@ def draw(response, sides):
 def coin(response, answer):
     return draw(response, 2) == 0
 
-def all_right(response, answer):
+def all_correct(response, answer):
     return True
 
-def all_wrong(response, answer):
+def all_incorrect(response, answer):
     return False
 
 def hostile(response, answer):
@@ -56,7 +56,7 @@ def hostile(response, answer):
         print("noise" * 100_000, flush=True)
     return coin(response, answer)
 '''
-GRADERS_MODULE = "graders_of_ones_own"
+GRADERS_MODULE = "custom_graders"
 
 
 def write_graders(folder: Path) -> Path:

@@ -18,13 +18,13 @@ def nft_twin(
         return [-omega_twin(rate, omega) * log for log in logs]
     floor = max(epsilon, 1e-6)
 
-    def wrong(log):
+    def incorrect(log):
         value = (1 - rate * math.exp(min(log, 10))) / (1 - rate)
         return -omega_twin(rate, omega) * negative_weight * math.log(max(value, floor))
 
     if ratio == "token":
-        return [wrong(log) for log in logs]
-    return [wrong(sum(logs)) / len(logs)] * len(logs)
+        return [incorrect(log) for log in logs]
+    return [incorrect(sum(logs)) / len(logs)] * len(logs)
 
 
 def rft_twin(answer: Answer) -> list[float]:
@@ -56,9 +56,9 @@ def contrast_twin(answer: Answer, omega="one_minus_rate", clamp_rate=True) -> li
     return [-omega_twin(rate, omega) * sign * (n - o) for n, o in zip(answer.logp, answer.old_logp, strict=True)]
 
 
-def dpo_twin(right: Answer, wrong: Answer, beta=0.1) -> float:
+def dpo_twin(correct: Answer, incorrect: Answer, beta=0.1) -> float:
     """The loss of the pair, not of its tokens."""
-    margin = sum(right.logp - right.old_logp) - sum(wrong.logp - wrong.old_logp)
+    margin = sum(correct.logp - correct.old_logp) - sum(incorrect.logp - incorrect.old_logp)
     return math.log(1 + math.exp(-beta * margin))
 
 

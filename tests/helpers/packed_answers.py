@@ -46,7 +46,7 @@ class Packed(NamedTuple):
 
 
 def draw_answers(seed: int, groups: int = 4, size: int = 5, longest: int = 6) -> list[Answer]:
-    """Mixed groups whose right and wrong answers are paired as far as they go; log-ratios about ±1, some exactly 0."""
+    """Mixed groups whose correct and incorrect answers are paired as far as possible; log-ratios about ±1, some 0."""
     random = np.random.default_rng(seed)
     answers = []
     for group in range(groups):

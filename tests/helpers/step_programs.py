@@ -100,7 +100,7 @@ PROGRAMS = {
 
 
 def weights_that_end_at_once(program: Program):
-    """Returns weights under which the first token of every answer ends it: all hidden states share a direction, EOS's own."""
+    """Returns weights under which every answer ends at once: all hidden states have the direction of EOS."""
     weights = jax.tree.map(np.zeros_like, program.weights)
     weights["embedding"] += 1
     weights["norm"] += 1

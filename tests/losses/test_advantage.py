@@ -65,7 +65,7 @@ def test_overlong_normalized(buffer, weight):
 
 
 def test_overlong_normalized_penalty_by_hand():
-    """Limit 20, buffer 10: lengths 10, 15, 20 of right answers are worth 1, 0.5, 0; beyond the limit no less than 0."""
+    """Limit 20, buffer 10: correct answers of 10, 15, 20 tokens are worth 1, 0.5, 0; longer ones 0 too."""
     correct_QK, length_QK = jnp.ones((1, 4), jnp.float32), jnp.array([[10, 15, 20, 25]], jnp.int32)
     rewards = np.array([1, 0.5, 0, 0])
     expected = (rewards - rewards.mean()) / rewards.std()

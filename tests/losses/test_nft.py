@@ -38,8 +38,8 @@ def test_nft_gradient_multiplier(omega, epsilon, ratio):
     rate, ratios = RATES[:, None], RATIOS[None, :]
     weight = omega_of(rate, omega)
     loss = functools.partial(nft, omega=omega, epsilon=epsilon, negative_weight=0.7, ratio=ratio)
-    wrong = -0.7 * weight * rate * ratios / (1 - rate) / np.maximum((1 - rate * ratios) / (1 - rate), epsilon)
-    for reward, multiplier in ((1.0, weight * np.ones_like(ratios)), (0.0, wrong)):
+    incorrect = -0.7 * weight * rate * ratios / (1 - rate) / np.maximum((1 - rate * ratios) / (1 - rate), epsilon)
+    for reward, multiplier in ((1.0, weight * np.ones_like(ratios)), (0.0, incorrect)):
         gradient_BT = jax.jit(jax.grad(lambda *inputs: loss(*inputs).sum()))(*grid(reward))
         np.testing.assert_allclose(gradient_BT, -multiplier, rtol=1e-9)
 
@@ -93,7 +93,7 @@ def test_nft_gives_an_incorrect_answer_one_term_under_the_answer_ratio():
 
 
 def test_ratio_statistics_count_clamped_tokens():
-    # Tokens: right R=1, wrong R=1, wrong R=3 (value −1), wrong R=e^11, rare rate, padding.
+    # Tokens: correct R=1, incorrect R=1, incorrect R=3 (value −1), incorrect R=e^11, rare rate, padding.
     logp_BT = jnp.array([[0, 0, np.log(3), 11, 0, -np.inf]], jnp.float32)
     ids_BT = jnp.array([[0, 1, 2, 3, 4, -1]], jnp.int32)
     zeros = jnp.zeros((1, 6), jnp.float32)

@@ -1,4 +1,4 @@
-"""Names, options and traits: what a config may say, and what it hears when it is wrong."""
+"""Names, options and traits: what a config may say, and the errors of a config that is invalid."""
 
 import os
 import subprocess

@@ -36,9 +36,9 @@ def test_dpo_sums_to_its_twin_over_each_pair(beta):
     answers = sum(rows, [])
     assert len(answers) >= 6
     for i in range(0, len(answers), 2):
-        right, wrong = sorted(answers[i : i + 2], key=lambda answer: -answer.reward)
+        correct, incorrect = sorted(answers[i : i + 2], key=lambda answer: -answer.reward)
         tokens = np.concatenate([loss_BT[row, place] for row, place in packed.places[i : i + 2]])
-        np.testing.assert_allclose(tokens, dpo_twin(right, wrong, beta) / len(tokens), rtol=1e-12)
+        np.testing.assert_allclose(tokens, dpo_twin(correct, incorrect, beta) / len(tokens), rtol=1e-12)
     assert np.all(loss_BT[np.asarray(packed.batch.pair_BT) < 0] == 0)
 
 

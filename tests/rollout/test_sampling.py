@@ -1,4 +1,4 @@
-"""The draw: the right frequencies, the shared log-prob, noise that is never used twice, and truncated sampling."""
+"""The draw: its frequencies, the shared log-prob, noise that is never used twice, and truncated sampling."""
 
 import functools
 

@@ -36,11 +36,11 @@ def plain(programs):
 
 @pytest.fixture(scope="package")
 def all_incorrect(folder):
-    with Pool(grader("all_wrong")) as pool:
+    with Pool(grader("all_incorrect")) as pool:
         yield pool
 
 
 @pytest.fixture(scope="package")
 def all_correct(folder):
-    with Pool(grader("all_right")) as pool:
+    with Pool(grader("all_correct")) as pool:
         yield pool

@@ -33,7 +33,7 @@ def test_step_moves_nothing_where_all_answers_are_incorrect(plain, all_incorrect
 
 
 def test_step_moves_nothing_where_all_answers_are_correct(plain, all_correct):
-    # Even a right answer counts as wrong when it is cut: only answers that all end are all right.
+    # Even a correct answer counts as incorrect when it is cut: only answers that all end are all correct.
     weights = weights_that_end_at_once(plain)
     plain.start(weights)
     plain.pool.pool = all_correct
@@ -52,15 +52,15 @@ def test_step_neither_grades_truncated_answers_nor_counts_them_as_correct(plain,
     assert len(plain.pool.items) == record.statistics.reward
 
 
-@pytest.mark.parametrize("right", [1, 3])
-def test_step_trains_on_a_buffer_that_is_not_full(plain, right):
+@pytest.mark.parametrize("correct", [1, 3])
+def test_step_trains_on_a_buffer_that_is_not_full(plain, correct):
     plain.pool.pool = JudgedPool(
-        lambda number, *_: "correct" if number % (2 * K) == 0 and number < 2 * K * right else "incorrect"
+        lambda number, *_: "correct" if number % (2 * K) == 0 and number < 2 * K * correct else "incorrect"
     )
     before = plain.weights
     (record,) = plain.take()
-    assert record.statistics.reward == right
-    assert 1 <= record.trained == record.statistics.kept <= right
+    assert record.statistics.reward == correct
+    assert 1 <= record.trained == record.statistics.kept <= correct
     assert record.rounds == ROUNDS
     assert record.totals.answers == record.trained * K
     assert record.applied.taken == 1

@@ -1,6 +1,6 @@
 """Through a real model: on-policy, NFT's gradient is GRPO's with ω = √odds, and Dr. GRPO's with ω = 1 − rate.
 
-The whole training path runs: groups are dealt and packed, two rows make a micro-batch, and the gradient is that of the
+The whole training path runs: groups are split and packed, two rows make a micro-batch, and the gradient is that of the
 weights. In float64 to rounding; in `strict_on_policy`, as users run it, in float32 and bfloat16.
 """
 

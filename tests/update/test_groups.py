@@ -1,4 +1,4 @@
-"""Groups: rewards from verdicts, the band of dynamic sampling, the pool's order and limit, and the tally's counts."""
+"""Groups: rewards from verdicts, the band of dynamic sampling, the pool's order and limit, and the statistics."""
 
 import jax
 import numpy as np

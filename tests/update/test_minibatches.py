@@ -1,4 +1,4 @@
-"""Dealing: whole groups over updates, units over shards, evenly; pairs of a right and a wrong answer of one group."""
+"""Minibatches: groups over updates and units over shards, evenly; pairs of a correct and an incorrect answer."""
 
 import collections
 
@@ -24,7 +24,7 @@ def numbered_groups(seed=0):
 
 
 @pytest.fixture(scope="module")
-def dealt():
+def programs():
     """`(loss name) -> jitted deal of (groups, count, key)`."""
 
     def make(name):
@@ -39,7 +39,7 @@ def dealt():
     return lambda name: made.setdefault(name, make(name))
 
 
-def deal_out(program, groups, count, seed=0):
+def run_program(program, groups, count, seed=0):
     return jax.device_get(program(groups, np.int32(count), PROMPTS, jax.random.key(seed)))
 
 
@@ -48,9 +48,9 @@ def spread(counts):
 
 
 @pytest.mark.parametrize("count", [0, 1, 37, 64])
-def test_make_minibatches_splits_answers_once_each_and_evenly(dealt, count):
+def test_make_minibatches_splits_answers_once_each_and_evenly(programs, count):
     groups = numbered_groups()
-    sequences, totals = deal_out(dealt("grpo"), groups, count)
+    sequences, totals = run_program(programs("grpo"), groups, count)
     present_USM = sequences.present_I
     assert present_USM.shape == (UPDATES, SHARDS, Q * K // UPDATES // SHARDS)
     # Groups over updates; a group's answers stay together.
@@ -69,9 +69,9 @@ def test_make_minibatches_splits_answers_once_each_and_evenly(dealt, count):
     assert not sequences.answer_length_I[~present_USM].any()
 
 
-def test_make_minibatches_keeps_the_values_of_each_answer(dealt):
+def test_make_minibatches_keeps_the_values_of_each_answer(programs):
     groups = numbered_groups()
-    sequences, _ = deal_out(dealt("grpo"), groups, Q)
+    sequences, _ = run_program(programs("grpo"), groups, Q)
     row = {prompt: q for q, prompt in enumerate(groups.prompt_Q.tolist())}
     advantage_QK = (groups.reward_QK - groups.rate_Q[:, None]) / groups.reward_QK.std(axis=1, keepdims=True)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), sequences)
@@ -96,45 +96,49 @@ def pairs_of(sequences):
 
 
 @pytest.mark.parametrize("count", [0, 1, 37, 64])
-def test_make_minibatches_pairs_a_correct_and_an_incorrect_answer_of_one_group(dealt, count):
+def test_make_minibatches_pairs_a_correct_and_an_incorrect_answer_of_one_group(programs, count):
     groups = numbered_groups()
-    sequences, totals = deal_out(dealt("dpo"), groups, count)
+    sequences, totals = run_program(programs("dpo"), groups, count)
     reward = {int(n) - 1: r for n, r in zip(groups.token_QKT[:, :, 0].ravel(), groups.reward_QK.ravel(), strict=True)}
     pairs = pairs_of(sequences)
-    assert all(right // K == wrong // K for right, wrong in pairs)
-    assert all(reward[right] == 1 and reward[wrong] == 0 for right, wrong in pairs)
+    assert all(correct // K == incorrect // K for correct, incorrect in pairs)
+    assert all(reward[correct] == 1 and reward[incorrect] == 0 for correct, incorrect in pairs)
     used = [number for pair in pairs for number in pair]
     assert len(set(used)) == len(used)
     correct_Q = groups.reward_QK[:count].sum(axis=1).astype(int)
     expected = {int(p): min(n, K - n) for p, n in zip(groups.prompt_Q[:count], correct_Q, strict=True)}
-    assert collections.Counter(right // K for right, _ in pairs) == collections.Counter(expected)
+    assert collections.Counter(correct // K for correct, _ in pairs) == collections.Counter(expected)
     assert totals.pairs.sum() == len(pairs)
     np.testing.assert_array_equal(totals.answers, 2 * totals.pairs)
 
 
-def test_make_minibatches_makes_no_pairs_of_groups_without_both_kinds(dealt):
+def test_make_minibatches_makes_no_pairs_of_groups_without_both_kinds(programs):
     groups = numbered_groups()
     for reward in (0, 1):
-        sequences, totals = deal_out(dealt("dpo"), groups._replace(reward_QK=np.full((Q, K), reward, np.float32)), Q)
+        sequences, totals = run_program(
+            programs("dpo"), groups._replace(reward_QK=np.full((Q, K), reward, np.float32)), Q
+        )
         assert not sequences.present_I.any()
         assert not totals.pairs.any()
 
 
-def test_make_minibatches_draws_pairs_by_the_key(dealt):
+def test_make_minibatches_draws_pairs_by_the_key(programs):
     groups = numbered_groups()
-    drawn = [set(pairs_of(deal_out(dealt("dpo"), groups, Q, seed)[0])) for seed in (0, 0, 1)]
+    drawn = [set(pairs_of(run_program(programs("dpo"), groups, Q, seed)[0])) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1]
     assert len(drawn[0] & drawn[2]) < 0.6 * len(drawn[0])
-    # Whom a right answer meets is drawn on its own too, not only which answers take part.
+    # Whom a correct answer meets is drawn on its own too, not only which answers take part.
     chosen = [{number for pair in pairs for number in pair} for pairs in drawn]
     assert len(chosen[0] & chosen[2]) < len(chosen[0])
 
 
-def test_make_minibatches_splits_few_pairs_evenly_over_shards(dealt):
-    """Hard prompts have one right answer, so one pair each: shards without pairs wait for the one that has them all."""
+def test_make_minibatches_splits_few_pairs_evenly_over_shards(programs):
+    """Hard prompts have one correct answer, so one pair each: shards without pairs wait for one that has them all."""
     groups = numbered_groups()
-    one_right = np.tile(np.arange(K) == 0, (Q, 1)).astype(np.float32)
-    sequences, _ = deal_out(dealt("dpo"), groups._replace(reward_QK=one_right, rate_Q=one_right.mean(axis=1)), Q)
+    one_correct = np.tile(np.arange(K) == 0, (Q, 1)).astype(np.float32)
+    sequences, _ = run_program(
+        programs("dpo"), groups._replace(reward_QK=one_correct, rate_Q=one_correct.mean(axis=1)), Q
+    )
     pairs_US = sequences.present_I.sum(axis=-1) // 2
     assert pairs_US.sum() == Q
     assert all(spread(pairs_S) <= 1 for pairs_S in pairs_US), pairs_US

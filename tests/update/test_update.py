@@ -108,14 +108,14 @@ def test_update_statistics_are_sums_and_maxima_over_answer_tokens(straight, grou
     inside_BS = exact.answer_BS
     gap = np.abs(exact.logp_BS - batch.old_logp_BT)[inside_BS]
     ratio = np.exp(exact.logp_BS - batch.old_logp_BT)[inside_BS]
-    wrong, rate = batch.reward_BT[inside_BS] == 0, batch.rate_BT[inside_BS]
+    incorrect, rate = batch.reward_BT[inside_BS] == 0, batch.rate_BT[inside_BS]
     assert totals.tokens == inside_BS.sum()
     for name, expected in (
         ("gap", gap.sum()),
         ("gap_max", gap.max()),
         ("ratio", ratio.sum()),
         ("ratio_max", ratio.max()),
-        ("clamped", np.sum(wrong & ((1 - rate * ratio) / (1 - rate) < 1))),
+        ("clamped", np.sum(incorrect & ((1 - rate * ratio) / (1 - rate) < 1))),
         ("rate_clamped", 0),
         ("log_ratio_clamped", 0),
         ("kl", 0),
@@ -267,15 +267,15 @@ def counts(optimizer_state):
 def test_updater_with_buffers_that_are_not_full(count, updates, buffer):
     run, start = updates
     weights, optimizer_state, applied, totals = run(buffer, count)
-    dealt = [(count + 1) // 2, count // 2]
-    np.testing.assert_array_equal(totals.answers, [K * n for n in dealt])
-    np.testing.assert_array_equal(applied.taken, [float(n > 0) for n in dealt])
+    groups_by_update = [(count + 1) // 2, count // 2]
+    np.testing.assert_array_equal(totals.answers, [K * n for n in groups_by_update])
+    np.testing.assert_array_equal(applied.taken, [float(n > 0) for n in groups_by_update])
     assert not applied.nonfinite.any()
-    assert counts(optimizer_state) == [n + sum(map(bool, dealt)) for n in counts(start)]
+    assert counts(optimizer_state) == [n + sum(map(bool, groups_by_update)) for n in counts(start)]
     # Update 0 has every other group, and divides by their answers alone.
     mine = jax.tree.map(lambda x: x[:count:UPDATES], buffer)
     if count:
-        exact = Reference(WEIGHTS, mine, dealt[0], PROMPTS)
+        exact = Reference(WEIGHTS, mine, groups_by_update[0], PROMPTS)
         value, cotangent_BS, _ = exact.objective("nft", "constant", exact.of_answers(exact.logp_BS))
         norm = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(exact.gradient(cotangent_BS))))
         np.testing.assert_allclose(applied.gradient_norm[0], norm, rtol=1e-5)
@@ -284,7 +284,7 @@ def test_updater_with_buffers_that_are_not_full(count, updates, buffer):
         # The first update is on-policy, the second no more.
         assert applied.statistics.ratio[0] == totals.tokens[0]
         assert applied.statistics.ratio_max[0] == 1
-        assert dealt[1] == 0 or applied.statistics.ratio_max[1] > 1.5
+        assert groups_by_update[1] == 0 or applied.statistics.ratio_max[1] > 1.5
     else:
         jax.tree.map(np.testing.assert_array_equal, (weights, optimizer_state), (WEIGHTS, start))
         assert not any(np.any(x) for x in jax.tree.leaves(applied))

@@ -1,4 +1,4 @@
-"""`verify` inside jit: the right verdict in the right row, on any mesh, and never an exception out of the host."""
+"""`verify` inside jit: each verdict in its row, on any mesh, and no exception out of the host."""
 
 import logging
 import threading
@@ -56,7 +56,7 @@ def pool():
 
 
 def answers_batch(rows: int = B, seed: int = 0):
-    """Random answers, about half of them right: (prompt, token, length, gradable) and the codes expected."""
+    """Random answers, about half of them correct: (prompt, token, length, gradable) and the codes expected."""
     random = np.random.default_rng(seed)
     prompt_B = random.integers(0, 10, rows, dtype=np.int32)
     said_B = np.where(random.random(rows) < 0.5, prompt_B, (prompt_B + 1) % 10)
@@ -177,8 +177,8 @@ def test_verify_passes_every_status_to_the_device(pool):
     arrays[1][:3, 0] = [50, 51, 52]
     code_B, _ = jax.jit(lambda *a: verify(grader, mesh, *a))(*put(mesh, arrays))
     assert [STATUSES[code] for code in np.asarray(code_B)[:3]] == ["error", "timeout", "error"]
-    right = arrays[1][3:, 0] - 100 == arrays[0][3:]
-    np.testing.assert_array_equal(np.asarray(code_B)[3:], right.astype(np.int32))
+    correct = arrays[1][3:, 0] - 100 == arrays[0][3:]
+    np.testing.assert_array_equal(np.asarray(code_B)[3:], correct.astype(np.int32))
 
 
 @pytest.mark.parametrize("shape", MESHES)
