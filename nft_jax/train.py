@@ -60,12 +60,7 @@ def prepare(
 ) -> Trainer:
     """Prepares a run: restores or starts, warm start, base answers, compilation.
 
-    Args:
-      experiment: The experiment, with its grading processes.
-      folder: The workdir.
-      checkpoints: The checkpoints in it.
-      compilations: Counts what is compiled before the first step.
-      begin: Writes the config into the folder; called once it is known that the folder can hold this run.
+    Calls `begin`, which writes the config into the folder, once it is known that the folder can hold this run.
 
     Raises:
       ValueError: Before anything is compiled, when the folder holds another run or has no room for a checkpoint.
@@ -145,15 +140,9 @@ def load_base_weights(experiment: Experiment, folder: Workdir, fingerprint: dict
 def load_base_answers(
     experiment: Experiment, folder: Workdir, fingerprint: dict, evaluator: Evaluator, done: int, weights: Any
 ) -> dict[str, Answers]:
-    """Returns the base's answers to the held-out splits; a resumed run reads them from the folder.
+    """Returns the base's answers to the held-out splits, and saves them; a resumed run reads them from the folder.
 
-    Args:
-      experiment: The experiment.
-      folder: The workdir, where new answers are saved.
-      fingerprint: That of the run.
-      evaluator: Evaluates the splits.
-      done: Number of steps done.
-      weights: The base's weights, or None in a resumed run, which loads them only if their answers are missing.
+    A resumed run has no base weights at hand (None), and loads them only if their answers are missing.
     """
     path, splits = folder.path / "base_answers.npz", evaluator.tables
     if done and path.exists():

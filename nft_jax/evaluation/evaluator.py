@@ -98,9 +98,9 @@ def compile_evaluator(
     Args:
       model: The decoder on the mesh.
       engine: Samples, with the temperature, top-p and top-k of the evaluation.
-      grader: Makes the host's side of grading for problems with given reference answers.
+      grader: Returns the host's side of grading answers to problems with these reference answers.
       tables: Prompts by split.
-      config: How many problems, and how many answers to each.
+      config: The numbers of problems and answers.
       seed: Seed of the draws.
 
     Raises:
