@@ -122,7 +122,7 @@ def _update_faults(config: Config, unit: str, mesh: Mesh) -> list[str]:
         )
     return faults + [
         f"config.mesh.sequence_parallel=true splits rows of {setting}={tokens} tokens over mesh.tensor={T}, which does "
-        f"not divide them; use {tokens + -tokens % T}, or sequence_parallel=false"
+        f"not divide them; use {round_up(tokens, T)}, or sequence_parallel=false"
         for setting, tokens in _split_row_tokens(config, unit).items()
         if tokens % T
     ]
