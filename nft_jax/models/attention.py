@@ -102,10 +102,8 @@ def _attend(query, query_segment, start, columns):
     R = N // G
     scale = jnp.asarray(H**-0.5, query.dtype)
     query_BGMH = jnp.transpose((query * scale).reshape(B, T, G, R, H), (0, 2, 3, 1, 4)).reshape(B, G, R * T, H)
-    key_BGHC, value_BGCH = (
-        jnp.transpose(columns.key_BCGH, (0, 2, 3, 1)),
-        jnp.transpose(columns.value_BCGH, (0, 2, 1, 3)),
-    )
+    key_BGHC = jnp.transpose(columns.key_BCGH, (0, 2, 3, 1))
+    value_BGCH = jnp.transpose(columns.value_BCGH, (0, 2, 1, 3))
     accumulation = {"preferred_element_type": accumulation_dtype(query.dtype)}
     score = jnp.einsum("bgmh,bghc->bgmc", query_BGMH, key_BGHC, **accumulation).reshape(B, G, R, T, C)
     causal_TC = (start + jnp.arange(T))[:, None] >= columns.place_C[None, :]
