@@ -179,7 +179,7 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
         rest = FLAGS(sys.argv)
     except flags.Error as error:
         stop(f"{error}; --help lists the flags")
-    except (AttributeError, KeyError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The config file raised it while it ran.
         stop(f"--config={name or default_config}: {error.args[0] if error.args else error}")
     if len(words) < len(argv):

@@ -20,27 +20,33 @@ OWN = "own"
 
 
 class EditableConfig(ConfigDict):
-    """A `ConfigDict` of ours: while it is locked, an unknown name gets an error with the nearest known one."""
+    """A `ConfigDict` whose error for an unknown name gives the nearest known one."""
 
     def __init__(self, values: Mapping[str, Any] | None = None, **options: Any):
         sections = {name: EditableConfig(v, **options) for name, v in (values or {}).items() if isinstance(v, dict)}
         super().__init__({**(values or {}), **sections}, **options)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._check_known(name, AttributeError)
+        if self.is_locked and name not in self:
+            raise AttributeError(unknown_setting(name, self))
         super().__setattr__(name, value)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._check_known(name, KeyError)
+        if self.is_locked and name not in self:
+            raise KeyError(unknown_setting(name, self))
+        if isinstance(value, ConfigDict) and not isinstance(value, EditableConfig):
+            value = EditableConfig(value)  # a section as a whole
         super().__setitem__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        self._check_known(name, AttributeError)
+        if name not in self:
+            raise AttributeError(unknown_setting(name, self))
         return super().__getattr__(name)
 
-    def _check_known(self, name: str, error: type[Exception]) -> None:
-        if self.is_locked and name not in self:
-            raise error(unknown_setting(name, self))
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(unknown_setting(name, self))
+        return super().__getitem__(name)
 
 
 def unknown_setting(name: str, known: typing.Iterable[str]) -> str:

@@ -70,7 +70,8 @@ def check_names(words: list[str]) -> None:
       ValueError: for an unknown setting, with the nearest known one.
     """
     listed = sections()
-    known = {name for section in listed for name in (section.name, *(setting.name for setting in section.settings))}
+    known = {setting.name for section in listed for setting in section.settings}
+    known |= {section.name for section in listed if section.name}
     for word in words:
         flag = word.partition("=")[0].lstrip("-").removeprefix("no")
         name = flag.removeprefix("config.")

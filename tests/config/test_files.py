@@ -116,6 +116,12 @@ def test_editable_config_names_the_setting_nearest_to_an_unknown_one(path, given
         section[given] = 3
 
 
+def test_editable_config_takes_a_whole_section():
+    config = default()
+    config.optimizer = ConfigDict(config.optimizer.to_dict() | {"name": "muon"})
+    assert load(config).optimizer.name == "muon"
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
