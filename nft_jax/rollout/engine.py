@@ -26,6 +26,7 @@ DEFAULT_SLOTS = 64  # the most of a data shard where `config.slots` is 0
 # A shard's part of each array: the third axis of a cache is slots, the first axis of everything else is rows.
 _ROWS, _CACHE = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
 _PROGRESS = Progress(Slots(_ROWS, _ROWS, _ROWS, _CACHE), _ROWS, _ROWS, PromptBatch(_CACHE, _ROWS, _ROWS), _ROWS)
+_ROUND = Round(_ROWS, _ROWS, _ROWS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +74,11 @@ class Engine:
     def start(self, sampling_weights: Any, requests: Requests) -> Progress:
         """Returns the progress before the first round: all slots are free. Only the shapes of `requests` count."""
 
-        def start(shard: Shard) -> Progress:
+        def start(shard: Shard, progress: None) -> Progress:
             return shard.start()
 
-        whole = jnp.bool_(False), jax.random.key(0)
-        return self._constrain(self._on_shards(start, (), _PROGRESS, sampling_weights, requests, *whole))
+        whole = jax.random.key(0), jnp.bool_(False)
+        return self._constrain(self._on_shards(start, _PROGRESS, sampling_weights, requests, None, *whole))
 
     def finish_round(
         self,
@@ -105,41 +106,39 @@ class Engine:
         Returns:
           The progress of the second round, and the first round's answers.
         """
-        given = sampling_weights, requests, jnp.asarray(begins_next), key
-        specs = _PROGRESS, Round(_ROWS, _ROWS, _ROWS)
-        progress, finished = self._on_shards(Shard.finish_round, (_PROGRESS,), specs, *given, progress, submit=submit)
+        given = sampling_weights, requests, progress, key, jnp.asarray(begins_next)
+        progress, finished = self._on_shards(Shard.finish_round, (_PROGRESS, _ROUND), *given, submit)
         return self._constrain(progress), layout.split_rows(finished, self.mesh)
 
     def _on_shards(
         self,
-        run: Callable,
-        more_specs: tuple,
+        run: Callable[[Shard, Progress | None], Any],
         out_specs: Any,
         sampling_weights: Any,
         requests: Requests,
-        begins_next: Array,
+        progress: Progress | None,
         key: Array,
-        *more: Any,
+        begins_next: Array,
         submit: Submit | None = None,
     ) -> Any:
-        """Calls `run(shard, *more)` on each data shard."""
+        """Calls `run(shard, progress)` on each data shard."""
         on_gpu = self.mesh.devices.flat[0].platform == "gpu"
 
-        def body(sampling_weights, requests, begins_next, key, *more):
+        def body(sampling_weights, requests, progress, key, begins_next):
             model = transformer.bind(self.graph, sampling_weights)
             slots = self.slots(requests.request_QK[0].size)
             decoding = Decoding(self.config, self.eos_ids, slots, self.lockstep, row_major_cache=on_gpu)
-            return run(Shard(model, requests, key, decoding, begins_next, submit), *more)
+            return run(Shard(model, requests, key, decoding, begins_next, submit), progress)
 
-        whole = PartitionSpec()
+        whole, by_prompt = PartitionSpec(), PartitionSpec(None, SHARDS)
         return shard_map(
             body,
             mesh=self.mesh,
             axis_names=shard_axes(self.mesh),
-            in_specs=(whole, PartitionSpec(None, SHARDS), whole, whole, *more_specs),
+            in_specs=(whole, by_prompt, None if progress is None else _PROGRESS, whole, whole),
             out_specs=out_specs,
             check_vma=False,
-        )(sampling_weights, requests, begins_next, key, *more)
+        )(sampling_weights, requests, progress, key, begins_next)
 
     def _constrain(self, progress: Progress) -> Progress:
         """Between two rounds, caches stay split over `tensor` by their heads; all else is whole along `tensor`.

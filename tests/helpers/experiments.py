@@ -67,7 +67,7 @@ def write_graders(folder: Path) -> Path:
 
 
 def grader(name: str) -> str:
-    """The config value of one of the graders above."""
+    """Returns the config value of one of the graders above."""
     return f"{GRADERS_MODULE}:{name}"
 
 
@@ -178,7 +178,7 @@ class JudgedBatch:
 class Program:
     """One experiment's compiled step on its mesh, from weights that sample answers of all lengths.
 
-    `step_class` and `wrap_engine` let a test watch, or lie to, the parts of the very program that trains.
+    `step_class` and `wrap_engine` let a test watch, or change, the parts of the program that trains.
     """
 
     def __init__(
