@@ -1,1 +1,1 @@
-"""What `nft_jax.bench` is made of, beside the steps that it times."""
+"""Measures how long a step takes, and where the time goes: `python -m nft_jax.bench`."""

@@ -1,1 +1,1 @@
-"""What `python -m nft_jax.compare` is made of: losses side by side, by their gradients and by what they train."""
+"""Compares losses: the models that they train, and their gradients on one rollout."""

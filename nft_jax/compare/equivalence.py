@@ -1,6 +1,7 @@
-"""The equivalence lab: gradients of NFT against its peers' on a real model's rollout, on-policy and as it drifts."""
+"""The equivalence lab: compares gradients of NFT and its peers on a real rollout, on-policy and under drift."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nft_jax.compare import equalities, equivalence_figures, multipliers
-from nft_jax.compare.equivalence_page import described, drift_table, on_policy_table, rollout_line, rounded
-from nft_jax.compare.gradients import Difference, Gradients, Sampled, difference, sample, told
+from nft_jax.compare import equalities, equivalence_report, multipliers
+from nft_jax.compare.equivalence_report import drift_table, on_policy_table, rollout_figures, rollout_line
+from nft_jax.compare.gradients import Difference, Gradients, RolloutBuffer, difference, loss_label, sample_buffer
 from nft_jax.config import Config, LossConfig, MeshConfig, resolved
 from nft_jax.experiment import Experiment, open_experiment
 from nft_jax.losses import resolve
@@ -24,7 +25,7 @@ from nft_jax.sft import warm_start
 from nft_jax.update.optimizer import make_optimizer
 
 DEVICES = 8
-# Beyond these, gradients of the same objective differ by more than the rounding of their sums.
+# Larger relative differences come from different objectives, not from the rounding of sums.
 ROUNDING = {"float64": 1e-12, "float32": 1e-5}
 
 
@@ -34,16 +35,21 @@ class Pair(NamedTuple):
     mine: LossConfig
     peer: LossConfig
 
+    @property
+    def label(self) -> str:
+        """Both losses in words."""
+        return f"{loss_label(self.mine)} against {loss_label(self.peer)}"
+
 
 def nft(normalizer: str, **options: Any) -> LossConfig:
-    """NFT with this normaliser and these options."""
+    """Makes NFT with this normalizer and these options."""
     return LossConfig(name="nft", normalizer=normalizer, options=options)
 
 
 GRPO, DR_GRPO, RFT = (LossConfig(name=name) for name in ("grpo", "dr_grpo", "rft"))
 LIKE_GRPO, LIKE_DR_GRPO = nft("sequence_mean", omega="sqrt_odds"), nft("constant", omega="one_minus_rate")
 LIKE_RFT = nft("constant", omega="one", negative_weight=0.0)
-# The first three are equal on-policy, the third at any R; the last two never are.
+# The first three are equal on-policy, the third at any ratio; the last two never are.
 PAIRS = (
     Pair(LIKE_GRPO, GRPO),
     Pair(LIKE_DR_GRPO, DR_GRPO),
@@ -54,8 +60,18 @@ PAIRS = (
 LOSSES = (LIKE_GRPO, GRPO, LIKE_DR_GRPO, DR_GRPO, LIKE_RFT, RFT)
 
 
-class Compared(NamedTuple):
-    """Two gradients: the largest difference and the smallest cosine of all parameters, and those of each by name."""
+class Comparison(NamedTuple):
+    """The comparison of two gradients.
+
+    Attributes:
+      mine: label of the first loss.
+      peer: label of the second loss, or the devices of the second gradient ("on 1 device").
+      precision: dtype of the computation.
+      devices: number of devices of the first gradient.
+      relative: largest relative difference of a parameter.
+      cosine: smallest cosine of a parameter.
+      parameters: relative difference and cosine of each parameter, by name.
+    """
 
     mine: str
     peer: str
@@ -67,16 +83,20 @@ class Compared(NamedTuple):
 
     @property
     def equal(self) -> bool:
-        """To the rounding of the precision."""
+        """Whether the gradients agree to the rounding of the precision."""
         return self.relative <= ROUNDING[self.precision]
 
 
-class Drifted(NamedTuple):
-    """After `update` updates on the rollout; over its tokens, and by pair (as in `names`) or loss.
+class DriftPoint(NamedTuple):
+    """The state after some updates on one rollout. R is the policy's ratio to the sampler, token by token.
 
-    `log_ratio`  mean |log R|     `kl`  mean of R − 1 − log R     `ratio_max`  the largest R
-    `cosine`     of the gradient by all parameters     `worst_cosine`  the smallest of a parameter
-    `stopped`    by loss, the share of the tokens that it trains at R = 1 and whose gradient is now exactly 0
+    Attributes:
+      update: number of updates.
+      log_ratio: mean |log R|.
+      kl: mean of R − 1 − log R.
+      ratio_max: largest R.
+      cosine: by pair, the cosine between the whole gradients.
+      zero_share: by loss, the share of the tokens trained at R = 1 whose gradient is now exactly 0.
     """
 
     update: int
@@ -84,75 +104,71 @@ class Drifted(NamedTuple):
     kl: float
     ratio_max: float
     cosine: dict[str, float]
-    worst_cosine: dict[str, float]
-    stopped: dict[str, float]
+    zero_share: dict[str, float]
 
 
-def names(pair: Pair) -> str:
-    """A pair in words."""
-    return f"{told(pair.mine)} against {told(pair.peer)}"
-
-
-def compared(mine: str, peer: str, lab: Gradients, one: dict[str, Any], other: dict[str, Any]) -> Compared:
-    """Two gradients of a lab, parameter by parameter."""
+def compare(mine: str, peer: str, lab: Gradients, one: dict[str, Any], other: dict[str, Any]) -> Comparison:
+    """Compares two gradients of a lab, parameter by parameter."""
     each = {name: difference(one[name], other[name]) for name in other}
     largest, smallest = max(d.relative for d in each.values()), min(d.cosine for d in each.values())
-    return Compared(mine, peer, lab.dtype, lab.mesh.size, largest, smallest, each)
+    return Comparison(mine, peer, lab.dtype, lab.mesh.size, largest, smallest, each)
 
 
-def on_policy(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[Compared]:
-    """The pairs' gradients as if `weights` had sampled, R being exactly 1."""
-    gradients = {told(loss): lab(loss, weights, on_policy=True) for pair in pairs for loss in pair}
-    return [compared(told(mine), told(peer), lab, gradients[told(mine)], gradients[told(peer)]) for mine, peer in pairs]
+def on_policy(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[Comparison]:
+    """Compares the pairs' gradients as if `weights` had sampled: R is exactly 1."""
+    gradients = {loss_label(loss): lab(loss, weights, on_policy=True) for pair in pairs for loss in pair}
+    labels = [(loss_label(mine), loss_label(peer)) for mine, peer in pairs]
+    return [compare(mine, peer, lab, gradients[mine], gradients[peer]) for mine, peer in labels]
 
 
-def across(lab: Gradients, alone: Gradients, weights: Any, losses: Sequence[LossConfig] = LOSSES) -> list[Compared]:
-    """The gradient of each loss on the devices of `lab` against that on those of `alone`."""
-    both = [(told(loss), *(each(loss, weights, on_policy=True) for each in (lab, alone))) for loss in losses]
-    return [compared(name, f"on {alone.mesh.size} device", lab, one, other) for name, one, other in both]
+def across_devices(lab: Gradients, alone: Gradients, weights: Any) -> list[Comparison]:
+    """Compares each loss's gradient on the devices of `lab` with that on the devices of `alone`."""
+    peer = f"on {alone.mesh.size} device"
+    both = [(loss_label(loss), *(each(loss, weights, on_policy=True) for each in (lab, alone))) for loss in LOSSES]
+    return [compare(name, peer, lab, one, other) for name, one, other in both]
 
 
-def drift(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[Drifted]:
-    """The pairs' gradients on the whole rollout before the config's updates on it, and after 1, 2, 4, … and all."""
+def drift(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[DriftPoint]:
+    """Compares the pairs' gradients before the config's updates on the rollout, and after 1, 2, 4, … and all."""
     last = lab.experiment.config.updates_per_step
     return [
-        drifted(lab, moved, update, pairs)
-        for update, moved in enumerate(updated(lab.experiment, lab.sampled, weights))
+        measure_drift(lab, after, update, pairs)
+        for update, after in enumerate(iterate_updates(lab.experiment, lab.rollout, weights))
         if update.bit_count() < 2 or update == last
     ]
 
 
-def drifted(lab: Gradients, weights: Any, update: int, pairs: Sequence[Pair]) -> Drifted:
-    """The pairs' gradients by weights that are so many updates away from those that sampled."""
-    losses = {told(loss): loss for pair in pairs for loss in pair}
+def measure_drift(lab: Gradients, weights: Any, update: int, pairs: Sequence[Pair]) -> DriftPoint:
+    """Compares the pairs' gradients at weights that are `update` updates away from those that sampled."""
+    losses = {loss_label(loss): loss for pair in pairs for loss in pair}
     gradients = {name: lab(loss, weights, on_policy=False) for name, loss in losses.items()}
-    cosine, worst = {}, {}
+    cosine = {}
     for pair in pairs:
-        one, other = gradients[told(pair.mine)], gradients[told(pair.peer)]
-        whole = difference(*(np.concatenate([x[name].ravel() for name in other]) for x in (one, other)))
-        cosine[names(pair)] = whole.cosine
-        worst[names(pair)] = min(difference(one[name], other[name]).cosine for name in other)
+        one, other = gradients[loss_label(pair.mine)], gradients[loss_label(pair.peer)]
+        cosine[pair.label] = difference(
+            *(np.concatenate([x[name].ravel() for name in other]) for x in (one, other))
+        ).cosine
     logp_BT, batches = lab.logp(weights), {name: lab.batch(loss) for name, loss in losses.items()}
-    stopped = {
-        name: multipliers.stopped(resolve(loss.name, loss.options), logp_BT, batches[name])
+    zero_share = {
+        name: multipliers.zero_share(resolve(loss.name, loss.options), logp_BT, batches[name])
         for name, loss in losses.items()
     }
     _, batch = batches.popitem()
-    answer_BT, old_logp_BT = batch.answer_BT, batch.old_logp_BT
-    log_ratio = (logp_BT - old_logp_BT)[answer_BT >= 0]
-    kl = np.asarray(k3(old_logp_BT, logp_BT, answer_BT))[answer_BT >= 0]
+    inside_BT = batch.answer_BT >= 0
+    log_ratio = (logp_BT - batch.old_logp_BT)[inside_BT]
+    kl = np.asarray(k3(batch.old_logp_BT, logp_BT, batch.answer_BT))[inside_BT]
     moments = float(np.abs(log_ratio).mean()), float(kl.mean()), float(np.exp(log_ratio.max()))
-    return Drifted(update, *moments, cosine, worst, stopped)
+    return DriftPoint(update, *moments, cosine, zero_share)
 
 
-def updated(experiment: Experiment, sampled: Sampled, weights: Any) -> Iterator[Any]:
-    """The weights before the updates that the config's loss takes on one rollout, and after each."""
+def iterate_updates(experiment: Experiment, rollout: RolloutBuffer, weights: Any) -> Iterator[Any]:
+    """Yields the weights before the updates of the config's loss on one rollout, and after each update."""
     config = experiment.config
     optimizer = make_optimizer(config.optimizer, config.updates_per_step, experiment.model.axes)
     step = experiment.step(optimizer)
     weights = experiment.place(weights, experiment.model.weight_specs)
     state = jax.jit(optimizer.init)(weights)
-    packed, totals = jax.jit(step.pack)(sampled.groups, np.int32(sampled.count), sampled.prompts, np.int32(0))
+    packed, totals = jax.jit(step.pack)(rollout.groups, np.int32(rollout.count), rollout.prompts, np.int32(0))
 
     @jax.jit
     def program(weights, state, packed, totals):
@@ -166,21 +182,21 @@ def updated(experiment: Experiment, sampled: Sampled, weights: Any) -> Iterator[
 
 
 def starting_weights(experiment: Experiment, workdir: Path) -> Any:
-    """Those after a warm start, where the config has one; on the host."""
+    """Returns the weights after the config's warm start, if it has one; on the host."""
     if experiment.config.base or not experiment.config.warm_start.steps:
         return jax.device_get(experiment.starting_weights())
     return jax.device_get(warm_start(experiment, Workdir(workdir / "warm_start")))
 
 
 def run(config: Config, workdir: Path) -> None:
-    """The whole lab: samples, compares, draws, and writes all figures into `workdir`.
+    """Runs the lab: samples, compares, draws, and writes all figures into `workdir`.
 
-    Raises ValueError for sizes that don't divide over the devices, and where no group of the rollout is mixed.
+    Raises:
+      ValueError: if sizes don't divide over the devices, or no group of the rollout is mixed.
     """
     began = time.perf_counter()
-    # Read when JAX first looks for devices; other platforms have those that they have.
+    # JAX reads this when it first looks for devices. It concerns CPUs only.
     jax.config.update("jax_num_cpu_devices", DEVICES)
-    folder = Workdir(workdir)
     devices, mesh = jax.devices()[:DEVICES], config.mesh
     meshes = [make_mesh(1, 1, devices[:1])]
     if len(devices) > 1:
@@ -188,31 +204,32 @@ def run(config: Config, workdir: Path) -> None:
     with open_experiment(dataclasses.replace(config, mesh=MeshConfig()), workdir, devices[:1]) as experiment:
         check_sizes(experiment.config, experiment.loss, meshes[-1])
         weights = starting_weights(experiment, workdir)
-        sampled = sample(experiment, weights)
-        print(rollout_line(described(sampled)), flush=True)
-        found = []
+        rollout = sample_buffer(experiment, weights)
+        print(rollout_line(rollout_figures(rollout)), flush=True)
+        comparisons = []
         for dtype in ROUNDING:
-            labs = [Gradients(experiment, sampled, mesh, LOSSES, dtype) for mesh in meshes]
+            labs = [Gradients(experiment, rollout, mesh, LOSSES, dtype) for mesh in meshes]
             for lab in labs:
-                found += on_policy(lab, weights)
+                comparisons += on_policy(lab, weights)
                 print(f"  {dtype} on {lab.mesh.size}: {time.perf_counter() - began:.0f} s", flush=True)
             for lab in labs[1:]:
-                found += across(lab, labs[0], weights)
-        print(on_policy_table(found), flush=True)
-        points = drift(labs[0], weights)  # in the last of the precisions, that of real runs
+                comparisons += across_devices(lab, labs[0], weights)
+        print(on_policy_table(comparisons), flush=True)
+        points = drift(labs[0], weights)  # in the last of the precisions, which real runs use
         print(drift_table(points), flush=True)
-    table, curves = equalities.table(), multipliers.curves(multipliers.nft_beside_grpo())
+    rows, seconds = equalities.table(), time.perf_counter() - began
     result = {
-        "run": provenance(config, experiment.model.attention.name) | {"seconds": time.perf_counter() - began},
+        "run": provenance(config, experiment.model.attention.name) | {"seconds": seconds},
         "config": resolved(config),
-        "rollout": described(sampled),
-        "on_policy": [each._asdict() for each in found],
+        "rollout": rollout_figures(rollout),
+        "on_policy": [each._asdict() for each in comparisons],
         "drift": [each._asdict() for each in points],
-        "equalities": [each._asdict() for each in table],
+        "equalities": [each._asdict() for each in rows],
     }
-    folder.write("equivalence.json", rounded(result))
-    (workdir / "equalities.md").write_text(equalities.markdown(table) + "\n", encoding="utf-8")
-    equivalence_figures.draw(found, points, workdir)
-    equivalence_figures.draw_multipliers(curves, workdir)
-    seconds = result["run"]["seconds"]
+    # Ten digits tell a cosine from 1.
+    result = json.loads(json.dumps(result), parse_float=lambda digits: float(f"{float(digits):.10g}"))
+    Workdir(workdir).write("equivalence.json", result)
+    (workdir / "equalities.md").write_text(equalities.markdown(rows) + "\n", encoding="utf-8")
+    equivalence_report.draw(comparisons, points, workdir)
+    equivalence_report.draw_multipliers(multipliers.curves(multipliers.nft_and_grpo()), workdir)
     print(f"{seconds:.0f} s; in {workdir}: equivalence.json, equivalence.png, multipliers.png, equalities.md")

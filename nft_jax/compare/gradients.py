@@ -1,4 +1,4 @@
-"""Gradients of losses on one sampled rollout, through the whole training path: in any precision, on any devices."""
+"""Gradients of losses on one rollout, through the whole training path, in any precision and on any devices."""
 
 import contextlib
 import dataclasses
@@ -28,18 +28,25 @@ from nft_jax.update.optimizer import make_optimizer
 from nft_jax.update.update import Updater
 
 
-class Sampled(NamedTuple):
-    """One rollout, on the host: the first `count` groups are there, and train. `prompts` is the whole table."""
+class RolloutBuffer(NamedTuple):
+    """One rollout on the host.
+
+    Attributes:
+      groups: the training buffer.
+      count: number of groups in it that train; they come first.
+      prompts: the whole prompt table.
+    """
 
     groups: Groups
     count: int
     prompts: Prompts
 
 
-def sample(experiment: Experiment, weights: Any) -> Sampled:
+def sample_buffer(experiment: Experiment, weights: Any) -> RolloutBuffer:
     """Fills one step's training buffer with the config's engine, verifier and selection.
 
-    Raises ValueError where no group trains.
+    Raises:
+      ValueError: if no group trains.
     """
     step = experiment.step(make_optimizer(experiment.config.optimizer, 1, experiment.model.axes))
     prompts = experiment.prompts(experiment.dataset.tables["train"])
@@ -54,16 +61,20 @@ def sample(experiment: Experiment, weights: Any) -> Sampled:
     groups, count, prompts = jax.device_get((*program(weights, prompts), prompts))
     if not count:
         raise ValueError(
-            "no group of the rollout has both right and wrong answers: there is no gradient to compare; change "
-            "config.warm_start.steps, or give weights whose answers are mixed by config.base"
+            "no group of the rollout has both correct and incorrect answers, so no gradient can be compared; change "
+            "config.warm_start.steps, or set config.base to weights that give both"
         )
-    return Sampled(groups, int(count), prompts)
+    return RolloutBuffer(groups, int(count), prompts)
 
 
-def training_half(
+def make_training_step(
     config: Config, loss: Loss, mesh: Mesh, model: ModelConfig, vocabulary: int, attention: AttentionBackend = XLA
 ) -> Step:
-    """The step without what samples and grades. The model may be one that a `Config` refuses: in float64."""
+    """Makes a step that trains but neither samples nor grades.
+
+    Args:
+      model: the model's settings; unlike `config.model`, their dtype may be float64.
+    """
     graph, _, axes = transformer.abstract_model(model, vocabulary, attention)
     optimizer = make_optimizer(config.optimizer, config.steps, axes)
     normalizer = config.loss.normalizer or loss.normalizer
@@ -71,75 +82,79 @@ def training_half(
     return Step(config, mesh, None, None, loss, updater)
 
 
-def told(loss: LossConfig) -> str:
-    """A loss with its options and normaliser, in words."""
+def loss_label(loss: LossConfig) -> str:
+    """Puts a loss with its options and normalizer into words."""
     options = " ".join(f"{name}={value}" for name, value in loss.options.items())
     normalizer = loss.normalizer or traits_of(find(loss.name, LOSSES)).normalizer
     return f"{loss.name} {options}".strip() + f" / {normalizer}"
 
 
 class Gradients:
-    """Gradients of losses of unit "answer" on the whole of one rollout, as one optimizer batch, on one mesh.
+    """Gradients of losses of unit "answer" on the whole rollout, as one minibatch, on one mesh.
 
-    `dtype` "float64" computes everything in float64, from the very numbers that float32 has.
-    Raises ValueError for a loss of another unit, and where the step does not divide over the mesh.
+    Args:
+      dtype: "float32", or "float64", which converts the float32 inputs exactly and computes everything in float64.
+
+    Raises:
+      ValueError: if a loss has another unit, or the step does not divide over the mesh.
     """
 
     def __init__(
         self,
         experiment: Experiment,
-        sampled: Sampled,
+        rollout: RolloutBuffer,
         mesh: Mesh,
         choices: Sequence[LossConfig],
         dtype: str = "float32",
     ):
-        self.experiment, self.sampled, self.mesh, self.dtype = experiment, sampled, mesh, dtype
+        self.experiment, self.rollout, self.mesh, self.dtype = experiment, rollout, mesh, dtype
         check_sizes(experiment.config, experiment.loss, mesh)
-        self.places = {told(loss): place for place, loss in enumerate(choices)}
+        self.places = {loss_label(loss): place for place, loss in enumerate(choices)}
         self.losses = [losses.resolve(loss.name, loss.options) for loss in choices]
         if pairs := [loss.name for loss in self.losses if loss.unit != "answer"]:
             raise ValueError(
-                f"{pairs[0]!r} is a loss of pairs: its gradient is one of other answers; take one of unit 'answer'"
+                f"{pairs[0]!r} is a loss of pairs, which trains on other answers; choose losses of unit 'answer'"
             )
         self.packed: dict[str, Any] = {}
         self.programs: dict[str, Any] = {}
 
     def __call__(self, loss: LossConfig, weights: Any, *, on_policy: bool) -> dict[str, np.ndarray]:
-        """The gradient by each parameter of each layer, by name.
+        """Returns the gradient of each parameter of each layer, by name.
 
-        `on_policy`: R is exactly 1, as if these weights had sampled; else it counts from the sampler's log-probs.
+        Args:
+          on_policy: whether R is exactly 1, as if these weights had sampled; if False, R is the ratio to the sampler.
         """
         with self._precision():
             weights = to_float64(weights) if self.dtype == "float64" else weights
             packed, totals = self._packed(loss)
             program = self._gradient(loss.normalizer or self.losses[self._place(loss)].normalizer)
-            return by_parameter(jax.device_get(program(weights, packed, totals, self._place(loss), on_policy)))
+            return name_parameters(jax.device_get(program(weights, packed, totals, self._place(loss), on_policy)))
 
     def logp(self, weights: Any) -> np.ndarray:
-        """`logp_BT` of the rollout's tokens by these weights, in the rows of `batch`; 0 outside answers."""
+        """Returns `logp_BT` of the rollout's tokens at these weights, in the rows of `batch`; 0 outside answers."""
         with self._precision():
             packed, _ = next(iter(self.packed.values()))
-            return _in_rows(self._logp(weights, packed))
+            return _flatten_shards(self._logp(weights, packed))
 
     def batch(self, loss: LossConfig) -> LossBatch:
-        """What the loss sees beside the log-probs: the same rows for each loss, with its own advantages."""
+        """Returns the loss's inputs beside the log-probs; the rows are the same for every loss."""
         with self._precision():
-            return _in_rows(self._packed(loss)[0].rows.batch)
+            return _flatten_shards(self._packed(loss)[0].rows.batch)
 
     def _precision(self):
         return in_float64() if self.dtype == "float64" else contextlib.nullcontext()
 
     def _place(self, loss):
-        return np.int32(self.places[told(loss)])
+        return np.int32(self.places[loss_label(loss)])
 
     def _packed(self, loss):
-        if told(loss) not in self.packed:
-            groups, count, prompts = self.sampled
+        if loss_label(loss) not in self.packed:
+            groups, count, prompts = self.rollout
             if self.dtype == "float64":
                 groups = to_float64(groups)
                 groups = groups._replace(rate_Q=groups.reward_QK.mean(axis=1))
-            self.packed[told(loss)] = self._pack(groups, np.int32(count), prompts, self._place(loss))
-        return self.packed[told(loss)]
+            self.packed[loss_label(loss)] = self._pack(groups, np.int32(count), prompts, self._place(loss))
+        return self.packed[loss_label(loss)]
 
     @functools.cached_property
     def _pack(self):
@@ -158,7 +173,7 @@ class Gradients:
         return jax.jit(program, in_shardings=(self._shardings(), None))
 
     def _gradient(self, normalizer):
-        """One program for all losses with the same normaliser: which it is, it is told when it runs."""
+        """Returns one program for all losses with this normalizer; the loss's place is an argument of it."""
 
         def program(weights, packed, totals, place, on_policy):
             with self._matmuls():
@@ -181,32 +196,32 @@ class Gradients:
             experiment.config, loss=named, old_logp="current", updates_per_step=1, strict_on_policy=False
         )
         model = dataclasses.replace(config.model, dtype=self.dtype)
-        loss = chosen(self.losses, place)
-        return training_half(
+        loss = switch_loss(self.losses, place)
+        return make_training_step(
             config, loss, self.mesh, model, experiment.tokenizer.vocab_size, experiment.model.attention
         )
 
 
-def chosen(among: Sequence[Loss], place: Array) -> Loss:
-    """One of several losses of unit "answer": that at a place which only the running program knows."""
+def switch_loss(choices: Sequence[Loss], place: Array) -> Loss:
+    """Makes a loss that is the one at `place`, which the running program gives. All have unit "answer"."""
 
     def function(logp_BT, batch):
-        return jax.lax.switch(place, [loss.function for loss in among], logp_BT, batch)
+        return jax.lax.switch(place, [loss.function for loss in choices], logp_BT, batch)
 
     def advantage(correct_QK, length_QK, max_answer_tokens):
-        ways = [functools.partial(loss.advantage, max_answer_tokens=max_answer_tokens) for loss in among]
-        return jax.lax.switch(place, ways, correct_QK, length_QK)
+        functions = [functools.partial(loss.advantage, max_answer_tokens=max_answer_tokens) for loss in choices]
+        return jax.lax.switch(place, functions, correct_QK, length_QK)
 
-    return Loss("chosen", function, advantage, "answer", "constant", "mixed")
+    return Loss("switch", function, advantage, "answer", "constant", "mixed")
 
 
-def _in_rows(tree):
-    """Arrays on the host, the rows of all shards in one axis."""
+def _flatten_shards(tree):
+    """Copies arrays to the host, with the rows of all shards in one axis."""
     return jax.tree.map(lambda x: np.asarray(x).reshape(-1, x.shape[-1]), tree)
 
 
-def by_parameter(tree: Any) -> dict[str, np.ndarray]:
-    """The parameters by name, those that layers have one each of by layer: "blocks.query[0]"."""
+def name_parameters(tree: Any) -> dict[str, np.ndarray]:
+    """Returns the parameters by name; stacked ones are split by layer, as in "blocks.query[0]"."""
     named = {}
     for path, value in jax.tree_util.tree_leaves_with_path(tree):
         name = ".".join(key.key for key in path)
@@ -218,14 +233,19 @@ def by_parameter(tree: Any) -> dict[str, np.ndarray]:
 
 
 class Difference(NamedTuple):
-    """Of two gradients: max |one − other| / max |other|, and the cosine between them."""
+    """The difference of two gradients.
+
+    Attributes:
+      relative: max |one − other| / max |other|.
+      cosine: cosine of the angle between them.
+    """
 
     relative: float
     cosine: float
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> Difference:
-    """Compares two gradients by the same parameters, in float64."""
+    """Compares two gradients of the same parameters, in float64."""
     one, other = (np.asarray(x, np.float64).ravel() for x in (one, other))
     norms = np.linalg.norm(one) * np.linalg.norm(other)
     return Difference(float(np.abs(one - other).max() / np.abs(other).max()), float(one @ other / norms))

@@ -1,4 +1,4 @@
-"""One run of a comparison: from a base to the end of its tokens, with the program of its arm."""
+"""One run of a comparison: trains a base until it has sampled its tokens."""
 
 import contextlib
 import time
@@ -9,39 +9,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nft_jax.compare.variants import STRETCH, Variant
+from nft_jax.compare.variants import PROMPTS_PER_SEED, Variant
 from nft_jax.config import Config
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, compile_step, open_experiment
-from nft_jax.machine.speed import forward_flops
-from nft_jax.plan.cost import PASSES
+from nft_jax.machine.speed import PASSES, forward_flops
 from nft_jax.run.metrics import step_metrics
 from nft_jax.run.workdir import as_json
 from nft_jax.state import State
 from nft_jax.update.optimizer import Optimizer, make_optimizer
 
-# Of a step's metrics, those whose means stand at each mark.
-KEPT = (
-    "reward",
-    "entropy",
-    "ratio_mean",
-    "ratio_max",
-    "clamped_value",
-    "gradient_norm",
-    "groups_kept",
-    "answer_length",
+# The step metrics whose means are recorded at each mark.
+MARK_METRICS = (
+    *("reward", "entropy", "ratio_mean", "ratio_max", "clamped_value", "gradient_norm"),
+    *("groups_kept", "answer_length"),
 )
-
-# Held-out scores on the way, evenly over the tokens.
+# Number of held-out evaluations of a run, evenly spaced over its tokens.
 MARKS = 6
 
 
-class Spent(NamedTuple):
-    """What a run has used: sampled tokens, tokens trained on, updates taken, steps, FLOPs, seconds of steps.
+class Cost(NamedTuple):
+    """What some steps cost.
 
-    FLOPs are those of the closed form: a forward pass over prompts and sampled tokens, and for the tokens trained on as
-    many as the backward pass is worth beside it. Seconds are without evaluation and compilation.
+    Attributes:
+      tokens: sampled tokens.
+      trained: tokens trained on.
+      updates: optimizer updates.
+      steps: steps.
+      flops: by a closed form: a forward pass over prompts and sampled tokens, `PASSES` over the tokens trained on.
+      seconds: without evaluation and compilation.
     """
 
     tokens: int = 0
@@ -53,7 +50,7 @@ class Spent(NamedTuple):
 
 
 def with_rate(optimizer: Optimizer) -> Optimizer:
-    """The optimizer, its changes times a rate that is part of its state: one program serves all learning rates."""
+    """Returns the optimizer with a factor for its changes in its state, so that one program serves all rates."""
 
     def init(weights):
         return jnp.float32(1), optimizer.init(weights)
@@ -67,16 +64,16 @@ def with_rate(optimizer: Optimizer) -> Optimizer:
 
 
 class Runner:
-    """An arm's experiment with its step compiled, for any base, seed and learning rate. A context manager.
+    """A variant's experiment and compiled step, for any base, seed and learning rate. A context manager.
 
     Raises:
       ValueError: as `Experiment`.
     """
 
-    def __init__(self, arm: Variant, base: Experiment, evaluator: Evaluator, folder: Path):
+    def __init__(self, variant: Variant, base: Experiment, evaluator: Evaluator, folder: Path):
         self.evaluator, self.budget = evaluator, base.config.compare.sampled_tokens
         self._stack = contextlib.ExitStack()
-        opened = open_experiment(arm.config(base.config), folder, dataset=base.dataset)
+        opened = open_experiment(variant.config(base.config), folder, dataset=base.dataset)
         self.experiment = self._stack.enter_context(opened)
         self.config: Config = self.experiment.config
         config = self.config
@@ -93,59 +90,61 @@ class Runner:
         self._stack.close()
 
     def run(self, weights: Any, seed: int, rate: float) -> dict:
-        """Trains host weights until the tokens are used up: the step that ends nearest to them is the last.
+        """Trains host weights until the sampled tokens are as near to the budget as whole steps allow.
 
-        Gives {"curve": at each mark a held-out score, what was spent, and the means of metrics since the mark before;
-        "test": the score at the end}.
+        Returns:
+          {"curve": at each mark the held-out score, the cost so far, and means of metrics since the mark before;
+          "test": the score at the end}.
 
         Raises:
-          ValueError: when the seed's prompts are used up before its tokens are.
+          ValueError: if the run draws more prompts than its seed has.
         """
-        state, spent, curve, since = self.start(weights, seed, rate), Spent(), [], []
+        state, cost, curve, since = self.start(weights, seed, rate), Cost(), [], []
         while True:
             began = time.perf_counter()
             state, record = jax.block_until_ready(self.program(state, self.prompts))
             metrics = step_metrics(jax.device_get(record._replace(last=None)))
-            step = self._spent(metrics, time.perf_counter() - began)
-            spent, since = Spent(*map(sum, zip(spent, step, strict=True))), [*since, metrics]
-            last = is_nearest(spent.tokens, step.tokens, self.budget)
-            if last or spent.tokens * MARKS >= self.budget * (len(curve) + 1):
-                curve.append(self._mark(state.weights, spent, since))
+            step = self._step_cost(metrics, time.perf_counter() - began)
+            cost, since = Cost(*map(sum, zip(cost, step, strict=True))), [*since, metrics]
+            last = is_nearest(cost.tokens, step.tokens, self.budget)
+            if last or cost.tokens * MARKS >= self.budget * (len(curve) + 1):
+                curve.append(self._evaluate(state.weights, cost, since))
                 since = []
             if last:
                 break
-        if int(state.cursor) > (seed + 1) * STRETCH:
-            raise ValueError(f"seed {seed} drew more than {STRETCH} prompts: use fewer config.compare.sampled_tokens")
+        if int(state.cursor) > (seed + 1) * PROMPTS_PER_SEED:
+            raise ValueError(
+                f"seed {seed} drew more than {PROMPTS_PER_SEED} prompts; use fewer config.compare.sampled_tokens"
+            )
         return {"curve": curve, "test": as_json(score(self.evaluator(state.weights, "test")))}
 
     def start(self, weights: Any, seed: int, rate: float) -> State:
-        """The state before the first step: these host weights, and the beginning of the seed's prompts and draws."""
+        """Returns the state before the first step: these host weights, at the beginning of the seed's prompts."""
         experiment = self.experiment
         placed = experiment.place(weights, experiment.model.weight_specs)
         state = experiment.initial_state(self.optimizer, placed)
-        first, shardings = np.int32(seed * STRETCH), experiment.state_shardings(self.optimizer)
+        first, shardings = np.int32(seed * PROMPTS_PER_SEED), experiment.state_shardings(self.optimizer)
         state = state._replace(step=first, cursor=first, optimizer_state=(np.float32(rate), state.optimizer_state[1]))
         return jax.device_put(state, shardings)
 
-    def _spent(self, metrics: dict, seconds: float) -> Spent:
+    def _step_cost(self, metrics: dict, seconds: float) -> Cost:
         config, weights = self.config, self.experiment.model.parameters
         prompts = metrics["answers"] / config.answers_per_prompt * self.prompt_length
         context = self.prompt_length + (metrics["answer_length"] or 0) / 2
         forward = forward_flops(config, weights, metrics["tokens"] + prompts, context)
         trained = PASSES[config.model.remat] * forward_flops(config, weights, metrics["tokens_trained"], context)
-        return Spent(
-            metrics["tokens"], metrics["tokens_trained"], metrics["updates_taken"], 1, forward + trained, seconds
-        )
+        counts = metrics["tokens"], metrics["tokens_trained"], metrics["updates_taken"]
+        return Cost(*counts, steps=1, flops=forward + trained, seconds=seconds)
 
-    def _mark(self, weights: Any, spent: Spent, since: list[dict]) -> dict:
-        found = score(self.evaluator(weights, "validation"))
-        held_out = {"greedy": found.greedy, "sampled": found.sampled, "held_out_entropy": found.entropy}
-        return held_out | as_json(spent) | {name: _mean([step[name] for step in since]) for name in KEPT}
+    def _evaluate(self, weights: Any, cost: Cost, since: list[dict]) -> dict:
+        scores = score(self.evaluator(weights, "validation"))
+        held_out = {"greedy": scores.greedy, "sampled": scores.sampled, "held_out_entropy": scores.entropy}
+        return held_out | as_json(cost) | {name: _mean([step[name] for step in since]) for name in MARK_METRICS}
 
 
-def is_nearest(spent: int, step: int, budget: int) -> bool:
-    """Whether the budget is nearer to what is spent than to where another step of this size would lead."""
-    return spent + step / 2 > budget
+def is_nearest(tokens: int, step: int, budget: int) -> bool:
+    """Returns whether another step of `step` tokens would not come nearer to the budget."""
+    return tokens + step / 2 > budget
 
 
 def _mean(values: list[float | None]) -> float | None:

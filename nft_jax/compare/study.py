@@ -1,4 +1,4 @@
-"""The comparison itself: bases, rates chosen on seeds that are not reported, runs on those that are; nothing twice."""
+"""Carries out a comparison: bases, runs that choose learning rates, and runs that are reported."""
 
 import contextlib
 import dataclasses
@@ -33,12 +33,15 @@ VARIED = (
 )
 
 
-class Compared(NamedTuple):
+class StudyResult(NamedTuple):
     """What a study found.
 
-    `tuning`  by arm, the held-out scores at the end by rate: {rate: [score of each tuning seed]}
-    `rates`   by arm, the rate that was chosen          `runs`  by arm, a run for each seed, in the plan's order
-    `bases`   by split, the scores before any run, for each seed
+    Attributes:
+      plan: its plan.
+      tuning: by variant and rate, the final validation score of each tuning seed.
+      rates: by variant, the chosen rate.
+      runs: by variant, the run of each seed.
+      bases: for each seed, by split, the scores of the base.
     """
 
     plan: Plan
@@ -49,67 +52,68 @@ class Compared(NamedTuple):
 
 
 class Study:
-    """Carries out a plan in one workdir, where each finished run is kept and none is done again.
+    """Carries out a plan in one workdir, which keeps finished runs.
 
-    `base` is the experiment that all arms have in common: problems, model, mesh, evaluation.
+    Args:
+      base: the experiment with the problems, model, mesh and evaluation of all variants.
 
     Raises:
-      ValueError: before anything is compiled, for lack of problems, or a workdir that holds another kind of study.
+      ValueError: if validation or test problems are missing, or the workdir holds a study with other settings.
     """
 
     def __init__(self, plan: Plan, base: Experiment, workdir: Path):
         self.plan, self.base, self.workdir = plan, base, workdir
-        tables = _held_out(base)
+        tables = _held_out_tables(base)
         self._check_same(Workdir(workdir))
         self.evaluator = make_evaluator(base, tables)
         self.done, self.began, self.bases = 0, time.perf_counter(), {}
 
-    def run(self) -> Compared:
-        """All runs that aren't there yet, arm after arm."""
+    def run(self) -> StudyResult:
+        """Carries out the runs that the workdir does not hold, variant after variant."""
         plan, tuning, rates, runs = self.plan, {}, {}, {}
-        for arm in plan.arms:
+        for variant in plan.variants:
             with contextlib.ExitStack() as stack:
-                # Compiled when it is first needed: a study whose runs are all there compiles none.
-                runner = functools.cache(functools.partial(self._runner, arm, stack))
-                tuning[arm] = self._tuned(arm, runner)
-                rates[arm] = best_rate(tuning[arm]) if tuning[arm] else plan.rates[0]
-                runs[arm] = [self._one(arm, runner, seed, rates[arm]) for seed in plan.seeds]
+                # Compiles when first called: a study that is complete compiles nothing.
+                runner = functools.cache(functools.partial(self._runner, variant, stack))
+                tuning[variant] = self._tune(variant, runner)
+                rates[variant] = best_rate(tuning[variant]) if tuning[variant] else plan.rates[0]
+                runs[variant] = [self._run_once(variant, runner, seed, rates[variant]) for seed in plan.seeds]
         bases = [self._base_score(seed) for seed in plan.seeds]
-        return Compared(plan, tuning, rates, runs, bases)
+        return StudyResult(plan, tuning, rates, runs, bases)
 
-    def _runner(self, arm: Variant, stack: contextlib.ExitStack) -> Runner:
-        return stack.enter_context(Runner(arm, self.base, self.evaluator, self.workdir))
+    def _runner(self, variant: Variant, stack: contextlib.ExitStack) -> Runner:
+        return stack.enter_context(Runner(variant, self.base, self.evaluator, self.workdir))
 
-    def _tuned(self, arm: Variant, runner: Callable[[], Runner]) -> dict[float, list[float]]:
+    def _tune(self, variant: Variant, runner: Callable[[], Runner]) -> dict[float, list[float]]:
         plan = self.plan
         if len(plan.rates) == 1:
             return {}
         return {
-            rate: [self._one(arm, runner, seed, rate)["curve"][-1]["sampled"] for seed in plan.tuning_seeds]
+            rate: [self._run_once(variant, runner, seed, rate)["curve"][-1]["sampled"] for seed in plan.tuning_seeds]
             for rate in plan.rates
         }
 
-    def _one(self, arm: Variant, runner: Callable[[], Runner], seed: int, rate: float) -> dict:
+    def _run_once(self, variant: Variant, runner: Callable[[], Runner], seed: int, rate: float) -> dict:
         self.done += 1
-        path = self._path(arm, seed, rate)
+        path = self._path(variant, seed, rate)
         if path.exists():
             return json.loads(path.read_text())
         weights = self.base_weights(seed)
         began = time.perf_counter()
-        found = runner().run(weights, seed, rate)
+        run = runner().run(weights, seed, rate)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Workdir(path.parent).write(path.name, found)
-        last = found["curve"][-1]
+        Workdir(path.parent).write(path.name, run)
+        last = run["curve"][-1]
         print(
-            f"{self.done:>4}/{self.plan.runs} {arm.loss}, {arm.regime}, rate {rate:g}, seed {seed}: "
+            f"{self.done:>4}/{self.plan.runs} {variant.loss}, {variant.regime}, rate {rate:g}, seed {seed}: "
             f"greedy {last['greedy']:.3f}, sampled {last['sampled']:.3f}, {last['updates']} updates, "
             f"{time.perf_counter() - began:.0f} s ({(time.perf_counter() - self.began) / 60:.0f} min so far)",
             flush=True,
         )
-        return found
+        return run
 
     def base_weights(self, seed: int) -> Any:
-        """The weights that a seed's runs start from, on the host: of its own warm start where the config has one."""
+        """Returns a seed's base on the host: the weights after its warm start, if the config has one."""
         if seed not in self.bases:
             config, folder = self.base.config, self._base_folder(seed)
             if not config.base and config.warm_start.steps and not has_weights(folder):
@@ -125,20 +129,20 @@ class Study:
         path = folder.path / "score.json"
         if not path.exists():
             weights = self.base.place(self.base_weights(seed), self.base.model.weight_specs)
-            found = {name: as_json(score(self.evaluator(weights, name))) for name in self.evaluator.tables}
-            folder.write(path.name, found)
+            scores = {name: as_json(score(self.evaluator(weights, name))) for name in self.evaluator.tables}
+            folder.write(path.name, scores)
         return json.loads(path.read_text())
 
-    def _path(self, arm: Variant, seed: int, rate: float) -> Path:
-        regime = f"{self.base.config.compare.sampled_tokens}_tokens", f"{arm.updates}_updates"
-        loss = re.sub(r"[^\w.=+-]+", "_", arm.loss)
+    def _path(self, variant: Variant, seed: int, rate: float) -> Path:
+        regime = f"{self.base.config.compare.sampled_tokens}_tokens", f"{variant.updates}_updates"
+        loss = re.sub(r"[^\w.=+-]+", "_", variant.loss)
         return self.workdir.joinpath("runs", *regime, loss, f"rate_{rate:g}_seed_{seed}.json")
 
     def _base_folder(self, seed: int) -> Path:
         return self.workdir / "bases" / f"seed_{seed}"
 
     def _check_same(self, folder: Workdir) -> None:
-        """Runs of one workdir differ in nothing but what is compared."""
+        """Checks that the workdir's runs differ only in what is compared."""
         now, path = make_fingerprint(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
         if path.exists():
             check_same(json.loads(path.read_text()), now, self.workdir, Phase.ALL, VARIED)
@@ -146,17 +150,17 @@ class Study:
         folder.write(path.name, now)
 
 
-def _held_out(experiment: Experiment) -> dict[str, PromptTable]:
-    """Validation problems, by which rates are chosen, and test problems, which are reported."""
+def _held_out_tables(experiment: Experiment) -> dict[str, PromptTable]:
+    """Returns the validation problems, by which rates are chosen, and the test problems, which are reported."""
     tables = experiment.dataset.tables
     if missing := [name for name in HELD_OUT if name not in tables]:
         raise ValueError(
-            f"a comparison needs problems to choose rates by and others to report on; there are none for "
-            f"{' and '.join(f'config.data.{name}' for name in missing)}"
+            f"a comparison chooses rates on validation problems and reports on test problems; "
+            f"set {' and '.join(f'config.data.{name}' for name in missing)}"
         )
     return {name: tables[name] for name in HELD_OUT}
 
 
 def best_rate(scores: dict[float, list[float]]) -> float:
-    """The rate with the best mean score; the smallest of equal ones."""
+    """Returns the rate with the best mean score; of equal ones, the smallest."""
     return max(sorted(scores), key=lambda rate: float(np.mean(scores[rate])))

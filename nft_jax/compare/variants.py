@@ -1,34 +1,39 @@
-"""What a comparison compares: each loss in each regime, and the seeds and learning rates that it gets."""
+"""The plan of a comparison: its variants (each loss in each regime), seeds and learning rates."""
 
 import ast
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from nft_jax import losses
 from nft_jax.config import Config, LossConfig
 from nft_jax.names import lookup
 
-# Prompts of the endless stream of (prompts, draws) that a seed has for itself: more than any run here draws.
-STRETCH = 2**18
+# Each seed has its own stretch of the endless stream of prompts and draws. A run here draws fewer prompts than this.
+PROMPTS_PER_SEED = 2**18
 
 
 class Variant(NamedTuple):
-    """A loss with its options, as the config writes it, and the number of updates a rollout."""
+    """A loss in a regime.
+
+    Attributes:
+      loss: the loss with its options, as in `config.compare.losses`.
+      updates: number of updates a rollout.
+    """
 
     loss: str
     updates: int
 
     @property
     def regime(self) -> str:
-        """The number of updates, in words."""
+        """The number of updates in words."""
         return "strictly on-policy" if self.updates == 1 else f"{self.updates} updates a rollout"
 
     def config(self, config: Config) -> Config:
-        """The experiment of this arm: the prompts of an update, and the candidates for it, stay those of `config`.
+        """Returns this variant's config; an update keeps its numbers of prompts and of candidates.
 
         Raises:
-          ValueError: when the loss is none, or does not fit the rest.
+          ValueError: if the loss does not exist, or does not fit the other settings.
         """
         before, strict = config.updates_per_step, self.updates == 1
         return dataclasses.replace(
@@ -41,48 +46,56 @@ class Variant(NamedTuple):
             selection=dataclasses.replace(
                 config.selection, candidates_per_round=config.candidates_per_round * self.updates // before
             ),
-            # The optimizer of a comparison has its rate in its state (`runs.py`).
+            # The rate is in the optimizer's state (`runs.with_rate`).
             optimizer=dataclasses.replace(config.optimizer, learning_rate=1.0),
         )
 
 
 class Plan(NamedTuple):
-    """All arms, the one that the others are compared with first, and what each runs on."""
+    """The runs of a comparison.
 
-    arms: list[Variant]
+    Attributes:
+      variants: all variants; the others are compared with the first.
+      seeds: seeds that are reported.
+      tuning_seeds: seeds on which the learning rate is chosen.
+      rates: learning rates to choose from.
+    """
+
+    variants: list[Variant]
     seeds: list[int]
     tuning_seeds: list[int]
     rates: list[float]
 
     @property
     def runs(self) -> int:
-        """How many there are to do."""
+        """The number of runs."""
         tuning = len(self.tuning_seeds) * len(self.rates) if len(self.rates) > 1 else 0
-        return len(self.arms) * (len(self.seeds) + tuning)
+        return len(self.variants) * (len(self.seeds) + tuning)
 
 
 def read_plan(config: Config) -> Plan:
-    """The plan that `config.compare` writes, with every arm's experiment checked.
+    """Reads the plan from `config.compare`, and checks the config of every variant.
 
     Raises:
-      ValueError: for what is no number, no loss, given twice or can't be compared so; all before anything compiles.
+      ValueError: for values that can't be read, unknown losses, repetitions, and plans that can't be carried out.
     """
-    given = config.compare
-    names = _items(given.losses.replace("\n", ";"), ";", "losses", lambda text: " ".join(text.split()))
-    updates = _items(given.updates_per_rollout, ",", "updates_per_rollout", int)
-    seeds = _items(given.seeds, ",", "seeds", int)
-    tuning = _items(given.tuning_seeds, ",", "tuning_seeds", int) if given.tuning_seeds.strip() else []
-    rates = _items(given.learning_rates or f"{config.optimizer.learning_rate}", ",", "learning_rates", float)
+    section = config.compare
+    names = _parse_list(section.losses.replace("\n", ";"), ";", "losses", lambda text: " ".join(text.split()))
+    updates = _parse_list(section.updates_per_rollout, ",", "updates_per_rollout", int)
+    seeds = _parse_list(section.seeds, ",", "seeds", int)
+    tuning = _parse_list(section.tuning_seeds, ",", "tuning_seeds", int) if section.tuning_seeds.strip() else []
+    rates = _parse_list(section.learning_rates or f"{config.optimizer.learning_rate}", ",", "learning_rates", float)
     plan = Plan([Variant(name, count) for count in updates for name in names], seeds, tuning, rates)
     for fault in _faults(config, plan, updates):
         raise ValueError(fault)
-    for arm in plan.arms:
-        arm.config(config)
+    for variant in plan.variants:
+        variant.config(config)
     return plan
 
 
-def _faults(config: Config, plan: Plan, updates: list[int]):
-    most = 2**31 // STRETCH // config.answers_per_prompt
+def _faults(config: Config, plan: Plan, updates: list[int]) -> Iterator[str]:
+    """Yields what keeps the plan from being carried out."""
+    most = 2**31 // PROMPTS_PER_SEED // config.answers_per_prompt
     for setting, values in (("seeds", plan.seeds), ("tuning_seeds", plan.tuning_seeds)):
         if not all(0 <= seed < most for seed in values):
             yield f"config.compare.{setting}={values}: use seeds from 0 to {most - 1}"
@@ -90,8 +103,8 @@ def _faults(config: Config, plan: Plan, updates: list[int]):
         yield f"config.compare.tuning_seeds: {sorted(both)} are reported too; choose rates on seeds that are not"
     if len(plan.rates) > 1 and not plan.tuning_seeds:
         yield (
-            f"config.compare.learning_rates={config.compare.learning_rates!r}: several rates are chosen from on "
-            "config.compare.tuning_seeds, and there are none; give seeds that are not reported, or one rate"
+            f"config.compare.learning_rates={config.compare.learning_rates!r}: choosing among several rates needs "
+            "config.compare.tuning_seeds, which is empty; give seeds that are not reported, or one rate"
         )
     if not all(rate > 0 for rate in plan.rates):
         yield f"config.compare.learning_rates={config.compare.learning_rates!r}: must be positive"
@@ -99,49 +112,53 @@ def _faults(config: Config, plan: Plan, updates: list[int]):
         yield f"config.compare.updates_per_rollout={config.compare.updates_per_rollout!r}: must be positive"
     if config.optimizer.schedule != "constant":
         yield (
-            f"config.optimizer.schedule={config.optimizer.schedule!r}: a run ends when its tokens are used up, so the "
-            "number of updates that it would decay over isn't known; use constant"
+            f"config.optimizer.schedule={config.optimizer.schedule!r}: a run ends when it has sampled its tokens, so "
+            "the number of updates, over which the rate would decay, is not known; use constant"
         )
 
 
 def read_loss(text: str) -> LossConfig:
-    """The loss that is written as `NAME [OPTION=VALUE …]`; options that are not given have the loss's defaults.
+    """Reads a loss from `NAME [OPTION=VALUE …]`; other options have the loss's defaults.
 
     Raises:
-      ValueError: for an unknown loss or option, or a value of another kind.
+      ValueError: for an unknown loss or option.
     """
     name, *words = text.split()
     options, normalizer = losses.default_options(name), ""
-    given: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for word in words:
         option, equals, value = word.partition("=")
         if not equals:
-            raise ValueError(f"config.compare.losses: {word!r} in {text!r} is no OPTION=VALUE")
+            raise ValueError(f"config.compare.losses: {word!r} in {text!r} is not of the form OPTION=VALUE")
         if option == "normalizer":
             normalizer = value
         else:
-            given[option] = _value(value, lookup(options, option, "option", f"loss {name!r}"))
-    return LossConfig(name=name, normalizer=normalizer, options=options | given)
+            changes[option] = _parse_value(value, lookup(options, option, "option", f"loss {name!r}"))
+    return LossConfig(name=name, normalizer=normalizer, options=options | changes)
 
 
-def _value(text: str, default: Any) -> Any:
+def _parse_value(text: str, default: Any) -> Any:
+    """Reads a value of the default's type; returns other text as it is, which the loss then refuses."""
     if isinstance(default, str):
         return text
     try:
         value = ast.literal_eval(text.capitalize() if isinstance(default, bool) else text)
     except (SyntaxError, ValueError):
-        return text  # whose kind the loss then refuses
+        return text
     return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
 
-def _items(text: str, between: str, setting: str, kind: Callable[[str], Any]) -> list[Any]:
-    parts = [part.strip() for part in text.split(between) if part.strip()]
+def _parse_list(text: str, separator: str, setting: str, kind: Callable[[str], Any]) -> list[Any]:
+    """Reads values of a kind, each of which may be given once.
+
+    Raises:
+      ValueError: if there is no value, a repeated one, or one of another kind.
+    """
+    parts = [part.strip() for part in text.split(separator) if part.strip()]
     try:
         values = [kind(part) for part in parts]
     except ValueError as error:
-        raise ValueError(
-            f"config.compare.{setting}={text!r}: {error}; write values with {between!r} between"
-        ) from error
+        raise ValueError(f"config.compare.{setting}={text!r}: {error}; separate values by {separator!r}") from error
     if not values or len(set(values)) < len(values):
-        raise ValueError(f"config.compare.{setting}={text!r}: give at least one, and each once")
+        raise ValueError(f"config.compare.{setting}={text!r}: give at least one value, and each once")
     return values

@@ -1,1 +1,1 @@
-"""What devices can do, and what a program asks of them."""
+"""What devices can do, and what the program needs: data sheets, measured limits, memory and FLOPs."""

@@ -1,4 +1,4 @@
-"""What chips can do, by their makers' own pages: figures for estimates, not measurements."""
+"""Data sheets of chips, from their makers' pages: figures for estimates, not measurements."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,15 @@ GIB = 2**30
 class Chip(NamedTuple):
     """One chip.
 
-    `name`       as topologies begin ("v5e:8x8"), or a GPU's short name
-    `kind`       how JAX's `device_kind` begins
-    `flops`      FLOP/s of bfloat16 products, dense    `memory`  bytes that a program may take
-    `bandwidth`  bytes/s of the chip's own memory
-    `links`      bytes/s that go out to other chips of a slice (or of a machine), over all links together
-    `network`    bytes/s that go out to other slices (or machines), a chip's share; 0 where its maker doesn't say
+    Attributes:
+      name: beginning of its topologies' names ("v5e:8x8"), or a GPU's short name.
+      kind: beginning of JAX's `device_kind`.
+      flops: FLOP/s of dense bfloat16 products.
+      memory: bytes that a program may use.
+      bandwidth: bytes/s of the chip's memory.
+      links: bytes/s to other chips of the slice or machine, over all links together, in one direction.
+      network: bytes/s to other slices or machines, the share of one chip; 0 if the maker does not state it.
+      source: the maker's page.
     """
 
     name: str
@@ -26,7 +29,7 @@ class Chip(NamedTuple):
     source: str
 
 
-# The makers state links in both directions together; here is half of it. Memory is what libtpu's compiler allows.
+# The makers state the links of both directions together; these are halves. A TPU's memory is what libtpu allows.
 CHIPS = (
     Chip("v4", "TPU v4", 275e12, 30.75 * GIB, 1200e9, 300e9, 0, "cloud.google.com/tpu/docs/v4, arXiv 2304.01433"),
     Chip("v5e", "TPU v5 lite", 197e12, 15.75 * GIB, 819e9, 200e9, 3.1e9, "cloud.google.com/tpu/docs/v5e"),
@@ -39,6 +42,6 @@ CHIPS = (
 
 
 def chip_of(kind: str) -> Chip | None:
-    """The chip of a JAX `device_kind`, of which the longest known beginning counts; None for what isn't known."""
+    """Returns the chip with the longest `kind` that a JAX `device_kind` begins with; None if there is no such chip."""
     known = [chip for chip in CHIPS if kind.startswith(chip.kind)]
     return max(known, key=lambda chip: len(chip.kind), default=None)

@@ -1,4 +1,4 @@
-"""What a machine can do, and what a program asks of it."""
+"""A machine's measured limits, and the FLOPs and bytes that a step needs."""
 
 import resource
 import time
@@ -9,22 +9,26 @@ import jax.numpy as jnp
 
 from nft_jax.config import Config
 
+# Rows of the square matrices, length of the vector, and number of timings.
 SIZE, LONG, TIMES = 2048, 1 << 26, 5
-# On accelerators, where else the calls would be timed: so many times the size, and so many calls at a time.
-ACCELERATED, CALLS = 4, 16
+# Accelerators get larger arrays and several calls a timing, so that the call itself does not count.
+ACCELERATOR_FACTOR, CALLS = 4, 16
+# Forward passes that an update's cost is worth, by `model.remat`: one, two for the backward pass, and recomputation.
+PASSES = {"none": 3, "dots": 3, "attention": 4, "full": 4, "offload": 4}
 
 
 def measure_limits(dtype: str = "float32") -> dict[str, float]:
-    """The first device's own limits, the best of five.
+    """Measures the first device: the best of five timings.
 
-    `matmul_gflops`  GFLOP/s of a product of square matrices of random numbers of this dtype: 2048 rows, or 8192
-    `bandwidth_gbs`  GB/s read and written by adding to 256 MiB or 1 GiB in place, whose pages have been there before
+    Returns:
+      {"matmul_gflops": GFLOP/s of a product of square random matrices of this dtype (2048 rows; accelerators: 8192),
+      "bandwidth_gbs": GB/s read and written by adding to 256 MiB (accelerators: 1 GiB) in place}.
     """
-    times, calls = (1, 1) if jax.devices()[0].platform == "cpu" else (ACCELERATED, CALLS)
+    times, calls = (1, 1) if jax.devices()[0].platform == "cpu" else (ACCELERATOR_FACTOR, CALLS)
     size, long = SIZE * times, LONG * times
     square = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)
-    # Donated: a fresh output would be timed by the kernel's mapping of its pages, which is several times slower.
+    # Donated, because the operating system maps the pages of a fresh output, which takes several times longer.
     add = jax.jit(lambda x: x + 1.0, donate_argnums=0)
     return {
         "matmul_gflops": 2 * size**3 / _least_seconds(lambda _: product(square, square), square, calls) / 1e9,
@@ -33,7 +37,7 @@ def measure_limits(dtype: str = "float32") -> dict[str, float]:
 
 
 def _least_seconds(function: Callable[[jax.Array], jax.Array], array: jax.Array, calls: int = 1) -> float:
-    """Of a call with what the call before gave, `calls` of them at a time; the first one compiles and doesn't count."""
+    """Returns the least seconds of a call. Each call gets the result of the one before; the first one compiles."""
     array = jax.block_until_ready(function(array))
     seconds = []
     for _ in range(TIMES):
@@ -46,18 +50,24 @@ def _least_seconds(function: Callable[[jax.Array], jax.Array], array: jax.Array,
 
 
 def peak_memory_mib() -> dict[str, float]:
-    """The most that this process ever held, and where the backend tells, each device."""
-    found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    """Returns the peak MiB of this process ("host"), and of each device whose backend counts them."""
+    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     for device in jax.local_devices():
         statistics = device.memory_stats() or {}
         if "peak_bytes_in_use" in statistics:
-            found[str(device)] = statistics["peak_bytes_in_use"] / 2**20
-    return found
+            peaks[str(device)] = statistics["peak_bytes_in_use"] / 2**20
+    return peaks
 
 
 def forward_flops(config: Config, weights: int, tokens: float, context: float) -> float:
-    """Of a forward pass: 2 a weight and token (the embedding's rows are looked up, the head's multiplied), and
-    attention's two products over a mean context.
+    """Counts the FLOPs of a forward pass.
+
+    They are 2 a weight and token (without the embedding, which is a lookup), and attention's two products.
+
+    Args:
+      weights: number of weights.
+      tokens: number of tokens.
+      context: mean number of tokens that a token attends to.
     """
     model = config.model
     looked_up = 0 if model.tied_embedding else model.vocab * model.width
@@ -65,8 +75,15 @@ def forward_flops(config: Config, weights: int, tokens: float, context: float) -
 
 
 def decode_bytes(config: Config, weights: int, tokens: float, context: float, slots: float) -> float:
-    """The least that drawing so many tokens reads: all weights once for the tokens of `slots` slots (of an embedding
-    that is not the head too, none), and keys and values of a mean context for each.
+    """Counts the bytes that decoding must read: all weights for every `slots` tokens, and each token's context.
+
+    An embedding that is not also the head is a lookup, and does not count.
+
+    Args:
+      weights: number of weights.
+      tokens: number of tokens to decode.
+      context: mean number of tokens whose keys and values a token reads.
+      slots: number of slots that draw a token at the same time.
     """
     model = config.model
     looked_up = 0 if model.tied_embedding else model.vocab * model.width

@@ -1,1 +1,1 @@
-"""What `nft_jax.plan` is made of: chips, topologies that nobody holds, and the reading of a compiled program."""
+"""Plans a step: whether it fits devices that need not be there, and an estimate of its time."""

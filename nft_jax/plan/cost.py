@@ -1,4 +1,4 @@
-"""How long a step may take on given chips: an estimate from closed forms under assumptions that are stated with it."""
+"""Estimates a step's time on given chips, by closed forms and stated assumptions."""
 
 import math
 from collections.abc import Iterable
@@ -8,27 +8,29 @@ from nft_jax.config.sizes import row_tokens
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import Chip
 from nft_jax.machine.memory import slots_per_shard
-from nft_jax.machine.speed import forward_flops
+from nft_jax.machine.speed import PASSES, forward_flops
 from nft_jax.names import suggestion
 from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import REPLICA, shard_count
 from nft_jax.plan import hlo
 from nft_jax.plan.hlo import Collective
 
-# Forward passes that an update's cost is worth: one, two for the backward pass, and what remat runs again.
-PASSES = {"none": 3, "dots": 3, "attention": 4, "full": 4, "offload": 4}
 DAY = 86400
 
 
 class Assumptions(NamedTuple):
-    """What nobody can know before a run; each is a key of `--assume`.
+    """What is not known before a run. Each field is a key of `--assume`.
 
-    `prompt`, `answer`  mean tokens
-    `mixed`    share of groups that are neither all right nor all wrong
-    `useful`   share of the slots' time that draws a token
-    `filled`   share of the rows' places that hold one
-    `products`, `memory`, `links`  reached shares of the chip's FLOP/s, memory bandwidth and links
-    `latency`  seconds that a transfer takes however small it is
+    Attributes:
+      prompt: mean tokens of a prompt.
+      answer: mean tokens of an answer.
+      mixed: share of groups with both correct and incorrect answers.
+      useful: share of the slots' time that draws a token.
+      filled: share of the rows' places that hold a token.
+      products: share of the chip's FLOP/s that products reach.
+      memory: share of the chip's memory bandwidth that is reached.
+      links: share of the links' bytes/s that is reached.
+      latency: seconds that even the smallest transfer takes.
     """
 
     prompt: float
@@ -43,11 +45,18 @@ class Assumptions(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """One step.
+    """The estimate of one step.
 
-    `read`, `decode`, `update`  seconds of the phases        `flops`  of the same phases, on all devices together
-    `sampled`, `trained`  tokens         `rounds`  of dynamic sampling      `trips`  tokens that each slot decodes
-    `micro_batches`  of each update, on each data shard
+    Attributes:
+      read: seconds of reading prompts.
+      decode: seconds of decoding.
+      update: seconds of all updates.
+      flops: FLOPs of these three phases, on all devices together.
+      sampled: sampled tokens.
+      trained: tokens trained on.
+      rounds: rounds of dynamic sampling.
+      trips: tokens that each slot decodes.
+      micro_batches: micro-batches of an update on each data shard.
     """
 
     read: float
@@ -62,23 +71,23 @@ class Estimate(NamedTuple):
 
     @property
     def step(self) -> float:
-        """Seconds of a step; grading goes on while others are decoded."""
+        """Seconds of a step. Grading runs while other answers are decoded."""
         return self.read + self.decode + self.update
 
 
-def assumed(told: str, experiment: Experiment) -> Assumptions:
-    """The assumptions that `--assume=NAME=VALUE,…` says; lengths are a quarter of their limits where it doesn't.
+def read_assumptions(text: str, experiment: Experiment) -> Assumptions:
+    """Reads the value of `--assume`, NAME=VALUE,…; by default lengths are a quarter of their limits.
 
     Raises:
-      ValueError: for a name that is none, or a value that is no positive number.
+      ValueError: for an unknown name, or a value that is not a positive number.
     """
     config = experiment.config
     values = {"prompt": config.data.max_prompt_tokens / 4, "answer": config.rollout.max_answer_tokens / 4}
-    for part in told.split(",") if told else []:
+    for part in text.split(",") if text else []:
         name, _, value = part.partition("=")
         if name not in Assumptions._fields:
             raise ValueError(
-                f"--assume={told}: {name!r} is none; there are {', '.join(Assumptions._fields)}"
+                f"--assume={text}: unknown assumption {name!r}; use {', '.join(Assumptions._fields)}"
                 f"{suggestion(name, Assumptions._fields)}"
             )
         try:
@@ -86,58 +95,60 @@ def assumed(told: str, experiment: Experiment) -> Assumptions:
         except ValueError:
             values[name] = 0.0
         if values[name] <= 0:
-            raise ValueError(f"--assume={told}: {name}={value!r} must be a positive number, as in answer=900,mixed=0.4")
+            raise ValueError(f"--assume={text}: {name}={value!r} must be a positive number, as in answer=900,mixed=0.4")
     return Assumptions(**values)
 
 
 def estimate(
-    experiment: Experiment, chip: Chip, held: dict[str, int], transfers: Iterable[Collective], given: Assumptions
+    experiment: Experiment, chip: Chip, held: dict[str, int], transfers: Iterable[Collective], assumptions: Assumptions
 ) -> Estimate:
-    """Seconds of a step. A phase takes as long as what limits it: products or memory in decoding, to which transfers
-    are added; products or transfers in updates, where they overlap.
+    """Estimates the seconds of a step.
 
-    `held` is from `device_bytes`, `transfers` from `hlo.collectives`.
+    Decoding takes the longer of products and memory, plus transfers; updates overlap products and transfers, and take
+    the longer of the two.
+
+    Args:
+      held: bytes of a device, from `device_bytes`.
+      transfers: from `hlo.collectives`.
     """
     config, shards, S = experiment.config, shard_count(experiment.model.mesh), slots_per_shard(experiment)
     Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
     C, devices, passes = config.candidates_per_round, experiment.model.mesh.size, PASSES[config.model.remat]
-    wanted = math.ceil(Q / (given.mixed * C)) if experiment.loss.groups == "mixed" else 1
-    rounds = min(config.selection.max_rounds, wanted)
-    sampled, shared = rounds * C * K * given.answer, config.prompts_are_shared
-    trained = Q * K * (given.answer + (0 if shared else given.prompt))
+    needed = math.ceil(Q / (assumptions.mixed * C)) if experiment.loss.groups == "mixed" else 1
+    rounds = min(config.selection.max_rounds, needed)
+    sampled, shared = rounds * C * K * assumptions.answer, config.prompts_are_shared
+    trained = Q * K * (assumptions.answer + (0 if shared else assumptions.prompt))
 
     def forward(tokens, context):
         return forward_flops(config, experiment.model.parameters, tokens, context)
 
     def products(flops):
-        return flops / (devices * chip.flops * given.products)
+        return flops / (devices * chip.flops * assumptions.products)
 
-    def moved(phase):
-        seconds = 0.0
-        for one in hlo.of_phase(transfers, phase):
-            rate = chip.network if REPLICA in one.axes and chip.network else chip.links
-            seconds += one.sent / (rate * given.links) + one.times * given.latency
-        return seconds
+    def transfer_seconds(phase):
+        return sum(_seconds(transfer, chip, assumptions) for transfer in hlo.select_phase(transfers, phase))
 
-    context = given.prompt + given.answer / 2
-    trips = sampled / (shards * S * given.useful)
-    # Every slot's live columns are read, to those of the longest answer: nearly all of them once one is long.
-    passed = (held["sampling_weights"] + held["cache"]) / (chip.bandwidth * given.memory)
-    trip = max(products(forward(S * shards, context)), passed)
-    rows = config.packing.rows_per_micro_batch * row_tokens(config, experiment.loss.unit, shared) * given.filled
+    context = assumptions.prompt + assumptions.answer / 2
+    trips = sampled / (shards * S * assumptions.useful)
+    # A trip reads the columns of all slots up to the longest answer's: nearly all columns once one answer is long.
+    trip_memory = (held["sampling_weights"] + held["cache"]) / (chip.bandwidth * assumptions.memory)
+    trip = max(products(forward(S * shards, context)), trip_memory)
+    rows = config.packing.rows_per_micro_batch * row_tokens(config, experiment.loss.unit, shared) * assumptions.filled
     micro_batches = math.ceil(trained / (U * shards * rows))
     flops = {
-        "read": forward(rounds * C * given.prompt, given.prompt / 2),
+        "read": forward(rounds * C * assumptions.prompt, assumptions.prompt / 2),
         "decode": forward(sampled, context),
-        "update": passes * (forward(trained, context) + (forward(Q * given.prompt, given.prompt / 2) if shared else 0)),
+        "update": passes * forward(trained, context),
     }
-    # The program's text has the body of a micro-batch once for each of its updates.
-    one = max(products(flops["update"]) / (U * micro_batches), moved(scopes.MICRO_BATCH) / U)
-    stepped = 2 * (held["weights"] + held["moments"]) / (chip.bandwidth * given.memory)
+    if shared:
+        flops["update"] += passes * forward(Q * assumptions.prompt, assumptions.prompt / 2)
+    # The program's text contains the body of a micro-batch once for each update.
+    micro_batch = max(products(flops["update"]) / (U * micro_batches), transfer_seconds(scopes.MICRO_BATCH) / U)
+    optimizer = 2 * (held["weights"] + held["moments"]) / (chip.bandwidth * assumptions.memory)
     return Estimate(
         read=products(flops["read"]),
-        decode=trips * (trip + moved(scopes.DECODE)),
-        update=U * (micro_batches * one + stepped) + moved(scopes.OPTIMIZER),
+        decode=trips * (trip + transfer_seconds(scopes.DECODE)),
+        update=U * (micro_batches * micro_batch + optimizer) + transfer_seconds(scopes.OPTIMIZER),
         flops=flops,
         sampled=sampled,
         trained=trained,
@@ -145,3 +156,8 @@ def estimate(
         trips=trips,
         micro_batches=micro_batches,
     )
+
+
+def _seconds(transfer: Collective, chip: Chip, assumptions: Assumptions) -> float:
+    rate = chip.network if REPLICA in transfer.axes and chip.network else chip.links
+    return transfer.sent / (rate * assumptions.links) + transfer.times * assumptions.latency

@@ -1,4 +1,4 @@
-"""A compiled program's text: its computations, how often each runs, and what they move between devices."""
+"""Reads a compiled program's text: its computations, how often each runs, and its transfers between devices."""
 
 import math
 import re
@@ -22,11 +22,14 @@ _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
 class Instruction(NamedTuple):
-    """One line, and what it is part of.
+    """One line of the program.
 
-    `times`  how often it runs for each trip of the loops around it whose number of trips isn't known
-    `scope`  the path of function names and scopes that it comes from, or else what calls it
-    `within` the name of the computation    `looped`  whether a `while` runs it
+    Attributes:
+      line: its text.
+      times: how often it runs; loops with an unknown number of trips count once.
+      scope: path of the function names and scopes that it comes from, or that of its caller.
+      within: name of its computation.
+      looped: whether a `while` runs it.
     """
 
     line: str
@@ -39,9 +42,13 @@ class Instruction(NamedTuple):
 class Collective(NamedTuple):
     """A transfer between devices.
 
-    `kind`  one of `COLLECTIVES`       `bytes`  that one device has of it in the end, each of `times`
-    `axes`  of the mesh, along which the devices lie that take part, and how many do (`devices`)
-    `scope` and `times` as of its instruction
+    Attributes:
+      kind: one of `COLLECTIVES`.
+      bytes: bytes of the result on one device, each time.
+      times: as in its instruction.
+      axes: axes of the mesh along which its devices differ.
+      devices: number of devices that take part.
+      scope: as in its instruction.
     """
 
     kind: str
@@ -53,31 +60,31 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that a device sends, all times together, where devices pass them round a ring."""
+        """Bytes that a device sends in all, if the devices form a ring."""
         share = (self.devices - 1) / self.devices
         whole = self.bytes * (self.devices if self.kind == "reduce-scatter" else 1)
         return self.times * whole * share * (2 if self.kind == "all-reduce" else 1)
 
 
 def computations(text: str) -> dict[str, list[str]]:
-    """The instructions of each computation, by its name."""
-    found, lines = {}, []
-    # Long tuples are numbered in comments, whose equals signs would be taken for the instruction's.
+    """Returns the instructions of each computation, by its name."""
+    bodies, lines = {}, []
+    # Comments number the elements of long tuples. Their equals signs would pass for the instruction's.
     for line in re.sub(r"/\*index=\d+\*/", "", text).splitlines():
         if (head := re.match(r"(?:ENTRY )?%([\w.\-]+) \(.*\{$", line)) is not None:
-            lines = found[head[1]] = []
+            lines = bodies[head[1]] = []
         elif line.startswith("  "):
             lines.append(line.strip())
-    return found
+    return bodies
 
 
-def inside_loops(text: str) -> Iterator[str]:
-    """The instructions of all computations that a `while` runs, fusions and calls included."""
+def loop_instructions(text: str) -> Iterator[str]:
+    """Yields the instructions that a `while` runs, those of fusions and calls included."""
     return (one.line for one in instructions(text) if one.looped)
 
 
 def instructions(text: str) -> Iterator[Instruction]:
-    """All that runs, from the entry on; what is called in two places comes twice."""
+    """Yields all instructions that run, from the entry on; twice if two places call them."""
     parts = computations(text)
     waiting = [(re.search(r"^ENTRY %([\w.\-]+) ", text, re.MULTILINE)[1], 1, "", False)]
     while waiting:
@@ -92,74 +99,74 @@ def instructions(text: str) -> Iterator[Instruction]:
 
 
 def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
-    """The transfers of a program over a mesh, whose partition i is the i-th device of the mesh."""
-    found, seen = [], set()
+    """Returns the transfers of a program over a mesh whose i-th device runs partition i."""
+    transfers, channels = [], set()
     for instruction in instructions(text):
         channel = re.search(r"channel_id=(\d+)", instruction.line)
-        if channel and (channel[1], instruction.times) in seen:
-            # TPUs run one transfer as a chain of fusions, each of which says it again.
+        if channel and (channel[1], instruction.times) in channels:
+            # TPUs run one transfer as a chain of fusions, each of which names it.
             continue
         kind = operation(instruction.line).removesuffix("-start")
         if between := _BETWEEN_SLICES.search(instruction.line) if kind == "send" else None:
-            # The runtime passes it from slice to slice, along the first axis of the mesh.
+            # The runtime moves it between slices, along the first axis of the mesh.
             axis, devices = next(iter(mesh_shape.items()))
             kind = between[1].lower().replace("_", "-").replace("one-to-one", "collective-permute")
-            of = kind, _sizes(instruction.line)[0], instruction.times, frozenset({axis}), devices
-            found.append(Collective(*of, instruction.scope))
+            size = _sizes(instruction.line)[0]
+            transfers.append(Collective(kind, size, instruction.times, frozenset({axis}), devices, instruction.scope))
             continue
         if kind not in COLLECTIVES:
             continue
         if channel:
-            seen.add((channel[1], instruction.times))
-        groups, moved = _groups(instruction.line, mesh_shape), result_bytes(instruction.line)
+            channels.add((channel[1], instruction.times))
+        groups, size = _groups(instruction.line, mesh_shape), result_bytes(instruction.line)
         if "all-reduce-scatter" in instruction.within:
-            # TPUs have it as a fusion of a sum and of the taking of a part.
-            kind, moved = "reduce-scatter", moved // len(groups[0])
+            # TPUs fuse a sum and a slice into it.
+            kind, size = "reduce-scatter", size // len(groups[0])
         axes = frozenset(axis for group in groups for axis in _axes(group, mesh_shape))
-        found.append(Collective(kind, moved, instruction.times, axes, len(groups[0]), instruction.scope))
-    return found
+        transfers.append(Collective(kind, size, instruction.times, axes, len(groups[0]), instruction.scope))
+    return transfers
 
 
-def of_phase(transfers: Iterable[Collective], phase: str) -> list[Collective]:
-    """Those of a phase of the program (`nft_jax.parallel.scopes`)."""
+def select_phase(transfers: Iterable[Collective], phase: str) -> list[Collective]:
+    """Returns the transfers of a phase of the program (`nft_jax.parallel.scopes`)."""
     return [one for one in transfers if scopes.is_within(phase, one.scope)]
 
 
-def size(line: str) -> int:
-    """Elements of the first array that an instruction gives."""
+def element_count(line: str) -> int:
+    """Counts the elements of the first array of an instruction's result."""
     shape = re.search(r"= \(?\w+\[([\d,]*)\]", line)
     return _elements(shape[1]) if shape else 1
 
 
 def result_bytes(line: str) -> int:
-    """Bytes of what an instruction gives: all of a tuple, but of an asynchronous one, which repeats its operand."""
+    """Counts the bytes of an instruction's result; of an asynchronous one, its largest array."""
     sizes = _sizes(line)
     return max(sizes, default=0) if operation(line).endswith("-start") else sum(sizes)
 
 
 def operation(line: str) -> str:
-    """The name of what an instruction does."""
-    found = re.search(r"= (?:\([^=]*\)|\S+) ([a-z\-]+)\(", line)
-    return found[1] if found else ""
+    """Returns the name of an instruction's operation, or ""."""
+    name = re.search(r"= (?:\([^=]*\)|\S+) ([a-z\-]+)\(", line)
+    return name[1] if name else ""
 
 
 def _sizes(line):
-    """Bytes of each array that an instruction gives."""
+    """Counts the bytes of each array of an instruction's result."""
     result = line[: line.index(f"{operation(line)}(")]
     return [BYTES[kind] * _elements(extents) for kind, extents in _ARRAY.findall(result) if kind in BYTES]
 
 
 def _trips(line, parts):
-    """How often a loop's body runs, where that is a number of the program: 1 where it isn't."""
-    if said := _TRIPS.search(line):
-        return int(said[1])
-    # Not all compilers say it. A `scan` counts from 0 while its count is less than a constant.
+    """Returns how often a loop's body runs if the program states it, else 1."""
+    if known := _TRIPS.search(line):
+        return int(known[1])
+    # Not all compilers state it. A `scan` counts from 0 while its count is less than a constant.
     condition = parts[re.search(r"condition=%([\w.\-]+)", line)[1]]
-    compared = re.search(r"compare\(%([\w.\-]+), %([\w.\-]+)\), direction=LT", condition[-1])
-    written = {one.removeprefix("ROOT ").split(" = ")[0].lstrip("%"): one for one in condition}
-    if compared is None or "get-tuple-element(" not in written[compared[1]]:
+    comparison = re.search(r"compare\(%([\w.\-]+), %([\w.\-]+)\), direction=LT", condition[-1])
+    definitions = {one.removeprefix("ROOT ").split(" = ")[0].lstrip("%"): one for one in condition}
+    if comparison is None or "get-tuple-element(" not in definitions[comparison[1]]:
         return 1
-    limit = re.search(r" constant\((\d+)\)", written[compared[2]])
+    limit = re.search(r" constant\((\d+)\)", definitions[comparison[2]])
     return int(limit[1]) if limit else 1
 
 
@@ -173,13 +180,13 @@ def _elements(extents):
 
 
 def _axes(group, mesh_shape):
-    """The mesh axes along which the devices of a group differ."""
+    """Returns the mesh axes along which the devices of a group differ."""
     places = np.array(np.unravel_index(np.asarray(group), tuple(mesh_shape.values())))
     return [name for name, place in zip(mesh_shape, places, strict=True) if len(set(place.tolist())) > 1]
 
 
 def _groups(line, mesh_shape):
-    """The devices of the first group, by their number, which stands for all; or all pairs of a permutation."""
+    """Returns the device numbers of the first group, which stands for all; or all pairs of a permutation."""
     if pairs := re.search(r"source_target_pairs=\{(\{[\d,{}]+\})\}", line):
         return [_numbers(pair) for pair in re.findall(r"\{([\d,]+)\}", pairs[1])]
     return [_group(line, mesh_shape)]
@@ -195,12 +202,12 @@ def _group(line, mesh_shape):
     return list(range(math.prod(mesh_shape.values())))
 
 
-def _along(axes, source, order, taken):
-    """Of a mesh such as 'a'=2,'b'=4, the devices along the axes taken, such as 'a','b':(1)2 (a part of b), from 0."""
+def _along(axes, source, order, selection):
+    """Returns the devices of a mesh such as 'a'=2,'b'=4 along the axes of a selection such as 'a','b':(1)2, from 0."""
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
     whole = _iota(source or str(math.prod(sizes.values())), order).reshape(tuple(sizes.values()))
     for place, (name, size) in enumerate(sizes.items()):
-        part = re.search(rf"'{name}'(?::\((\d+)\)(\d+))?", taken)
+        part = re.search(rf"'{name}'(?::\((\d+)\)(\d+))?", selection)
         before, extent = (1, 1) if part is None else (1, size) if part[1] is None else _numbers(f"{part[1]},{part[2]}")
         stride = size // (before * extent)
         whole = whole.take(range(0, extent * stride, stride), axis=place)
@@ -208,7 +215,7 @@ def _along(axes, source, order, taken):
 
 
 def _iota(source, order):
-    """0, 1, 2, … in an array of this shape, transposed."""
+    """Returns 0, 1, 2, … as an array of this shape, transposed."""
     shape = _numbers(source)
     numbers = np.arange(math.prod(shape)).reshape(shape)
     return numbers.transpose(_numbers(order)) if order else numbers

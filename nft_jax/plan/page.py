@@ -1,4 +1,4 @@
-"""What a plan found, on a page: what the compiler said, and apart from it what is estimated."""
+"""A plan as a page and as JSON; facts of the compiler are kept apart from estimates."""
 
 import sys
 from collections import Counter
@@ -20,10 +20,17 @@ from nft_jax.run.workdir import versions
 
 
 class Plan(NamedTuple):
-    """What is known of a step on some devices.
+    """A step on some devices.
 
-    `held`, `slots`   from `planning.memory`           `program`    what the compiler says
-    `transfers`       of the program's text            `estimated`  None for a chip without a data sheet
+    Attributes:
+      experiment: the experiment of the step.
+      chip: the devices' data sheet, or None.
+      held: bytes of a device by item, from `machine.memory`.
+      slots: answers that a data shard decodes at a time.
+      program: the compiler's facts.
+      transfers: transfers between devices, from the program's text.
+      assumptions: what the estimate assumes.
+      estimate: the estimated step; None without a data sheet.
     """
 
     experiment: Experiment
@@ -33,45 +40,46 @@ class Plan(NamedTuple):
     program: Compiled
     transfers: list[hlo.Collective]
     assumptions: Assumptions
-    estimated: Estimate | None
+    estimate: Estimate | None
 
-    def moved(self, phase: str) -> list[hlo.Collective]:
-        """The transfers of a phase."""
-        return hlo.of_phase(self.transfers, phase)
+    def phase_transfers(self, phase: str) -> list[hlo.Collective]:
+        """Returns the transfers of a phase."""
+        return hlo.select_phase(self.transfers, phase)
 
 
-def described(plan: Plan, where: str) -> str:
-    """A page for a person."""
+def format_page(plan: Plan, where: str) -> str:
+    """Makes the page that `python -m nft_jax.plan` prints; `where` names the topology."""
     return "\n".join([*_facts(plan, where), *_warnings(plan), "", *_estimates(plan)])
 
 
 def _facts(plan: Plan, where: str) -> Iterator[str]:
+    """Yields the compiler's facts."""
     experiment, program = plan.experiment, plan.program
     config, model = experiment.config, experiment.model
     device = model.mesh.devices.flat[0]
-    room = f" of {_held(plan.chip.memory)}, {_held(plan.chip.memory - program.peak)} free" if plan.chip else ""
+    room = f" of {_gib(plan.chip.memory)}, {_gib(plan.chip.memory - program.peak)} free" if plan.chip else ""
     yield f"{where or device.platform}: {model.mesh.size} × {device.device_kind}, mesh {describe_mesh(model.mesh)}"
     yield (
         f"{model.parameters:,} weights; {config.prompts_per_step} prompts × {config.answers_per_prompt} answers "
         f"of up to {config.rollout.max_answer_tokens} tokens, {config.updates_per_step} updates; attention "
         f"{model.attention.name}"
     )
-    yield f"\nCompiled ({program.seconds:.0f} s), a fact: a device holds {_held(program.peak)}{room}"
+    yield f"\nCompiled ({program.seconds:.0f} s), a fact: a device holds {_gib(program.peak)}{room}"
     rest = program.peak - sum(plan.held.values())
     parts = plan.held | {"all else": rest}
-    yield "  of which " + ", ".join(f"{name} {_held(size)}" for name, size in parts.items())
+    yield "  of which " + ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
     yield f"  slots a shard {plan.slots}, rows a micro-batch {config.packing.rows_per_micro_batch}"
     if program.host:
-        yield f"  besides, {_held(program.host)} of the host's memory"
+        yield f"  besides, {_gib(program.host)} of the host's memory"
     if not program.text:
         yield f"  transfers are not known: the compiler can't print this program ({program.why})"
-    for phase, unit, times in _counted(plan):
-        if found := plan.moved(phase):
-            yield f"  {unit}: {_sum(found, times)}"
+    for phase, unit, times in _counted_phases(plan):
+        if transfers := plan.phase_transfers(phase):
+            yield f"  {unit}: {_sum_transfers(transfers, times)}"
 
 
-def _counted(plan: Plan) -> Iterator[tuple[str, str, int]]:
-    """Phases with transfers: what is counted, and how often the program's text has it."""
+def _counted_phases(plan: Plan) -> Iterator[tuple[str, str, int]]:
+    """Yields the phases with transfers, what is counted, and how often the program's text contains it."""
     U = plan.experiment.config.updates_per_step
     yield scopes.SAMPLING_WEIGHTS, "the sampler's weights move, a device", 1
     yield scopes.DECODE, "a decoded token moves, a slot", plan.slots
@@ -79,15 +87,15 @@ def _counted(plan: Plan) -> Iterator[tuple[str, str, int]]:
     yield scopes.OPTIMIZER, "an update moves besides, a device", U
 
 
-def _sum(found, times):
+def _sum_transfers(transfers, times):
     kinds: Counter[tuple[str, str]] = Counter()
-    for one in found:
+    for one in transfers:
         kinds[one.kind, " and ".join(sorted(one.axes)) or "nothing"] += one.bytes * one.times
     words = [f"{kind} over {axes} {_bytes(size / times)}" for (kind, axes), size in sorted(kinds.items())]
     return f"{_bytes(kinds.total() / times)} ({', '.join(words)})"
 
 
-def _held(size):
+def _gib(size):
     return f"{size / GIB:.2f} GiB" if abs(size) >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
@@ -99,32 +107,31 @@ def _bytes(size):
 
 
 def _warnings(plan: Plan) -> Iterator[str]:
-    """What a decode loop should not do."""
+    """Yields a line for each thing that a decode loop should not do."""
     smallest = smallest_matrix(plan.experiment)
-    for one in plan.moved(scopes.DECODE):
+    for one in plan.phase_transfers(scopes.DECODE):
+        size = f"{_bytes(one.bytes)} by {one.scope}"
         if one.kind == "all-gather" and one.bytes >= smallest:
-            yield f"WARNING: a weight is gathered at every token: {_bytes(one.bytes)} by {one.scope}"
+            yield f"WARNING: a weight is gathered at every token: {size}"
         if one.axes & {*SHARDS}:
-            yield f"WARNING: something crosses {', '.join(one.axes)} at every token: {_bytes(one.bytes)} by {one.scope}"
-    for copied in copies(plan.program.text, plan.held["cache"] // plan.experiment.config.model.layers // 2):
-        yield f"WARNING: a cache is copied at every token: {copied}"
+            yield f"WARNING: a transfer crosses {', '.join(one.axes)} at every token: {size}"
+    for scope in find_copies(plan.program.text, plan.held["cache"] // plan.experiment.config.model.layers // 2):
+        yield f"WARNING: a cache is copied at every token: {scope}"
 
 
 def smallest_matrix(experiment: Experiment) -> int:
-    """Bytes of the smallest matrix of a layer, a device's part of it over `tensor`, in the compute dtype."""
+    """Returns the bytes of a layer's smallest matrix, split over `tensor`, in the compute dtype."""
     config = experiment.config.model
     size = jnp.dtype(config.dtype).itemsize
     layers = jax.tree.leaves(experiment.model.abstract["blocks"])
-    return (
-        min(leaf.size // config.layers * size for leaf in layers if leaf.ndim > 2)
-        // experiment.model.mesh.shape[TENSOR]
-    )
+    smallest = min(leaf.size for leaf in layers if leaf.ndim > 2) // config.layers
+    return smallest * size // experiment.model.mesh.shape[TENSOR]
 
 
-def copies(text: str, least: int) -> list[str]:
-    """Scopes of the copies of at least so many bytes in the decode loop, but for those into a TPU's fast memory.
+def find_copies(text: str, least: int) -> list[str]:
+    """Returns the scopes of the decode loop's copies of at least `least` bytes.
 
-    Such a one, whose result has `S(1)` in its layout, is how what is small is read ahead.
+    Copies into a TPU's fast memory (`S(1)` in the layout of the result) prefetch small arrays, and do not count.
     """
     if not text:
         return []
@@ -139,34 +146,35 @@ def copies(text: str, least: int) -> list[str]:
 
 
 def _estimates(plan: Plan) -> Iterator[str]:
-    if plan.estimated is None:
+    """Yields the estimates."""
+    if plan.estimate is None:
         device = plan.experiment.model.mesh.devices.flat[0]
-        yield f"Nothing is estimated: {device.device_kind!r} has no data sheet here (nft_jax/machine/chips.py)"
+        yield f"No estimate: nft_jax/machine/chips.py has no data sheet of {device.device_kind!r}"
         return
-    found, config = plan.estimated, plan.experiment.config
+    estimate, config = plan.estimate, plan.experiment.config
     yield f"Estimated, not measured (data sheet: {plan.chip.source}), assuming " + ", ".join(
         f"{name} {value:g}" for name, value in plan.assumptions._asdict().items()
     )
     yield (
-        f"  a step {found.step:,.0f} s = prompts {found.read:,.0f} + decoding {found.decode:,.0f} ({found.trips:,.0f} "
-        f"tokens a slot, {1e3 * found.decode / found.trips:.1f} ms each) + updates {found.update:,.0f} "
-        f"({found.micro_batches} micro-batches each)"
+        f"  a step {estimate.step:,.0f} s = prompts {estimate.read:,.0f} + decoding {estimate.decode:,.0f} "
+        f"({estimate.trips:,.0f} tokens a slot, {1e3 * estimate.decode / estimate.trips:.1f} ms each) + "
+        f"updates {estimate.update:,.0f} ({estimate.micro_batches} micro-batches each)"
     )
-    yield "  PFLOP: " + ", ".join(f"{name} {flops / 1e15:,.2f}" for name, flops in found.flops.items())
+    yield "  PFLOP: " + ", ".join(f"{name} {flops / 1e15:,.2f}" for name, flops in estimate.flops.items())
     yield (
-        f"  {found.rounds} rounds; samples {found.sampled:,.0f} tokens and trains on {found.trained:,.0f}: "
-        f"{found.sampled * DAY / found.step / 1e9:.2f} billion tokens a day; {config.steps} steps take "
-        f"{config.steps * found.step / 3600:,.0f} hours"
+        f"  {estimate.rounds} rounds; samples {estimate.sampled:,.0f} tokens and trains on {estimate.trained:,.0f}: "
+        f"{estimate.sampled * DAY / estimate.step / 1e9:.2f} billion tokens a day; {config.steps} steps take "
+        f"{config.steps * estimate.step / 3600:,.0f} hours"
     )
     grace = config.record.grace_seconds
     yield (
-        f"  asked to stop, a run waits {grace:g} s for the running step (config.record.grace_seconds), "
-        + ("which saves it" if grace >= found.step else "which loses it: the step begins anew")
+        f"  a run that must stop waits {grace:g} s for the running step (config.record.grace_seconds), "
+        + ("long enough to save it" if grace >= estimate.step else "too short to save it: the step starts again")
     )
 
 
 def as_json(plan: Plan, where: str) -> dict[str, Any]:
-    """All figures."""
+    """Returns all figures."""
     experiment, program = plan.experiment, plan.program
     return {
         "command": sys.argv,
@@ -179,10 +187,10 @@ def as_json(plan: Plan, where: str) -> dict[str, Any]:
         "bytes": plan.held | {"peak": program.peak, "arguments": program.arguments, "host": program.host},
         "compile_seconds": program.seconds,
         "transfers": {
-            phase: [one._replace(axes=sorted(one.axes))._asdict() for one in plan.moved(phase)]
-            for phase, _, _ in _counted(plan)
+            phase: [one._replace(axes=sorted(one.axes))._asdict() for one in plan.phase_transfers(phase)]
+            for phase, _, _ in _counted_phases(plan)
         },
         "assumptions": plan.assumptions._asdict(),
-        "estimated": plan.estimated._asdict() | {"step": plan.estimated.step} if plan.estimated else None,
+        "estimate": plan.estimate._asdict() | {"step": plan.estimate.step} if plan.estimate else None,
         "config": resolved(experiment.config),
     }

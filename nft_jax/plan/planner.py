@@ -12,10 +12,10 @@ from nft_jax.machine.chips import GIB, chip_of
 from nft_jax.machine.memory import device_bytes, slot_bytes, slots_per_shard
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.plan import hlo
-from nft_jax.plan.cost import assumed, estimate
+from nft_jax.plan.cost import estimate, read_assumptions
 from nft_jax.plan.page import Plan
 from nft_jax.plan.program import TooLarge, analyze_step, build_planned_experiment
-from nft_jax.plan.search import largest
+from nft_jax.plan.search import largest_fit
 from nft_jax.resolve import resolve_model
 
 
@@ -42,12 +42,12 @@ def plan_step(config: Config, devices: list[jax.Device], dataset: Dataset | None
       TooLarge: When the compiler finds that it does not fit.
     """
     experiment = build_planned_experiment(config, devices, dataset)
-    given = assumed(assumptions, experiment)
+    parsed = read_assumptions(assumptions, experiment)
     program, held = analyze_step(experiment), device_bytes(experiment)
     chip = chip_of(devices[0].device_kind)
     transfers = hlo.collectives(program.text, dict(experiment.model.mesh.shape)) if program.text else []
-    estimated = None if chip is None else estimate(experiment, chip, held, transfers, given)
-    return Plan(experiment, chip, held, slots_per_shard(experiment), program, transfers, given, estimated)
+    estimated = None if chip is None else estimate(experiment, chip, held, transfers, parsed)
+    return Plan(experiment, chip, held, slots_per_shard(experiment), program, transfers, parsed, estimated)
 
 
 def search_plan(config: Config, devices: list[jax.Device], dataset: Dataset | None, assumptions: str = "") -> Plan:
@@ -74,7 +74,7 @@ def search_plan(config: Config, devices: list[jax.Device], dataset: Dataset | No
     experiment = build_planned_experiment(config, devices, dataset)
     first, each = slots_per_shard(experiment), slot_bytes(experiment)
     most = config.candidates_per_round * config.answers_per_prompt // shard_count(experiment.model.mesh)
-    slots = largest(needed_bytes, int(chip.memory), first, most, each)
+    slots = largest_fit(needed_bytes, int(chip.memory), first, most, each)
     if not slots:
         raise ValueError(f"no number of slots fits {chip.memory / GIB:.2f} GiB a device; take more devices")
     while needed_bytes(slots, 2 * rows) <= chip.memory:

@@ -1,13 +1,15 @@
-"""The largest size that fits, found with few probes, for each may take minutes."""
+"""Searches for the largest size that fits, with few probes, because a probe may take minutes."""
 
 from collections.abc import Callable
 
 
-def largest(needs: Callable[[int], int], room: int, first: int, most: int, slope: float, multiple: int = 8) -> int:
-    """The largest multiple of `multiple`, at most `most`, that needs at most `room`; 0 if none does.
+def largest_fit(needs: Callable[[int], int], room: int, first: int, most: int, slope: float, multiple: int = 8) -> int:
+    """Returns the largest multiple of `multiple`, at most `most`, that needs at most `room`; 0 if none does.
 
-    `needs(n)` grows with n, nearly in a line: each probe says where to try next. `first` is tried first, and `slope` is
-    what one more is thought to need until two probes tell.
+    Args:
+      needs: what a size needs; it grows nearly linearly, so that two probes predict the next one.
+      first: the size to try first.
+      slope: what one more needs, as a guess until there are two probes.
     """
     fits, fails = 0, (most // multiple + 1) * multiple
     tried: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Each attention kernel of a platform against plain XLA, with its gradients, over the whole mesh."""
+"""Compares each attention kernel of the platform with XLA, over the whole mesh."""
 
 import dataclasses
 import functools
@@ -14,30 +14,36 @@ from nft_jax.models import attention_backends
 from nft_jax.models.attention import decode_attention, packed_attention
 from nft_jax.models.cache import Cache
 from nft_jax.parallel.mesh import SHARDS, shard_axes, shard_count
-from nft_jax.smoke.loops import Failed
+from nft_jax.smoke.result import CheckFailure
 
 TOKENS = 1024
-SLOTS, BLOCKS = 4, (2, 96)  # of a shard; blocks of the cache and their columns
-# Of the largest value. A kernel may multiply float32 in fewer bits than XLA; a wrong mask is off by 1.
+SLOTS, BLOCKS = 4, (2, 96)  # slots of a shard; blocks of the cache and their columns
+# Allowed share of the largest value. A kernel may multiply float32 in fewer bits than XLA; a wrong mask is off by 1.
 TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
 
 
-def names(mesh: Mesh) -> list[str]:
-    """The kernels of the platform."""
+def platform_kernels(mesh: Mesh) -> list[str]:
+    """Returns the names of the platform's kernels."""
     return [name for name, platform in attention_backends.PLATFORM.items() if platform == mesh.devices.flat[0].platform]
 
 
-def agrees(name: str, experiment: Experiment) -> str:
-    """Output and gradients of packed rows, output of prompts and of decoding, in each dtype that the kernel takes."""
-    worst = gaps(name, experiment)
-    told = ", ".join(f"{dtype} {gap:.1e}" for dtype, gap in worst.items())
+def check_kernel(name: str, experiment: Experiment) -> str:
+    """Checks a kernel's outputs of packed rows, prompts and decoding, and the gradients of rows, in each dtype.
+
+    Raises:
+      CheckFailure: if it differs from XLA.
+    """
+    worst = largest_differences(name, experiment)
+    gaps = ", ".join(f"{dtype} {gap:.1e}" for dtype, gap in worst.items())
     if not all(gap <= TOLERANCE[dtype] for dtype, gap in worst.items()):
-        raise Failed(f"differs from XLA, of the largest value: {told}; allowed: {TOLERANCE}")
-    return f"rows, their gradients, prompts and decoding as by XLA, of the largest value: {told}"
+        raise CheckFailure(f"differs from XLA, relative to the largest value: {gaps}; allowed: {TOLERANCE}")
+    return f"rows, their gradients, prompts and decoding agree with XLA, relative to the largest value: {gaps}"
 
 
-def gaps(name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS) -> dict[str, float]:
-    """The largest difference from XLA by dtype, over the largest value; `interpret` emulates the kernel."""
+def largest_differences(
+    name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS
+) -> dict[str, float]:
+    """Returns, by dtype, the largest difference from XLA over the largest value; `interpret` emulates the kernel."""
     programs = comparisons(name, experiment, interpret=interpret, tokens=tokens)
     return {dtype: max(float(gap) for gap in program()) for dtype, program in programs.items()}
 
@@ -45,30 +51,30 @@ def gaps(name: str, experiment: Experiment, *, interpret: bool = False, tokens: 
 def comparisons(
     name: str, experiment: Experiment, *, interpret: bool = False, tokens: int = TOKENS
 ) -> dict[str, Callable]:
-    """For each dtype a jitted function without arguments: the differences."""
+    """Returns, by dtype, a jitted function without arguments that returns the differences."""
     mesh, programs = experiment.model.mesh, {}
     for dtype in sorted({*attention_backends.DTYPES.get(name, TOLERANCE)} & TOLERANCE.keys()):
         model = dataclasses.replace(experiment.config.model, attention=name, dtype=dtype)
         attention = attention_backends.select_attention(model, mesh, interpret=interpret)
-        differ = functools.partial(_gaps, attention, model, mesh, tokens)
+        differ = functools.partial(_differences, attention, model, mesh, tokens)
         programs[dtype] = jax.jit(differ, out_shardings=experiment.model.whole)
     return programs
 
 
-def _gaps(attention, model, mesh, tokens):
-    """The largest differences of output, gradients, prompts and decoding, each over the largest value."""
+def _differences(attention, model, mesh, tokens):
+    """Returns the largest differences of outputs, gradients, prompts and decoding, each over the largest value."""
     count, heads = shard_count(mesh), (model.heads, model.kv_heads, model.kv_heads)
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = [(count, tokens, number, model.head_size) for number in (*heads, model.heads)]
     *operands, mix = (jax.random.normal(key, shape, model.dtype) for key, shape in zip(keys, shapes, strict=True))
     place_T, row_B = jnp.arange(tokens), jnp.arange(count)[:, None]
-    # Three segments and padding, which end elsewhere in each row; then one segment and padding.
+    # Three segments and padding, with other ends in each row; then one segment and padding.
     packed_BT = place_T[None] * 4 // (tokens - row_B % 16)
     packed_BT = jnp.where(packed_BT < 3, packed_BT, -1).astype(jnp.int32)
     prompt_BT = jnp.where(place_T[None] < tokens - 1 - row_B % 16, 0, -1).astype(jnp.int32)
     by_rows = PartitionSpec(SHARDS)
     placed = {"mesh": mesh, "axis_names": shard_axes(mesh), "in_specs": (by_rows,) * 4, "out_specs": by_rows}
-    prompts = shard_map(lambda *given: attention.prompts(*given), **placed, check_vma=False)
+    prompts = shard_map(lambda *operands: attention.prompts(*operands), **placed, check_vma=False)
 
     def outputs(attend, segment_BT):
         def objective(*operands):
@@ -82,16 +88,16 @@ def _gaps(attention, model, mesh, tokens):
         return jnp.where(prompt_BT[..., None, None] >= 0, out_BTNH, 0)
 
     with jax.default_matmul_precision("highest"):
-        found = [*outputs(attention.rows, packed_BT), masked(prompts(*operands, prompt_BT))]
+        actual = [*outputs(attention.rows, packed_BT), masked(prompts(*operands, prompt_BT))]
         expected = [*outputs(packed_attention, packed_BT), masked(packed_attention(*operands, prompt_BT))]
-        for outs, attend in ((found, attention.decode), (expected, decode_attention)):
-            outs.append(_decoded(attend, model, mesh))
-    pairs = [tuple(x.astype(jnp.float32) for x in pair) for pair in zip(found, expected, strict=True)]
+        for outs, attend in ((actual, attention.decode), (expected, decode_attention)):
+            outs.append(_decode(attend, model, mesh))
+    pairs = [tuple(x.astype(jnp.float32) for x in pair) for pair in zip(actual, expected, strict=True)]
     return [jnp.max(jnp.abs(one - other)) / jnp.max(jnp.abs(other)) for one, other in pairs]
 
 
-def _decoded(attend, model, mesh):
-    """A query a slot over a cache of one layer: first column alone, all of them, and some in between."""
+def _decode(attend, model, mesh):
+    """Decodes one query a slot over a cache of one layer; slots have from one column to all of them."""
     S, (Y, W) = SLOTS * shard_count(mesh), BLOCKS
     front, H = (1, Y, S, model.kv_heads), model.head_size
     shapes = (S, model.heads, H), (*front, H, W), (*front, W, H)

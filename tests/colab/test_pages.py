@@ -75,11 +75,13 @@ def own(tmp_path_factory):
 def test_the_loss_of_your_own(own, monkeypatch):
     """On-policy it has Dr. GRPO's gradient, as the notebook says of it."""
     monkeypatch.syspath_prepend(own)
-    from nft_jax.compare.multipliers import of_ratios
+    from nft_jax.compare.multipliers import ratio_multipliers
 
     mine, theirs = resolve("my_losses:fading", {"width": 0.3}), resolve("dr_grpo", {})
-    for right in (True, False):
-        found, expected = (of_ratios(loss, np.ones(1, np.float32), rate=0.25, right=right) for loss in (mine, theirs))
+    for correct in (True, False):
+        found, expected = (
+            ratio_multipliers(loss, np.ones(1, np.float32), rate=0.25, correct=correct) for loss in (mine, theirs)
+        )
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The first cell of the notebooks: what it clones and installs, and what it says of the devices."""
+"""The first cell of the notebooks: what it clones and installs, and the devices that it prints."""
 
 import importlib.util
 import re
@@ -51,14 +51,14 @@ def first_cell(repository=""):
     return names
 
 
-def test_in_a_checkout_nothing_is_cloned(calls, monkeypatch):
+def test_first_cell_clones_nothing_in_a_checkout(calls, monkeypatch):
     monkeypatch.chdir(FOLDER)
     names = first_cell()
     assert not names["hosted"] and names["root"] == FOLDER.parent
     assert calls.commands == []
 
 
-def test_elsewhere_the_tag_is_cloned_once_its_address_is_given(calls, tmp_path, monkeypatch):
+def test_first_cell_clones_the_tag_once_its_address_is_set(calls, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="set REPOSITORY, in this cell"):
         first_cell()
@@ -70,7 +70,7 @@ def test_elsewhere_the_tag_is_cloned_once_its_address_is_given(calls, tmp_path, 
 
 
 @pytest.mark.parametrize("machine", ["cpu", "tpu", "cuda"])
-def test_the_runtimes_own_jax_stays(runtime, calls, installed, tmp_path, machine):
+def test_install_keeps_the_jax_of_the_runtime(runtime, calls, installed, tmp_path, machine):
     parts = {"jax": "0.11.2", "jaxlib": "0.11.2", "libtpu": "0.0.42.1", "jax-cuda12-plugin": "0.11.2"}
     installed |= parts | {"jax_cuda12_pjrt": "0.11.2", "jaxtyping": "0.3", "numpy": "2.4", "flax": "0.9"}
     runtime.install(machine)
@@ -84,7 +84,7 @@ def test_the_runtimes_own_jax_stays(runtime, calls, installed, tmp_path, machine
     ("machine", "extra", "plugin"),
     [("cpu", "", {}), ("tpu", "[tpu]", {}), ("cuda", "[cuda12]", {}), ("cuda", "[cuda13]", {"jax-cuda13-plugin": "1"})],
 )
-def test_a_jax_that_cannot_stay_gives_way_to_that_of_its_accelerator(
+def test_install_replaces_an_unfit_jax_by_that_of_the_accelerator(
     runtime, calls, installed, capsys, machine, extra, plugin
 ):
     installed |= {"jax": "0.4.1"} | plugin
@@ -95,16 +95,16 @@ def test_a_jax_that_cannot_stay_gives_way_to_that_of_its_accelerator(
     assert "jax==0.4.1" in capsys.readouterr().out
 
 
-def test_where_there_is_no_jax_the_accelerators_own_is_installed(runtime, calls, installed):
+def test_install_installs_the_jax_of_the_accelerator_if_there_is_none(runtime, calls, installed):
     runtime.install("tpu")
     assert [command[-1] for command in calls.commands] == [f"{FOLDER.parent}[tpu]"]
 
 
-def test_an_accelerator_that_jax_does_not_see_is_an_error_in_words(runtime, monkeypatch):
+def test_describe_devices_refuses_an_accelerator_that_jax_does_not_find(runtime, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS")
     with pytest.raises(RuntimeError, match=r"(?s)accelerator \(tpu\).*finds only CPUs.*restart.*JAX_PLATFORMS=cpu"):
-        runtime.checked(["cpu: cpu"], "tpu")
-    assert runtime.checked(["tpu: TPU v5 lite"], "tpu") == "tpu: TPU v5 lite"
-    assert runtime.checked(["cpu: cpu"], "cpu") == "cpu: cpu"
+        runtime.describe_devices(["cpu: cpu"], "tpu")
+    assert runtime.describe_devices(["tpu: TPU v5 lite"], "tpu") == "tpu: TPU v5 lite"
+    assert runtime.describe_devices(["cpu: cpu"], "cpu") == "cpu: cpu"
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert runtime.checked(["cpu: cpu"], "tpu") == "cpu: cpu"
+    assert runtime.describe_devices(["cpu: cpu"], "tpu") == "cpu: cpu"

@@ -1,11 +1,11 @@
-"""Which ω and normaliser make NFT which other algorithm: what is found, and that the page says it."""
+"""With which ω and normalizer NFT equals another algorithm, and the page that lists it."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nft_jax.compare.equalities import DIFFERENT, EQUAL, GIVEN, PEERS, equal, markdown, table
+from nft_jax.compare.equalities import DIFFERENT, EQUAL, EQUAL_IF_GIVEN, PEERS, markdown, table, weights_match
 
 PAGE = Path(__file__).parents[2] / "colab" / "normalizer_and_omega.md"
 
@@ -15,31 +15,31 @@ def rows():
     return table()
 
 
-def test_the_page_says_what_is_found(rows):
+def test_markdown_is_the_table_of_the_page(rows):
     assert markdown(rows) in PAGE.read_text(encoding="utf-8")
 
 
-def test_omega_decides_and_the_normaliser_must_be_the_same(rows):
-    """No pair is equal by its normalisers alone, or in spite of them."""
+def test_table_needs_the_omega_and_the_normalizer_of_the_peer(rows):
+    """No pair is equal by its normalizers alone, or despite them."""
     relatives = {
         "one": {},
         "one_minus_rate": {"dr_grpo": "constant"},
         "sqrt_odds": {"grpo": "sequence_mean", "dapo": "token_mean"},
     }
     for row in rows:
-        own = {"rft": "constant"} if "negative_weight" in row.options else relatives[row.options["omega"]]
-        expected = {peer: EQUAL if own.get(peer) == row.normalizer else GIVEN for peer in own}
+        equal = {"rft": "constant"} if "negative_weight" in row.options else relatives[row.options["omega"]]
+        expected = {peer: EQUAL if equal.get(peer) == row.normalizer else EQUAL_IF_GIVEN for peer in equal}
         assert row.peers == dict.fromkeys(PEERS, DIFFERENT) | expected
 
 
-def test_off_policy_rft_alone_stays_what_nft_is_without_negatives():
+def test_table_off_policy_leaves_only_rft_equal_to_nft_without_negatives():
     for row in table(drift=0.3):
         same = {peer for peer, relation in row.peers.items() if relation != DIFFERENT}
         assert same == ({"rft"} if "negative_weight" in row.options else set())
 
 
-def test_equal_means_to_float64_rounding_and_not_both_nothing():
+def test_weights_match_to_float64_rounding_unless_all_are_zero():
     values = np.random.default_rng(0).normal(size=(3, 4))
-    assert equal(values * (1 + 1e-15), values)
-    assert not equal(values * (1 + 1e-10), values)
-    assert not equal(0 * values, 0 * values)
+    assert weights_match(values * (1 + 1e-15), values)
+    assert not weights_match(values * (1 + 1e-10), values)
+    assert not weights_match(0 * values, 0 * values)

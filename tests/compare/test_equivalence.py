@@ -13,8 +13,8 @@ import pytest
 from helpers.experiments import grader, open_on_mesh, small, write_graders
 from helpers.small_parts import lively_weights
 from nft_jax.compare import equivalence
-from nft_jax.compare.equivalence_page import described, on_policy_table
-from nft_jax.compare.gradients import Gradients, by_parameter, difference, sample, told
+from nft_jax.compare.equivalence_report import drift_table, on_policy_table, rollout_figures
+from nft_jax.compare.gradients import Gradients, difference, loss_label, name_parameters, sample_buffer
 from nft_jax.config import LossConfig
 from nft_jax.parallel.mesh import make_mesh
 
@@ -37,29 +37,29 @@ def weights(experiment):
 
 
 @pytest.fixture(scope="module")
-def sampled(experiment, weights):
-    return sample(experiment, weights)
+def rollout(experiment, weights):
+    return sample_buffer(experiment, weights)
 
 
 @pytest.fixture(scope="module")
-def lab(experiment, sampled):
+def lab(experiment, rollout):
     mesh = make_mesh(4, 2, jax.devices()[:8])
-    return Gradients(experiment, sampled, mesh, equivalence.LOSSES, "float64")
+    return Gradients(experiment, rollout, mesh, equivalence.LOSSES, "float64")
 
 
-def test_what_is_sampled_is_one_training_buffer_of_mixed_groups(sampled, experiment):
-    figures = described(sampled)
-    assert figures["answers"] == sampled.count * experiment.config.answers_per_prompt > 0
-    rates = sampled.groups.rate_Q[: sampled.count]
+def test_sample_buffer_fills_one_training_buffer_with_mixed_groups(rollout, experiment):
+    figures = rollout_figures(rollout)
+    assert figures["answers"] == rollout.count * experiment.config.answers_per_prompt > 0
+    rates = rollout.groups.rate_Q[: rollout.count]
     assert ((rates > 0) & (rates < 1)).all()
-    inside_QKT = np.arange(sampled.groups.logp_QKT.shape[2]) < sampled.groups.length_QK[..., None]
-    assert (sampled.groups.logp_QKT[: sampled.count][inside_QKT[: sampled.count]] < 0).all()
+    inside_QKT = np.arange(rollout.groups.logp_QKT.shape[2]) < rollout.groups.length_QK[..., None]
+    assert (rollout.groups.logp_QKT[: rollout.count][inside_QKT[: rollout.count]] < 0).all()
 
 
-def test_on_policy_three_pairs_are_equal_to_float64_rounding_and_two_are_not(lab, weights):
+def test_on_policy_equals_three_pairs_to_float64_rounding_and_not_the_other_two(lab, weights):
     found = equivalence.on_policy(lab, weights)
     assert [each.equal for each in found] == [True, True, True, False, False]
-    names = by_parameter(weights).keys()
+    names = name_parameters(weights).keys()
     for each in found:
         assert each.parameters.keys() == names and (each.precision, each.devices) == ("float64", 8)
         assert each.relative == max(d.relative for d in each.parameters.values())
@@ -68,37 +68,38 @@ def test_on_policy_three_pairs_are_equal_to_float64_rounding_and_two_are_not(lab
     assert all(len(line) <= 110 for line in on_policy_table(found).splitlines())
 
 
-def test_off_policy_the_equal_pairs_part_but_for_rft(lab, weights):
+def test_measure_drift_separates_the_equal_pairs_except_rft(lab, weights):
     moved = jax.tree.map(lambda x: x * np.float32(1.03), weights)
-    point = equivalence.drifted(lab, moved, 1, equivalence.PAIRS)
-    grpo, dr_grpo, rft = (point.cosine[equivalence.names(pair)] for pair in equivalence.PAIRS[:3])
+    point = equivalence.measure_drift(lab, moved, 1, equivalence.PAIRS)
+    grpo, dr_grpo, rft = (point.cosine[pair.label] for pair in equivalence.PAIRS[:3])
     assert max(grpo, dr_grpo) < 1 - 1e-4 and abs(1 - rft) < 1e-12
     assert point.log_ratio > 0.01 and point.kl > 0 and point.ratio_max > 1
-    assert 0 < point.stopped[told(equivalence.GRPO)] < 1
-    assert point.stopped[told(equivalence.LIKE_GRPO)] == 0
+    assert 0 < point.zero_share[loss_label(equivalence.GRPO)] < 1
+    assert point.zero_share[loss_label(equivalence.LIKE_GRPO)] == 0
+    assert all(len(line) <= 110 for line in drift_table([point]).splitlines())
 
 
-def test_the_policy_drifts_by_the_configs_own_updates(experiment, sampled, weights):
-    states = list(equivalence.updated(experiment, sampled, weights))
+def test_iterate_updates_takes_the_updates_of_the_config(experiment, rollout, weights):
+    states = list(equivalence.iterate_updates(experiment, rollout, weights))
     assert len(states) == UPDATES + 1
     jax.tree.map(np.testing.assert_array_equal, states[0], weights)
     for before, after in zip(states, states[1:], strict=False):
         assert all((x != y).any() for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
 
 
-def test_a_loss_of_pairs_is_refused(experiment, sampled):
+def test_gradients_refuse_a_loss_of_pairs(experiment, rollout):
     with pytest.raises(ValueError, match="'dpo' is a loss of pairs"):
-        Gradients(experiment, sampled, experiment.model.mesh, [LossConfig(name="dpo")])
+        Gradients(experiment, rollout, experiment.model.mesh, [LossConfig(name="dpo")])
 
 
-def test_difference_is_of_the_largest_element_and_cosine_is_of_the_direction():
+def test_difference_compares_the_largest_elements_and_the_directions():
     one = np.array([3.0, 0.0], np.float32)
     assert difference(one, np.array([0.0, 4.0], np.float32)) == (1.0, 0.0)
     assert difference(2 * one, one) == (1.0, 1.0)
 
 
 @pytest.mark.slow  # The whole command: a warm start, 12 programs, 17 × 6 gradients.
-def test_the_command_shows_both_precisions_and_both_numbers_of_devices(tmp_path):
+def test_compare_equivalence_command_shows_both_precisions_and_both_numbers_of_devices(tmp_path):
     # One CPU device is what a user has: the command simulates the others itself.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "nft_jax.compare", "--equivalence", f"--workdir={tmp_path}"]
@@ -113,12 +114,12 @@ def test_the_command_shows_both_precisions_and_both_numbers_of_devices(tmp_path)
         relative = {
             each["precision"]: each["relative"]
             for each in found["on_policy"]
-            if (each["mine"], each["peer"]) == (told(pair.mine), told(pair.peer))
+            if (each["mine"], each["peer"]) == (loss_label(pair.mine), loss_label(pair.peer))
         }
         equal = pair in equivalence.PAIRS[:3]
         assert all((relative[name] <= limit) == equal for name, limit in equivalence.ROUNDING.items()), pair
     first, *_, last = found["drift"]
     assert (first["update"], last["update"]) == (0, 16) and first["log_ratio"] < 1e-4 < last["log_ratio"]
-    assert min(first["cosine"][equivalence.names(pair)] for pair in equivalence.PAIRS[:2]) > 1 - 1e-6
-    assert max(last["cosine"][equivalence.names(pair)] for pair in equivalence.PAIRS[:2]) < 1 - 1e-3
+    assert min(first["cosine"][pair.label] for pair in equivalence.PAIRS[:2]) > 1 - 1e-6
+    assert max(last["cosine"][pair.label] for pair in equivalence.PAIRS[:2]) < 1 - 1e-3
     assert {path.name for path in tmp_path.glob("*.png")} == {"equivalence.png", "multipliers.png"}

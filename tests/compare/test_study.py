@@ -1,4 +1,4 @@
-"""A comparison of small runs: equal tokens, one compile an arm, and nothing done twice."""
+"""A comparison of small runs: equal tokens, one compilation a variant, and no run done twice."""
 
 import dataclasses
 import json
@@ -12,13 +12,13 @@ from helpers.small_parts import lively_weights
 from nft_jax.compare import study
 from nft_jax.compare.runs import Runner, is_nearest, with_rate
 from nft_jax.compare.study import Study
-from nft_jax.compare.variants import STRETCH, Variant, read_plan
+from nft_jax.compare.variants import PROMPTS_PER_SEED, Variant, read_plan
 from nft_jax.config import load
 from nft_jax.experiment import open_experiment
 from nft_jax.update.optimizer import make_optimizer
 
 TOKENS = 3000
-COMPARED = {
+STUDY = {
     "compare__losses": "nft; grpo",
     "compare__updates_per_rollout": "2",
     "compare__sampled_tokens": TOKENS,
@@ -42,10 +42,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config():
-    return small(verify__grader=grader("coin"), **COMPARED)
+    return small(verify__grader=grader("coin"), **STUDY)
 
 
-def compared(config, workdir):
+def run_study(config, workdir):
     plan = read_plan(config)
     with open_experiment(config, workdir) as base:
         return Study(plan, base, workdir).run()
@@ -53,39 +53,39 @@ def compared(config, workdir):
 
 @pytest.fixture(scope="module")
 def done(folder, config):
-    """A whole study, and how often each arm's step was compiled in it."""
+    """A whole study, and how often each variant's step was compiled in it."""
     made = []
 
     class Counted(Runner):
-        def __init__(self, arm, *rest):
-            made.append(arm)
-            super().__init__(arm, *rest)
+        def __init__(self, variant, *rest):
+            made.append(variant)
+            super().__init__(variant, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "Runner", Counted)
-        return compared(config, folder / "run"), made
+        return run_study(config, folder / "run"), made
 
 
-def test_every_arm_is_compiled_once_and_gets_all_its_runs(done, folder):
+def test_study_compiles_every_variant_once_and_does_all_its_runs(done, folder):
     found, made = done
-    assert made == found.plan.arms == [Variant("nft", 2), Variant("grpo", 2)]
-    for arm in made:
-        assert len(found.runs[arm]) == 2
-        assert {rate: len(scores) for rate, scores in found.tuning[arm].items()} == {1e-3: 1, 2e-3: 1}
+    assert made == found.plan.variants == [Variant("nft", 2), Variant("grpo", 2)]
+    for variant in made:
+        assert len(found.runs[variant]) == 2
+        assert {rate: len(scores) for rate, scores in found.tuning[variant].items()} == {1e-3: 1, 2e-3: 1}
     assert len(list((folder / "run" / "runs").rglob("*.json"))) == 2 * (2 + 2) == found.plan.runs
 
 
 @pytest.mark.parametrize(
     ("step", "budget"), [(100, 1000), (100, 1049), (100, 1051), (300, 1000), (999, 1000), (70, 100)]
 )
-def test_the_last_step_is_the_one_that_ends_nearest_to_the_budget(step, budget):
-    spent = step
-    while not is_nearest(spent, step, budget):
-        spent += step
-    assert abs(spent - budget) <= step / 2
+def test_is_nearest_stops_at_the_step_that_ends_nearest_to_the_budget(step, budget):
+    tokens = step
+    while not is_nearest(tokens, step, budget):
+        tokens += step
+    assert abs(tokens - budget) <= step / 2
 
 
-def test_runs_end_near_their_tokens(done):
+def test_study_ends_runs_near_their_tokens(done):
     found, _ = done
     for runs in found.runs.values():
         for run in runs:
@@ -96,57 +96,57 @@ def test_runs_end_near_their_tokens(done):
             assert last["flops"] > 0
 
 
-def test_seeds_have_bases_prompts_and_draws_of_their_own(done):
+def test_study_gives_each_seed_another_base_and_other_prompts(done):
     found, _ = done
     for runs in found.runs.values():
         assert runs[0]["curve"][0]["reward"] != runs[1]["curve"][0]["reward"]
     assert found.bases[0]["test"] != found.bases[1]["test"]
 
 
-def test_a_study_that_is_done_compiles_no_step_and_finds_the_same(done, folder, config, monkeypatch):
+def test_study_that_is_complete_compiles_nothing_and_finds_the_same(done, folder, config, monkeypatch):
     found, _ = done
 
     def refuse(*_):
-        raise AssertionError("nothing is to be run again")
+        raise AssertionError("no run is to be repeated")
 
     monkeypatch.setattr(study, "Runner", refuse)
     monkeypatch.setattr(study, "warm_start", refuse)
-    again = compared(config, folder / "run")
+    again = run_study(config, folder / "run")
     assert again.rates == found.rates
     assert json.loads(json.dumps(again.runs[Variant("nft", 2)])) == json.loads(
         json.dumps(found.runs[Variant("nft", 2)])
     )
 
 
-def test_one_missing_run_is_done_again_and_comes_out_the_same(done, folder, config):
+def test_study_repeats_a_missing_run_with_the_same_result(done, folder, config):
     found, _ = done
     path = next((folder / "run" / "runs").rglob(f"2_updates/nft/rate_{found.rates[Variant('nft', 2)]:g}_seed_3.json"))
     before = json.loads(path.read_text())
     path.unlink()
-    compared(config, folder / "run")
+    run_study(config, folder / "run")
     after = json.loads(path.read_text())
     assert after["test"] == before["test"]
     for row, other in zip(after["curve"], before["curve"], strict=True):
         assert row | {"seconds": 0} == other | {"seconds": 0}
 
 
-def test_another_kind_of_study_in_the_same_workdir_is_refused(done, folder, config):
+def test_study_refuses_a_workdir_with_other_settings(done, folder, config):
     other = dataclasses.replace(config, answers_per_prompt=2)
     with compilations() as seen, pytest.raises(ValueError, match="config.answers_per_prompt: the run has 4, given 2"):
-        compared(other, folder / "run")
+        run_study(other, folder / "run")
     assert seen == []
 
 
-def test_a_comparison_needs_problems_to_choose_by_and_problems_to_report_on(folder, config, tmp_path):
+def test_study_needs_validation_and_test_problems(folder, config, tmp_path):
     problems = tmp_path / "train.jsonl"
     problems.write_text("\n".join(json.dumps({"problem": f"{i}+1=", "answer": str(i + 1)}) for i in range(20)))
     tokenizer = folder / "run" / "tokenizer" / "arithmetic.model"
     values = settings(verify__grader=grader("coin"), data__train=str(problems), data__tokenizer=str(tokenizer))
-    with pytest.raises(ValueError, match="there are none for config.data.validation and config.data.test"):
-        compared(load(values), tmp_path / "run")
+    with pytest.raises(ValueError, match="set config.data.validation and config.data.test"):
+        run_study(load(values), tmp_path / "run")
 
 
-def test_a_rate_in_the_state_is_the_rate_of_the_config(config):
+def test_with_rate_gives_the_updates_of_the_configs_rate(config):
     """Five updates with the program's rate in its state, and with the rate built in."""
     weights = lively_weights(config.model)
     axes = jax.tree.map(lambda _: jax.sharding.PartitionSpec(), weights)
@@ -164,11 +164,11 @@ def test_a_rate_in_the_state_is_the_rate_of_the_config(config):
     assert_same(rated[0], np.float32(3e-3))
 
 
-def test_a_seed_s_stretch_is_its_own(folder, config):
+def test_runner_starts_each_seed_at_its_own_prompts(folder, config):
     with open_experiment(config, folder / "run") as base:
         one = Study(read_plan(config), base, folder / "run")
         with Runner(Variant("nft", 1), base, one.evaluator, folder) as runner:
             for seed in (0, 3):
                 state = runner.start(one.base_weights(seed), seed, 1e-3)
-                assert int(state.cursor) == int(state.step) == seed * STRETCH
+                assert int(state.cursor) == int(state.step) == seed * PROMPTS_PER_SEED
                 assert float(state.optimizer_state[0]) == pytest.approx(1e-3)

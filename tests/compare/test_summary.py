@@ -1,4 +1,4 @@
-"""A comparison in numbers and pictures, from runs written by hand."""
+"""A comparison in numbers and pictures, from made-up runs."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from nft_jax.compare import figures
-from nft_jax.compare.runs import Spent
-from nft_jax.compare.study import Compared, best_rate
-from nft_jax.compare.summary import CURVES, interval, summarised, table
+from nft_jax.compare.runs import Cost
+from nft_jax.compare.study import StudyResult, best_rate
+from nft_jax.compare.summary import CURVES, interval, markdown, summarize
 from nft_jax.compare.variants import Plan, Variant
 
 BUDGET = 1200
@@ -21,21 +21,22 @@ def score(right, entropy=0.5):
 
 
 def run(right, tokens=(700, 1200)):
-    rows = [dict.fromkeys((*CURVES, *Spent._fields), 1.0) | {"tokens": count, "sampled": right} for count in tokens]
+    rows = [dict.fromkeys((*CURVES, *Cost._fields), 1.0) | {"tokens": count, "sampled": right} for count in tokens]
     return {"curve": rows, "test": score(right)}
 
 
 @pytest.fixture
 def found():
-    arms = [Variant("nft", 1), Variant("rft", 1)]
-    plan = Plan(arms, [0, 1, 2], [9], [1e-3, 2e-3, 4e-3])
-    tuning = {arms[0]: {1e-3: [0.2], 2e-3: [0.3], 4e-3: [0.1]}, arms[1]: {1e-3: [0.1], 2e-3: [0.1], 4e-3: [0.4]}}
-    runs = {arms[0]: [run(0.5), run(0.6), run(0.7)], arms[1]: [run(0.4), run(0.55), run(0.6)]}
+    variants = [Variant("nft", 1), Variant("rft", 1)]
+    plan = Plan(variants, [0, 1, 2], [9], [1e-3, 2e-3, 4e-3])
+    nft, rft = variants
+    tuning = {nft: {1e-3: [0.2], 2e-3: [0.3], 4e-3: [0.1]}, rft: {1e-3: [0.1], 2e-3: [0.1], 4e-3: [0.4]}}
+    runs = {nft: [run(0.5), run(0.6), run(0.7)], rft: [run(0.4), run(0.55), run(0.6)]}
     bases = [{"validation": score(0.1), "test": score(right)} for right in (0.1, 0.2, 0.3)]
-    return Compared(plan, tuning, {arm: best_rate(tuning[arm]) for arm in arms}, runs, bases)
+    return StudyResult(plan, tuning, {variant: best_rate(tuning[variant]) for variant in variants}, runs, bases)
 
 
-def test_an_interval_is_student_s():
+def test_interval_is_student_s():
     # Half widths by hand: t(0.975, n − 1) · s / √n.
     assert interval([1.0, 2.0, 3.0]) == pytest.approx(
         {"mean": 2, "low": 2 - 4.302653 / 3**0.5, "high": 2 + 4.302653 / 3**0.5}, abs=1e-6
@@ -44,20 +45,20 @@ def test_an_interval_is_student_s():
     assert interval([4.0]) == {"mean": 4.0, "low": None, "high": None}
 
 
-def test_nineteen_intervals_of_twenty_hold_the_mean():
+def test_interval_contains_the_mean_nineteen_times_of_twenty():
     draws = np.random.default_rng(0).normal(3.0, 2.0, (4000, 5))
     held = [one["low"] <= 3.0 <= one["high"] for one in map(interval, draws)]
     assert abs(np.mean(held) - 0.95) < 0.011  # three standard errors
 
 
-def test_the_best_rate_has_the_best_mean_and_is_the_smallest_of_equal_ones():
+def test_best_rate_has_the_best_mean_and_is_the_smallest_of_equal_ones():
     assert best_rate({1.0: [0.1, 0.9], 2.0: [0.6, 0.6], 3.0: [0.5, 0.5]}) == 2.0
     assert best_rate({4.0: [0.5], 2.0: [0.5], 3.0: [0.5]}) == 2.0
 
 
-def test_a_summary_pairs_seeds_and_marks_rates_at_an_edge(found):
-    summary = json.loads(json.dumps(summarised(found, BUDGET), allow_nan=False))
-    nft, rft = summary["arms"]
+def test_summarize_pairs_seeds_and_marks_rates_at_an_edge(found):
+    summary = json.loads(json.dumps(summarize(found, BUDGET), allow_nan=False))
+    nft, rft = summary["variants"]
     assert nft["test"]["sampled"]["by_seed"] == [0.5, 0.6, 0.7]
     assert rft["difference"]["sampled"] == pytest.approx(interval([-0.1, -0.05, -0.1]))
     assert nft["difference"]["sampled"] == {"mean": 0, "low": 0, "high": 0}
@@ -67,8 +68,8 @@ def test_a_summary_pairs_seeds_and_marks_rates_at_an_edge(found):
     assert summary["compared_with"] == "nft"
 
 
-def test_curves_begin_with_the_base_and_lie_on_even_marks(found):
-    curve = summarised(found, BUDGET)["arms"][0]["curve"]
+def test_summarize_starts_curves_at_the_base_and_samples_them_evenly(found):
+    curve = summarize(found, BUDGET)["variants"][0]["curve"]
     assert curve["tokens"] == [0, 200, 400, 600, 800, 1000, 1200]
     # From 0.1 at 0 tokens in a line to 0.5 at 700, then level.
     assert curve["sampled"][0] == pytest.approx(
@@ -79,8 +80,8 @@ def test_curves_begin_with_the_base_and_lie_on_even_marks(found):
     assert len(curve["sampled"]) == 3
 
 
-def test_a_table_says_means_intervals_and_differences(found):
-    text = table(summarised(found, BUDGET))
+def test_markdown_shows_means_intervals_and_differences(found):
+    text = markdown(summarize(found, BUDGET))
     assert "| `nft` | 0.002 | 60.0% ± 24.8% | 60.0% ± 24.8% | 100.0% ± 0.0% |" in text
     assert "| `rft` | 0.004* |" in text
     assert "| -8.3% [-15.5%, -1.2%] |" in text
@@ -90,26 +91,26 @@ def test_a_table_says_means_intervals_and_differences(found):
 @pytest.mark.parametrize(
     "path", sorted(COLAB.glob("results/compare_*/comparison.json")), ids=lambda path: path.parent.name
 )
-def test_the_page_says_what_was_found(path):
-    """Every row of the tables that the kept results make."""
+def test_markdown_of_the_results_is_on_the_page(path):
+    """The page has every row of the tables of the committed results."""
     page = (COLAB / "comparison.md").read_text(encoding="utf-8").replace("pass@4", "pass@k")
-    rows = [line for line in table(json.loads(path.read_text())).splitlines() if line.startswith("|")]
+    rows = [line for line in markdown(json.loads(path.read_text())).splitlines() if line.startswith("|")]
     assert len(rows) > 8
     assert [row for row in rows if row not in page] == []
 
 
-def test_pictures_are_drawn(found, tmp_path):
-    paths = figures.draw(summarised(found, BUDGET), tmp_path)
+def test_figures_draw_two_pictures(found, tmp_path):
+    paths = figures.draw(summarize(found, BUDGET), tmp_path)
     assert [path.name for path in paths] == ["learning.png", "final.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
-def test_one_seed_has_no_intervals_and_is_drawn_all_the_same(found, tmp_path):
+def test_summarize_and_draw_one_seed_without_intervals(found, tmp_path):
     one = found._replace(
         plan=found.plan._replace(seeds=[0]),
-        runs={arm: runs[:1] for arm, runs in found.runs.items()},
+        runs={variant: runs[:1] for variant, runs in found.runs.items()},
         bases=found.bases[:1],
     )
-    summary = summarised(one, BUDGET)
-    assert "| `rft` | 0.004* | 40.0% | 40.0% | 100.0% | 0.500 | 8.00 | -10.0% |" in table(summary)
+    summary = summarize(one, BUDGET)
+    assert "| `rft` | 0.004* | 40.0% | 40.0% | 100.0% | 0.500 | 8.00 | -10.0% |" in markdown(summary)
     figures.draw(summary, tmp_path)

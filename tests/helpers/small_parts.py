@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nft_jax.compare.gradients import training_half
+from nft_jax.compare.gradients import make_training_step
 from nft_jax.config import Config, DataConfig, LossConfig, ModelConfig, PackingConfig, RolloutConfig
 from nft_jax.losses import resolve
 from nft_jax.models import logprobs, transformer
@@ -118,7 +118,7 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
 def training_step(config: Config, mesh: jax.sharding.Mesh, model: ModelConfig | None = None) -> Step:
     """The step's training half: what samples and grades is missing. `model` may be what a `Config` refuses."""
     loss = resolve(config.loss.name, config.loss.options)
-    return training_half(config, loss, mesh, model or config.model, VOCABULARY)
+    return make_training_step(config, loss, mesh, model or config.model, VOCABULARY)
 
 
 def assert_close(found: Any, expected: Any, tolerance: float) -> None:

@@ -1,4 +1,4 @@
-"""Reading of a compiled program: what moves, how often, and between which devices; on text, and on real programs."""
+"""The transfers, loops and sizes that are read from a program's text, made up and real."""
 
 import functools
 
@@ -40,7 +40,7 @@ ENTRY %main (x: bf16[8,16]) -> f32[4] {
 """
 
 
-def test_every_transfer_is_found_with_its_size_times_and_axes():
+def test_collectives_have_sizes_times_and_axes():
     between, *rest = sorted(hlo.collectives(TEXT, MESH), key=lambda one: one.bytes != 64)
     assert (between.kind, between.axes, between.devices) == ("all-reduce", {"replica"}, 2)
     found = {one.kind + "/" + one.scope: one for one in rest}
@@ -56,14 +56,14 @@ def test_every_transfer_is_found_with_its_size_times_and_axes():
     assert len(found) == 4
 
 
-def test_all_that_loops_run_is_found_and_nothing_else():
-    lines = list(hlo.inside_loops(TEXT))
+def test_loop_instructions_are_all_that_loops_run():
+    lines = list(hlo.loop_instructions(TEXT))
     assert {hlo.operation(line) for line in lines} == {"parameter", "all-reduce", "constant", "while"}
-    assert hlo.size("%g = (bf16[8,16]{1,0}, bf16[16,16]{1,0}) all-gather-start(%x)") == 128
+    assert hlo.element_count("%g = (bf16[8,16]{1,0}, bf16[16,16]{1,0}) all-gather-start(%x)") == 128
 
 
 @pytest.mark.parametrize(("axis", "count"), [("data", 3), ("tensor", 5), (("data", "tensor"), 2)])
-def test_a_real_program_moves_what_it_says(axis, count):
+def test_collectives_of_a_real_program(axis, count):
     mesh = make_mesh(2, 2, replica=2)
     whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(None, axis)))
 

@@ -15,9 +15,9 @@ from nft_jax.machine.chips import CHIPS, chip_of
 from nft_jax.models.hf.config_json import read_model_settings
 from nft_jax.plan import planner
 from nft_jax.plan import topology as topologies
-from nft_jax.plan.cost import Assumptions, assumed, estimate
+from nft_jax.plan.cost import Assumptions, estimate, read_assumptions
 from nft_jax.plan.hlo import Collective
-from nft_jax.plan.page import as_json, copies, described
+from nft_jax.plan.page import as_json, find_copies, format_page
 from nft_jax.plan.program import TooLarge
 from nft_jax.verify.pool import pool
 
@@ -66,38 +66,38 @@ def test_device_bytes_equal_those_of_arrays(found):
 
 
 def test_plan_step_decode_moves_two_activations_a_layer(found):
-    model, moved = found.experiment.config.model, found.moved("decode")
+    model, moved = found.experiment.config.model, found.phase_transfers("decode")
     # XLA on CPUs sums bfloat16 in float32.
     least = 2 * model.layers * model.width * 2
     reduced = sum(one.bytes * one.times for one in moved if one.kind == "all-reduce") / found.slots
     assert least <= reduced <= 4 * least
     assert all(one.axes == {"tensor"} for one in moved)
-    text = described(found, "")
+    text = format_page(found, "")
     assert "WARNING" not in text
     assert "a decoded token moves, a slot" in text
 
 
 def test_plan_step_sums_gradients_over_replicas_once_an_update(found):
-    inside = {axis for one in found.moved("micro_batch") for axis in one.axes}
+    inside = {axis for one in found.phase_transfers("micro_batch") for axis in one.axes}
     assert inside == {"data", "tensor"}
     summed = [one for one in found.transfers if one.axes == {"replica"} and one.kind == "all-reduce"]
     gradient = found.held["weights"] * found.experiment.config.updates_per_step
     assert gradient <= sum(one.bytes * one.times for one in summed) < 1.5 * gradient
 
 
-def test_a_weight_gathered_at_every_token_is_warned_of(found):
+def test_format_page_warns_of_a_weight_gathered_at_every_token(found):
     bad = Collective("all-gather", 10**6, 1, frozenset({"data"}), 2, "jit(step)/while/body/decode/dot_general")
-    text = described(found._replace(transfers=[bad]), "")
+    text = format_page(found._replace(transfers=[bad]), "")
     assert "WARNING: a weight is gathered at every token: 1.0 MB" in text
-    assert "WARNING: something crosses data at every token" in text
+    assert "WARNING: a transfer crosses data at every token" in text
 
 
-def test_all_figures_are_json_and_what_is_unknown_of_a_cpu_is_not_estimated(found):
+def test_as_json_has_all_figures_and_no_estimate_for_a_cpu(found):
     kept = json.loads(json.dumps(as_json(found, "")))
     assert kept["mesh"] == {"replica": 2, "data": 2, "tensor": 2}
-    assert kept["estimated"] is kept["chip"] is None
+    assert kept["estimate"] is kept["chip"] is None
     assert kept["bytes"]["peak"] == found.program.peak
-    assert "no data sheet" in described(found, "")
+    assert "no data sheet" in format_page(found, "")
 
 
 def seconds(found, **changes):
@@ -117,7 +117,7 @@ def test_estimate_follows_its_assumptions(found):
     assert estimate(found.experiment, slow, found.held, [], Assumptions(100, 900)).decode > (
         estimate(found.experiment, CHIP, found.held, [], Assumptions(100, 900)).decode
     )
-    page = described(found._replace(chip=CHIP, estimated=plain, assumptions=Assumptions(100, 900)), "v5e:2x4")
+    page = format_page(found._replace(chip=CHIP, estimate=plain, assumptions=Assumptions(100, 900)), "v5e:2x4")
     assert "Estimated, not measured (data sheet: cloud.google.com/tpu/docs/v5e)" in page
     assert "record.grace_seconds" in page
 
@@ -131,21 +131,24 @@ def test_fill_model_shape_reads_no_weights(tmp_path):
     assert model.vocab >= given["vocab"]
 
 
-def test_a_copied_cache_is_found_by_its_size():
+def test_find_copies_finds_a_cache_by_its_size():
     line = '  %c = f32[{}]{{0{}}} copy(%p), metadata={{op_name="jit(step)/while/body/{}/copy"}}'
     copied = (1000, "", "decode"), (10, "", "decode"), (1000, "", "optimizer"), (1000, ":S(1)", "decode")
     lines = [line.format(*one) for one in copied]
     text = "ENTRY %main (p: f32[1000]) -> f32[10] {\n" + "\n".join(lines) + "\n}\n"
-    assert copies(text, 4000) == ["jit(step)/while/body/decode/copy"]
+    assert find_copies(text, 4000) == ["jit(step)/while/body/decode/copy"]
 
 
 @pytest.mark.parametrize(
     ("told", "words"),
-    [("anwser=3", "'anwser' is none.*answer.*did you mean 'answer'"), ("answer=0", "answer='0' must be a positive")],
+    [
+        ("anwser=3", "unknown assumption 'anwser'.*answer.*did you mean 'answer'"),
+        ("answer=0", "answer='0' must be a positive"),
+    ],
 )
-def test_assumed_refuses_unknown_assumptions(found, told, words):
+def test_read_assumptions_refuses_unknown_assumptions(found, told, words):
     with pytest.raises(ValueError, match=words):
-        assumed(told, found.experiment)
+        read_assumptions(told, found.experiment)
 
 
 @pytest.mark.parametrize(
@@ -156,16 +159,16 @@ def test_assumed_refuses_unknown_assumptions(found, told, words):
         ("h100:8", "chips: v4, v5e, v5p, v6e"),
     ],
 )
-def test_topology_refuses_unknown_names(name, words, monkeypatch):
+def test_find_devices_refuses_unknown_names(name, words, monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: object())
     with pytest.raises(ValueError, match=words):
-        topologies.topology(name)
+        topologies.find_devices(name)
 
 
-def test_topology_without_libtpu_names_the_line_that_installs_it(monkeypatch):
+def test_find_devices_without_libtpu_names_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ValueError, match="pip install libtpu"):
-        topologies.topology("v5e:8x8")
+        topologies.find_devices("v5e:8x8")
 
 
 @pytest.mark.parametrize(

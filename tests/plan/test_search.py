@@ -1,18 +1,18 @@
-"""The search for the largest size that fits: right for any machine that needs more for more, and sparing of probes."""
+"""The search for the largest size that fits: correct for any growing need, with few probes."""
 
 import pytest
 
-from nft_jax.plan.search import largest
+from nft_jax.plan.search import largest_fit
 
 
 class Machine:
-    """Needs `base + slope · n`, and a step more from each `period` on."""
+    """Needs `base + slope · n`, and `step` more from each `period` on."""
 
     def __init__(self, base, slope, period=10**9, step=0):
-        self.base, self.slope, self.period, self.step, self.asked = base, slope, period, step, []
+        self.base, self.slope, self.period, self.step, self.sizes = base, slope, period, step, []
 
     def __call__(self, size):
-        self.asked.append(size)
+        self.sizes.append(size)
         return int(self.base + self.slope * size + self.step * (size // self.period))
 
 
@@ -24,15 +24,14 @@ def by_trying_all(machine, room, most, multiple):
 @pytest.mark.parametrize("room", [50, 108, 1000, 1100, 5000])
 @pytest.mark.parametrize("shape", [(100, 1), (100, 5), (0, 3), (100, 2, 40, 30), (107, 0.01)])
 @pytest.mark.parametrize(("most", "multiple"), [(512, 8), (500, 8), (30, 1), (7, 8)])
-def test_it_finds_what_trying_all_finds(first, room, shape, most, multiple):
+def test_largest_fit_finds_what_trying_all_finds(first, room, shape, most, multiple):
     machine = Machine(*shape)
-    found = largest(machine, room, first, most, slope=2.0, multiple=multiple)
-    asked = machine.asked
-    assert len(set(asked)) == len(asked), "a size was tried twice"
+    found = largest_fit(machine, room, first, most, slope=2.0, multiple=multiple)
+    assert len(set(machine.sizes)) == len(machine.sizes), "a size was tried twice"
     assert found == by_trying_all(Machine(*shape), room, most, multiple)
 
 
-def test_a_line_takes_few_probes():
+def test_largest_fit_takes_few_probes_on_a_line():
     machine = Machine(3_000, 57)
-    assert largest(machine, 15_000, first=128, most=512, slope=50.0) == 208
-    assert len(machine.asked) <= 4
+    assert largest_fit(machine, 15_000, first=128, most=512, slope=50.0) == 208
+    assert len(machine.sizes) <= 4

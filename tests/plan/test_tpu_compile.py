@@ -1,4 +1,4 @@
-"""The very step that trains, compiled for TPU topologies that nobody holds: libtpu's compiler needs no TPU."""
+"""The step that trains, compiled for TPU topologies by libtpu, without a TPU."""
 
 import importlib.util
 import re
@@ -12,9 +12,9 @@ from nft_jax.experiment import open_experiment
 from nft_jax.machine.chips import GIB
 from nft_jax.parallel import layout
 from nft_jax.plan import hlo, planner
-from nft_jax.plan.page import described
+from nft_jax.plan.page import format_page
 from nft_jax.plan.program import TooLarge, build_planned_experiment, compile_planned_step
-from nft_jax.plan.topology import topology
+from nft_jax.plan.topology import find_devices
 from nft_jax.rollout.state import Requests
 from nft_jax.smoke import kernels, loops
 from nft_jax.types import Prompts
@@ -29,24 +29,24 @@ ROW_TOKENS = 2048
 
 @pytest.fixture(scope="module")
 def devices():
-    return topology("v5e:2x2")
+    return find_devices("v5e:2x2")
 
 
 @pytest.fixture(autouse=True)
 def no_notes(tmp_path, monkeypatch):
-    """Of what has run on this machine's TPUs."""
+    """Hides the notes on what has run on this machine's TPUs."""
     monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path))
 
 
-def test_a_chip_alone():
-    assert len(topology("v5e:1x1")) == 1
+def test_find_devices_of_a_single_chip():
+    assert len(find_devices("v5e:1x1")) == 1
 
 
 @pytest.mark.parametrize(
     ("data", "tensor", "dtype", "remat"),
     [(2, 2, "bfloat16", "offload"), (4, 1, "bfloat16", "attention"), (2, 2, "float32", "full")],
 )
-def test_the_step_compiles_for_a_tpu_with_its_attention(devices, data, tensor, dtype, remat):
+def test_compile_planned_step_for_a_tpu_with_its_attention(devices, data, tensor, dtype, remat):
     rows = {"packing__row_tokens": ROW_TOKENS, "packing__rows_per_micro_batch": 1}
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype=dtype, model__remat=remat, **rows)
     experiment = build_planned_experiment(config, devices)
@@ -63,19 +63,19 @@ def test_the_step_compiles_for_a_tpu_with_its_attention(devices, data, tensor, d
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_offloaded_moments_stay_in_host_memory(devices, name):
+def test_compile_planned_step_keeps_offloaded_moments_in_host_memory(devices, name):
     config = small(mesh__data=2, mesh__tensor=2, optimizer__offload=True, optimizer__name=name, updates_per_step=2)
     experiment = build_planned_experiment(config, devices)
     memory = compile_planned_step(experiment).memory_analysis()
     moments = jax.eval_shape(experiment.make_optimizer().init, experiment.model.abstract)
     least = sum(leaf.size * 4 for leaf in jax.tree.leaves(moments) if leaf.ndim > 1) // experiment.model.mesh.size
-    # In, out, and donated: nothing of them is doubled, on either side.
+    # Inputs, outputs and donated arrays have the same size: neither side keeps a second copy.
     found = [getattr(memory, f"host_{part}_size_in_bytes") for part in ("argument", "output", "alias")]
     assert min(found) == max(found) >= least
 
 
 @pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
-def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
+def test_engine_decode_loop_gathers_no_weight(devices, data, tensor):
     shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16", **shape)
     Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.max_prompt_tokens
@@ -83,33 +83,35 @@ def test_the_decode_loop_gathers_no_weight(devices, data, tensor):
     engine, weights = experiment.engine, experiment.model.abstract_weights()
     prompts = Prompts(jax.ShapeDtypeStruct((Q, P), jnp.int32), jax.ShapeDtypeStruct((Q,), jnp.int32))
     rows = [((Q,), jnp.int32), ((Q, K), jnp.uint32), ((Q, K), jnp.int32), ((Q, K), bool)]
-    asked = Requests(prompts, *(jax.ShapeDtypeStruct(*row) for row in rows))
+    requests = Requests(prompts, *(jax.ShapeDtypeStruct(*row) for row in rows))
 
     mesh = experiment.model.mesh
 
-    def sample(weights, asked):
-        return engine(engine.sampling_weights(weights), layout.split_rows(asked, mesh), jax.random.key(0))
+    def sample(weights, requests):
+        return engine(engine.sampling_weights(weights), layout.split_rows(requests, mesh), jax.random.key(0))
 
-    text = jax.jit(sample).lower(weights, asked).compile().as_text()
+    text = jax.jit(sample).lower(weights, requests).compile().as_text()
     layers = experiment.model.abstract["blocks"]
     smallest = min(leaf.size // config.model.layers for leaf in jax.tree.leaves(layers) if leaf.ndim > 2)
 
     def largest(lines):
-        return max((hlo.size(line) for line in lines if hlo.operation(line).startswith("all-gather")), default=0)
+        return max(
+            (hlo.element_count(line) for line in lines if hlo.operation(line).startswith("all-gather")), default=0
+        )
 
-    # The view is made by gathering before the loop: this reading finds such gathers where they are.
-    assert largest(hlo.inside_loops(text)) < smallest <= largest(text.splitlines())
+    # The sampling weights are gathered before the loop, where this reading finds the gathers.
+    assert largest(hlo.loop_instructions(text)) < smallest <= largest(text.splitlines())
 
 
-def test_what_the_smoke_test_runs_compiles_for_a_tpu(devices, tmp_path):
+def test_smoke_programs_compile_for_a_tpu(devices, tmp_path):
     config = small(mesh__data=2, mesh__tensor=2, prompts_per_step=16, rollout__slots=4)
     with open_experiment(config, tmp_path, devices) as experiment:
         work, weights = loops.Workload(experiment), experiment.model.abstract_weights()
         assert not work.engine(False).lockstep
-        loops._sampler(work, False).lower(weights, work.asked).compile()
+        loops._sampler(work, False).lower(weights, work.requests).compile()
         code_B = jax.ShapeDtypeStruct((work.Q * work.K,), jnp.int32)
-        loops._grading(work, experiment.grader([""] * work.Q)).lower(weights, work.asked, code_B).compile()
-        assert kernels.names(experiment.model.mesh) == ["splash"]
+        loops._grading(work, experiment.grader([""] * work.Q)).lower(weights, work.requests, code_B).compile()
+        assert kernels.platform_kernels(experiment.model.mesh) == ["splash"]
         programs = kernels.comparisons("splash", experiment)
         assert programs.keys() == {"bfloat16", "float32"}
         text = programs["bfloat16"].lower().compile().as_text()
@@ -117,15 +119,15 @@ def test_what_the_smoke_test_runs_compiles_for_a_tpu(devices, tmp_path):
 
 
 @pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
-def test_the_plan_counts_what_a_decoded_token_moves(devices, data, tensor):
+def test_plan_step_counts_what_a_decoded_token_moves(devices, data, tensor):
     shape = {"model__width": 512, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
     # Several blocks of columns, as real answers have.
     shape |= {"model__dtype": "bfloat16", "rollout__max_answer_tokens": 1024}
     found = planner.plan_step(small(mesh__data=data, mesh__tensor=tensor, **shape), devices, None)
-    page = described(found, "v5e:2x2")
+    page = format_page(found, "v5e:2x2")
     assert "WARNING" not in page, page
     assert "Estimated, not measured" in page
-    moved = sum(one.bytes * one.times for one in found.moved("decode")) / found.slots
+    moved = sum(one.bytes * one.times for one in found.phase_transfers("decode")) / found.slots
     # After attention and after the MLP of each layer, and once for the embedding; the head's part is small.
     model = found.experiment.config.model
     activations = (2 * model.layers + 1) * model.width * 2
@@ -134,7 +136,7 @@ def test_the_plan_counts_what_a_decoded_token_moves(devices, data, tensor):
     assert max(found.held.values()) < found.program.peak < found.chip.memory
 
 
-def test_a_program_that_does_not_fit_is_refused_with_its_size(devices):
+def test_plan_step_refuses_a_step_that_does_not_fit(devices):
     config = small(mesh__data=4, rollout__slots=2048, prompts_per_step=2048, rollout__max_answer_tokens=8192)
     with pytest.raises(TooLarge) as refused:
         planner.plan_step(config, devices, None)

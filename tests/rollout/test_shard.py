@@ -193,8 +193,8 @@ def test_shard_loop_copies_no_cache_and_gathers_no_weight(devices, monkeypatch):
     blocks = ceil_div(PROMPT_LIMIT + T, 4)
     elements = MODEL.layers * blocks * slots * MODEL.kv_heads * MODEL.head_size * 4 // mesh.shape["tensor"]
     found = {"copy": [0], "all-gather": [0], "dynamic-update-slice": [], "scatter": []}
-    for line in hlo.inside_loops(text):
-        found.setdefault(hlo.operation(line), []).append(hlo.size(line))
+    for line in hlo.loop_instructions(text):
+        found.setdefault(hlo.operation(line), []).append(hlo.element_count(line))
     # The loop carries the cache, and this counts what is as large as it.
     assert elements in found["dynamic-update-slice"] + found["scatter"]
     assert max(found["copy"]) < elements

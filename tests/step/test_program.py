@@ -51,7 +51,7 @@ def test_step_holds_decode_loop_callback_and_optimizer_in_one_program(plain):
 def test_step_decodes_without_waiting_for_other_shards_or_moving_answers(programs):
     """On CPU devices a collective permute waits for all of them, which loops of different lengths never satisfy."""
     program = programs("eight devices")
-    lines = list(hlo.inside_loops(program.compiled.as_text()))
+    lines = list(hlo.loop_instructions(program.compiled.as_text()))
     seen = {hlo.operation(line) for line in lines if "shard_map/while/body" in line}
     assert {"all-reduce", "all-gather", "dot"} <= seen
     assert not seen & {"collective-permute", "all-to-all", "reduce-scatter"}

@@ -1,5 +1,5 @@
-"""Other libraries' steps, for `nft_jax.bench` to be compared with.
+"""Other libraries' steps, which `nft_jax.bench` compares with ours.
 
-`process.py` runs the other files, each by its path in another Python, which has that library; they import nothing of
-this package.
+`process.py` runs the other files by their paths, in Pythons that have these libraries; they import nothing of this
+package.
 """

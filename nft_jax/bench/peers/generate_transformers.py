@@ -1,9 +1,9 @@
-"""A peer of `nft_jax.bench`: the step's answers, all in one batch, by transformers' `generate`. Nothing is trained.
+"""A peer of `nft_jax.bench`: samples the step's answers in one batch by transformers' `generate`, without training.
 
     python -P generate_transformers.py '{"vocab": 512, "layers": 8, …}'
 
-Run by another Python, which has torch and transformers. Reads a line from its input for each batch that is to be
-sampled, and prints {"rollout": seconds, "tokens": sampled} for it. It imports nothing of this package.
+Runs in a Python that has torch and transformers. For each line of its input it samples a batch and prints
+{"rollout": seconds, "tokens": sampled}. It imports nothing of this package.
 """
 
 import json
@@ -15,26 +15,14 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 
 def main(workload):
-    """Samples as many batches as there are lines."""
+    """Samples a batch for each line."""
     torch.manual_seed(0)
     V, ends, P, T = (workload[name] for name in ("vocab", "ends", "max_prompt_tokens", "max_answer_tokens"))
     Q, K = workload["prompts_per_step"], workload["answers_per_prompt"]
-    settings = Qwen2Config(
-        vocab_size=V,
-        hidden_size=workload["width"],
-        intermediate_size=workload["mlp_width"],
-        num_hidden_layers=workload["layers"],
-        num_attention_heads=workload["heads"],
-        num_key_value_heads=workload["kv_heads"],
-        head_dim=workload["head_size"],
-        max_position_embeddings=P + T,
-        tie_word_embeddings=workload["tied_embedding"],
-        use_sliding_window=False,
-    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Qwen2ForCausalLM(settings).eval().to(device)
+    model = Qwen2ForCausalLM(Qwen2Config(**workload["qwen2"])).eval().to(device)
     end_ids = torch.arange(V - ends, V, device=device)
-    # Its own default would be an id of the pretrained model, or stop at none of ours.
+    # The default would be an id of the pretrained model.
     model.generation_config.eos_token_id = end_ids.tolist() or None
     sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": T}
     for _ in sys.stdin:
@@ -47,7 +35,7 @@ def main(workload):
             **sampling,
         )[:, P:].cpu()
         seconds = time.perf_counter() - began
-        # A row that has ended is padded: its tokens are those until its end, which is one of them.
+        # A row is padded after its end. Its tokens are those up to the end, which counts too.
         ended_BT = torch.isin(row_BT, end_ids.cpu()).int().cumsum(1)
         tokens = int((ended_BT == 0).sum() + (ended_BT.max(1).values > 0).sum())
         print("\n" + json.dumps({"rollout": seconds, "tokens": tokens}), flush=True)

@@ -1,9 +1,9 @@
-"""A peer of `nft_jax.bench`: the same step by TRL's GRPOTrainer. Run by another Python, which has torch and trl.
+"""A peer of `nft_jax.bench`: takes the same step by TRL's GRPOTrainer.
 
     python -P grpo_trl.py '{"vocab": 512, "layers": 8, …}'
 
-Reads a line from its input for each step that is to be taken, and prints {"step": seconds, "rollout": seconds,
-"tokens": sampled} for it. It imports nothing of this package.
+Runs in a Python that has torch and trl. For each line of its input it takes a step and prints {"step": seconds,
+"rollout": seconds, "tokens": sampled}. It imports nothing of this package.
 """
 
 import json
@@ -17,11 +17,11 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-MICRO_BATCH = 16  # answers; the best that was tried
+MICRO_BATCH = 16  # answers; the fastest of those tried
 
 
 class Lines(TrainerCallback):
-    """Waits for a line before each step, and prints how long it took."""
+    """Waits for a line before each step, and prints the step's times."""
 
     def on_step_begin(self, args, state, control, **kwargs):
         if not sys.stdin.readline():
@@ -30,18 +30,18 @@ class Lines(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         seconds = time.perf_counter() - self.began
-        took = {"step": seconds, "rollout": self.graded - self.began, "tokens": self.sampled}
-        print("\n" + json.dumps(took), flush=True)
+        times = {"step": seconds, "rollout": self.graded - self.began, "tokens": self.sampled}
+        print("\n" + json.dumps(times), flush=True)
 
     def reward(self, completions, completion_ids, **kwargs):
-        """Every second answer's; and notes when answers were there, and how long they are."""
+        """Rewards about every second answer; records when the answers were there, and their tokens."""
         self.graded = time.perf_counter()
         self.sampled += sum(len(row) for row in completion_ids)
         return [float(sum(row) % 2) for row in completion_ids]
 
 
 def tokenizer(size):
-    """Ids as words, of which none but the last is special."""
+    """Makes a tokenizer whose words are ids, of which only the last is special."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(size)}, unk_token="t0"))
@@ -50,23 +50,11 @@ def tokenizer(size):
 
 
 def main(workload):
-    """Trains for as many steps as there are lines."""
+    """Takes a step for each line."""
     torch.manual_seed(0)
     V, ends, P, T = (workload[name] for name in ("vocab", "ends", "max_prompt_tokens", "max_answer_tokens"))
     Q, K = workload["prompts_per_step"], workload["answers_per_prompt"]
-    settings = Qwen2Config(
-        vocab_size=V,
-        hidden_size=workload["width"],
-        intermediate_size=workload["mlp_width"],
-        num_hidden_layers=workload["layers"],
-        num_attention_heads=workload["heads"],
-        num_key_value_heads=workload["kv_heads"],
-        head_dim=workload["head_size"],
-        max_position_embeddings=P + T,
-        tie_word_embeddings=workload["tied_embedding"],
-        use_sliding_window=False,
-    )
-    model = Qwen2ForCausalLM(settings)
+    model = Qwen2ForCausalLM(Qwen2Config(**workload["qwen2"]))
     ids = list(range(V - ends, V)) if ends else None
     model.generation_config.eos_token_id = ids
     words = tokenizer(V)

@@ -1,14 +1,14 @@
-"""A peer of `nft_jax.bench`: the same step by Tunix's GRPO learner. Run by another Python, which has google-tunix.
+"""A peer of `nft_jax.bench`: takes the same step by Tunix's GRPO learner.
 
     python -P grpo_tunix.py '{"vocab": 512, "layers": 8, …}'
 
-Reads a line from its input for each step that is to be taken, and prints {"step": seconds, "rollout": seconds,
-"tokens": sampled} for it: from prompts in hand until the new weights are there. It imports nothing of this package.
+Runs in a Python that has google-tunix. For each line of its input it takes a step, from prompts in hand to the new
+weights, and prints {"step": seconds, "rollout": seconds, "tokens": sampled}. It imports nothing of this package.
 
-Tunix ends an answer at any of several ids, and leaves the id itself out of the answer: it is counted here, as it was
-sampled. Where none ends an answer, Tunix is told of one beyond the vocabulary. Its sampler draws by one key for all
-calls, so each step is given a key. Its embedding starts at a standard deviation of 1, from which answers hardly ever
-end; the matrices start at 0.02 instead, as those of the other peers do.
+Tunix leaves the id that ends an answer out of it; it is counted here, because it was sampled. If no id ends an answer,
+Tunix gets one beyond the vocabulary. Its sampler draws by one key for all calls, so each step gets a key. Its embedding
+starts at a standard deviation of 1, with which answers hardly ever end; all matrices start at 0.02 instead, as those of
+the other peers do.
 """
 
 import json
@@ -27,11 +27,11 @@ from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
 from tunix.rl.rollout.base_rollout import RolloutConfig
 
 PAD = 0
-MICRO_BATCH = 4  # prompts; the best that was tried
+MICRO_BATCH = 4  # prompts; the fastest of those tried
 
 
 class Words:
-    """Ids as words, without a beginning; 0 is padding, and no prompt has it."""
+    """A tokenizer whose words are ids, without a beginning id; 0 is padding, which no prompt has."""
 
     def __init__(self, end):
         self.end = end
@@ -53,7 +53,7 @@ class Words:
 
 
 def random_model(workload):
-    """Qwen2 of the workload's shape, its matrices normal of standard deviation 0.02."""
+    """Makes a Qwen2 of the workload's shape with normal matrices of standard deviation 0.02."""
     settings = qwen2.ModelConfig(
         num_layers=workload["layers"],
         vocab_size=workload["vocab"],
@@ -69,17 +69,17 @@ def random_model(workload):
     model = qwen2.Qwen2(settings, rngs=nnx.Rngs(0))
     draw = np.random.default_rng(0)
 
-    def start(value):
+    def initial(value):
         return jnp.asarray(0.02 * draw.normal(size=value.shape), value.dtype) if value.ndim > 1 else value
 
-    nnx.update(model, jax.tree.map(start, nnx.state(model)))
+    nnx.update(model, jax.tree.map(initial, nnx.state(model)))
     return model
 
 
 class Lines:
-    """The learner's data: a batch for each line of the input. What the last one took is said when it asks for another.
+    """The learner's data: a batch for each line of the input. The next request ends a step, and prints its times.
 
-    It asks once ahead, for the batch's size, before its first step.
+    The learner requests one batch before its first step, to learn the batch's size.
     """
 
     def __init__(self, workload, model, rollout):
@@ -96,11 +96,11 @@ class Lines:
             began = time.perf_counter()
             yield {"prompts": [" ".join(map(str, row)) for row in prompts]}
             jax.block_until_ready(nnx.state(self.model))
-            took = {"step": time.perf_counter() - began, "rollout": self.graded - began, "tokens": self.sampled}
-            print("\n" + json.dumps(took), flush=True)
+            times = {"step": time.perf_counter() - began, "rollout": self.graded - began, "tokens": self.sampled}
+            print("\n" + json.dumps(times), flush=True)
 
     def reward(self, prompts, completions, **kwargs):
-        """Every second answer's; and notes when answers were there, and how long they are."""
+        """Rewards about every second answer; records when the answers were there, and their tokens."""
         self.graded = time.perf_counter()
         T = self.workload["max_answer_tokens"]
         rows = [[int(word) for word in text.split()] for text in completions]
@@ -109,7 +109,7 @@ class Lines:
 
 
 def main(workload):
-    """Trains for as many steps as there are lines."""
+    """Takes a step for each line."""
     V, ends, P, T = (workload[name] for name in ("vocab", "ends", "max_prompt_tokens", "max_answer_tokens"))
     Q, K = workload["prompts_per_step"], workload["answers_per_prompt"]
     end_ids = list(range(V - ends, V)) or [V]

@@ -1,4 +1,4 @@
-"""Another library's step in its own process and Python, one at a time."""
+"""Runs another library's step in its own process and Python."""
 
 import contextlib
 import json
@@ -16,7 +16,13 @@ from nft_jax.names import suggestion
 
 
 class Script(NamedTuple):
-    """A peer's file, which of our parts its seconds are compared with, and what its Python must have."""
+    """A peer.
+
+    Attributes:
+      file: its script.
+      part: the part of our step that its seconds are compared with.
+      needs: the libraries of its Python.
+    """
 
     file: str
     part: str
@@ -28,15 +34,15 @@ PEERS = {
     "tunix": Script("grpo_tunix.py", "step", "google-tunix"),
     "generate": Script("generate_transformers.py", "rollout", "torch and transformers"),
 }
-# What the peers are not told, and so must be:
-NEEDED = {"model.dtype": "float32", "updates_per_step": 1, "rollout.temperature": 1.0}
+# Settings of the peers' step that the workload does not pass on.
+REQUIRED = {"model.dtype": "float32", "updates_per_step": 1, "rollout.temperature": 1.0}
 
 
 class Peer:
-    """A peer at work; what it says goes to `<workdir>/<name>.log`.
+    """A running peer, which logs to `<workdir>/<name>.log`. A context manager.
 
     Raises:
-      ValueError: when there is no such Python.
+      ValueError: if there is no such Python.
     """
 
     def __init__(self, name: str, python: str, workload: dict[str, Any], workdir: Path):
@@ -44,7 +50,7 @@ class Peer:
         self.part = script.part
         workdir.mkdir(parents=True, exist_ok=True)
         self.log = workdir / f"{name}.log"
-        # Without -P, the script's folder would come first among those that its imports are looked for in.
+        # Without -P, imports would search the script's folder first.
         command = [python, "-P", str(Path(__file__).with_name(script.file)), json.dumps(workload)]
         try:
             with open(self.log, "w") as log:
@@ -65,10 +71,13 @@ class Peer:
                 pipe.close()
 
     def step(self) -> dict[str, float]:
-        """Takes one step; its seconds in all ("step", of those that train) and of the "rollout", its "tokens" sampled.
+        """Takes one step.
+
+        Returns:
+          The seconds of the "rollout", of the whole "step" if the peer trains, and the number of sampled "tokens".
 
         Raises:
-          ValueError: when the process has ended, with what it said last.
+          ValueError: if the process has ended, with the last line of its log.
         """
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write("\n")
@@ -76,52 +85,61 @@ class Peer:
         for line in self._process.stdout:
             if line.startswith(f'{{"{self.part}"'):
                 return json.loads(line)
-        said = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        last = f"its last words: {said[-1]}" if said else "without a word"
-        raise ValueError(f"--peer={self.name}: the other process ended, {last} ({self.log} has all that it said)")
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        last = f"its last line: {lines[-1]}" if lines else "without output"
+        raise ValueError(f"--peer={self.name}: the other process ended, {last} ({self.log} has all lines)")
 
 
-def paired(names: Sequence[str], pythons: Sequence[str]) -> list[tuple[str, str]]:
-    """Each peer with its Python: one for all, or one for each.
+def match_pythons(names: Sequence[str], pythons: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns each peer with its Python: one for all, or one for each.
 
     Raises:
-      ValueError: for a name that is none or comes twice, or when there are too few or too many Pythons.
+      ValueError: for an unknown or repeated peer, or if the number of Pythons is neither 1 nor that of the peers.
     """
     for name in names:
         if name not in PEERS:
-            raise ValueError(f"--peer={name}: use {', '.join(PEERS)}, comma between them{suggestion(name, PEERS)}")
+            raise ValueError(f"--peer={name}: use {', '.join(PEERS)}, separated by commas{suggestion(name, PEERS)}")
     if len(set(names)) < len(names):
         raise ValueError(f"--peer={','.join(names)}: name each peer once")
     if len(pythons) not in (1, len(names)):
         raise ValueError(
             f"--peer_python={','.join(pythons)}: {len(pythons)} for {len(names)} peers; give one Python for all, or "
-            f"one for each in the order of --peer={','.join(names)}"
+            f"one for each, in the order of --peer={','.join(names)}"
         )
     return list(zip(names, list(pythons) * (len(names) // len(pythons)), strict=True))
 
 
 def peer_workload(config: Config, lengths: Lengths) -> dict[str, Any]:
-    """What the peers are told: shapes and sizes, as in the config.
+    """Returns the shapes and sizes that a peer needs.
 
     Raises:
-      ValueError: for what they could not be told.
+      ValueError: for lengths or settings that the peers' step can't have.
     """
     if lengths.forced_B is not None and lengths.forced_B.size > 1:
-        raise ValueError(f"--lengths={lengths.told}: a peer can't be told each answer's; use full, ends:N or fixed:N")
-    for name, needed in NEEDED.items():
+        raise ValueError(
+            f"--lengths={lengths.text}: a peer can't take a length for each answer; use full, ends:N or fixed:N"
+        )
+    for name, needed in REQUIRED.items():
         if (value := attrgetter(name)(config)) != needed:
-            raise ValueError(f"config.{name}={value!r}: the peers' step has {needed!r}; compare with that")
-    shape = ("vocab", "layers", "width", "mlp_width", "heads", "kv_heads", "head_size", "tied_embedding")
+            raise ValueError(f"config.{name}={value!r}: the peers' step has {needed!r}; use the same to compare")
+    model, shape = config.model, ("vocab", "layers", "width", "mlp_width", "heads", "kv_heads", "head_size")
     limit = config.rollout.max_answer_tokens if lengths.forced_B is None else int(lengths.forced_B[0])
+    qwen2 = {  # of transformers' Qwen2Config
+        **{"vocab_size": model.vocab, "num_hidden_layers": model.layers, "hidden_size": model.width},
+        **{"intermediate_size": model.mlp_width, "num_attention_heads": model.heads, "head_dim": model.head_size},
+        **{"num_key_value_heads": model.kv_heads, "max_position_embeddings": config.data.max_prompt_tokens + limit},
+        **{"tie_word_embeddings": model.tied_embedding, "use_sliding_window": False},
+    }
     return {
-        **{name: getattr(config.model, name) for name in shape},
+        **{name: getattr(model, name) for name in (*shape, "tied_embedding")},
+        "qwen2": qwen2,
         **{name: getattr(config, name) for name in ("prompts_per_step", "answers_per_prompt")},
         **{"max_prompt_tokens": config.data.max_prompt_tokens, "max_answer_tokens": limit, "ends": lengths.ends},
     }
 
 
-def compared(peer: Peer, steps: list[dict[str, float]], ours: dict[str, float]) -> dict[str, Any]:
-    """A peer's medians, and how many of ours (the step, or the rollout where it has no more) go into its own."""
+def compare_peer(peer: Peer, steps: list[dict[str, float]], ours: dict[str, float]) -> dict[str, Any]:
+    """Returns a peer's medians, and the ratio of its step to ours (of the rollouts if it does not train)."""
     seconds = [step[peer.part] for step in steps]
     median = {part: float(np.median([step[part] for step in steps])) for part in steps[0]}
     return {

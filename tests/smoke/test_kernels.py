@@ -1,0 +1,40 @@
+"""Attention kernels, emulated, against XLA."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from nft_jax.models import attention_backends
+from nft_jax.models.attention import decode_attention
+from nft_jax.smoke import kernels
+from nft_jax.smoke.result import CheckFailure
+
+
+def test_check_kernel_compares_with_xla(experiment, monkeypatch):
+    assert kernels.platform_kernels(experiment.model.mesh) == []
+    monkeypatch.setattr(kernels, "TOLERANCE", {"bfloat16": 5e-2})
+    found = kernels.largest_differences("splash", experiment, interpret=True, tokens=128)
+    assert 0 < found["bfloat16"] < 2e-2
+    monkeypatch.setattr(kernels, "largest_differences", lambda *_: found)
+    assert "bfloat16" in kernels.check_kernel("splash", experiment)
+    monkeypatch.setattr(kernels, "largest_differences", lambda *_: {"bfloat16": 0.1})
+    with pytest.raises(CheckFailure, match="differs from XLA"):
+        kernels.check_kernel("splash", experiment)
+
+
+def test_decode_kernel_is_compared_with_xla(experiment):
+    model = dataclasses.replace(experiment.config.model, attention="triton", dtype="bfloat16", head_size=16)
+    kernel = attention_backends.select_attention(model, experiment.model.mesh, interpret=True).decode
+    assert kernel is not decode_attention
+
+    def gap(attend):
+        found, expected = (
+            np.asarray(jax.jit(lambda one=one: kernels._decode(one, model, experiment.model.mesh))(), np.float32)
+            for one in (attend, decode_attention)
+        )
+        return np.abs(found - expected).max() / np.abs(expected).max()
+
+    assert 0 < gap(kernel) < 2e-2
+    assert gap(lambda query_SNH, column_S, *cached: kernel(query_SNH, column_S // 2, *cached)) > 0.1
