@@ -24,6 +24,7 @@ from nft_jax.resolve import check_sizes
 from nft_jax.state import State
 from nft_jax.step import Step
 from nft_jax.types import Array, Groups, LossBatch, Prompts
+from nft_jax.update.groups import split_pool
 from nft_jax.update.optimizer import make_optimizer
 from nft_jax.update.update import Updater
 
@@ -54,9 +55,9 @@ def sample_buffer(experiment: Experiment, weights: Any) -> RolloutBuffer:
     @jax.jit
     def program(weights, prompts):
         with jax.default_matmul_precision(step.config.model.precision):
-            sampled, from_carry = step.sample(State(weights, None, jnp.int32(0), jnp.int32(0), None, None), prompts)
-            buffer, trained, *_ = step.split_pool(sampled, from_carry)
-        return buffer, trained
+            sampled, _ = step.sample(State(weights, None, jnp.int32(0), jnp.int32(0), None, None), prompts)
+            split = split_pool(sampled.pool, sampled.count, step.config.prompts_per_step, step.config.carry_capacity)
+        return split.buffer, split.trained
 
     groups, count, prompts = jax.device_get((*program(weights, prompts), prompts))
     if not count:
