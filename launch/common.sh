@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# What the launch scripts share, for them to source; run by itself it does nothing:
+# Functions that the launch scripts share. The scripts source this file; running it does nothing:
 #   bash launch/common.sh --help
-# Every script knows --help (the comment at its head) and --dry-run (prints the commands, runs none). Exit code 75 of a
-# program means: stopped on request, all that was done is saved, run the same command again.
-# Variables: PYTHON (the interpreter to use), VENV (default .venv), EXTRAS (of setup.py); where a command is run again,
-# PAUSE (seconds between, default 10) and MOST_TRIES (default 1000).
-# Works with bash 3.2, which macOS has.
+# Every script has --help (prints the comment at its head) and --dry-run (prints the commands and runs none). Exit code
+# 75 of a program means: it stopped on request and saved its work; run the same command again.
+# Variables: PYTHON (the interpreter), VENV (default .venv), EXTRAS (of setup.py). Where a command is repeated: PAUSE
+# (seconds between two runs, default 10) and MOST_TRIES (default 1000).
+# Works with bash 3.2, the version of macOS.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 AGAIN=75
-# Against a program that ends with 75 without having done anything.
+# Limits for a program that ends with 75 without doing anything.
 PAUSE="${PAUSE:-10}"
 MOST_TRIES="${MOST_TRIES:-1000}"
 
 dry_run=no rest=()
-# Of the scripts in tpu/: which slice, and how many of it.
+# For the scripts in tpu/: the slice, and how many slices there are.
 name="" zone="" project="" slices=1
 
 fail() {
@@ -23,9 +23,9 @@ fail() {
   exit 2
 }
 
-# options "NAMES" WORDS: --NAME=VALUE goes into the variable NAME (with _ for -), a bare --NAME is "yes"; other words,
-# and all after --, go into the array `rest`.
-options() {
+# parse_options "NAMES" WORDS: sets the variable NAME (_ in place of -) from --NAME=VALUE, or to "yes" from --NAME. All
+# other words, and all words after --, go into the array `rest`.
+parse_options() {
   local allowed=" $1 " word option
   shift
   while (($#)); do
@@ -57,21 +57,21 @@ options() {
   done
 }
 
-# needed NAMES: each of these variables must have a value.
-needed() {
+# require NAMES: ends the script unless each of these variables has a value.
+require() {
   local option
   for option in "$@"; do
-    [ -n "${!option}" ] || fail "--${option//_/-}=… is needed; bash $0 --help says more"
+    [ -n "${!option}" ] || fail "--${option//_/-}=… is needed; see bash $0 --help"
   done
 }
 
-# For scripts that take nothing but their own flags.
-nothing_else() {
-  ((${#rest[@]} == 0)) || fail "what is ${rest[0]}? bash $0 --help lists the flags"
+# For scripts that take only their own flags: ends the script if there are other words.
+refuse_words() {
+  ((${#rest[@]} == 0)) || fail "${rest[0]} is not a flag of this script; bash $0 --help lists the flags"
 }
 
-# A command as a person would type it.
-shown() {
+# Prints a command with the quotes that a shell needs.
+quote_command() {
   local word line="" flag
   for word in "$@"; do
     flag=""
@@ -87,9 +87,9 @@ shown() {
   echo "$line"
 }
 
-# Runs a command, or in a dry run prints it.
+# Runs a command; a dry run prints it.
 run() {
-  if [ "$dry_run" = yes ]; then shown "$@"; else "$@"; fi
+  if [ "$dry_run" = yes ]; then quote_command "$@"; else "$@"; fi
 }
 
 find_python() {
@@ -100,20 +100,20 @@ find_python() {
       return
     fi
   done
-  echo "no Python of version 3.11 or newer found; install one, or name it: PYTHON=/path/to/python3.11 bash $0" >&2
+  echo "found no Python 3.11 or newer; install one, or name it: PYTHON=/path/to/python3.11 bash $0" >&2
   return 1
 }
 
-# Makes the virtual environment once for each set of requirements, and puts it first in PATH.
-environment() {
+# Puts the virtual environment first in PATH; makes it first if it is missing or the requirements have changed.
+use_environment() {
   EXTRAS="${EXTRAS:-$1}" VENV="${VENV:-.venv}"
   case "$VENV" in /*) ;; *) VENV="$PWD/$VENV" ;; esac
-  # The stamp holds what was installed: the environment is made again when the requirements change.
+  # The stamp identifies the installed requirements.
   local python stamp
   stamp="$EXTRAS $(cksum <setup.py)"
   if [ "$(cat "$VENV/.installed" 2>/dev/null)" != "$stamp" ]; then
     python="$(find_python)"
-    [ "$dry_run" = yes ] || echo "making the environment $VENV (once; a few minutes of download)"
+    [ "$dry_run" = yes ] || echo "making the environment $VENV (only once; the download takes a few minutes)"
     run "$python" -m venv "$VENV"
     run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[$EXTRAS]"
     [ "$dry_run" = yes ] || echo "$stamp" >"$VENV/.installed"
@@ -121,15 +121,15 @@ environment() {
   export PATH="$VENV/bin:$PATH"
 }
 
-# Runs a command, and again while it ends with 75, unless the one who stopped it asked this script to stop: signals are
-# passed on.
-again() {
+# Runs a command, and repeats it while it ends with 75. Signals to this script are passed on to the command, and end the
+# repetition.
+repeat() {
   local child="" code=0 asked=no tries
   if [ "$dry_run" = yes ]; then
-    shown "$@"
+    quote_command "$@"
     return
   fi
-  # In a group of its own the command gets Ctrl-C from here alone, and doesn't ignore it, as background jobs do.
+  # In a separate process group, the command gets Ctrl-C only from here, and does not ignore it as background jobs do.
   set -m
   trap 'asked=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM HUP
   trap 'asked=yes; [ -z "$child" ] || kill -INT "$child" 2>/dev/null || true' INT
@@ -138,18 +138,18 @@ again() {
     child=$!
     code=0
     wait "$child" || code=$?
-    # A signal ends `wait`, not the command.
+    # A signal ends `wait` but not the command.
     while kill -0 "$child" 2>/dev/null; do
       code=0
       wait "$child" || code=$?
     done
     if ((code != AGAIN)) || [ "$asked" = yes ]; then break; fi
     if ((tries >= MOST_TRIES)); then
-      echo "exit code $AGAIN for the ${tries}th time: enough" >&2
+      echo "exit code $AGAIN for the ${tries}th time; giving up" >&2
       break
     fi
-    echo "exit code $AGAIN (saved; run the same command again): again in $PAUSE s" >&2
-    # In the background, so that a signal need not wait for it.
+    echo "exit code $AGAIN (work is saved); running the same command again in $PAUSE s" >&2
+    # In the background, so that a signal takes effect at once.
     sleep "$PAUSE" &
     wait $! || true
     if [ "$asked" = yes ]; then break; fi
@@ -159,27 +159,27 @@ again() {
   return "$code"
 }
 
-# The flags of gcloud that say where the slice is.
-place() {
-  needed name zone
+# Sets `where`, the flags of gcloud that locate the slice.
+require_slice() {
+  require name zone
   where=("--zone=$zone")
   if [ -n "$project" ]; then where+=("--project=$project"); fi
 }
 
-# on_workers WHICH COMMAND: by ssh on these workers (a number, or all) of every slice.
+# on_workers WHICH COMMAND: runs the command by ssh on these workers (a number, or all) of every slice.
 on_workers() {
   local way=(tpu-vm ssh "$name")
   if ((slices > 1)); then way=(queued-resources ssh "$name" --node=all); fi
   run gcloud compute tpus "${way[@]}" "${where[@]}" "--worker=$1" "--command=$2"
 }
 
-# The working tree as an archive, without what belongs to this machine alone.
+# pack FILE: writes the working tree as an archive, without files that only this machine needs.
 pack() {
   run tar -czf "$1" --exclude=.git --exclude=.venv --exclude=./runs --exclude=./build --exclude=./dist \
     --exclude=__pycache__ --exclude='*.egg-info' --exclude='.*_cache' .
 }
 
-# The runtime version that a TPU type wants.
+# Prints the runtime version of a TPU type.
 runtime() {
   case "$1" in
     v5litepod-*) echo v2-alpha-tpuv5-lite ;;
@@ -191,6 +191,6 @@ runtime() {
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
-  options "" "$@"
-  nothing_else
+  parse_options "" "$@"
+  refuse_words
 fi

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs an experiment on this machine, from nothing: environment, package, data, warm start, training, picture.
+# Runs an experiment on this machine, with nothing installed before: environment, data, warm start, training, picture.
 #   bash launch/local.sh [--dry-run] [--config=NAME_OR_FILE] [--workdir=DIR] [--config.section.field=value ...]
-# The default is --config=tiny --workdir=runs/tiny; the same workdir resumes. Exit code 75 means: stopped on request, all
-# that was done is saved, run the same command again.
+# The default is --config=tiny --workdir=runs/tiny. The same workdir resumes. Exit code 75 means: the run stopped on
+# request and saved its work; run the same command again.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-options "" "$@"
-environment test
+parse_options "" "$@"
+use_environment test
 
-# XLA takes 256-bit vectors unless asked; on a CPU that has wider ones, exponentials and random bits take half the time.
+# XLA uses 256-bit vectors by default. With wider ones, exponentials and random bits take half the time.
 wide=""
 if grep -qs avx512f /proc/cpuinfo; then wide="--xla_cpu_prefer_vector_width=512 "; fi
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Style, then the tests; arguments go to pytest:
+# Checks the style, then runs the tests; arguments go to pytest:
 #   bash launch/test.sh [--dry-run] [-k words] [-m slow]
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-options "" "$@"
-environment test
+parse_options "" "$@"
+use_environment test
 
 run ruff check .
 run ruff format --check .

@@ -15,11 +15,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nft_jax import config_files
-from nft_jax.config import Config, load, stored
+from nft_jax.config import Config, load, resolved, stored
 from nft_jax.config.reference import check_names, help_text
 from nft_jax.processes import distributed, ending
-from nft_jax.processes.preflight import preflight
 from nft_jax.run import compile_cache, remote_workdir
+from nft_jax.run.workdir import versions
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -71,13 +71,14 @@ def run(
             jax.config.update("jax_enable_compilation_cache", False)
         compile_cache.start()
         with _errors_in_one_message():
-            workdir = remote_workdir.opened(WORKDIR.value) if WORKDIR.value else None
-            if several:
-                _start_processes(config, workdir)
-                remote_workdir.level(workdir)
-            main(config, workdir)
-            if workdir is not None:
-                remote_workdir.share(workdir)
+            launch = _read_launch() if several else None
+            with ending.exit_on_process_loss() if launch else contextlib.nullcontext():
+                workdir = remote_workdir.open_workdir(WORKDIR.value) if WORKDIR.value else None
+                if launch:
+                    _start_processes(launch, config, workdir)
+                main(config, workdir)
+                if workdir is not None:
+                    remote_workdir.push(workdir)
 
     app.run(start, flags_parser=functools.partial(_parse, default_config))
 
@@ -103,11 +104,10 @@ def _check_given(words: list[str], needs_workdir: bool) -> None:
 
 @contextlib.contextmanager
 def _errors_in_one_message() -> Iterator[None]:
-    """Ends the process with one message for an error in the input, on disk, or after the loss of another process."""
+    """Ends the process with one message for an error in the input or on disk."""
     try:
         yield
     except (ValueError, OSError) as error:
-        _check_loss(error)
         if DEBUG.value:
             raise
         if isinstance(error, ValueError | FileNotFoundError):
@@ -116,18 +116,11 @@ def _errors_in_one_message() -> Iterator[None]:
         sys.unraisablehook = lambda _: None
         gc.collect()
         stop(str(error), code=1)
-    except Exception as error:
-        _check_loss(error)
+    except Exception:
         if not ending.is_multiprocess():
             raise
         traceback.print_exc()
         ending.exit_process(1)
-
-
-def _check_loss(error: BaseException) -> None:
-    """Ends the process with code 75 if the error comes from the loss of another process."""
-    if ending.is_process_loss(error):
-        ending.exit_after_loss(f"another process is gone: {str(error).splitlines()[0][:200]}")
 
 
 def _define_process_flags() -> list[str]:
@@ -146,11 +139,18 @@ def _define_process_flags() -> list[str]:
     return ["distributed", "processes", "process", "wait_seconds", "heartbeat_seconds"]
 
 
-def _start_processes(config: Config, workdir: Path | None) -> None:
-    given = {name: FLAGS[name].value for name in distributed.VARIABLES}
-    launch = distributed.read_launch(given, os.environ)
-    distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds)
-    preflight(config, workdir, FLAGS.wait_seconds)
+def _read_launch() -> distributed.Launch | None:
+    return distributed.read_launch({name: FLAGS[name].value for name in distributed.VARIABLES}, os.environ)
+
+
+def _start_processes(launch: distributed.Launch, config: Config, workdir: Path) -> None:
+    """Connects the processes; all must have the same settings, versions, folder and devices."""
+    compared = {name: versions()[name] for name in ("nft_jax", "jax", "jaxlib")}
+    facts = {"config": resolved(config), "version": compared}
+    storage = remote_workdir.storage_folder(workdir)
+    distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds, storage, facts)
+    distributed.check_devices()
+    remote_workdir.synchronize(workdir)
 
 
 def _load() -> Config:
@@ -195,7 +195,7 @@ def _with_config_path(words: list[str], default: str | None) -> list[str]:
     name = given.value
     if name is None:
         workdir = _take(words, "--workdir").value
-        path = (remote_workdir.opened(workdir) if workdir else Path()) / "config.json"
+        path = (remote_workdir.open_workdir(workdir) if workdir else Path()) / "config.json"
         name = str(path) if workdir and path.is_file() else default
     path = [] if name is None else [f"--config={find_config(name)}"]
     return [*given.rest[:1], *path, *given.rest[1:]]

@@ -38,7 +38,7 @@ from nft_jax.evaluation.tables import tabulate_scores
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
 from nft_jax.processes import distributed
 from nft_jax.run import remote_workdir
-from nft_jax.run.best import chosen_step
+from nft_jax.run.best import resolve_step
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.run.fingerprint import problems_digest, weights_digest
 from nft_jax.run.workdir import as_json, provenance
@@ -76,7 +76,7 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
                 origin = {"step": step, "weights": source, "weights_digest": digest}
                 origin |= {"problems": paths.get(name, "generated arithmetic")}
                 scores[name] = _evaluate_file(experiment, evaluator, weights, name, folder, origin)
-                remote_workdir.share(workdir)
+                remote_workdir.push(workdir)
     print(
         f"\n{tabulate_scores(scores)}\n\n{_caption(experiment.config, digest)}\nanswers and scores: {folder}",
         flush=True,
@@ -271,9 +271,9 @@ def _print_progress(line: str, last: bool) -> None:
 
 def main(config: Config, workdir: Path) -> None:
     """Evaluates, or compares evaluations, with the arguments given as flags."""
-    step = chosen_step(flags.FLAGS.step, workdir)
+    step = resolve_step(flags.FLAGS.step, workdir)
     if flags.FLAGS.against:
-        print(compare(workdir, remote_workdir.opened(flags.FLAGS.against, "--against"), step))
+        print(compare(workdir, remote_workdir.open_workdir(flags.FLAGS.against, "--against"), step))
         return
     files = [file for file in (flags.FLAGS.problems or "").split(",") if file]
     evaluate(config, workdir, step, files)

@@ -109,7 +109,7 @@ class Experiment:
         """Loads the weights of `config.base` or of the model folder, or draws random ones; in the training layout."""
         abstract = self.model.abstract_weights()
         if self.config.base:
-            return load_weights(remote_workdir.opened(self.config.base, "config.base"), abstract)
+            return load_weights(remote_workdir.open_workdir(self.config.base, "config.base"), abstract)
         if self.config.model.path:
             return hf.load_weights(Path(self.config.model.path), abstract)
         return self.model.random_weights(self.config.seed)
@@ -228,7 +228,7 @@ def open_experiment(config: Config, folder: Path, *arguments: Any, **data: Any) 
 
 def make_engine(model: ShardedModel, config: RolloutConfig, tokenizer: Tokenizer) -> Engine:
     """Returns what samples answers with the model's weights."""
-    lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.keeps_step(model.mesh))
+    lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.uses_lockstep(model.mesh))
     return Engine(model.graph, model.axes, model.mesh, config, tokenizer.eos_ids, model.config.dtype, lockstep)
 
 

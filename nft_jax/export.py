@@ -18,7 +18,7 @@ from nft_jax.config import Config
 from nft_jax.files import atomically
 from nft_jax.models import hf, transformer
 from nft_jax.resolve import resolve_model
-from nft_jax.run.best import chosen_step
+from nft_jax.run.best import resolve_step
 from nft_jax.run.checkpoint import Checkpoints
 
 
@@ -98,7 +98,7 @@ def main(config: Config, workdir: Path) -> None:
         raise ValueError("--output=FOLDER is needed: where the model goes, e.g. --output=exported/tiny")
     # All of it happens in the host's memory, and the accelerators may be busy with the very run.
     jax.config.update("jax_platforms", "cpu")
-    step = chosen_step(flags.FLAGS.step, workdir)
+    step = resolve_step(flags.FLAGS.step, workdir)
     print(export(config, workdir, Path(flags.FLAGS.output), step, flags.FLAGS.dtype))
 
 

@@ -23,18 +23,19 @@ def atomically(path: Path | epath.Path) -> Iterator[Path | epath.Path]:
     folder replaces only an empty one. If the block raises, what it wrote is removed.
 
     Args:
-      path: A local path, or one in a bucket as `epath.Path`. Missing parent folders are made.
+      path: A local path, whose missing parent folders are made, or a file in a bucket as `epath.Path`: such a file is
+        written directly, because buckets show it only when it is complete.
     """
+    if "://" in str(path):
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}.{path.name}")
     try:
         yield temporary
-        if "://" in str(path):
-            temporary.replace(path)
-        else:
-            if temporary.is_file():
-                _flush_to_disk(temporary)
-            os.replace(temporary, path)
+        if temporary.is_file():
+            _flush_to_disk(temporary)
+        os.replace(temporary, path)
     except BaseException:
         if temporary.is_dir():
             epath.Path(temporary).rmtree()

@@ -96,7 +96,7 @@ def warm_start(experiment: Experiment, folder: Workdir) -> Any:
     program = _compile(experiment, optimizer, state, examples)
     seconds = time.perf_counter() - began
     print(f"warm start: {warm.steps} updates of {warm.examples_per_update} examples (compiled in {seconds:.0f} s)")
-    folder.drop_after(0)
+    folder.remove_after(0)
     began, every = time.perf_counter(), max(warm.steps // 20, 1)
     for number in range(1, warm.steps + 1):
         state, (applied, tokens) = program(state, examples)
@@ -108,7 +108,7 @@ def warm_start(experiment: Experiment, folder: Workdir) -> Any:
                 "gradient_norm": float(applied.gradient_norm),
                 "seconds": time.perf_counter() - began,
             }
-            folder.metrics(values)
+            folder.append(values)
             print(f"  {number:>6}/{warm.steps}  loss {values['loss']:.4f}  {values['seconds']:.0f} s", flush=True)
     save_weights(folder.path, state.weights)
     return state.weights
@@ -139,7 +139,7 @@ def main(config: Config, workdir: Path) -> None:
         )
     folder = Workdir(workdir)
     with open_experiment(config, workdir) as experiment:
-        folder.begin(config, experiment.model.attention.name)
+        folder.write_run(config, experiment.model.attention.name)
         experiment.write_model_settings(workdir / "model")
         warm_start(experiment, folder)
     print(f"weights: {workdir / 'weights'}; go on with: python -m nft_jax.train --config=… --config.base={workdir}")

@@ -5,6 +5,7 @@
 The same --workdir resumes from its newest checkpoint.
 """
 
+import contextlib
 import functools
 import json
 import time
@@ -21,11 +22,12 @@ from nft_jax.data.dataset import unreadable_answers
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers
 from nft_jax.experiment import Experiment, compile_step, make_evaluator, open_experiment
-from nft_jax.processes import distributed, ending
+from nft_jax.processes import distributed
+from nft_jax.processes.ending import exit_on_process_loss, is_multiprocess
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.run.compilations import Compilations
 from nft_jax.run.fingerprint import check_same, make_fingerprint
-from nft_jax.run.stopping import Stopper
+from nft_jax.run.stopping import StopSignal
 from nft_jax.run.workdir import Workdir
 from nft_jax.sft import warm_start
 from nft_jax.state import State
@@ -39,16 +41,16 @@ def main(config: Config, workdir: Path) -> None:
     with (
         Compilations() as compilations,
         Checkpoints(workdir, config.record.keep_checkpoints) as checkpoints,
-        Stopper(config.record.grace_seconds, checkpoints.resumes) as stopper,
+        StopSignal(config.record.grace_seconds, checkpoints.describe_resume) as stop_signal,
+        exit_on_process_loss(checkpoints.describe_resume) if is_multiprocess() else contextlib.nullcontext(),
         open_experiment(config, workdir) as experiment,
     ):
-        ending.set_resume_message(checkpoints.resumes)
         print(describe(experiment), flush=True)
         if experiment.dataset.hygiene is not None:
             print(experiment.dataset.hygiene.table(), flush=True)
         # A resumed run reads the config as it was given, and resolves it again.
-        begin = functools.partial(folder.begin, config, experiment.model.attention.name)
-        prepare(experiment, folder, checkpoints, compilations, begin).run(stopper)
+        begin = functools.partial(folder.write_run, config, experiment.model.attention.name)
+        prepare(experiment, folder, checkpoints, compilations, begin).run(stop_signal)
 
 
 def prepare(
@@ -72,7 +74,7 @@ def prepare(
     begin()
     experiment.write_model_settings(folder.path / "model")
     if experiment.dataset.hygiene is not None:
-        folder.write("hygiene.json", experiment.dataset.hygiene.to_json())
+        folder.write_json("hygiene.json", experiment.dataset.hygiene.to_json())
     weights = load_base_weights(experiment, folder, fingerprint) if state is None else None
     evaluator = make_evaluator(experiment, {name: table for name, table in tables.items() if name != "train"})
     base_answers = load_base_answers(experiment, folder, fingerprint, evaluator, done, weights)
@@ -82,7 +84,7 @@ def prepare(
     program = compile_step(experiment.step(optimizer), state, prompts, experiment.state_shardings(optimizer))
     distributed.compile_collectives(program)
     seconds = time.perf_counter() - began
-    print(f"step: one program, compiled in {seconds:.0f} s\n{compilations.end()}", flush=True)
+    print(f"step: one program, compiled in {seconds:.0f} s\n{compilations.finish()}", flush=True)
     return Trainer(
         experiment,
         folder,
@@ -108,7 +110,7 @@ def restore(
       ValueError: When the folder holds another run, is past the last step, or has no room for a checkpoint.
     """
     abstract, steps = experiment.abstract_state(optimizer), experiment.config.steps
-    folder.check_room(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)))
+    folder.check_space(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)))
     restored = checkpoints.restore(abstract, lambda run: check_same(run, fingerprint, folder.path))
     if restored is None:
         _check_warm_start(folder.path / "warm_start", fingerprint)
@@ -131,9 +133,9 @@ def load_base_weights(experiment: Experiment, folder: Workdir, fingerprint: dict
     if has_weights(path):
         return load_weights(path, experiment.model.abstract_weights())
     phase = Workdir(path)
-    phase.begin(config, experiment.model.attention.name)
-    phase.write("identity.json", fingerprint)
-    folder.share()
+    phase.write_run(config, experiment.model.attention.name)
+    phase.write_json("identity.json", fingerprint)
+    folder.push()
     return warm_start(experiment, phase)
 
 
@@ -151,7 +153,7 @@ def load_base_answers(
     weights = load_base_weights(experiment, folder, fingerprint) if weights is None else weights
     answers = {name: evaluator(weights, name) for name in splits}
     arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
-    folder.arrays(path.name, arrays)
+    folder.write_arrays(path.name, arrays)
     return answers
 
 

@@ -20,7 +20,7 @@ from nft_jax.run.best import Best
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.compilations import Compilations
 from nft_jax.run.metrics import format_step, step_metrics
-from nft_jax.run.stopping import AGAIN, Stopper
+from nft_jax.run.stopping import RUN_AGAIN, StopSignal
 from nft_jax.run.tensorboard import TensorBoard
 from nft_jax.run.watchdog import Watchdog
 from nft_jax.run.workdir import Workdir, as_json, host_rss_mib, read_lines
@@ -66,27 +66,27 @@ class Trainer:
     def config(self) -> Config:
         return self.experiment.config
 
-    def run(self, stopper: Stopper) -> None:
+    def run(self, stop_signal: StopSignal) -> None:
         """Runs all steps that are left; the host reads step n − 1 while the device runs step n.
 
         Raises:
           OSError: When the folder cannot be written any more, with the step from which the run resumes.
         """
         try:
-            self._run(stopper)
+            self._run(stop_signal)
         except OSError as error:
             raise OSError(
-                f"{self.folder.path}: {error}\nmake room if the disk is full; {self.checkpoints.resumes()}"
+                f"{self.folder.path}: {error}\nmake room if the disk is full; {self.checkpoints.describe_resume()}"
             ) from error
 
-    def _run(self, stopper: Stopper) -> None:
+    def _run(self, stop_signal: StopSignal) -> None:
         self._begin()
         with TensorBoard(self.folder.path / "tensorboard", self.done) as self.board:
             self._evaluate_missing()
             record = self.config.record
             watchdog = Watchdog(record.hang_factor, record.hang_seconds, lambda: self.experiment.verifier.activity)
-            with stopper.patient(), watchdog:
-                self._steps(stopper, watchdog)
+            with stop_signal.wait_for_steps(), watchdog:
+                self._steps(stop_signal, watchdog)
             self._finish()
 
     def _begin(self) -> None:
@@ -94,7 +94,7 @@ class Trainer:
             print(f"resumed from step {self.done} in {self.folder.path}", flush=True)
         for file in ("metrics.jsonl", "evaluation.jsonl"):
             # A run that begins anew evaluates step 0 again.
-            self.folder.drop_after(self.done or -1, file=file)
+            self.folder.remove_after(self.done or -1, file=file)
         self.best = Best(self.config.record.best_by, self.folder, self.checkpoints)
 
     def _evaluate_missing(self) -> None:
@@ -110,44 +110,44 @@ class Trainer:
     def _is_evaluated(self, step: int) -> bool:
         return step != self.config.steps and _is_due(step, self.config.evaluation.every_steps)
 
-    def _steps(self, stopper: Stopper, watchdog: Watchdog) -> None:
+    def _steps(self, stop_signal: StopSignal, watchdog: Watchdog) -> None:
         config, waiting = self.config, None
         for step in range(self.done + 1, config.steps + 1):
             began = time.perf_counter()
-            with watchdog.over("step", step):
+            with watchdog.watch("step", step):
                 self.state, record = self.program(self.state, self.prompts)
                 if waiting is not None:
                     self._report_step(*waiting)
                 jax.block_until_ready(record)
             seconds = time.perf_counter() - began
-            with watchdog.over("agreeing after step", step):
+            with watchdog.watch("agreeing after step", step):
                 waiting = (step, record._replace(last=self._logged_groups(step, record.last)), seconds)
-                last, stop = step == config.steps, stopper.agreed()
+                last, stop = step == config.steps, stop_signal.is_requested_anywhere()
             evaluate = self._is_evaluated(step)
             save = last or stop or _is_due(step, config.record.checkpoint_every_steps)
             if save or evaluate:
                 self._report_step(*waiting)
                 waiting = None
             if stop:
-                stopper.reached()
+                stop_signal.lift_deadline()
             if save:
-                with watchdog.over("saving step", step):
-                    self.folder.share()  # the lines of a step are in the bucket before its checkpoint is
+                with watchdog.watch("saving step", step):
+                    self.folder.push()  # the lines of a step are in the bucket before its checkpoint is
                     self._save(step)
             if stop and not last:
                 self._stop(step)
             if evaluate:
-                with watchdog.over("evaluating step", step):
+                with watchdog.watch("evaluating step", step):
                     self._report_answers(step, self._answers(("validation",)))
             self.checkpoints.check()
-            self.compilations.check(step)
+            self.compilations.report_late(step)
         self.checkpoints.wait()
 
     def _save(self, step: int) -> None:
-        self.compilations.check(step)
+        self.compilations.report_late(step)
         self.checkpoints.save(step, self.state, self.fingerprint)
         # Several processes save an array that all have in slices, which Orbax compiles when it first does.
-        self.compilations.end()
+        self.compilations.finish()
 
     def _logged_groups(self, step: int, groups: Groups) -> Groups | None:
         """Gathers the groups of a step that goes into the rollout log; None for other steps."""
@@ -156,8 +156,12 @@ class Trainer:
 
     def _stop(self, step: int) -> None:
         self.checkpoints.wait()
-        print(f"stopped after step {step}, which is saved; {self.checkpoints.resumes()}", file=sys.stderr, flush=True)
-        raise SystemExit(AGAIN)
+        print(
+            f"stopped after step {step}, which is saved; {self.checkpoints.describe_resume()}",
+            file=sys.stderr,
+            flush=True,
+        )
+        raise SystemExit(RUN_AGAIN)
 
     def _report_step(self, step: int, record: Record, seconds: float) -> None:
         """Writes and prints the metrics of a step, and its rollouts if they are logged."""
@@ -169,10 +173,10 @@ class Trainer:
             "compile_seconds": self.compile_seconds,
             "host_rss_mib": host_rss_mib(),
         }
-        self.folder.metrics(metrics)
+        self.folder.append(metrics)
         self.board.add(step, metrics)
         if record.last is not None:
-            self.folder.rollouts(step, record.last, experiment.dataset.tables["train"], experiment.tokenizer)
+            self.folder.write_rollouts(step, record.last, experiment.dataset.tables["train"], experiment.tokenizer)
         print(format_step(step, self.config.steps, metrics), flush=True)
 
     def _answers(self, splits: Iterable[str]) -> dict[str, Answers]:
@@ -184,28 +188,28 @@ class Trainer:
         if "validation" in answers:
             result = score(answers["validation"])
             row = {"step": step} | as_json(result)
-            self.folder.metrics(row, file="evaluation.jsonl")
+            self.folder.append(row, file="evaluation.jsonl")
             self.board.add(step, as_json(result), prefix="validation")
             print("  " + format_score("validation", result), flush=True)
-            self.best.offer(row, lambda: self._save(step))
-        self.folder.share()
+            self.best.consider(row, lambda: self._save(step))
+        self.folder.push()
 
     def _finish(self) -> None:
         """Evaluates the last step, compares it with the base, and draws the curves."""
         experiment, config = self.experiment, self.config
         answers = self._answers(("validation", "test"))
-        self.folder.drop_after(config.steps - 1, file="evaluation.jsonl")
+        self.folder.remove_after(config.steps - 1, file="evaluation.jsonl")
         self._report_answers(config.steps, answers)
         results = {}
         for name, final in answers.items():
             before, after = score(self.base_answers[name]), score(final)
             results[name] = {"base": as_json(before), "final": as_json(after)}
             print(f"\n{format_score(f'{name}, base ', before)}\n{format_score(f'{name}, final', after)}")
-        self.folder.write("result.json", results)
+        self.folder.write_json("result.json", results)
         if "test" in answers:
             table = experiment.dataset.tables["test"]
             print("\n" + tabulate_answers(table, experiment.tokenizer, self.base_answers["test"], answers["test"]))
-        if self.folder.writes:
+        if self.folder.is_writer:
             picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
             print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
 

@@ -134,7 +134,7 @@ def answer(folder):
             ["--config={folder}/mistyped.py: ", "'answer_per_prompt'; did you mean 'answers_per_prompt'?"],
         ),
         ("file without get_config", ["get_config"]),
-        ("bucket elsewhere", ["--workdir=s3://bucket/run: give a folder, or one in a bucket: gs://BUCKET/PATH"]),
+        ("bucket elsewhere", ["--workdir=s3://bucket/run: give a local folder, or one in a bucket: gs://BUCKET/PATH"]),
         ("unwritable", ["--workdir={folder}/empty.py/run can't be written"]),
         ("nothing to draw", ["metrics.jsonl: nothing to draw yet"]),
     ],

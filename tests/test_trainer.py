@@ -60,7 +60,7 @@ class Loop(Trainer):
         self.state = SimpleNamespace(weights=None)
         config = small(steps=3, record__checkpoint_every_steps=1, evaluation__every_steps=1)
         self.experiment = SimpleNamespace(config=config)
-        self.fingerprint, self.folder, self.step, self.done = {}, SimpleNamespace(share=lambda: None), 0, 0
+        self.fingerprint, self.folder, self.step, self.done = {}, SimpleNamespace(push=lambda: None), 0, 0
         nothing = lambda *_: None  # noqa: E731
         self.checkpoints = SimpleNamespace(save=lambda *_: self.at("save"), check=nothing, wait=nothing)
         self._report_step = self._logged_groups = nothing
@@ -85,9 +85,9 @@ class Last(NamedTuple):
 
 @pytest.mark.parametrize("where", ["step", "evaluation", "save"])
 def test_trainer_steps_report_compilations_except_of_saving(where, capsys):
-    stopper = SimpleNamespace(agreed=lambda: False)
+    stop_signal = SimpleNamespace(is_requested_anywhere=lambda: False)
     with Compilations() as compilations, Watchdog(10, 60, str) as watchdog:
-        compilations.end()
-        Loop(where, compilations)._steps(stopper, watchdog)
+        compilations.finish()
+        Loop(where, compilations)._steps(stop_signal, watchdog)
     printed = capsys.readouterr().err
     assert printed.count("step 2: jit(<lambda>) was compiled again") == printed.count("compiled") == (where != "save")

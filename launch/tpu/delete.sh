@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Deletes a slice, with what is on its disks (not what is in gs://…): from then on it costs nothing.
+# Deletes a slice and its disks (files in gs://… stay); it then costs nothing any more.
 #   bash launch/tpu/delete.sh [--dry-run] --name=NAME --zone=ZONE [--project=ID] [--queued] [--yes]
-# --queued: it was asked for by queue.sh, with all its slices. gcloud asks before it does so, unless --yes.
+# --queued: queue.sh requested it; deletes all its slices. gcloud asks for confirmation, except with --yes.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 queued=no yes=no
-options "name zone project queued yes" "$@"
-place
-nothing_else
+parse_options "name zone project queued yes" "$@"
+require_slice
+refuse_words
 
 if [ "$yes" = yes ]; then where+=(--quiet); fi
 if [ "$queued" = yes ]; then

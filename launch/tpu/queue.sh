@@ -1,32 +1,32 @@
 #!/usr/bin/env bash
-# Asks for TPU slices that may come later, and run by themselves when they come, and after each reboot.
+# Requests TPU slices that may become available later; the run starts on them by itself, and again after each reboot.
 #   bash launch/tpu/queue.sh [--dry-run] --name=NAME --zone=ZONE --type=v5litepod-64 [--spot | --reserved] [--slices=1]
 #       [--project=ID] [--version=RUNTIME] [--token-secret=NAME] [--keep]
 #       --config=NAME_OR_FILE --workdir=gs://BUCKET/FOLDER [--config.section.field=value ...]
-# This working tree is copied into the workdir; every worker takes it from there at boot (startup.sh), and the run goes
-# on where its checkpoints end. Cloud TPU doesn't bring a pre-empted slice back by itself: --keep stays here, asks again
-# when the slice was taken away, and deletes it when the run has its result. --slices: several slices, as one run.
-# A token for Hugging Face is read by the workers from Secret Manager, by the name of the secret. Types: create.sh --help.
-# Slices are new each time, without what a smoke test noted: if it passed on their kind, add --config.rollout.lockstep=no
-# After that: logs.sh --queued, stop.sh --queued, delete.sh --queued.
+# Copies this working tree into the workdir. Every worker fetches it from there at boot (startup.sh), and resumes the
+# run from its newest checkpoint. Cloud TPU does not bring a preempted slice back: with --keep this script keeps running,
+# requests the slice again after a preemption, and deletes it when the run has its result. --slices: several slices for
+# one run. --token-secret: the secret in Secret Manager from which workers read a Hugging Face token. For the types see
+# create.sh --help. Each slice is new and lacks the notes of a smoke test; if that passed on the same type, add
+# --config.rollout.lockstep=no. Next: logs.sh --queued, stop.sh --queued, delete.sh --queued.
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 type="" version="" spot=no reserved=no token_secret="" keep=no
-options "name zone project type version spot reserved slices token-secret keep" "$@"
-place
-needed type
-[ "$spot$reserved" != yesyes ] || fail "--spot or --reserved, not both"
+parse_options "name zone project type version spot reserved slices token-secret keep" "$@"
+require_slice
+require type
+[ "$spot$reserved" != yesyes ] || fail "give --spot or --reserved, not both"
 version="${version:-$(runtime "$type")}"
 workdir=""
 for word in ${rest[@]+"${rest[@]}"}; do
   case "$word" in --workdir=*) workdir="${word#--workdir=}" ;; esac
 done
-[[ "$workdir" == gs://?* ]] || fail "--workdir=gs://BUCKET/FOLDER is needed: a disk goes away with its slice"
+[[ "$workdir" == gs://?* ]] || fail "--workdir=gs://BUCKET/FOLDER is needed: the disk of a slice is lost with it"
 code="${workdir%/}/launch/nft_jax.tar.gz"
 
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
-values="$(shown export CODE="$code" TOKEN_SECRET="$token_secret" FLAGS="$(shown "${rest[@]}")")"
+values="$(quote_command export CODE="$code" TOKEN_SECRET="$token_secret" FLAGS="$(quote_command "${rest[@]}")")"
 printf '%s\n' '#!/usr/bin/env bash' "$values" | cat - launch/tpu/startup.sh >"$folder/startup.sh"
 if [ "$dry_run" = yes ]; then printf '%s\n' "# startup.sh, after:" "$values"; fi
 
@@ -55,7 +55,7 @@ finished() {
 }
 
 if [ "$keep" = yes ] && [ "$dry_run" = no ] && finished >/dev/null 2>&1; then
-  fail "$workdir/result.json is there already: --keep would take the run for finished"
+  fail "$workdir/result.json exists already, so --keep would take the run for finished; give another --workdir"
 fi
 pack "$folder/nft_jax.tar.gz"
 run gcloud storage cp "$folder/nft_jax.tar.gz" "$code"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Copies this working tree to every worker of a slice, and makes the environment there; again after each change.
+# Copies this working tree to every worker of a slice and makes the environment there. Run it again after each change.
 #   bash launch/tpu/setup.sh [--dry-run] --name=NAME --zone=ZONE [--project=ID] [--slices=1]
-# HF_TOKEN, where it is set here, is copied as a file that only its owner reads, never in a command. gcloud reaches
-# many workers at once only with its key in the agent: ssh-add ~/.ssh/google_compute_engine
+# If HF_TOKEN is set here, it is copied as a file that only its owner can read, never inside a command. To reach many
+# workers at once, gcloud needs its key in the ssh agent: ssh-add ~/.ssh/google_compute_engine
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
-options "name zone project slices" "$@"
-place
-nothing_else
+parse_options "name zone project slices" "$@"
+require_slice
+refuse_words
 
 copy() {
   local way=(tpu-vm scp "$1" "$name:$2")

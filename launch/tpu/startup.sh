@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The start-up script of a queued slice: every worker runs it, as root, at every boot. queue.sh puts the values before it.
+# The startup script of a queued slice: every worker runs it as root at every boot. queue.sh puts the values before it.
 #   CODE=gs://BUCKET/FILE.tar.gz [TOKEN_SECRET=NAME] FLAGS='--config=… --workdir=gs://…' bash startup.sh [--dry-run]
 set -euo pipefail
 
@@ -25,7 +25,7 @@ if [ -n "${TOKEN_SECRET:-}" ]; then
   umask 077
   run gcloud secrets versions access latest --secret="$TOKEN_SECRET" --out-file=/root/.cache/huggingface/token
 fi
-# The flags are written as a shell reads words.
+# The flags are quoted for a shell.
 words=()
 eval "words=(${FLAGS:-})"
 run bash "$folder/launch/tpu/worker.sh" --background -- ${words[@]+"${words[@]}"}

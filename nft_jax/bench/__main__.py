@@ -66,7 +66,7 @@ def main(config: Config, workdir: Path) -> None:
     else:
         result = measure(config, workdir, lengths, peers)
         text = step_table(result)
-    Workdir(workdir).write("bench.json", result)
+    Workdir(workdir).write_json("bench.json", result)
     print(json.dumps(result) if given.json else text, flush=True)
 
 

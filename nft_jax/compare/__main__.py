@@ -50,7 +50,7 @@ def run_study(config: Config, workdir: Path) -> None:
     with open_experiment(config, workdir) as base:
         summary = summarize(Study(plan, base, workdir).run(), config.compare.sampled_tokens)
         run = provenance(config, base.model.attention.name)
-    Workdir(workdir).write("comparison.json", {"provenance": run} | summary)
+    Workdir(workdir).write_json("comparison.json", {"provenance": run} | summary)
     text = markdown(summary)
     (workdir / "comparison.md").write_text(text + "\n", encoding="utf-8")
     pictures = figures.draw(summary, workdir)

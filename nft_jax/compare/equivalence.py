@@ -228,7 +228,7 @@ def run(config: Config, workdir: Path) -> None:
     }
     # Ten digits tell a cosine from 1.
     result = json.loads(json.dumps(result), parse_float=lambda digits: float(f"{float(digits):.10g}"))
-    Workdir(workdir).write("equivalence.json", result)
+    Workdir(workdir).write_json("equivalence.json", result)
     (workdir / "equalities.md").write_text(equalities.markdown(rows) + "\n", encoding="utf-8")
     equivalence_report.draw(comparisons, points, workdir)
     equivalence_report.draw_multipliers(multipliers.curves(multipliers.nft_and_grpo()), workdir)

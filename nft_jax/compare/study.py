@@ -102,7 +102,7 @@ class Study:
         began = time.perf_counter()
         run = runner().run(weights, seed, rate)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Workdir(path.parent).write(path.name, run)
+        Workdir(path.parent).write_json(path.name, run)
         last = run["curve"][-1]
         print(
             f"{self.done:>4}/{self.plan.runs} {variant.loss}, {variant.regime}, rate {rate:g}, seed {seed}: "
@@ -130,7 +130,7 @@ class Study:
         if not path.exists():
             weights = self.base.place(self.base_weights(seed), self.base.model.weight_specs)
             scores = {name: as_json(score(self.evaluator(weights, name))) for name in self.evaluator.tables}
-            folder.write(path.name, scores)
+            folder.write_json(path.name, scores)
         return json.loads(path.read_text())
 
     def _path(self, variant: Variant, seed: int, rate: float) -> Path:
@@ -146,8 +146,8 @@ class Study:
         now, path = make_fingerprint(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
         if path.exists():
             check_same(json.loads(path.read_text()), now, self.workdir, Phase.ALL, VARIED)
-        folder.begin(self.base.config, self.base.model.attention.name)
-        folder.write(path.name, now)
+        folder.write_run(self.base.config, self.base.model.attention.name)
+        folder.write_json(path.name, now)
 
 
 def _held_out_tables(experiment: Experiment) -> dict[str, PromptTable]:

@@ -10,8 +10,6 @@ from nft_jax.data.files import Fields, Problem
 from nft_jax.data.hygiene import HygieneReport, clean
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
-from nft_jax.processes import distributed
-from nft_jax.run import remote_workdir
 from nft_jax.verify import check_reference
 
 
@@ -109,16 +107,9 @@ def _tokenizer(config: Config, folder: Path) -> Tokenizer:
             "config.data.train names a problem file, so config.data.tokenizer must name a tokenizer: a Hugging Face "
             "folder (tokenizer.json) or a SentencePiece file (.model)"
         )
-    path = folder / "tokenizer" / "arithmetic.model"
+    # Every process of a run trains it and writes the same bytes.
     texts = [problem.problem + problem.solution for problem in read_splits(config, ("train",))["train"]]
-
-    def train():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        train_sentencepiece(texts, path)
-
-    distributed.on_process_0(train, "tokenizer")
-    remote_workdir.level(folder)
-    return load_tokenizer(path)
+    return load_tokenizer(train_sentencepiece(texts, folder / "tokenizer" / "arithmetic.model"))
 
 
 def _warm_start_pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:

@@ -46,7 +46,7 @@ def main(config: Config, workdir: Path | None) -> None:
     print(format_page(plan, given.topology))
     path = Path(given.json) if given.json else workdir / "plan.json" if workdir else None
     if path is not None:
-        Workdir(path.parent).write(path.name, as_json(plan, given.topology))
+        Workdir(path.parent).write_json(path.name, as_json(plan, given.topology))
         print(f"all figures: {path}")
 
 

@@ -1,10 +1,13 @@
-"""Several processes as one program: started only when asked for; what they do together, and what one does for all.
+"""Several processes that run one program: how they start, act together, and let process 0 act for all.
 
-Process 0 writes and prints; all processes call the same programs in the same order.
+Process 0 writes and prints. All processes call the same functions and programs in the same order.
 """
 
 import itertools
+import os
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +17,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from nft_jax.compat import coordination, detect_cluster
-from nft_jax.processes import ending
 from nft_jax.processes.ending import is_multiprocess
 from nft_jax.processes.rollcall import is_loopback, roll_call
 
@@ -24,7 +26,13 @@ _barriers = itertools.count()
 
 
 class Launch(NamedTuple):
-    """How processes find one another: `address` is HOST:PORT of process 0, or "auto", which finds all itself."""
+    """How processes find one another.
+
+    Attributes:
+      address: HOST:PORT of process 0, or "auto": the environment says everything.
+      processes: How many there are; None with "auto".
+      process: The number of this one, from 0; None with "auto".
+    """
 
     address: str
     processes: int | None = None
@@ -32,79 +40,88 @@ class Launch(NamedTuple):
 
 
 def read_launch(given: Mapping[str, Any], environment: Mapping[str, str]) -> Launch | None:
-    """What flags (`distributed`, `processes`, `process`; None where not given) and environment ask for; None: nothing.
+    """Returns how flags and environment say to start several processes; None for a single one.
 
-    A flag goes before its variable NFT_JAX_DISTRIBUTED, NFT_JAX_PROCESSES, NFT_JAX_PROCESS.
+    Args:
+      given: The flags `distributed`, `processes` and `process`; None where not given.
+      environment: Has the variables NFT_JAX_DISTRIBUTED, NFT_JAX_PROCESSES, NFT_JAX_PROCESS; a flag overrides its own.
 
     Raises:
-      ValueError: for what can't be meant.
+      ValueError: if they are incomplete or contradict one another.
     """
     values = {name: given[name] if given[name] is not None else environment.get(VARIABLES[name]) for name in VARIABLES}
     if given["distributed"] == "":
-        # One process, whatever a launcher's environment says.
+        # A single process, even if a launcher has set the variables.
         values = {name: given[name] for name in VARIABLES}
-    what, numbers = values["distributed"] or "", {name: values[name] for name in ("processes", "process")}
-    told = {name: value for name, value in numbers.items() if value not in (None, "")}
-    if not what or what == AUTO:
-        if told:
-            names = " and ".join(f"--{name}={value}" for name, value in told.items())
-            remedy = "leave them out" if what else "give --distributed=HOST:PORT too, of process 0"
-            why = "finds these by itself" if what else "is not given"
-            raise ValueError(f"{names}: --distributed{'=auto' if what else ''} {why}; {remedy}{_variables()}")
-        return Launch(AUTO) if what else None
-    host, colon, port = what.rpartition(":")
+    address, numbers = values["distributed"] or "", {name: values[name] for name in ("processes", "process")}
+    if not address or address == AUTO:
+        names = " and ".join(f"--{name}={value}" for name, value in numbers.items() if value not in (None, ""))
+        if names:
+            remedy = "leave them out" if address else "give --distributed=HOST:PORT too, of process 0"
+            why = "finds these by itself" if address else "is not given"
+            raise ValueError(f"{names}: --distributed{'=auto' if address else ''} {why}; {remedy}{_variables()}")
+        return Launch(AUTO) if address else None
+    host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
         raise ValueError(
-            f"--distributed={what}: use HOST:PORT of process 0, like 10.0.0.1:8476, or auto on Cloud TPU, GKE, SLURM "
-            f"and MPI{_variables()}"
+            f"--distributed={address}: use HOST:PORT of process 0, like 10.0.0.1:8476, or auto on Cloud TPU, GKE, "
+            f"SLURM and MPI{_variables()}"
         )
-    processes, process = (_whole_number(name, numbers[name], what) for name in ("processes", "process"))
+    processes, process = (_parse_number(name, numbers[name], address) for name in ("processes", "process"))
     if processes < 1:
         raise ValueError(f"--processes={processes}: must be positive{_variables()}")
     if not 0 <= process < processes:
         raise ValueError(
-            f"--process={process}: of {processes} processes, use one of 0 to {processes - 1}, another one in each"
+            f"--process={process}: of {processes} processes, use one of 0 to {processes - 1}, a different one in each"
             f"{_variables()}"
         )
-    return Launch(what, processes, process)
+    return Launch(address, processes, process)
 
 
-def _whole_number(name, value, address):
+def _parse_number(name, value, address):
     try:
         return int(value)
     except (TypeError, ValueError):
-        told = "is missing" if value in (None, "") else f"got {value!r}"
+        fault = "is missing" if value in (None, "") else f"got {value!r}"
         raise ValueError(
             f"--distributed={address} needs --processes=N, the same everywhere, and --process=i, from 0 to N − 1: "
-            f"--{name} {told}{_variables()}"
+            f"--{name} {fault}{_variables()}"
         ) from None
 
 
 def _variables():
-    return f" (by the environment: {', '.join(VARIABLES.values())})"
+    return f" (the same by environment variables: {', '.join(VARIABLES.values())})"
 
 
-def start(launch: Launch | None, wait_seconds: int = 300, heartbeat_seconds: int = 60) -> None:
-    """Finds the other processes, if `launch` asks for any.
+def start(
+    launch: Launch | None,
+    wait_seconds: int = 300,
+    heartbeat_seconds: int = 60,
+    workdir: Path | None = None,
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Connects the processes that `launch` asks for; without one, does nothing.
 
-    Later, a process that is silent for `heartbeat_seconds` is taken for dead, and ends the others (`ending.lost`).
+    Args:
+      wait_seconds: How long to wait for the other processes.
+      heartbeat_seconds: A process that is silent for so long later is taken for dead, and the others end.
+      workdir, facts: What all must share, as in `roll_call`.
 
     Raises:
-      ValueError: when the processes don't find one another within `wait_seconds`, or the environment names none.
+      ValueError: if the processes don't find one another or don't belong together, or the environment names none.
     """
     if launch is None:
         return
-    address, processes, process, devices = _detected(wait_seconds) if launch.address == AUTO else (*launch, None)
+    address, processes, process, devices = _detect_launch(wait_seconds) if launch.address == AUTO else (*launch, None)
     print(
         f"waiting for {processes} processes at {address}, at most {wait_seconds} s (later, one that is silent for "
         f"{heartbeat_seconds} s is taken for dead)",
         flush=True,
     )
-    roll_call(address, processes, process, wait_seconds)
-    # Its notifier is a handler of SIGTERM in C++, which would swallow the signal until the run's own is there.
+    roll_call(address, processes, process, wait_seconds, workdir, facts)
+    # This service would install a C++ handler of SIGTERM, which swallows the signal until the run installs its own.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    ending.handle_aborts()
     jax.distributed.initialize(
         address,
         processes,
@@ -118,7 +135,28 @@ def start(launch: Launch | None, wait_seconds: int = 300, heartbeat_seconds: int
     )
 
 
-def _detected(seconds):
+def check_devices() -> None:
+    """Checks that all processes have the same devices, prints how many there are, and silences all but process 0.
+
+    Raises:
+      ValueError: if a process has other devices than process 0.
+    """
+    if not is_multiprocess():
+        return
+    kinds = [[] for _ in range(coordination.num_processes)]
+    for device in jax.devices():
+        kinds[device.process_index].append(device.device_kind)
+    found = [f"{len(one)} × {', '.join(sorted(set(one)))}" for one in kinds]
+    if len(set(found)) > 1:
+        lines = "\n  ".join(f"process {process}: {devices}" for process, devices in enumerate(found))
+        raise ValueError(f"the processes have different devices; use hosts with the same ones:\n  {lines}")
+    if coordination.process_id:
+        # From here on process 0 prints; the others print errors alone.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    print(f"{len(kinds)} processes, {jax.device_count()} devices: {found[0]} each", flush=True)
+
+
+def _detect_launch(seconds):
     address, processes, process, devices = detect_cluster(seconds)
     if None in (address, processes, process):
         raise ValueError(
@@ -129,39 +167,39 @@ def _detected(seconds):
 
 
 def barrier(name: str, seconds: int = 600) -> None:
-    """Waits until all processes are here; `name` is for messages."""
+    """Waits until all processes have called this; `name` appears in error messages."""
     if is_multiprocess():
         coordination.client.wait_at_barrier(f"nft_jax/{next(_barriers)}/{name}", seconds * 1000)
 
 
 def on_process_0(act: Callable[[], Any], name: str) -> None:
-    """Process 0 acts, and the others wait until it has."""
+    """Calls `act` in process 0; the others wait until it is done."""
     if not coordination.process_id:
         act()
     barrier(name)
 
 
 def any_process(value: bool) -> bool:
-    """Whether it is so in any process; all call it at the same place, when no program runs."""
+    """Returns whether `value` is true in any process; all call it at the same place, while no program runs."""
     return bool(np.any(multihost_utils.process_allgather(np.asarray(value)))) if is_multiprocess() else value
 
 
 def gather(tree: Any) -> Any:
-    """Arrays of which each process may have but a part, whole and on the host; all processes call it."""
+    """Returns arrays, of which each process may hold only a part, complete on the host; all processes call it."""
     return multihost_utils.process_allgather(tree, tiled=True) if is_multiprocess() else jax.device_get(tree)
 
 
 def compile_collectives(step: jax.stages.Compiled) -> None:
-    """Compiles, ahead of the first step, what its end needs of several processes: to agree, to save, to be logged."""
+    """Compiles before the first step the collectives that stopping, saving and logging after a step need."""
     if is_multiprocess():
         any_process(False)
-        multihost_utils.sync_global_devices("rehearsal")
+        multihost_utils.sync_global_devices("compile")
         groups, shardings = step.out_info[1].last, step.output_shardings[1].last
         gather(jax.tree.map(lambda x, sharding: jnp.zeros(x.shape, x.dtype, device=sharding), groups, shardings))
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Host arrays, the same in every process, on the devices as `shardings` say; each process puts its own part."""
+    """Puts host arrays, equal in all processes, on the devices by `shardings`; each process places its own part."""
     if not is_multiprocess():
         return jax.device_put(tree, shardings)
 
@@ -173,10 +211,10 @@ def place(tree: Any, shardings: Any) -> Any:
 
 
 def check_mesh(mesh: Mesh) -> None:
-    """Checks that each process has its part of the mesh.
+    """Checks that the mesh has the devices of all processes.
 
     Raises:
-      ValueError: when devices are left out.
+      ValueError: if it leaves some out.
     """
     if is_multiprocess() and mesh.size != jax.device_count():
         raise ValueError(

@@ -1,7 +1,8 @@
-"""Another process is gone: how this one notices, what it says, and how it ends, so that the run can be started again.
+"""How a process ends when another one of the run is lost: with exit code 75, so that a launcher starts all again.
 
-Collectives fail at once on CPUs, where they are TCP connections; on accelerators they may wait for ever, and the
-coordination service notices: at once where process 0 is gone, which hosts it, else when heartbeats stay away.
+On CPUs collectives are TCP connections and fail at once. On accelerators they may wait forever; there JAX's
+coordination service notices the loss: at once if process 0 is lost, which hosts the service, else by missing
+heartbeats. Its client then aborts this process.
 """
 
 import contextlib
@@ -12,44 +13,69 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 
 from nft_jax.compat import coordination
 
-# EX_TEMPFAIL of sysexits.h: launchers read it as "run the same command again".
-AGAIN = 75
-# A status of XLA's in the words of gloo, NCCL or the coordination service: something failed for want of a process.
+# EX_TEMPFAIL of sysexits.h. The launchers run the same command again after it.
+RUN_AGAIN = 75
+# An XLA status with the words of gloo, NCCL or the coordination service: an operation failed for want of a process.
 _LOSS = re.compile(
     r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|DATA_LOSS|FAILED_PRECONDITION)\b.*"
     r"(gloo|nccl|connection (closed|reset|refused)|remote process|coordination|heartbeat|barrier)",
     re.IGNORECASE | re.DOTALL,
 )
-# The coordination service answers within milliseconds, or from the other side of the world within one of these.
+# The coordination service answers within milliseconds, and within this time from anywhere on earth.
 _ANSWER_SECONDS = 2.0
 _LINGER_SECONDS = 2.0
-
-_ending = threading.Lock()
-_resumes: Callable[[], str] = lambda: "run the same command again on all hosts"  # noqa: E731
-_previous: int | None = None
+_exit_lock = threading.Lock()
 
 
 def is_multiprocess() -> bool:
-    """Whether there is another process; asks no device."""
+    """Returns whether the run has several processes, without starting a device."""
     return coordination.num_processes > 1
 
 
-def set_resume_message(resumes: Callable[[], str]) -> None:
-    """What to say after a loss: from where the run goes on."""
-    global _resumes
-    _resumes = resumes
+@contextlib.contextmanager
+def exit_on_process_loss(
+    describe_resume: Callable[[], str] = lambda: "run the same command again on all hosts",
+) -> Iterator[None]:
+    """Ends this process of several with code 75 if another one is lost while the block runs.
+
+    A loss shows as an error for which `is_process_loss` holds, or as an abort by JAX's coordination client in its own
+    thread. A Python handler of SIGABRT would run too late for that, so the handler is a C function, which never
+    returns. Any other abort takes its usual course.
+
+    Args:
+      describe_resume: Says from which step the run goes on; printed last. Of nested blocks the inner one's counts.
+    """
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+
+    def on_abort(_):
+        if is_multiprocess() and _client_is_stuck():
+            _exit_after_loss("another process is gone, or can't be reached any more", describe_resume)
+        set_handler(signal.SIGABRT, previous)
+        os.abort()
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)  # this reference keeps it alive
+    previous = set_handler(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+    try:
+        yield
+    except Exception as error:
+        if is_process_loss(error):
+            _exit_after_loss(f"another process is gone: {str(error).splitlines()[0][:200]}", describe_resume)
+        raise
+    finally:
+        set_handler(signal.SIGABRT, previous)
 
 
 def is_process_loss(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is that another process is gone.
+    """Returns whether an error or one of its causes means that another process is lost.
 
-    Its type says nothing: reading a result raises what NumPy makes of it.
+    Only the message tells: JAX raises several types, and NumPy wraps what reading an array raises.
     """
     while is_multiprocess() and error is not None:
         if _LOSS.match(str(error)):
@@ -58,56 +84,33 @@ def is_process_loss(error: BaseException | None) -> bool:
     return False
 
 
-def exit_after_loss(words: str) -> None:
-    """Ends this process with code 75 because another one is gone; says from where the run goes on."""
-    if _ending.acquire(blocking=False):
-        print(f"{words}; {_resumes()}", file=sys.stderr, flush=True)
-        exit_process(AGAIN)
-    # Somebody else is saying so, and ends this process.
-    threading.Event().wait()
-
-
 def exit_process(code: int) -> None:
-    """Ends the process; of several without a word to the others, which may be waiting for it in a collective."""
+    """Ends the process; one of several ends at once, since the others may be waiting for it in a collective."""
     if not is_multiprocess():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     if coordination.process_id == 0:
-        # The others go with the coordination service, and may be about to say what is wrong with them.
+        # The coordination service ends with process 0, and the others with it: leaves them time for their own message.
         time.sleep(_LINGER_SECONDS)
     os._exit(code)
 
 
-def handle_aborts() -> None:
-    """From here on an abort of this process by JAX's coordination client, which found another one gone, is a `lost`.
-
-    The client aborts in a thread of its own; Python can't be called in its place (jaxlib can't convert the status that
-    it would pass), and a Python handler of SIGABRT would run too late. So this one is a C function, which never
-    returns. Any other abort goes on as it would have.
-    """
-    global _previous, _handler
-
-    def handle(_):
-        if _client_is_stuck():
-            exit_after_loss("another process is gone, or can't be reached any more")
-        ctypes.CDLL(None).signal(signal.SIGABRT, ctypes.c_void_p(_previous))
-        os.abort()
-
-    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)  # kept, for C doesn't
-    install = ctypes.CDLL(None).signal
-    install.restype = ctypes.c_void_p
-    _previous = install(signal.SIGABRT, _handler)
+def _exit_after_loss(message: str, describe_resume: Callable[[], str]) -> None:
+    if _exit_lock.acquire(blocking=False):
+        print(f"{message}; {describe_resume()}", file=sys.stderr, flush=True)
+        exit_process(RUN_AGAIN)
+    threading.Event().wait()  # another thread prints the message and ends the process
 
 
 def _client_is_stuck() -> bool:
-    """Whether the coordination client does not answer: the thread that aborts holds its lock."""
+    """Returns whether the coordination client does not answer, because its aborting thread holds its lock."""
 
-    def ask():
+    def query():
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # an answer too
             coordination.client.key_value_try_get("nft_jax/nothing")
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_ANSWER_SECONDS)
-    return asking.is_alive()
+    thread = threading.Thread(target=query, daemon=True)
+    thread.start()
+    thread.join(_ANSWER_SECONDS)
+    return thread.is_alive()

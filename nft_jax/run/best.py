@@ -1,4 +1,4 @@
-"""The best checkpoint of a run: of the saved steps the one with the highest score of the kind `record.best_by`."""
+"""The best checkpoint of a run: the saved step with the highest validation score of the kind `record.best_by`."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -13,21 +13,26 @@ NONE = "none"
 
 
 class Best:
-    """Keeps the best step saved, and named in `best.json`, while a run goes on; step 0 is no checkpoint and never it.
+    """Keeps the best step saved while a run goes on, and names it in `best.json`. Step 0 is no checkpoint.
 
-    It begins with what the run's `evaluation.jsonl` says of the steps that are saved: rows are to be dropped before.
+    It starts from the rows of `evaluation.jsonl` whose steps are saved, so rows of later steps must be removed before.
+
+    Args:
+      kind: The score that counts: "greedy", "sampled" or "none".
+      folder: The workdir.
+      checkpoints: The checkpoints in it, which keep the best step.
     """
 
     def __init__(self, kind: str, folder: Workdir, checkpoints: Checkpoints):
         self.kind, self.folder, self.checkpoints = kind, folder, checkpoints
-        self._keep(best_row(read_lines(folder.path / "evaluation.jsonl"), kind, checkpoints.steps))
+        self._keep(find_best_row(read_lines(folder.path / "evaluation.jsonl"), kind, checkpoints.steps))
 
-    def offer(self, row: dict, save: Callable[[], None]) -> None:
-        """`row` is that of a step that was evaluated just now; `save()` saves it, where it is not saved already."""
+    def consider(self, row: dict, save: Callable[[], None]) -> None:
+        """Saves the step of a new row of `evaluation.jsonl` by `save()` if its score is the best so far."""
         kind = self.kind
         if kind == NONE or not row["step"]:
             return
-        # All save or none does: process 0 may have read more of what was.
+        # All processes save or none does; process 0 may have read more rows than the others.
         if not distributed.any_process(self.row is None or row[kind] > self.row[kind]):
             return
         save()
@@ -39,20 +44,20 @@ class Best:
         if row is not None:
             self.checkpoints.best = row["step"]
             values = {"step": row["step"], "score": self.kind}
-            self.folder.write(FILE, values | {"value": row[self.kind], "error": row[f"{self.kind}_error"]})
+            self.folder.write_json(FILE, values | {"value": row[self.kind], "error": row[f"{self.kind}_error"]})
 
 
-def best_row(rows: Sequence[dict], kind: str, steps: Collection[int]) -> dict | None:
-    """The best row of `evaluation.jsonl` among those of `steps`, the first of equal ones; None: there is none."""
+def find_best_row(rows: Sequence[dict], kind: str, steps: Collection[int]) -> dict | None:
+    """Returns the first row of `evaluation.jsonl` with the highest score among those of `steps`; None without any."""
     scored = [row for row in rows if row["step"] in steps]
     return max(scored, key=lambda row: row[kind], default=None) if kind != NONE else None
 
 
-def chosen_step(step: str | None, workdir: Path) -> int | None:
-    """The step that `--step` names: a number, or `best`, which is that of the run's `best.json`; None for None.
+def resolve_step(step: str | None, workdir: Path) -> int | None:
+    """Returns the step that `--step` names: a number, or "best" for that of the run's `best.json`; None for None.
 
     Raises:
-      FileNotFoundError: when the run has no best step, or not yet.
+      FileNotFoundError: if the run has no best step yet.
       ValueError: for anything else.
     """
     if step is None or step.isdecimal():
@@ -62,12 +67,12 @@ def chosen_step(step: str | None, workdir: Path) -> int | None:
     file = workdir / FILE
     if not file.is_file():
         raise FileNotFoundError(
-            f"--step=best: {file} is not there; a run with validation problems and config.record.best_by writes it when a "
-            f"step is evaluated"
+            f"--step=best: there is no {file}; a run with validation problems and config.record.best_by writes it when "
+            f"it evaluates a step"
         )
     best = json.loads(file.read_text())["step"]
     with Checkpoints(workdir) as checkpoints:
         if best not in checkpoints.steps:
-            there = ", ".join(map(str, checkpoints.steps)) or "none"
-            raise FileNotFoundError(f"--step=best: step {best} is not saved, or not yet; there are: {there}")
+            saved = ", ".join(map(str, checkpoints.steps)) or "none"
+            raise FileNotFoundError(f"--step=best: step {best} is not saved, or not yet; saved steps: {saved}")
     return best

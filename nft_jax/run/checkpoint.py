@@ -1,8 +1,9 @@
-"""Checkpoints of the whole state, and weights by themselves, through Orbax."""
+"""Checkpoints of the whole state, and weights alone, written and read by Orbax."""
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,29 +23,37 @@ UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `<workdir>/checkpoints`: the state after a step, and what the run is (JSON).
+    """The checkpoints of one run in `<workdir>/checkpoints`: the state after a step, and the run's fingerprint (JSON).
 
-    A checkpoint is written in the background under a temporary name and renamed when it is complete, and only then is
-    an older one deleted: whenever the process dies, the newest complete one is whole. (A bucket can't rename: there a
-    file `commit_success.txt`, written last, says that one is complete.) With `keep` this is the run that writes them,
-    the last `keep` and the one of step `best`, and clears away what a killed run had half written; without, a reader
-    beside it, which changes nothing.
+    A checkpoint is written in the background under a temporary name and renamed when it is complete; only then is an
+    older one deleted. So whenever the process dies, the newest complete one can be read. (A bucket can't rename: there
+    the file `commit_success.txt`, written last, marks a complete one.)
+
+    Args:
+      workdir: The folder of the run.
+      keep: How many checkpoints the run that writes them keeps, besides that of step `best`. It also removes what a
+        killed run left unfinished. None: a reader, which changes nothing.
+
+    Attributes:
+      best: The step that is kept, or None.
     """
 
     def __init__(self, workdir: Path, keep: int | None = None):
-        self.folder = remote_workdir.home(workdir) / "checkpoints"
+        self.folder = remote_workdir.storage_folder(workdir) / "checkpoints"
         self.keep = keep
         self.best: int | None = None
-        self._marked = remote_workdir.is_remote(workdir)
+        self._has_markers = remote_workdir.is_remote(workdir)
         if keep is not None and jax.process_index() == 0:
             self._clear_unfinished()
 
     @cached_property
     def manager(self) -> ocp.CheckpointManager:
-        """Orbax's manager, made when it is first needed: a reader may be there before the first checkpoint."""
-        # Not Orbax's read_only, of which it warns twice: a manager that is never asked to save changes nothing.
+        """Orbax's manager, made at its first use: a reader may start before the first checkpoint."""
+        # Not Orbax's read_only, which warns twice: without a call of save, a manager changes nothing.
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=self, create=self.keep is not None, temporary_path_class=_temporary(self._marked)
+            preservation_policy=self,
+            create=self.keep is not None,
+            temporary_path_class=_temporary_path(self._has_markers),
         )
         return ocp.CheckpointManager(self.folder, options=options)
 
@@ -53,37 +62,37 @@ class Checkpoints:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is not None and ending.is_multiprocess():
-            # Orbax would wait for the others, of which one may be the cause, and gone.
+            # Orbax would wait for the other processes, one of which may be lost.
             return
         try:
             if "manager" in self.__dict__:
                 self.manager.close()
         except Exception:
-            # One that could not be written was or is being said; a second error would hide the first.
+            # A second error would hide the first.
             if kind is None:
                 raise
 
     @property
     def steps(self) -> list[int]:
-        """Steps with a complete checkpoint on disk, ascending; safe to ask while one is being written."""
-        return sorted(int(path.name) for path in self._numbered() if _is_complete(path, self._marked))
+        """The steps with a complete checkpoint, ascending; also while another one is being written."""
+        return sorted(int(path.name) for path in self._step_folders() if _is_complete(path, self._has_markers))
 
     @property
     def latest(self) -> int | None:
         """The newest step with a complete checkpoint."""
         return max(self.steps, default=None)
 
-    def resumes(self) -> str:
-        """Where the run goes on when it is started again, in words."""
+    def describe_resume(self) -> str:
+        """Returns words for the step from which the run goes on when it is started again."""
         if self.latest is None:
             return "the same command begins anew: no step is saved yet"
         return f"the same command resumes from step {self.latest} ({self.folder / str(self.latest)})"
 
     def save(self, step: int, state: State, run: dict) -> None:
-        """Starts saving the state after `step` steps; returns when it is copied, so that the state may be donated.
+        """Starts saving the state after `step` steps; returns when it is copied, so that it can be donated.
 
         Raises:
-          OSError: when this one or the one before could not be written; older ones are whole.
+          OSError: if this checkpoint or the one before could not be written; older ones are complete.
         """
         if step in self.steps:
             return
@@ -91,23 +100,30 @@ class Checkpoints:
         items = ocp.args.Composite(
             weights=ocp.args.StandardSave(state.weights), rest=ocp.args.StandardSave(rest), run=ocp.args.JsonSave(run)
         )
-        self._written(lambda: self.manager.save(step, args=items))
+        with self._write_errors():
+            self.manager.save(step, args=items)
 
     def wait(self) -> None:
         """Waits until all is written; raises as `save` does."""
-        self._written(self.manager.wait_until_finished)
+        with self._write_errors():
+            self.manager.wait_until_finished()
 
     def check(self) -> None:
-        """Raises as `save` does if the last one failed in the background."""
-        self._written(self.manager.check_for_errors)
+        """Raises as `save` does if the last checkpoint failed in the background."""
+        with self._write_errors():
+            self.manager.check_for_errors()
 
-    def restore(self, state: State, fits: Callable[[dict], None]) -> tuple[int, State] | None:
-        """The newest checkpoint that can be read, into the shapes and layouts of `state`; None where there is none.
+    def restore(self, state: State, check_run: Callable[[dict], None]) -> tuple[int, State] | None:
+        """Returns the step and state of the newest readable checkpoint; None without any.
 
-        `fits(run)` raises if the checkpoint is of another run. One that can't be read is set aside with a warning.
+        Newer ones that can't be read are renamed to `<step>.damaged`, with a warning.
+
+        Args:
+          state: The shapes and layouts of the state (ShapeDtypeStructs).
+          check_run: Raises if the saved fingerprint is that of another run.
 
         Raises:
-          ValueError: when there are some and none can be read: starting anew would bury them.
+          ValueError: if there are checkpoints but none can be read; a new run would overwrite them.
         """
         damaged = []
         for step in reversed(self.steps):
@@ -116,31 +132,31 @@ class Checkpoints:
             except Exception as error:
                 damaged.append((step, error))
                 continue
-            fits(run)
+            check_run(run)
             try:
-                restored = self._state(step, state)
+                restored = self._read_state(step, state)
             except Exception as error:
                 damaged.append((step, error))
                 continue
-            self._set_aside(damaged)
+            self._rename_damaged(damaged)
             return step, restored
         if damaged:
-            said = "\n  ".join(f"{step}: {_cause(error)}" for step, error in damaged)
-            raise ValueError(f"no checkpoint in {self.folder} can be read; take another --workdir\n  {said}")
+            causes = "\n  ".join(f"{step}: {_root_cause(error)}" for step, error in damaged)
+            raise ValueError(f"no checkpoint in {self.folder} can be read; give another --workdir\n  {causes}")
         return None
 
     def restore_weights(self, step: int, weights: Any) -> Any:
-        """The weights after `step` steps, into the shapes and layouts of `weights` (ShapeDtypeStructs).
+        """Returns the weights after `step` steps, in the shapes and layouts of `weights` (ShapeDtypeStructs).
 
         Raises:
-          FileNotFoundError: when there is no such checkpoint, with the steps there are.
+          FileNotFoundError: if there is no such checkpoint; the message names the saved steps.
         """
         if step not in self.steps:
-            there = ", ".join(map(str, self.steps)) or "none"
-            raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}; the steps there: {there}")
+            saved = ", ".join(map(str, self.steps)) or "none"
+            raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}; saved steps: {saved}")
         return self._read(step, weights=ocp.args.StandardRestore(weights))["weights"]
 
-    def _state(self, step, state):
+    def _read_state(self, step, state):
         parts = {name: part for name, part in state._asdict().items() if part is not None}
         weights = parts.pop("weights")
         read = self._read(step, weights=ocp.args.StandardRestore(weights), rest=ocp.args.StandardRestore(parts))
@@ -149,40 +165,42 @@ class Checkpoints:
     def _read(self, step, **items):
         return self.manager.restore(step, args=ocp.args.Composite(**items))
 
-    def _written(self, act):
+    @contextlib.contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        """Turns whatever Orbax raises into an OSError that names the newest complete checkpoint."""
         try:
-            act()
+            yield
         except Exception as error:
             newest = "none" if self.latest is None else f"that of step {self.latest}"
             raise OSError(
-                f"a checkpoint could not be written ({_cause(error)}); the newest complete one: {newest}"
+                f"a checkpoint could not be written ({_root_cause(error)}); the newest complete one: {newest}"
             ) from error
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Which of these, the newest last, stay: Orbax asks when it has begun to save another."""
+        """Returns which of these checkpoints, the newest last, to keep; Orbax calls it while it saves another."""
         first = len(checkpoints) - self.keep
         return [place >= first or one.step == self.best for place, one in enumerate(checkpoints)]
 
-    def _numbered(self):
-        """All that bears the name of a step, complete or not."""
+    def _step_folders(self):
+        """Returns the folders that are named after a step, complete or not."""
         return [path for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
 
     def _clear_unfinished(self):
-        there = list(self.folder.iterdir()) if self.folder.is_dir() else []
-        unmarked = [path for path in self._numbered() if not _is_complete(path, self._marked)]
-        for path in sorted([path for path in there if UNFINISHED in path.name] + unmarked):
-            _LOG.warning("%s was not finished when its run ended; it is skipped, and removed", path)
+        found = list(self.folder.iterdir()) if self.folder.is_dir() else []
+        unmarked = [path for path in self._step_folders() if not _is_complete(path, self._has_markers)]
+        for path in sorted([path for path in found if UNFINISHED in path.name] + unmarked):
+            _LOG.warning("%s was not finished when its run ended; it is removed", path)
             path.rmtree()
 
-    def _set_aside(self, damaged):
+    def _rename_damaged(self, damaged):
         def rename():
             for step, error in damaged:
                 aside = self.folder / f"{step}.damaged"
                 if aside.is_dir():
                     aside.rmtree()
                 (self.folder / str(step)).rename(aside)
-                said = _cause(error)
-                _LOG.warning("checkpoint %d can't be read and is skipped; it lies at %s: %s", step, aside, said)
+                cause = _root_cause(error)
+                _LOG.warning("checkpoint %d can't be read; it is skipped and renamed to %s: %s", step, aside, cause)
 
         if damaged:
             distributed.on_process_0(rename, "damaged checkpoints")
@@ -190,30 +208,36 @@ class Checkpoints:
 
 
 def save_weights(folder: Path, weights: Any) -> None:
-    """Writes weights alone to `folder/weights` and waits until they are there."""
-    with ocp.StandardCheckpointer(temporary_path_class=_temporary(remote_workdir.is_remote(folder))) as checkpointer:
-        checkpointer.save(remote_workdir.home(folder) / "weights", weights, force=True)
+    """Writes weights alone to `folder/weights`; returns when they are complete."""
+    with ocp.StandardCheckpointer(
+        temporary_path_class=_temporary_path(remote_workdir.is_remote(folder))
+    ) as checkpointer:
+        checkpointer.save(remote_workdir.storage_folder(folder) / "weights", weights, force=True)
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether `folder/weights` is there, and whole."""
-    path = remote_workdir.home(folder) / "weights"
+    """Returns whether `folder/weights` exists and is complete."""
+    path = remote_workdir.storage_folder(folder) / "weights"
     return path.exists() and _is_complete(path, remote_workdir.is_remote(folder))
 
 
 def load_weights(folder: Path, weights: Any) -> Any:
-    """Weights of a run: `folder/weights`, else those of its newest checkpoint, as `weights` (ShapeDtypeStructs) lie.
+    """Returns the weights of a run: `folder/weights`, else those of its newest checkpoint.
+
+    Args:
+      folder: The workdir.
+      weights: Their shapes and layouts (ShapeDtypeStructs).
 
     Raises:
-      FileNotFoundError: when there are none.
-      ValueError: when they are of another model.
+      FileNotFoundError: if there are none.
+      ValueError: if they are of another model.
     """
     try:
         if has_weights(folder):
             with ocp.StandardCheckpointer(
-                temporary_path_class=_temporary(remote_workdir.is_remote(folder))
+                temporary_path_class=_temporary_path(remote_workdir.is_remote(folder))
             ) as checkpointer:
-                return checkpointer.restore(remote_workdir.home(folder) / "weights", weights)
+                return checkpointer.restore(remote_workdir.storage_folder(folder) / "weights", weights)
         with Checkpoints(folder) as checkpoints:
             if checkpoints.latest is not None:
                 return checkpoints.restore_weights(checkpoints.latest, weights)
@@ -225,17 +249,17 @@ def load_weights(folder: Path, weights: Any) -> Any:
     )
 
 
-def _temporary(marked: bool) -> type[atomicity_types.TemporaryPath]:
-    """How Orbax tells what is complete from what isn't yet."""
-    return atomicity.CommitFileTemporaryPath if marked else atomicity.AtomicRenameTemporaryPath
+def _temporary_path(has_markers: bool) -> type[atomicity_types.TemporaryPath]:
+    """Returns Orbax's way of showing that a folder is complete: a marker file, or its final name."""
+    return atomicity.CommitFileTemporaryPath if has_markers else atomicity.AtomicRenameTemporaryPath
 
 
-def _is_complete(path: epath.Path, marked: bool) -> bool:
-    return not marked or (path / atomicity_types.COMMIT_SUCCESS_FILE).exists()
+def _is_complete(path: epath.Path, has_markers: bool) -> bool:
+    return not has_markers or (path / atomicity_types.COMMIT_SUCCESS_FILE).exists()
 
 
-def _cause(error):
-    """What went wrong at the bottom, in a line: TensorStore says it between its paths and its settings."""
+def _root_cause(error):
+    """Returns the first cause of an error in one line, without the paths and settings that TensorStore adds."""
     while error.__cause__ is not None:
         error = error.__cause__
     line = re.split(r"\n| \[\w+=", str(error).strip())[0]

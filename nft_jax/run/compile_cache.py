@@ -1,4 +1,4 @@
-"""JAX's persistent compile cache, for every program of the package: compiled programs that outlive their process."""
+"""JAX's persistent compile cache, which keeps compiled programs for later processes."""
 
 import os
 import socket
@@ -9,23 +9,23 @@ from etils import epath
 
 
 def folder() -> epath.Path:
-    """Where compiled programs are kept: `$JAX_COMPILATION_CACHE_DIR`, a bucket's perhaps, else `cache_folder()/xla`."""
+    """Returns the folder of compiled programs: `$JAX_COMPILATION_CACHE_DIR` (maybe in a bucket), else `…/xla`."""
     return epath.Path(jax.config.jax_compilation_cache_dir or cache_folder() / "xla")
 
 
 def cache_folder() -> epath.Path:
-    """What may be lost and made again: `$NFT_JAX_CACHE`, else `~/.cache/nft_jax`."""
+    """Returns the folder of what can be made again: `$NFT_JAX_CACHE`, else `~/.cache/nft_jax`."""
     return epath.Path(os.environ.get("NFT_JAX_CACHE") or "~/.cache/nft_jax").expanduser()
 
 
 def start() -> epath.Path | None:
-    """Has JAX keep compiled programs in `folder()`, and says on stderr if it can't; returns the folder, or None.
+    """Lets JAX keep compiled programs in `folder()`; returns the folder, or None if it is off or can't be written.
 
-    JAX keeps no program that calls the host, whatever it is asked (jax/_src/compiler.py, `_cache_write`): the step and
-    the evaluation, which call the verifier, are compiled at every start. What is kept is the rest, if it takes a second
-    to compile: the warm start, the first weights and moments. On GPUs XLA keeps what its autotuning found there too, of
-    all programs. Of several processes JAX has the first write: the others find nothing, unless the folder is shared.
-    Whoever can write to it can have this process run what they like: it is to be the user's own.
+    JAX never keeps a program that calls the host (jax/_src/compiler.py, `_cache_write`). The step and the evaluation
+    call the verifier, so they are compiled at every start. The warm start and the first weights and moments are kept if
+    they take a second to compile. On GPUs XLA keeps its autotuning results of all programs there too. With several
+    processes only the first writes, so the others find nothing unless the folder is shared. Whoever can write to the
+    folder can make this process run any code: it must belong to the user.
     """
     if not jax.config.jax_enable_compilation_cache:
         return None
@@ -35,10 +35,10 @@ def start() -> epath.Path | None:
         probe = path / f"probe.{socket.gethostname()}.{os.getpid()}"
         probe.write_bytes(bytes(2**10))
         probe.unlink()
-    except Exception as error:  # of a bucket, whatever its library raises
+    except Exception as error:  # for a bucket, its library may raise anything
         print(
             f"the compile cache {path} can't be written, and isn't used: {error}\n"
-            f"(another place: NFT_JAX_CACHE=FOLDER; none: --compile_cache=false)",
+            f"(set NFT_JAX_CACHE=FOLDER for another folder, --compile_cache=false for none)",
             file=sys.stderr,
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""What has been seen to run on which kind of device, noted by `python -m nft_jax.smoke`; a default depends on it."""
+"""Notes about what ran correctly on which kind of device; `python -m nft_jax.smoke` writes them."""
 
 import json
 import re
@@ -13,20 +13,20 @@ from nft_jax.parallel.mesh import TENSOR
 from nft_jax.processes import distributed
 from nft_jax.run.compile_cache import cache_folder
 
-# Decode loops that ran a different number of times on each data shard, with callbacks, and gave the right answers.
+# Decode loops with callbacks that ran a different number of times on each data shard gave correct answers.
 DIVERGING = "diverging_loops"
 
 
 def folder() -> epath.Path:
-    """Where notes are."""
+    """Returns the folder of the notes."""
     return cache_folder() / "executed"
 
 
 def write_note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
-    """Notes that something ran on devices of this kind; returns the file.
+    """Notes that `what` ran on devices of a kind; returns the file.
 
     Raises:
-      OSError: when it can't be written.
+      OSError: if it can't be written.
     """
     path = _path(kind)
     notes = {**_read(path), what: details}
@@ -36,15 +36,15 @@ def write_note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
 
 
 def read_note(kind: str, what: str) -> dict[str, Any] | None:
-    """The details of a note, or None; a file that is none of ours counts as no note, and is named on stderr."""
+    """Returns the details of a note, or None; an unreadable file counts as no note, and is named on stderr."""
     return _read(_path(kind)).get(what)
 
 
-def keeps_step(mesh: Mesh) -> bool:
-    """Whether the data shards of a mesh decode in step by default.
+def uses_lockstep(mesh: Mesh) -> bool:
+    """Returns whether the data shards of a mesh decode in lockstep by default; all processes call it.
 
-    On TPUs they do until diverging loops are noted for the kind, with collectives over `tensor` inside if this mesh has
-    them. All processes must decide alike, so one without the note decides for all: a collective call.
+    On TPUs they do until a note says that diverging loops ran on this kind of device, with collectives over `tensor`
+    inside if this mesh has them. All processes must decide alike, so one without the note decides for all.
     """
     device = mesh.devices.flat[0]
     if device.platform != "tpu":
@@ -64,5 +64,5 @@ def _read(path):
     try:
         return dict(json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
-        print(f"{path} holds no notes ({error}), and is ignored; `python -m nft_jax.smoke` writes it", file=sys.stderr)
+        print(f"{path} holds no notes ({error}) and is ignored; `python -m nft_jax.smoke` writes it", file=sys.stderr)
         return {}

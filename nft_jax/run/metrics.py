@@ -1,4 +1,4 @@
-"""From what a step recorded to the numbers that a person reads: the names in `metrics.jsonl` are made here."""
+"""The metrics of a step: from its record to the numbers and names in `metrics.jsonl`."""
 
 import math
 
@@ -9,68 +9,68 @@ from nft_jax.verify.grade import STATUSES
 
 
 def step_metrics(record: Record) -> dict:
-    """The numbers of one step, from its record on the host (NumPy arrays).
+    """Returns the numbers of one step, from its record on the host (NumPy arrays).
 
-    Shares are of answers or tokens as named; means over nothing are None.
+    Shares are of answers or tokens as named; a mean over nothing is None.
     """
-    tally, applied, totals = record.statistics, record.applied, record.totals
+    rollout, applied, totals = record.statistics, record.applied, record.totals
     statistics = applied.statistics
 
-    def of_taken(value_O):
-        # Not a product: what an update that was not taken measured may be no number.
+    def taken(value_O):
+        # Not a product: a skipped update may have measured NaN.
         return np.where(applied.taken > 0, value_O, 0.0)
 
-    trained_tokens = float(np.sum(of_taken(totals.tokens)))
+    trained_tokens = float(np.sum(taken(totals.tokens)))
 
-    def a_token(value_O):
-        return share(float(np.sum(of_taken(value_O))), trained_tokens)
+    def per_token(value_O):
+        return share(float(np.sum(taken(value_O))), trained_tokens)
 
-    def an_update(value_O):
-        return share(float(np.sum(of_taken(value_O))), float(np.sum(applied.taken)))
+    def per_update(value_O):
+        return share(float(np.sum(taken(value_O))), float(np.sum(applied.taken)))
 
     return {
-        "reward": share(tally.reward, tally.answers),
-        "rate_histogram": tally.rates.astype(int).tolist(),
-        "groups_kept": share(tally.kept, tally.groups),
+        "reward": share(rollout.reward, rollout.answers),
+        "rate_histogram": rollout.rates.astype(int).tolist(),
+        "groups_kept": share(rollout.kept, rollout.groups),
         "groups_trained": int(record.trained),
         "groups_carried_in": int(record.from_carry),
         "groups_wasted": int(record.wasted),
         "rounds": int(record.rounds),
         "updates_taken": int(np.sum(applied.taken)),
         "updates_nonfinite": int(np.sum(applied.nonfinite)),
-        "loss": an_update(statistics.objective),
-        "gradient_norm": an_update(applied.gradient_norm),
-        "entropy": a_token(statistics.entropy),
-        "kl": a_token(statistics.kl),
-        # The weights move after the first update: only there is the gap the sampler's and trainer's disagreement.
+        "loss": per_update(statistics.objective),
+        "gradient_norm": per_update(applied.gradient_norm),
+        "entropy": per_token(statistics.entropy),
+        "kl": per_token(statistics.kl),
+        # Only in the first update is the gap the disagreement of sampler and trainer: later the weights have moved.
         "sampler_gap_mean": share(float(statistics.gap[0]), float(totals.tokens[0])),
         "sampler_gap_max": share(float(statistics.gap_max[0]), 1.0),
-        "ratio_mean": a_token(statistics.ratio),
-        "ratio_max": float(np.max(of_taken(statistics.ratio_max))),
-        "clamped_value": a_token(statistics.clamped),
-        "clamped_rate": a_token(statistics.rate_clamped),
-        "clamped_log_ratio": a_token(statistics.log_ratio_clamped),
-        "answer_length": share(tally.tokens, tally.answers),
-        "answer_length_max": int(tally.longest),
-        "truncated": share(tally.truncated, tally.answers),
-        "verdicts": dict(zip(STATUSES, tally.verdicts.astype(int).tolist(), strict=True)),
-        "answers": int(tally.answers),
-        "tokens": int(tally.tokens),
+        "ratio_mean": per_token(statistics.ratio),
+        "ratio_max": float(np.max(taken(statistics.ratio_max))),
+        "clamped_value": per_token(statistics.clamped),
+        "clamped_rate": per_token(statistics.rate_clamped),
+        "clamped_log_ratio": per_token(statistics.log_ratio_clamped),
+        "answer_length": share(rollout.tokens, rollout.answers),
+        "answer_length_max": int(rollout.longest),
+        "truncated": share(rollout.truncated, rollout.answers),
+        "verdicts": dict(zip(STATUSES, rollout.verdicts.astype(int).tolist(), strict=True)),
+        "answers": int(rollout.answers),
+        "tokens": int(rollout.tokens),
         "tokens_trained": int(trained_tokens),
-        "slots_useful": share(tally.tokens, tally.capacity),
-        "grading_seconds": float(tally.seconds),
-        "verifier_disagreement": share(tally.disagreements, tally.compared),
+        "slots_useful": share(rollout.tokens, rollout.capacity),
+        "grading_seconds": float(rollout.seconds),
+        "verifier_disagreement": share(rollout.disagreements, rollout.compared),
     }
 
 
 def share(part: float, whole: float) -> float | None:
-    """part / whole, or None (JSON has no NaN) where there is nothing."""
+    """Returns part / whole; None (JSON has no NaN) if that is no finite number."""
     value = float(part) / float(whole) if whole else math.nan
     return value if math.isfinite(value) else None
 
 
 def format_step(step: int, steps: int, metrics: dict) -> str:
-    """One readable line with its bar: where the run is, and how it does."""
+    """Formats one line: the progress bar of the run, and its most important numbers."""
     width = 20
     done = round(width * step / steps)
 

@@ -1,4 +1,4 @@
-"""How a run ends when it is asked to: SIGTERM or Ctrl-C, a grace period for the running step, exit code 75."""
+"""How a run stops on request: SIGTERM or Ctrl-C, a grace period for the running step, exit code 75."""
 
 import contextlib
 import os
@@ -10,32 +10,36 @@ import time
 from collections.abc import Callable, Iterator
 
 from nft_jax.processes import distributed
-from nft_jax.processes.ending import AGAIN
+from nft_jax.processes.ending import RUN_AGAIN
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stopper:
-    """Watches for SIGTERM and Ctrl-C in a thread of its own, for the main thread may wait inside XLA for minutes.
+class StopSignal:
+    """Receives SIGTERM and Ctrl-C in its own thread, because the main thread may wait inside XLA for minutes.
 
-    Outside `patient` a signal ends the process at once with code 75: there is nothing to save. Inside, `requested`
-    turns true, and the main thread has `grace_seconds` to finish its step and call `reached`, after which it may take
-    its time to save; else the process ends with 75. What is said tells by `resumes()` from where the run goes on. A
-    second Ctrl-C kills. To be used in the main thread.
+    Outside `wait_for_steps` nothing needs saving, so a signal ends the process at once with code 75. Inside, it sets
+    `is_requested`; the main thread then has `grace_seconds` to finish its step and call `lift_deadline`, after which it
+    can save without a deadline. If it does not, the process ends with code 75. A second Ctrl-C kills. The context must
+    be opened in the main thread.
+
+    Args:
+      grace_seconds: How long to wait for the running step.
+      describe_resume: Says from which step the run goes on; printed when the process ends.
     """
 
-    def __init__(self, grace_seconds: float, resumes: Callable[[], str]):
-        self.grace_seconds, self.resumes = grace_seconds, resumes
-        self.requested = False
-        self._patient = self._reached = False
+    def __init__(self, grace_seconds: float, describe_resume: Callable[[], str]):
+        self.grace_seconds, self.describe_resume = grace_seconds, describe_resume
+        self.is_requested = False
+        self._waits = self._deadline_lifted = False
 
-    def __enter__(self) -> "Stopper":
+    def __enter__(self) -> "StopSignal":
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
-        # Python runs a handler when the main thread is next in Python; the byte in the pipe is there at once.
+        # Python runs a handler only when the main thread is in Python again; the byte in the pipe arrives at once.
         self._handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._watcher = threading.Thread(target=self._watch, name="stopper", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="stop signal", daemon=True)
         self._watcher.start()
         return self
 
@@ -49,59 +53,59 @@ class Stopper:
         os.close(self._write)
 
     @contextlib.contextmanager
-    def patient(self) -> Iterator[None]:
-        """While this is open, a signal waits for the running step."""
-        self._patient = True
+    def wait_for_steps(self) -> Iterator[None]:
+        """While this context is open, a signal waits for the running step."""
+        self._waits = True
         yield
-        self._patient = False
+        self._waits = False
 
-    def agreed(self) -> bool:
-        """Whether any process of the run was asked to stop; to be called by all of them at the end of the same step.
+    def is_requested_anywhere(self) -> bool:
+        """Returns whether any process was asked to stop; all processes call it at the end of the same step.
 
-        Not by `multihost_utils.reached_preemption_sync_point`: the handler of SIGTERM that it relies on is JAX's own,
-        in C++, and only one handler can be there. It knows nothing of Ctrl-C, of a grace period or of when to leave at
-        once, and lets steps go on until its notice has gone round. This costs a collective of a byte a step.
+        `multihost_utils.reached_preemption_sync_point` can't do this: it needs JAX's C++ handler of SIGTERM, and a
+        process can have only one handler. It ignores Ctrl-C, has no grace period and never ends the process at once,
+        and lets steps go on until its notice has gone round. This costs a collective of one byte a step.
         """
-        asked = distributed.any_process(self.requested)
-        # Not `requested = asked`: the watcher may have heard a signal meanwhile.
-        if asked:
-            self.requested = True
-        return asked
+        anywhere = distributed.any_process(self.is_requested)
+        # Never sets it to False: a signal may have arrived meanwhile.
+        if anywhere:
+            self.is_requested = True
+        return anywhere
 
-    def reached(self) -> None:
-        """The step has ended: if it was waited for, from here on there is no deadline."""
-        # A save that nobody asked for to leave must not excuse the steps after it.
-        self._reached = self.requested
+    def lift_deadline(self) -> None:
+        """Ends the grace period once the requested step has ended: saving it may take any time."""
+        # Without a request there is no deadline yet, and that of a later request must stay.
+        self._deadline_lifted = self.is_requested
 
     def _watch(self):
-        first = self._signal(None)
+        first = self._next_signal(None)
         if not first:
             return
-        if not self._patient:
-            self._leave(AGAIN, f"{first.name}: no step is running; {self.resumes()}")
-        self.requested = True
-        _say(f"{first.name}: waiting at most {self.grace_seconds:g} s for the running step (Ctrl-C: not even that)")
+        if not self._waits:
+            self._leave(RUN_AGAIN, f"{first.name}: no step is running; {self.describe_resume()}")
+        self.is_requested = True
+        _print(f"{first.name}: waiting at most {self.grace_seconds:g} s for the running step (Ctrl-C ends it now)")
         deadline = time.monotonic() + self.grace_seconds
-        while (number := self._signal(0.05)) != 0:
+        while (number := self._next_signal(0.05)) != 0:
             if number == signal.SIGINT:
-                self._leave(128 + signal.SIGINT, f"killed; {self.resumes()}")
-            if time.monotonic() > deadline and not self._reached:
-                self._leave(AGAIN, f"the step did not end in {self.grace_seconds:g} s; {self.resumes()}")
+                self._leave(128 + signal.SIGINT, f"killed; {self.describe_resume()}")
+            if time.monotonic() > deadline and not self._deadline_lifted:
+                self._leave(RUN_AGAIN, f"the step did not end in {self.grace_seconds:g} s; {self.describe_resume()}")
 
-    def _signal(self, seconds):
-        """The next of `SIGNALS`; 0 when the run has ended; None when nothing came for so many seconds."""
+    def _next_signal(self, seconds):
+        """Returns the next of `SIGNALS`; 0 when the context is closed; None if none arrives within `seconds`."""
         while select.select([self._read], [], [], seconds)[0]:
             number = os.read(self._read, 1)[0]
-            # Others that have a handler in Python come too.
+            # The pipe also gets other signals that have a handler in Python.
             if number in (0, *SIGNALS):
                 return signal.Signals(number) if number else 0
         return None
 
-    def _leave(self, code, words):
-        _say(words)
-        # Not sys.exit: the main thread may be deep inside XLA. Worker processes end when their pipe closes.
+    def _leave(self, code, message):
+        _print(message)
+        # Not sys.exit: the main thread may be deep inside XLA. Grading processes end when their pipe closes.
         os._exit(code)
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+def _print(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

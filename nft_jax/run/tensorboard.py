@@ -1,4 +1,4 @@
-"""The metrics of a run for TensorBoard, under the names that they have in `metrics.jsonl`.
+"""The metrics of a run for TensorBoard, under their names in `metrics.jsonl`.
 
 tensorboard --logdir=runs
 """
@@ -18,14 +18,16 @@ from tensorboardX.record_writer import RecordWriter
 
 
 class TensorBoard:
-    """Writes an event file into the folder `path`; only process 0 writes.
+    """Writes an event file; only process 0 does.
 
-    A run that was resumed from step `resume_from` replaces what is there of later steps (0: what is there at all).
+    Each `add` is on the disk when it returns. A write that fails prints one message on stderr, and the run goes on
+    without TensorBoard; the numbers are in `metrics.jsonl` too. It uses the records of tensorboardX but not its
+    SummaryWriter, which writes in a thread: when a full disk ends that thread, the run goes on in silence until it
+    hangs on the thread's full queue.
 
-    The records are tensorboardX's, its SummaryWriter is not used: that one writes in a thread, and when the thread dies
-    of a full disk, the run goes on in silence until it hangs on the thread's full queue. Here each `add` is on the disk
-    when it returns. A write that fails is said once, on stderr, and the run goes on without TensorBoard: the numbers
-    are in `metrics.jsonl` all the same.
+    Args:
+      path: The folder of event files.
+      resume_from: The step from which the run resumed; TensorBoard drops what it has of later steps. 0: of all steps.
     """
 
     def __init__(self, path: Path, resume_from: int):
@@ -42,16 +44,16 @@ class TensorBoard:
         """Adds each number of `values` to its curve: "name", or "prefix/name".
 
         {"verdicts": {"error": 3}, "rate_histogram": [5, 6]} goes to verdicts/error, rate_histogram/0, rate_histogram/1.
-        "step" is left out, as are None, truth values and text.
+        "step", None, booleans and text are left out.
         """
         curves = [Summary.Value(tag=name, simple_value=x) for name, x in _numbers(prefix, values) if name != "step"]
         self._write(Event(step=step, summary=Summary(value=curves)))
 
     def close(self) -> None:
-        """Closes the file; what is added later is not written."""
+        """Closes the file; later calls of `add` write nothing."""
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):  # it is flushed already; a full disk has been said
+            with contextlib.suppress(OSError):  # it is flushed already, and a full disk was reported
                 file.close()
 
     def __enter__(self) -> "TensorBoard":
@@ -78,7 +80,7 @@ class TensorBoard:
                 self._file.write(event.SerializeToString())
             self._file.flush()
         except OSError as error:
-            # What is half written ends the file: nothing after it could be read.
+            # Nothing after a half-written record could be read.
             self.close()
             self._give_up(error)
 
@@ -87,7 +89,7 @@ class TensorBoard:
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    """The numbers in a value, however deep, with their names."""
+    """Yields the numbers in a nested value with their names."""
     if isinstance(value, Mapping | list | tuple):
         for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _numbers(f"{name}/{key}" if name else str(key), inner)

@@ -1,4 +1,4 @@
-"""The run's folder: what was run, with what, and how it went."""
+"""The folder of a run: its config, versions, metrics, rollouts and results."""
 
 import dataclasses
 import json
@@ -41,16 +41,20 @@ PACKAGES = (
 
 
 class Workdir:
-    """Writes `config.json`, `run.json`, `metrics.jsonl` and `rollouts/` of one run; only process 0 writes.
+    """Writes `config.json`, `run.json`, `metrics.jsonl` and `rollouts/` of one run; only process 0 does.
+
+    Attributes:
+      path: The folder; of a run in a bucket, its local mirror.
+      is_writer: Whether this is process 0.
 
     Raises:
-      ValueError: when the folder can't be written, before anything is compiled.
+      ValueError: if the folder can't be written, before anything is compiled.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.writes = jax.process_index() == 0
-        if not self.writes:
+        self.is_writer = jax.process_index() == 0
+        if not self.is_writer:
             return
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -59,20 +63,20 @@ class Workdir:
         except OSError as error:
             raise ValueError(f"--workdir={path} can't be written: {error}") from error
 
-    def begin(self, config: Config, attention: str) -> None:
-        """Writes what is run, once it is known that it can be."""
-        if self.writes:
-            self.write("run.json", provenance(config, attention))
-            self.write("config.json", resolved(config))
+    def write_run(self, config: Config, attention: str) -> None:
+        """Writes `run.json` and `config.json`, once it is known that the folder can hold this run."""
+        if self.is_writer:
+            self.write_json("run.json", provenance(config, attention))
+            self.write_json("config.json", resolved(config))
 
-    def check_room(self, state_bytes: int) -> None:
-        """Checks that a checkpoint of so many bytes has room.
+    def check_space(self, state_bytes: int) -> None:
+        """Checks that the disk has space for a checkpoint of `state_bytes`.
 
         Raises:
-          ValueError: when the disk has less, before anything is compiled.
+          ValueError: if it has less, before anything is compiled.
         """
         if remote_workdir.is_remote(self.path):
-            return  # which is as large as it is paid for
+            return  # a bucket has no limit
         free = shutil.disk_usage(self.path).free
         if free < state_bytes:
             raise ValueError(
@@ -80,47 +84,47 @@ class Workdir:
                 f"{free / 2**20:,.0f} MiB are free; make room, or give a --workdir on another disk"
             )
 
-    def metrics(self, values: dict, *, file: str = "metrics.jsonl") -> None:
-        """Appends one object."""
-        if self.writes:
+    def append(self, values: dict, *, file: str = "metrics.jsonl") -> None:
+        """Appends one line to a JSONL file."""
+        if self.is_writer:
             with open(self.path / file, "a") as out:
                 out.write(json.dumps(values) + "\n")
 
-    def write(self, name: str, values: dict) -> None:
-        """Writes a JSON file, whole or not at all, like `result.json`: the scores by split."""
-        if self.writes:
+    def write_json(self, name: str, values: dict) -> None:
+        """Writes a JSON file, atomically."""
+        if self.is_writer:
             with atomically(self.path / name) as temporary:
                 temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
-        """Writes an `.npz` file, whole or not at all."""
-        if self.writes:
+    def write_arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
+        """Writes an `.npz` file, atomically."""
+        if self.is_writer:
             with atomically(self.path / name) as temporary:
                 np.savez_compressed(temporary, **values)
 
-    def share(self) -> None:
-        """Copies what is new to the run's bucket, if it has one; where that fails it says so, to be tried again."""
-        if self.writes:
+    def push(self) -> None:
+        """Copies what is new to the run's bucket, if it has one; prints a failure, and the next push tries again."""
+        if self.is_writer:
             try:
-                remote_workdir.share(self.path)
+                remote_workdir.push(self.path)
             except OSError as error:
                 print(f"{error}; the run goes on, and tries again later", file=sys.stderr, flush=True)
 
-    def drop_after(self, step: int, *, file: str = "metrics.jsonl") -> None:
-        """Forgets the lines of steps after `step`, which a resumed run takes again.
+    def remove_after(self, step: int, *, file: str = "metrics.jsonl") -> None:
+        """Removes the lines of steps after `step`; a resumed run writes them again.
 
         Raises:
-          ValueError: as `read_lines`.
+          ValueError: as `read_lines` does.
         """
         path = self.path / file
-        if self.writes and path.exists():
+        if self.is_writer and path.exists():
             rows = read_lines(path)
             with atomically(path) as temporary:
                 temporary.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
-    def rollouts(self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> None:
-        """Writes one object a group: prompt, reference, answers, verdicts, rate, lengths."""
-        if not self.writes:
+    def write_rollouts(self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> None:
+        """Writes one line for each group: prompt, reference, answers, verdicts, success rate, lengths."""
+        if not self.is_writer:
             return
         path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
@@ -130,10 +134,10 @@ class Workdir:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The objects of a JSONL file; none if it isn't there. What a killed run left half written at its end is no line.
+    """Returns the objects of a JSONL file, [] without the file. A last line that a killed run left half is ignored.
 
     Raises:
-      ValueError: when another line is no JSON object, with its number.
+      ValueError: if any other line is no JSON object; the message has its number.
     """
     lines = enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1)
     lines = [(number, line) for number, line in lines if line.strip()]
@@ -148,7 +152,7 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def describe_groups(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Iterator[dict]:
-    """Each group in words."""
+    """Yields each group with its prompt and answers as text."""
     for q, prompt in enumerate(np.asarray(groups.prompt_Q).tolist()):
         ids = [row[:n].tolist() for row, n in zip(groups.token_QKT[q], groups.length_QK[q], strict=True)]
         yield {
@@ -163,7 +167,7 @@ def describe_groups(groups: Groups, table: PromptTable, tokenizer: Tokenizer) ->
 
 
 def provenance(config: Config, attention: str) -> dict:
-    """Versions, commit, seed, flags, devices and the attention they led to: what it takes to run this again."""
+    """Returns what it takes to run this again: versions, commit, seed, flags, devices, and the attention in use."""
     return {
         "command": sys.orig_argv,
         "seed": config.seed,
@@ -178,17 +182,17 @@ def provenance(config: Config, attention: str) -> dict:
 
 
 def versions() -> dict[str, str | None]:
-    """Of the packages that decide what a run does; None for one that isn't there."""
+    """Returns the versions of `PACKAGES`; None for one that is not installed."""
     return {name: _version(name) for name in PACKAGES}
 
 
 def host_rss_mib() -> float:
-    """Resident memory of this process."""
+    """Returns the resident memory of this process in MiB."""
     return psutil.Process().memory_info().rss / 2**20
 
 
 def as_json(value: Any) -> Any:
-    """A NamedTuple or dataclass as a dict."""
+    """Returns a NamedTuple or dataclass as a dict."""
     return value._asdict() if hasattr(value, "_asdict") else dataclasses.asdict(value)
 
 
@@ -201,5 +205,5 @@ def _version(name):
 
 def _commit():
     folder = Path(__file__).resolve().parent
-    asked = subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return asked.stdout.strip() or None
+    git = subprocess.run(["git", "-C", folder, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return git.stdout.strip() or None

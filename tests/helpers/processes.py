@@ -1,4 +1,4 @@
-"""Several processes of one program on this machine: forks of one process, for the imports take seconds."""
+"""Several processes of one program on this machine; they are forks of one process, because the imports take seconds."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Seconds after which a process that has not ended is taken to hang.
 HANGS = 180
 
-# Reads a command a line; a fork of it is each command's process, and another one waits for that and tells its code.
+# Reads one command per line. One fork runs the command; another one waits for it and writes its exit code.
 FORKS = """
 import json, os, runpy, signal, sys
 import matplotlib.pyplot, nft_jax.train, nft_jax.evaluate
@@ -47,26 +47,26 @@ for line in sys.stdin:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens at."""
+    """Returns a free port of the loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 class Process:
-    """A process that was started: what it said, and how it ended."""
+    """A started process: what it printed, and how it ended."""
 
     def __init__(self, path: Path):
         self.path = path
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         log = self.path.with_name(f"{self.path.name}.log")
         return log.read_text() if log.exists() else ""
 
     @property
     def pid(self) -> int:
-        return int(self._when_there("pid"))
+        return int(self._read_when_written("pid"))
 
     def kill(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -76,20 +76,20 @@ class Process:
         return not self.path.with_name(f"{self.path.name}.code").exists()
 
     def code(self) -> int:
-        """Its exit code, when it has ended."""
-        return int(self._when_there("code"))
+        """Waits for the end of the process and returns its exit code."""
+        return int(self._read_when_written("code"))
 
-    def _when_there(self, kind):
+    def _read_when_written(self, kind):
         file = self.path.with_name(f"{self.path.name}.{kind}")
         deadline = time.monotonic() + HANGS
         while not file.exists():
-            assert time.monotonic() < deadline, f"{self.path} hangs:\n{self.said}"
+            assert time.monotonic() < deadline, f"{self.path} hangs:\n{self.printed}"
             time.sleep(0.01)
         return file.read_text()
 
 
 class Processes:
-    """Starts processes of one program; a context manager that ends what is left of them."""
+    """Starts processes of one program; leaving the context ends those that still run."""
 
     def __init__(self, folder: Path):
         self.folder, self.started = folder, []
@@ -117,7 +117,7 @@ class Processes:
         self.parent.stdout.close()
 
     def one(self, words: Sequence[str], devices: int = 1, **environment: str) -> Process:
-        """Starts one process: `words` are a module or a script, and its arguments."""
+        """Starts one process; `words` are a module or a script, and its arguments."""
         process = Process(self.folder / f"process_{len(self.started)}")
         flags = os.environ.get("XLA_FLAGS", "").replace("device_count=8", f"device_count={devices}")
         command = [list(map(str, words)), {"XLA_FLAGS": flags} | environment, str(process.path)]
@@ -134,7 +134,7 @@ class Processes:
         ]
 
     def tasks(self, commands: Sequence[Sequence[str]]) -> list[Process]:
-        """`several`, as SLURM's `srun` would start them."""
+        """Starts one process of each of `commands`, as SLURM's `srun` does."""
         shared = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(len(commands))}
         shared |= {"JAX_COORDINATOR_PORT": str(free_port())}
         return [
@@ -144,10 +144,10 @@ class Processes:
 
 
 def wait(until: Callable[[], bool], processes: Sequence[Process]) -> None:
-    """Waits until something is so, while all of the processes run."""
+    """Waits until `until()` is true; fails if one of the processes ends before."""
     deadline = time.monotonic() + HANGS
     while not until():
-        told = "\n".join(f"{process.path}:\n{process.said}" for process in processes)
-        assert all(process.running for process in processes), told
-        assert time.monotonic() < deadline, told
+        output = "\n".join(f"{process.path}:\n{process.printed}" for process in processes)
+        assert all(process.running for process in processes), output
+        assert time.monotonic() < deadline, output
         time.sleep(0.01)

@@ -69,9 +69,9 @@ def run(config: Config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
     compiled: list = []
     proper = train.Trainer.run
 
-    def watched(trainer, stopper):
+    def watched(trainer, stop_signal):
         with compilations() as seen:
-            proper(trainer, stopper)
+            proper(trainer, stop_signal)
         compiled.extend(seen)
 
     printed = io.StringIO()

@@ -1,4 +1,4 @@
-"""One of several processes that take the same steps, and what they found.
+"""One of several processes that run the same training steps and write the results.
 
 python steps_of_several.py FOLDER OUTPUT DATA TENSOR: process 0 writes OUTPUT.npz in FOLDER, which holds every
 answer, the first update's gradient, and a digest of the weights after each step.
@@ -16,7 +16,7 @@ from nft_jax.processes import distributed
 from nft_jax.run.fingerprint import weights_digest
 
 STEPS = 3
-# Notes what it grades, in a file that tells the run's process by its number.
+# Appends what it grades to a file that is named after the process of the run.
 GRADER = """
 import os, time, zlib
 from pathlib import Path

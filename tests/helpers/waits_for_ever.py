@@ -1,6 +1,7 @@
-"""One of several processes that have found one another and then wait, with no collective to fail: how do they end?
+"""One of several processes that connect and then wait forever, with no collective that could fail.
 
-python waits_for_ever.py FOLDER NAME: writes FOLDER/NAME_PROCESS when all are there; where FOLDER/abort is, it aborts.
+python waits_for_ever.py FOLDER NAME: writes FOLDER/NAME_PROCESS when all are connected; aborts when a file
+FOLDER/NAME_abort_PROCESS exists.
 """
 
 import os
@@ -9,18 +10,20 @@ import time
 from pathlib import Path
 
 from nft_jax.processes import distributed
+from nft_jax.processes.ending import exit_on_process_loss
 
 HEARTBEAT_SECONDS = 10
 
 
 def main(folder: Path, name: str) -> None:
     launch = distributed.read_launch(dict.fromkeys(distributed.VARIABLES), os.environ)
-    distributed.start(launch, wait_seconds=60, heartbeat_seconds=HEARTBEAT_SECONDS)
-    (folder / f"{name}_{launch.process}").touch()
-    while True:
-        if (folder / f"{name}_abort_{launch.process}").exists():
-            os.abort()
-        time.sleep(0.05)
+    with exit_on_process_loss():
+        distributed.start(launch, wait_seconds=60, heartbeat_seconds=HEARTBEAT_SECONDS)
+        (folder / f"{name}_{launch.process}").touch()
+        while True:
+            if (folder / f"{name}_abort_{launch.process}").exists():
+                os.abort()
+            time.sleep(0.05)
 
 
 if __name__ == "__main__":

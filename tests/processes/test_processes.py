@@ -46,7 +46,7 @@ def steps(processes):
             count, devices, *mesh = LAYOUTS[run[:3]]
             words = [HERE / "steps_of_several.py", processes.folder, run, *mesh]
             started = processes.several([words] * count, devices) if count > 1 else [processes.one(words, devices)]
-            assert [process.code() for process in started] == [0] * count, started[0].said
+            assert [process.code() for process in started] == [0] * count, started[0].printed
             ended[run] = dict(np.load(processes.folder / f"{run}.npz")), started
         return ended[run]
 
@@ -84,11 +84,11 @@ def assert_alike(found: dict, whole: dict) -> None:
     assert len(set(digests(found))) == STEPS
 
 
-def test_two_processes_answer_and_learn_as_one_does(steps):
+def test_step_of_two_processes_equals_that_of_one(steps):
     assert_alike(steps("2x2 first")[0], steps("1x4 first")[0])
 
 
-def test_each_answer_is_graded_once_by_the_process_that_owns_it(steps, processes):
+def test_step_grades_each_answer_once_in_the_process_that_has_it(steps, processes):
     found, pair = steps("2x2 first")
     graded = [
         Counter(
@@ -119,7 +119,7 @@ def owned_answers(found: dict, folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_four_processes_too_and_two_runs_of_a_layout_have_the_same_bits(steps, capsys):
+def test_step_of_four_processes_equals_that_of_one_and_has_the_same_bits_twice(steps, capsys):
     layouts, lines = ("1x8", "2x4", "4x2"), []
     found = {run: steps(run)[0] for layout in layouts for run in (f"{layout} first", f"{layout} second")}
     for layout in layouts:
@@ -243,62 +243,62 @@ def finished(processes, killed):
     return pair, [process.code() for process in pair]
 
 
-def test_a_process_that_is_asked_to_stop_makes_all_save_the_same_step(stopped):
+def test_train_saves_the_same_step_in_all_processes_when_one_is_stopped(stopped):
     pair, codes, steps, lines = stopped
-    assert codes == [75, 75], pair[0].said + pair[1].said
+    assert codes == [75, 75], pair[0].printed + pair[1].printed
     assert steps[-1] == lines[-1] < RUN["steps"]
     for process in pair:
-        assert f"stopped after step {steps[-1]}, which is saved" in process.said
-    assert "SIGTERM: waiting" in pair[1].said
-    assert "SIGTERM: waiting" not in pair[0].said
+        assert f"stopped after step {steps[-1]}, which is saved" in process.printed
+    assert "SIGTERM: waiting" in pair[1].printed
+    assert "SIGTERM: waiting" not in pair[0].printed
 
 
-def test_when_a_process_is_killed_the_other_says_so_and_ends(killed):
+def test_train_ends_with_75_when_the_other_process_is_killed(killed):
     pair, codes, seconds, steps = killed
-    assert codes == [75, -signal.SIGKILL], pair[0].said
+    assert codes == [75, -signal.SIGKILL], pair[0].printed
     assert seconds < GONE
-    assert "another process is gone" in pair[0].said
-    assert f"the same command resumes from step {steps[-1]} (" in pair[0].said
-    assert "Traceback" not in pair[0].said
+    assert "another process is gone" in pair[0].printed
+    assert f"the same command resumes from step {steps[-1]} (" in pair[0].printed
+    assert "Traceback" not in pair[0].printed
 
 
-def test_the_same_command_goes_on_from_what_was_saved(stopped, killed):
+def test_train_resumes_from_the_saved_step(stopped, killed):
     step = stopped[2][-1]
-    assert f"resumed from step {step} in" in killed[0][0].said
-    assert f"{step + 1}/{RUN['steps']} " in killed[0][0].said
-    assert f"{step}/{RUN['steps']} " not in killed[0][0].said
+    assert f"resumed from step {step} in" in killed[0][0].printed
+    assert f"{step + 1}/{RUN['steps']} " in killed[0][0].printed
+    assert f"{step}/{RUN['steps']} " not in killed[0][0].printed
 
 
-def test_process_0_alone_prints_and_says_what_there_is(stopped):
-    first, second = (process.said for process in stopped[0])
+def test_check_devices_lets_process_0_alone_print(stopped):
+    first, second = (process.printed for process in stopped[0])
     assert "waiting for 2 processes at 127.0.0.1:" in first
-    assert "2 processes on 1 host, 4 devices (cpu)" in first
+    assert "2 processes, 4 devices: 2 × cpu each" in first
     assert "warm start: 2 updates" in first
-    assert all(words not in second for words in ("2 processes on", "warm start", "model ", "tok/s"))
+    assert all(words not in second for words in ("2 processes, ", "warm start", "model ", "tok/s"))
 
 
-def test_two_processes_evaluate_together(processes, run_of_two, killed):
+def test_evaluate_runs_in_two_processes(processes, run_of_two, killed):
     pair = processes.several([command(processes, "evaluate")] * 2, 2)
-    assert [process.code() for process in pair] == [0, 0], pair[0].said + pair[1].said
+    assert [process.code() for process in pair] == [0, 0], pair[0].printed + pair[1].printed
     (scores,) = (run_of_two.path / "evaluations" / f"step_{killed[3][-1]:06d}").glob("*.json")
     assert json.loads(scores.read_text())["score"]["problems"] == RUN["evaluation__max_problems"]
-    assert "answers and scores:" in pair[0].said
-    assert "answers and scores:" not in pair[1].said
+    assert "answers and scores:" in pair[0].printed
+    assert "answers and scores:" not in pair[1].printed
     # One process with as many devices has the same weights and problems, and finds nothing left to do.
     alone = processes.one(command(processes, "evaluate"), 4)
-    assert alone.code() == 0, alone.said
-    assert "8 of 8 problems are answered already" in alone.said
+    assert alone.code() == 0, alone.printed
+    assert "8 of 8 problems are answered already" in alone.printed
 
 
 @pytest.mark.parametrize("what", ["killed 0", "killed 1", "aborted 1"])
-def test_a_loss_is_noticed_where_no_collective_fails(bereft, what):
+def test_exit_on_process_loss_ends_a_process_where_no_collective_fails(bereft, what):
     pair, victim = bereft[0][what], int(what[-1])
     codes = [process.code() for process in pair]
     assert codes[victim] == (-signal.SIGKILL if what.startswith("killed") else -signal.SIGABRT)
     assert codes[1 - victim] == 75
-    last = pair[1 - victim].said.strip().splitlines()[-1]
+    last = pair[1 - victim].printed.strip().splitlines()[-1]
     assert last == "another process is gone, or can't be reached any more; run the same command again on all hosts"
-    assert "gone" not in pair[victim].said
+    assert "gone" not in pair[victim].printed
 
 
 # What can't run together is refused before anything is compiled.
@@ -307,21 +307,21 @@ def test_a_loss_is_noticed_where_no_collective_fails(bereft, what):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("config", ["process 1 on ", "config.steps=9, process 0 has 8; give all the same command"]),
+        ("config", ["process 1 on ", "config.steps=9, process 0 has 8\ngive all the same command"]),
         ("workdir", ["process 1 on ", "is not the folder that process 0 has"]),
         ("unwritable", ["process 0 on ", "process 1 on ", "can't be written: "]),
-        ("missing", ["within 6 s not all 2 processes came to 127.0.0.1:", "missing: process 1;"]),
+        ("missing", ["not all 2 processes came to 127.0.0.1:", " within 6 s: missing: process 1\n"]),
         ("nowhere", ["--distributed=auto: the environment is none of Cloud TPU, GKE, SLURM and MPI; use"]),
-        ("nobody", ["process 0 is not to be reached from process 1 on "]),
+        ("nobody", ["process 0 can't be reached at 127.0.0.1:", " from process 1 on "]),
     ],
 )
-def test_what_can_not_run_together_is_refused_in_words_by_each(unlike, processes, what, words):
+def test_roll_call_refuses_in_every_process_what_can_not_run_together(unlike, processes, what, words):
     for process in unlike[what]:
-        assert process.code() == 2, process.said
-        assert all(word in process.said for word in words), process.said
-        assert "Traceback" not in process.said
+        assert process.code() == 2, process.printed
+        assert all(word in process.printed for word in words), process.printed
+        assert "Traceback" not in process.printed
     assert not (processes.folder / "refused" / "config.json").exists()
-    assert list(processes.folder.glob("refused/.preflight*")) == []
+    assert list(processes.folder.glob("refused/.rollcall*")) == []
 
 
 # Longer: whichever process is killed, and nothing lost by it.
@@ -329,7 +329,7 @@ def test_what_can_not_run_together_is_refused_in_words_by_each(unlike, processes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 3])
-def test_any_of_four_may_be_killed(processes, victim, capsys):
+def test_train_ends_with_75_whichever_of_four_processes_is_killed(processes, victim, capsys):
     run = Ran(processes.folder / f"without_{victim}")
     words = command(processes, workdir=run.path.name, steps=1000)
     four = processes.several([words] * 4)
@@ -344,27 +344,27 @@ def test_any_of_four_may_be_killed(processes, victim, capsys):
     with capsys.disabled():
         print(f"\nprocess {victim} of 4 killed: the others ended with code 75 within {seconds:.1f} s")
         for process in four:
-            print("  " + process.said.strip().splitlines()[-1])
+            print("  " + process.printed.strip().splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_when_process_0_can_not_write_any_more_all_end(processes):
+def test_train_ends_in_all_processes_when_process_0_can_not_write(processes):
     run = Ran(processes.folder / "unwritable")
     pair = processes.several([command(processes, workdir=run.path.name, steps=1000)] * 2, 2)
     wait(lambda: len(run.steps) >= 3, pair)
     (run.path / "metrics.jsonl").rename(run.path / "metrics until then")
     (run.path / "metrics.jsonl").mkdir()
     assert [process.code() for process in pair] == [1, 75]
-    assert "metrics.jsonl" in pair[0].said
-    assert "the same command resumes from step" in pair[0].said
-    assert "the same command resumes from step" in pair[1].said
+    assert "metrics.jsonl" in pair[0].printed
+    assert "the same command resumes from step" in pair[0].printed
+    assert "the same command resumes from step" in pair[1].printed
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_and_killed_ends_as_if_it_had_not_been(processes, run_of_two, killed, finished):
+def test_train_resumed_twice_equals_an_uninterrupted_run(processes, run_of_two, killed, finished):
     pair, codes = finished
-    assert codes == [0, 0], pair[0].said + pair[1].said
-    assert f"resumed from step {killed[3][-1]} in" in pair[0].said
+    assert codes == [0, 0], pair[0].printed + pair[1].printed
+    assert f"resumed from step {killed[3][-1]} in" in pair[0].printed
     whole = Ran(processes.folder / "whole")
     pair = processes.several([command(processes, workdir="whole")] * 2, 2)
     assert [process.code() for process in pair] == [0, 0]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import pytest
 
-from nft_jax.run.best import Best, best_row, chosen_step
+from nft_jax.run.best import Best, find_best_row, resolve_step
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.workdir import Workdir
 from nft_jax.state import State
@@ -29,10 +29,10 @@ ROWS = [
         ("none", (2, 4), None),
     ],
 )
-def test_the_best_is_that_of_the_saved_steps(kind, steps, best):
-    row = best_row(ROWS, kind, steps)
+def test_find_best_row_takes_only_saved_steps(kind, steps, best):
+    row = find_best_row(ROWS, kind, steps)
     assert (row and row["step"]) == best
-    assert best_row([], kind, steps) is None
+    assert find_best_row([], kind, steps) is None
 
 
 def begun(folder: Path, kind: str, *saved: int) -> Best:
@@ -40,11 +40,11 @@ def begun(folder: Path, kind: str, *saved: int) -> Best:
     return Best(kind, Workdir(folder), SimpleNamespace(steps=saved, best=None))
 
 
-def test_a_run_saves_each_step_that_is_better_than_all_before(tmp_path, capsys):
+def test_best_consider_saves_each_step_that_is_better_than_all_before(tmp_path, capsys):
     saved = []
     best = begun(tmp_path, "greedy")
     for row in ROWS:
-        best.offer(row, lambda row=row: saved.append(row["step"]))
+        best.consider(row, lambda row=row: saved.append(row["step"]))
     assert saved == [2, 4, 8]
     assert best.checkpoints.best == 8
     assert capsys.readouterr().out.count("the best so far") == 3
@@ -54,26 +54,26 @@ def test_a_run_saves_each_step_that_is_better_than_all_before(tmp_path, capsys):
     (tmp_path / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:4]))
     best = begun(tmp_path, "greedy", 2, 4, 6)
     assert best.checkpoints.best == json.loads((tmp_path / "best.json").read_text())["step"] == 4
-    best.offer(ROWS[3], lambda: pytest.fail("it is not better"))
-    best.offer(ROWS[4], lambda: saved.append(8))
+    best.consider(ROWS[3], lambda: pytest.fail("it is not better"))
+    best.consider(ROWS[4], lambda: saved.append(8))
     assert best.checkpoints.best == 8
     none = begun(tmp_path, "none", 2, 4)
-    none.offer(ROWS[4], lambda: pytest.fail("none is asked for"))
+    none.consider(ROWS[4], lambda: pytest.fail("record.best_by is none"))
     assert none.checkpoints.best is None
 
 
-def test_a_step_is_named_by_number_or_as_the_best(tmp_path):
-    assert chosen_step(None, tmp_path) is None
-    assert chosen_step("0", tmp_path) == 0
-    assert chosen_step("40", tmp_path) == 40
+def test_resolve_step_takes_a_number_or_best(tmp_path):
+    assert resolve_step(None, tmp_path) is None
+    assert resolve_step("0", tmp_path) == 0
+    assert resolve_step("40", tmp_path) == 40
     for wrong in ("bst", "-1", "1.5", ""):
         with pytest.raises(ValueError, match=f"--step={wrong}: give the number of a step, 0 or more, or 'best'"):
-            chosen_step(wrong, tmp_path)
-    with pytest.raises(FileNotFoundError, match="--step=best: .*best.json is not there"):
-        chosen_step("best", tmp_path)
+            resolve_step(wrong, tmp_path)
+    with pytest.raises(FileNotFoundError, match="--step=best: there is no .*best.json"):
+        resolve_step("best", tmp_path)
     (tmp_path / "best.json").write_text(json.dumps({"step": 3}))
-    with pytest.raises(FileNotFoundError, match="step 3 is not saved, or not yet; there are: none"):
-        chosen_step("best", tmp_path)
+    with pytest.raises(FileNotFoundError, match="step 3 is not saved, or not yet; saved steps: none"):
+        resolve_step("best", tmp_path)
     with Checkpoints(tmp_path, 1) as checkpoints:
         checkpoints.save(3, State({"x": jnp.zeros(2)}, {"y": jnp.zeros(2)}, jnp.int32(3), jnp.int32(0), None, None), {})
-    assert chosen_step("best", tmp_path) == 3
+    assert resolve_step("best", tmp_path) == 3

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 STARTS = """
 import json, sys
 import jax, numpy as np
-from nft_jax import compile_cache
+from nft_jax.run import compile_cache
 from nft_jax.run.compilations import Compilations
 
 def double(x):
@@ -32,8 +32,8 @@ mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 split = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
 with Compilations() as compilations:
     values = [jax.jit(double)(split).tolist(), jax.jit(call)(x[:3]).tolist()]
-found = {name: one.found for one in compilations.programs for name in ("double", "call") if name in one.name}
-print(json.dumps([values, found, compilations.end()]))
+found = {name: one.cached for one in compilations.programs for name in ("double", "call") if name in one.name}
+print(json.dumps([values, found, compilations.finish()]))
 """
 
 
@@ -50,7 +50,7 @@ def settings(monkeypatch):
         jax.config.update(name, value)
 
 
-def test_it_lies_where_it_is_told_to(settings, monkeypatch, tmp_path):
+def test_compile_cache_start_takes_the_folder_of_the_environment(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert str(compile_cache.start()) == f"{tmp_path}/home/.cache/nft_jax/xla"
     jax.config.update("jax_compilation_cache_dir", None)
@@ -61,7 +61,7 @@ def test_it_lies_where_it_is_told_to(settings, monkeypatch, tmp_path):
     assert list((tmp_path / "of jax").iterdir()) == []
 
 
-def test_a_folder_that_can_not_be_written_is_said_and_not_used(settings, tmp_path, capsys):
+def test_compile_cache_start_reports_a_folder_that_can_not_be_written(settings, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     taken = tmp_path / "taken" / f"probe.{socket.gethostname()}.{os.getpid()}"
     taken.mkdir(parents=True)
@@ -74,14 +74,14 @@ def test_a_folder_that_can_not_be_written_is_said_and_not_used(settings, tmp_pat
         assert "--compile_cache=false" in said
 
 
-def test_switched_off_nothing_is_tried(settings, monkeypatch, tmp_path):
+def test_compile_cache_start_does_nothing_when_switched_off(settings, monkeypatch, tmp_path):
     jax.config.update("jax_enable_compilation_cache", False)
     monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path))
     assert compile_cache.start() is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_start_finds_what_does_not_call_the_host(tmp_path):
+def test_compile_cache_keeps_programs_that_do_not_call_the_host(tmp_path):
     environment = os.environ | {
         "NFT_JAX_CACHE": str(tmp_path),
         "JAX_ENABLE_COMPILATION_CACHE": "true",

@@ -21,7 +21,7 @@ def mesh(platform="tpu", kind="TPU v5 lite", tensor=4):
     return types.SimpleNamespace(devices=np.array([device]), shape={TENSOR: tensor})
 
 
-def test_notes_are_kept_by_kind():
+def test_write_note_keeps_notes_by_kind():
     assert hardware_notes.read_note("TPU v5 lite", "a") is None
     path = hardware_notes.write_note("TPU v5 lite", "a", {"tensor": 4})
     hardware_notes.write_note("TPU v5 lite", "b", {"tensor": 1})
@@ -33,29 +33,29 @@ def test_notes_are_kept_by_kind():
     assert sorted(found.name for found in path.parent.iterdir()) == ["tpu_v4.json", "tpu_v5_lite.json"]
 
 
-def test_tpus_decode_in_step_until_loops_have_diverged_on_their_kind():
-    assert hardware_notes.keeps_step(mesh())
-    assert not hardware_notes.keeps_step(mesh("cpu", "cpu"))
+def test_uses_lockstep_on_tpus_until_loops_have_diverged_on_their_kind():
+    assert hardware_notes.uses_lockstep(mesh())
+    assert not hardware_notes.uses_lockstep(mesh("cpu", "cpu"))
     hardware_notes.write_note("TPU v5 lite", hardware_notes.DIVERGING, {"tensor": 4})
-    assert not hardware_notes.keeps_step(mesh())
-    assert hardware_notes.keeps_step(mesh(kind="TPU v4"))
+    assert not hardware_notes.uses_lockstep(mesh())
+    assert hardware_notes.uses_lockstep(mesh(kind="TPU v4"))
 
 
-def test_loops_without_collectives_inside_say_nothing_of_those_with():
+def test_uses_lockstep_until_loops_with_collectives_have_diverged():
     hardware_notes.write_note("TPU v5 lite", hardware_notes.DIVERGING, {"tensor": 1})
-    assert hardware_notes.keeps_step(mesh(tensor=2))
-    assert not hardware_notes.keeps_step(mesh(tensor=1))
+    assert hardware_notes.uses_lockstep(mesh(tensor=2))
+    assert not hardware_notes.uses_lockstep(mesh(tensor=1))
 
 
-def test_one_host_without_the_note_decides_for_all(monkeypatch):
+def test_uses_lockstep_if_one_host_lacks_the_note(monkeypatch):
     hardware_notes.write_note("TPU v5 lite", hardware_notes.DIVERGING, {"tensor": 4})
     for others, keeps in (([False, False], False), ([False, True], True)):
         monkeypatch.setattr(hardware_notes.distributed, "any_process", lambda mine, others=others: any([mine, *others]))
-        assert hardware_notes.keeps_step(mesh()) == keeps
+        assert hardware_notes.uses_lockstep(mesh()) == keeps
 
 
-def test_a_damaged_file_is_named_and_counts_as_no_note(capsys):
+def test_read_note_names_a_damaged_file_and_counts_it_as_no_note(capsys):
     path = hardware_notes.write_note("TPU v5 lite", hardware_notes.DIVERGING, {"tensor": 4})
     path.write_text("{")
-    assert hardware_notes.keeps_step(mesh())
+    assert hardware_notes.uses_lockstep(mesh())
     assert str(path) in capsys.readouterr().err

@@ -1,29 +1,28 @@
-"""A run in a bucket, for which a folder stands here: what is copied when, and where the heavy parts lie."""
+"""`remote_workdir`: what is copied when, and where checkpoints are. A local folder stands for the bucket."""
 
 import importlib.util
-import json
 import shutil
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
-from etils import epath
 
+from helpers.buckets import use_local_buckets, use_machine
 from nft_jax.run import remote_workdir
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights, save_weights
-from nft_jax.run.remote_workdir import RemoteWorkdir
+from nft_jax.run.remote_workdir import STAMP, open_workdir, pull, push, storage_folder, synchronize
 from nft_jax.run.workdir import Workdir
 from nft_jax.state import State
 
-LIGHT = {
+SMALL = {
     "config.json": "{}",
     "metrics.jsonl": '{"step": 1}\n',
     "rollouts/step_000001.jsonl": "a\n",
     "warm_start/config.json": "{}",
     "model/tokenizer.json": "t",
 }
-# What is heavy, and what a killed run leaves in the midst of writing.
+# Large files, and what a killed run leaves of a file that it was writing.
 NOT_COPIED = {
     "checkpoints/1/weights/data": "w",
     "warm_start/weights/data": "w",
@@ -40,218 +39,214 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """All files but the link."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != remote_workdir.LINK]
+    """All files but the stamp."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != STAMP]
     return {str(path.relative_to(folder)): path.read_text() for path in paths}
 
 
 @pytest.fixture
-def remote(tmp_path):
-    """Stands for a folder in a bucket."""
-    return epath.Path(tmp_path / "remote")
+def bucket(tmp_path, monkeypatch):
+    """The run's folder in the bucket."""
+    use_local_buckets(monkeypatch, tmp_path)
+    return tmp_path / "buckets" / "name" / "run"
 
 
-def machine(remote: epath.Path, local: Path) -> RemoteWorkdir:
-    """A process on a machine whose local folder is this one."""
-    remote_workdir = RemoteWorkdir(remote, local)
-    remote_workdir.fetch()
-    return remote_workdir
+@pytest.fixture
+def machine(tmp_path, monkeypatch, bucket):
+    """`(name) -> mirror`: goes on as a new process on that machine, which opens the run."""
+
+    def start(name):
+        use_machine(monkeypatch, tmp_path / name)
+        return open_workdir(str(bucket))
+
+    return start
 
 
 # What is copied when.
 
 
-def test_what_one_machine_leaves_another_finds(remote, tmp_path):
-    one = machine(remote, tmp_path / "one")
-    write(one.local, LIGHT | NOT_COPIED)
-    one.push()
-    assert files(Path(remote)) == LIGHT
-    write(Path(remote), NOT_COPIED)
-    other = machine(remote, tmp_path / "other")
-    assert files(other.local) == LIGHT
-    assert json.loads((other.local / remote_workdir.LINK).read_text())["bucket"] == str(remote)
+def test_open_workdir_finds_what_push_copied_from_another_machine(bucket, machine):
+    mirror = machine("one")
+    write(mirror, SMALL | NOT_COPIED)
+    push(mirror)
+    assert files(bucket) == SMALL
+    write(bucket, NOT_COPIED)
+    other = machine("other")
+    assert other != mirror
+    assert files(other) == SMALL
 
 
-def test_only_what_has_changed_is_copied(remote, tmp_path):
-    one = machine(remote, tmp_path / "one")
-    write(one.local, LIGHT)
-    one.push()
-    (Path(remote) / "config.json").write_text("as it was")
-    write(one.local, {"metrics.jsonl": '{"step": 1}\n{"step": 2}\n', "best.json": "{}"})
-    one.push()
-    assert files(Path(remote)) == LIGHT | {
-        "config.json": "as it was",
-        "metrics.jsonl": '{"step": 1}\n{"step": 2}\n',
-        "best.json": "{}",
-    }
-    before = (one.local / remote_workdir.LINK).read_text()
-    one.push()
-    assert (one.local / remote_workdir.LINK).read_text() == before
-    # What was fetched is there, and is not copied back.
-    other = machine(remote, tmp_path / "other")
-    other.push()
-    assert (other.local / remote_workdir.LINK).read_text() == before
+def test_open_workdir_finds_what_was_put_into_the_bucket_by_hand(bucket, machine):
+    write(bucket, SMALL)
+    assert files(machine("one")) == SMALL
 
 
-def test_the_newer_side_wins(remote, tmp_path):
-    one = machine(remote, tmp_path / "one")
-    write(one.local, {"metrics.jsonl": "1"})
-    one.push()
-    # Lines that no copy has reached yet stay.
-    write(one.local, {"metrics.jsonl": "12"})
-    assert files(machine(remote, one.local).local) == {"metrics.jsonl": "12"}
+def test_push_copies_only_what_has_changed(bucket, machine):
+    mirror = machine("one")
+    write(mirror, SMALL)
+    push(mirror)
+    write(bucket, {"config.json": "as it was"})
+    write(mirror, {"metrics.jsonl": '{"step": 1}\n{"step": 2}\n', "best.json": "{}"})
+    push(mirror)
+    changed = {"config.json": "as it was", "metrics.jsonl": '{"step": 1}\n{"step": 2}\n', "best.json": "{}"}
+    assert files(bucket) == SMALL | changed
+    # What was pulled is not copied back.
+    other = machine("other")
+    write(bucket, {"config.json": "changed meanwhile"})
+    write(other, {"evaluations/test.json": "{}"})
+    push(other)
+    assert files(bucket) == SMALL | changed | {"config.json": "changed meanwhile", "evaluations/test.json": "{}"}
+
+
+def test_pull_takes_the_newer_side(bucket, machine):
+    mirror = machine("one")
+    write(mirror, {"metrics.jsonl": "1"})
+    push(mirror)
+    # Lines that no push has copied yet stay.
+    write(mirror, {"metrics.jsonl": "12"})
+    assert files(machine("one")) == {"metrics.jsonl": "12"}
     # The run goes on elsewhere, and comes back.
-    other = machine(remote, tmp_path / "other")
-    write(other.local, {"metrics.jsonl": "1345"})
-    other.push()
-    assert files(machine(remote, one.local).local) == {"metrics.jsonl": "1345"}
-    # The local folder is gone.
-    shutil.rmtree(one.local)
-    assert files(machine(remote, one.local).local) == {"metrics.jsonl": "1345"}
+    other = machine("other")
+    write(other, {"metrics.jsonl": "1345"})
+    push(other)
+    assert files(machine("one")) == {"metrics.jsonl": "1345"}
+    # The mirror is gone.
+    shutil.rmtree(mirror)
+    assert files(machine("one")) == {"metrics.jsonl": "1345"}
 
 
-def test_all_hosts_begin_with_what_process_0_has(remote, tmp_path, monkeypatch):
-    first, other = tmp_path / "first", tmp_path / "other"
-    for local in (first, other):
-        remote_workdir.attach(remote, local).fetch()
-        remote_workdir.attached(local)._write_link(0)
-    monkeypatch.setattr(remote_workdir.distributed, "is_multiprocess", lambda: True)
-    # One after the other, as processes 0 and 1.
-    acting = {"now": True}
-    monkeypatch.setattr(remote_workdir.distributed, "on_process_0", lambda act, name: act() if acting["now"] else None)
-    write(first, LIGHT)
-    remote_workdir.level(first)
-    acting["now"] = False
-    assert files(other) == {}
-    remote_workdir.level(other)
-    assert files(other) == files(first) == LIGHT
-    # A folder that stands for itself has nobody to be level with.
-    remote_workdir.level(write(tmp_path / "plain", LIGHT))
+def test_synchronize_gives_every_host_what_process_0_has(machine, monkeypatch, tmp_path):
+    other, first = machine("other"), machine("first")
+    write(first, SMALL)
+    write(other, {"metrics.jsonl": "not process 0's"})
+    # One process after the other, so that neither waits at the barrier.
+    synchronize(first)
+    use_machine(monkeypatch, tmp_path / "other")
+    monkeypatch.setattr(remote_workdir.coordination, "process_id", 1)
+    synchronize(other)
+    assert files(other) == files(first) == SMALL
 
 
-def test_a_copy_that_was_cut_short_is_said_and_made_again(remote, tmp_path, monkeypatch):
-    one = machine(remote, tmp_path / "one")
-    write(one.local, LIGHT)
-    one.push()
-    write(one.local, {"metrics.jsonl": "more", "best.json": "{}"})
-    proper = RemoteWorkdir._push
+def test_synchronize_pull_and_push_leave_a_local_folder_alone(bucket, machine, tmp_path):
+    machine("one")
+    plain = write(tmp_path / "plain", SMALL | NOT_COPIED)
+    before = files(tmp_path)
+    for act in (synchronize, pull, push):
+        act(plain)
+    assert files(tmp_path) == before
 
-    def cut(self, path):
+
+def test_push_that_was_cut_short_is_made_again(bucket, machine, monkeypatch):
+    mirror = machine("one")
+    write(mirror, SMALL)
+    push(mirror)
+    write(mirror, {"metrics.jsonl": "more", "best.json": "{}"})
+    proper = Path.read_bytes
+
+    def cut(path):
         if path.name == "best.json":
             raise ConnectionError("no route")
-        proper(self, path)
+        return proper(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RemoteWorkdir, "_push", cut)
-        with pytest.raises(OSError, match=r"one can't be copied to .*remote: ConnectionError: no route"):
-            one.push()
-    again = machine(remote, one.local)
-    assert files(again.local) == LIGHT | {"metrics.jsonl": "more", "best.json": "{}"}
-    again.push()
-    assert files(Path(remote)) == files(again.local)
+        patch.setattr(Path, "read_bytes", cut)
+        with pytest.raises(OSError, match=r"run can't be copied to .*run: ConnectionError: no route"):
+            push(mirror)
+    assert "best.json" not in files(bucket)
+    assert files(machine("one")) == SMALL | {"metrics.jsonl": "more", "best.json": "{}"}
+    push(mirror)
+    assert files(bucket) == files(mirror)
 
 
-def test_a_bucket_that_can_not_be_reached_is_said_by_a_run_that_goes_on(remote, tmp_path, monkeypatch, capsys):
-    remote_workdir.attach(remote, tmp_path / "one").fetch()
-    folder = Workdir(tmp_path / "one")
-    folder.metrics({"step": 1})
+def test_workdir_push_prints_that_the_bucket_can_not_be_reached_and_goes_on(bucket, machine, monkeypatch, capsys):
+    mirror = machine("one")
+    folder = Workdir(mirror)
+    folder.append({"step": 1})
 
     def lost(*_):
         raise ConnectionError("no route")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RemoteWorkdir, "_push", lost)
-        folder.share()
+        patch.setattr(remote_workdir, "_copy_files", lost)
+        folder.push()
         assert "no route; the run goes on, and tries again later" in capsys.readouterr().err
         with pytest.raises(OSError, match="no route"):
-            remote_workdir.share(tmp_path / "one")
-        patch.setattr(jax.distributed, "is_initialized", lambda: True)
-        patch.setattr(jax, "process_index", lambda: 1)
-        remote_workdir.share(tmp_path / "one")  # is not process 1's business
-    folder.share()
-    assert files(Path(remote)) == {"metrics.jsonl": '{"step": 1}\n'}
+            push(mirror)
+        patch.setattr(remote_workdir.coordination, "process_id", 1)
+        push(mirror)  # process 1 copies nothing
+    folder.push()
+    assert files(bucket) == {"metrics.jsonl": '{"step": 1}\n'}
 
 
-def test_a_bucket_has_room_and_a_folder_of_its_own_has_no_bucket(remote, tmp_path):
-    remote_workdir.attach(remote, tmp_path / "one").fetch()
-    Workdir(tmp_path / "one").check_room(2**80)
+def test_workdir_check_room_passes_in_a_bucket(machine, tmp_path):
+    Workdir(machine("one")).check_space(2**80)
     with pytest.raises(ValueError, match="are free"):
-        Workdir(tmp_path / "own").check_room(2**80)
-    before = files(tmp_path)
-    Workdir(tmp_path / "own").share()
-    assert files(tmp_path) == before
+        Workdir(tmp_path / "plain").check_space(2**80)
 
 
-# Where what is heavy lies.
+# Where checkpoints and weights are.
 
 
-def test_the_name_of_a_bucket_stays_what_it_is(tmp_path, monkeypatch):
+def test_storage_folder_of_a_mirror_is_in_the_bucket(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("gs://bucket/run", "gs://bucket/deep/run"):
-        path = epath.Path(name)
-        assert str(remote_workdir.home(path)) == name
-        assert remote_workdir.is_remote(path)
-        assert str(Checkpoints(path).folder) == f"{name}/checkpoints"
-    assert remote_workdir.home(Path("run")) == epath.Path(tmp_path / "run")
+    monkeypatch.setenv("NFT_JAX_CACHE", "cache")
+    for name in ("bucket/run", "bucket/deep/run", "bucket/run/warm_start"):
+        mirror = Path("cache/workdirs") / name
+        assert str(storage_folder(mirror)) == f"gs://{name}"
+        assert remote_workdir.is_remote(mirror)
+        assert str(Checkpoints(mirror).folder) == f"gs://{name}/checkpoints"
+    assert str(storage_folder(Path("run"))) == str(tmp_path / "run")
     assert not remote_workdir.is_remote(Path("run"))
-    remote_workdir.attach(epath.Path("gs://bucket/run"), tmp_path / "local")._write_link(0)
-    assert str(remote_workdir.home(Path("local/warm_start"))) == "gs://bucket/run/warm_start"
-    assert str(Checkpoints(Path("local")).folder) == "gs://bucket/run/checkpoints"
 
 
-def test_only_a_folder_in_a_bucket_is_opened_there(monkeypatch):
-    assert remote_workdir.opened("runs/tiny") == Path("runs/tiny")
+def test_open_workdir_takes_a_local_folder_or_one_in_a_bucket(monkeypatch):
+    assert open_workdir("runs/tiny") == Path("runs/tiny")
     for wrong in ("s3://bucket/run", "gs://", "gs:///", "https://storage.googleapis.com/bucket"):
-        with pytest.raises(ValueError, match="give a folder, or one in a bucket: gs://BUCKET/PATH"):
-            remote_workdir.opened(wrong)
+        with pytest.raises(ValueError, match="give a local folder, or one in a bucket: gs://BUCKET/PATH"):
+            open_workdir(wrong)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"--workdir=gs://bucket/run: .* pip install 'nft_jax\[gcs\]'"):
-        remote_workdir.opened("gs://bucket/run")
+    with pytest.raises(ValueError, match=r"--workdir=gs://bucket/run needs .* pip install 'nft_jax\[gcs\]'"):
+        open_workdir("gs://bucket/run")
 
 
-def test_a_bucket_is_opened_in_the_cache_and_its_errors_are_said(monkeypatch, tmp_path):
-    monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path))
+def test_open_workdir_pulls_into_the_cache_and_names_the_setting_in_errors(monkeypatch, tmp_path):
+    use_machine(monkeypatch, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    asked = []
-    monkeypatch.setattr(RemoteWorkdir, "fetch", lambda self: asked.append((str(self.remote), self.local)))
-    local = tmp_path / "workdirs" / "bucket" / "run"
-    assert remote_workdir.opened("gs://bucket/run/") == local
-    assert asked == [("gs://bucket/run", local)]
-    # Once a process: what it does there afterwards is newer.
-    assert remote_workdir.opened("gs://bucket/run") == local
-    assert len(asked) == 1
+    pulled = []
+    monkeypatch.setattr(remote_workdir, "pull", pulled.append)
+    mirror = tmp_path / "workdirs" / "bucket" / "run"
+    assert open_workdir("gs://bucket/run/") == mirror
+    assert pulled == [mirror]
 
-    def refused(self):
+    def refuse(_):
         raise OSError("403")
 
-    monkeypatch.setattr(RemoteWorkdir, "fetch", refused)
-    with pytest.raises(ValueError, match=r"config.base=gs://bucket/other: 403\n\(access: gcloud auth"):
-        remote_workdir.opened("gs://bucket/other", "config.base")
+    monkeypatch.setattr(remote_workdir, "pull", refuse)
+    with pytest.raises(ValueError, match=r"config.base=gs://bucket/other: 403\n\(to get access: gcloud auth"):
+        open_workdir("gs://bucket/other", "config.base")
 
 
 def state(value: float) -> State:
     return State({"x": jnp.full(2, value)}, {"y": jnp.full(3, value)}, jnp.int32(value), jnp.int32(0), None, None)
 
 
-def test_checkpoints_are_in_the_bucket_and_complete_when_they_are_marked(remote, tmp_path, caplog):
-    local = remote_workdir.attach(remote, tmp_path / "one").local
-    remote_workdir.attached(local)
-    remote_workdir.attach(remote, local).fetch()
-    with Checkpoints(local, 2) as checkpoints:
+def test_checkpoints_in_a_bucket_are_complete_when_they_are_marked(bucket, machine, caplog):
+    mirror = machine("one")
+    with Checkpoints(mirror, 2) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, state(step), {"step": step})
         checkpoints.wait()
         assert checkpoints.steps == [2, 3]
-        assert f"resumes from step 3 ({remote}/checkpoints/3)" in checkpoints.resumes()
-    assert not (local / "checkpoints").exists()
-    # A bucket can't rename: what is being written has its name already.
-    (remote / "checkpoints" / "3" / "commit_success.txt").unlink()
-    with Checkpoints(local) as reader:
+        assert f"resumes from step 3 ({bucket}/checkpoints/3)" in checkpoints.describe_resume()
+    assert not (mirror / "checkpoints").exists()
+    # A bucket can't rename a folder: what is being written has its final name already.
+    (bucket / "checkpoints" / "3" / "commit_success.txt").unlink()
+    with Checkpoints(mirror) as reader:
         assert reader.steps == [2]
-    assert (remote / "checkpoints" / "3").exists()
-    with Checkpoints(local, 2) as checkpoints:
-        assert not (remote / "checkpoints" / "3").exists()
-        assert f"{remote}/checkpoints/3 was not finished when its run ended" in caplog.text
+    assert (bucket / "checkpoints" / "3").exists()
+    with Checkpoints(mirror, 2) as checkpoints:
+        assert not (bucket / "checkpoints" / "3").exists()
+        assert f"{bucket}/checkpoints/3 was not finished when its run ended" in caplog.text
         shapes = jax.eval_shape(lambda: state(0))
         assert checkpoints.restore(shapes, lambda run: None)[1].step == 2
         checkpoints.save(3, state(3), {"step": 3})
@@ -259,14 +254,12 @@ def test_checkpoints_are_in_the_bucket_and_complete_when_they_are_marked(remote,
         assert checkpoints.steps == [2, 3]
 
 
-def test_weights_are_in_the_bucket_and_whole_when_they_are_marked(remote, tmp_path):
-    local = tmp_path / "one"
-    remote_workdir.attach(remote, local).fetch()
-    phase = local / "warm_start"
+def test_save_weights_in_a_bucket_marks_them_when_they_are_complete(bucket, machine):
+    phase = machine("one") / "warm_start"
     assert not has_weights(phase)
     save_weights(phase, state(5).weights)
     assert has_weights(phase)
     assert not (phase / "weights").exists()
     assert load_weights(phase, jax.eval_shape(lambda: state(0).weights))["x"].tolist() == [5.0, 5.0]
-    (remote / "warm_start" / "weights" / "commit_success.txt").unlink()
+    (bucket / "warm_start" / "weights" / "commit_success.txt").unlink()
     assert not has_weights(phase)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import jax
 import pytest
-from etils import epath
 
+from helpers.buckets import use_local_buckets, use_machine
 from helpers.experiments import assert_same, compilations, small
 from helpers.runs import Process, Ran, run, untimed
 from nft_jax import train
@@ -275,7 +275,7 @@ def finished(stopped, until):
     return until(lambda run: False)
 
 
-def test_stopper_gives_up_a_step_that_hangs(hung):
+def test_stop_signal_gives_up_a_step_that_hangs(hung):
     ended, seconds = hung
     assert ended.code == 75
     assert seconds < 120
@@ -284,7 +284,7 @@ def test_stopper_gives_up_a_step_that_hangs(hung):
     assert f"the step did not end in 1 s; the same command resumes from step {newest} (" in ended.printed
 
 
-def test_stopper_saves_the_running_step(stopped):
+def test_stop_signal_saves_the_running_step(stopped):
     assert stopped.code == 75
     assert stopped.saved[-1] == stopped.steps[-1]
     assert 7 <= stopped.steps[-1] < STEPS
@@ -323,16 +323,17 @@ def test_watchdog_prints_where_a_step_hangs(hung):
         assert words in printed, words
 
 
-def test_remote_workdir_resumes_on_another_machine(folder, train_on, whole):
+def test_remote_workdir_resumes_on_another_machine(folder, train_on, whole, monkeypatch):
     """A folder stands for the bucket; nothing is left of the first machine."""
-    remote, local = folder / "bucket", folder / "another machine"
+    scheme = use_local_buckets(monkeypatch, folder)
+    use_machine(monkeypatch, folder / "another machine")
+    remote = folder / "buckets" / "name" / "run"
     left_by_a_kill(whole, 4, "metrics.jsonl", remote)
-    remote_workdir.attach(epath.Path(remote), local).fetch()
-    assert remote_workdir.LINK in contents(local)
-    resumed = train_on(1, 1, local.name)
+    local = remote_workdir.open_workdir(f"{scheme}name/run")
+    resumed = train_on(1, 1, local.relative_to(folder))
     assert "resumed from step 4" in resumed.printed
     # As the command does at its end.
-    remote_workdir.share(local)
+    remote_workdir.push(local)
     assert_equal_runs(Ran(remote), whole)
     assert not (local / "checkpoints").exists()
     assert not (local / "warm_start" / "weights").exists()

@@ -1,4 +1,4 @@
-"""`Stopper`: what signals do to a process, whatever its main thread is at. Each case is a process of its own."""
+"""`StopSignal`: what signals do to a process, whatever its main thread is at. Each case is a process of its own."""
 
 import signal
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 FOR_EVER = 3600
 PRELUDE = f"""
 import ctypes, os, signal, threading, time
-from nft_jax.run.stopping import Stopper
+from nft_jax.run.stopping import StopSignal
 
 FOR_EVER = {FOR_EVER}
 SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
@@ -21,8 +21,8 @@ SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
 def get(number):
     os.kill(os.getpid(), number)
 
-def requested(stopper):
-    while not stopper.requested:
+def requested(stop_signal):
+    while not stop_signal.is_requested:
         time.sleep(0.01)
 
 def deadlock():
@@ -33,9 +33,9 @@ def deadlock():
 
 
 def process(body: str, *, grace: float = FOR_EVER) -> subprocess.CompletedProcess:
-    """Runs `body` with a `stopper` that waits `grace` seconds, and prints "the end" if it gets there."""
+    """Runs `body` with a `stop_signal` that waits `grace` seconds, and prints "the end" if it gets there."""
     whole = (
-        f"{PRELUDE}\nwith Stopper({grace}, lambda: 'RESUMES FROM 7') as stopper:\n"
+        f"{PRELUDE}\nwith StopSignal({grace}, lambda: 'RESUMES FROM 7') as stop_signal:\n"
         f"{textwrap.indent(textwrap.dedent(body), '    ')}\nprint('the end')"
     )
     return subprocess.run([sys.executable, "-c", whole], cwd=ROOT, capture_output=True, text=True, timeout=30)
@@ -43,7 +43,7 @@ def process(body: str, *, grace: float = FOR_EVER) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 @pytest.mark.parametrize("wait", ["time.sleep(FOR_EVER)", "deadlock()"])
-def test_with_no_step_running_a_signal_ends_the_process_at_once(name, wait):
+def test_stop_signal_ends_the_process_at_once_while_no_step_runs(name, wait):
     done = process(f"threading.Timer(0.1, get, [{name}]).start()\n{wait}")
     assert (done.returncode, done.stdout) == (75, "")
     assert name in done.stderr
@@ -52,14 +52,14 @@ def test_with_no_step_running_a_signal_ends_the_process_at_once(name, wait):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_step_that_ends_in_time_may_be_saved_for_as_long_as_it_takes(name):
+def test_stop_signal_lift_deadline_leaves_time_to_save(name):
     done = process(
         f"""
-        with stopper.patient():
-            assert not stopper.requested
+        with stop_signal.wait_for_steps():
+            assert not stop_signal.is_requested
             get({name})
-            requested(stopper)
-            stopper.reached()
+            requested(stop_signal)
+            stop_signal.lift_deadline()
             time.sleep(0.8)
         """,
         grace=0.2,
@@ -71,28 +71,29 @@ def test_a_step_that_ends_in_time_may_be_saved_for_as_long_as_it_takes(name):
 
 HANGS = {
     "at once": "deadlock()",
-    "after a save that nobody had asked for": "stopper.reached()\n    deadlock()",
+    "after a save that nobody had asked for": "stop_signal.lift_deadline()\n    deadlock()",
     "in Python": "time.sleep(FOR_EVER)",
 }
 
 
 @pytest.mark.parametrize("hang", HANGS)
-def test_a_step_that_does_not_end_in_time_is_given_up(hang):
+def test_stop_signal_gives_up_a_step_that_does_not_end_in_time(hang):
     done = process(
-        f"threading.Timer(0.1, get, [SIGTERM]).start()\nwith stopper.patient():\n    {HANGS[hang]}", grace=0.3
+        f"threading.Timer(0.1, get, [SIGTERM]).start()\nwith stop_signal.wait_for_steps():\n    {HANGS[hang]}",
+        grace=0.3,
     )
     assert (done.returncode, done.stdout) == (75, "")
     assert "did not end in 0.3 s; RESUMES FROM 7" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("state", ["pass", "stopper.reached()"])
-def test_ctrl_c_after_another_signal_kills_at_once(name, state):
+@pytest.mark.parametrize("state", ["pass", "stop_signal.lift_deadline()"])
+def test_stop_signal_kills_at_once_at_ctrl_c_after_another_signal(name, state):
     done = process(
         f"""
-        with stopper.patient():
+        with stop_signal.wait_for_steps():
             get({name})
-            requested(stopper)
+            requested(stop_signal)
             {state}
             get(SIGINT)
             deadlock()
@@ -102,13 +103,13 @@ def test_ctrl_c_after_another_signal_kills_at_once(name, state):
     assert done.stderr.endswith("killed; RESUMES FROM 7\n")
 
 
-def test_more_sigterms_than_one_do_not_end_a_save():
+def test_stop_signal_ignores_more_sigterms_during_a_save():
     done = process(
         """
-        with stopper.patient():
+        with stop_signal.wait_for_steps():
             get(SIGTERM)
-            requested(stopper)
-            stopper.reached()
+            requested(stop_signal)
+            stop_signal.lift_deadline()
             for _ in range(5):
                 get(SIGTERM)
                 time.sleep(0.1)
@@ -119,7 +120,7 @@ def test_more_sigterms_than_one_do_not_end_a_save():
     assert done.stderr.count("SIGTERM") == 1
 
 
-def test_more_sigterms_than_one_do_not_prolong_the_grace():
+def test_stop_signal_does_not_prolong_the_grace_at_more_sigterms():
     done = process(
         """
         def insist():
@@ -128,7 +129,7 @@ def test_more_sigterms_than_one_do_not_prolong_the_grace():
                 time.sleep(0.02)
 
         threading.Thread(target=insist, daemon=True).start()
-        with stopper.patient():
+        with stop_signal.wait_for_steps():
             deadlock()
         """,
         grace=0.3,
@@ -136,8 +137,8 @@ def test_more_sigterms_than_one_do_not_prolong_the_grace():
     assert done.returncode == 75
 
 
-def test_without_a_signal_nothing_is_said_and_nothing_is_left():
-    done = process("with stopper.patient():\n    pass\nassert len(threading.enumerate()) == 2")
+def test_stop_signal_prints_and_leaves_nothing_without_a_signal():
+    done = process("with stop_signal.wait_for_steps():\n    pass\nassert len(threading.enumerate()) == 2")
     assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")
     after = """
     own = lambda *_: print("my own")
@@ -146,11 +147,11 @@ def test_without_a_signal_nothing_is_said_and_nothing_is_left():
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
     files = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
-    with Stopper(FOR_EVER, lambda: "") as inner:
+    with StopSignal(FOR_EVER, lambda: "") as inner:
         assert signal.getsignal(SIGTERM) is not own
     assert signal.getsignal(SIGTERM) is own
     assert signal.set_wakeup_fd(-1) == write
-    assert [thread.name for thread in threading.enumerate()].count("stopper") == 1
+    assert [thread.name for thread in threading.enumerate()].count("stop signal") == 1
     assert files is None or files == set(os.listdir("/proc/self/fd"))
     get(SIGTERM)
     """
@@ -158,20 +159,20 @@ def test_without_a_signal_nothing_is_said_and_nothing_is_left():
     assert (done.returncode, done.stdout, done.stderr) == (0, "my own\nthe end\n", "")
 
 
-def test_other_signals_are_not_its_business():
+def test_stop_signal_ignores_other_signals():
     """Python writes the numbers of all signals that have a handler into the one pipe."""
     done = process(
         """
         signal.signal(signal.SIGUSR1, lambda *_: print("my own"))
         get(signal.SIGUSR1)
         time.sleep(0.2)
-        with stopper.patient():
+        with stop_signal.wait_for_steps():
             get(signal.SIGUSR1)
             time.sleep(0.2)
-            assert not stopper.requested
+            assert not stop_signal.is_requested
             get(SIGTERM)
-            requested(stopper)
-            stopper.reached()
+            requested(stop_signal)
+            stop_signal.lift_deadline()
             get(signal.SIGUSR1)
         """
     )

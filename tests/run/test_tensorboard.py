@@ -45,7 +45,7 @@ def curves(folder):
     return shown
 
 
-def test_names_are_those_of_the_metrics(tmp_path):
+def test_tensorboard_takes_the_names_of_the_metrics(tmp_path):
     values = {
         "step": 4,
         "reward": 0.5,
@@ -78,7 +78,7 @@ def test_names_are_those_of_the_metrics(tmp_path):
     assert all(event.wall_time > 1.7e9 for event in events(tmp_path / "deep" / "board"))
 
 
-def test_a_resumed_run_replaces_what_came_after(tmp_path):
+def test_tensorboard_replaces_later_steps_of_a_resumed_run(tmp_path):
     for resume_from, steps in ((0, 6), (3, 2), (4, 1)):
         with TensorBoard(tmp_path, resume_from) as board:
             for step in range(resume_from + 1, resume_from + 1 + steps):
@@ -89,10 +89,10 @@ def test_a_resumed_run_replaces_what_came_after(tmp_path):
     assert curves(tmp_path) == {"reward": {}, "other": {0: 1}}
 
 
-def test_what_was_added_survives_a_kill(tmp_path):
+def test_tensorboard_keeps_what_was_added_before_a_kill(tmp_path):
     code = (
-        "import os, signal, sys, pathlib; from nft_jax.run.tensorboard import Board;"
-        "board = Board(pathlib.Path(sys.argv[1]), 0);"
+        "import os, signal, sys, pathlib; from nft_jax.run.tensorboard import TensorBoard;"
+        "board = TensorBoard(pathlib.Path(sys.argv[1]), 0);"
         "[board.add(step, {'reward': step}) for step in (1, 2, 3)];"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -102,7 +102,7 @@ def test_what_was_added_survives_a_kill(tmp_path):
     assert curves(tmp_path) == {"reward": {1: 1, 2: 2, 3: 3}}
 
 
-def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path, capfd):
+def test_tensorboard_reports_a_full_disk_once_and_ends_nothing(tmp_path, capfd):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
     board = TensorBoard(tmp_path, 0)
@@ -117,14 +117,14 @@ def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path, capfd):
     assert curves(tmp_path) == {"reward": {1: 1}}
 
 
-def test_a_folder_that_can_not_be_made_ends_nothing(tmp_path, capfd):
+def test_tensorboard_goes_on_without_a_folder(tmp_path, capfd):
     (tmp_path / "file").write_text("")
     with TensorBoard(tmp_path / "file" / "board", 3) as board:
         board.add(4, {"reward": 1.0})
     assert capfd.readouterr().err.count("file/board can't be written") == 1
 
 
-def test_closing_twice_and_adding_later_do_nothing(tmp_path):
+def test_tensorboard_close_twice_and_add_later_do_nothing(tmp_path):
     board = TensorBoard(tmp_path, 0)
     board.add(1, {"reward": 1.0})
     board.close()
@@ -133,7 +133,7 @@ def test_closing_twice_and_adding_later_do_nothing(tmp_path):
     assert curves(tmp_path) == {"reward": {1: 1}}
 
 
-def test_only_the_first_process_writes(tmp_path, monkeypatch):
+def test_tensorboard_is_written_by_process_0_only(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     with TensorBoard(tmp_path / "board", 0) as board:
         board.add(1, {"reward": 1.0})

