@@ -205,10 +205,10 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
     predicts_BT = filled_BT & (predicted_BT >= 0)
     next_answer_BT = sequences.answer_IT[sequence_BT, jnp.maximum(predicted_BT, 0)]
 
-    def of_answer(value_I, outside=0.0):
+    def take_value(value_I, outside=0.0):
         return jnp.where(predicts_BT, value_I[sequence_BT], jnp.asarray(outside, value_I.dtype))
 
-    def of_prompt(column_BT):
+    def take_prompt_token(column_BT):
         return jnp.where(filled_BT, sequences.prompt_IP[sequence_BT, jnp.minimum(column_BT, P - 1)], 0)
 
     in_answer_BT = filled_BT & (predicted_BT > 0)
@@ -216,18 +216,18 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
     logp_BT = jnp.where(predicts_BT, sequences.logp_IT[sequence_BT, jnp.maximum(predicted_BT, 0)], 0.0)
     return Rows(
         tokens=Tokens(
-            token_BT=jnp.where(in_answer_BT, this_answer_BT, of_prompt(position_BT)),
+            token_BT=jnp.where(in_answer_BT, this_answer_BT, take_prompt_token(position_BT)),
             segment_BT=jnp.where(filled_BT, id_I[sequence_BT], -1),
             position_BT=jnp.where(filled_BT, position_BT, 0),
         ),
-        target_BT=jnp.where(predicts_BT, next_answer_BT, of_prompt(position_BT + 1)),
+        target_BT=jnp.where(predicts_BT, next_answer_BT, take_prompt_token(position_BT + 1)),
         batch=LossBatch(
             old_logp_BT=logp_BT,
-            answer_BT=of_answer(id_I, -1),
-            reward_BT=of_answer(sequences.reward_I),
-            rate_BT=of_answer(sequences.rate_I),
-            advantage_BT=of_answer(sequences.advantage_I),
-            pair_BT=of_answer(id_I // 2, -1) if unit == 2 else jnp.full_like(source_BT, -1),
+            answer_BT=take_value(id_I, -1),
+            reward_BT=take_value(sequences.reward_I),
+            rate_BT=take_value(sequences.rate_I),
+            advantage_BT=take_value(sequences.advantage_I),
+            pair_BT=take_value(id_I // 2, -1) if unit == 2 else jnp.full_like(source_BT, -1),
         ),
         sampler_logp_BT=logp_BT,
         prompt=None,

@@ -1,6 +1,7 @@
 """The step as one program: what it compiles, holds and donates, and that it is the same on other meshes."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from helpers.experiments import assert_same, compilations
 from helpers.step_programs import ROUNDS, K, Q
+from nft_jax import step
 from nft_jax.plan import hlo
 from nft_jax.run.metrics import step_metrics
 
@@ -89,13 +91,13 @@ def test_step_counts_steps_and_drawn_prompts_in_its_state(plain, all_incorrect):
 @pytest.mark.parametrize("mesh", ["eight devices", "two replicas"])
 def test_step_on_eight_devices_draws_the_same_answers_and_takes_the_same_gradient(mesh, programs):
     one, eight = programs("plain"), programs(mesh)
-    for step in range(3):
+    for number in range(3):
         (mine,), (its,) = one.take(), eight.take()
         assert_same((mine.last.prompt_Q, mine.last.token_QKT), (its.last.prompt_Q, its.last.token_QKT))
         assert (mine.rounds, mine.trained, mine.wasted) == (its.rounds, its.trained, its.wasted)
         # How much of the next round the free slots get done depends on their number.
         assert_same(*(tally._replace(seconds=0, capacity=0) for tally in (mine.statistics, its.statistics)))
-        if step == 0:
+        if number == 0:
             assert one.config.updates_per_step == 1  # or the gradient would be of weights that differ already
             jax.tree_util.tree_map_with_path(assert_close, one.gradient, eight.gradient)
     assert mine.trained == Q
@@ -104,3 +106,12 @@ def test_step_on_eight_devices_draws_the_same_answers_and_takes_the_same_gradien
 def assert_close(path, mine, its):
     assert np.linalg.norm(mine) > 0, path
     assert np.linalg.norm(mine - its) <= 1e-5 * np.linalg.norm(mine), path
+
+
+def test_step_docstring_lists_the_files_of_the_readme():
+    package = Path(step.__file__).parent
+    in_docstring = re.findall(r"^\| `([\w/]+\.py)` \|", step.__doc__, re.MULTILINE)
+    way = (package / "README.md").read_text().split("## The way of a prompt")[1].split("\n## ")[0]
+    assert in_docstring == re.findall(r"^\| \[([\w/]+\.py)\]", way, re.MULTILINE)
+    assert len(in_docstring) <= 9
+    assert all((package / name).is_file() for name in in_docstring)
