@@ -11,9 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from helpers.experiments import small
 from nft_jax.data.benchmarks import SOURCES, read
-from nft_jax.data.dataset import read_problems, read_splits
 from nft_jax.data.files import Fields, Problem
 from nft_jax.data.prompts import TEMPLATES
 
@@ -94,16 +92,6 @@ def test_read_prefers_an_existing_path(tmp_path, monkeypatch):
     assert texts(read("math500", root=str(root))) == ["here"]
     write(tmp_path / "owner" / "name" / "train.jsonl", row("in a folder"))
     assert texts(read("owner/name")) == texts(read("owner/name:train")) == ["in a folder"]
-
-
-def test_read_problems_of_a_config(tmp_path):
-    write(tmp_path / "gsm8k_train.jsonl", row("train", question="x"))
-    write(tmp_path / "aime24.jsonl", row("test", question="x"))
-    config = small(
-        data__train="gsm8k_train", data__test="aime24", data__folder=str(tmp_path), data__problem_field="question"
-    )
-    assert {name: texts(part) for name, part in read_splits(config).items()} == {"train": ["train"], "test": ["test"]}
-    assert texts(read_problems(config, str(tmp_path / "aime24.jsonl"))) == ["x"]
 
 
 def test_read_of_a_folder_by_split_in_order(tmp_path):

@@ -1,14 +1,17 @@
-"""The data of a run: hygiene of its training problems, and reference answers that its grader cannot read."""
+"""The data of a run: problems by name, hygiene, long prompts, and reference answers that its grader cannot read."""
+
+import json
 
 import pytest
 
 from helpers.experiments import settings, small
 from helpers.problem_files import write_split_files
-from nft_jax.config import load
+from nft_jax.config import default, load
 from nft_jax.data.arithmetic import all_problems, split
-from nft_jax.data.dataset import load_dataset, read_splits, unreadable_answers
+from nft_jax.data.dataset import load_dataset, read_problems, read_splits, unreadable_answers
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
+from nft_jax.data.tokenizer import train_sentencepiece
 
 
 @pytest.fixture
@@ -82,3 +85,34 @@ def test_unreadable_answers_names_the_first_of_each_table():
     assert "mine.jsonl:7" not in line
     assert line.endswith("; …)")
     assert unreadable_answers("boxed_exact", tables) == []
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_load_dataset_refuses_long_prompts_and_names_the_file(tmp_path, split):
+    tokenizer = train_sentencepiece(["12345+=sp"], tmp_path / "t.model", symbols=())
+    paths = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation", "test")}
+    for name, path in paths.items():
+        text = "1+1=" if name != split else "1+1+1+1+1="
+        path.write_text(f'{{"problem": "{text}", "answer": "2", "id": "p"}}\n{{"problem": "1=", "answer": "1"}}')
+    config = default()
+    config.data.update({name: str(path) for name, path in paths.items()})
+    config.data.update(tokenizer=str(tokenizer), max_prompt_tokens=8, hygiene=False)
+    tables = load_dataset(load(config), tmp_path).tables
+    assert {name: table.dropped for name, table in tables.items()} == dict.fromkeys(paths, 0) | {split: 1}
+    config.data.long_prompts = "refuse"
+    with pytest.raises(ValueError, match=f"{split}.jsonl: 1 of 2 prompts .* the first 'p' with 10, the longest 10"):
+        load_dataset(load(config), tmp_path)
+
+
+def test_read_splits_and_read_problems_by_name(tmp_path):
+    for name, problem in (("gsm8k_train", "train"), ("aime24", "test")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"problem": problem, "answer": "1", "question": "x"}))
+    config = small(
+        data__train="gsm8k_train", data__test="aime24", data__folder=str(tmp_path), data__problem_field="question"
+    )
+    splits = read_splits(config)
+    assert {name: [each.problem for each in part] for name, part in splits.items()} == {
+        "train": ["train"],
+        "test": ["test"],
+    }
+    assert [each.problem for each in read_problems(config, str(tmp_path / "aime24.jsonl"))] == ["x"]

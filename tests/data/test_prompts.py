@@ -5,11 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from nft_jax.config import default, load
-from nft_jax.data.dataset import load_dataset
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render, unwrap
-from nft_jax.data.tokenizer import Tokenizer, train_sentencepiece
+from nft_jax.data.tokenizer import Tokenizer
 
 
 class Letters(Tokenizer):
@@ -72,23 +70,6 @@ def test_build_prompts_refuses_long_prompts():
         build_prompts(problems[1:], Letters(), max_prompt_tokens=2, **form)
     kept = build_prompts(problems, Letters(), max_prompt_tokens=12, **form)
     assert (kept.dropped, len(kept.problems)) == (0, 4)
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_load_dataset_refuses_long_prompts_and_names_the_file(tmp_path, split):
-    tokenizer = train_sentencepiece(["12345+=sp"], tmp_path / "t.model", symbols=())
-    paths = {name: tmp_path / f"{name}.jsonl" for name in ("train", "validation", "test")}
-    for name, path in paths.items():
-        text = "1+1=" if name != split else "1+1+1+1+1="
-        path.write_text(f'{{"problem": "{text}", "answer": "2", "id": "p"}}\n{{"problem": "1=", "answer": "1"}}')
-    config = default()
-    config.data.update({name: str(path) for name, path in paths.items()})
-    config.data.update(tokenizer=str(tokenizer), max_prompt_tokens=8, hygiene=False)
-    tables = load_dataset(load(config), tmp_path).tables
-    assert {name: table.dropped for name, table in tables.items()} == dict.fromkeys(paths, 0) | {split: 1}
-    config.data.long_prompts = "refuse"
-    with pytest.raises(ValueError, match=f"{split}.jsonl: 1 of 2 prompts .* the first 'p' with 10, the longest 10"):
-        load_dataset(load(config), tmp_path)
 
 
 def test_build_prompts_keeps_prompts_at_the_limit():
