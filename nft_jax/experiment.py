@@ -134,7 +134,7 @@ class Experiment:
             carried = (jax.tree.map(lambda _: whole, empty_groups(1, 1, 1)), whole)
         specs = State(
             weights=model.weight_specs,
-            optimizer_state=state_specs(optimizer, model.abstract, model.weight_specs),
+            optimizer_state=state_specs(optimizer, model.shapes, model.weight_specs),
             step=whole,
             cursor=whole,
             carried=carried,
@@ -143,7 +143,7 @@ class Experiment:
         shardings = layout.shardings(model.mesh, specs)
         if not optimizer.offload:
             return shardings
-        moments = jax.eval_shape(optimizer.init, model.abstract)
+        moments = jax.eval_shape(optimizer.init, model.shapes)
         return shardings._replace(optimizer_state=offload_shardings(shardings.optimizer_state, moments))
 
     def initial_state(self, optimizer: Optimizer, weights: Any) -> State:
@@ -155,7 +155,7 @@ class Experiment:
 
     def abstract_state(self, optimizer: Optimizer) -> State:
         """Returns shapes and layouts of the state: a checkpoint is read into them, and the step compiled for them."""
-        shapes = jax.eval_shape(lambda weights: self._first_state(optimizer.init, weights), self.model.abstract)
+        shapes = jax.eval_shape(lambda weights: self._first_state(optimizer.init, weights), self.model.shapes)
         return jax.tree.map(with_sharding, shapes, self.state_shardings(optimizer))
 
     def _first_state(self, init, weights):

@@ -27,7 +27,7 @@ def device_bytes(experiment: Experiment) -> dict[str, int]:
     config, model = experiment.config, experiment.model
     state = experiment.abstract_state(experiment.make_optimizer())
     layouts = layout.shardings(model.mesh, experiment.engine.specs)
-    sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), model.abstract)
+    sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), model.shapes)
     slots = slots_per_shard(experiment)
     prompts, tokens = ceil_div(slots, config.answers_per_prompt), config.data.max_prompt_tokens
     return {

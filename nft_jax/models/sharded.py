@@ -25,7 +25,7 @@ class ShardedModel:
       mesh: The devices.
       attention: Attention over rows of tokens on these devices.
       graph: The structure that `transformer.bind` joins with weights.
-      abstract: Tree of the weights' shapes and dtypes (float32).
+      shapes: Tree of the weights' shapes and dtypes (float32).
       axes: Tree of PartitionSpecs with the logical name of each axis of each weight.
     """
 
@@ -34,7 +34,7 @@ class ShardedModel:
     mesh: Mesh
     attention: AttentionBackend
     graph: nnx.GraphDef
-    abstract: Any
+    shapes: Any
     axes: Any
 
     @property
@@ -50,11 +50,11 @@ class ShardedModel:
     @property
     def parameters(self) -> int:
         """Number of weights."""
-        return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self.abstract))
+        return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self.shapes))
 
     def abstract_weights(self) -> Any:
         """Returns shapes and layouts of the weights: what a checkpoint is read into."""
-        return jax.tree.map(with_sharding, self.abstract, layout.shardings(self.mesh, self.weight_specs))
+        return jax.tree.map(with_sharding, self.shapes, layout.shardings(self.mesh, self.weight_specs))
 
     def random_weights(self, seed: int) -> Any:
         """Draws weights from a seed, each directly in the training layout."""
@@ -72,9 +72,9 @@ def build_model(config: ModelConfig, vocabulary: int, mesh: Mesh) -> ShardedMode
       ValueError: When the mesh cannot run the chosen attention, or does not divide the weights.
     """
     attention = select_attention(config, mesh)
-    graph, abstract, axes = transformer.abstract_model(config, vocabulary, attention)
-    layout.check_divisible(abstract, axes, mesh)
-    return ShardedModel(config, vocabulary, mesh, attention, graph, abstract, axes)
+    graph, shapes, axes = transformer.abstract_model(config, vocabulary, attention)
+    layout.check_divisible(shapes, axes, mesh)
+    return ShardedModel(config, vocabulary, mesh, attention, graph, shapes, axes)
 
 
 def with_sharding(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:

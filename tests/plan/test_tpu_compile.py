@@ -67,7 +67,7 @@ def test_compile_planned_step_keeps_offloaded_moments_in_host_memory(devices, na
     config = small(mesh__data=2, mesh__tensor=2, optimizer__offload=True, optimizer__name=name, updates_per_step=2)
     experiment = build_planned_experiment(config, devices)
     memory = compile_planned_step(experiment).memory_analysis()
-    moments = jax.eval_shape(experiment.make_optimizer().init, experiment.model.abstract)
+    moments = jax.eval_shape(experiment.make_optimizer().init, experiment.model.shapes)
     least = sum(leaf.size * 4 for leaf in jax.tree.leaves(moments) if leaf.ndim > 1) // experiment.model.mesh.size
     # Inputs, outputs and donated arrays have the same size: neither side keeps a second copy.
     found = [getattr(memory, f"host_{part}_size_in_bytes") for part in ("argument", "output", "alias")]
@@ -91,7 +91,7 @@ def test_engine_decode_loop_gathers_no_weight(devices, data, tensor):
         return engine(engine.sampling_weights(weights), layout.split_rows(requests, mesh), jax.random.key(0))
 
     text = jax.jit(sample).lower(weights, requests).compile().as_text()
-    layers = experiment.model.abstract["blocks"]
+    layers = experiment.model.shapes["blocks"]
     smallest = min(leaf.size // config.model.layers for leaf in jax.tree.leaves(layers) if leaf.ndim > 2)
 
     def largest(lines):
