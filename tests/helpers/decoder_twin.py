@@ -11,12 +11,12 @@ def forward(weights, config, token_T, segment_T, position_T):
         block = {name: stacked[layer] for name, stacked in weights["blocks"].items()}
         x_TD = _layer(block, config, x_TD, segment_T, position_T)
     table_VD = weights["embedding"] if config.tied_embedding else weights["head"]
-    return np.stack([_norm(x_D, weights["norm"], config) @ table_VD.T for x_D in x_TD])
+    return np.stack([norm(x_D, weights["norm"], config) @ table_VD.T for x_D in x_TD])
 
 
 def _layer(weights, config, x_TD, segment_T, position_T):
     H, share = config.head_size, config.heads // config.kv_heads
-    normed_TD = np.stack([_norm(x_D, weights["attention_norm"], config) for x_D in x_TD])
+    normed_TD = np.stack([norm(x_D, weights["attention_norm"], config) for x_D in x_TD])
     query, key, value = (
         normed_TD @ weights[name] + weights.get(f"{name}_bias", 0) for name in ("query", "key", "value")
     )
@@ -26,21 +26,21 @@ def _layer(weights, config, x_TD, segment_T, position_T):
         shared = slice(head // share * H, (head // share + 1) * H)
         for t in range(len(x_TD)):
             seen = [s for s in range(t + 1) if segment_T[s] == segment_T[t]]
-            rotated = _rotate(query[t, own], position_T[t], config.rope_theta)
-            score = np.array([rotated @ _rotate(key[s, shared], position_T[s], config.rope_theta) for s in seen])
+            rotated = rotate(query[t, own], position_T[t], config.rope_theta)
+            score = np.array([rotated @ rotate(key[s, shared], position_T[s], config.rope_theta) for s in seen])
             weight = np.exp((score - score.max()) / np.sqrt(H))
             attended[t, own] = weight / weight.sum() @ value[seen][:, shared]
     x_TD = x_TD + attended @ weights["output"]
-    normed_TD = np.stack([_norm(x_D, weights["mlp_norm"], config) for x_D in x_TD])
+    normed_TD = np.stack([norm(x_D, weights["mlp_norm"], config) for x_D in x_TD])
     gate = normed_TD @ weights["gate"]
     return x_TD + (gate / (1 + np.exp(-gate)) * (normed_TD @ weights["up"])) @ weights["down"]
 
 
-def _norm(x_D, scale_D, config):
+def norm(x_D, scale_D, config):
     return x_D / np.sqrt(np.mean(x_D**2) + config.norm_epsilon) * scale_D
 
 
-def _rotate(x_H, position, theta):
+def rotate(x_H, position, theta):
     """Each pair (i, i + H/2) as a complex number, rotated by its angle."""
     half = len(x_H) // 2
     number = x_H[:half] + 1j * x_H[half:]
