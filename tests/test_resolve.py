@@ -1,11 +1,14 @@
-"""The resolved config: sizes that must divide over the mesh."""
+"""The resolved config: its model folder, its vocabulary, and sizes that must divide over the mesh."""
 
+import jax
 import pytest
 
 from helpers.experiments import small
+from helpers.model_folders import random_tensors, write_model, write_tokenizer
+from helpers.small_parts import MODEL
 from nft_jax import losses
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.resolve import check_sizes
+from nft_jax.resolve import check_sizes, locate, resolve
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,28 @@ def test_check_sizes_names_sizes_that_divide(changes, words):
     with pytest.raises(ValueError, match="does not divide over the mesh") as raised:
         check_sizes(config, losses.resolve(config.loss.name, config.loss.options), make_mesh(4, 2))
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+@pytest.mark.parametrize(("vocabulary", "rows"), [(17, 24), (24, 24), (25, 32)])
+def test_resolve_fills_in_the_rows_of_the_embedding(tmp_path, vocabulary, rows):
+    config = small()
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    resolved = resolve(config, tmp_path, vocabulary, mesh)
+    assert (config.model.vocab, resolved.model.vocab) == (0, rows)
+    assert resolve(resolved, tmp_path, vocabulary, mesh) == resolved
+
+
+def test_resolve_takes_the_shape_of_the_model_folder(tmp_path):
+    folder = write_tokenizer(write_model(tmp_path / "source", random_tensors()))
+    config = small(model__path=str(folder), model__width=64, model__layers=3)
+    resolved = resolve(config, tmp_path, 8, make_mesh(1, 1, jax.devices()[:1]))
+    assert resolved.data.tokenizer == str(folder)
+    assert (resolved.model.width, resolved.model.layers) == (MODEL.width, MODEL.layers)
+    with pytest.raises(ValueError, match="do not belong together"):
+        resolve(config, tmp_path, 10**6, make_mesh(1, 1, jax.devices()[:1]))
+
+
+def test_locate_takes_the_copy_in_the_workdir_if_the_model_folder_is_gone(tmp_path):
+    write_tokenizer(write_model(tmp_path / "model", random_tensors()))
+    located = locate(small(model__path=str(tmp_path / "gone")), tmp_path)
+    assert located.model.path == located.data.tokenizer == str(tmp_path / "model")
