@@ -151,7 +151,7 @@ def flat(values: dict) -> dict:
 def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
     path, _ = run
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    settings = {"problems": 0, "temperature": 0.6, "top_p": 0.7, "top_k": 12}
+    settings = {"max_problems": 0, "temperature": 0.6, "top_p": 0.7, "top_k": 12}
     words = [f"--config.evaluation.{name}={value}" for name, value in settings.items()]
     words += [
         f"--workdir={path}",
