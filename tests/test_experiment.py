@@ -24,7 +24,7 @@ def test_build_experiment_starts_no_process(tmp_path, monkeypatch):
 
 def test_open_experiment_ends_its_processes_with_the_block(tmp_path):
     write_graders(tmp_path)
-    config = small(verify__workers=1, verify__grader=grader("coin"), verify__second_grader=grader("all_right"))
+    config = small(verify__workers=1, verify__grader=grader("coin"), verify__second_grader=grader("all_correct"))
     with open_experiment(config, tmp_path, jax.devices()[:1]) as experiment:
         pids = [*experiment.verifier.pool.pids, *experiment.verifier.second_pool.pids]
         assert len(pids) == 2

@@ -57,7 +57,7 @@ def test_resolve_fills_in_the_rows_of_the_embedding(tmp_path, vocabulary, rows):
 
 def test_resolve_takes_the_shape_of_the_model_folder(tmp_path):
     folder = write_tokenizer(write_model(tmp_path / "source", random_tensors()))
-    config = small(model__path=str(folder), model__width=64, model__layers=3)
+    config = small(model__path=str(folder), model__width=256, model__layers=4)  # the defaults
     resolved = resolve(config, tmp_path, 8, make_mesh(1, 1, jax.devices()[:1]))
     assert resolved.data.tokenizer == str(folder)
     assert (resolved.model.width, resolved.model.layers) == (MODEL.width, MODEL.layers)
