@@ -9,10 +9,10 @@ import pytest
 
 from helpers.small_parts import one_device, random_prompts, small_config
 from nft_jax import losses, step
-from nft_jax.config import SelectionConfig
+from nft_jax.config import RolloutConfig, SelectionConfig
 from nft_jax.data.order import prompt_order
 from nft_jax.evaluation import evaluator
-from nft_jax.evaluation.evaluator import MOST_ANSWERS, Batch, Evaluator
+from nft_jax.evaluation.evaluator import MOST_ANSWERS, Batch
 from nft_jax.randomness import STREAMS, stream
 from nft_jax.rollout.state import Round
 from nft_jax.state import State
@@ -25,6 +25,8 @@ Q, K, C, T, N = 8, 4, 3, 7, 20
 
 class NumberingEngine:
     """An engine whose answers are the request's number and the key; their length is the prompt's."""
+
+    config = RolloutConfig(T)
 
     def sampling_weights(self, weights):
         return weights
@@ -81,13 +83,12 @@ def test_next_requests_number_on_over_rounds_and_steps_and_draw_prompts_in_order
 
 
 def evaluated(bound, prompts):
-    """What an evaluation of a batch of 8 problems asks of the engine."""
-    evaluator = object.__new__(Evaluator)
-    evaluator.experiment = types.SimpleNamespace(config=bound.config, mesh=bound.mesh)
-    evaluator.engine = bound.engine
-    # Of a second split, and not its first problems.
+    """The answers of an evaluation of 8 problems: of a second split, and not its first problems."""
+    model = types.SimpleNamespace(config=bound.config.model, mesh=bound.mesh)
     number_E = jnp.arange(8, dtype=jnp.int32)
-    return evaluator._program(None, None, Batch(prompts, number_E + 5, number_E + 100, jnp.ones(8, bool)))
+    batch = Batch(prompts, number_E + 5, number_E + 100, jnp.ones(8, bool))
+    answers = 1 + bound.config.evaluation.answers_per_problem
+    return evaluator._evaluate(model, bound.engine, None, answers, bound.config.seed, None, batch)
 
 
 def test_evaluator_requests_are_numbered_by_problem_and_answer(bound):
