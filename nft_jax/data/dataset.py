@@ -45,7 +45,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
     if own and config.data.train and config.data.hygiene:
         hygiene = _clean_training_problems(config, problems)
         problems = problems | {"train": hygiene.problems}
-    tokenizer = _tokenizer(config, folder)
+    tokenizer = _load_or_train_tokenizer(config, folder)
     data = config.data
     form = {"template": data.template, "max_prompt_tokens": data.max_prompt_tokens, "long_prompts": data.long_prompts}
     tables = {
@@ -99,7 +99,12 @@ def _clean_training_problems(config: Config, problems: dict[str, list[Problem]])
     return report
 
 
-def _tokenizer(config: Config, folder: Path) -> Tokenizer:
+def _load_or_train_tokenizer(config: Config, folder: Path) -> Tokenizer:
+    """Loads the config's tokenizer, or trains one on the generated problems and keeps it in `folder`.
+
+    Raises:
+      ValueError: if the config names problems but no tokenizer.
+    """
     if config.data.tokenizer:
         return load_tokenizer(config.data.tokenizer)
     if config.data.train:
