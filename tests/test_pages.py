@@ -100,6 +100,6 @@ def test_way_of_a_prompt_names_files_that_step_imports():
 
 
 def test_rooms_are_all_on_the_map():
-    table = (ROOT / "nft_jax" / "README.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+    table = (ROOT / "nft_jax" / "README.md").read_text().split("## Folders")[1].split("\n## ")[0]
     folders = {path.parent.name for path in (ROOT / "nft_jax").glob("*/__init__.py")}
     assert {name for name in folders if f"{name}/" not in table} == set()
