@@ -124,15 +124,15 @@ use_environment() {
 # Runs a command, and repeats it while it ends with 75. Signals to this script are passed on to the command, and end the
 # repetition.
 repeat() {
-  local child="" code=0 asked=no tries
+  local child="" code=0 signaled=no tries
   if [ "$dry_run" = yes ]; then
     quote_command "$@"
     return
   fi
   # In a separate process group, the command gets Ctrl-C only from here, and does not ignore it as background jobs do.
   set -m
-  trap 'asked=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM HUP
-  trap 'asked=yes; [ -z "$child" ] || kill -INT "$child" 2>/dev/null || true' INT
+  trap 'signaled=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM HUP
+  trap 'signaled=yes; [ -z "$child" ] || kill -INT "$child" 2>/dev/null || true' INT
   for ((tries = 1; ; tries++)); do
     "$@" &
     child=$!
@@ -143,7 +143,7 @@ repeat() {
       code=0
       wait "$child" || code=$?
     done
-    if ((code != AGAIN)) || [ "$asked" = yes ]; then break; fi
+    if ((code != AGAIN)) || [ "$signaled" = yes ]; then break; fi
     if ((tries >= MOST_TRIES)); then
       echo "exit code $AGAIN for the ${tries}th time; giving up" >&2
       break
@@ -152,7 +152,7 @@ repeat() {
     # In the background, so that a signal takes effect at once.
     sleep "$PAUSE" &
     wait $! || true
-    if [ "$asked" = yes ]; then break; fi
+    if [ "$signaled" = yes ]; then break; fi
   done
   trap - TERM HUP INT
   set +m

@@ -29,7 +29,7 @@ class Launch(NamedTuple):
     """How processes find one another.
 
     Attributes:
-      address: HOST:PORT of process 0, or "auto": the environment says everything.
+      address: HOST:PORT of process 0, or "auto": detected from the environment, with the numbers.
       processes: How many there are; None with "auto".
       process: The number of this one, from 0; None with "auto".
     """

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "launch").rglob("*.sh"))
 NAMES = [str(script.relative_to(ROOT)) for script in SCRIPTS]
 RECORDED = ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "python", "ruff", "sudo", "nohup", "setsid")
-# Writes its words as one line of JSON, keeps what a file or standard input gives, and ends as it is told.
+# Writes its words as one line of JSON, keeps its files and standard input, and ends with the next given exit code.
 STUB = """#!/usr/bin/env bash
 name="$(basename "$0")"
 "$STUB_PYTHON" -I -S "$STUB_FOLDER/record.py" "$STUB_FOLDER" "$name" "$@"
@@ -40,7 +40,7 @@ with open(os.path.join(folder, "calls.jsonl"), "a") as out:
 """
 SLICE = ("--name=pod", "--zone=us-west4-a")
 RUN = ("--config=tiny", "--workdir=gs://bucket/runs/one", "--config.data.train=a file's, name")
-# Words without which a script says what it lacks.
+# The words that each script needs.
 WORDS = {
     "launch/local_processes.sh": ("2", *RUN),
     "launch/gke/run.sh": (

@@ -11,7 +11,7 @@ import pytest
 
 from helpers.launch import RUN, Stand, until
 
-# What stands in for the program: writes what it was given, then ends as FATE says for its number.
+# A stand-in for the program: it writes its arguments, then ends as the entry of FATE with its number.
 PROCESS = """#!/usr/bin/env python3
 import json, os, signal, sys, time
 folder, number = os.environ["FOLDER"], os.environ["NFT_JAX_PROCESS"]
@@ -87,8 +87,8 @@ def test_local_processes_all_stop_when_the_script_is_stopped(stand, words, numbe
     until(lambda: len(list(stand.folder.glob("process.*"))) == 2, process)
     time.sleep(0.2)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=20)
-    assert process.returncode == 75, said
+    printed, _ = process.communicate(timeout=20)
+    assert process.returncode == 75, printed
     assert [len(file.read_text().splitlines()) for file in stand.folder.glob("process.*")] == [1, 1]
 
 

@@ -51,8 +51,8 @@ def test_scripts_print_commands_in_a_dry_run_and_run_none(stand, tmp_path, name)
     assert all(words), "a shell reads every line as a command"
     if name != "launch/common.sh" and words:
         flags = [word for word in WORDS.get(name, ()) if word.startswith("--config")]
-        said = " ".join(word for line in words for word in line)
-        assert all(flag in said or shlex.quote(flag) in said for flag in flags if "'" not in flag)
+        printed = " ".join(word for line in words for word in line)
+        assert all(flag in printed or shlex.quote(flag) in printed for flag in flags if "'" not in flag)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "gke" in name or "tpu/" in name])

@@ -170,8 +170,8 @@ def test_gcloud_knows_every_flag_of_the_tpu_scripts(stand, tmp_path):
     lines = []
     for name, words in ((name, words) for name, given in ways.items() for words in given):
         script = f"launch/tpu/{name}.sh"
-        said = stand.script(script, "--dry-run", *words, *WORDS[script], HF_TOKEN="x").stdout
-        lines += [line for line in said.splitlines() if line.startswith("gcloud")]
+        printed = stand.script(script, "--dry-run", *words, *WORDS[script], HF_TOKEN="x").stdout
+        lines += [line for line in printed.splitlines() if line.startswith("gcloud")]
     lines = sorted({re.sub(r"/[^\s=]*/tmp\.\w+", "/tmp", line) for line in lines})
     assert len(lines) > 20
     environment = os.environ | {"CLOUDSDK_CONFIG": str(tmp_path)}

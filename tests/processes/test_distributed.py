@@ -24,7 +24,7 @@ def variables(distributed=None, processes=None, process=None):
         ({"distributed": "a.b:8476", "processes": 4, "process": 3}, {}, Launch("a.b:8476", 4, 3)),
         ({}, variables("10.0.0.1:80", "2", "0"), Launch("10.0.0.1:80", 2, 0)),
         ({"process": 1}, variables("[::1]:80", "2", "0"), Launch("[::1]:80", 2, 1)),
-        # A flag that says one process, where a launcher's environment says several.
+        # A flag for one process, although a launcher has set the variables.
         ({"distributed": ""}, variables("a:1", "2", "0"), None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Several processes on this machine do what one does, stop together, and outlive one another's end.
+"""Several processes on this machine compute what one does, stop together, and end when another is lost.
 
 `python -m pytest tests/processes/test_processes.py -m slow -s` prints how alike 1, 2 and 4 processes are.
 """
@@ -168,7 +168,7 @@ def command(processes, module="train", workdir="run", **changes):
 
 @pytest.fixture(scope="module")
 def unlike(processes):
-    """Those that can't run together, by what is wrong; all are started at once, and wait while others compute."""
+    """Processes that can't run together, by their fault; all start at once, and wait while others compute."""
     run, other = command(processes, workdir="refused"), command(processes, workdir="refused", steps=9)
     here, there = command(processes, workdir="here"), command(processes, workdir="there")
     unwritable = command(processes, workdir=f"{MODULE}.py/run")
@@ -189,7 +189,7 @@ def unlike(processes):
 
 @pytest.fixture(scope="module")
 def bereft(processes):
-    """Pairs that wait for nothing, and lose one: by SIGKILL, or by an abort of its own."""
+    """Pairs that wait without a collective and lose one process, by SIGKILL or by an abort."""
     pairs, began = {}, {}
     for what in ("killed 0", "killed 1", "aborted 1"):
         pairs[what] = processes.several([[HERE / "waits_for_ever.py", processes.folder, what]] * 2)
@@ -217,7 +217,7 @@ def saved(run: Ran) -> list[int]:
 
 @pytest.fixture(scope="module")
 def stopped(processes, run_of_two, unlike, bereft):
-    """Process 1 alone is asked to stop; both processes, and the steps saved then."""
+    """Stops process 1 alone; both processes, and the steps saved then."""
     pair = processes.several([command(processes)] * 2, 2)
     wait(lambda: len(run_of_two.steps) >= 2, pair)
     pair[1].kill(signal.SIGTERM)

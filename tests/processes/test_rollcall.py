@@ -1,4 +1,4 @@
-"""`roll_call`: processes meet at one address, or each learns what is wrong. Threads stand for them."""
+"""`roll_call`: processes meet at one address, or each learns the fault. Threads stand for them."""
 
 import socket
 import threading

@@ -30,9 +30,9 @@ def test_checkpoints_remove_an_unfinished_one_and_a_reader_does_not(simple, tmp_
     assert warnings_of(caplog) == []
     with Checkpoints(tmp_path, 2) as checkpoints:
         assert not partial.exists()
-        (said,) = warnings_of(caplog)
-        assert str(partial) in said
-        assert "not finished" in said
+        (warning,) = warnings_of(caplog)
+        assert str(partial) in warning
+        assert "not finished" in warning
         assert_restored(checkpoints.restore(simple, any_run), 5, simple)
         checkpoints.save(7, filled(simple, 7), RUN)
         checkpoints.wait()
@@ -79,8 +79,8 @@ def test_checkpoints_restore_skips_and_renames_a_damaged_one(simple, tmp_path, c
     DAMAGES[damage](folder / "3")
     with Checkpoints(tmp_path, 3) as checkpoints:
         assert_restored(checkpoints.restore(simple, any_run), 2, simple)
-        (said,) = warnings_of(caplog)
-        assert said.startswith(f"checkpoint 3 can't be read; it is skipped and renamed to {folder}/3.damaged: ")
+        (warning,) = warnings_of(caplog)
+        assert warning.startswith(f"checkpoint 3 can't be read; it is skipped and renamed to {folder}/3.damaged: ")
         assert (folder / "3.damaged").exists()
         assert checkpoints.steps == [1, 2]
         # The run takes that step again, and saves it.
@@ -151,7 +151,7 @@ def test_checkpoints_restore_does_not_take_another_run_for_damage(simple, tmp_pa
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own, of 2 MiB."""
+    """A separate file system of 2 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""`Compilations`: what is compiled is seen, by name, and what is compiled too late is said."""
+"""`Compilations`: it records each program by name, and reports those that are compiled too late."""
 
 import jax
 import numpy as np
@@ -36,8 +36,8 @@ def test_compilations_report_late_prints_a_program_once(capsys):
         compilations.finish()
         grown(np.ones(6, np.float32))
         compilations.report_late(7)
-        said = capsys.readouterr().err
-        assert said.startswith("step 7: ")
-        assert "grow) was compiled again" in said
+        printed = capsys.readouterr().err
+        assert printed.startswith("step 7: ")
+        assert "grow) was compiled again" in printed
         compilations.report_late(8)
         assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""The compile cache: where it lies, that it is tried first, and what a second start finds in it."""
+"""`compile_cache.start`: its folder, a folder that can't be written, and what a second start finds in it."""
 
 import json
 import os
@@ -39,7 +39,7 @@ print(json.dumps([values, found, compilations.finish()]))
 
 @pytest.fixture
 def settings(monkeypatch):
-    """JAX as it is where nothing is set; afterwards as it was."""
+    """Clears the settings of the cache, and restores them afterwards."""
     names = "jax_compilation_cache_dir", "jax_enable_compilation_cache"
     before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.delenv("NFT_JAX_CACHE", raising=False)
@@ -69,9 +69,9 @@ def test_compile_cache_start_reports_a_folder_that_can_not_be_written(settings, 
         jax.config.update("jax_compilation_cache_dir", str(bad))
         assert compile_cache.start() is None
         assert jax.config.jax_compilation_cache_dir is None
-        said = capsys.readouterr().err
-        assert f"the compile cache {bad} can't be written, and isn't used: " in said
-        assert "--compile_cache=false" in said
+        printed = capsys.readouterr().err
+        assert f"the compile cache {bad} can't be written, and isn't used: " in printed
+        assert "--compile_cache=false" in printed
 
 
 def test_compile_cache_start_does_nothing_when_switched_off(settings, monkeypatch, tmp_path):
@@ -94,9 +94,9 @@ def test_compile_cache_keeps_programs_that_do_not_call_the_host(tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         starts.append(json.loads(done.stdout))
-    (first, found_first, _), (second, found_second, said) = starts
+    (first, found_first, _), (second, found_second, printed) = starts
     assert first == second == [[2.0 * x - 28 for x in range(8)], [0.0, 1.0, 2.0]]
     assert found_first == {"double": False, "call": False}
-    # Should JAX learn to keep such programs, this says so.
+    # This fails if JAX ever learns to keep such programs.
     assert found_second == {"double": True, "call": False}
-    assert "more were in the compile cache" in said
+    assert "more were in the compile cache" in printed

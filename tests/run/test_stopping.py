@@ -1,4 +1,4 @@
-"""`StopSignal`: what signals do to a process, whatever its main thread is at. Each case is a process of its own."""
+"""`StopSignal`: what signals do to a process, whatever its main thread is doing. Each case runs in a new process."""
 
 import signal
 import subprocess
@@ -71,7 +71,7 @@ def test_stop_signal_lift_deadline_leaves_time_to_save(name):
 
 HANGS = {
     "at once": "deadlock()",
-    "after a save that nobody had asked for": "stop_signal.lift_deadline()\n    deadlock()",
+    "after a save without a request": "stop_signal.lift_deadline()\n    deadlock()",
     "in Python": "time.sleep(FOR_EVER)",
 }
 

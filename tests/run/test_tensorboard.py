@@ -112,8 +112,8 @@ def test_tensorboard_reports_a_full_disk_once_and_ends_nothing(tmp_path, capfd):
     for step in range(2, 50):
         board.add(step, {"reward": 1.0})
     board.close()
-    said = f"{tmp_path} can't be written: [Errno 28] No space left on device; the run goes on without TensorBoard\n"
-    assert capfd.readouterr().err == said
+    printed = f"{tmp_path} can't be written: [Errno 28] No space left on device; the run goes on without TensorBoard\n"
+    assert capfd.readouterr().err == printed
     assert curves(tmp_path) == {"reward": {1: 1}}
 
 

@@ -1,4 +1,4 @@
-"""`Watchdog`: a step that hangs is said in time, with all that tells where; one that doesn't is not."""
+"""`Watchdog`: it reports a step that hangs in time, with where it hangs, and no other step."""
 
 import os
 import socket
@@ -37,11 +37,11 @@ def test_watchdog_reports_a_step_that_hangs_repeatedly_and_does_not_end_it(capfd
             time.sleep(0.7)
             release.set()
             thread.join()
-        said = capfd.readouterr().err
+        printed = capfd.readouterr().err
         # Between steps, however long it takes, nothing hangs.
         time.sleep(0.5)
     assert capfd.readouterr().err == ""
-    assert 2 <= said.count("step 7 has taken 0.") <= 3
+    assert 2 <= printed.count("step 7 has taken 0.") <= 3
     for words in (
         "(it is the first) and goes on; the next report follows in 0.2 s",
         f"process 0 of 1, pid {os.getpid()} on {socket.gethostname()}",
@@ -49,7 +49,7 @@ def test_watchdog_reports_a_step_that_hangs_repeatedly_and_does_not_end_it(capfd
         "in hanging",
         "in test_watchdog_reports_a_step_that_hangs",
     ):
-        assert words in said, words
+        assert words in printed, words
 
 
 def test_watchdog_prints_nothing_of_steps_that_take_the_usual_time(capfd):
@@ -74,9 +74,9 @@ def test_pool_activity_names_the_grader_that_hangs(tmp_path):
         while "on one for" not in pool.activity:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        said = pool.activity
-        assert "hangs:hang: 1 answers of 1 batches wait for a verdict, 0 processes were replaced" in said
-        assert all(str(pid) in said for pid in pool.pids)
+        printed = pool.activity
+        assert "hangs:hang: 1 answers of 1 batches wait for a verdict, 0 processes were replaced" in printed
+        assert all(str(pid) in printed for pid in pool.pids)
         batch.collect(0.01)
         assert "0 answers of 0 batches" in pool.activity
 
