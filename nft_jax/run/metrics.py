@@ -16,17 +16,17 @@ def step_metrics(record: Record) -> dict:
     rollout, applied, totals = record.statistics, record.applied, record.totals
     statistics = applied.statistics
 
-    def taken(value_O):
+    def where_taken(value_O):
         # Not a product: a skipped update may have measured NaN.
         return np.where(applied.taken > 0, value_O, 0.0)
 
-    trained_tokens = float(np.sum(taken(totals.tokens)))
+    trained_tokens = float(np.sum(where_taken(totals.tokens)))
 
     def per_token(value_O):
-        return share(float(np.sum(taken(value_O))), trained_tokens)
+        return share(float(np.sum(where_taken(value_O))), trained_tokens)
 
     def per_update(value_O):
-        return share(float(np.sum(taken(value_O))), float(np.sum(applied.taken)))
+        return share(float(np.sum(where_taken(value_O))), float(np.sum(applied.taken)))
 
     return {
         "reward": share(rollout.reward, rollout.answers),
@@ -46,7 +46,7 @@ def step_metrics(record: Record) -> dict:
         "sampler_gap_mean": share(float(statistics.gap[0]), float(totals.tokens[0])),
         "sampler_gap_max": share(float(statistics.gap_max[0]), 1.0),
         "ratio_mean": per_token(statistics.ratio),
-        "ratio_max": float(np.max(taken(statistics.ratio_max))),
+        "ratio_max": float(np.max(where_taken(statistics.ratio_max))),
         "clamped_value": per_token(statistics.clamped),
         "clamped_rate": per_token(statistics.rate_clamped),
         "clamped_log_ratio": per_token(statistics.log_ratio_clamped),
