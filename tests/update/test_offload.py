@@ -78,7 +78,7 @@ def test_check_host_memory_refuses_devices_without_pinned_memory():
     memory = types.SimpleNamespace(kind="unpinned_host")
     device = types.SimpleNamespace(platform="abacus", addressable_memories=lambda: [memory])
     mesh = types.SimpleNamespace(devices=np.array([device]))
-    with pytest.raises(ValueError, match=r"config.a=true: needs .*'pinned_host'.*\(abacus\) have unpinned_host"):
+    with pytest.raises(ValueError, match=r"config.a=true: needs .*'pinned_host'.*\(abacus\) have only unpinned_host"):
         layout.check_host_memory(mesh, {"config.a=true": True, "config.b=true": False})
     layout.check_host_memory(mesh, {"config.a=true": False})
 
