@@ -149,7 +149,7 @@ def _write_note(experiment):
     mesh = experiment.model.mesh
     kind = mesh.devices.flat[0].device_kind
     details = {"shards": shard_count(mesh), "tensor": experiment.config.mesh.tensor, "date": time.strftime("%Y-%m-%d")}
-    path = hardware_notes.write_write_note(kind, hardware_notes.DIVERGING, details | _versions())
+    path = hardware_notes.write_note(kind, hardware_notes.DIVERGING, details | _versions())
     print(f"noted for {kind} in {path}, which rollout.lockstep=auto reads", flush=True)
 
 
