@@ -72,19 +72,19 @@ def test_add_statistics_counts_every_round():
     status_QK = np.random.default_rng(3).integers(0, len(STATUSES), (2, Q, K)).astype(np.int32)
     kept_Q = np.array([1, 0, 1, 1, 0, 0], bool)
     rounds = [groups._replace(verdict_QK=status) for groups, status in zip(rounds, status_QK, strict=True)]
-    # A second grader was asked of all answers but the first of each prompt.
+    # A second grader judged all answers but the first of each prompt.
     second_QK = np.random.default_rng(4).integers(0, len(STATUSES), (2, Q, K)).astype(np.int32)
     second_QK[:, :, 0] = NOT_GRADED
     total = empty_statistics()
     for groups, second in zip(rounds, second_QK, strict=True):
         host = HostReport(second.reshape(-1), np.array([0.5, 2.0, 1.0], np.float32))
-        total = add_statistics(total, groups, kept_Q, host, np.array([7, 8], np.int32))
+        total = add_statistics(total, groups, host, np.array([7, 8], np.int32), kept_Q=kept_Q)
     total = jax.device_get(total)
     both = jax.tree.map(lambda a, b: np.concatenate([a, b]), *rounds)
     assert (total.groups, total.answers, total.kept, total.seconds) == (2 * Q, 2 * Q * K, 6, 4.0)
     assert (total.compared, total.capacity) == (2 * Q * (K - 1), 30)
-    one_is_right = (status_QK == STATUSES.index("correct")) != (second_QK == STATUSES.index("correct"))
-    assert total.disagreements == one_is_right[:, :, 1:].sum() > 0
+    one_is_correct = (status_QK == STATUSES.index("correct")) != (second_QK == STATUSES.index("correct"))
+    assert total.disagreements == one_is_correct[:, :, 1:].sum() > 0
     assert total.tokens == both.length_QK.sum()
     assert total.truncated == both.truncated_QK.sum() > 0
     assert total.reward == both.reward_QK.sum()
