@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nft_jax import config_files
-from nft_jax.config import Config, load, resolved, stored
+from nft_jax.config import Config, load, read_saved_config, to_dict
 from nft_jax.config.reference import check_names, help_text
 from nft_jax.processes import distributed, ending
 from nft_jax.run import compile_cache, remote_workdir
@@ -146,7 +146,7 @@ def _read_launch() -> distributed.Launch | None:
 def _start_processes(launch: distributed.Launch, config: Config, workdir: Path) -> None:
     """Connects the processes; all must have the same settings, versions, folder and devices."""
     compared = {name: versions()[name] for name in ("nft_jax", "jax", "jaxlib")}
-    facts = {"config": resolved(config), "version": compared}
+    facts = {"config": to_dict(config), "version": compared}
     storage = remote_workdir.storage_folder(workdir)
     distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds, storage, facts)
     distributed.check_devices()
@@ -226,7 +226,7 @@ def find_config(name: str) -> str:
       ValueError: for a `config.json` that this version did not write.
     """
     if Path(name).is_file() and name.endswith(".json"):
-        stored(name)  # ml_collections would wrap its error in a traceback
+        read_saved_config(name)  # ml_collections would wrap its error in a traceback
         return f"{config_files.__file__}:{name}"
     if Path(name).is_file():
         return name

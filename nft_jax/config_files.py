@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from nft_jax.config import stored
+from nft_jax.config import read_saved_config
 
 
 def names() -> list[str]:
@@ -41,4 +41,4 @@ def _folders() -> list[Path]:
 
 def get_config(path: str) -> ConfigDict:
     """Returns the config in the `config.json` of a run; `ml_collections` loads it as `config_files.py:PATH`."""
-    return stored(path)
+    return read_saved_config(path)

@@ -20,7 +20,7 @@ import jax
 from absl import flags
 
 from nft_jax import cli
-from nft_jax.config import Config, resolved
+from nft_jax.config import Config, to_dict
 from nft_jax.data.dataset import read_problems, read_splits, unreadable_answers
 from nft_jax.evaluation import paired
 from nft_jax.evaluation.answers import (
@@ -184,7 +184,7 @@ def _evaluate_file(
     distributed.barrier("answered before")
     if done:
         print(f"  {name}: {len(done)} of {problems} problems are answered already ({responses})")
-    result |= {"config": resolved(config), "run": provenance(config, experiment.model.attention.name)}
+    result |= {"config": to_dict(config), "run": provenance(config, experiment.model.attention.name)}
     writes = jax.process_index() == 0
     if writes:
         write_result(scores, result)

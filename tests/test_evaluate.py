@@ -16,7 +16,7 @@ import pytest
 from helpers.experiments import compilations, grader, open_on_mesh, small, write_graders
 from helpers.small_parts import lively_weights
 from nft_jax import evaluate as program
-from nft_jax.config import resolved
+from nft_jax.config import to_dict
 from nft_jax.data.dataset import read_splits
 from nft_jax.evaluate import evaluate
 from nft_jax.evaluation.answers import extract_vote
@@ -55,7 +55,7 @@ def run(folder, config, weights):
     """The workdir of a run of four steps, and the scores of its weights on the test split."""
     path = folder / "run"
     experiment = open_on_mesh(config, path)
-    (path / "config.json").write_text(json.dumps(resolved(config)))
+    (path / "config.json").write_text(json.dumps(to_dict(config)))
     optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.axes)
     placed = {
         step: experiment.place(tree, experiment.model.weight_specs) for step, tree in weights(experiment.config).items()

@@ -15,7 +15,7 @@ import pytest
 from helpers.model_folders import abstract_weights, random_tensors, stored_tensors, write_model, write_tokenizer
 from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
 from nft_jax import export as export_module
-from nft_jax.config import Config, ModelConfig, resolved
+from nft_jax.config import Config, ModelConfig, to_dict
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.export import export
 from nft_jax.models import hf
@@ -30,7 +30,7 @@ CONFIG = Config(old_logp="sampler", model=dataclasses.replace(MODEL, vocab=0, vo
 def write_run(workdir, config, weights, source=None):
     """Writes the files of a run: its config, the model's settings, and checkpoints with these weights by step."""
     workdir.mkdir(parents=True)
-    (workdir / "config.json").write_text(json.dumps(resolved(config)))
+    (workdir / "config.json").write_text(json.dumps(to_dict(config)))
     tokenizer = load_tokenizer(source or write_tokenizer(workdir / "tokenizer"))
     hf.write_settings(workdir / "model", MODEL, tokenizer, source)
     with Checkpoints(workdir, keep=9) as checkpoints:

@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from helpers.experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
 from helpers.runs import MEASURED, Ran, run, untimed
 from nft_jax import sft, train
-from nft_jax.config import load, resolved
+from nft_jax.config import load, to_dict
 
 RUN = {
     "warm_start__steps": 3,
@@ -105,7 +105,7 @@ def test_main_leaves_the_documented_files(first):
         ),
     }
     config = first.json("config.json")
-    assert config == json.loads(json.dumps(resolved(small(steps=2, verify__grader=grader("coin"), **RUN))))
+    assert config == json.loads(json.dumps(to_dict(small(steps=2, verify__grader=grader("coin"), **RUN))))
     assert first.json("run.json")["seed"] == 0
     assert (first.path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in (first.path / "warm_start").iterdir()} >= {

@@ -14,7 +14,7 @@ import numpy as np
 from nft_jax.compare import equalities, equivalence_report, multipliers
 from nft_jax.compare.equivalence_report import drift_table, on_policy_table, rollout_figures, rollout_line
 from nft_jax.compare.gradients import Difference, Gradients, RolloutBuffer, difference, loss_label, sample_buffer
-from nft_jax.config import Config, LossConfig, MeshConfig, resolved
+from nft_jax.config import Config, LossConfig, MeshConfig, to_dict
 from nft_jax.experiment import Experiment, open_experiment
 from nft_jax.losses import resolve
 from nft_jax.losses.kl import k3
@@ -220,7 +220,7 @@ def run(config: Config, workdir: Path) -> None:
     rows, seconds = equalities.table(), time.perf_counter() - began
     result = {
         "run": provenance(config, experiment.model.attention.name) | {"seconds": seconds},
-        "config": resolved(config),
+        "config": to_dict(config),
         "rollout": rollout_figures(rollout),
         "on_policy": [each._asdict() for each in comparisons],
         "drift": [each._asdict() for each in points],

@@ -1,7 +1,7 @@
 """The configuration of an experiment: every setting with its meaning and limits, the checks, and the config files."""
 
-from nft_jax.config.config import Config, resolved
-from nft_jax.config.files import default, load, stored
+from nft_jax.config.config import Config, to_dict
+from nft_jax.config.files import default, load, read_saved_config
 from nft_jax.config.host_sections import (
     CompareConfig,
     DataConfig,
@@ -41,8 +41,8 @@ __all__ = [
     "default",
     "load",
     "replace_value",
-    "resolved",
+    "to_dict",
     "settings_of",
-    "stored",
+    "read_saved_config",
     "value_of",
 ]

@@ -21,6 +21,6 @@ class Config(Settings):
         check(self)
 
 
-def resolved(config: Config) -> dict[str, Any]:
+def to_dict(config: Config) -> dict[str, Any]:
     """Returns the configuration as plain JSON values, which `config.json` of a run holds."""
     return dataclasses.asdict(config)

@@ -92,7 +92,7 @@ def load(config: ConfigDict) -> Config:
     return _build(Config, values, "")
 
 
-def stored(path: str) -> ConfigDict:
+def read_saved_config(path: str) -> ConfigDict:
     """Returns the configuration that a run left in its `config.json`; the inverse of `resolved`.
 
     Raises:

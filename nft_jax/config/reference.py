@@ -87,8 +87,8 @@ def help_text(config: ConfigDict, name: str) -> str:
         for setting in section.settings:
             value = value_of(config, setting.name)
             details = [str(setting.limits)] if str(setting.limits) else []
-            details += [f"default: {written(setting.default)}"] if value != setting.default else []
-            lines.append(f"    {setting.name}={written(value)}")
+            details += [f"default: {format_value(setting.default)}"] if value != setting.default else []
+            lines.append(f"    {setting.name}={format_value(value)}")
             lines += _wrapped(setting.note + (f" ({'; '.join(details)})" if details else ""), " " * 8)
     return "\n".join(lines)
 
@@ -110,7 +110,7 @@ def _table(section: Section) -> Iterator[str]:
     yield "| option | default |" if options else "| setting | default | allowed | what it sets | may change |"
     yield "|---|---|" if options else "|---|---|---|---|---|"
     for setting in section.settings:
-        start = f"| `{setting.name}` | `{written(setting.default)}` |"
+        start = f"| `{setting.name}` | `{format_value(setting.default)}` |"
         may_change = "" if setting.decides & Phase.RUN else "yes"
         yield start if options else f"{start} {setting.limits or _kind(setting)} | {setting.note} | {may_change} |"
     yield ""
@@ -120,7 +120,7 @@ def _kind(setting: Setting) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[setting.type]
 
 
-def written(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Returns a value as the command line takes it."""
     if isinstance(value, bool):
         return str(value).lower()

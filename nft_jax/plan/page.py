@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nft_jax.config import resolved
+from nft_jax.config import to_dict
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import GIB, Chip
 from nft_jax.parallel import scopes
@@ -192,5 +192,5 @@ def as_json(plan: Plan, where: str) -> dict[str, Any]:
         },
         "assumptions": plan.assumptions._asdict(),
         "estimate": plan.estimate._asdict() | {"step": plan.estimate.step} if plan.estimate else None,
-        "config": resolved(experiment.config),
+        "config": to_dict(experiment.config),
     }

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nft_jax.config import Config, Phase, resolved, settings_of
+from nft_jax.config import Config, Phase, settings_of, to_dict
 from nft_jax.data.order import mix_bits
 from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES
@@ -16,7 +16,7 @@ from nft_jax.types import Array
 
 def make_fingerprint(config: Config, tables: dict[str, PromptTable]) -> dict:
     """Returns what a checkpoint keeps of its run: every setting, and a digest of the prompts and answers by split."""
-    return {"config": resolved(config), "problems": {name: problems_digest(table) for name, table in tables.items()}}
+    return {"config": to_dict(config), "problems": {name: problems_digest(table) for name, table in tables.items()}}
 
 
 def check_same(

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import psutil
 
-from nft_jax.config import Config, resolved
+from nft_jax.config import Config, to_dict
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.files import atomically
@@ -67,7 +67,7 @@ class Workdir:
         """Writes `run.json` and `config.json`, once it is known that the folder can hold this run."""
         if self.is_writer:
             self.write_json("run.json", provenance(config, attention))
-            self.write_json("config.json", resolved(config))
+            self.write_json("config.json", to_dict(config))
 
     def check_space(self, state_bytes: int) -> None:
         """Checks that the disk has space for a checkpoint of `state_bytes`.

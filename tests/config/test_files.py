@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from helpers.configs import changed, faults
 from helpers.experiments import settings
-from nft_jax.config import Config, LossConfig, default, load, resolved, stored, value_of
+from nft_jax.config import Config, LossConfig, default, load, read_saved_config, to_dict, value_of
 from nft_jax.losses import LOSSES, default_options
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -43,7 +43,7 @@ def test_config_checks_what_replace_gives():
 
 def test_resolved_is_json_that_load_reads_back():
     config = load(settings(loss__name="dapo", loss__dapo__overlong_buffer=4, warm_start__optimizer__name="muon"))
-    written = json.loads(json.dumps(resolved(config)))
+    written = json.loads(json.dumps(to_dict(config)))
     assert written["loss"]["options"]["overlong_buffer"] == 4
     assert written["warm_start"]["optimizer"]["name"] == "muon"
     assert written["old_logp"] == "sampler"  # resolved: no "auto" is left
@@ -87,7 +87,7 @@ def test_load_of_every_shipped_config(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = load(module.get_config())
-    json.dumps(resolved(config))
+    json.dumps(to_dict(config))
     assert all(f"\n{heading} " in module.__doc__ for heading in ("Claim", "Cost", "Command"))
     assert f"--config={path.stem} " in module.__doc__
 
@@ -188,8 +188,8 @@ def test_load_takes_a_whole_number_for_a_float():
 def test_stored_reads_what_resolved_wrote(tmp_path, changes):
     config = load(settings(**changes))
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(resolved(config)))
-    assert load(stored(str(path))) == config
+    path.write_text(json.dumps(to_dict(config)))
+    assert load(read_saved_config(str(path))) == config
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"loss": {"name": "nft", "options": {}}, "sed": 3}'])
@@ -197,4 +197,4 @@ def test_stored_refuses_a_file_that_no_run_wrote(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(ValueError, match="config.json is no configuration that this version wrote"):
-        stored(str(path))
+        read_saved_config(str(path))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nft_jax import config_files
 from nft_jax.config import Config, default, settings_of
-from nft_jax.config.reference import help_text, page, written
+from nft_jax.config.reference import help_text, page, format_value
 from nft_jax.losses import LOSSES, default_options
 
 PAGE = Path(__file__).parents[2] / "configs" / "settings.md"
@@ -25,7 +25,7 @@ def test_help_text_has_every_setting_with_its_value_and_default():
         if setting.name != "loss.options":
             assert any(line.startswith(f"{setting.name}=") for line in lines), setting.name
     for loss in LOSSES:
-        assert all(f"loss.{loss}.{option}={written(value)}" in lines for option, value in default_options(loss).items())
+        assert all(f"loss.{loss}.{option}={format_value(value)}" in lines for option, value in default_options(loss).items())
     assert "rollout.max_answer_tokens=16" in lines
     assert "included (1 or more; default: 64)" in text
     assert "optimizer.learning_rate=0.0003" in lines
@@ -36,6 +36,6 @@ def test_help_text_gives_no_default_for_a_value_that_is_the_default():
 
 
 def test_written_is_what_the_command_line_takes():
-    assert [written(value) for value in (True, 3, 1e-6, 0.30000000000000004, "", "a b")] == [
+    assert [format_value(value) for value in (True, 3, 1e-6, 0.30000000000000004, "", "a b")] == [
         *("true", "3", "1e-06", "0.30000000000000004", "''", "a b")
     ]

@@ -19,7 +19,7 @@ import pytest
 
 from helpers.experiments import compilations
 from nft_jax import train
-from nft_jax.config import Config, resolved
+from nft_jax.config import Config, to_dict
 
 ROOT = Path(__file__).parents[2]
 # Metrics that differ between two runs of the same steps.
@@ -90,7 +90,7 @@ class Process:
     def __init__(self, config: Config, workdir: Path, folder: Path):
         self.run, self.log = Ran(workdir), workdir.with_name(f"{workdir.name}.log")
         file = workdir.with_name(f"{workdir.name}.json")
-        file.write_text(json.dumps(resolved(config)))
+        file.write_text(json.dumps(to_dict(config)))
         environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"}
         command = [sys.executable, "-m", "nft_jax.train", f"--config={file}", f"--workdir={workdir}"]
         with open(self.log, "w") as log:

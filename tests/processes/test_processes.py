@@ -17,7 +17,7 @@ from helpers.experiments import small
 from helpers.processes import Processes, free_port, wait
 from helpers.runs import Ran, untimed
 from helpers.steps_of_several import GRADER, MODULE, STEPS
-from nft_jax.config import resolved
+from nft_jax.config import to_dict
 from nft_jax.run.checkpoint import Checkpoints
 
 HERE = Path(__file__).parents[1] / "helpers"
@@ -162,7 +162,7 @@ GONE = 90
 def command(processes, module="train", workdir="run", **changes):
     """The words of a program with the run's config."""
     file = processes.folder / f"{module}_{'_'.join(changes) or 'as_it_is'}.json"
-    file.write_text(json.dumps(resolved(small(**RUN | changes))))
+    file.write_text(json.dumps(to_dict(small(**RUN | changes))))
     return [f"nft_jax.{module}", f"--config={file}", f"--workdir={processes.folder / workdir}"]
 
 

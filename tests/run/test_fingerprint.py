@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from helpers.experiments import settings, small
 from nft_jax.compare.study import VARIED
-from nft_jax.config import Phase, default, resolved
+from nft_jax.config import Phase, default, to_dict
 from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES
 from nft_jax.parallel.mesh import make_mesh
@@ -80,7 +80,7 @@ def changed(run: dict, name: str) -> tuple[dict, Any, Any]:
 
 
 def test_the_names_are_those_of_all_settings():
-    assert len(NAMES) == len(flat(resolved(small())))
+    assert len(NAMES) == len(flat(to_dict(small())))
     assert "loss.nft.omega" in NAMES
     for section in MAY_CHANGE:
         assert any(within(name, (section,)) for name in NAMES), section
@@ -213,7 +213,7 @@ def test_make_fingerprint_is_the_same_after_json(loss):
 
 def test_make_fingerprint_has_the_settings_with_old_logp_filled_in():
     config = small()
-    assert run()["config"] == resolved(config)
+    assert run()["config"] == to_dict(config)
     assert run()["config"]["old_logp"] == "sampler"
     assert settings().old_logp == "auto"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.experiments import small
-from nft_jax.config import resolved
+from nft_jax.config import to_dict
 from nft_jax.data.prompts import PromptTable
 from nft_jax.run.workdir import PACKAGES, Workdir, as_json, describe_groups, read_lines
 from nft_jax.types import Totals
@@ -71,7 +71,7 @@ def test_workdir_write_run_writes_config_and_provenance(tmp_path):
     config = small(seed=7)
     Workdir(tmp_path / "deep" / "run").write_run(config, "xla")
     folder = tmp_path / "deep" / "run"
-    assert json.loads((folder / "config.json").read_text()) == resolved(config)
+    assert json.loads((folder / "config.json").read_text()) == to_dict(config)
     run = json.loads((folder / "run.json").read_text())
     assert run["seed"] == 7
     assert run["commit"]
