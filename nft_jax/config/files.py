@@ -93,7 +93,7 @@ def load(config: ConfigDict) -> Config:
 
 
 def read_saved_config(path: str) -> ConfigDict:
-    """Returns the configuration that a run left in its `config.json`; the inverse of `resolved`.
+    """Returns the configuration that a run left in its `config.json`; the inverse of `to_dict`.
 
     Raises:
       ValueError: for a file that this version did not write.
