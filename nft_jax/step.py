@@ -11,7 +11,7 @@ A prompt's way to an update leads through nine files:
 | `step.py` | The page: rounds of sampling until enough groups train, then minibatches, then updates. |
 | `data/order.py` | The cursor and the seed choose the next prompts; each prompt comes once an epoch. |
 | `rollout/engine.py` | Requests are spread over the mesh; a round's unused slots begin with the next round. |
-| `rollout/shard.py` | The decode slots of a data shard answer its prompts; `sampling.py` draws each token. |
+| `rollout/decode_loop.py` | The decode slots of a data shard answer its prompts; `sampling.py` draws each token. |
 | `verify/callback.py` | Answers leave the device as tokens and come back as verdicts. |
 | `update/groups.py` | A prompt's answers and verdicts become a group with its success rate; mixed groups are kept. |
 | `update/minibatches.py` | Groups are split over the optimizer updates of the step and over the data shards. |

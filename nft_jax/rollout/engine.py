@@ -1,4 +1,4 @@
-"""The rollout over the mesh: requests in, answers out. Each data shard runs the decode loop of `shard.py`.
+"""The rollout over the mesh: requests in, answers out. Each data shard runs the decode loop of `decode_loop.py`.
 
 An answer is a function of (weights, prompt, seed, request number) only: it depends on no slot, shard or other answer.
 """
@@ -17,7 +17,7 @@ from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
 from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import SHARDS, TENSOR, shard_axes
-from nft_jax.rollout.shard import Decoding, Shard
+from nft_jax.rollout.decode_loop import DecodeLoop, Decoding
 from nft_jax.rollout.state import Progress, PromptBatch, Requests, Round, Slots, Submit
 from nft_jax.types import Array
 
@@ -74,8 +74,8 @@ class Engine:
     def start(self, sampling_weights: Any, requests: Requests) -> Progress:
         """Returns the progress before the first round: all slots are free. Only the shapes of `requests` count."""
 
-        def start(shard: Shard, progress: None) -> Progress:
-            return shard.start()
+        def start(loop: DecodeLoop, progress: None) -> Progress:
+            return loop.start()
 
         whole = jax.random.key(0), jnp.bool_(False)
         return self._constrain(self._on_shards(start, _PROGRESS, sampling_weights, requests, None, *whole))
@@ -107,12 +107,12 @@ class Engine:
           The progress of the second round, and the first round's answers.
         """
         given = sampling_weights, requests, progress, key, jnp.asarray(begins_next)
-        progress, finished = self._on_shards(Shard.finish_round, (_PROGRESS, _ROUND), *given, submit)
+        progress, finished = self._on_shards(DecodeLoop.finish_round, (_PROGRESS, _ROUND), *given, submit)
         return self._constrain(progress), layout.split_rows(finished, self.mesh)
 
     def _on_shards(
         self,
-        run: Callable[[Shard, Progress | None], Any],
+        run: Callable[[DecodeLoop, Progress | None], Any],
         out_specs: Any,
         sampling_weights: Any,
         requests: Requests,
@@ -121,14 +121,14 @@ class Engine:
         begins_next: Array,
         submit: Submit | None = None,
     ) -> Any:
-        """Calls `run(shard, progress)` on each data shard."""
+        """Calls `run(loop, progress)` on each data shard."""
         on_gpu = self.mesh.devices.flat[0].platform == "gpu"
 
         def body(sampling_weights, requests, progress, key, begins_next):
             model = transformer.bind(self.graph, sampling_weights)
             slots = self.slots(requests.request_QK[0].size)
             decoding = Decoding(self.config, self.eos_ids, slots, self.lockstep, row_major_cache=on_gpu)
-            return run(Shard(model, requests, key, decoding, begins_next, submit), progress)
+            return run(DecodeLoop(model, requests, key, decoding, begins_next, submit), progress)
 
         whole, by_prompt = PartitionSpec(), PartitionSpec(None, SHARDS)
         return shard_map(

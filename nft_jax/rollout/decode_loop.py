@@ -43,7 +43,7 @@ class Decoding(NamedTuple):
     row_major_cache: bool
 
 
-class Shard:
+class DecodeLoop:
     """The requests of one data shard, one round or two, and the loop that finishes the first round.
 
     The answers of both rounds share one queue of B; the first `round_answers` of them are the first round's.

@@ -17,7 +17,7 @@ from nft_jax.types import Rollout
 
 
 @pytest.mark.parametrize("slots", [1, 2, 4, 7, 23])
-def test_shard_with_few_slots_gives_the_same_answers(slots, rollout):
+def test_decode_loop_with_few_slots_gives_the_same_answers(slots, rollout):
     found, capacity_X, _ = jax.device_get(program(one_device(), slots=slots)(WEIGHTS, requests()))
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
     np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
@@ -30,7 +30,7 @@ def test_shard_with_few_slots_gives_the_same_answers(slots, rollout):
     assert capacity_X.tolist() == [ends_S.max() * slots]
 
 
-def test_shard_ends_answers_at_their_own_limits(rollout):
+def test_decode_loop_ends_answers_at_their_own_limits(rollout):
     limit_QK = 1 + np.arange(Q * K, dtype=np.int32).reshape(Q, K) % 4
     found = sampler(one_device())(WEIGHTS, requests()._replace(limit_QK=limit_QK))
     np.testing.assert_array_equal(found.length_B, np.minimum(rollout.length_B, limit_QK.ravel()))
@@ -54,7 +54,7 @@ def capacity(lengths, sizes):
 
 
 @pytest.mark.parametrize(("slots", "halvings"), [(5, 1), (10, 3), (7, 2), (2, 5)])
-def test_shard_that_halves_its_slots_gives_the_same_answers_with_less_capacity(slots, halvings, rollout):
+def test_decode_loop_that_halves_its_slots_gives_the_same_answers_with_less_capacity(slots, halvings, rollout):
     found, capacity_X, _ = jax.device_get(
         program(one_device(), slots=slots, max_halvings=halvings)(WEIGHTS, requests())
     )
@@ -67,7 +67,7 @@ def test_shard_that_halves_its_slots_gives_the_same_answers_with_less_capacity(s
 
 
 @pytest.mark.parametrize("lockstep", [False, True])
-def test_shard_that_halves_its_slots_on_eight_devices(lockstep, rollout):
+def test_decode_loop_that_halves_its_slots_on_eight_devices(lockstep, rollout):
     compiled = program(eight_devices(), slots=4, max_halvings=2, lockstep=lockstep)
     found, capacity_X, _ = jax.device_get(compiled(WEIGHTS, requests()))
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
@@ -77,7 +77,7 @@ def test_shard_that_halves_its_slots_on_eight_devices(lockstep, rollout):
 
 @pytest.mark.parametrize("lockstep", [False, True])
 @pytest.mark.parametrize("slots", [1, 4])
-def test_shard_with_few_slots_on_eight_devices(slots, lockstep, rollout):
+def test_decode_loop_with_few_slots_on_eight_devices(slots, lockstep, rollout):
     found, capacity_X, _ = jax.device_get(program(eight_devices(), slots=slots, lockstep=lockstep)(WEIGHTS, requests()))
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
     np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
@@ -85,7 +85,7 @@ def test_shard_with_few_slots_on_eight_devices(slots, lockstep, rollout):
     assert (len(set(capacity_X.tolist())) == 1) == lockstep
 
 
-def test_shard_queue_order_changes_no_bit():
+def test_decode_loop_queue_order_changes_no_bit():
     compiled, asked = program(one_device(), slots=4), requests()
     first = jax.device_get(compiled(WEIGHTS, asked).rollout)
     for seed in range(3):
@@ -132,7 +132,9 @@ def rounds_of(mesh, *, begins_next, lockstep=False, submit=None, count=3, **sett
 
 @pytest.mark.parametrize(("devices", "slots"), [(one_device, 5), (one_device, 24), (eight_devices, 4)])
 @pytest.mark.parametrize(("lockstep", "halvings"), [(False, 0), (True, 0), (False, 2)])
-def test_shard_finish_round_gives_the_same_answers_sooner_when_it_begins_the_next(devices, slots, lockstep, halvings):
+def test_decode_loop_finish_round_gives_the_same_answers_sooner_when_it_begins_the_next(
+    devices, slots, lockstep, halvings
+):
     settings = {"slots": slots, "lockstep": lockstep, "max_halvings": halvings}
     apart, early = (jax.device_get(rounds_of(devices(), begins_next=b, **settings)(WEIGHTS)) for b in (False, True))
     single = program(devices(), **settings)
@@ -151,7 +153,7 @@ def test_shard_finish_round_gives_the_same_answers_sooner_when_it_begins_the_nex
 
 
 @pytest.mark.parametrize("slots", [4, 24])
-def test_shard_submits_ended_answers_once_while_it_decodes_others(slots):
+def test_decode_loop_submits_ended_answers_once_while_it_decodes_others(slots):
     submit = Noted(3)
     done = jax.device_get(rounds_of(one_device(), begins_next=True, submit=submit, slots=slots)(WEIGHTS))
     handed = {}
@@ -175,7 +177,7 @@ def test_shard_submits_ended_answers_once_while_it_decodes_others(slots):
 
 
 @pytest.mark.parametrize("slots", [3, 24])
-def test_shard_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forward):
+def test_decode_loop_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forward):
     monkeypatch.setattr(cache, "MIN_COLUMNS", 2)
     monkeypatch.setattr(cache, "MAX_BLOCKS", 100)
     monkeypatch.setattr(cache, "COLUMN_MULTIPLE", 1)
@@ -185,7 +187,7 @@ def test_shard_answers_over_several_blocks_of_the_cache(slots, monkeypatch, forw
 
 
 @pytest.mark.parametrize("devices", [one_device, eight_devices])
-def test_shard_loop_copies_no_cache_and_gathers_no_weight(devices, monkeypatch):
+def test_decode_loop_copies_no_cache_and_gathers_no_weight(devices, monkeypatch):
     monkeypatch.setattr(cache, "MIN_COLUMNS", 4)
     monkeypatch.setattr(cache, "COLUMN_MULTIPLE", 1)
     mesh, slots = devices(), 4
