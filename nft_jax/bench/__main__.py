@@ -25,7 +25,7 @@ import jax
 from absl import flags
 
 from nft_jax import cli
-from nft_jax.bench.measure import Bench, summarize, take_turns
+from nft_jax.bench.measure import open_bench, summarize, take_turns
 from nft_jax.bench.peers.process import PEERS, Peer, compare_peer, match_pythons, peer_workload
 from nft_jax.bench.sweep import fit_lines, measure_values, read_sweep
 from nft_jax.bench.tables import step_table, sweep_table
@@ -40,7 +40,7 @@ def measure(config: Config, workdir: Path, lengths: Lengths, peers: list[tuple[s
     with contextlib.ExitStack() as stack:
         workload = peer_workload(config, lengths) if peers else {}
         others = [stack.enter_context(Peer(*peer, workload, workdir)) for peer in peers]
-        bench = stack.enter_context(Bench(config, workdir, lengths))
+        bench = stack.enter_context(open_bench(config, workdir, lengths))
         print(f"attention: {bench.experiment.model.attention.name}", file=sys.stderr, flush=True)
         steps, peer_steps = take_turns(bench, others, given.warmup, given.repeats)
         if given.profile:

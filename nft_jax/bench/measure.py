@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,13 @@ from nft_jax.bench.peers.process import Peer
 from nft_jax.bench.workload import Lengths, limit_answers
 from nft_jax.config import Config
 from nft_jax.data.random_prompts import random_dataset
-from nft_jax.experiment import compile_step, open_experiment
+from nft_jax.experiment import Experiment, compile_step, open_experiment
 from nft_jax.machine.chips import chip_of
 from nft_jax.machine.memory import slots_per_shard
 from nft_jax.machine.speed import decode_bytes, forward_flops, measure_limits, peak_memory_mib
 from nft_jax.run.metrics import step_metrics
+from nft_jax.state import State
+from nft_jax.types import Prompts
 from nft_jax.update.optimizer import make_optimizer
 
 PARTS = ("rollout", "grading", "update")
@@ -63,30 +65,27 @@ class TimedGrader:
         return result
 
 
+@dataclasses.dataclass
 class Bench:
-    """A config's compiled step on random prompts. A context manager."""
+    """A config's compiled step on random prompts.
 
-    def __init__(self, config: Config, workdir: Path, lengths: Lengths):
-        self.config, self.lengths = config, lengths
-        self._stack = contextlib.ExitStack()
-        opened = open_experiment(config, workdir, dataset=random_dataset(config, lengths.ends))
-        self.experiment = experiment = self._stack.enter_context(opened)
-        optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.axes)
-        step = experiment.step(optimizer)
-        self.grader = TimedGrader(step.grader)
-        step = limit_answers(dataclasses.replace(step, grader=self.grader), lengths)
-        self.prompts = experiment.prompts(experiment.dataset.tables["train"])
-        state = experiment.initial_state(optimizer, experiment.model.random_weights(experiment.config.seed))
-        began = time.perf_counter()
-        self.program = compile_step(step, state, self.prompts, experiment.state_shardings(optimizer))
-        self.compile_seconds = time.perf_counter() - began
-        self.state = state
+    Attributes:
+      experiment: The experiment, with its grading processes.
+      lengths: The lengths of the answers.
+      grader: Grades, and notes when.
+      program: The compiled step.
+      compile_seconds: How long that took.
+      prompts: The prompt table on the mesh.
+      state: The state after the last step; the next step takes over its memory.
+    """
 
-    def __enter__(self) -> "Bench":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    experiment: Experiment
+    lengths: Lengths
+    grader: TimedGrader
+    program: jax.stages.Compiled
+    compile_seconds: float
+    prompts: Prompts
+    state: State
 
     def step(self) -> StepTimes:
         """Takes one step, and waits for its end."""
@@ -106,9 +105,28 @@ class Bench:
         return StepTimes(ended - began, rollout, grading, ended - previous, *(metrics[name] for name in names))
 
 
+@contextlib.contextmanager
+def open_bench(config: Config, workdir: Path, lengths: Lengths) -> Iterator[Bench]:
+    """Opens the experiment on random prompts, and compiles its step.
+
+    Raises:
+      ValueError: As `random_dataset` and `open_experiment`.
+    """
+    with open_experiment(config, workdir, dataset=random_dataset(config, lengths.ends)) as experiment:
+        optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.axes)
+        step = experiment.step(optimizer)
+        grader = TimedGrader(step.grader)
+        step = limit_answers(dataclasses.replace(step, grader=grader), lengths)
+        prompts = experiment.prompts(experiment.dataset.tables["train"])
+        state = experiment.initial_state(optimizer, experiment.model.random_weights(config.seed))
+        began = time.perf_counter()
+        program = compile_step(step, state, prompts, experiment.state_shardings(optimizer))
+        yield Bench(experiment, lengths, grader, program, time.perf_counter() - began, prompts, state)
+
+
 def summarize(bench: Bench, steps: list[StepTimes]) -> dict[str, Any]:
     """Returns medians of the steps, with speeds, shares of the machine's limits, and memory."""
-    config, weights = bench.config, bench.experiment.model.parameters
+    config, weights = bench.experiment.config, bench.experiment.model.parameters
     columns = {part: [getattr(step, part) for step in steps] for part in StepTimes._fields}
     median = StepTimes(*(float(np.median(column)) for column in columns.values()))
     share = {part: sum(columns[part]) / sum(columns["step"]) for part in PARTS}
@@ -116,7 +134,7 @@ def summarize(bench: Bench, steps: list[StepTimes]) -> dict[str, Any]:
     P, length = config.data.max_prompt_tokens, median.tokens / answers
     decode = forward_flops(config, weights, median.tokens, P + length / 2)
     prefill = forward_flops(config, weights, config.prompts_per_step * P, P / 2)
-    shared = bench.experiment.config.prompts_are_shared
+    shared = config.prompts_are_shared
     trained = median.trained + P * (config.prompts_per_step if shared else median.trained / max(length, 1))
     update = 3 * forward_flops(config, weights, trained, P / 2 + length / 2)
     read = decode_bytes(

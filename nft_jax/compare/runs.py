@@ -1,7 +1,9 @@
 """One run of a comparison: trains a base until it has sampled its tokens."""
 
 import contextlib
+import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from nft_jax.compare.variants import PROMPTS_PER_SEED, Variant
-from nft_jax.config import Config
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, compile_step, open_experiment
@@ -18,6 +19,7 @@ from nft_jax.machine.speed import PASSES, forward_flops
 from nft_jax.run.metrics import step_metrics
 from nft_jax.run.workdir import as_json
 from nft_jax.state import State
+from nft_jax.types import Prompts
 from nft_jax.update.optimizer import Optimizer, make_optimizer
 
 # The step metrics whose means are recorded at each mark.
@@ -63,31 +65,27 @@ def with_rate(optimizer: Optimizer) -> Optimizer:
     return Optimizer(init, update, optimizer.offload)
 
 
+@dataclasses.dataclass(frozen=True)
 class Runner:
-    """A variant's experiment and compiled step, for any base, seed and learning rate. A context manager.
+    """A variant's experiment and compiled step, for any base, seed and learning rate.
 
-    Raises:
-      ValueError: as `Experiment`.
+    Attributes:
+      experiment: The variant's experiment, with its grading processes.
+      evaluator: Evaluates the held-out splits.
+      optimizer: The optimizer, whose learning rate is part of its state.
+      program: The compiled step.
+      prompts: The prompt table on the mesh.
+      prompt_length: Mean tokens of a prompt.
+      budget: Sampled tokens of a run.
     """
 
-    def __init__(self, variant: Variant, base: Experiment, evaluator: Evaluator, folder: Path):
-        self.evaluator, self.budget = evaluator, base.config.compare.sampled_tokens
-        self._stack = contextlib.ExitStack()
-        opened = open_experiment(variant.config(base.config), folder, dataset=base.dataset)
-        self.experiment = self._stack.enter_context(opened)
-        self.config: Config = self.experiment.config
-        config = self.config
-        self.optimizer = with_rate(make_optimizer(config.optimizer, 1, self.experiment.model.axes))
-        table = base.dataset.tables["train"]
-        self.prompts, self.prompt_length = self.experiment.prompts(table), float(table.length_Q.mean())
-        step, shardings = self.experiment.step(self.optimizer), self.experiment.state_shardings(self.optimizer)
-        self.program = compile_step(step, self.experiment.abstract_state(self.optimizer), self.prompts, shardings)
-
-    def __enter__(self) -> "Runner":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    experiment: Experiment
+    evaluator: Evaluator
+    optimizer: Optimizer
+    program: jax.stages.Compiled
+    prompts: Prompts
+    prompt_length: float
+    budget: int
 
     def run(self, weights: Any, seed: int, rate: float) -> dict:
         """Trains host weights until the sampled tokens are as near to the budget as whole steps allow.
@@ -128,7 +126,7 @@ class Runner:
         return jax.device_put(state, shardings)
 
     def _step_cost(self, metrics: dict, seconds: float) -> Cost:
-        config, weights = self.config, self.experiment.model.parameters
+        config, weights = self.experiment.config, self.experiment.model.parameters
         prompts = metrics["answers"] / config.answers_per_prompt * self.prompt_length
         context = self.prompt_length + (metrics["answer_length"] or 0) / 2
         forward = forward_flops(config, weights, metrics["tokens"] + prompts, context)
@@ -140,6 +138,18 @@ class Runner:
         scores = score(self.evaluator(weights, "validation"))
         held_out = {"greedy": scores.greedy, "sampled": scores.sampled, "held_out_entropy": scores.entropy}
         return held_out | as_json(cost) | {name: _mean([step[name] for step in since]) for name in MARK_METRICS}
+
+
+@contextlib.contextmanager
+def open_runner(variant: Variant, base: Experiment, evaluator: Evaluator, folder: Path) -> Iterator[Runner]:
+    """Opens the variant's experiment on the data of `base`, and compiles its step; raises as `open_experiment`."""
+    with open_experiment(variant.config(base.config), folder, dataset=base.dataset) as experiment:
+        optimizer = with_rate(make_optimizer(experiment.config.optimizer, 1, experiment.model.axes))
+        table = base.dataset.tables["train"]
+        prompts, shardings = experiment.prompts(table), experiment.state_shardings(optimizer)
+        program = compile_step(experiment.step(optimizer), experiment.abstract_state(optimizer), prompts, shardings)
+        budget = base.config.compare.sampled_tokens
+        yield Runner(experiment, evaluator, optimizer, program, prompts, float(table.length_Q.mean()), budget)
 
 
 def is_nearest(tokens: int, step: int, budget: int) -> bool:

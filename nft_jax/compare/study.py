@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nft_jax.compare.runs import Runner
+from nft_jax.compare.runs import Runner, open_runner
 from nft_jax.compare.variants import Plan, Variant
 from nft_jax.config import Phase
 from nft_jax.data.prompts import PromptTable
@@ -82,7 +82,7 @@ class Study:
         return StudyResult(plan, tuning, rates, runs, bases)
 
     def _runner(self, variant: Variant, stack: contextlib.ExitStack) -> Runner:
-        return stack.enter_context(Runner(variant, self.base, self.evaluator, self.workdir))
+        return stack.enter_context(open_runner(variant, self.base, self.evaluator, self.workdir))
 
     def _tune(self, variant: Variant, runner: Callable[[], Runner]) -> dict[float, list[float]]:
         plan = self.plan

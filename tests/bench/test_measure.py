@@ -9,7 +9,7 @@ import pytest
 
 from helpers.bench import PRINT_TIMES, SIZES, fake_python
 from helpers.experiments import small
-from nft_jax.bench.measure import Bench, _chip_shares, summarize, take_turns
+from nft_jax.bench.measure import _chip_shares, open_bench, summarize, take_turns
 from nft_jax.bench.peers.process import Peer, peer_workload
 from nft_jax.bench.tables import _chip_lines, step_table
 from nft_jax.bench.workload import Lengths, read_lengths
@@ -19,7 +19,7 @@ from nft_jax.machine.chips import Chip
 def test_bench_step_and_summarize(tmp_path):
     config = small(**SIZES)
     lengths = read_lengths("lognormal:5:0.5", config)
-    with Bench(config, tmp_path, lengths) as made:
+    with open_bench(config, tmp_path, lengths) as made:
         steps = [made.step() for _ in range(2)]
         found = summarize(made, steps)
     for step in steps:
@@ -52,7 +52,7 @@ def test_chip_shares_of_a_known_chip(monkeypatch):
 
 def test_bench_refuses_a_config_without_a_vocabulary(tmp_path):
     with pytest.raises(ValueError, match=r"config\.model\.vocab=0.*give the vocabulary's size"):
-        Bench(small(), tmp_path, Lengths("full"))
+        open_bench(small(), tmp_path, Lengths("full")).__enter__()
 
 
 class OurTurns:

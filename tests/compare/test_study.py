@@ -10,7 +10,7 @@ import pytest
 from helpers.experiments import assert_same, compilations, grader, settings, small, write_graders
 from helpers.small_parts import lively_weights
 from nft_jax.compare import study
-from nft_jax.compare.runs import Runner, is_nearest, with_rate
+from nft_jax.compare.runs import is_nearest, open_runner, with_rate
 from nft_jax.compare.study import Study
 from nft_jax.compare.variants import PROMPTS_PER_SEED, Variant, read_plan
 from nft_jax.config import load
@@ -56,13 +56,12 @@ def done(folder, config):
     """A whole study, and how often each variant's step was compiled in it."""
     made = []
 
-    class Counted(Runner):
-        def __init__(self, variant, *rest):
-            made.append(variant)
-            super().__init__(variant, *rest)
+    def count(variant, *rest):
+        made.append(variant)
+        return open_runner(variant, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "Runner", Counted)
+        patch.setattr(study, "open_runner", count)
         return run_study(config, folder / "run"), made
 
 
@@ -109,7 +108,7 @@ def test_study_that_is_complete_compiles_nothing_and_finds_the_same(done, folder
     def refuse(*_):
         raise AssertionError("no run is to be repeated")
 
-    monkeypatch.setattr(study, "Runner", refuse)
+    monkeypatch.setattr(study, "open_runner", refuse)
     monkeypatch.setattr(study, "warm_start", refuse)
     again = run_study(config, folder / "run")
     assert again.rates == found.rates
@@ -167,7 +166,7 @@ def test_with_rate_gives_the_updates_of_the_configs_rate(config):
 def test_runner_starts_each_seed_at_its_own_prompts(folder, config):
     with open_experiment(config, folder / "run") as base:
         one = Study(read_plan(config), base, folder / "run")
-        with Runner(Variant("nft", 1), base, one.evaluator, folder) as runner:
+        with open_runner(Variant("nft", 1), base, one.evaluator, folder) as runner:
             for seed in (0, 3):
                 state = runner.start(one.base_weights(seed), seed, 1e-3)
                 assert int(state.cursor) == int(state.step) == seed * PROMPTS_PER_SEED
