@@ -133,7 +133,7 @@ def draw_multipliers(curves: Sequence[Curve], workdir: Path) -> Path:
 def _draw_curves(axis: Axes, curves: Sequence[Curve]) -> None:
     rate, correct, ratio_T = curves[0].rate, curves[0].correct, curves[0].ratio_T
     style_axis(axis, f"{'correct' if correct else 'incorrect'} token, r̂ = {rate:g}", "R")
-    sign, meaning = (1, "pull up: weight of ∇ log π") if correct else (-1, "push down: weight of −∇ log π")
+    sign, meaning = (1, "push up: weight of ∇ log π") if correct else (-1, "push down: weight of −∇ log π")
     axis.set_ylabel(meaning, color=INK, fontsize=9)
     # Each line is thinner than those below it, so that lines in the same place all show.
     for color, width, curve in zip(CURVE_COLORS, (5, 3.6, 2.4, 1.2), curves, strict=False):
