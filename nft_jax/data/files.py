@@ -32,8 +32,8 @@ class Problem(NamedTuple):
 class Fields(NamedTuple):
     """The names of the fields that hold a problem in a record.
 
-    A dotted name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content". A field whose own
-    name contains the dot takes precedence.
+    A dotted name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content". A field that
+    has the dotted name takes precedence.
 
     Attributes:
       problem: The field of the question.

@@ -105,6 +105,7 @@ def select_by_hand(program: Program, record, carried):
 def test_step_carries_surplus_groups_one_step_and_trains_them_first(programs):
     program, carried, seen = programs("dapo"), [], []
     program.step.buffers.clear()
+    program.step.rounds.clear()  # other tests ran this program to later cursors
     # Right answers are spread evenly: most groups are mixed, more than are needed.
     program.pool.pool = JudgedPool(lambda number, *_: "correct" if number % 3 == 0 or number % 5 == 0 else "incorrect")
     for _ in range(6):
