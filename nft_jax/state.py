@@ -17,7 +17,7 @@ class State(NamedTuple):
       optimizer_state: Optax's state, laid out as the weights.
       step: int32, steps done.
       cursor: int32, prompts drawn so far, over all rounds; it numbers the requests.
-      carried: Surplus good groups of the last step and their number (int32), or None without `selection.carry`.
+      carried: Surplus groups of the previous step and their number (int32); None without `selection.carry`.
       reference: Frozen weights of the KL term, or None where `loss.kl_weight` is 0.
     """
 
@@ -33,9 +33,7 @@ class GradedRound(NamedTuple):
     """One round of sampling, graded.
 
     Attributes:
-      groups: The candidates' groups.
-      host: The host's report on the grading.
-      capacity_X: int32, tokens that the slots of each data shard had time for.
+      capacity_X: int32, tokens that each data shard could have drawn with every slot busy.
     """
 
     groups: Groups
@@ -47,13 +45,13 @@ class SamplingState(NamedTuple):
     """What the rounds of a step have sampled so far.
 
     Attributes:
-      pool: Groups that may train, of which the first `count` are there; carried ones come first.
+      pool: Groups that may train; the first `count` places are filled, carried groups first.
       count: int32.
       cursor: int32, where the next round's prompts begin.
       rounds: int32, rounds taken.
       statistics: Sums over everything that was sampled.
       last: The groups of the last round.
-      progress: The engine's work on the next round's answers.
+      progress: The engine's unfinished answers of the next round.
     """
 
     pool: Groups
@@ -71,12 +69,12 @@ class Record(NamedTuple):
     Attributes:
       statistics: Sums over everything that was sampled.
       rounds: int32, rounds of dynamic sampling.
-      applied: What became of each update, arrays `[updates]`.
-      totals: What each update's minibatch held, float32 arrays `[updates]`.
+      applied: The records of the updates, arrays `[updates]`.
+      totals: The counts of each update's minibatch, float32 arrays `[updates]`.
       trained: int32, groups trained on.
       from_carry: int32, how many of them were carried from the step before.
-      wasted: int32, good groups that were neither trained on nor carried.
-      last: The last round's groups, for the rollout log; None where a step is not in it.
+      wasted: int32, groups that could train but were neither trained on nor carried.
+      last: The last round's groups, for the rollout log; None if the step is not logged.
     """
 
     statistics: RolloutStatistics

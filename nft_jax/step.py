@@ -2,9 +2,9 @@
 
     state, prompts → rollout → verify → groups → selection → minibatches → packing → updates → state
 
-`Step` binds the parts of an experiment; calling it is the program. The host runs the verifier alone, when called.
+`Step` holds the parts of an experiment; its `__call__` is the program. Only the verifier runs on the host.
 
-A prompt's way to an update leads through nine files:
+A prompt passes through nine files on its way to an update:
 
 | file | what happens there |
 | --- | --- |
@@ -73,7 +73,7 @@ class Step:
             packed, totals = self.pack(split.buffer, split.trained, prompts, state.step)
             weights, optimizer_state, applied = self.update(state, packed, totals)
         if config.selection.carry:
-            # Fewer groups than train are ever carried, so all of them train: the surplus is at most one step old.
+            # Fewer groups are carried than the next step trains on, so it trains on all: none is older than a step.
             carried = layout.replicate(split.surplus, self.mesh), split.carried
         record = Record(
             sampled.statistics, sampled.rounds, applied, totals, split.trained, from_carry, split.wasted, sampled.last
@@ -84,7 +84,7 @@ class Step:
         """Samples rounds until the pool holds enough groups or `max_rounds` is reached.
 
         Returns:
-          What was sampled, and how many groups of the pool were carried from the step before.
+          The sampling state, and how many groups of the pool were carried from the previous step.
         """
         config, selection = self.config, self.config.selection
         Q, candidates = config.prompts_per_step, config.candidates_per_round
@@ -132,7 +132,7 @@ class Step:
             requests,
             stream(self.config.seed, "rollout"),
             begins_next,
-            # Answers that have ended are graded while others are decoded; 0: all at the end of the round.
+            # Finished answers are graded while others are decoded; with 0, all are graded after the round.
             Submitter(self.grader, self.mesh, answers) if answers else None,
         )
         problem_Q, request_QK = requests.problem_Q[0], requests.request_QK[0]
@@ -150,7 +150,7 @@ class Step:
         return progress, GradedRound(groups, host, capacity_X)
 
     def next_requests(self, prompts: Prompts, cursor: Array) -> Requests:
-        """Requests the round that begins at the cursor and, where slots may begin with it, the round after it."""
+        """Returns the requests of the round at the cursor, and of the next one if free slots may begin with it."""
         Q, K, selection = self.config.candidates_per_round, self.config.answers_per_prompt, self.config.selection
         rounds = 2 if selection.begin_next_round and selection.max_rounds > 1 else 1
         problem_Q = prompt_order(stream(self.config.seed, "order"), prompts.length_Q.shape[0], cursor, rounds * Q)
@@ -182,7 +182,7 @@ class Step:
         return layout.split_rows(packed, self.mesh, axis=1), totals
 
     def update(self, state: State, packed: PackedRows, totals: Totals) -> UpdateOutcome:
-        """Takes `updates_per_step` optimizer updates, one after the other; `applied` has a leading axis of them."""
+        """Takes `updates_per_step` optimizer updates, one after the other; `applied` has a leading axis `[updates]`."""
         if self.config.old_logp == "recompute":
             packed = jax.lax.map(lambda minibatch: self.updater.recompute(state.weights, minibatch), packed)
 

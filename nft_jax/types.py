@@ -1,7 +1,7 @@
 """The axis legend, and the values that flow from prompts to an update.
 
-Axis legend. A suffix such as `_QKT` names the axes of an array. A lower-case letter is a part of its axis: of one
-device inside `shard_map`, of one shard, or a chunk. A digit is an axis of that size.
+Axis legend. A suffix such as `_QKT` names the axes of an array. A lower-case letter stands for a
+part of its axis: the part of a device inside `shard_map`, of a shard, or of a chunk. A digit is an axis of that size.
 
     A  answers that are submitted to the verifier at once
     B  rows of a batch: the B = Q·K answers of a rollout, or packed rows of tokens
@@ -30,8 +30,8 @@ device inside `shard_map`, of one shard, or a chunk. A digit is an axis of that 
     Y  blocks of the decode cache
     Z  stacks of layers of the decode cache
 
-Words are otherwise whole: `rate` is the share of correct answers of a group (r̂), `ratio` is π_θ/π_old of a token or an
-answer (R), `old_logp` is log π_old. Log-probs, rates, rewards and losses are float32.
+All other names are whole words: `rate` is the share of correct answers of a group (r̂), `ratio` is π_θ/π_old of a token
+or an answer (R), `old_logp` is log π_old. Log-probs, rates, rewards and losses are float32.
 """
 
 from typing import NamedTuple
@@ -58,9 +58,9 @@ class Tokens(NamedTuple):
 class LossBatch(NamedTuple):
     """What a loss gets besides the policy's own log-probs: one value per token of packed rows.
 
-    A token's values stand where it is predicted: at the place of the token before it. The value of an answer or of a
-    group is repeated on each of its tokens. Places that predict no token of an answer (in the prompt, padding) have −1
-    in `answer_BT` and `pair_BT`, and 0 everywhere else.
+    The values of a token are at the place that predicts it: the place of the token before it. The value of an answer or
+    of a group is repeated on each of its tokens. Places that predict no token of an answer (in the prompt, padding)
+    have −1 in `answer_BT` and `pair_BT`, and 0 everywhere else.
 
     Attributes:
       old_logp_BT: float32, log π_old of the token, from the policy that sampled it.
@@ -80,12 +80,9 @@ class LossBatch(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What one minibatch holds, over all devices and before it is cut into micro-batches (float32 scalars).
+    """Counts of one minibatch over all devices, before it is split into micro-batches (float32 scalars).
 
-    Attributes:
-      answers: Answers present.
-      tokens: Answer tokens present.
-      pairs: (correct, incorrect) pairs present.
+    `tokens` counts answer tokens, `pairs` counts (correct, incorrect) pairs.
     """
 
     answers: Array
@@ -100,7 +97,7 @@ class Rollout(NamedTuple):
       token_BT: int32, the answer's tokens; its end-of-sequence token is one of them, and is trained.
       logp_BT: float32, log-prob of each token under the distribution that it was drawn from.
       length_B: int32, number of tokens, end of sequence included.
-      truncated_B: bool, whether the limit came before an end of sequence.
+      truncated_B: bool, whether the answer reached the limit before an end of sequence.
     """
 
     token_BT: Array
@@ -134,7 +131,7 @@ class Groups(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """Tokenized prompts. The table of all training prompts is whole on every device, so that the program draws from it.
+    """Tokenized prompts. Every device holds the whole table of training prompts, from which the program draws.
 
     Attributes:
       token_QP: int32, padded on the right with 0.
@@ -146,14 +143,13 @@ class Prompts(NamedTuple):
 
 
 class EndedAnswers(NamedTuple):
-    """Some answers of one data shard that have ended, for the verifier.
+    """Finished answers of one data shard, for the verifier.
 
     Attributes:
       place_A: int32, number of the answer on its shard, in [0, B); B where the place is empty.
-      request_A: uint32, request number.
       problem_A: int32, problem index into the grader's reference answers.
       token_AT: int32, answer tokens.
-      length_A: int32, how many of them count.
+      length_A: int32, how many of the tokens belong to the answer.
       gradable_A: bool, False for empty places and truncated answers.
     """
 

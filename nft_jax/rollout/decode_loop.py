@@ -1,11 +1,11 @@
 """One data shard's decode loop: S slots drain a queue of answers (continuous batching inside `jit`).
 
 At each trip of the `while_loop`, every slot that holds an answer draws its next token; a slot whose answer has ended
-takes the next answer of the queue. So memory is that of the slots, and no answer waits for the longest one.
+takes the next answer of the queue. Memory depends on the number of slots, and no answer waits for the longest one.
 
 Near the end of a round some slots are free while the last long answers are decoded. They begin with the next round
-before it is known whether that round is needed. If it is not, their work is lost; no answer depends on it. Measured on
-two CPU cores: 6 % of a step in the benchmark "W2" with two rounds a step, 12–19 % where answers have a long tail, no
+before it is known whether that round is needed. If it is not, their work is discarded, and no answer changes. Measured
+on two CPU cores: 6 % of a step in the benchmark "W2" with two rounds a step, 12–19 % where answers have a long tail, no
 cost with one round a step.
 """
 
@@ -62,7 +62,7 @@ class DecodeLoop:
         rounds, Q, self.K = requests.request_QK.shape
         requests = jax.tree.map(lambda x: x.reshape(rounds * Q, *x.shape[2:]), requests)
         self.prompts, self.problem_Q = requests.prompts, requests.problem_Q
-        # What follows is made once a call, not at every token.
+        # Computed once per call, not at every token.
         self.layers = model.decode_weights()
         self.request_B, self.greedy_B = requests.request_QK.reshape(-1), requests.greedy_QK.reshape(-1)
         self.key_B, self.limit_B = request_keys(key, self.request_B), requests.limit_QK.reshape(-1)
@@ -70,7 +70,7 @@ class DecodeLoop:
         self.P, self.T, self.S = requests.prompts.token_QP.shape[1], self.config.max_answer_tokens, decoding.slots
         self.prompts_at_once = ceil_div(self.S, self.K)  # as many as fill the slots
         self.begins_next = begins_next & (rounds > 1)
-        self.queue_end = jnp.where(begins_next, self.B, self.round_answers)  # of the answers that slots may take
+        self.queue_end = jnp.where(begins_next, self.B, self.round_answers)  # slots take answers below this number
 
     def start(self) -> Progress:
         """Returns the progress before the first round: all slots are free, all answers are in the queue."""
@@ -89,8 +89,8 @@ class DecodeLoop:
     def finish_round(self, progress: Progress) -> tuple[Progress, Round]:
         """Finishes the first round; returns the progress of the second round, and the first round's answers.
 
-        Slots are halved, at most `max_halvings` times, when half of them hold all that is left; where they begin with
-        the next round, all are kept.
+        When half of the slots can hold all unfinished answers, the other half is dropped, at most `max_halvings` times.
+        If slots begin with the next round, all are kept.
         """
         sizes = [size for halvings in range(self.config.max_halvings + 1) if (size := self.S >> halvings)]
         loop = self._drain(Loop(progress, jnp.zeros(1, jnp.int32), jnp.bool_(True), jnp.zeros(1, jnp.int32)), sizes)
@@ -98,14 +98,14 @@ class DecodeLoop:
         for number in range(1, len(sizes)):
             loop = self._drain(self._keep_busy_slots(loop, sizes[number]), sizes[number:], admits=False)
         if len(sizes) > 1:
-            # Where slots were given up, none holds anything any more; else they are as they were.
+            # If slots were dropped, all are free now; otherwise they are unchanged.
             slots = slots._replace(answer_S=jnp.where(self.begins_next, slots.answer_S, self.B))
         rollout = jax.tree.map(lambda x: x[: self.round_answers], loop.progress.rollout)
         progress = self._renumber(loop.progress._replace(slots=slots))
         return progress, Round(rollout, loop.capacity, loop.ticket)
 
     def _drain(self, loop: Loop, sizes: list[int], *, admits: bool = True) -> Loop:
-        """Draws tokens until the round is done, or until the next size of slots holds all that is left."""
+        """Draws tokens until the round is done, or until the next smaller number of slots can hold the rest."""
 
         def goes_on(progress):
             answer_S, next_answer = progress.slots.answer_S, progress.next_answer[0]
@@ -127,7 +127,7 @@ class DecodeLoop:
         return jax.lax.while_loop(lambda loop: loop.running, step, loop._replace(running=goes_on(loop.progress)))
 
     def _keep_busy_slots(self, loop: Loop, size: int) -> Loop:
-        """Keeps `size` slots, the busy ones first: they hold all that is left to do, if anything is left."""
+        """Keeps `size` slots, the busy ones first; they hold all unfinished answers."""
         slots = loop.progress.slots
         slot_S = jnp.argsort(slots.answer_S == self.B, stable=True)[:size]
         kept = Slots(*(x[slot_S] for x in slots[:3]), take_slots(slots.cache, slot_S))
@@ -138,10 +138,10 @@ class DecodeLoop:
         return self._anywhere(waits & jnp.any(progress.slots.answer_S == self.B))
 
     def _admit(self, progress: Progress) -> Progress:
-        """Moves one answer into a free slot; before that, reads the next prompts if the answer's is not read yet.
+        """Moves the next answer into a free slot; first reads more prompts if its prompt is not read yet.
 
-        In lockstep a shard may take part though it has no free slot, no answer in its queue or no prompt to read: it
-        then does the work and keeps what it had.
+        In lockstep, a shard without a free slot, a queued answer or a prompt to read computes too, and discards the
+        result.
         """
         slots, answer = progress.slots, progress.next_answer[0]
         free = jnp.argmax(slots.answer_S == self.B).astype(jnp.int32)
@@ -155,7 +155,7 @@ class DecodeLoop:
             new = PromptBatch(self._read_prompts(batch.following[0]), batch.following, after)
             return jax.tree.map(lambda new, old: jnp.where(reads, new, old), new, batch), jnp.bool_(False)
 
-        # A loop of one trip or none, not `cond`, which would copy what passes through it.
+        # A loop of at most one trip, because `cond` would copy its operands.
         start = progress.prompts, self._anywhere(reads)
         batch, _ = jax.lax.while_loop(lambda carry: carry[1], read, start)
         last_token = self.prompts.token_QP[prompt, self.prompts.length_Q[prompt] - 1]
@@ -174,18 +174,18 @@ class DecodeLoop:
 
     @jax.named_scope(scopes.READ)
     def _read_prompts(self, first: Array) -> Cache:
-        """Computes keys and values of the prompts from `first` on; beyond the last prompt, of the last one again."""
+        """Computes keys and values of the prompts from `first` on; repeats the last prompt past the end."""
         number_Q = jnp.minimum(first + jnp.arange(self.prompts_at_once, dtype=jnp.int32), self.Q - 1)
         prompts = Prompts(self.prompts.token_QP[number_Q], self.prompts.length_Q[number_Q])
         return self._constrain(self.model.prefill(prompts, block_columns(self.P + self.T)))
 
     @jax.named_scope(scopes.DECODE)
     def _draw(self, progress: Progress) -> Progress:
-        """Draws one token of every answer that is in a slot, and frees the slots of answers that have ended."""
+        """Draws one token of every answer in a slot, and frees the slots of finished answers."""
         slots, rollout = progress.slots, progress.rollout
         busy_S = slots.answer_S < self.B
         answer_S = jnp.minimum(slots.answer_S, self.B - 1)
-        # The last token of the prompt is read again: that gives the first one's distribution.
+        # The first draw reads the prompt's last token again, to get the distribution of the first answer token.
         before_S = self.prompts.length_Q[answer_S // self.K] - 1
         column_S = jnp.where(busy_S, before_S + slots.drawn_S, 0)
         hidden_SD, cache = self.model.decode(self.layers, slots.token_S, column_S, slots.cache)
@@ -216,7 +216,7 @@ class DecodeLoop:
         return unsubmitted >= self.submit.answers
 
     def _submit(self, carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
-        """Submits some ended answers of the first round: those of the second may still be dropped."""
+        """Submits finished answers of the first round only: the second round may still be discarded."""
         progress, ticket = carry
         unsubmitted_B = progress.unsubmitted_B[: self.round_answers]
         (place_A,) = jnp.nonzero(unsubmitted_B, size=self.submit.answers, fill_value=self.B)
@@ -236,7 +236,7 @@ class DecodeLoop:
         return progress._replace(unsubmitted_B=submitted_B), ticket
 
     def _renumber(self, progress: Progress) -> Progress:
-        """Numbers answers and prompts from the second round on, which is the first of the next call."""
+        """Renumbers answers and prompts so that the second round is the first of the next call."""
         slots, batch, round_answers = progress.slots, progress.prompts, self.round_answers
         round_prompts = round_answers // self.K
         room = _empty_rollout(round_answers, self.T)
@@ -253,7 +253,7 @@ class DecodeLoop:
         return constrain_row_major(cache) if self.decoding.row_major_cache else cache
 
     def _anywhere(self, here: Array) -> Array:
-        """In lockstep, whether it holds on any shard of the replica: all then run the same number of trips."""
+        """In lockstep, returns whether it is true on any shard of the replica, so that all run equally many trips."""
         return jax.lax.pmax(here.astype(jnp.int32), DATA) > 0 if self.decoding.lockstep else here
 
 

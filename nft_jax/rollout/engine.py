@@ -21,7 +21,7 @@ from nft_jax.rollout.decode_loop import DecodeLoop, Decoding
 from nft_jax.rollout.state import Progress, PromptBatch, Requests, Round, Slots, Submit
 from nft_jax.types import Array
 
-DEFAULT_SLOTS = 64  # the most of a data shard where `config.slots` is 0
+DEFAULT_SLOTS = 64  # most slots of a data shard if `config.slots` is 0
 
 # A shard's part of each array: the third axis of a cache is slots, the first axis of everything else is rows.
 _ROWS, _CACHE = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
@@ -36,7 +36,6 @@ class Engine:
     Attributes:
       graph: The model's structure.
       axes: Logical axes of the model's weights.
-      mesh: The devices.
       config: Temperature, truncation, limits and slots.
       eos_ids: Token ids that end an answer.
       dtype: Compute dtype of the sampling weights.
@@ -66,13 +65,13 @@ class Engine:
         return layout.constrain(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.mesh, self.specs)
 
     def __call__(self, sampling_weights: Any, requests: Requests, key: Array, submit: Submit | None = None) -> Round:
-        """Answers one round of requests by itself; arguments as in `finish_round`."""
+        """Samples the answers of one round; arguments as in `finish_round`."""
         rounds = jax.tree.map(lambda x: x[None], requests)
         progress = self.start(sampling_weights, rounds)
         return self.finish_round(sampling_weights, progress, rounds, key, submit=submit)[1]
 
     def start(self, sampling_weights: Any, requests: Requests) -> Progress:
-        """Returns the progress before the first round: all slots are free. Only the shapes of `requests` count."""
+        """Returns the progress before the first round: all slots are free. Uses only the shapes of `requests`."""
 
         def start(loop: DecodeLoop, progress: None) -> Progress:
             return loop.start()
@@ -91,12 +90,12 @@ class Engine:
     ) -> tuple[Progress, Round]:
         """Finishes the first round of `requests`.
 
-        Manual over data shards, automatic over `tensor`: no shard waits for another's longest answer, except in
-        `lockstep`, where the shards of a replica do.
+        The `shard_map` is manual over data shards and automatic over `tensor`. No shard waits for another's longest
+        answer, except in `lockstep`, where the shards of a replica wait for each other.
 
         Args:
-          sampling_weights: What the method of this name returns.
-          progress: Of `start`, or of the round before.
+          sampling_weights: The result of the method `sampling_weights`.
+          progress: From `start`, or from the previous round.
           requests: One round or two, arrays `[rounds, Q, …]`, Q a multiple of the data shards. The second round is the
             first of the next call.
           key: Key of the stream of random numbers; request numbers are folded in.
@@ -141,9 +140,10 @@ class Engine:
         )(sampling_weights, requests, progress, key, begins_next)
 
     def _constrain(self, progress: Progress) -> Progress:
-        """Between two rounds, caches stay split over `tensor` by their heads; all else is whole along `tensor`.
+        """Splits caches over `tensor` by heads, and keeps all else whole along `tensor`, between two rounds.
 
-        Left to itself, XLA splits the answers over `tensor` too, with collectives at every token of loops that differ.
+        Otherwise XLA also splits the answers over `tensor`, with collectives at every token of loops of different
+        lengths.
         """
         caches = progress.slots.cache, progress.prompts.cache
         heads = jax.tree.map(lambda _: PartitionSpec(None, None, SHARDS, TENSOR), caches)

@@ -20,10 +20,10 @@ def request_keys(key: Array, request_B: Array) -> Array:
 def truncate(logp_BV: Array, top_p: float, top_k: int) -> Array:
     """Truncates a distribution to its likeliest tokens and renormalizes it; the others get `MASK_VALUE`.
 
-    First the `top_k` likeliest tokens stay (0: all), then of these the fewest that hold the share `top_p` of their
-    mass: a token stays if all likelier ones hold less, so the likeliest always does. Equally likely tokens stay or go
-    together. The order, and the tokens that stay, are those of Hugging Face's `TopKLogitsWarper` and `TopPLogitsWarper`
-    (transformers/generation/logits_process.py), except that the latter separates equally likely tokens by chance.
+    Keeps the `top_k` likeliest tokens (0: all); of these, keeps the fewest likeliest ones whose mass is at least the
+    share `top_p`. The likeliest token always stays. Equally likely tokens stay or go together. The order, and the
+    tokens that stay, are those of Hugging Face's `TopKLogitsWarper` and `TopPLogitsWarper`
+    (transformers/generation/logits_process.py), except that the latter breaks ties arbitrarily.
     """
     if 0 < top_k < logp_BV.shape[-1]:
         kept_BV = _fewest_likeliest(logp_BV, lambda kept_BV: jnp.sum(kept_BV, axis=-1) >= top_k)
@@ -36,7 +36,7 @@ def truncate(logp_BV: Array, top_p: float, top_k: int) -> Array:
 
 
 class _Interval(NamedTuple):
-    """Where the border is: tokens up to rank `few_B` are not enough, those up to `many_B`, which are kept, are."""
+    """Bounds of the bisection: tokens up to rank `few_B` are too few, those up to `many_B` (`kept_BV`) are enough."""
 
     few_B: Array
     many_B: Array
@@ -44,11 +44,11 @@ class _Interval(NamedTuple):
 
 
 def _fewest_likeliest(logp_BV: Array, enough: Callable[[Array], Array]) -> Array:
-    """Finds the fewest likeliest tokens for which `enough(kept_BV) -> bool [B]`, bool `[B, V]`; all if none are enough.
+    """Finds the fewest likeliest tokens for which `enough(kept_BV)` is true, bool `[B, V]`; all if no set is enough.
 
-    Bisects the border: 31 sums over V instead of a sort.
+    Bisects the rank: 31 sums over V instead of a sort.
     """
-    # Read as integers, the bits of floats that aren't negative are in the floats' order: the likelier, the smaller.
+    # The bits of nonnegative floats, read as integers, sort like the floats: the likelier, the smaller.
     rank_BV = jax.lax.bitcast_convert_type(jnp.abs(logp_BV), jnp.int32)
 
     def halve(_, interval):
@@ -56,7 +56,7 @@ def _fewest_likeliest(logp_BV: Array, enough: Callable[[Array], Array]) -> Array
         middle_B = few_B + (many_B - few_B) // 2
         tried_BV = rank_BV <= middle_B[:, None]
         enough_B = enough(tried_BV)
-        # The kept tokens come out of the loop: logp, computed again outside it, may differ by its rounding.
+        # The loop returns the kept tokens, because XLA may recompute logp outside with another rounding.
         return _Interval(
             few_B=jnp.where(enough_B, few_B, middle_B),
             many_B=jnp.where(enough_B, middle_B, many_B),
@@ -79,8 +79,8 @@ def draw(
 ) -> tuple[Array, Array]:
     """Draws token number `column_B` of each answer by Gumbel-max; returns tokens int32 and log-probs float32, `[B]`.
 
-    The noise is a function of (seed, request, token). Where `greedy_B` the likeliest token is taken instead. A log-prob
-    is always that of the sampling distribution: after the temperature, and after `truncate`.
+    The noise is a function of (seed, request, token). Where `greedy_B` is true, the likeliest token is
+    taken instead. Log-probs are of the sampling distribution, after the temperature and `truncate`.
     """
     logp_BV = truncate(scaled_log_softmax(logits_BV, temperature), top_p, top_k)
 

@@ -29,9 +29,9 @@ class Round(NamedTuple):
 
     Attributes:
       rollout: The answers `[B = Q·K]`; a prompt's K answers are adjacent.
-      capacity_X: int32, tokens that the slots of each data shard had time for.
-      ticket_X: int32, one value a data shard that depends on every submission to the verifier: a program that takes
-        it as an input collects the verdicts after all of them.
+      capacity_X: int32, tokens that each data shard could have drawn with every slot busy.
+      ticket_X: int32, one value a data shard that depends on every submission to the verifier. A call that takes it
+        as an input therefore runs after all submissions.
     """
 
     rollout: Rollout
@@ -71,7 +71,7 @@ class PromptBatch(NamedTuple):
 
     Attributes:
       cache: Their keys and values, as a cache of that many slots.
-      first: Number of the first of them.
+      first: Number of the first prompt.
       following: Number of the first prompt that is not read yet.
     """
 
@@ -81,17 +81,17 @@ class PromptBatch(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """A data shard's work on the answers of one round, or of two rounds; also what a round hands on to the next.
+    """A data shard's progress on the answers of one or two rounds; each round passes it on to the next.
 
-    The B answers are numbered over all rounds of the requests, the current round's first. Scalars have shape `[1]`, so
-    that those of all data shards are one array `[X]`.
+    The B answers are numbered over all rounds of the requests, the current round's first. Scalars have shape `[1]`,
+    so that they form one array `[X]` over the data shards.
 
     Attributes:
       slots: The answers in progress.
       rollout: What is drawn so far of the B answers.
       next_answer: int32, the first answer that no slot has taken yet.
       prompts: The prompts that were read last.
-      unsubmitted_B: bool, answers that have ended and that the verifier does not have yet.
+      unsubmitted_B: bool, finished answers that are not submitted to the verifier yet.
     """
 
     slots: Slots
@@ -105,8 +105,7 @@ class Loop(NamedTuple):
     """State of the decode loop of one round.
 
     Attributes:
-      progress: The answers.
-      capacity: int32 `[1]`, tokens that the slots have had time for.
+      capacity: int32 `[1]`, tokens that could have been drawn with every slot busy.
       running: bool, whether the loop goes on.
       ticket: int32 `[1]`, of the last submission to the verifier.
     """
