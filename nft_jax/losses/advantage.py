@@ -89,6 +89,6 @@ def _standardize(reward_QK: Array, sample_std: bool, delta: float) -> Array:
     centered_QK = reward_QK - jnp.mean(reward_QK, axis=1, keepdims=True)
     freedom = max(reward_QK.shape[1] - int(sample_std), 1)
     std_Q1 = jnp.sqrt(jnp.sum(centered_QK**2, axis=1, keepdims=True) / freedom)
-    # Not std > 0: the mean of equal shaped rewards can round to a neighbour, and 1e-8 / 1e-8 is an advantage of 1.
+    # Not std > 0: rounding can make the mean of equal rewards differ from them, and 1e-8 / 1e-8 is an advantage of 1.
     varies_Q1 = jnp.max(reward_QK, axis=1, keepdims=True) > jnp.min(reward_QK, axis=1, keepdims=True)
     return jnp.where(varies_Q1, centered_QK / (jnp.where(varies_Q1, std_Q1, 1) + delta), 0)

@@ -17,7 +17,7 @@ def contrast(logp_BT: Array, batch: LossBatch, *, omega: str = "one_minus_rate",
 
     `omega` and `clamp_rate` as in NFT, so that the two differ in the negative term alone.
     Shapes [B, T]; nats per token; 0 outside answers; unbounded below.
-    The baseline that reviewers of Chen et al., arXiv 2505.18116, wanted.
+    A baseline for NFT that reviewers of Chen et al., arXiv 2505.18116, asked for.
 
     Raises:
       ValueError: for an unknown `omega`.

@@ -9,7 +9,7 @@ from nft_jax.types import Array, LossBatch
 
 @declare(unit="answer", normalizer="token_mean", groups="mixed", advantage=overlong_normalized)
 def dapo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: float = 0.28) -> Array:
-    """Computes the clipped surrogate with more room upwards; its advantage has a soft penalty on overlong answers.
+    """Computes the clipped surrogate with a larger upper bound; its advantage has a soft penalty on overlong answers.
 
     loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
 

@@ -25,7 +25,7 @@ def grpo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: 
 
 @declare(unit="answer", normalizer="constant", groups="all", advantage=centered)
 def dr_grpo(logp_BT: Array, batch: LossBatch, *, clip_low: float = 0.2, clip_high: float = 0.2) -> Array:
-    """Computes GRPO without its biases: rewards only centered in their group, a constant number of tokens an answer.
+    """Computes GRPO without its biases: centers rewards without dividing by their std; averages over a constant length.
 
     loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
 

@@ -13,7 +13,7 @@ def k3(logp_BT: Array, reference_logp_BT: Array, answer_BT: Array) -> Array:
     difference = min(reference_logp − logp, 10)
     k3         = exp(difference) − difference − 1
 
-    In nats. Beyond the bound it is constant: a single token can't overflow the step.
+    In nats. Where the difference is clamped, the estimate is constant, so that one token can't overflow the update.
     Schulman, "Approximating KL divergence" (2020); GRPO: Shao et al., arXiv 2402.03300, eq. 4.
     """
     chex.assert_rank(logp_BT, 2)

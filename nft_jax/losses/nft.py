@@ -10,7 +10,7 @@ from nft_jax.losses.registry import declare
 from nft_jax.names import lookup
 from nft_jax.types import Array, LossBatch
 
-# An ε of 0 is a legitimate ablation, but log 0 is not: below this, float32 can't tell 1 − rate · R from 0 anyway.
+# ε = 0 is a valid ablation, but log 0 is infinite. Below this value float32 can't distinguish 1 − rate · R from 0.
 SMALLEST_EPSILON = 1e-6
 
 
@@ -25,7 +25,7 @@ def nft(
     ratio: str = "token",
     clamp_rate: bool = True,
 ) -> Array:
-    """Trains the policy as the distribution of π_old's correct answers, which implies that of its incorrect ones.
+    """Maximizes the likelihood of correct answers, and that of incorrect ones under an implicit negative policy.
 
     R              = exp(min(logp − old_logp, 10))
     negative_ratio = (1 − rate · R) / (1 − rate)                 the implicit negative policy over π_old
@@ -37,12 +37,12 @@ def nft(
 
     `omega` "one", "one_minus_rate" (on-policy: Dr. GRPO) or "sqrt_odds" (on-policy: GRPO).
     `epsilon` below 1e-6 counts as 1e-6.
-    `ratio` "token", or "answer": one R an answer, exp(sum of log R over its tokens). An answer then has one term.
-    A correct one's, a sum of logs, is the same as before; an incorrect one's is spread evenly over its tokens, so that
-    they sum to the term, and on-policy its gradient is the token variant's.
-    `clamp_rate` clamps the rate to [0.02, 0.98] first. Without it a group of rate 1, which has no incorrect
-    answers, has no negative policy: an incorrect token in it (there should be none) loses nothing.
-    The bound on log R holds in R only: beyond it an incorrect token has no gradient, a correct one keeps its own.
+    `ratio` "token": one R a token; or "answer": one R an answer, exp(sum of log R over its tokens), and one term. The
+    term of a correct answer is the sum of its token terms. The term of an incorrect answer is divided evenly
+    among its tokens; on-policy, its gradient is that of the token variant.
+    `clamp_rate` clamps the rate to [0.02, 0.98] first. Without it a group of rate 1 has no negative
+    policy; an incorrect token in it (there should be none) has loss 0.
+    log R is bounded only inside R: above the bound an incorrect token has no gradient, a correct one keeps its own.
 
     Shapes [B, T]; nats per token; 0 outside answers.
     Chen et al., arXiv 2505.18116, theorem 3.1 and algorithm 1; on-policy, proposition 4.2.
@@ -66,8 +66,8 @@ def nft(
 def max_v(x: Array, epsilon: float) -> Array:
     """Returns `max(x, ε)` in value and `x` in gradient: a clamped token still trains, at a bounded weight.
 
-    The paper writes x + stop_gradient(max(x, ε) − x). This is the same with the zero gathered in one bracket:
-    in float32 −1e8 + (1 + 1e8) is 0, and its log is infinite.
+    The paper writes x + stop_gradient(max(x, ε) − x). Here x − stop_gradient(x) is computed first: in the paper's order
+    float32 gives −1e8 + (1 + 1e8) = 0, whose log is infinite.
     """
     return jax.lax.stop_gradient(jnp.maximum(x, max(epsilon, SMALLEST_EPSILON))) + (x - jax.lax.stop_gradient(x))
 

@@ -30,7 +30,7 @@ OMEGAS = {"one": one, "one_minus_rate": one_minus_rate, "sqrt_odds": sqrt_odds}
 
 
 def trained_rate(rate_BT: Array, clamp_rate: bool) -> Array:
-    """Clamps the rate to `RATE_BOUNDS` if wanted; that changes nothing for groups of up to 50 answers."""
+    """Clamps the rate to `RATE_BOUNDS` if `clamp_rate`; this changes no mixed group of up to 50 answers."""
     return jnp.clip(rate_BT, *RATE_BOUNDS) if clamp_rate else rate_BT
 
 

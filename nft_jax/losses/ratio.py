@@ -20,8 +20,8 @@ def assert_loss_inputs(logp_BT: Array, batch: LossBatch) -> None:
 def log_ratio(logp_BT: Array, batch: LossBatch) -> Array:
     """Computes `log R = logp − old_logp` of each token, 0 (value and gradient) outside answers.
 
-    Both inputs are masked before they meet: −inf − (−inf) on padding would be a NaN, masked later but caught by
-    `jax_debug_nans`.
+    Both inputs are masked before the subtraction: on padding −inf − (−inf) would be a NaN, which `jax_debug_nans`
+    reports even if it is masked later.
     """
     inside_BT = batch.answer_BT >= 0
     return jnp.where(inside_BT, logp_BT, 0.0) - jnp.where(inside_BT, batch.old_logp_BT, 0.0)

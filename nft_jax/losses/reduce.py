@@ -15,14 +15,14 @@ from nft_jax.types import Array, LossBatch, Totals
 def answer_sum(x_BT: Array, answer_BT: Array) -> Array:
     """Sums `x` over each answer and gives the sum to each of its tokens; 0 outside answers.
 
-    `answer_BT` holds ids in [0, T), or −1 for none; the tokens of an answer need not be neighbours. Given
-    `pair_BT` instead, it is the sum over a pair. Cost is O(T) a row: segments, never a [B, T, T] mask.
+    `answer_BT` holds ids in [0, T), or −1 for none; the tokens of an answer need not be adjacent. With `pair_BT`
+    it sums over each pair. The cost is O(T) a row: segment sums, no [B, T, T] mask.
     """
     chex.assert_rank([x_BT, answer_BT], 2)
     chex.assert_equal_shape([x_BT, answer_BT])
     chex.assert_type(answer_BT, int)
     inside_BT = answer_BT >= 0
-    # Tokens of no answer add 0 to answer 0, and read nothing back.
+    # Tokens outside answers add 0 to answer 0, and their results are masked.
     id_BT = jnp.where(inside_BT, answer_BT, 0)
     addend_BT = jnp.where(inside_BT, x_BT, 0)
 

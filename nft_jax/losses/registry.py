@@ -1,4 +1,4 @@
-"""The traits that a loss declares, and the way from a name and options in a config to a function.
+"""The traits that a loss declares, and the lookup of a loss by the name and options in a config.
 
 A loss's options are its keyword-only parameters and those of its advantage function; the signatures hold their
 defaults.
@@ -58,9 +58,7 @@ class Loss:
       name: The name in the config.
       function: `(logp_BT, batch) -> loss_BT`.
       advantage: `(correct_QK, length_QK, max_answer_tokens) -> advantage_QK`.
-      unit: As in `Traits`.
-      normalizer: As in `Traits`.
-      groups: As in `Traits`.
+      unit, normalizer, groups: As in `Traits`.
     """
 
     name: str

@@ -13,7 +13,7 @@ def rft(logp_BT: Array, batch: LossBatch) -> Array:
 
     loss = −reward · logp
 
-    Its gradient is that of NFT with ω = 1 and `negative_weight` 0, whose value counts from π_old.
+    Its gradient is that of NFT with ω = 1 and `negative_weight` 0; their values differ by reward · old_logp.
     Shapes [B, T]; nats per token; 0 outside answers.
     Yuan et al., arXiv 2308.01825; as a baseline, Chen et al., arXiv 2505.18116.
     """

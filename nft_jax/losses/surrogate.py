@@ -7,7 +7,7 @@ from nft_jax.types import Array, LossBatch
 
 
 def clipped_surrogate(logp_BT: Array, batch: LossBatch, clip_low: float, clip_high: float) -> Array:
-    """Takes the pessimistic one of the plain and the clipped ratio, times the advantage.
+    """Computes the minimum of advantage times ratio and advantage times clipped ratio, negated.
 
     loss = −min(R · advantage, clip(R, 1 − clip_low, 1 + clip_high) · advantage)
 

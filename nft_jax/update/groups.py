@@ -16,19 +16,16 @@ class RolloutStatistics(NamedTuple):
     """Sums over everything sampled in a step, trained on or not (float32).
 
     Attributes:
-      groups: Groups.
-      answers: Answers.
       tokens: Answer tokens.
-      truncated: Truncated answers.
       kept: Groups that may train.
       reward: Σ reward.
       verdicts: `[5]`, answers by status, in the order of `STATUSES`.
       rates: `[11]`, groups by success rate, rounded to tenths.
       longest: Tokens of the longest answer.
-      seconds: Host seconds spent grading, of the slowest device in each round.
+      seconds: Host seconds of grading, summed over rounds; of the slowest device in each.
       compared: Answers that a second grader judged too.
       disagreements: Of these, the answers that only one grader calls correct.
-      capacity: Tokens that the slots of all shards had time for.
+      capacity: Tokens that all shards could have drawn with every slot busy.
     """
 
     groups: Array
@@ -47,7 +44,7 @@ class RolloutStatistics(NamedTuple):
 
 
 def empty_statistics() -> RolloutStatistics:
-    """Returns the statistics of nothing."""
+    """Returns statistics that are all 0."""
     zero = jnp.float32(0)
     many = {"verdicts": jnp.zeros(len(STATUSES)), "rates": jnp.zeros(RATE_BINS)}
     return RolloutStatistics(**{name: many.get(name, zero) for name in RolloutStatistics._fields})
@@ -88,7 +85,7 @@ def append_groups(pool: Groups, count: Array, groups: Groups, keep_Q: Array) -> 
 
 
 def empty_groups(Q: int, K: int, T: int) -> Groups:
-    """Returns room for Q groups."""
+    """Returns Q empty places for groups."""
     return Groups(
         prompt_Q=jnp.zeros(Q, jnp.int32),
         token_QKT=jnp.zeros((Q, K, T), jnp.int32),
@@ -133,10 +130,8 @@ class SplitPool(NamedTuple):
     """What trains in this step, and what becomes of the surplus.
 
     Attributes:
-      buffer: Q groups, of which the first `trained` are there.
-      trained: int32.
-      surplus: Groups for the next step, of which the first `carried` are there.
-      carried: int32.
+      buffer: Q groups; the first `trained` (int32) places are filled.
+      surplus: Groups for the next step; the first `carried` (int32) places are filled.
       wasted: int32, groups that neither train nor are carried.
     """
 

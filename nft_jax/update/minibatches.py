@@ -49,12 +49,12 @@ def make_minibatches(
 ) -> tuple[Sequences, Totals]:
     """Splits the first `count` of Q groups over updates and data shards.
 
-    Group i goes to update i mod `updates`, so that a buffer that is not full is spread evenly too. An update's units
-    are cut into as many equal parts as there are data shards, so that few groups are on more than one. For losses of
-    unit "pair" the key draws min(correct, incorrect) pairs of each group.
+    Group i goes to update i mod `updates`, so that a buffer that is not full is spread evenly too. Each update's
+    units are split into equal consecutive parts, one a data shard, so that few groups are on several shards. For losses
+    of unit "pair" the key draws min(correct, incorrect) pairs of each group.
 
     Returns:
-      Sequences with leading axes `[updates, data shards]`, and what each update holds.
+      Sequences with leading axes `[updates, data shards]`, and the counts of each update.
     """
     Q, K, _ = groups.token_QKT.shape
     answer_QUJ, present_QU = _make_units(groups, jnp.arange(Q) < count, loss.unit, key)
@@ -100,7 +100,7 @@ def _group_by_update(value_QU, updates):
 
 
 def _split_over_shards(present_OU: Array, shards: int) -> _Places:
-    """Splits each update's present units over the data shards, in equal parts to one unit."""
+    """Splits each update's present units over the data shards, in parts that differ by at most one unit."""
     present_first_OU = jnp.argsort(~present_OU, axis=1, stable=True)
     count_O1 = jnp.sum(present_OU, axis=1, keepdims=True)
     border_OX = count_O1 * jnp.arange(shards + 1)[None] // shards
@@ -112,7 +112,7 @@ def _split_over_shards(present_OU: Array, shards: int) -> _Places:
 
 
 def count_totals(sequences: Sequences, unit: str) -> Totals:
-    """Counts what each update holds, over all shards: float32 `[updates]` each."""
+    """Counts each update's answers, tokens and pairs over all shards: float32 `[updates]` each."""
     dtype = sequences.reward_I.dtype
     answers = jnp.sum(sequences.present_I, axis=(1, 2)).astype(dtype)
     tokens = jnp.sum(sequences.answer_length_I, axis=(1, 2)).astype(dtype)

@@ -36,7 +36,7 @@ def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
     }[config.schedule]
     if warmup == 0:
         return after
-    # The first update takes peak / warmup, not 0: torch's warm-up schedulers do so from their second step.
+    # The first update has the rate peak / warmup; torch's warm-up schedulers begin at 0 and have it in the second.
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), after], [warmup])
 
 
@@ -68,7 +68,7 @@ def state_specs(optimizer: Optimizer, abstract: Any, weight_specs: Any) -> Any:
     """Returns PartitionSpecs of the optimizer's state: those of the weight that an array mirrors, else replicated.
 
     A leaf mirrors a weight if its path ends in the weight's path and its shape is the weight's. (optax's own
-    `tree_map_params` can't see through Muon's dimension numbers.)
+    `tree_map_params` does not support Muon's dimension numbers.)
     """
     weights = {
         jax.tree_util.keystr(path): (leaf.shape, spec)
@@ -88,12 +88,12 @@ def state_specs(optimizer: Optimizer, abstract: Any, weight_specs: Any) -> Any:
 
 
 def is_offloaded(leaf: Any) -> bool:
-    """Tells whether an offloaded state keeps this array in the host's memory: all moments of matrices."""
+    """Returns whether an offloaded state keeps this array in the host's memory: true for moments of matrices."""
     return leaf.ndim > 1
 
 
 def offload_shardings(shardings: Any, state: Any) -> Any:
-    """Moves the shardings of an offloaded optimizer's state, which has these shapes, to the host's memory."""
+    """Returns the shardings, in the host's memory for the arrays of `state` that are offloaded."""
     return jax.tree.map(
         lambda sharding, leaf: sharding.with_memory_kind(HOST_MEMORY) if is_offloaded(leaf) else sharding,
         shardings,

@@ -1,4 +1,4 @@
-"""Packing of sequences into rows of tokens, inside the program: cost follows real tokens, not the longest answer."""
+"""Packing of sequences into rows of tokens, inside the program: cost depends on real tokens, not the longest answer."""
 
 from typing import NamedTuple
 
@@ -18,9 +18,7 @@ class Sequences(NamedTuple):
       prompt_length_I: int32, prompt tokens, 1 or more.
       answer_length_I: int32, answer tokens; 0 where `present_I` is False.
       logp_IT: float32, log-probs of the answer's tokens by the sampler.
-      reward_I: float32, as in `LossBatch`.
-      rate_I: float32, as in `LossBatch`.
-      advantage_I: float32, as in `LossBatch`.
+      reward_I, rate_I, advantage_I: float32, as in `LossBatch`.
       present_I: bool; False is an empty place, which takes no room in any row.
     """
 
@@ -56,7 +54,7 @@ class Rows(NamedTuple):
       target_BT: int32, the token that follows in the sequence, which the place predicts; 0 where none follows.
       batch: The loss's inputs.
       sampler_logp_BT: float32, the sampler's log-probs, kept beside `batch.old_logp_BT` to measure the gap.
-      prompt: The rows' shared prompts; None where rows hold their prompts themselves.
+      prompt: The rows' shared prompts; None if rows hold their own prompts.
     """
 
     tokens: Tokens
@@ -70,10 +68,8 @@ class PackedRows(NamedTuple):
     """Packed rows and the prompts that they share.
 
     Attributes:
-      rows: Of which the first `used` hold tokens.
-      used: int32.
-      prompts: Of which the first `prompts_used` are there; None where rows hold their prompts themselves.
-      prompts_used: int32, or None.
+      rows: The first `used` (int32) rows hold tokens.
+      prompts: The first `prompts_used` (int32) places are filled; both are None if rows hold their own prompts.
     """
 
     rows: Rows
@@ -98,12 +94,12 @@ def pack(
 
     Units are never split over rows. `unit` is the number of sequences of a unit; `row_count` must be at least
     `rows_needed`. Units of 5, 4 and 6 tokens in rows of 10: row 0 holds the third and the second, row 1 the first.
-    It takes at most 11/9 of the fewest possible rows, plus 2/3 of a row (Dósa 2007, "The tight bound of first fit
-    decreasing bin-packing algorithm").
+    The packing takes at most 11/9 of the fewest possible rows, plus 2/3 of a row (Dósa 2007, "The tight bound of first
+    fit decreasing bin-packing algorithm").
 
-    A sequence of a prompt of p tokens and an answer of n takes the p + n − 1 places that something follows. With
-    `shared_prompts`, the most that there can be, its row holds the last n of them, those that predict the answer. All
-    sequences of a row then continue the same prompt, whose p − 1 other places are read from `PackedRows.prompts`.
+    A sequence of p prompt tokens and n answer tokens takes p + n − 1 places: its last token predicts nothing. With
+    `shared_prompts` (the largest possible number of prompts), a row holds only the last n places, which predict the
+    answer. All sequences of a row then share one prompt, whose first p − 1 places are in `PackedRows.prompts`.
     """
     I = sequences.prompt_IP.shape[0]
     prompts, used, prompt_I = None, None, jnp.zeros(I, jnp.int32)
@@ -121,7 +117,7 @@ def pack(
     start_I = jnp.repeat(places.row_U * row_tokens + places.offset_U, unit) + before_I
     id_I = jnp.repeat(places.index_U, unit) * unit + jnp.tile(jnp.arange(unit, dtype=jnp.int32), I // unit)
 
-    # One scatter gives each place of the rows the sequence and token that belong there; all else is gathered.
+    # One scatter writes the source (sequence and token) of each place of the rows; all else is gathered.
     C = sequences.prompt_IP.shape[1] + sequences.answer_IT.shape[1]
     column_C = jnp.arange(C, dtype=jnp.int32)
     place_IC = jnp.where(column_C[None] < length_I[:, None], start_I[:, None] + column_C[None], row_count * row_tokens)
@@ -136,7 +132,7 @@ def pack(
 
 
 class _SharedPrompts(NamedTuple):
-    """Each prompt of the present sequences once, how many they are, and each sequence's prompt."""
+    """The distinct prompts of the present sequences, their number, and the index of each sequence's prompt."""
 
     prompts: Prompts
     used: Array
@@ -147,7 +143,7 @@ def _find_prompts(sequences: Sequences, most: int) -> _SharedPrompts:
     """Finds the prompts of the present sequences, at most `most`."""
     absent = jnp.iinfo(jnp.int32).max
     group_I = jnp.where(sequences.present_I, sequences.group_I, absent)
-    # Room for one more: the group of all absent sequences, which sorts last.
+    # One more place, for the number of all absent sequences, which sorts last.
     group_Q, first_Q, prompt_I = jnp.unique(
         group_I, return_index=True, return_inverse=True, size=most + 1, fill_value=absent
     )
@@ -200,7 +196,7 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
     P, T = sequences.prompt_IP.shape[1], sequences.answer_IT.shape[1]
     filled_BT = source_BT >= 0
     sequence_BT, position_BT = jnp.divmod(jnp.where(filled_BT, source_BT, 0), P + T)
-    # Below 0 in the prompt, but that its last token predicts the answer's first.
+    # Index of the answer token that the place predicts; below 0 in the prompt, except at its last token.
     predicted_BT = position_BT + 1 - sequences.prompt_length_I[sequence_BT]
     predicts_BT = filled_BT & (predicted_BT >= 0)
     next_answer_BT = sequences.answer_IT[sequence_BT, jnp.maximum(predicted_BT, 0)]

@@ -1,8 +1,9 @@
-"""Prompts that rows share: read once an update for the rows, with a gradient through their keys and values.
+"""Prompts that rows share: read once an update, with a gradient through their keys and values.
 
     d objective/d weights = Σ micro-batches of rows, keys held fixed  +  (d objective/d keys) · (d keys/d weights)
 
-Micro-batches of rows give the first part and d objective/d keys; one backward pass through the prompts gives the other.
+Micro-batches of rows give the first part and d objective/d keys; one backward pass through the prompts gives the
+second.
 """
 
 from collections.abc import Callable
@@ -28,9 +29,9 @@ Keys = tuple[Array, Array]
 def loop_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Callable, carry: Any) -> Any:
     """Runs `body(micro_batch, start, carry)` on `count` items of every shard at a time; returns the last `carry`.
 
-    Arrays of `tree` have axes `[X, items, …]`; the first `used` items count, one number a shard or one for all. The
-    number of micro-batches is a runtime value, equal on all shards. A micro-batch has the items of all shards in one
-    axis, from number `start` of each. Shards are those of one replica.
+    Arrays of `tree` have axes `[X, items, …]`, over the data shards of one replica. Only the first `used` items are
+    processed (one number a shard, or one for all). The number of micro-batches is a runtime value, equal on all shards.
+    A micro-batch has items `start` to `start + count − 1` of all shards in one axis.
     """
 
     def step(index, carry):
@@ -44,15 +45,15 @@ def loop_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Cal
 
 
 def prompts_at_once(prompts: int, max_prompt_tokens: int, rows: int, row_tokens: int) -> int:
-    """Returns how many of a shard's prompts are read together: one, or as many as have a micro-batch's tokens."""
+    """Returns how many of a shard's prompts are read together: as many as fit a micro-batch's tokens, at least 1."""
     return min(prompts, max(rows * row_tokens // max_prompt_tokens, 1))
 
 
 class SharedPrompts:
     """Computes the keys and values of shared prompts, and the gradient through them; `[L, X, Q, P, G, H]` each.
 
-    `model` binds weights; `rows` is the number of rows of a shard in a micro-batch. Where rows hold their prompts
-    themselves, keys are None, in and out.
+    `model` binds weights; `rows` is the number of rows of a shard in a micro-batch. If rows hold their own prompts,
+    the methods take and return None in place of keys.
     """
 
     def __init__(self, model: Callable[[Any], Transformer], placement: Placement, mesh: Mesh, rows: int):
@@ -86,13 +87,13 @@ class SharedPrompts:
         return jax.tree.map(take, keys)
 
     def zero_gradient(self, keys: Keys | None) -> Keys | None:
-        """Returns a zero gradient by `keys`, in float32."""
+        """Returns a zero gradient with respect to `keys`, in float32."""
         return layout.split_keys(
             jax.tree.map(lambda x: jnp.zeros(x.shape, accumulation_dtype(x.dtype)), keys), self.mesh
         )
 
     def add(self, gradient: Keys | None, take_rows: Keys | None, rows: Rows) -> Keys | None:
-        """Adds the gradient by the keys of rows, which `take_rows` gave, to `gradient`, that by the prompts' keys."""
+        """Adds the gradient with respect to the rows' keys to `gradient`, that with respect to the prompts' keys."""
 
         def add_rows(x, new):
             X = x.shape[1]
@@ -103,7 +104,7 @@ class SharedPrompts:
         return layout.split_keys(jax.tree.map(add_rows, gradient, take_rows), self.mesh)
 
     def pull(self, weights: Any, packed: PackedRows, by_keys: Keys | None, add: Callable, gradient: Any) -> Any:
-        """Adds to `gradient`, by the weights, the part that goes through the keys; `add` sums two such gradients."""
+        """Adds to the weights' `gradient` the part that goes through the keys; `add` sums two such gradients."""
         if packed.prompts is None:
             return gradient
 

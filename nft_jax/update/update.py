@@ -51,7 +51,7 @@ class UpdateStatistics(NamedTuple):
     kl: Array
 
     def merge(self, other: "UpdateStatistics") -> "UpdateStatistics":
-        """Merges the statistics of two micro-batches: sums add up, of maxima the larger one stays."""
+        """Merges the statistics of two micro-batches: adds the sums, takes the larger maxima."""
         return self._reduce(jnp.add, jnp.maximum, other)
 
     def merge_axis(self) -> "UpdateStatistics":
@@ -67,13 +67,12 @@ NO_STATISTICS = UpdateStatistics(*[0.0] * len(UpdateStatistics._fields))
 
 
 class UpdateRecord(NamedTuple):
-    """What became of one update.
+    """The outcome of one update.
 
     Attributes:
       taken: float32, 1 if the update was taken, else 0.
       nonfinite: float32, 1 if it was not taken because its gradient was not finite.
       gradient_norm: float32, global norm before clipping.
-      statistics: What it measured.
     """
 
     taken: Array
@@ -83,7 +82,7 @@ class UpdateRecord(NamedTuple):
 
 
 class UpdateOutcome(NamedTuple):
-    """The weights and the optimizer's state after an update, and what became of it."""
+    """The weights and the optimizer's state after an update, and its record."""
 
     weights: Any
     optimizer_state: Any
@@ -91,7 +90,7 @@ class UpdateOutcome(NamedTuple):
 
 
 class _Accumulated(NamedTuple):
-    """Sums over the micro-batches so far: gradients by weights and by shared prompts' keys, and statistics."""
+    """Sums over the micro-batches so far: the gradients of weights and of shared prompts' keys, and statistics."""
 
     gradient: Any
     by_keys: Any
@@ -123,13 +122,12 @@ class Updater:
         self.shared = SharedPrompts(self._model, self.placement, mesh, config.packing.rows_per_micro_batch)
 
     def __call__(self, weights, optimizer_state, packed: PackedRows, totals: Totals, reference, first) -> UpdateOutcome:
-        """Takes one update; weights, optimizer state and schedule stay if nothing trains or the gradient is not finite.
+        """Takes one update, or changes nothing (also not the schedule) if nothing trains or the gradient is not finite.
 
         Args:
-          weights: In the training layout.
-          optimizer_state: In the same layout.
+          weights, optimizer_state: In the training layout.
           packed: The minibatch, with a leading axis of data shards.
-          totals: What the minibatch holds, scalars.
+          totals: The minibatch's counts, scalars.
           reference: Frozen weights of the KL term, or None.
           first: Whether the weights are still those that sampled.
         """
@@ -234,7 +232,7 @@ class Updater:
         answer_BT = rows.batch.answer_BT
         batch = rows.batch
         if self.old_logp == "current":
-            # R is exactly 1 in any precision: the same number, without its gradient.
+            # The same log-prob without its gradient, so that R is exactly 1 in any precision.
             batch = batch._replace(old_logp_BT=jnp.where(first, jax.lax.stop_gradient(logp_BT), batch.old_logp_BT))
         loss_BT = self.loss.function(logp_BT, batch)
         kl_BT = jnp.zeros_like(loss_BT)
