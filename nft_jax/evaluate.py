@@ -89,7 +89,6 @@ def compare(workdir: Path, other: Path, step: int | None = None) -> str:
 
     Args:
       workdir: A workdir, or one of its folders of evaluations.
-      other: Another.
       step: The step of `workdir` that is compared; of `other`, and by default, the newest that was evaluated.
 
     Raises:

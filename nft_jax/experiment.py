@@ -50,8 +50,6 @@ class Experiment:
     Attributes:
       config: The resolved config.
       dataset: Tokenizer, prompts and examples.
-      model: The decoder on the mesh.
-      loss: The loss that trains.
       engine: Samples the training rollouts.
       verifier: The grading processes; None where nothing is sampled.
     """
@@ -168,7 +166,7 @@ class Experiment:
 
 
 def open_data(config: Config, folder: Path, problems: dict[str, list[Problem]] | None = None) -> Dataset:
-    """Loads the data of a loaded config; given `problems`, by the name of their table, these in place of the config's.
+    """Loads the data of a loaded config, or the given `problems`, by the name of their table, in place of it.
 
     Raises:
       FileNotFoundError, ValueError: As `load_dataset`, and for a model folder that cannot be used.
@@ -227,7 +225,7 @@ def open_experiment(config: Config, folder: Path, *arguments: Any, **data: Any) 
 
 
 def make_engine(model: ShardedModel, config: RolloutConfig, tokenizer: Tokenizer) -> Engine:
-    """Returns what samples answers with the model's weights."""
+    """Returns the engine that samples answers with the model's weights."""
     lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.uses_lockstep(model.mesh))
     return Engine(model.graph, model.axes, model.mesh, config, tokenizer.eos_ids, model.config.dtype, lockstep)
 
@@ -248,13 +246,12 @@ def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: St
     """Compiles the step, which takes over the memory of the state that it is given.
 
     Args:
-      step: The program.
       state: A state, or its shapes and layouts.
       prompts: The prompt table, or its shapes.
       state_shardings: The layout of the state before and after a step.
     """
     whole = NamedSharding(step.mesh, PartitionSpec())
-    # Every process reads the numbers; the groups stay in parts, which only a step that writes them brings together.
+    # Every process reads the numbers. The groups stay sharded; only a step that logs them gathers them.
     record = Record(**{name: whole for name in Record._fields} | {"last": None})
 
     def train_step(state, prompts):

@@ -27,7 +27,7 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
 
     Raises:
       FileNotFoundError: When the model folder does not exist.
-      ValueError: When sizes, devices, attention and packing do not fit together; the message names what would.
+      ValueError: When sizes, devices, attention and packing do not fit together; the message names values that would.
     """
     config = resolve_model(config, folder, vocabulary)
     loss = losses.resolve(config.loss.name, config.loss.options)
@@ -38,7 +38,7 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
 
 
 def resolve_model(config: Config, folder: Path, vocabulary: int) -> Config:
-    """Returns the config with the model's shape: that of its folder, if it names one, and the rows of the embedding.
+    """Returns the config with the model's sizes, from its folder if it names one, and the rows of the embedding.
 
     Raises:
       FileNotFoundError: When the model folder does not exist.

@@ -1,4 +1,4 @@
-"""Trains one experiment: warm start if the config has one, then the one program, step after step.
+"""Trains one experiment: the warm start if the config has one, then the steps.
 
     python -m nft_jax.train --config=tiny --workdir=runs/tiny [--config.loss.name=rft] [--config.section.field=value]
 

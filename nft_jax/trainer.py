@@ -1,4 +1,4 @@
-"""The host's side of a run, once everything is compiled: dispatches steps, reads the step before, evaluates, saves."""
+"""The host's side of a run, after compilation: dispatches steps, reads the previous step's record, evaluates, saves."""
 
 import sys
 import time
@@ -35,13 +35,12 @@ class Trainer:
     Attributes:
       experiment: The experiment, with its grading processes.
       folder: The workdir.
-      checkpoints: The checkpoints in it.
       compilations: Warns of programs that are compiled once the steps have begun.
       fingerprint: The settings and problems that determine the run's numbers, saved with each checkpoint.
       evaluator: Evaluates the held-out splits.
       base_answers: By split, the answers before the first step.
       program: The compiled step.
-      compile_seconds: How long that took.
+      compile_seconds: How long its compilation took.
       prompts: The prompt table on the mesh.
       state: The state after step `done`; each step takes over its memory.
       done: Number of steps that were done before this process began.
@@ -103,7 +102,7 @@ class Trainer:
             self._report_answers(0, self.base_answers)
             return
         seen = {row["step"] for row in read_lines(self.folder.path / "evaluation.jsonl")}
-        # Process 0 alone is sure to read what it wrote.
+        # Only process 0 is sure to see the rows that it wrote.
         if self._is_evaluated(self.done) and distributed.any_process(self.done not in seen):
             self._report_answers(self.done, self._answers(("validation",)))
 
@@ -146,7 +145,7 @@ class Trainer:
     def _save(self, step: int) -> None:
         self.compilations.report_late(step)
         self.checkpoints.save(step, self.state, self.fingerprint)
-        # Several processes save an array that all have in slices, which Orbax compiles when it first does.
+        # Several processes save a replicated array in slices; Orbax compiles the slicing at the first save.
         self.compilations.finish()
 
     def _logged_groups(self, step: int, groups: Groups) -> Groups | None:
@@ -180,7 +179,7 @@ class Trainer:
         print(format_step(step, self.config.steps, metrics), flush=True)
 
     def _answers(self, splits: Iterable[str]) -> dict[str, Answers]:
-        """Answers those of `splits` that the data has, with the present weights."""
+        """Answers the problems of those `splits` that the data has, with the current weights."""
         return {name: self.evaluator(self.state.weights, name) for name in splits if name in self.evaluator.tables}
 
     def _report_answers(self, step: int, answers: dict[str, Answers]) -> None:

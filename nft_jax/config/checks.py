@@ -1,4 +1,4 @@
-"""Checks of settings against each other; the limits of a single setting stand at its field."""
+"""Checks of settings against each other; the limits of a single setting are declared at its field."""
 
 from collections.abc import Iterator
 

@@ -26,8 +26,6 @@ class Section(NamedTuple):
 
     Attributes:
       name: that part, such as "rollout"; empty for the settings of no section.
-      note: what the section is about.
-      settings: its settings, in the order of the fields.
     """
 
     name: str

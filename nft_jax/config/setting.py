@@ -67,10 +67,7 @@ class Setting(NamedTuple):
 
     Attributes:
       name: its name on the command line, behind `--config.`, such as "rollout.slots".
-      type: the type of its value.
-      default: the value that it has unless a config file changes it.
       note: what it sets, with its unit.
-      limits: the values that it may have.
       decides: the phases whose numbers it decides.
     """
 
@@ -106,7 +103,7 @@ def setting(default: Any, note: str, *, decides: Phase = Phase.ALL, **limits: An
 
 
 def section(kind: type, decides: Phase = Phase.ALL) -> Any:
-    """A field that holds a section of settings, whose values can decide the numbers of these phases alone."""
+    """A field that holds a section of settings, which can decide numbers of these phases only."""
     return dataclasses.field(default_factory=kind, metadata={"decides": decides})
 
 

@@ -75,11 +75,11 @@ class Settings:
 
     @property
     def prompts_are_shared(self) -> bool:
-        """Whether rows hold answers alone, which attention by kernels rules out (`packing.share_prompts`)."""
+        """Whether rows hold answers alone (`packing.share_prompts`); attention kernels do not support it."""
         choice = self.packing.share_prompts
         return choice == "yes" or (choice == "auto" and self.answers_per_prompt > 1)
 
     @property
     def carry_capacity(self) -> int:
-        """Most groups that a step hands on: fewer than a step's worth, so that every step samples."""
+        """Most groups that a step carries: fewer than a step trains on, so that every step samples."""
         return min(self.candidates_per_round, self.prompts_per_step) - 1 if self.selection.carry else 0

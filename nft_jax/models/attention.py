@@ -64,11 +64,9 @@ def packed_attention(
 
 
 class _KeyColumns(NamedTuple):
-    """The S columns that the queries of each row may see: the prompt's columns, then the row's.
+    """The C columns that the queries of each row may see: the prompt's columns, then the row's.
 
     Attributes:
-      key_BCGH: Keys.
-      value_BCGH: Values.
       segment_BC: int32, the segment of each column, or `SEEN_BY_ALL` or `SEEN_BY_NONE`.
       place_C: int32, the place of each column in the row; 0 for columns of the prompt.
     """

@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 from nft_jax.rounding import round_up
 from nft_jax.types import Array
 
-# Rows are padded to a multiple of the tile; a shorter row becomes one tile, of a multiple of the lanes.
+# Rows are padded to a multiple of the tile. A row shorter than a tile is padded to a multiple of the lanes instead.
 SPLASH_TILE, SPLASH_LANES = 512, 128
 TRITON_TILE = 128
 # The checkpoint name of an attention's output, and of the softmax sums that splash needs in the backward pass.
@@ -113,7 +113,7 @@ def _pad_to_tiles(kernel: Callable, tile: int) -> Callable:
 
 
 def _use_one_pass(kernel: Callable) -> Callable:
-    """Makes a kernel's products single passes of 16-bit operands, the only way in which Mosaic multiplies them.
+    """Runs a kernel's products in one pass of 16-bit operands; Mosaic supports no other precision for them.
 
     The gradient has its own rule because the backward pass is traced under the caller's precision.
     """

@@ -3,8 +3,8 @@
 A slot's sequence, prompt and answer alike, occupies columns 0, 1, 2, …; column c is place c % W of block c // W. Every
 write goes to the array that the loop carries, and every read comes after it, so that XLA updates the array in place.
 
-A cache of another dtype, such as int8, begins here: `empty_cache` allocates, `write_token` and `cache_from_keys` would
-quantize, `read_block` would dequantize. The kernel in `decode_kernel.py` reads the arrays itself.
+A cache of another dtype, such as int8, needs changes here: `empty_cache` allocates, `write_token` and `cache_from_keys`
+would quantize, `read_block` would dequantize. The kernel in `decode_kernel.py` reads the arrays itself.
 """
 
 from typing import NamedTuple
@@ -24,12 +24,9 @@ COLUMN_MULTIPLE = 32  # of a block's columns, if a slot has several blocks
 class Cache(NamedTuple):
     """Keys and values of S slots: Y blocks of W columns, in the compute dtype.
 
-    The arrays are in Z stacks of layers: layer l is entry l // Z of stack l % Z. Their axes are in the order of
-    attention's two matrix products, so that no read transposes; if a stack is one layer of one block, no read slices.
-
-    Attributes:
-      key_ZLYSGHW: One array for each of the Z stacks.
-      value_ZLYSGWH: One array for each of the Z stacks.
+    Each field has one array for each of Z stacks of layers: layer l is entry l // Z of stack l % Z. Their axes are in
+    the order of attention's two matrix products, so that no read transposes; if a stack is one layer of one block, no
+    read slices.
     """
 
     key_ZLYSGHW: tuple[Array, ...]

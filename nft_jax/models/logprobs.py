@@ -23,13 +23,10 @@ def logp_and_entropy(
     """Returns the log-prob of each place's target and the entropy (nats) of its distribution: float32 `[B, T]` each.
 
     Args:
-      model: The policy.
-      tokens: The packed rows.
       target_BT: int32, the token that follows each place. Where none follows, the results are finite but meaningless.
       temperature: Divides the logits.
       chunk: How many places of a row have logits at a time; the backward pass recomputes each chunk.
-      placement: As in `Transformer.__call__`.
-      prompt: As in `Transformer.__call__`.
+      placement, prompt: As in `Transformer.__call__`.
     """
     hidden_BTD = model(tokens, placement, prompt)
     B, T, D = hidden_BTD.shape
@@ -63,8 +60,8 @@ def scaled_log_softmax(logits_MV: Array, temperature: float) -> Array:
 def token_logp_and_entropy(logits_MV: Array, token_M: Array, temperature: float) -> tuple[Array, Array]:
     """Returns the log-probs of tokens under `scaled_log_softmax`, and its entropy (nats): float32 `[M]` each.
 
-    At 150,000 columns the cost is in passes over the logits, so this takes one exponential an element and only sums
-    over V.
+    With 150,000 ids, passes over the logits are the cost. So this takes one exponential an element, and otherwise only
+    sums over V.
     """
     scaled_MV = logits_MV.astype(accumulation_dtype(logits_MV.dtype)) / temperature
     shifted_MV = scaled_MV - jax.lax.stop_gradient(jnp.max(scaled_MV, axis=-1, keepdims=True))

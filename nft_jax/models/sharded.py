@@ -22,7 +22,6 @@ class ShardedModel:
     Attributes:
       config: Shape and numerics, every size filled in.
       vocabulary: Number of ids that can be sampled, at most `config.vocab`.
-      mesh: The devices.
       attention: Attention over rows of tokens on these devices.
       graph: The structure that `transformer.bind` joins with weights.
       shapes: Tree of the weights' shapes and dtypes (float32).

@@ -67,7 +67,6 @@ class Transformer(nnx.Module):
         """Returns the final hidden states `[B, T, D]` of packed rows.
 
         Args:
-          tokens: The packed rows.
           placement: Lays out each layer's weights and the residual stream (`layout.layer_placement`).
           prompt: The keys and values of each row's prompt, for all layers, if the rows continue prompts that they do
             not contain.

@@ -68,7 +68,8 @@ def shard_count(mesh: Mesh) -> int:
 def shard_axes(mesh: Mesh) -> set[str]:
     """Returns the axes over which a `shard_map` of data shards is manual: `SHARDS`, and `tensor` if its size is 1.
 
-    A callback or a kernel in it wants all axes manual, and nesting for an axis of size 1 crashes XLA's partitioner.
+    Callbacks and kernels need all axes manual, and a nested `shard_map` over an axis of size 1 crashes XLA's
+    partitioner.
     """
     return {*SHARDS} if mesh.shape[TENSOR] > 1 else {*SHARDS, TENSOR}
 

@@ -10,5 +10,5 @@ OPTIMIZER = "optimizer"
 
 
 def is_within(phase: str, scope: str) -> bool:
-    """Tells whether a path of scopes, such as "jit(step)/vmap(decode)/while/body/add", leads through a phase."""
+    """Returns whether a path of scopes, such as "jit(step)/vmap(decode)/while/body/add", leads through a phase."""
     return re.search(rf"(^|[/(]){phase}([/)]|$)", scope) is not None

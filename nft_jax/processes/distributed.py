@@ -40,7 +40,7 @@ class Launch(NamedTuple):
 
 
 def read_launch(given: Mapping[str, Any], environment: Mapping[str, str]) -> Launch | None:
-    """Returns how flags and environment say to start several processes; None for a single one.
+    """Returns the launch that flags and environment ask for; None for a single process.
 
     Args:
       given: The flags `distributed`, `processes` and `process`; None where not given.
@@ -104,7 +104,7 @@ def start(
 
     Args:
       wait_seconds: How long to wait for the other processes.
-      heartbeat_seconds: A process that is silent for so long later is taken for dead, and the others end.
+      heartbeat_seconds: A connected process that is silent for this long counts as lost, and the others end.
       workdir, facts: What all must share, as in `roll_call`.
 
     Raises:

@@ -21,13 +21,13 @@ from nft_jax.compat import coordination
 
 # EX_TEMPFAIL of sysexits.h. The launchers run the same command again after it.
 RUN_AGAIN = 75
-# An XLA status with the words of gloo, NCCL or the coordination service: an operation failed for want of a process.
+# An XLA status with the words of gloo, NCCL or the coordination service: an operation failed because a process is lost.
 _LOSS = re.compile(
     r"(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|DATA_LOSS|FAILED_PRECONDITION)\b.*"
     r"(gloo|nccl|connection (closed|reset|refused)|remote process|coordination|heartbeat|barrier)",
     re.IGNORECASE | re.DOTALL,
 )
-# The coordination service answers within milliseconds, and within this time from anywhere on earth.
+# The coordination service answers within milliseconds, and over any network within this time.
 _ANSWER_SECONDS = 2.0
 _LINGER_SECONDS = 2.0
 _exit_lock = threading.Lock()
@@ -46,7 +46,7 @@ def exit_on_process_loss(
 
     A loss shows as an error for which `is_process_loss` holds, or as an abort by JAX's coordination client in its own
     thread. A Python handler of SIGABRT would run too late for that, so the handler is a C function, which never
-    returns. Any other abort takes its usual course.
+    returns. Other aborts are not affected.
 
     Args:
       describe_resume: Says from which step the run goes on; printed last. Of nested blocks the inner one's counts.
@@ -75,7 +75,7 @@ def exit_on_process_loss(
 def is_process_loss(error: BaseException | None) -> bool:
     """Returns whether an error or one of its causes means that another process is lost.
 
-    Only the message tells: JAX raises several types, and NumPy wraps what reading an array raises.
+    Reads the message, because JAX raises several types, and NumPy wraps the errors of reading an array.
     """
     while is_multiprocess() and error is not None:
         if _LOSS.match(str(error)):
@@ -91,7 +91,7 @@ def exit_process(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if coordination.process_id == 0:
-        # The coordination service ends with process 0, and the others with it: leaves them time for their own message.
+        # The coordination service ends with process 0, and then the others end: leaves them time for their own message.
         time.sleep(_LINGER_SECONDS)
     os._exit(code)
 

@@ -1,6 +1,6 @@
-"""The roll call before JAX connects the processes: are all there, do they belong together, and share the run's folder?
+"""Checks, before JAX connects the processes, that all have come, agree on their facts, and share the run's folder.
 
-Every process but 0 connects to the address of process 0, sends what it is, and receives what is wrong. JAX's own client
+Every process but 0 connects to the address of process 0, sends its report, and receives the fault. JAX's own client
 aborts the process when some don't arrive in time, and can't say which.
 """
 
@@ -37,7 +37,7 @@ def roll_call(
     workdir: Path | None = None,
     facts: dict[str, Any] | None = None,
 ) -> None:
-    """Returns when all processes have come to `address` (HOST:PORT of process 0) and agree; the port is free again.
+    """Waits until all processes have come to `address` (HOST:PORT of process 0) and agree; then frees the port.
 
     Args:
       seconds: How long to wait for all to come.
@@ -93,7 +93,7 @@ def _preside(address: str, processes: int, seconds: float, token: str, report: C
     with listener, contextlib.ExitStack() as stack:
         while len({one.process for one in callers}) < processes - 1 and (left := deadline - time.monotonic()) > 0:
             listener.settimeout(left)
-            # A stranger that connects to the port sends no such line, and is ignored.
+            # Another program that connects to the port sends no such line, and is ignored.
             with contextlib.suppress(OSError, ValueError, TypeError):
                 connection = stack.enter_context(listener.accept()[0])
                 connection.settimeout(5)

@@ -13,7 +13,7 @@ NONE = "none"
 
 
 class Best:
-    """Keeps the best step saved while a run goes on, and names it in `best.json`. Step 0 is no checkpoint.
+    """Keeps the best step saved while a run goes on, and names it in `best.json`. Step 0 has no checkpoint.
 
     It starts from the rows of `evaluation.jsonl` whose steps are saved, so rows of later steps must be removed before.
 

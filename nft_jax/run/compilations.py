@@ -27,7 +27,7 @@ class Program(NamedTuple):
 class Compilations:
     """Records the programs that are compiled in this process while the context is open.
 
-    After `finish`, every further program is one too many, which `report_late` prints.
+    After `finish` no program should be compiled; `report_late` prints those that are.
     """
 
     def __init__(self):

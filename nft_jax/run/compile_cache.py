@@ -14,7 +14,7 @@ def folder() -> epath.Path:
 
 
 def cache_folder() -> epath.Path:
-    """Returns the folder of what can be made again: `$NFT_JAX_CACHE`, else `~/.cache/nft_jax`."""
+    """Returns the folder of files that can be made again: `$NFT_JAX_CACHE`, else `~/.cache/nft_jax`."""
     return epath.Path(os.environ.get("NFT_JAX_CACHE") or "~/.cache/nft_jax").expanduser()
 
 

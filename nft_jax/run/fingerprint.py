@@ -34,8 +34,8 @@ def check_same(
       ValueError: with both values of everything that differs.
     """
     before, now = _settings(saved["config"]), _settings(given["config"])
-    # A setting that only one of two versions has is no difference; an option that only one of two runs gives to a loss
-    # from outside the package is one.
+    # A setting that only one of the two versions has does not count as a difference. An option of a custom loss that
+    # only one of the two runs gives does.
     own = "loss.own." if before["loss.name"] == now["loss.name"] else ()
     shared = [name for name in before | now if (name in before and name in now) or name.startswith(own)]
     deciding = _deciding(given["config"], phases)
@@ -60,7 +60,7 @@ def _deciding(config: dict, phases: Phase) -> set[str]:
     """The names of the settings that decide numbers of these phases, and of the sections with the options of losses."""
     names = {setting.name for setting in settings_of(Config) if setting.decides & phases}
     if config["optimizer"]["schedule"] == "constant":
-        # Only a schedule that decays to the last step depends on which step that is.
+        # The number of steps matters only to a schedule that decays to the last step.
         names.discard("steps")
     return names | {f"loss.{name}" for name in (*LOSSES, "own") if "loss.options" in names}
 

@@ -42,7 +42,7 @@ def step_metrics(record: Record) -> dict:
         "gradient_norm": per_update(applied.gradient_norm),
         "entropy": per_token(statistics.entropy),
         "kl": per_token(statistics.kl),
-        # Only in the first update is the gap the disagreement of sampler and trainer: later the weights have moved.
+        # Only the first update measures the gap between sampler and trainer: later ones have other weights.
         "sampler_gap_mean": share(float(statistics.gap[0]), float(totals.tokens[0])),
         "sampler_gap_max": share(float(statistics.gap_max[0]), 1.0),
         "ratio_mean": per_token(statistics.ratio),

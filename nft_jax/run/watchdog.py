@@ -21,8 +21,8 @@ class Watchdog:
 
     The median is over earlier work of the same kind; the first of a kind has none, and `seconds` takes its place. The
     report repeats after each further such span: step, process, host, the verifier's activity and the stacks of all
-    Python threads. Nothing is ended, since the work may just take long. Each of several processes has its own watchdog,
-    because they hang in different places.
+    Python threads. The watchdog ends nothing, since the work may only be slow. Each of several processes has its own
+    watchdog, because they hang in different places.
 
     Args:
       factor: A multiple of the median.

@@ -134,7 +134,7 @@ class Workdir:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Returns the objects of a JSONL file, [] without the file. A last line that a killed run left half is ignored.
+    """Returns the objects of a JSONL file, [] if there is none; ignores a last line that a killed run left incomplete.
 
     Raises:
       ValueError: if any other line is no JSON object; the message has its number.
@@ -167,7 +167,7 @@ def describe_groups(groups: Groups, table: PromptTable, tokenizer: Tokenizer) ->
 
 
 def provenance(config: Config, attention: str) -> dict:
-    """Returns what it takes to run this again: versions, commit, seed, flags, devices, and the attention in use."""
+    """Returns what is needed to repeat the run: versions, commit, seed, flags, devices, and the attention in use."""
     return {
         "command": sys.orig_argv,
         "seed": config.seed,

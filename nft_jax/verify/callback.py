@@ -41,8 +41,6 @@ class _Submission(NamedTuple):
     """An answer that is being graded.
 
     Attributes:
-      problem: Its problem index.
-      tokens: Its tokens.
       batches: Future of one batch a pool, which give the verdicts.
       place: Number of the answer in its batches.
     """
@@ -68,7 +66,7 @@ class Graded(NamedTuple):
 
 
 class Grader:
-    """The host's side: from token ids to text, from text to verdicts. XLA calls it from one thread a device."""
+    """The host's side of grading: decodes token ids to text and grades it. XLA calls it from one thread a device."""
 
     def __init__(
         self,
@@ -84,8 +82,8 @@ class Grader:
           pool: Its verdicts are the rewards.
           decode: Thread-safe, from lists of answer token ids (EOS included if there is one) to texts.
           answers: Reference answers, by problem index.
-          total_seconds: For the answers that are left when a round's verdicts are collected; those missing then are
-            "timeout". None: no limit.
+          total_seconds: Time limit for the answers that are not graded yet when a round's verdicts are collected; they
+            then get "timeout". None: no limit.
           second: Another pool that judges the same answers, for comparison alone.
         """
         self._pools = [pool] if second is None else [pool, second]
@@ -94,7 +92,7 @@ class Grader:
         self._total_seconds = total_seconds
         self._failed = False
         self._submissions: dict[int, _Submission] = {}  # by request number, which is never used twice
-        # The device waits for a callback, so it leaves its answers with this thread and goes on.
+        # The device waits for a callback, so a callback only hands its answers to this thread.
         self._feeder = ThreadPoolExecutor(1, thread_name_prefix="nft_jax-feed")
 
     def submit(self, request_a, problem_a, token_at, length_a, gradable_a) -> np.ndarray:
@@ -145,15 +143,15 @@ class Grader:
         return batches
 
     def _collect(self, request_b, problem_b, token_bt, length_b, gradable_b) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the codes of one device's rows and the second grader's; grades now what was not submitted before."""
+        """Returns both graders' codes for one device's rows; grades now what was not submitted before."""
         deadline = None if self._total_seconds is None else time.monotonic() + self._total_seconds
         rows = np.flatnonzero(gradable_b)
         submitted = {row: self._submissions.pop(int(request_b[row]), None) for row in rows}
         wanted = {row: (int(problem_b[row]), token_bt[row, : length_b[row]].tolist()) for row in rows}
-        # A program that runs again from the same state uses the same numbers: the answer must be the same too.
+        # A program that runs again from the same state reuses the numbers, so the answers are compared too.
         late = np.array([row for row in rows if submitted[row] is None or submitted[row][:2] != wanted[row]], np.int64)
         if late.size:
-            # Numbered by row: their numbers are used in this call alone.
+            # Numbered by row: these numbers are used only in this call.
             submitted |= self._begin(late, problem_b[late], token_bt[late], length_b[late], np.ones(late.size, bool))
         codes = np.full((2, problem_b.shape[0]), NOT_GRADED, np.int32)
         codes[0] = INCORRECT
@@ -211,8 +209,6 @@ def verify(
     Rows are split over all axes of the mesh, so that each is graded exactly once, by the process that owns it.
 
     Args:
-      grader: The host's side.
-      mesh: The devices.
       problem_B: int32, problem index into the grader's reference answers.
       token_BT: int32, answer tokens, of which the first `length_B` count (EOS included).
       length_B: int32.
@@ -257,6 +253,6 @@ def _verify_rows(grader: Grader, ticket_X: Array, *rows: Array) -> Graded:
 
 
 def graders_differ(verdict_B: Array, second_B: Array) -> Array:
-    """Tells where two graders judged and only one of them calls the answer correct; for NumPy and JAX arrays."""
+    """Returns where two graders judged and only one calls the answer correct; for NumPy and JAX arrays."""
     correct = STATUSES.index("correct")
     return (second_B != NOT_GRADED) & ((verdict_B == correct) != (second_B == correct))

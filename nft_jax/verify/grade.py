@@ -14,7 +14,8 @@ from .extract import last_boxed
 from .gsm8k import gsm8k
 from .math import grader as math_grader
 
-# The index of a status is its integer code on the device. 0 is "incorrect": an array that nobody filled earns nothing.
+# The index of a status is its integer code on the device. 0 is "incorrect", so that a place never filled earns no
+# reward.
 STATUSES = ("incorrect", "correct", "unparsed", "timeout", "error")
 
 # The box must start within so many characters of the end of a response. verl's DAPO reward keeps the last 300. Its

@@ -1,4 +1,4 @@
-"""The pool of grading processes: an answer that hangs or crashes a grader costs only itself."""
+"""The pool of grading processes: an answer that hangs or crashes a grader loses only its own verdict."""
 
 import atexit
 import logging
