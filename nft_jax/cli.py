@@ -48,8 +48,8 @@ def run(
 ) -> None:
     """Parses the command line, checks the configuration, and calls `main(config, workdir)`.
 
-    An incorrect flag, setting or value ends the process with code 2 and one message, before any device is touched; a
-    disk that fails ends it with code 1, the loss of another process with code 75.
+    An incorrect flag, setting or value ends the process with code 2 and one message, before any device is used; a disk
+    failure ends it with code 1, and the loss of another process with code 75.
 
     Args:
       main: the program.

@@ -48,8 +48,6 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
     """Evaluates problem files, prints a table, and writes `<workdir>/evaluations/step_<step>/`.
 
     Args:
-      config: A loaded config.
-      workdir: Folder of a run.
       step: Step whose checkpoint is evaluated; 0: the weights before the first step; None: the newest checkpoint, or
         without one the weights before the first step.
       files: Problem files or names of benchmarks; by default the config's test problems.

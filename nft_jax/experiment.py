@@ -196,7 +196,6 @@ def build_experiment(
     """Opens the data and the mesh, resolves the config, and builds the model; starts no process.
 
     Args:
-      config: A loaded config.
       folder: The workdir.
       devices: By default all.
       problems: Problems by the name of their table, in place of the config's; such an experiment is only evaluated.

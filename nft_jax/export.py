@@ -26,9 +26,6 @@ def export(config: Config, workdir: Path, output: Path, step: int | None = None,
     """Writes the weights after a step as a model folder, which appears complete or not at all.
 
     Args:
-      config: A loaded config.
-      workdir: Folder of the run.
-      output: Folder to write.
       step: Step of the checkpoint; None: the newest.
       dtype: Dtype of the weights; None: that of the model folder that the run started from, else float32.
 

@@ -1,4 +1,4 @@
-"""Looks names up in tables; an unknown name gets an error with the nearest known one. Imports nothing of ours."""
+"""Looks names up in tables; an error for an unknown name gives the nearest known one. Imports no other module."""
 
 import difflib
 from collections.abc import Iterable, Mapping

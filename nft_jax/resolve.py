@@ -20,7 +20,6 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
     """Returns the config as it is run: every size filled in, and checked against the data and the devices.
 
     Args:
-      config: A loaded config.
       folder: The workdir, which may hold a copy of the model folder's settings.
       vocabulary: Number of the tokenizer's ids.
       mesh: The mesh that `config.mesh` describes.

@@ -37,10 +37,8 @@ class Trainer:
       folder: The workdir.
       compilations: Warns of programs that are compiled once the steps have begun.
       fingerprint: The settings and problems that determine the run's numbers, saved with each checkpoint.
-      evaluator: Evaluates the held-out splits.
       base_answers: By split, the answers before the first step.
       program: The compiled step.
-      compile_seconds: How long its compilation took.
       prompts: The prompt table on the mesh.
       state: The state after step `done`; each step takes over its memory.
       done: Number of steps that were done before this process began.

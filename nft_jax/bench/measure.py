@@ -71,10 +71,6 @@ class Bench:
 
     Attributes:
       experiment: The experiment, with its grading processes.
-      lengths: The lengths of the answers.
-      grader: Grades, and notes when.
-      program: The compiled step.
-      compile_seconds: How long that took.
       prompts: The prompt table on the mesh.
       state: The state after the last step; the next step takes over its memory.
     """
@@ -98,7 +94,7 @@ class Bench:
         calls, devices = sorted(self.grader.calls), self.experiment.model.mesh.size
         for first in range(0, len(calls), devices):
             round_ = calls[first : first + devices]
-            # A round's rollout ends when its last device calls; from then on all devices wait for the grader.
+            # A round's rollout ends when its last device calls; then all devices wait for the grader.
             called, graded = max(start for start, _ in round_), max(end for _, end in round_)
             rollout, grading, previous = rollout + called - previous, grading + graded - called, graded
         names = ("tokens", "tokens_trained", "slots_useful", "sampler_gap_mean", "sampler_gap_max")

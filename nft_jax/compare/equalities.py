@@ -25,8 +25,6 @@ class Row(NamedTuple):
     """NFT with some settings.
 
     Attributes:
-      options: options of NFT.
-      normalizer: its normalizer.
       peers: by peer, `EQUAL`, `EQUAL_IF_GIVEN` or `DIFFERENT`.
     """
 

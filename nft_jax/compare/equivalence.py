@@ -226,7 +226,7 @@ def run(config: Config, workdir: Path) -> None:
         "drift": [each._asdict() for each in points],
         "equalities": [each._asdict() for each in rows],
     }
-    # Ten digits tell a cosine from 1.
+    # Ten digits are enough to distinguish a cosine from 1.
     result = json.loads(json.dumps(result), parse_float=lambda digits: float(f"{float(digits):.10g}"))
     Workdir(workdir).write_json("equivalence.json", result)
     (workdir / "equalities.md").write_text(equalities.markdown(rows) + "\n", encoding="utf-8")

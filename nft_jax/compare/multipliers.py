@@ -1,4 +1,4 @@
-"""Multipliers: how strongly a loss pulls at a token, as its gradient by the token's log-prob."""
+"""Multipliers: how strongly a loss trains a token: minus its gradient with respect to the token's log-prob."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -24,7 +24,6 @@ class Curve(NamedTuple):
 
     Attributes:
       label: name of the loss.
-      rate: success rate of the group.
       correct: whether the tokens are of a correct answer.
       ratio_T: float32, ratios R.
       multiplier_T: float32, the multiplier at each ratio.

@@ -37,8 +37,6 @@ class Cost(NamedTuple):
     Attributes:
       tokens: sampled tokens.
       trained: tokens trained on.
-      updates: optimizer updates.
-      steps: steps.
       flops: by a closed form: a forward pass over prompts and sampled tokens, `PASSES` over the tokens trained on.
       seconds: without evaluation and compilation.
     """
@@ -71,9 +69,7 @@ class Runner:
 
     Attributes:
       experiment: The variant's experiment, with its grading processes.
-      evaluator: Evaluates the held-out splits.
       optimizer: The optimizer, whose learning rate is part of its state.
-      program: The compiled step.
       prompts: The prompt table on the mesh.
       prompt_length: Mean tokens of a prompt.
       budget: Sampled tokens of a run.

@@ -37,7 +37,6 @@ class StudyResult(NamedTuple):
     """What a study found.
 
     Attributes:
-      plan: its plan.
       tuning: by variant and rate, the final validation score of each tuning seed.
       rates: by variant, the chosen rate.
       runs: by variant, the run of each seed.

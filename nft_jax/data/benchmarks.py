@@ -30,9 +30,7 @@ class Source(NamedTuple):
 
     Attributes:
       dataset: The dataset's name, OWNER/NAME.
-      split: Its split.
       subset: Its subset, if it has several.
-      fields: Its fields.
       template: The prompt template around each problem, which is removed; "" for none.
       answer_is_boxed: Whether the answer is the last `\boxed{}` of the answer's field. Rows without one, or with an
         empty one, are left out.

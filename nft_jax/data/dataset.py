@@ -17,7 +17,6 @@ class Dataset(NamedTuple):
     """The data of one run.
 
     Attributes:
-      tokenizer: The tokenizer of prompts and answers.
       tables: The prompt table of each split: "train", and "validation" and "test" if the config has them.
       examples: The examples of the warm start, if the run has one.
       hygiene: What hygiene left out of the training problems, if the config enables it.

@@ -1,6 +1,6 @@
 """Problems with reference answers, and the readers of the JSONL and Parquet files that hold them.
 
-A reader of another file format begins here: it yields `(number, record)` pairs as `_read_parquet_rows` does.
+To read another file format, add a reader here that yields `(number, record)` pairs as `_read_parquet_rows` does.
 """
 
 import json
@@ -33,12 +33,7 @@ class Fields(NamedTuple):
     """The names of the fields that hold a problem in a record.
 
     A dotted name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content". A field that
-    has the dotted name takes precedence.
-
-    Attributes:
-      problem: The field of the question.
-      answer: The field of the reference answer.
-      solution: The field of the worked solution, which a record may lack.
+    has the dotted name takes precedence. A record may lack the worked solution.
     """
 
     problem: str = "problem"

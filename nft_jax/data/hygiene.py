@@ -111,8 +111,6 @@ class _ProblemText:
     """A problem in the forms by which it is compared.
 
     Attributes:
-      id: The problem's id.
-      answer: Its reference answer.
       key: Its normal form.
       tokens: The words, numbers and symbols of the normal form.
       numbers: The numbers among them, sorted.

@@ -1,4 +1,4 @@
-"""Reading files of a Hugging Face model folder, with errors that tell the user how to get the folder again."""
+"""Reading files of a Hugging Face model folder, with errors that say how to download the folder again."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def download_hint(folder: Path) -> str:
-    """Returns the sentence that tells how a model of the Hugging Face hub is downloaded into `folder`."""
+    """Returns the sentence that says how a model of the Hugging Face hub is downloaded into `folder`."""
     return f"A model of the Hugging Face hub is downloaded by: hf download OWNER/NAME --local-dir {folder}"
 
 

@@ -37,7 +37,6 @@ class PromptTable(NamedTuple):
       length_Q: int32, tokens of each prompt, from 1 to P.
       answers: The reference answer of each prompt.
       prompts: The exact text of each prompt, template included.
-      problems: The problem of each prompt.
       dropped: How many problems were left out because their prompt is longer than P.
     """
 

@@ -53,7 +53,6 @@ class Evaluator:
     """Answers and grades splits of the data with given weights; made by `compile_evaluator`.
 
     Attributes:
-      model: The decoder on the mesh.
       tables: Prompts by split.
       problems: How many problems of each split are evaluated.
       batch: How many problems the program answers at a time.
@@ -96,12 +95,10 @@ def compile_evaluator(
     their weights, not by batches, meshes or other splits.
 
     Args:
-      model: The decoder on the mesh.
       engine: Samples, with the temperature, top-p and top-k of the evaluation.
       grader: Returns the host's side of grading answers to problems with these reference answers.
       tables: Prompts by split.
       config: The numbers of problems and answers.
-      seed: Seed of the draws.
 
     Raises:
       ValueError: For more problems or answers than there are request numbers, before anything is compiled.

@@ -15,12 +15,9 @@ class Paired(NamedTuple):
     """Shares of correct answers of two models on the same problems.
 
     Attributes:
-      first: Mean over problems of the first model.
-      second: Mean over problems of the second model.
+      first, second: Mean over problems of each model.
       difference: first − second.
-      low: Lower end of the difference's 95 % interval, by paired bootstrap over problems.
-      high: Its upper end.
-      problems: Number of problems.
+      low, high: The difference's 95 % interval, by paired bootstrap over problems.
     """
 
     first: float

@@ -39,9 +39,7 @@ class Score(NamedTuple):
 
     Attributes:
       greedy: Share of the greedy answers.
-      greedy_error: Its standard error.
       sampled: Mean share of the n sampled answers to a problem: avg@n.
-      sampled_error: Its standard error.
       answers: n.
       pass_at: k → mean of `pass_at_k` over problems, by default for k = 1, 2, 4, … and n.
       maj_at: k → mean of `maj_at_k` over problems, for the same k except 1; empty without votes.
@@ -49,7 +47,6 @@ class Score(NamedTuple):
       truncated: Mean share of all answers that were cut at the limit.
       length: Mean tokens of all answers.
       entropy: Mean −log-prob of a sampled token in nats: an unbiased estimate of the entropy of a token.
-      problems: Number of problems.
       disagreement: Share of the answers judged by two graders that only one calls correct; None with one grader.
     """
 
@@ -72,7 +69,6 @@ def score(answers: Answers, votes: Sequence[Sequence[str | None]] | None = None,
     """Scores graded answers; errors are over problems, because sampled answers of one problem are not independent.
 
     Args:
-      answers: The graded answers.
       votes: What each sampled answer votes for, `[E][n]`: equal votes are the same answer, None is no vote.
       pass_at: The k of pass@k and maj@k; empty: 1, 2, 4, … and n.
 

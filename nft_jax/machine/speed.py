@@ -13,7 +13,7 @@ from nft_jax.config import Config
 SIZE, LONG, TIMES = 2048, 1 << 26, 5
 # Accelerators get larger arrays and several calls a timing, so that the call itself does not count.
 ACCELERATOR_FACTOR, CALLS = 4, 16
-# Forward passes that an update's cost is worth, by `model.remat`: one, two for the backward pass, and recomputation.
+# Cost of an update in forward passes, by `model.remat`: one, two for the backward pass, and recomputation.
 PASSES = {"none": 3, "dots": 3, "attention": 4, "full": 4, "offload": 4}
 
 

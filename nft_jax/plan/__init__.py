@@ -1,1 +1,1 @@
-"""Plans a step: whether it fits devices that need not be there, and an estimate of its time."""
+"""Plans a step: whether it fits devices, which need not be present, and an estimate of its time."""

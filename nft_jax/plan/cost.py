@@ -54,7 +54,6 @@ class Estimate(NamedTuple):
       flops: FLOPs of these three phases, on all devices together.
       sampled: sampled tokens.
       trained: tokens trained on.
-      rounds: rounds of dynamic sampling.
       trips: tokens that each slot decodes.
       micro_batches: micro-batches of an update on each data shard.
     """

@@ -45,10 +45,9 @@ class Collective(NamedTuple):
     Attributes:
       kind: one of `COLLECTIVES`.
       bytes: bytes of the result on one device, each time.
-      times: as in its instruction.
       axes: axes of the mesh along which its devices differ.
       devices: number of devices that take part.
-      scope: as in its instruction.
+      times, scope: as in `Instruction`.
     """
 
     kind: str
@@ -69,7 +68,7 @@ class Collective(NamedTuple):
 def computations(text: str) -> dict[str, list[str]]:
     """Returns the instructions of each computation, by its name."""
     bodies, lines = {}, []
-    # Comments number the elements of long tuples. Their equals signs would pass for the instruction's.
+    # Removes comments that number the elements of long tuples; their equals signs look like the instruction's.
     for line in re.sub(r"/\*index=\d+\*/", "", text).splitlines():
         if (head := re.match(r"(?:ENTRY )?%([\w.\-]+) \(.*\{$", line)) is not None:
             lines = bodies[head[1]] = []

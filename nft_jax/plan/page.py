@@ -23,13 +23,11 @@ class Plan(NamedTuple):
     """A step on some devices.
 
     Attributes:
-      experiment: the experiment of the step.
       chip: the devices' data sheet, or None.
       held: bytes of a device by item, from `machine.memory`.
       slots: answers that a data shard decodes at a time.
       program: the compiler's facts.
       transfers: transfers between devices, from the program's text.
-      assumptions: what the estimate assumes.
       estimate: the estimated step; None without a data sheet.
     """
 

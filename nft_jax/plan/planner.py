@@ -32,7 +32,6 @@ def plan_step(config: Config, devices: list[jax.Device], dataset: Dataset | None
     """Plans the step of a config on some devices.
 
     Args:
-      config: A loaded config.
       devices: Devices, present or not.
       dataset: Prompts, in place of the config's data.
       assumptions: What the estimate assumes, as `--assume` has it.

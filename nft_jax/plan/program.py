@@ -58,7 +58,7 @@ class Compiled(NamedTuple):
 
 
 class NoGrader:
-    """Stands in the step for the grader, which is no part of the program."""
+    """Takes the place of the grader in a step that is only compiled."""
 
     def submit(self, *_: object) -> None:
         raise RuntimeError("a planned step is compiled, and never run")

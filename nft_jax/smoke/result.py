@@ -4,18 +4,11 @@ from typing import NamedTuple
 
 
 class CheckFailure(Exception):
-    """A check's finding that something is wrong."""
+    """A check found an error."""
 
 
 class CheckResult(NamedTuple):
-    """A check and its result.
-
-    Attributes:
-      check: name of the check.
-      passed: whether it passed.
-      seconds: how long it took.
-      message: what it found.
-    """
+    """The result of a check; `message` is what it found."""
 
     check: str
     passed: bool

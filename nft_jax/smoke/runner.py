@@ -17,7 +17,7 @@ from etils import epath
 from nft_jax.smoke.result import CheckResult
 
 KILLED_AT = 3  # the step after which the run is killed
-CHECKS = 8  # the most checks of a child; each has a time limit of its own
+CHECKS = 8  # most checks of a child process; each has its own time limit
 GRACE_SECONDS = 30.0  # how long a child may take to print its stacks
 
 
@@ -99,7 +99,6 @@ class Child:
     """A process `python -m module` with the smoke test's config, whose output is printed.
 
     Attributes:
-      lines: its output.
       rewards: the reward that it printed, by step.
       killed: whether it was killed, which happens when it has printed step `kill_at`.
     """

@@ -93,7 +93,6 @@ def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", 
 
     Args:
       response: the text of a sampled answer.
-      answer: the reference answer.
       grader: a name as for `resolve_grader`, or a function of (response, answer) that returns a bool, a status, or
         (status, extracted). What it raises becomes the status "error".
       **options: its keyword arguments, such as `ordered=True` of `math`.

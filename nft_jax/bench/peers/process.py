@@ -19,7 +19,6 @@ class Script(NamedTuple):
     """A peer.
 
     Attributes:
-      file: its script.
       part: the part of our step that its seconds are compared with.
       needs: the libraries of its Python.
     """

@@ -1,6 +1,6 @@
 """The config.json of a Hugging Face Qwen2 model folder: reading it into a `ModelConfig`, and writing one.
 
-A setting of another model of the family begins here: its key in `_KEYS`, `read_model_settings` and `_make_config_json`.
+To support a setting of another model of the family, change `_KEYS`, `read_model_settings` and `_make_config_json`.
 """
 
 import dataclasses

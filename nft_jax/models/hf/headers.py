@@ -16,9 +16,7 @@ class TensorHeader(NamedTuple):
     """The entry of a tensor in its file's header.
 
     Attributes:
-      file: The file.
       dtype: Its dtype in safetensors' words, such as "BF16".
-      shape: Its shape.
       is_cut: Whether the file ends before the tensor does.
     """
 

@@ -1,6 +1,6 @@
 """Decides whether exact scalars with functions are the same number: evaluates them with hundreds of digits.
 
-mpmath is imported when it is first needed (0.1 s). It gets numbers only and no text, so nothing could be executed.
+mpmath is imported when it is first needed (0.1 s). It gets numbers only and no text, so nothing can be executed.
 """
 
 import random
@@ -84,8 +84,8 @@ class _Evaluation:
         """Returns the value of a polynomial.
 
         Raises:
-          TooBig: for a number beyond all size.
-          ValueError: for a value that is not finite, or that no few points can decide.
+          TooBig: for a number that is too large.
+          ValueError: for a value that is not finite, or that a few points can't decide.
           ZeroDivisionError: for a division by 0.
         """
         return self.evaluate_terms(value)[0]

@@ -117,7 +117,7 @@ class Polynomial:
         return atoms[0][0] if is_one_atom and isinstance(atoms[0][0], str) else None
 
     def to_monic(self) -> "Polynomial":
-        """Returns the multiple with leading factor 1, which is the same for all its multiples."""
+        """Returns the multiple with leading factor 1, the same for all multiples of a polynomial."""
         return self * number(1 / self.leading_factor) if self.terms else self
 
     @property

@@ -29,7 +29,7 @@ _ALLOWED = re.compile(
     "langle|rangle"
 )
 _CALCULUS = {"int", "iint", "sum", "prod", "lim"}
-# What `reader.py` does not know: a text without one of these is none that SymPy could read better.
+# What `reader.py` does not know. SymPy would read a text without any of these no better.
 _BEYOND = _CALCULUS | {"det", "begin", "gcd", "lcm", "max", "min", "bmod", "pmod", "mod", "cap", "setminus", "mathbb"}
 _WORDS = {"matrix", "pmatrix", "bmatrix", "vmatrix", "smallmatrix"}
 _DIGITS = 50

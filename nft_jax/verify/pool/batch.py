@@ -30,7 +30,7 @@ class Batch:
 
     Attributes:
       items: all items so far; their numbers count from 0.
-      deadline: the instant of `time.monotonic()` after which nothing of it is graded.
+      deadline: the instant of `time.monotonic()` after which none of its items is graded.
       deaths: how many processes died of each item, by its number.
     """
 

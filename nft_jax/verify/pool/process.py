@@ -42,7 +42,6 @@ class GradingProcess:
     Deadlines are instants of `time.monotonic()`.
 
     Attributes:
-      pid: its process id.
       isolated: whether the kernel restricts it (`isolation.py`); known after `wait_until_ready`.
     """
 

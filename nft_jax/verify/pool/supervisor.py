@@ -1,4 +1,4 @@
-"""The thread that owns one grading process: it starts it, sends it chunks, and replaces it when an item breaks it."""
+"""The thread that owns one grading process: starts it, sends it chunks, and replaces it when an item crashes it."""
 
 import contextlib
 import logging
