@@ -52,7 +52,6 @@ def run(
     failure ends it with code 1, and the loss of another process with code 75.
 
     Args:
-      main: the program.
       usage: the text of `--help` above the flags.
       several: whether several processes can run the program together; they first find and check one another.
       needs_workdir: whether --workdir must be given; else `workdir` may be None.
@@ -190,7 +189,7 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
 
 
 def _with_config_path(words: list[str], default: str | None) -> list[str]:
-    """The words with the path of the config first, before its settings: of --config, else of the run in --workdir."""
+    """Returns the words with the config's path first: from --config, else from the run in --workdir."""
     given = _take(words, "--config")
     name = given.value
     if name is None:

@@ -18,7 +18,7 @@ __all__ = ["AxisType", "coordination", "detect_cluster", "enable_x64", "io_callb
 
 
 class Cluster(NamedTuple):
-    """What `jax.distributed.initialize` finds out by itself; None where it finds nothing."""
+    """The cluster that `jax.distributed.initialize` detects; None where it detects nothing."""
 
     address: str | None
     processes: int | None

@@ -38,7 +38,6 @@ class Trainer:
       compilations: Warns of programs that are compiled once the steps have begun.
       fingerprint: The settings and problems that determine the run's numbers, saved with each checkpoint.
       base_answers: By split, the answers before the first step.
-      program: The compiled step.
       prompts: The prompt table on the mesh.
       state: The state after step `done`; each step takes over its memory.
       done: Number of steps that were done before this process began.

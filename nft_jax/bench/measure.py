@@ -70,8 +70,6 @@ class Bench:
     """A config's compiled step on random prompts.
 
     Attributes:
-      experiment: The experiment, with its grading processes.
-      prompts: The prompt table on the mesh.
       state: The state after the last step; the next step takes over its memory.
     """
 

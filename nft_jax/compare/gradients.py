@@ -33,9 +33,7 @@ class RolloutBuffer(NamedTuple):
     """One rollout on the host.
 
     Attributes:
-      groups: the training buffer.
       count: number of groups in it that train; they come first.
-      prompts: the whole prompt table.
     """
 
     groups: Groups

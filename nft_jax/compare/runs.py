@@ -35,8 +35,7 @@ class Cost(NamedTuple):
     """What some steps cost.
 
     Attributes:
-      tokens: sampled tokens.
-      trained: tokens trained on.
+      tokens, trained: tokens sampled, and trained on.
       flops: by a closed form: a forward pass over prompts and sampled tokens, `PASSES` over the tokens trained on.
       seconds: without evaluation and compilation.
     """
@@ -70,7 +69,6 @@ class Runner:
     Attributes:
       experiment: The variant's experiment, with its grading processes.
       optimizer: The optimizer, whose learning rate is part of its state.
-      prompts: The prompt table on the mesh.
       prompt_length: Mean tokens of a prompt.
       budget: Sampled tokens of a run.
     """

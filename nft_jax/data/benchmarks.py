@@ -29,8 +29,7 @@ class Source(NamedTuple):
     r"""A set of problems on the Hugging Face hub.
 
     Attributes:
-      dataset: The dataset's name, OWNER/NAME.
-      subset: Its subset, if it has several.
+      dataset: OWNER/NAME.
       template: The prompt template around each problem, which is removed; "" for none.
       answer_is_boxed: Whether the answer is the last `\boxed{}` of the answer's field. Rows without one, or with an
         empty one, are left out.

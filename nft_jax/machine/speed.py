@@ -65,8 +65,6 @@ def forward_flops(config: Config, weights: int, tokens: float, context: float) -
     They are 2 a weight and token (without the embedding, which is a lookup), and attention's two products.
 
     Args:
-      weights: number of weights.
-      tokens: number of tokens.
       context: mean number of tokens that a token attends to.
     """
     model = config.model
@@ -80,8 +78,6 @@ def decode_bytes(config: Config, weights: int, tokens: float, context: float, sl
     An embedding that is not also the head is a lookup, and does not count.
 
     Args:
-      weights: number of weights.
-      tokens: number of tokens to decode.
       context: mean number of tokens whose keys and values a token reads.
       slots: number of slots that draw a token at the same time.
     """

@@ -48,12 +48,9 @@ class Estimate(NamedTuple):
     """The estimate of one step.
 
     Attributes:
-      read: seconds of reading prompts.
-      decode: seconds of decoding.
-      update: seconds of all updates.
+      read, decode, update: seconds of reading prompts, of decoding, and of all updates.
       flops: FLOPs of these three phases, on all devices together.
-      sampled: sampled tokens.
-      trained: tokens trained on.
+      sampled, trained: tokens sampled, and trained on.
       trips: tokens that each slot decodes.
       micro_batches: micro-batches of an update on each data shard.
     """

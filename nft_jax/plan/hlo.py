@@ -25,7 +25,6 @@ class Instruction(NamedTuple):
     """One line of the program.
 
     Attributes:
-      line: its text.
       times: how often it runs; loops with an unknown number of trips count once.
       scope: path of the function names and scopes that it comes from, or that of its caller.
       within: name of its computation.

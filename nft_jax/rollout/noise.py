@@ -1,7 +1,7 @@
 """Gumbel noise for a draw: the numbers of `jax.random`, computed in one pass over the vocabulary.
 
 On CPUs `jax.random` runs threefry's rounds as a loop of array operations, which costs more than a small model's
-forward pass. Written out, they fuse with what follows.
+forward pass. Written out, they fuse with the operations that follow.
 """
 
 import jax

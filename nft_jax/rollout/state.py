@@ -87,10 +87,8 @@ class Progress(NamedTuple):
     so that they form one array `[X]` over the data shards.
 
     Attributes:
-      slots: The answers in progress.
       rollout: What is drawn so far of the B answers.
       next_answer: int32, the first answer that no slot has taken yet.
-      prompts: The prompts that were read last.
       unsubmitted_B: bool, finished answers that are not submitted to the verifier yet.
     """
 

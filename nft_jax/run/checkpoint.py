@@ -30,7 +30,6 @@ class Checkpoints:
     the file `commit_success.txt`, written last, marks a complete one.)
 
     Args:
-      workdir: The folder of the run.
       keep: How many checkpoints the run that writes them keeps, besides that of step `best`. It also removes what a
         killed run left unfinished. None: a reader, which changes nothing.
 

@@ -57,7 +57,7 @@ def check_same(
 
 
 def _deciding(config: dict, phases: Phase) -> set[str]:
-    """The names of the settings that decide numbers of these phases, and of the sections with the options of losses."""
+    """Returns the names of the settings that decide numbers of these phases, and of the sections of loss options."""
     names = {setting.name for setting in settings_of(Config) if setting.decides & phases}
     if config["optimizer"]["schedule"] == "constant":
         # The number of steps matters only to a schedule that decays to the last step.
@@ -66,12 +66,12 @@ def _deciding(config: dict, phases: Phase) -> set[str]:
 
 
 def _is_in(name: str, names: Collection[str]) -> bool:
-    """Whether the setting or a section that holds it is among the names."""
+    """Returns whether the setting or a section that holds it is among the names."""
     return any(".".join(name.split(".")[: depth + 1]) in names for depth in range(name.count(".") + 1))
 
 
 def _settings(config: dict) -> dict[str, Any]:
-    """Every setting by the name that it has on the command line."""
+    """Returns every setting by its name on the command line."""
     loss = config["loss"]
     options = {loss["name"] if loss["name"] in LOSSES else "own": loss["options"]}
     return dict(_flat(config | {"loss": {k: v for k, v in loss.items() if k != "options"} | options}))

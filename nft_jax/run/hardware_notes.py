@@ -13,7 +13,7 @@ from nft_jax.parallel.mesh import TENSOR
 from nft_jax.processes import distributed
 from nft_jax.run.compile_cache import cache_folder
 
-# Decode loops with callbacks that ran a different number of times on each data shard gave correct answers.
+# The note that decode loops with callbacks gave correct answers with a different number of trips on each data shard.
 DIVERGING = "diverging_loops"
 
 

@@ -20,14 +20,9 @@ class Watchdog:
     """Prints on stderr where this process is when work takes longer than max(`seconds`, `factor` · its median).
 
     The median is over earlier work of the same kind; the first of a kind has none, and `seconds` takes its place. The
-    report repeats after each further such span: step, process, host, the verifier's activity and the stacks of all
+    report repeats after each further such time: step, process, host, the verifier's activity and the stacks of all
     Python threads. The watchdog ends nothing, since the work may only be slow. Each of several processes has its own
     watchdog, because they hang in different places.
-
-    Args:
-      factor: A multiple of the median.
-      seconds: The shortest span.
-      describe_verifier: Says what the verifier is doing.
     """
 
     def __init__(self, factor: float, seconds: float, describe_verifier: Callable[[], str]):

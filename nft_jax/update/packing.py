@@ -50,9 +50,7 @@ class Rows(NamedTuple):
     """Rows of tokens and what the loss needs of them.
 
     Attributes:
-      tokens: The rows.
       target_BT: int32, the token that follows in the sequence, which the place predicts; 0 where none follows.
-      batch: The loss's inputs.
       sampler_logp_BT: float32, the sampler's log-probs, kept beside `batch.old_logp_BT` to measure the gap.
       prompt: The rows' shared prompts; None if rows hold their own prompts.
     """

@@ -29,10 +29,8 @@ class UpdateStatistics(NamedTuple):
     Attributes:
       objective: The loss that was differentiated, KL term included.
       entropy: Σ entropy, in nats.
-      gap: Σ |log-prob by this forward pass − log-prob by the sampler|.
-      gap_max: The maximum of the same.
-      ratio: Σ π_θ/π_old.
-      ratio_max: The maximum of the same.
+      gap, gap_max: Σ and maximum of |log-prob by this forward pass − log-prob by the sampler|.
+      ratio, ratio_max: Σ and maximum of π_θ/π_old.
       clamped: Σ incorrect tokens at NFT's value clamp, (1 − r̂R)/(1 − r̂) < ε; counted for every loss, at ε = 1.
       rate_clamped: Σ tokens whose r̂ is outside [0.02, 0.98] though the group is mixed.
       log_ratio_clamped: Σ tokens with log R > 10.

@@ -87,7 +87,7 @@ def root(base: Polynomial, degree: int) -> Polynomial:
 
 
 def _whole_root(value: int, degree: int) -> int | None:
-    """Returns the whole number whose power `degree` is `value`, by bisection; None if no number is."""
+    """Returns the integer root of `value` of this degree, by bisection; None if there is none."""
     low, high = 0, 1 << (value.bit_length() // degree + 1)
     while low < high:
         middle = (low + high) // 2

@@ -16,8 +16,7 @@ class Number(NamedTuple):
     """An exact number.
 
     Attributes:
-      top: the numerator.
-      bottom: the denominator.
+      top, bottom: numerator and denominator.
       decimals: how many decimals it was written with; 0 for a fraction.
     """
 

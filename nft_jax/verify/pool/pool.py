@@ -40,7 +40,6 @@ class Pool:
 
         Args:
           grader: a name of `grade.GRADERS`, or a custom grader "module:function", which only the workers import.
-          workers: number of processes.
           item_seconds: time for one item, s; then its process is killed and the item gets "timeout".
           memory_mib: address space of a process (RLIMIT_AS); one that has used up half of it is replaced.
           isolation: "auto", "required" or "off": whether the kernel keeps processes from writing files, opening

@@ -63,7 +63,7 @@ class Supervisor(threading.Thread):
             return self._process is not None and self._process.isolated
 
     def stop(self) -> None:
-        """Kills the process and lets no other start; the thread ends by itself when its queue is closed."""
+        """Kills the process and prevents a new one; the thread ends by itself when its queue is closed."""
         with self._lock:
             self._stopping = True
             if self._process is not None:
