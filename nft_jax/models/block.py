@@ -1,6 +1,6 @@
 """One decoder layer of the Qwen2 family: RMSNorm, grouped queries with rotary positions, SwiGLU.
 
-Where to make changes: every product with a weight, except the down projection (`swiglu.py`), goes through
+Where to make changes: every product of a layer with a weight, except the down projection (`swiglu.py`), goes through
 `Block.project`, where an adapter such as LoRA would add its term. A norm of queries and keys (QK-norm) belongs in
 `Block.__call__`, before `rotate`. A new weight is declared in `Block.__init__` with its logical axes
 (`parallel/layout.py` maps them to the mesh) and mapped to its Hugging Face name in `hf/weights.py`.

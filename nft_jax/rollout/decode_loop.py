@@ -98,7 +98,7 @@ class DecodeLoop:
         for number in range(1, len(sizes)):
             loop = self._drain(self._keep_busy_slots(loop, sizes[number]), sizes[number:], admits=False)
         if len(sizes) > 1:
-            # If slots were dropped, all are free now; otherwise they are unchanged.
+            # Without a next round all slots are free now; with one, no slot was dropped.
             slots = slots._replace(answer_S=jnp.where(self.begins_next, slots.answer_S, self.B))
         rollout = jax.tree.map(lambda x: x[: self.round_answers], loop.progress.rollout)
         progress = self._renumber(loop.progress._replace(slots=slots))
