@@ -170,10 +170,10 @@ def _chip_shares(read: float, update: float) -> dict[str, Any]:
 def take_turns(
     bench: Bench, peers: list[Peer], warmup: int, repeats: int
 ) -> tuple[list[StepTimes], list[list[dict[str, float]]]]:
-    """Takes steps of ours and of each peer in turns, of which the first `warmup` don't count.
+    """Takes steps of this package and of each peer in turns; leaves out the first `warmup` turns.
 
     Returns:
-      Our steps, and a list of steps for each peer.
+      The steps of this package, and a list of steps for each peer.
     """
     steps, peer_steps = [], [[] for _ in peers]
     for turn in range(warmup + repeats):

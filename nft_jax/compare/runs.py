@@ -147,7 +147,7 @@ def open_runner(variant: Variant, base: Experiment, evaluator: Evaluator, folder
 
 
 def is_nearest(tokens: int, step: int, budget: int) -> bool:
-    """Returns whether another step of `step` tokens would not come nearer to the budget."""
+    """Returns whether `tokens` is nearer to the budget than after another step of `step` tokens."""
     return tokens + step / 2 > budget
 
 

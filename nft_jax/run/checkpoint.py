@@ -82,7 +82,7 @@ class Checkpoints:
         return max(self.steps, default=None)
 
     def describe_resume(self) -> str:
-        """Returns words for the step from which the run goes on when it is started again."""
+        """Returns a text that names the step from which the run resumes."""
         if self.latest is None:
             return "the same command begins anew: no step is saved yet"
         return f"the same command resumes from step {self.latest} ({self.folder / str(self.latest)})"

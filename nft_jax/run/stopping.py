@@ -20,8 +20,8 @@ class StopSignal:
 
     Outside `wait_for_steps` nothing needs saving, so a signal ends the process at once with code 75. Inside, it sets
     `is_requested`; the main thread then has `grace_seconds` to finish its step and call `lift_deadline`, after which it
-    can save without a deadline. If it does not, the process ends with code 75. A second Ctrl-C kills. The context must
-    be opened in the main thread.
+    can save without a deadline. If it does not, the process ends with code 75. A second Ctrl-C kills the process. The
+    context must be opened in the main thread.
 
     Args:
       grace_seconds: How long to wait for the running step.

@@ -127,7 +127,7 @@ def _make_units(groups: Groups, present_Q: Array, unit: str, key: Array) -> _Uni
         return _Units(index, jnp.broadcast_to(present_Q[:, None], (Q, K)))
     correct_QK = groups.reward_QK > 0.5
     order = jax.random.uniform(key, (Q, K))
-    # The correct answers in random order, then the others; and the other way round.
+    # Correct answers in random order, then the others; incorrect answers in random order, then the others.
     correct_QU = jnp.argsort(jnp.where(correct_QK, order, 2.0), axis=1).astype(jnp.int32)[:, : K // 2]
     incorrect_QU = jnp.argsort(jnp.where(correct_QK, 2.0, order), axis=1).astype(jnp.int32)[:, : K // 2]
     correct_Q = jnp.sum(correct_QK, axis=1)

@@ -1,4 +1,4 @@
-"""Graders for `configs/bench.py` and `configs/smoke.py`: a verdict means nothing, and takes no time or a known time."""
+"""Graders for `configs/bench.py` and `configs/smoke.py`: verdicts are arbitrary, and take no time or a known time."""
 
 import time
 import zlib

@@ -5,7 +5,7 @@ import re
 BOX = r"\boxed{"
 _BRACE = re.compile(r"[{}]")
 
-TAIL_CHARACTERS = 4096  # at the end of a response, which are searched for the answer
+TAIL_CHARACTERS = 4096  # of the end of a response, searched for the answer
 
 _END_OF_THINKING = "</think>"
 _NUMBER = r"[-+]?[$€£¥]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:,\d+)?)(?:\.\d+)?|[-+]?\.\d+"
@@ -56,7 +56,7 @@ def _find_closing(text: str, inside: int) -> int | None:
 def final_answer(text: str) -> str | None:
     r"""Returns the answer that a response ends with, as written; None if it has none.
 
-    The text after the thinking counts, and of that the last `TAIL_CHARACTERS`. The first of these that exists is taken:
+    Searches the last `TAIL_CHARACTERS` of the text after the thinking. Takes the first of these that exists:
 
     1. an announced answer ("the answer is 5", "#### 5", "A: 5") behind the last `\boxed{}`
     2. the last `\boxed{}`; boxes with "and" or commas between them are one list
@@ -148,7 +148,7 @@ def _unwrap(text: str) -> str:
 
 
 def _find_last_formula(text: str) -> str | None:
-    """Returns the last number behind the last formula, or else that formula; formulas of one list are joined."""
+    """Returns the last number after the last formula, else that formula; joins the formulas of one list."""
     formulas = [match for match in _MATH.finditer(text) if not _PROSE.search(match.group())]
     start = formulas[-1].end() if formulas else 0
     numbers = list(_PLAIN.finditer(text, start))

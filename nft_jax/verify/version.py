@@ -1,4 +1,4 @@
-"""The version of a grader: a score can be reproduced only with the same one."""
+"""The version of a grader; reproducing a score needs the same version."""
 
 import hashlib
 import importlib.util

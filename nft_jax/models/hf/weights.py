@@ -141,11 +141,11 @@ def _write(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 class _Place(NamedTuple):
-    """Where a tensor of the files is in our weights.
+    """The place of a tensor of the files in the model's weights.
 
     Attributes:
       tensor: Its name in the files.
-      weight: The name of our weight.
+      weight: The name of the model's weight.
       layer: Its layer, or None for a weight outside the layers.
     """
 

@@ -17,7 +17,7 @@ ITEMS_LIMIT = 100  # of a list whose order does not count
 
 
 class Rules(NamedTuple):
-    """What counts as the same answer where test suites disagree.
+    """Options for cases in which test suites disagree on what the same answer is.
 
     Attributes:
       ordered: whether the order counts in a list without brackets (`1, 2`).
@@ -65,7 +65,7 @@ def _compare_words(reference: Value, given: Value) -> bool:
 
 
 def has_same_letters(reference: str, given: str) -> bool:
-    """Returns whether two texts are equal but for spaces, case, punctuation and commands of appearance."""
+    """Returns whether two texts are equal up to spaces, case, punctuation and commands of appearance."""
     reference, given = letters(normalize(reference)), letters(normalize(given))
     return bool(reference) and reference == given
 

@@ -130,7 +130,7 @@ class FormulaReader(Scanner):
         character = self.peek()
         if self.text.startswith(("\\rfloor", "\\rceil"), self.at):
             return False
-        if character.isdigit():  # `(n-2) 2^n`, but no product of two numbers
+        if character.isdigit():  # `(n-2) 2^n` is a product; two numbers side by side are not
             return self.text[: self.at].rstrip().endswith(")")
         return bool(character) and (character.isascii() and character.isalpha() or character in "({[\\⟦")
 

@@ -1,4 +1,4 @@
-"""What equations and inequalities state: values, intervals, and differences that must be zero or positive."""
+"""Equations and inequalities as values, intervals, and differences that must be zero or positive."""
 
 from typing import NamedTuple
 

@@ -12,7 +12,6 @@ class Scalar(NamedTuple):
     """A number or a formula.
 
     Attributes:
-      value: its exact value.
       decimals: how many decimals a plain decimal number has (`0.50` has 2); None for anything else.
       percent: whether a percent sign follows it.
     """
@@ -27,7 +26,6 @@ class Group(NamedTuple):
 
     Attributes:
       opening: the bracket before it; empty for a list without brackets.
-      items: its elements.
       closing: the bracket behind it.
     """
 
