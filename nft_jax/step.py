@@ -8,7 +8,7 @@ A prompt passes through nine files on its way to an update:
 
 | file | what happens there |
 | --- | --- |
-| `step.py` | The page: rounds of sampling until enough groups train, then minibatches, then updates. |
+| `step.py` | The whole step: rounds of sampling until enough groups train, then minibatches, then updates. |
 | `data/order.py` | The cursor and the seed choose the next prompts; each prompt comes once an epoch. |
 | `rollout/engine.py` | Requests are spread over the mesh; a round's unused slots begin with the next round. |
 | `rollout/decode_loop.py` | The decode slots of a data shard answer its prompts; `sampling.py` draws each token. |
