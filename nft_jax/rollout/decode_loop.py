@@ -4,9 +4,8 @@ At each trip of the `while_loop`, every slot that holds an answer draws its next
 takes the next answer of the queue. Memory depends on the number of slots, and no answer waits for the longest one.
 
 Near the end of a round some slots are free while the last long answers are decoded. They begin with the next round
-before it is known whether that round is needed. If it is not, their work is discarded, and no answer changes. On two
-CPU cores this saved 6 % of the time of a step in the benchmark "W2" with two rounds a step; with one round a step it
-cost nothing measurable.
+before it is known whether that round is needed. If it is not, their work is discarded, and no answer changes. With two
+rounds a step this saves about a tenth of the time of a step (nft_jax/bench/README.md).
 """
 
 from typing import NamedTuple
