@@ -26,7 +26,7 @@ from nft_jax.processes import distributed
 from nft_jax.processes.ending import exit_on_process_loss, is_multiprocess
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
 from nft_jax.run.compilations import Compilations
-from nft_jax.run.fingerprint import check_same, make_fingerprint
+from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.workdir import Workdir
 from nft_jax.sft import warm_start
@@ -121,8 +121,8 @@ def restore(
 
 
 def _check_warm_start(phase: Path, fingerprint: dict) -> None:
-    if has_weights(phase) and (phase / "identity.json").exists():
-        check_same(json.loads((phase / "identity.json").read_text()), fingerprint, phase, Phase.WARM_START)
+    if has_weights(phase) and (phase / FINGERPRINT_FILE).exists():
+        check_same(json.loads((phase / FINGERPRINT_FILE).read_text()), fingerprint, phase, Phase.WARM_START)
 
 
 def load_base_weights(experiment: Experiment, folder: Workdir, fingerprint: dict) -> Any:
@@ -134,7 +134,7 @@ def load_base_weights(experiment: Experiment, folder: Workdir, fingerprint: dict
         return load_weights(path, experiment.model.abstract_weights())
     phase = Workdir(path)
     phase.write_run(config, experiment.model.attention.name)
-    phase.write_json("identity.json", fingerprint)
+    phase.write_json(FINGERPRINT_FILE, fingerprint)
     folder.push()
     return warm_start(experiment, phase)
 

@@ -109,7 +109,7 @@ def test_main_leaves_the_documented_files(first):
     assert first.json("run.json")["seed"] == 0
     assert (first.path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in (first.path / "warm_start").iterdir()} >= {
-        *("weights", "metrics.jsonl", "config.json", "identity.json"),
+        *("weights", "metrics.jsonl", "config.json", "fingerprint.json"),
     }
     warm = Ran(first.path / "warm_start").rows("metrics.jsonl")
     assert [row["step"] for row in warm] == [1, 2, 3]

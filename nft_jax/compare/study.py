@@ -21,7 +21,7 @@ from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
 from nft_jax.losses import LOSSES
 from nft_jax.run.checkpoint import has_weights, load_weights
-from nft_jax.run.fingerprint import check_same, make_fingerprint
+from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
 from nft_jax.run.workdir import Workdir, as_json
 from nft_jax.sft import warm_start
 
@@ -142,7 +142,7 @@ class Study:
 
     def _check_same(self, folder: Workdir) -> None:
         """Checks that the workdir's runs differ only in what is compared."""
-        now, path = make_fingerprint(self.base.config, self.base.dataset.tables), self.workdir / "identity.json"
+        now, path = make_fingerprint(self.base.config, self.base.dataset.tables), self.workdir / FINGERPRINT_FILE
         if path.exists():
             check_same(json.loads(path.read_text()), now, self.workdir, Phase.ALL, VARIED)
         folder.write_run(self.base.config, self.base.model.attention.name)

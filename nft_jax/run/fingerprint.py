@@ -13,6 +13,9 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.losses import LOSSES
 from nft_jax.types import Array
 
+# Beside what a run may reuse: the weights of a warm start, the runs of a study.
+FINGERPRINT_FILE = "fingerprint.json"
+
 
 def make_fingerprint(config: Config, tables: dict[str, PromptTable]) -> dict:
     """Returns what a checkpoint keeps of its run: every setting, and a digest of the prompts and answers by split."""
