@@ -21,7 +21,7 @@ from absl import flags
 
 from nft_jax import cli
 from nft_jax.config import Config, to_dict
-from nft_jax.data.dataset import read_problems, read_splits, unreadable_answers
+from nft_jax.data.dataset import name_set, read_problems, read_splits, unreadable_answers
 from nft_jax.evaluation import paired
 from nft_jax.evaluation.answers import (
     extract_vote,
@@ -72,7 +72,7 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
             scores = {}
             for name in evaluator.tables:
                 origin = {"step": step, "weights": source, "weights_digest": digest}
-                origin |= {"problems": paths.get(name, "generated arithmetic")}
+                origin |= {"problems": paths.get(name) or f"generated {name_set(config, 'test')}"}
                 scores[name] = _evaluate_file(experiment, evaluator, weights, name, folder, origin)
                 remote_workdir.push(workdir)
     print(
@@ -107,10 +107,10 @@ def _find_evaluations(folder: Path, step: int | None) -> Path:
 
 
 def _paths(config: Config, files: Sequence[str]) -> dict[str, str]:
-    """Returns the problem files by the name of their results; none for the generated problems."""
+    """Returns the problem files by the name of their results; none for the generated problems of the config."""
     if not files and config.data.test:
         files = [config.data.test]
-    if not files and config.data.train:
+    if not files and not name_set(config, "test"):
         raise ValueError("config.data.test names no problems; name some by --problems=FILE.jsonl")
     paths = {Path(file).stem: file for file in files}
     for file in files:

@@ -16,7 +16,8 @@ class DataConfig:
 
     train: str = setting(
         "",
-        "training problems; empty: generated arithmetic, also for validation and test where these are empty",
+        "training problems: a file, folder or set; of a generated set (arithmetic), validation and test are used too "
+        "where these are empty. Empty: arithmetic, but refused with model.path",
         decides=NONE,
     )
     validation: str = setting("", "validation problems; empty: none, unless generated", decides=NONE)
@@ -31,7 +32,7 @@ class DataConfig:
     exclude: str = setting("", "further sets whose problems hygiene leaves out, comma between them", decides=NONE)
     tokenizer: str = setting(
         "",
-        "tokenizer folder or file; empty: that of model.path, or one trained on the generated arithmetic",
+        "tokenizer folder or file; empty: that of model.path, or one trained on the generated problems",
         decides=NONE,
     )
     template: str = setting("plain", "prompt template, one of nft_jax/data/prompts.py")

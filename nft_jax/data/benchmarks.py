@@ -173,7 +173,8 @@ def _unknown_name_error(name: str, root: str) -> Exception:
             f"config.data.folder={root} has no file {name}.jsonl or {name}.parquet; its files are: {files}; without "
             "config.data.folder, it is read from the Hugging Face hub"
         )
+    near = suggestion(name.lower().replace("-", "_"), SOURCES)
     return ValueError(
         f"{name!r} is neither an existing file or folder nor a known set of problems; use one of {', '.join(SOURCES)}, "
-        f"or OWNER/NAME:SPLIT of the Hugging Face hub{suggestion(name.lower().replace('-', '_'), SOURCES)}"
+        f"a generated set of nft_jax/data/generated.py, or OWNER/NAME:SPLIT of the Hugging Face hub{near}"
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from nft_jax.config import Config
 from nft_jax.data import arithmetic, benchmarks
 from nft_jax.data.files import Fields, Problem
+from nft_jax.data.generated import ARITHMETIC, GENERATED, generate, is_generated
 from nft_jax.data.hygiene import HygieneReport, clean
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
@@ -41,7 +42,13 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
     """
     own, hygiene = problems is None, None
     problems = read_splits(config) if own else problems
-    if own and config.data.train and config.data.hygiene:
+    if own and is_generated(name_set(config, "train")):
+        if config.data.exclude:
+            raise ValueError(
+                f"config.data.exclude={config.data.exclude!r}: generated problems are not cleaned; give a file or set "
+                "by config.data.train, or config.data.exclude=''"
+            )
+    elif own and config.data.hygiene:
         hygiene = _clean_training_problems(config, problems)
         problems = problems | {"train": hygiene.problems}
     tokenizer = _load_or_train_tokenizer(config, folder)
@@ -64,20 +71,39 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
 
 
 def read_splits(config: Config, splits: Sequence[str] = arithmetic.SPLITS) -> dict[str, list[Problem]]:
-    """Reads or generates the problems of those `splits` that the config has; files of others are not read."""
-    data = config.data
-    generated = {} if data.train else arithmetic.split(arithmetic.all_problems(data.arithmetic_max_operand))
-    files = {name: getattr(data, name) for name in splits if getattr(data, name)}
-    return {
-        name: read_problems(config, files[name]) if name in files else generated[name]
-        for name in splits
-        if name in files or name in generated
-    }
+    """Reads or generates the problems of those `splits` that the config has; files of others are not read.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_problems` and `name_set`.
+    """
+    names = {split: name for split in splits if (name := name_set(config, split))}
+    return {split: read_problems(config, name, split) for split, name in names.items()}
 
 
-def read_problems(config: Config, name: str) -> list[Problem]:
-    """Reads the problems of a name (`benchmarks.read`); the config chooses the fields of files."""
+def name_set(config: Config, split: str) -> str:
+    """Returns the name of a split's set, "" for none; a generated training set gives the other splits too.
+
+    Raises:
+      ValueError: if the split would be generated arithmetic, which no setting names, for a pretrained model.
+    """
+    given, train = getattr(config.data, split), config.data.train or ARITHMETIC
+    if not given and not config.data.train and config.model.path:
+        raise ValueError(
+            f"config.data.{split} is empty, and the model of config.model.path={config.model.path} is pretrained: name "
+            f"its problems, e.g. --config.data.{split}=FILE.jsonl, or a set: {', '.join(benchmarks.SOURCES)}, or the "
+            f"generated {', '.join(GENERATED)}"
+        )
+    return given or (train if is_generated(train) else "")
+
+
+def read_problems(config: Config, name: str, split: str = "test") -> list[Problem]:
+    """Reads the problems of a name (`benchmarks.read`), or generates them if it is that of a generated set.
+
+    The config chooses the fields of files; `split` is the split of a generated set whose name gives none.
+    """
     data = config.data
+    if is_generated(name):
+        return generate(name, data, split)
     fields = Fields(data.problem_field, data.answer_field, data.solution_field)
     return benchmarks.read(name, root=data.folder, fields=fields)
 
@@ -85,7 +111,7 @@ def read_problems(config: Config, name: str) -> list[Problem]:
 def _clean_training_problems(config: Config, problems: dict[str, list[Problem]]) -> HygieneReport:
     """Applies hygiene to the training problems against the other splits and the sets of `config.data.exclude`."""
     data = config.data
-    evaluations = {getattr(data, split): problems[split] for split in problems if split != "train"}
+    evaluations = {name_set(config, split): problems[split] for split in problems if split != "train"}
     for name in filter(None, map(str.strip, data.exclude.split(","))):
         if name not in evaluations:
             evaluations[name] = read_problems(config, name)
@@ -102,18 +128,19 @@ def _load_or_train_tokenizer(config: Config, folder: Path) -> Tokenizer:
     """Loads the config's tokenizer, or trains one on the generated problems and keeps it in `folder`.
 
     Raises:
-      ValueError: if the config names problems but no tokenizer.
+      ValueError: if the training problems are not generated and the config names no tokenizer.
     """
     if config.data.tokenizer:
         return load_tokenizer(config.data.tokenizer)
-    if config.data.train:
+    name = name_set(config, "train")
+    if not is_generated(name):
         raise ValueError(
             "config.data.train names a problem file, so config.data.tokenizer must name a tokenizer: a Hugging Face "
             "folder (tokenizer.json) or a SentencePiece file (.model)"
         )
     # Every process of a run trains it and writes the same bytes.
     texts = [problem.problem + problem.solution for problem in read_splits(config, ("train",))["train"]]
-    return load_tokenizer(train_sentencepiece(texts, folder / "tokenizer" / "arithmetic.model"))
+    return load_tokenizer(train_sentencepiece(texts, folder / "tokenizer" / f"{name.partition(':')[0]}.model"))
 
 
 def _warm_start_pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:
@@ -122,7 +149,7 @@ def _warm_start_pairs(config: Config, problems: list[Problem], tokenizer: Tokeni
     Raises:
       ValueError: if no problem has a worked solution.
     """
-    if not config.data.train:
+    if name_set(config, "train").partition(":")[0] == ARITHMETIC:
         warm = config.warm_start
         pairs = arithmetic.draw_examples(
             problems, size=warm.arithmetic_examples, incorrect_share=warm.incorrect_share, seed=config.seed

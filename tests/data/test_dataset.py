@@ -7,9 +7,10 @@ import pytest
 from helpers.experiments import settings, small
 from helpers.problem_files import write_split_files
 from nft_jax.config import default, load
-from nft_jax.data.arithmetic import all_problems, split
-from nft_jax.data.dataset import load_dataset, read_problems, read_splits, unreadable_answers
+from nft_jax.data.arithmetic import SPLITS, all_problems, split
+from nft_jax.data.dataset import load_dataset, name_set, read_problems, read_splits, unreadable_answers
 from nft_jax.data.files import Problem
+from nft_jax.data.generated import GENERATED
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import train_sentencepiece
 
@@ -116,3 +117,49 @@ def test_read_splits_and_read_problems_by_name(tmp_path):
         "test": ["test"],
     }
     assert [each.problem for each in read_problems(config, str(tmp_path / "aime24.jsonl"))] == ["x"]
+
+
+# Generated sets.
+
+
+def test_name_set_of_a_generated_set_covers_every_empty_split(tmp_path):
+    largest = {"data__arithmetic_max_operand": 3}
+    for train in ("", "arithmetic"):
+        config = small(data__train=train, **largest)
+        assert {split: name_set(config, split) for split in SPLITS} == dict.fromkeys(SPLITS, "arithmetic")
+        assert read_splits(config) == split(all_problems(3))
+    config = small(data__train="arithmetic", data__test="arithmetic:validation", **largest)
+    assert read_splits(config)["test"] == split(all_problems(3))["validation"]
+    assert read_problems(config, "arithmetic", "train") == split(all_problems(3))["train"]
+    with pytest.raises(ValueError, match="unknown split 'tset' of arithmetic: known are .*did you mean 'test'"):
+        read_problems(config, "arithmetic:tset")
+    # A set of files lends no other split, and its split may be generated.
+    config = small(data__train="mine.jsonl", data__test="arithmetic", **largest)
+    assert [name_set(config, each) for each in SPLITS] == ["mine.jsonl", "", "arithmetic"]
+
+
+@pytest.mark.parametrize("asked", SPLITS)
+def test_name_set_refuses_arithmetic_that_nobody_named_for_a_pretrained_model(asked):
+    words = f"config.data.{asked} is empty, and the model of config.model.path=FOLDER is pretrained: name its problems"
+    with pytest.raises(ValueError, match=f"{words}, e.g. --config.data.{asked}=FILE.jsonl, .*gsm8k_train.*arithmetic$"):
+        read_splits(small(model__path="FOLDER"), (asked,))
+    named = small(model__path="FOLDER", data__train="arithmetic", data__arithmetic_max_operand=3)
+    assert read_splits(named, (asked,)) == {asked: split(all_problems(3))[asked]}
+    assert name_set(small(model__path="FOLDER", data__train="mine.jsonl"), asked) == {"train": "mine.jsonl"}.get(
+        asked, ""
+    )
+
+
+def test_load_dataset_of_a_generated_set_trains_its_tokenizer_and_refuses_exclude(tmp_path, monkeypatch):
+    def count(data):
+        return {each: [Problem(f"1+{n}=", str(n + 1), f"\\boxed{{{n + 1}}}") for n in range(9)] for each in SPLITS}
+
+    monkeypatch.setitem(GENERATED, "counting", count)
+    named = {"data__train": "counting", "warm_start__steps": 1}
+    found = load_dataset(small(**named), tmp_path)
+    assert (tmp_path / "tokenizer" / "counting.model").is_file()
+    assert {name: table.problems for name, table in found.tables.items()} == count(None)
+    # Only the arithmetic has a misconception; other sets warm up on their solutions.
+    assert found.tokenizer.decode(found.examples.response_QT[0].tolist()) == "\\boxed{1}"
+    with pytest.raises(ValueError, match="config.data.exclude='aime24': generated problems are not cleaned"):
+        load_dataset(small(data__exclude="aime24", **named), tmp_path)
