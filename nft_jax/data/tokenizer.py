@@ -3,12 +3,15 @@
 import abc
 import io
 import os
+import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from nft_jax.data import gguf_tokenizer
+from nft_jax.data.gguf_files import is_gguf, open_gguf
 from nft_jax.data.model_folders import download_hint, read_json_object
 from nft_jax.files import atomically
 
@@ -193,7 +196,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Loads a folder with a `tokenizer.json`, a SentencePiece `.model` file, or a folder with exactly one of these.
+    """Loads a folder with a `tokenizer.json`, a SentencePiece `.model` file, a folder with one, or a GGUF file's.
 
     Nothing is downloaded and no code from the folder is run.
 
@@ -207,8 +210,13 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     if path.is_file():
         if path.suffix == ".model":
             return SentencePieceTokenizer(path)
+        if is_gguf(path):
+            with tempfile.TemporaryDirectory() as folder:
+                gguf_tokenizer.write_tokenizer(open_gguf(path), Path(folder))
+                return HuggingFaceTokenizer(Path(folder))
         raise ValueError(
-            f"{path} is not a SentencePiece .model file; for a Hugging Face tokenizer, give the folder of this file"
+            f"{path} is neither a SentencePiece .model file nor a .gguf file; for a Hugging Face tokenizer, give the "
+            f"folder of this file"
         )
     if (path / "tokenizer.json").is_file():
         return HuggingFaceTokenizer(path)

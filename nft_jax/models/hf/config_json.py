@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nft_jax.config import ModelConfig
+from nft_jax.data.gguf_files import is_gguf
 from nft_jax.data.model_folders import download_hint, read_json_object
 from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.models.hf import gguf
 from nft_jax.rounding import round_up
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -91,12 +93,14 @@ def resolve_model(model: ModelConfig, folder: Path) -> ModelConfig:
 def write_settings(folder: Path, model: ModelConfig, tokenizer: Tokenizer, source: Path | None = None) -> None:
     """Writes the settings and the tokenizer of a model folder, that is, everything but the weights.
 
-    The settings are copied byte for byte from the model folder `source`, or made from `model`. Made settings have the
+    The settings are copied byte for byte from the model folder `source`, translated from a GGUF file, or made from
+    `model`. Made settings have the
     tokenizer's vocabulary: our padded table rows are never sampled here, so others must not get them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if source is None:
-        values = _make_config_json(model, tokenizer), {"eos_token_id": list(tokenizer.eos_ids)}
+    if source is None or is_gguf(source):
+        values = _make_config_json(model, tokenizer) if source is None else read_config_json(source)
+        values = values, {"eos_token_id": values["eos_token_id"]}
         files = {name: _to_json(each) for name, each in zip(_FILES, values, strict=True)}
     else:
         files = {name: (source / name).read_bytes() for name in _FILES if (source / name).is_file()}
@@ -128,12 +132,14 @@ def write_dtype(folder: Path, dtype: str) -> None:
 
 
 def read_config_json(folder: Path) -> dict[str, Any]:
-    """Reads the folder's config.json.
+    """Reads the folder's config.json, or what a GGUF file has in its place.
 
     Raises:
-      FileNotFoundError: if there is no such folder, or no config.json in it.
-      ValueError: if the file is not a JSON object.
+      FileNotFoundError: if there is no such folder or file, or no config.json in the folder.
+      ValueError: if the file is not a JSON object, or as `gguf.read_config`.
     """
+    if is_gguf(folder):
+        return gguf.read_config(folder)
     path = folder / "config.json"
     if not path.is_file():
         missing = "no config.json in it" if folder.is_dir() else "no such folder"

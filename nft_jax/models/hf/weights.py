@@ -16,6 +16,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from nft_jax.data.gguf_files import is_gguf
+from nft_jax.models.hf import gguf
 from nft_jax.models.hf.config_json import DTYPES, read_model_settings
 from nft_jax.models.hf.headers import INDEX, SINGLE, read_headers
 from nft_jax.types import Array
@@ -51,7 +53,7 @@ def check_weights(folder: Path, weights: Any) -> dict[str, Path]:
       ValueError: as `read_model_settings`, or with all faults at once: broken files, and tensors that are missing,
         unknown, truncated, or of another shape or dtype.
     """
-    headers, faults = read_headers(folder)
+    headers, faults = (gguf.read_headers(folder), []) if is_gguf(folder) else read_headers(folder)
     needed = _shapes(weights, read_model_settings(folder)["vocab"])
     extra = [name for name in headers if name not in needed and not _is_ignored(name, weights)]
     found = {name: headers[name] for name in needed if name in headers}
@@ -190,6 +192,8 @@ def _summarize(fault: str, tensors: list[str], most: int = 8) -> list[str]:
 
 
 def _open(path: Path) -> Any:
+    if is_gguf(path):
+        return contextlib.nullcontext(gguf.GgufTensors(path))
     try:
         return safe_open(path, framework="numpy")
     except SafetensorError as error:
