@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from nft_jax import losses
 from nft_jax.config import Config
 from nft_jax.config.sizes import row_tokens
+from nft_jax.data.named_models import find_model
 from nft_jax.losses import Loss
 from nft_jax.models import attention_backends, hf
 from nft_jax.parallel import layout
@@ -61,20 +62,17 @@ def resolve_model(config: Config, folder: Path, vocabulary: int) -> Config:
 
 
 def locate(config: Config, folder: Path) -> Config:
-    """Returns the config with the paths of the model's settings and tokenizer, if it names a model folder.
+    """Returns the config with the paths of the model's settings and tokenizer, if it names a model.
 
-    A run keeps a copy of these files in its workdir, and continues with the copy after the model folder is gone.
+    A run keeps a copy of these files in its workdir, and continues with the copy after the model is gone.
 
     Raises:
-      FileNotFoundError: When neither folder exists.
-      ValueError: When the folder holds a model of an unknown kind.
+      FileNotFoundError, ConnectionError: As `find_model`.
+      ValueError: As `find_model`, or when the model is of an unknown kind.
     """
-    path = config.model.path
-    if not path:
+    if not config.model.path:
         return config
-    kept = folder / "model"
-    if not Path(path).exists() and kept.is_dir():
-        path = str(kept)
+    path = str(find_model(config.model.path, kept=folder / "model"))
     hf.read_model_settings(Path(path))
     model = dataclasses.replace(config.model, path=path)
     data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)
