@@ -22,6 +22,7 @@ from absl import flags
 from nft_jax import cli
 from nft_jax.config import Config, to_dict
 from nft_jax.data.dataset import name_set, read_problems, read_splits, unreadable_answers
+from nft_jax.data.prompts import template_notes
 from nft_jax.evaluation import paired
 from nft_jax.evaluation.answers import (
     extract_vote,
@@ -231,6 +232,7 @@ def _describe(experiment: Experiment, evaluator: Evaluator, step: int, source: s
                 f"; {prompts.dropped} more are left out, with prompts of over {settings['max_prompt_tokens']} tokens"
             )
         lines.append(line)
+    lines += template_notes(config.data.template, experiment.tokenizer)
     lines += unreadable_answers(config.verify.grader, evaluator.tables)
     return "\n".join(lines)
 

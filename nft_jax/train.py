@@ -19,6 +19,7 @@ import numpy as np
 from nft_jax import cli
 from nft_jax.config import Config, Phase
 from nft_jax.data.dataset import unreadable_answers
+from nft_jax.data.prompts import template_notes
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers
 from nft_jax.experiment import Experiment, compile_step, make_evaluator, open_experiment
@@ -169,6 +170,7 @@ def describe(experiment: Experiment) -> str:
             f"mesh      {dict(model.mesh.shape)} on {model.mesh.devices.flat[0].platform}",
             f"attention {model.attention.name}",
             f"problems  {tables}",
+            *template_notes(config.data.template, dataset.tokenizer),
             *unreadable_answers(config.verify.grader, dataset.tables),
             f"verifier  {experiment.verifier.description}",
             f"a step    {Q} prompts × {K} answers = {Q * K} answers, from at most "

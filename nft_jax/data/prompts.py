@@ -1,5 +1,6 @@
 r"""Prompt templates, and tables of tokenized prompts and of supervised (prompt, response) examples of fixed width."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ TEMPLATES: dict[str, str | None] = {
     ),
     "chat": None,
 }
+
+# How families mark turns: <|im_start|>, <｜User｜>, <start_of_turn>, [INST], <s>.
+_MARK = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|</?(?:start_of_turn|end_of_turn|s|bos|eos)>|\[/?INST\]")
 
 
 class PromptTable(NamedTuple):
@@ -77,6 +81,34 @@ def render(problem: str, tokenizer: Tokenizer, *, template: str) -> str:
     if form is None:
         return tokenizer.apply_chat_template([{"role": "user", "content": problem}])
     return form.replace(_SLOT, problem)  # not str.format: \boxed{} and the problem contain braces
+
+
+def missing_marks(template: str, tokenizer: Tokenizer) -> list[str]:
+    """Returns the marks of turns in a template's prompts that are no tokens, so that they are cut into pieces.
+
+    Raises:
+      ValueError: as `render`.
+    """
+    marks = dict.fromkeys(_MARK.findall(render("1", tokenizer, template=template)))
+    return [mark for mark in marks if len(tokenizer.encode(mark)) != 1]
+
+
+def template_notes(template: str, tokenizer: Tokenizer) -> list[str]:
+    """Returns one line that names the missing marks of a template, and the templates that miss none; else no line."""
+
+    def fits(name):
+        try:
+            return not missing_marks(name, tokenizer)
+        except ValueError:
+            return False
+
+    if missing := missing_marks(template, tokenizer):
+        others = ", ".join(filter(fits, TEMPLATES))
+        return [
+            f"template  {template}: this tokenizer cuts {', '.join(missing)} into pieces, so the model was hardly "
+            f"trained on such prompts; values of config.data.template that fit: {others}"
+        ]
+    return []
 
 
 def unwrap(text: str, template: str) -> str:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from nft_jax.data.files import Problem
-from nft_jax.data.prompts import TEMPLATES, build_examples, build_prompts, render, unwrap
+from nft_jax.data.prompts import (
+    TEMPLATES,
+    build_examples,
+    build_prompts,
+    missing_marks,
+    render,
+    template_notes,
+    unwrap,
+)
 from nft_jax.data.tokenizer import Tokenizer
 
 
@@ -166,3 +174,47 @@ def test_build_examples_errors():
         build_examples([("1=", "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=2)
     with pytest.raises(ValueError, match="has no tokens"):
         build_examples([("", "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=8)
+
+
+class Marked(Letters):
+    """A tokenizer with some marks, each of which is one token, and their chat template."""
+
+    def __init__(self, *marks):
+        self.marks = marks
+
+    def encode_batch(self, texts):
+        parts = [re.split("|".join(map(re.escape, self.marks)) if self.marks else "(?!)", text) for text in texts]
+        return [[ord(letter) for letter in "0".join(each)] for each in parts]
+
+    def apply_chat_template(self, messages):
+        if not self.marks:
+            raise ValueError("no chat template")
+        return "".join(self.marks) + messages[0]["content"]
+
+
+@pytest.mark.parametrize(
+    "text, marks",
+    [
+        ("<|im_start|>user\n{problem}<|im_end|>\n<|im_start|>", ["<|im_start|>", "<|im_end|>"]),
+        ("<｜User｜>{problem}<｜Assistant｜><think>\n", ["<｜User｜>", "<｜Assistant｜>"]),
+        ("<start_of_turn>user\n{problem}<end_of_turn>", ["<start_of_turn>", "<end_of_turn>"]),
+        ("<s>[INST] {problem} [/INST]", ["<s>", "[INST]", "[/INST]"]),
+        ("Is a < b | c > d? <answer> {problem} [1] \\boxed{}.", []),
+    ],
+)
+def test_missing_marks_finds_the_marks_of_a_template_that_are_no_tokens(monkeypatch, text, marks):
+    monkeypatch.setitem(TEMPLATES, "own", text)
+    assert missing_marks("own", Letters()) == marks
+    assert missing_marks("own", Marked(*marks)) == []
+    assert missing_marks("own", Marked(*marks[1:])) == marks[:1]
+
+
+def test_template_notes_names_the_marks_and_the_templates_that_fit():
+    """R1-Distill's tokenizer under qwen_math, which Qwen2's has the marks of."""
+    note, *others = template_notes("qwen_math", Marked("<｜User｜>", "<｜Assistant｜>"))
+    assert not others
+    assert "qwen_math: this tokenizer cuts <|im_start|>, <|im_end|> into pieces" in note
+    assert note.endswith("fit: plain, plain_boxed, dapo, chat")
+    assert template_notes("qwen_math", Marked())[0].endswith("fit: plain, plain_boxed, dapo")
+    assert template_notes("qwen_math", Marked("<|im_start|>", "<|im_end|>")) == []
+    assert template_notes("chat", Marked("<｜User｜>", "<｜Assistant｜>")) == []
