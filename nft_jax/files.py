@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all."""
+"""Files and folders that appear complete or not at all, and the folder of files that can be made again."""
 
 import contextlib
 import os
@@ -9,6 +9,11 @@ from pathlib import Path
 from etils import epath
 
 TEMPORARY_PREFIX = "partial."
+
+
+def cache_folder() -> epath.Path:
+    """Returns the folder of files that can be made again: `$NFT_JAX_CACHE`, else `~/.cache/nft_jax`."""
+    return epath.Path(os.environ.get("NFT_JAX_CACHE") or "~/.cache/nft_jax").expanduser()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,6 @@
-"""Where a model is: a path as it is given, or a name of `NAMED_MODELS`, whose file is downloaded once and kept.
-
-The files are kept in $NFT_JAX_CACHE, by default `nft_jax` in $XDG_CACHE_HOME or ~/.cache.
-"""
+"""Where a model is: a path as it is given, or a name of `NAMED_MODELS`, whose file is downloaded once and kept."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nft_jax.data.model_folders import download_hint
-from nft_jax.files import atomically
+from nft_jax.files import atomically, cache_folder
 from nft_jax.names import suggestion
 
 
@@ -75,8 +71,7 @@ def find_model(path: str, kept: Path) -> Path:
 
 def _cached(name: str) -> Path:
     """Returns where the file of a named model is kept."""
-    folder = os.environ.get("NFT_JAX_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "nft_jax"
-    return Path(folder).expanduser() / Path(NAMED_MODELS[name].member).name
+    return Path(cache_folder()) / "models" / Path(NAMED_MODELS[name].member).name
 
 
 def _is_complete(name: str) -> bool:

