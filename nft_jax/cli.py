@@ -164,7 +164,7 @@ def _load() -> Config:
 
 def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     """Parses the flags, or prints the help, and returns the words that are no flags."""
-    words = [word for word in argv if word not in HELP]
+    words = [_expand_home(word) for word in argv if word not in HELP]
     name = _take(words, "--config").value
     if len(words) < len(argv) and name is None:
         return FLAGS(argv)
@@ -186,6 +186,12 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
         print(f"\n{help_text(CONFIG.value, f'--config={name}')}")
         sys.exit(1)  # as absl does after --help
     return rest
+
+
+def _expand_home(word: str) -> str:
+    """Returns `--flag=~/PATH` with the home folder in place of ~, which shells leave there."""
+    name, equals, value = word.partition("=")
+    return f"{name}={Path(value).expanduser()}" if equals and value.split("/")[0] == "~" else word
 
 
 def _with_config_path(words: list[str], default: str | None) -> list[str]:
