@@ -1,8 +1,49 @@
-"""Reading files of a Hugging Face model folder, with errors that say how to download the folder again."""
+"""Reading files of a Hugging Face model folder, with errors that say what a folder holds instead, and what to type."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+# What a folder without settings, weights or tokenizer may be: a pattern of its files, and what to do. The first that
+# is found counts.
+_OTHER_FOLDERS = {
+    "../fingerprint.json": (
+        "It belongs to a run, which keeps no weights there; the model that the run started from is gone: name it again "
+        "by config.model.path"
+    ),
+    "adapter_config.json": (
+        'It is a LoRA adapter; put it into its base model first: python -c "from peft import AutoPeftModelForCausalLM '
+        "as M; M.from_pretrained('{folder}').merge_and_unload().save_pretrained('OUTPUT')\", add the base model's "
+        "tokenizer files to OUTPUT, and use config.model.path=OUTPUT"
+    ),
+    "*.gguf": "It holds a GGUF file, which is read too: config.model.path={found}",
+    "snapshots/*/config.json": "It is a cache of the Hugging Face hub; use config.model.path={parent}",
+    "model_world_size_*.pt": (
+        "It is a checkpoint of verl; merge it: python -m verl.model_merger merge --backend fsdp --local_dir {folder} "
+        "--target_dir OUTPUT"
+    ),
+    "actor/model_world_size_*.pt": (
+        "It is a checkpoint of verl; merge it: python -m verl.model_merger merge --backend fsdp --local_dir {parent} "
+        "--target_dir OUTPUT"
+    ),
+    "*/actor/model_world_size_*.pt": (
+        "It holds checkpoints of verl; merge one: python -m verl.model_merger merge --backend fsdp "
+        "--local_dir {parent} --target_dir OUTPUT"
+    ),
+    "*/mp_rank_*": "It is a checkpoint of DeepSpeed; write its weights as safetensors, by its own zero_to_fp32.py",
+    "fingerprint.json": (
+        "It is a workdir of this program: start from its weights by config.base={folder}, or write them as a model "
+        "folder: python -m nft_jax.export --workdir={folder} --output=OUTPUT"
+    ),
+    "*.gz": "Its files are packed; type: gunzip {folder}/*.gz",
+    "*.bin": (
+        'Its weights are in {name}, and only safetensors are read. Convert them with PyTorch: python -c "from '
+        "transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+    ),
+    "*/config.json": "A folder in it is a model folder; use config.model.path={parent}",
+}
+_OTHER_FOLDERS |= dict.fromkeys(("*.pt", "*.pth"), _OTHER_FOLDERS["*.bin"])
+_MOST_JSON_BYTES = 10**9
 
 
 def download_hint(folder: Path) -> str:
@@ -10,15 +51,33 @@ def download_hint(folder: Path) -> str:
     return f"A model of the Hugging Face hub is downloaded by: hf download OWNER/NAME --local-dir {folder}"
 
 
+def describe_contents(folder: Path) -> str:
+    """Returns what to do with a folder that lacks a part of a model: by what it holds instead, or download it."""
+    for pattern, advice in _OTHER_FOLDERS.items():
+        if found := sorted(folder.glob(pattern)):
+            return advice.format(folder=folder, found=found[0], parent=found[0].parent, name=found[0].name)
+    return download_hint(folder)
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Reads a JSON file whose value is an object.
 
     Raises:
-      ValueError: if the file is not valid JSON or its value is not an object.
+      ValueError: if the file is not valid JSON in UTF-8, or its value is not an object.
     """
+    if path.stat().st_size > _MOST_JSON_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, so it is no settings file; download it again")
+    content = path.read_bytes()
+    encoding = json.detect_encoding(content)
+    if encoding != "utf-8":
+        raise ValueError(
+            f"{path} is in {encoding}, as some programs on Windows write it, and other programs can't read it; convert "
+            f"it: python -c \"from pathlib import Path; p = Path('{path}'); "
+            f"p.write_text(p.read_text('{encoding}'), 'utf-8')\""
+        )
     try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); download it again") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object {{…}}; download it again")

@@ -134,11 +134,11 @@ class HuggingFaceTokenizer(Tokenizer):
             return self._backend.decode_batch(ids, skip_special_tokens=True)
 
     def _find_eos(self, folder: Path, vocabulary: dict[str, int]) -> tuple[int, ...]:
-        """Returns the declared EOS, then those of generation_config.json, then well-known ends of turn or document."""
+        """Returns the declared EOS, then those of the model's settings, then well-known ends of turn or document."""
         ids = [self._tokenizer.eos_token_id]
-        settings = folder / "generation_config.json"
-        if settings.is_file():
-            ids += _read_declared_eos(settings)
+        for name in ("generation_config.json", "config.json"):
+            if (folder / name).is_file():
+                ids += _read_declared_eos(folder / name)
         ids += [vocabulary.get(name) for name in _END_NAMES]
         eos_ids = tuple(dict.fromkeys(i for i in ids if i is not None and 0 <= i < self.vocab_size))
         if not eos_ids:
@@ -150,7 +150,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 def _read_declared_eos(path: Path) -> list[int | None]:
-    """Returns the `eos_token_id` of a generation_config.json, which is one id, a list of ids or null.
+    """Returns the `eos_token_id` of a generation_config.json or config.json, which is one id, a list of ids or null.
 
     Raises:
       ValueError: if it is anything else.
@@ -204,7 +204,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
       FileNotFoundError: if there is no such path.
       ValueError: if it has no tokenizer, several `.model` files, an unreadable file, or a tokenizer without EOS.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"no tokenizer at {path}: no such file or folder. {download_hint(path)}")
     if path.is_file():

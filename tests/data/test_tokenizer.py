@@ -139,14 +139,15 @@ def test_hugging_face_tokenizer_round_trips_and_finds_its_eos(twin):
     assert tokenizer.decode([*tokenizer.encode("a<|im_start|>b"), ids[2], *tokenizer.encode("c")]) == "ab"
 
 
-def test_eos_ids_start_with_the_declared_then_generation_config(tmp_path):
+def test_eos_ids_start_with_the_declared_then_those_of_the_settings(tmp_path):
     folder = make_twin(tmp_path, config={"eos_token": "<|im_end|>"})
     plain = load_tokenizer(folder)
     text_end, turn_end = plain.encode("<|endoftext|>")[0], plain.encode("<|im_end|>")[0]
     assert plain.eos_ids == (turn_end, text_end)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, turn_end, 10**6]}))
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": 6}))
     several = load_tokenizer(folder)
-    assert several.eos_ids == (turn_end, 5, text_end)
+    assert several.eos_ids == (turn_end, 5, 6, text_end)
     assert several.decode([9, 5, 9]) == plain.decode([9]) != plain.decode([9, 5])
 
 
@@ -154,10 +155,11 @@ def test_eos_ids_start_with_the_declared_then_generation_config(tmp_path):
     ("declared", "first"),
     [([7, 5], [7, 5]), (7, [7]), ([], []), (None, []), ([None, 7, 7, -1], [7])],
 )
-def test_eos_ids_of_a_generation_config(tmp_path, declared, first):
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_eos_ids_of_the_settings_of_a_model(tmp_path, declared, first, file):
     folder = make_twin(tmp_path, config={})
     ends = [load_tokenizer(folder).encode(text)[0] for text in ("<|im_end|>", "<|endoftext|>")]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": declared}))
+    (folder / file).write_text(json.dumps({"eos_token_id": declared}))
     assert load_tokenizer(folder).eos_ids == (*first, *ends)
 
 

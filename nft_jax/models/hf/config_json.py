@@ -10,7 +10,7 @@ from typing import Any
 
 from nft_jax.config import ModelConfig
 from nft_jax.data.gguf_files import is_gguf
-from nft_jax.data.model_folders import download_hint, read_json_object
+from nft_jax.data.model_folders import describe_contents, download_hint, read_json_object
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.models.hf import gguf
 from nft_jax.rounding import round_up
@@ -27,6 +27,13 @@ _KEYS = {
     "norm_epsilon": ("rms_norm_eps", float | int),
 }
 _FILES = ("config.json", "generation_config.json")
+# Files beside config.json that make another model of the weights.
+_QUANTIZED = "quantized weights, which can't be read; use the model that isn't quantized, or a GGUF file of it"
+_BESIDE = {
+    "adapter_config.json": "a LoRA adapter beside a model; merge it into the weights by peft, or move it away",
+    "quantize_config.json": _QUANTIZED,
+    "quant_config.json": _QUANTIZED,
+}
 
 
 def read_model_settings(folder: Path) -> dict[str, Any]:
@@ -117,7 +124,7 @@ def read_dtype(folder: Path) -> str:
       ValueError: if the dtype is not in `DTYPES`.
     """
     values = read_config_json(folder)
-    dtype = values.get("dtype") or values.get("torch_dtype") or "float32"
+    dtype = str(values.get("dtype") or values.get("torch_dtype") or "float32").removeprefix("torch.")
     if dtype not in DTYPES:
         raise ValueError(f"{folder / 'config.json'}: dtype is {dtype!r}; set it to one of {', '.join(DTYPES)}")
     return dtype
@@ -126,7 +133,7 @@ def read_dtype(folder: Path) -> str:
 def write_dtype(folder: Path, dtype: str) -> None:
     """Sets the dtype in the folder's config.json; a file that already names it stays unchanged."""
     values = read_config_json(folder)
-    if read_dtype(folder) != dtype:
+    if (values.get("dtype") or values.get("torch_dtype") or "float32") != dtype:
         values.pop("torch_dtype", None)
         (folder / "config.json").write_bytes(_to_json(values | {"dtype": dtype}))
 
@@ -141,9 +148,19 @@ def read_config_json(folder: Path) -> dict[str, Any]:
     if is_gguf(folder):
         return gguf.read_config(folder)
     path = folder / "config.json"
+    if folder.is_file():
+        raise ValueError(
+            f"{folder} is a file, and neither a model folder nor a .gguf file; try its folder {path.parents[1]}"
+        )
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder, so it is not a model folder. {download_hint(folder)}")
     if not path.is_file():
-        missing = "no config.json in it" if folder.is_dir() else "no such folder"
-        raise FileNotFoundError(f"{folder}: {missing}, so it is not a model folder. {download_hint(folder)}")
+        raise FileNotFoundError(
+            f"{folder}: no config.json in it, so it is not a model folder. {describe_contents(folder)}"
+        )
+    for name, content in _BESIDE.items():
+        if (folder / name).is_file():
+            raise ValueError(f"{folder} holds {content} ({name})")
     return read_json_object(path)
 
 

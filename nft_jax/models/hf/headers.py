@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from nft_jax.data.model_folders import download_hint
+from nft_jax.data.model_folders import describe_contents, read_json_object
 
+_MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -30,17 +31,18 @@ def read_headers(folder: Path) -> tuple[dict[str, TensorHeader], list[str]]:
     """Returns the tensors of the folder by name, and a line for each fault of its files.
 
     Raises:
-      FileNotFoundError: if there are no weights.
-      ValueError: if the weights are in another format.
+      FileNotFoundError: if there are no weights; it says what the folder holds instead.
     """
     names, faults = _weight_files(folder)
     headers = {}
     for name in names:
         path = folder / name
+        if not path.is_file():
+            packed = (folder / f"{name}.gz").is_file()
+            faults.append(f"{INDEX} names {name}, which is missing; {f'gunzip {name}.gz' if packed else 'download it'}")
+            continue
         try:
             tensors = _read_header(path)
-        except FileNotFoundError:
-            faults.append(f"{INDEX} names {name}, which is missing; download it")
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             faults.append(
                 f"{name} ({path.stat().st_size} bytes) has no readable header, as after a broken download or in a "
@@ -58,22 +60,14 @@ def _weight_files(folder):
         return [SINGLE], []
     index = folder / INDEX
     if not index.is_file():
-        _raise_no_weights(folder)
+        raise FileNotFoundError(f"{folder}: neither {SINGLE} nor {INDEX} in it. {describe_contents(folder)}")
     try:
-        names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+        names = sorted({str(name) for name in read_json_object(index)["weight_map"].values()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return [], [f"{INDEX} is no index of safetensors files; download it again ({type(error).__name__}: {error})"]
-    return names, []
-
-
-def _raise_no_weights(folder):
-    if other := sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)):
-        raise ValueError(
-            f"{folder} has its weights in {other[0]}, and only safetensors are read. Convert them with PyTorch: "
-            f'python -c "from transformers import AutoModelForCausalLM as M; '
-            f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
-        )
-    raise FileNotFoundError(f"{folder}: neither {SINGLE} nor {INDEX} in it. {download_hint(folder)}")
+    elsewhere = [name for name in names if Path(name).name != name]
+    faults = [f"{INDEX} names {name}, which is no file name; correct it, and put the file in it" for name in elsewhere]
+    return [name for name in names if name not in elsewhere], faults
 
 
 def _read_header(path):
@@ -81,8 +75,8 @@ def _read_header(path):
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise ValueError(f"its length of {length} bytes exceeds the file")
+        if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
+            raise ValueError(f"its length of {length} bytes exceeds the file, or the format's limit")
         entries = json.loads(file.read(length))
     entries.pop("__metadata__", None)
     start, end, headers = 8 + length, 0, {}

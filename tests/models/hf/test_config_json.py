@@ -135,3 +135,42 @@ def test_read_dtype_and_write_dtype(tmp_path):
     write_model(tmp_path, {}, dtype="float8_e4m3fn")
     with pytest.raises(ValueError, match="float8_e4m3fn"):
         hf.read_dtype(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["torch.bfloat16", "bfloat16"])
+def test_read_dtype_takes_the_name_of_torch_and_write_dtype_leaves_the_usual_one(tmp_path, dtype):
+    """transformers doesn't load a folder whose dtype is "torch.bfloat16"."""
+    folder = write_model(tmp_path, random_tensors(), dtype=None, torch_dtype=dtype)
+    assert hf.read_dtype(folder) == "bfloat16"
+    before = (folder / "config.json").read_bytes()
+    hf.write_dtype(folder, "bfloat16")
+    assert ((folder / "config.json").read_bytes() == before) == (dtype == "bfloat16")
+    assert "torch.bfloat16" not in (folder / "config.json").read_text()
+    assert hf.read_dtype(folder) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "file, fault",
+    [
+        ("adapter_config.json", "holds a LoRA adapter beside a model; merge it"),
+        ("quantize_config.json", "holds quantized weights, which can't be read"),
+        ("quant_config.json", "holds quantized weights, which can't be read"),
+    ],
+)
+def test_read_model_settings_refuses_what_makes_another_model_of_the_weights(tmp_path, file, fault):
+    folder = write_model(tmp_path, random_tensors())
+    (folder / file).write_text("{}")
+    with pytest.raises(ValueError, match=f"{fault}.*{file}"):
+        hf.read_model_settings(folder)
+
+
+def test_read_model_settings_of_a_file_names_its_folder(tmp_path):
+    folder = write_model(tmp_path, random_tensors())
+    with pytest.raises(ValueError, match=f"neither a model folder nor a .gguf file; try its folder {folder}"):
+        hf.read_model_settings(folder / "model.safetensors")
+
+
+def test_read_model_settings_says_what_a_folder_holds_instead(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=f"no config.json in it.*config.model.path={tmp_path}/model.gguf"):
+        hf.read_model_settings(tmp_path)

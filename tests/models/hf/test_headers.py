@@ -1,6 +1,7 @@
 """Headers of safetensors files: broken files, broken indexes, and folders without any."""
 
 import json
+import os
 
 import pytest
 
@@ -46,5 +47,75 @@ def test_read_headers_of_a_folder_without_safetensors(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither model.safetensors nor .*hf download"):
         hf.load_weights(tmp_path, abstract)
     (tmp_path / "pytorch_model.bin").write_bytes(b"never unpickled")
-    with pytest.raises(ValueError, match=r"pytorch_model.bin, and only safetensors are read. .*save_pretrained"):
+    with pytest.raises(FileNotFoundError, match=r"pytorch_model.bin, and only safetensors are read. .*save_pretrained"):
         hf.load_weights(tmp_path, abstract)
+
+
+@pytest.mark.parametrize("name", ["../{file}", "parts/{file}", "{folder}/{file}", "..", "", "parts/"])
+def test_read_headers_refuses_names_in_other_folders(tmp_path, name):
+    """A name that leaves the folder must not be opened, and one with a folder in it is not how folders are written."""
+    folder = write_model(tmp_path / "model", random_tensors(), files=2)
+    file = "model-00001-of-00002.safetensors"
+    for place in (tmp_path, folder / "parts"):
+        place.mkdir(exist_ok=True)
+        (place / file).write_bytes((folder / file).read_bytes())
+    name, index = name.format(file=file, folder=tmp_path), folder / "model.safetensors.index.json"
+    values = json.loads(index.read_text())
+    place = {tensor: name if where == file else where for tensor, where in values["weight_map"].items()}
+    index.write_text(json.dumps({"weight_map": place}))
+    assert f"index.json names {name}, which is " in weight_faults(folder)
+
+
+def test_read_headers_of_files_that_are_no_regular_files(tmp_path):
+    """A pipe would wait for a writer, and a link in a circle has no end."""
+    folder = write_model(tmp_path, random_tensors(), files=3)
+    for number, make in enumerate((os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)), 1):
+        path = folder / f"model-{number:05d}-of-00003.safetensors"
+        path.unlink()
+        make(path)
+    faults = weight_faults(folder)
+    assert all(f"names model-0000{number}-of-00003.safetensors, which is missing" in faults for number in (1, 2, 3))
+
+
+def test_read_headers_says_that_a_file_is_packed(tmp_path):
+    folder = write_model(tmp_path, random_tensors(), files=2)
+    path = folder / "model-00002-of-00002.safetensors"
+    path.rename(f"{path}.gz")
+    assert f"names {path.name}, which is missing; gunzip {path.name}.gz" in weight_faults(folder)
+
+
+def test_read_headers_refuses_a_header_of_gigabytes_unread(tmp_path):
+    folder = write_model(tmp_path, random_tensors())
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write((2**31).to_bytes(8, "little"))
+        os.truncate(file.fileno(), 2**32)
+    assert "its length of 2147483648 bytes exceeds" in weight_faults(folder)
+
+
+HOSTILE_ENTRIES = {
+    "negative size": {"dtype": "F32", "shape": [-1, 32], "data_offsets": [0, 8]},
+    "not a number": {"dtype": "F32", "shape": [float("nan")], "data_offsets": [float("nan"), 8]},
+    "begins before the data": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]},
+    "ends before it begins": {"dtype": "F32", "shape": [2], "data_offsets": [0, -8]},
+    "huge": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 2**200]},
+    "no shape": {"dtype": "F32", "shape": None, "data_offsets": [0, 8]},
+    "kinds": {"dtype": [], "shape": "ab", "data_offsets": [0, 8]},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ENTRIES)
+def test_read_headers_refuses_hostile_entries(tmp_path, name):
+    folder = write_model(tmp_path, random_tensors())
+    content = json.dumps({"model.norm.weight": HOSTILE_ENTRIES[name]}).encode()
+    (folder / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content + bytes(8))
+    assert "can't be used" in weight_faults(folder)
+
+
+def test_read_headers_refuses_deep_json(tmp_path):
+    folder = write_model(tmp_path, random_tensors())
+    content = b'{"a":' * 100_000
+    (folder / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
+    assert "has no readable header" in weight_faults(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_bytes(content)
+    assert "is no index of safetensors files" in weight_faults(folder)
