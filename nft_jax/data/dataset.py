@@ -8,9 +8,11 @@ from nft_jax.config import Config
 from nft_jax.data import arithmetic, benchmarks
 from nft_jax.data.files import Fields, Problem
 from nft_jax.data.generated import ARITHMETIC, GENERATED, generate, is_generated
-from nft_jax.data.hygiene import HygieneReport, clean
+from nft_jax.data.hygiene import HygieneReport
+from nft_jax.data.hygiene_cache import clean_once
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from nft_jax.files import cache_folder
 from nft_jax.verify import check_reference
 
 
@@ -115,7 +117,7 @@ def _clean_training_problems(config: Config, problems: dict[str, list[Problem]])
     for name in filter(None, map(str.strip, data.exclude.split(","))):
         if name not in evaluations:
             evaluations[name] = read_problems(config, name)
-    report = clean(problems["train"], evaluations)
+    report = clean_once(problems["train"], evaluations, cache_folder() / "hygiene")
     if not report.problems:
         raise ValueError(
             f"config.data.train={data.train}: no problem is left\n{report.table()}\n"

@@ -10,16 +10,18 @@ Problems are compared by their normal form (`normal_form.py`). A training proble
 
 Two texts are nearly the same if they contain the same numbers, each equally often, and share at least nine tenths of
 the union of their shingles, the runs of three words or symbols (Jaccard index). All such pairs are found exactly, not
-by sampled hashes, so the result is the same on every machine. The order of the problems is kept.
+by sampled hashes, so the result is the same on every machine. The order of the problems is kept. Equal texts are
+compared once, so that a file which repeats each problem a hundred times costs little more than its distinct problems.
 """
 
+import functools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from nft_jax.data.files import Problem
-from nft_jax.data.normal_form import answers_match, normalize, remove_spaces
+from nft_jax.data.normal_form import answer_key, normalize, remove_spaces
 
 # A shorter normal form may occur in another by chance: "compute1+1" in "compute1+1/2".
 SHORTEST_INSIDE = 32
@@ -92,11 +94,12 @@ class HygieneReport(NamedTuple):
 
 def clean(problems: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]]) -> HygieneReport:
     """Leaves out training problems by the rules of this module; `evaluations` maps names to evaluation sets."""
-    texts = [_ProblemText(problem) for problem in problems]
-    held_out = {name: [_ProblemText(problem) for problem in part] for name, part in evaluations.items()}
-    removals = {place: overlaps for place, overlaps in enumerate(_find_overlaps(texts, held_out)) if overlaps}
-    removals |= _find_contradictions(texts, [place for place in range(len(texts)) if place not in removals])
-    removals |= _find_duplicates(texts, [place for place in range(len(texts)) if place not in removals])
+    make = _EntryMaker()
+    entries = [make(problem) for problem in problems]
+    held_out = {name: [make(problem) for problem in part] for name, part in evaluations.items()}
+    removals = _find_overlaps(entries, held_out)
+    removals |= _find_contradictions(entries, [place for place in range(len(entries)) if place not in removals])
+    removals |= _find_duplicates(entries, [place for place in range(len(entries)) if place not in removals])
     sets = [*evaluations]
 
     def rank(removal):
@@ -108,7 +111,7 @@ def clean(problems: Sequence[Problem], evaluations: Mapping[str, Sequence[Proble
 
 
 class _ProblemText:
-    """A problem in the forms by which it is compared.
+    """The text of a problem in the forms by which it is compared; problems of one normalized text share one.
 
     Attributes:
       key: Its normal form.
@@ -116,12 +119,9 @@ class _ProblemText:
       numbers: The numbers among them, sorted.
     """
 
-    def __init__(self, problem: Problem):
-        text = normalize(problem.problem)
-        self.id = problem.id
-        self.answer = problem.answer
-        self.key = remove_spaces(text)
-        self.tokens = _TOKEN.findall(text)
+    def __init__(self, normalized: str):
+        self.key = remove_spaces(normalized)
+        self.tokens = _TOKEN.findall(normalized)
         self.numbers = tuple(sorted(token for token in self.tokens if token[0].isdecimal()))
 
     def shingles(self) -> frozenset[tuple[str, ...]]:
@@ -130,27 +130,70 @@ class _ProblemText:
         return frozenset(zip(tokens, tokens[1:], tokens[2:], strict=False)) or frozenset([tuple(tokens)])
 
 
-def _find_overlaps(texts: list[_ProblemText], held_out: dict[str, list[_ProblemText]]) -> list[list[Removal]]:
-    """Returns each text's overlaps, at most one with each evaluation set: the closest match."""
-    overlaps: list[dict[str, Removal]] = [{} for _ in texts]
+class _Entry(NamedTuple):
+    """A problem as it is compared."""
 
-    def add(place, name, other, match):
-        overlaps[place].setdefault(name, Removal(texts[place].id, "overlap", name, other.id, match))
+    id: str
+    answer: Hashable
+    text: _ProblemText
 
-    everything = [(name, text) for name, part in held_out.items() for text in part]
+
+class _EntryMaker:
+    """Makes the entries of problems; equal texts and equal answers are normalized once."""
+
+    def __init__(self):
+        self._share = functools.cache(_ProblemText)
+        self._text = functools.cache(lambda text: self._share(normalize(text)))
+        self._answer = functools.cache(answer_key)
+
+    def __call__(self, problem: Problem) -> _Entry:
+        return _Entry(problem.id, self._answer(problem.answer), self._text(problem.problem))
+
+
+class _Match(NamedTuple):
+    """The problem of an evaluation set that a text overlaps with."""
+
+    source: str
+    id: str
+    match: str
+
+
+def _find_overlaps(entries: list[_Entry], held_out: dict[str, list[_Entry]]) -> dict[int, list[Removal]]:
+    """Returns the removals, by place, of all problems that overlap; at most one with each set, the closest match."""
+    first: dict = {}
+    for name, part in held_out.items():
+        for entry in part:
+            first.setdefault((name, entry.text), (name, entry))
+    matches = _match_texts(list(dict.fromkeys(entry.text for entry in entries)), [*first.values()])
+    return {
+        place: [Removal(entry.id, "overlap", *match) for match in matches[entry.text].values()]
+        for place, entry in enumerate(entries)
+        if entry.text in matches
+    }
+
+
+def _match_texts(
+    texts: list[_ProblemText], everything: list[tuple[str, _Entry]]
+) -> dict[_ProblemText, dict[str, _Match]]:
+    """Returns the matches of each text that overlaps, by the name of the set."""
+    matches: dict[_ProblemText, dict[str, _Match]] = defaultdict(dict)
+
+    def add(text, name, other, match):
+        matches[text].setdefault(name, _Match(name, other.id, match))
+
     same, inside = defaultdict(list), _SubstringIndex(everything)
-    for name, text in everything:
-        same[text.key].append((name, text))
-    for place, text in enumerate(texts):
+    for name, entry in everything:
+        same[entry.text.key].append((name, entry))
+    for text in texts:
         for name, other in same.get(text.key, ()):
-            add(place, name, other, "same")
+            add(text, name, other, "same")
         for name, other in inside.search(text.key):
-            add(place, name, other, "inside")
+            add(text, name, other, "inside")
     first = len(everything)
-    for earlier, later in _near_pairs([text for _, text in everything] + texts):
+    for earlier, later in _near_pairs([entry.text for _, entry in everything] + texts):
         if earlier < first <= later:
-            add(later - first, *everything[earlier], "near")
-    return [list(each.values()) for each in overlaps]
+            add(texts[later - first], *everything[earlier], "near")
+    return dict(matches)
 
 
 class _SubstringIndex:
@@ -160,19 +203,20 @@ class _SubstringIndex:
     `_STRIDE`. The index therefore lists each text under every stretch that may be the first one it covers.
     """
 
-    def __init__(self, texts: Sequence[tuple[str, _ProblemText]]):
-        self.entries = defaultdict(list)
-        for name, text in texts:
-            if len(text.key) >= SHORTEST_INSIDE:
+    def __init__(self, everything: Sequence[tuple[str, _Entry]]):
+        self.stretches = defaultdict(list)
+        for name, entry in everything:
+            key = entry.text.key
+            if len(key) >= SHORTEST_INSIDE:
                 for offset in range(_STRIDE):
-                    self.entries[text.key[offset : offset + _STRIDE]].append((offset, name, text))
+                    self.stretches[key[offset : offset + _STRIDE]].append((offset, name, entry))
 
-    def search(self, key: str) -> Iterator[tuple[str, _ProblemText]]:
-        """Yields the set and the text of each indexed text that `key` contains."""
+    def search(self, key: str) -> Iterator[tuple[str, _Entry]]:
+        """Yields the set and the entry of each indexed text that `key` contains."""
         for place in range(0, len(key) - _STRIDE + 1, _STRIDE):
-            for offset, name, text in self.entries.get(key[place : place + _STRIDE], ()):
-                if place >= offset and _occurs_at(key, place - offset, text.key):
-                    yield name, text
+            for offset, name, entry in self.stretches.get(key[place : place + _STRIDE], ()):
+                if place >= offset and _occurs_at(key, place - offset, entry.text.key):
+                    yield name, entry
 
 
 def _occurs_at(text: str, start: int, part: str) -> bool:
@@ -182,33 +226,34 @@ def _occurs_at(text: str, start: int, part: str) -> bool:
     return text.startswith(part, start) and not before.isdecimal() and not after.isdecimal()
 
 
-def _find_contradictions(texts: list[_ProblemText], places: list[int]) -> dict[int, list[Removal]]:
-    """Returns the removals, by place, of all texts that share their normal form with one of another answer."""
+def _find_contradictions(entries: list[_Entry], places: list[int]) -> dict[int, list[Removal]]:
+    """Returns the removals, by place, of all problems that share their normal form with one of another answer."""
     groups = defaultdict(list)
     for place in places:
-        groups[texts[place].key].append(place)
+        groups[entries[place].text.key].append(place)
     removals = {}
     for group in groups.values():
-        for place in group if len(group) > 1 else ():
-            others = (other for other in group if not answers_match(texts[place].answer, texts[other].answer))
-            if (other := next(others, None)) is not None:
-                removals[place] = [Removal(texts[place].id, "contradiction", "train", texts[other].id, "same")]
+        first = group[0]
+        other = next((place for place in group if entries[place].answer != entries[first].answer), None)
+        for place in group if other is not None else ():
+            match = other if entries[place].answer == entries[first].answer else first
+            removals[place] = [Removal(entries[place].id, "contradiction", "train", entries[match].id, "same")]
     return removals
 
 
-def _find_duplicates(texts: list[_ProblemText], places: list[int]) -> dict[int, list[Removal]]:
-    """Returns the removals, by place, of all texts that repeat an earlier one that is kept."""
+def _find_duplicates(entries: list[_Entry], places: list[int]) -> dict[int, list[Removal]]:
+    """Returns the removals, by place, of all problems that repeat an earlier one that is kept."""
     removals: dict[int, list[Removal]] = {}
     first: dict[str, int] = {}
     for place in places:
-        if (earlier := first.setdefault(texts[place].key, place)) != place:
-            removals[place] = [Removal(texts[place].id, "duplicate", "train", texts[earlier].id, "same")]
+        if (earlier := first.setdefault(entries[place].text.key, place)) != place:
+            removals[place] = [Removal(entries[place].id, "duplicate", "train", entries[earlier].id, "same")]
     left = [place for place in places if place not in removals]
-    for one, other in _near_pairs([texts[place] for place in left]):
+    for one, other in _near_pairs([entries[place].text for place in left]):
         earlier, later = left[one], left[other]
-        same_answer = answers_match(texts[earlier].answer, texts[later].answer)
+        same_answer = entries[earlier].answer == entries[later].answer
         if same_answer and earlier not in removals and later not in removals:
-            removals[later] = [Removal(texts[later].id, "near duplicate", "train", texts[earlier].id, "near")]
+            removals[later] = [Removal(entries[later].id, "near duplicate", "train", entries[earlier].id, "near")]
     return removals
 
 

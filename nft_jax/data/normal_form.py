@@ -56,12 +56,8 @@ def remove_spaces(text: str) -> str:
     return _LOOSE_SPACE.sub("", text)
 
 
-def answers_match(one: str, other: str) -> bool:
-    """Returns whether two reference answers have the same normal form or are the same number."""
-    return _answer_key(one) == _answer_key(other)
-
-
-def _answer_key(text: str) -> str | Fraction:
+def answer_key(text: str) -> str | Fraction:
+    """Returns the normal form of a reference answer, or its number: equal for answers that are the same."""
     key = normal_form(text)
     try:
         return Fraction(key)

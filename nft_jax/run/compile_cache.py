@@ -7,15 +7,12 @@ import sys
 import jax
 from etils import epath
 
+from nft_jax.files import cache_folder
+
 
 def folder() -> epath.Path:
     """Returns the folder of compiled programs: `$JAX_COMPILATION_CACHE_DIR` (maybe in a bucket), else `…/xla`."""
     return epath.Path(jax.config.jax_compilation_cache_dir or cache_folder() / "xla")
-
-
-def cache_folder() -> epath.Path:
-    """Returns the folder of files that can be made again: `$NFT_JAX_CACHE`, else `~/.cache/nft_jax`."""
-    return epath.Path(os.environ.get("NFT_JAX_CACHE") or "~/.cache/nft_jax").expanduser()
 
 
 def start() -> epath.Path | None:

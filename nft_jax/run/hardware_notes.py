@@ -8,10 +8,9 @@ from typing import Any
 from etils import epath
 from jax.sharding import Mesh
 
-from nft_jax.files import atomically
+from nft_jax.files import atomically, cache_folder
 from nft_jax.parallel.mesh import TENSOR
 from nft_jax.processes import distributed
-from nft_jax.run.compile_cache import cache_folder
 
 # The note that decode loops with callbacks gave correct answers with a different number of trips on each data shard.
 DIVERGING = "diverging_loops"

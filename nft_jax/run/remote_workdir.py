@@ -22,9 +22,8 @@ from pathlib import Path
 from etils import epath
 
 from nft_jax.compat import coordination
-from nft_jax.files import TEMPORARY_PREFIX, atomically
+from nft_jax.files import TEMPORARY_PREFIX, atomically, cache_folder
 from nft_jax.processes import distributed
-from nft_jax.run.compile_cache import cache_folder
 
 SCHEME = "gs://"
 STAMP = ".bucket_stamp"

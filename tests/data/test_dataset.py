@@ -15,6 +15,11 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import train_sentencepiece
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NFT_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def files(tmp_path):
     return write_split_files(tmp_path)

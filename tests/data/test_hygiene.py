@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from helpers.hygiene_twin import find_removals
 from nft_jax.data import hygiene
 from nft_jax.data.benchmarks import read
 from nft_jax.data.files import Problem
@@ -140,7 +141,7 @@ def test_near_pairs_are_those_of_the_definition():
             changed[draw.randrange(len(text))] = draw.choice(words)
         texts.append(changed)
     expected = {(i, j) for j, other in enumerate(texts) for i in range(j) if alike(texts[i], other)}
-    found = list(hygiene._near_pairs([hygiene._ProblemText(Problem(" ".join(text), "")) for text in texts]))
+    found = list(hygiene._near_pairs([hygiene._ProblemText(" ".join(text)) for text in texts]))
     assert set(found) == expected
     assert len(found) == len(expected) > 20
     assert any(texts[i] != texts[j] for i, j in expected)
@@ -251,3 +252,41 @@ def test_clean_finds_overlaps_like_the_known_ones():
     found = clean([*others, *given], {"test": asked})
     assert found.problems == others
     assert [(removal.id, removal.match_id) for removal in found.removals] == [(f"p{i}", f"t{i}") for i in range(5)]
+
+
+def draw_repeated(seed: int, count: int, copies: int) -> list[Problem]:
+    """Draws problems that are repeated, written otherwise, varied by a word, contained in others and contradictory."""
+    draw = random.Random(seed)
+    words = [f"w{chr(97 + i)}" for i in range(8)] + ["1", "2", "x+y"]
+    base = [" ".join(draw.choice(words) for _ in range(draw.choice((3, 12, 40)))) for _ in range(count)]
+    ways = (str, str.upper, lambda t: f"{t}.", lambda t: f"Now {t} 5", lambda t: t.replace("wa", "wb", 1), lambda t: t)
+    texts = [draw.choice(ways)(text) for text in base for _ in range(copies)]
+    draw.shuffle(texts)
+    return [Problem(text, draw.choice(("1", "1", "1.0", "2")), id=f"p{i}") for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_clean_of_repeated_problems_is_that_of_the_definition(seed):
+    given, asked = draw_repeated(seed, 6, 5), draw_repeated(seed, 9, 2)  # the first texts are the same
+    evaluations = {"a": asked[: seed % 3 * 6], "b": asked[6:9]}
+    found = clean(given, evaluations)
+    assert set(found.removals) == find_removals(given, evaluations), f"seed {seed}"
+    assert len(found.removals) == len(set(found.removals))
+    left_out = {removal.id for removal in found.removals}
+    assert found.problems == [problem for problem in given if problem.id not in left_out]
+
+
+def test_clean_compares_each_distinct_text_once(monkeypatch):
+    """What a file of every problem a hundred times costs follows from its distinct problems."""
+    given, asked = draw_repeated(0, 9, 1), draw_repeated(1, 3, 1)
+    work = {}
+    for copies in (1, 100):
+        calls = {"normalize": [], "answer_key": [], "_similar_pairs": []}
+        with monkeypatch.context() as patch:
+            for name, seen in calls.items():
+                own = getattr(hygiene, name)
+                patch.setattr(hygiene, name, lambda given, own=own, seen=seen: (seen.append(given), own(given))[1])
+            clean(given * copies, {"a": asked * copies})
+        work[copies] = {name: [len(each) for each in seen] for name, seen in calls.items()}
+    assert work[1] == work[100]
+    assert len(work[1]["normalize"]) == len({problem.problem for problem in given + asked})
