@@ -14,6 +14,7 @@ from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, buil
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from nft_jax.files import cache_folder
 from nft_jax.verify import check_reference
+from nft_jax.verify.gsm8k import gsm8k
 
 
 class Dataset(NamedTuple):
@@ -157,7 +158,8 @@ def _warm_start_pairs(config: Config, problems: list[Problem], tokenizer: Tokeni
             problems, size=warm.arithmetic_examples, incorrect_share=warm.incorrect_share, seed=config.seed
         )
     else:
-        pairs = [(problem.problem, box_answer(problem)) for problem in problems if problem.solution]
+        grader = config.verify.grader
+        pairs = [(problem.problem, end_with_answer(problem, grader)) for problem in problems if problem.solution]
         if not pairs:
             raise ValueError(
                 f"{config.data.train}: no line has a field {config.data.solution_field!r}, so the warm start has no "
@@ -166,9 +168,13 @@ def _warm_start_pairs(config: Config, problems: list[Problem], tokenizer: Tokeni
     return [(render(problem, tokenizer, template=config.data.template), response) for problem, response in pairs]
 
 
-def box_answer(problem: Problem) -> str:
-    r"""Returns the worked solution, followed by `\boxed{answer}`, which graders look for, if it contains no box."""
-    if "\\boxed{" in problem.solution:
+def end_with_answer(problem: Problem, grader: str) -> str:
+    r"""Returns the worked solution, followed by `\boxed{answer}` where the grader needs a box and it has none.
+
+    The grader "gsm8k" needs none where the last number of the solution is the answer.
+    """
+    ends = grader == "gsm8k" and gsm8k(problem.solution, problem.answer)[0] == "correct"
+    if ends or "\\boxed{" in problem.solution:
         return problem.solution
     return f"{problem.solution}\n\\boxed{{{problem.answer}}}"
 

@@ -7,7 +7,7 @@ setting means the split of that setting, `NAME:test` the split "test".
 from collections.abc import Callable
 
 from nft_jax.config import DataConfig
-from nft_jax.data import arithmetic
+from nft_jax.data import arithmetic, word_problems
 from nft_jax.data.files import Problem
 from nft_jax.names import lookup
 
@@ -18,7 +18,14 @@ def _generate_arithmetic(data: DataConfig) -> dict[str, list[Problem]]:
     return arithmetic.split(arithmetic.all_problems(data.arithmetic_max_operand))
 
 
-GENERATED: dict[str, Callable[[DataConfig], dict[str, list[Problem]]]] = {ARITHMETIC: _generate_arithmetic}
+def _generate_word_problems(data: DataConfig) -> dict[str, list[Problem]]:
+    return {split: word_problems.generate(split, size) for split, size in word_problems.SIZES.items()}
+
+
+GENERATED: dict[str, Callable[[DataConfig], dict[str, list[Problem]]]] = {
+    ARITHMETIC: _generate_arithmetic,
+    "word_problems": _generate_word_problems,
+}
 
 
 def is_generated(name: str) -> bool:

@@ -8,11 +8,19 @@ from helpers.experiments import settings, small
 from helpers.problem_files import write_split_files
 from nft_jax.config import default, load
 from nft_jax.data.arithmetic import SPLITS, all_problems, split
-from nft_jax.data.dataset import load_dataset, name_set, read_problems, read_splits, unreadable_answers
+from nft_jax.data.dataset import (
+    end_with_answer,
+    load_dataset,
+    name_set,
+    read_problems,
+    read_splits,
+    unreadable_answers,
+)
 from nft_jax.data.files import Problem
 from nft_jax.data.generated import GENERATED
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import train_sentencepiece
+from nft_jax.verify.grade import grade
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +154,9 @@ def test_name_set_of_a_generated_set_covers_every_empty_split(tmp_path):
 @pytest.mark.parametrize("asked", SPLITS)
 def test_name_set_refuses_arithmetic_that_nobody_named_for_a_pretrained_model(asked):
     words = f"config.data.{asked} is empty, and the model of config.model.path=FOLDER is pretrained: name its problems"
-    with pytest.raises(ValueError, match=f"{words}, e.g. --config.data.{asked}=FILE.jsonl, .*gsm8k_train.*arithmetic$"):
+    with pytest.raises(
+        ValueError, match=f"{words}, e.g. --config.data.{asked}=FILE.jsonl, .*gsm8k_train.*arithmetic, word_problems$"
+    ):
         read_splits(small(model__path="FOLDER"), (asked,))
     named = small(model__path="FOLDER", data__train="arithmetic", data__arithmetic_max_operand=3)
     assert read_splits(named, (asked,)) == {asked: split(all_problems(3))[asked]}
@@ -168,3 +178,19 @@ def test_load_dataset_of_a_generated_set_trains_its_tokenizer_and_refuses_exclud
     assert found.tokenizer.decode(found.examples.response_QT[0].tolist()) == "\\boxed{1}"
     with pytest.raises(ValueError, match="config.data.exclude='aime24': generated problems are not cleaned"):
         load_dataset(small(data__exclude="aime24", **named), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("grader", "solution", "response"),
+    [
+        ("gsm8k", "3 + 4 = 7", "3 + 4 = 7"),
+        ("gsm8k", "7 is 3 + 4", "7 is 3 + 4\n\\boxed{7}"),
+        ("gsm8k", "no number", "no number\n\\boxed{7}"),
+        ("math", "3 + 4 = 7", "3 + 4 = 7\n\\boxed{7}"),
+        ("boxed_exact", "\\boxed{7} it is", "\\boxed{7} it is"),
+    ],
+)
+def test_end_with_answer_adds_a_box_where_the_grader_needs_one(grader, solution, response):
+    problem = Problem("3+4=", "7", solution)
+    assert end_with_answer(problem, grader) == response
+    assert grade(response, problem.answer, grader=grader).status == "correct"
