@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nft_jax import config_files
-from nft_jax.config import Config, load, read_saved_config, to_dict
+from nft_jax.config import Config, default, load, read_saved_config, to_dict
 from nft_jax.config.reference import check_names, help_text
 from nft_jax.processes import distributed, ending
 from nft_jax.run import compile_cache, remote_workdir
@@ -25,8 +25,8 @@ FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    "Config file, or the bare name of one in configs/; change values by --config.section.field=value. With --help, "
-    "every setting is listed. Without --config, a workdir that holds a run gives the config of that run.",
+    "Config file, or the bare name of one in configs/; change values by --config.section.field=value. --help "
+    "lists every setting with its value. Without --config, a workdir that holds a run gives the config of that run.",
 )
 DEBUG = flags.DEFINE_bool("debug_errors", False, "Show the whole traceback of an error in the input.")
 COMPILE_CACHE = flags.DEFINE_bool(
@@ -163,11 +163,9 @@ def _load() -> Config:
 
 
 def _parse(default_config: str | None, argv: list[str]) -> list[str]:
-    """Parses the flags, or prints the help, and returns the words that are no flags."""
+    """Parses the flags, or prints the help with every setting, and returns the words that are no flags."""
     words = [_expand_home(word) for word in argv if word not in HELP]
     name = _take(words, "--config").value
-    if len(words) < len(argv) and name is None:
-        return FLAGS(argv)
     try:
         # ml_collections looks for the settings in sys.argv.
         sys.argv = _with_config_path(words, default_config)
@@ -183,8 +181,9 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
         stop(f"--config={name or default_config}: {error.args[0] if error.args else error}")
     if len(words) < len(argv):
         app.usage(shorthelp=True, writeto_stdout=True)
-        print(f"\n{help_text(CONFIG.value, f'--config={name}')}")
-        sys.exit(1)  # as absl does after --help
+        path = (_take(sys.argv, "--config").value or "the defaults").rpartition(":")[2]
+        print(f"\n{help_text(CONFIG.value or default(), f'--config={name}' if name else path)}")
+        sys.exit(0)
     return rest
 
 
