@@ -22,9 +22,8 @@ def get_config():
     config.answers_per_prompt = 16
     config.updates_per_step = 4
 
-    config.model.dtype = "bfloat16"
-    # The inputs of the matrix products are bfloat16 already.
-    config.model.precision = "default"
+    config.model.dtype = "auto"
+    config.model.precision = "auto"
 
     config.data.template = "qwen_math"
     config.data.max_prompt_tokens = 512

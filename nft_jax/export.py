@@ -17,7 +17,7 @@ from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.files import atomically
 from nft_jax.models import hf, transformer
-from nft_jax.resolve import resolve_model
+from nft_jax.resolve import resolve_model, resolve_precision
 from nft_jax.run.best import resolve_step
 from nft_jax.run.checkpoint import Checkpoints
 
@@ -84,8 +84,10 @@ def _abstract_weights(config: Config, settings: Path, vocabulary: int) -> Any:
     """Returns the shapes of the checkpoint's weights, with the layout to read each whole into the host's memory."""
     path = str(settings) if config.model.path else ""
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=path))
-    _, shapes, _ = transformer.abstract_model(resolve_model(config, settings.parent, vocabulary).model, vocabulary)
-    host = SingleDeviceSharding(jax.devices("cpu")[0])
+    device = jax.devices("cpu")[0]
+    config = resolve_precision(resolve_model(config, settings.parent, vocabulary), device)
+    _, shapes, _ = transformer.abstract_model(config.model, vocabulary)
+    host = SingleDeviceSharding(device)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host), shapes)
 
 

@@ -1,4 +1,4 @@
-"""Precision: the dtype of sums, and float64 for checks in which rounding must hide nothing."""
+"""Precision: the dtype of sums, the dtype that is fast on a device, and float64 for exact checks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,16 @@ from nft_jax.compat import enable_x64
 def accumulation_dtype(dtype: Any) -> jnp.dtype:
     """Returns the dtype of norms, softmaxes, log-probs and sums of values: float32, or float64 for float64."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+def fast_dtype(device: jax.Device) -> str:
+    """Returns the number format that a device computes in fast: bfloat16, or float32 where it has no bfloat16.
+
+    CPUs emulate bfloat16, and so do GPUs before compute capability 8.0, such as the T4. float16 would need loss
+    scaling, which this package does not have.
+    """
+    lacks = device.platform == "cpu" or (device.platform == "gpu" and float(device.compute_capability) < 8.0)
+    return "float32" if lacks else "bfloat16"
 
 
 @contextmanager

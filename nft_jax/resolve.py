@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 from jax.sharding import Mesh
 
 from nft_jax import losses
@@ -13,6 +14,7 @@ from nft_jax.losses import Loss
 from nft_jax.models import attention_backends, hf
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
+from nft_jax.precision import fast_dtype
 from nft_jax.rounding import round_up
 from nft_jax.update.minibatches import units_per_group
 
@@ -29,7 +31,7 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
       FileNotFoundError: When the model folder does not exist.
       ValueError: When sizes, devices, attention and packing do not fit together; the message names values that would.
     """
-    config = resolve_model(config, folder, vocabulary)
+    config = resolve_precision(resolve_model(config, folder, vocabulary), mesh.devices.flat[0])
     loss = losses.resolve(config.loss.name, config.loss.options)
     layout.check_host_memory(mesh, _offloads(config))
     config = _resolve_packing(config, attention_backends.select_attention(config.model, mesh))
@@ -77,6 +79,14 @@ def locate(config: Config, folder: Path) -> Config:
     model = dataclasses.replace(config.model, path=path)
     data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)
     return dataclasses.replace(config, model=model, data=data)
+
+
+def resolve_precision(config: Config, device: jax.Device) -> Config:
+    """Returns the config with the number format that the device computes in, where the config leaves it open."""
+    dtype, precision = config.model.dtype, config.model.precision
+    dtype = fast_dtype(device) if dtype == "auto" else dtype
+    precision = ("highest" if dtype == "float32" else "default") if precision == "auto" else precision
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype, precision=precision))
 
 
 def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:

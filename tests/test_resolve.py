@@ -8,7 +8,12 @@ from helpers.model_folders import random_tensors, write_model, write_tokenizer
 from helpers.small_parts import MODEL
 from nft_jax import losses
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.resolve import check_sizes, locate, resolve
+from nft_jax.resolve import (
+    check_sizes,
+    locate,
+    resolve,
+    resolve_precision,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,21 @@ def test_resolve_fills_in_the_rows_of_the_embedding(tmp_path, vocabulary, rows):
     resolved = resolve(config, tmp_path, vocabulary, mesh)
     assert (config.model.vocab, resolved.model.vocab) == (0, rows)
     assert resolve(resolved, tmp_path, vocabulary, mesh) == resolved
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "resolved"),
+    [
+        ("auto", "auto", ("float32", "highest")),
+        ("auto", "high", ("float32", "high")),
+        ("bfloat16", "auto", ("bfloat16", "default")),
+        ("bfloat16", "highest", ("bfloat16", "highest")),
+    ],
+)
+def test_resolve_precision_fills_in_what_is_left_open(dtype, precision, resolved):
+    config = small(model__dtype=dtype, model__precision=precision)
+    model = resolve_precision(config, jax.devices("cpu")[0]).model
+    assert (model.dtype, model.precision) == resolved
 
 
 def test_resolve_takes_the_shape_of_the_model_folder(tmp_path):

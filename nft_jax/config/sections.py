@@ -33,11 +33,15 @@ class ModelConfig:
     tied_embedding: bool = setting(True, "whether the output layer uses the matrix of the embedding")
     qkv_bias: bool = setting(True, "whether queries, keys and values have biases")
     dtype: str = setting(
-        "float32", "number format that the model computes in; weights are kept in float32",
-        choices=("float32", "bfloat16", "float16"),
-    )  # fmt: skip
+        "float32",
+        "number format that the model computes in; weights are kept in float32. auto: bfloat16, but float32 on CPUs "
+        "and on GPUs without bfloat16 (before compute capability 8.0, such as the T4)",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
     precision: str = setting(
-        "highest", "JAX's name for the precision of float32 matrix products", choices=("default", "high", "highest")
+        "highest",
+        "JAX's name for the precision of float32 matrix products; auto: highest where dtype is float32, else default",
+        choices=("auto", "default", "high", "highest"),
     )
     attention: str = setting(
         "auto",
