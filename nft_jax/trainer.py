@@ -23,7 +23,7 @@ from nft_jax.run.metrics import format_step, step_metrics
 from nft_jax.run.stopping import RUN_AGAIN, StopSignal
 from nft_jax.run.tensorboard import TensorBoard
 from nft_jax.run.watchdog import Watchdog
-from nft_jax.run.workdir import Workdir, as_json, host_rss_mib, read_lines
+from nft_jax.run.workdir import Workdir, as_json, host_rss_mib, host_rss_peak_mib, read_lines
 from nft_jax.state import Record, State
 from nft_jax.types import Groups, Prompts
 
@@ -168,6 +168,7 @@ class Trainer:
             "tokens_per_second": metrics["tokens"] / seconds,
             "compile_seconds": self.compile_seconds,
             "host_rss_mib": host_rss_mib(),
+            "host_rss_peak_mib": host_rss_peak_mib(),
         }
         self.folder.append(metrics)
         self.board.add(step, metrics)

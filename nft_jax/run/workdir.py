@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,12 @@ def versions() -> dict[str, str | None]:
 def host_rss_mib() -> float:
     """Returns the resident memory of this process in MiB."""
     return psutil.Process().memory_info().rss / 2**20
+
+
+def host_rss_peak_mib() -> float:
+    """Returns the largest resident memory that this process has had, in MiB."""
+    # In KiB on Linux, in bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def as_json(value: Any) -> Any:

@@ -23,7 +23,7 @@ from nft_jax.config import Config, to_dict
 
 ROOT = Path(__file__).parents[2]
 # Metrics that differ between two runs of the same steps.
-MEASURED = {"seconds", "tokens_per_second", "compile_seconds", "host_rss_mib"}
+MEASURED = {"seconds", "tokens_per_second", "compile_seconds", "host_rss_mib", "host_rss_peak_mib"}
 # Seconds after which a test takes a process for hanging.
 HANGS = 240
 
