@@ -9,6 +9,7 @@ In <workdir>/evaluations/step_000040/ it writes for each problem file the scores
 to every problem (.jsonl). An evaluation that was interrupted continues with the first unanswered problem.
 """
 
+import dataclasses
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ import jax
 from absl import flags
 
 from nft_jax import cli
-from nft_jax.config import Config, to_dict
+from nft_jax.config import Config, replace_value, to_dict
 from nft_jax.data.dataset import name_set, read_problems, read_splits, unreadable_answers
 from nft_jax.data.prompts import template_notes
 from nft_jax.evaluation import paired
@@ -35,13 +36,14 @@ from nft_jax.evaluation.answers import (
 )
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Score, score
-from nft_jax.evaluation.tables import tabulate_scores
+from nft_jax.evaluation.tables import format_progress, tabulate_scores
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
 from nft_jax.processes import distributed
+from nft_jax.resolve import locate, use_kept_settings
 from nft_jax.run import remote_workdir
 from nft_jax.run.best import resolve_step
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
-from nft_jax.run.fingerprint import problems_digest, weights_digest
+from nft_jax.run.fingerprint import check_origin, make_origin, problems_digest, weights_digest
 from nft_jax.run.workdir import as_json, provenance
 
 
@@ -65,8 +67,9 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
     with Checkpoints(workdir) as checkpoints:
         step = _choose_step(step, checkpoints)
         problems = {name: read_problems(config, path) for name, path in paths.items()}
-        with open_experiment(config, workdir, problems=problems or read_splits(config, ("test",))) as experiment:
-            source, weights = _load_weights(experiment, workdir, checkpoints, step)
+        problems, kept = problems or read_splits(config, ("test",)), use_kept_settings(config, workdir)
+        with open_experiment(kept, workdir, problems=problems) as experiment:
+            source, weights = _load_weights(experiment, workdir, checkpoints, step, config)
             folder = _make_folder(workdir / "evaluations" / f"step_{step:06d}")
             evaluator, digest = make_evaluator(experiment, experiment.dataset.tables), weights_digest(weights)
             print(_describe(experiment, evaluator, step, source), flush=True)
@@ -134,16 +137,24 @@ def _choose_step(step: int | None, checkpoints: Checkpoints) -> int:
     return step
 
 
-def _load_weights(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, step: int) -> tuple[str, Any]:
-    """Returns the name of the place where the weights after `step` come from, and the weights."""
-    config, abstract = experiment.config, experiment.model.abstract_weights()
+def _load_weights(
+    experiment: Experiment, workdir: Path, checkpoints: Checkpoints, step: int, config: Config
+) -> tuple[str, Any]:
+    """Returns the name of the place where the weights after `step` come from, and the weights.
+
+    Those before the first step are in the model folder of `config`, which is the config as it was given.
+    """
+    given = replace_value(experiment.config, "model.path", locate(config, workdir).model.path)
+    abstract, origin = experiment.model.abstract_weights(), make_origin(given, experiment.tokenizer)
+    check_origin(workdir, origin | {"weights": None})
     if step:
         return str(checkpoints.folder / str(step)), checkpoints.restore_weights(step, abstract)
     own = [folder for folder in (workdir / "warm_start", workdir) if has_weights(folder)]
     if own and not config.base:
         return str(own[0] / "weights"), load_weights(own[0], abstract)
     if config.base or config.model.path:
-        return config.base or config.model.path, experiment.starting_weights()
+        check_origin(workdir, origin)
+        return config.base or config.model.path, dataclasses.replace(experiment, config=given).starting_weights()
     raise ValueError(
         f"--workdir={workdir} holds no weights, and the config names none to start from; give the --workdir of a run, "
         f"--config.model.path=FOLDER of a Hugging Face model, or --config.base=WORKDIR of another run"
@@ -207,7 +218,7 @@ def _answer(
             rows += batch
             seconds = time.perf_counter() - began
             left = seconds / (len(rows) - len(done)) * (problems - len(rows))
-            line = _format_progress(name, problems, score(parse_rows(rows)), seconds, left)
+            line = format_progress(name, problems, score(parse_rows(rows)), seconds, left)
             _print_progress(line, last=len(rows) == problems)
     return rows
 
@@ -250,14 +261,6 @@ def _caption(config: Config, digest: str) -> str:
     return (
         f"sampled {_format_sampling(settings)}\nverifier {settings['grader']}; weights {digest[:12]}; "
         f"± one standard error"
-    )
-
-
-def _format_progress(name: str, problems: int, done: Score, seconds: float, left: float) -> str:
-    width, bar = len(str(problems)), "█" * (20 * done.problems // problems)
-    return (
-        f"  {name} ▕{bar:<20}▏ {done.problems:>{width}}/{problems}  greedy {done.greedy:.3f}  avg@{done.answers} "
-        f"{done.sampled:.3f}  cut {done.truncated:.3f}  {seconds:.0f} s, {left:.0f} s left"
     )
 
 

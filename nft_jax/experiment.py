@@ -33,6 +33,7 @@ from nft_jax.resolve import locate, resolve
 from nft_jax.rollout.engine import Engine
 from nft_jax.run import hardware_notes, remote_workdir
 from nft_jax.run.checkpoint import load_weights
+from nft_jax.run.workdir import is_kept_model
 from nft_jax.state import Record, State
 from nft_jax.step import Step
 from nft_jax.types import Prompts
@@ -104,12 +105,22 @@ class Experiment:
         return self.place(Prompts(table.token_QP, table.length_Q))
 
     def starting_weights(self) -> Any:
-        """Loads the weights of `config.base` or of the model folder, or draws random ones; in the training layout."""
-        abstract = self.model.abstract_weights()
+        """Loads the weights of `config.base` or of the model folder, or draws random ones; in the training layout.
+
+        Raises:
+          FileNotFoundError: When their folder is gone.
+          ValueError: When they can't be used.
+        """
+        abstract, path = self.model.abstract_weights(), self.config.model.path
         if self.config.base:
             return load_weights(remote_workdir.open_workdir(self.config.base, "config.base"), abstract)
-        if self.config.model.path:
-            return hf.load_weights(Path(self.config.model.path), abstract)
+        if path and is_kept_model(Path(path)):
+            raise FileNotFoundError(
+                f"the weights before the first step are gone with the model that the run started from: {path} keeps "
+                f"its settings and tokenizer only; give the model's new place by --config.model.path=FOLDER"
+            )
+        if path:
+            return hf.load_weights(Path(path), abstract)
         return self.model.random_weights(self.config.seed)
 
     def write_model_settings(self, folder: Path) -> None:

@@ -7,7 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from nft_jax import losses
-from nft_jax.config import Config
+from nft_jax.config import Config, replace_value
 from nft_jax.config.sizes import row_tokens
 from nft_jax.data.named_models import find_model
 from nft_jax.losses import Loss
@@ -79,6 +79,17 @@ def locate(config: Config, folder: Path) -> Config:
     model = dataclasses.replace(config.model, path=path)
     data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)
     return dataclasses.replace(config, model=model, data=data)
+
+
+def use_kept_settings(config: Config, folder: Path) -> Config:
+    """Returns the config of a run with the model's settings and tokenizer that its workdir keeps, if it names a model.
+
+    The model's folder may hold another model by now; the weights of the run's checkpoints belong to the kept settings.
+    """
+    kept = folder / "model"
+    if not config.model.path or not (kept / "config.json").is_file():
+        return config
+    return locate(replace_value(config, "model.path", str(kept)), folder)
 
 
 def resolve_precision(config: Config, device: jax.Device) -> Config:

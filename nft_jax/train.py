@@ -69,11 +69,13 @@ def prepare(
       ValueError: Before anything is compiled, when the folder holds another run or has no room for a checkpoint.
     """
     config, tables = experiment.config, experiment.dataset.tables
-    fingerprint = make_fingerprint(config, tables)
+    fingerprint = make_fingerprint(config, experiment.dataset, folder.path)
     optimizer = experiment.make_optimizer()
     done, state = restore(experiment, optimizer, folder, checkpoints, fingerprint)
     begin()
-    experiment.write_model_settings(folder.path / "model")
+    folder.write_json(FINGERPRINT_FILE, fingerprint)
+    if state is None or not (folder.path / "model").is_dir():
+        experiment.write_model_settings(folder.path / "model")
     if experiment.dataset.hygiene is not None:
         folder.write_json("hygiene.json", experiment.dataset.hygiene.to_json())
     weights = load_base_weights(experiment, folder, fingerprint) if state is None else None

@@ -13,6 +13,7 @@ from nft_jax.resolve import (
     locate,
     resolve,
     resolve_precision,
+    use_kept_settings,
 )
 
 
@@ -89,3 +90,13 @@ def test_locate_takes_the_copy_in_the_workdir_if_the_model_folder_is_gone(tmp_pa
     write_tokenizer(write_model(tmp_path / "model", random_tensors()))
     located = locate(small(model__path=str(tmp_path / "gone")), tmp_path)
     assert located.model.path == located.data.tokenizer == str(tmp_path / "model")
+
+
+def test_use_kept_settings_prefers_the_copy_in_the_workdir(tmp_path):
+    copy, source = (write_tokenizer(write_model(tmp_path / n, random_tensors())) for n in ("model", "source"))
+    kept = use_kept_settings(small(model__path=str(source)), tmp_path)
+    assert (kept.model.path, kept.data.tokenizer) == (str(copy), str(copy))
+    own = use_kept_settings(small(model__path=str(source), data__tokenizer="mine"), tmp_path)
+    assert own.data.tokenizer == "mine"
+    for config, folder in ((small(), tmp_path), (small(model__path=str(source)), source)):
+        assert use_kept_settings(config, folder) == config

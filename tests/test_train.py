@@ -102,6 +102,7 @@ def test_main_leaves_the_documented_files(first):
             "tensorboard",
             "base_answers.npz",
             "best.json",
+            "fingerprint.json",
         ),
     }
     config = first.json("config.json")

@@ -142,7 +142,7 @@ class Study:
 
     def _check_same(self, folder: Workdir) -> None:
         """Checks that the workdir's runs differ only in what is compared."""
-        now, path = make_fingerprint(self.base.config, self.base.dataset.tables), self.workdir / FINGERPRINT_FILE
+        now, path = make_fingerprint(self.base.config, self.base.dataset, folder.path), folder.path / FINGERPRINT_FILE
         if path.exists():
             check_same(json.loads(path.read_text()), now, self.workdir, Phase.ALL, VARIED)
         folder.write_run(self.base.config, self.base.model.attention.name)

@@ -73,3 +73,12 @@ def mean_score(scores: list[Score]) -> Score:
     judged = [score.disagreement for score in scores if score.disagreement is not None]
     disagreement = float(np.mean(judged)) if judged else None
     return scores[0]._replace(**means, **errors, **ks, problems=problems, disagreement=disagreement)
+
+
+def format_progress(name: str, problems: int, done: Score, seconds: float, left: float) -> str:
+    """Formats one line: how many of the problems are answered, and their score so far."""
+    width, bar = len(str(problems)), "█" * (20 * done.problems // problems)
+    return (
+        f"  {name} ▕{bar:<20}▏ {done.problems:>{width}}/{problems}  greedy {done.greedy:.3f}  avg@{done.answers} "
+        f"{done.sampled:.3f}  cut {done.truncated:.3f}  {seconds:.0f} s, {left:.0f} s left"
+    )

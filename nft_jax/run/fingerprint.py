@@ -1,25 +1,73 @@
-"""Fingerprints of runs: the settings, problems and weights that decide the numbers of a run."""
+"""Fingerprints of runs: the settings, problems, tokenizer and weights that decide the numbers of a run."""
 
 import hashlib
+import json
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from nft_jax.config import Config, Phase, settings_of, to_dict
+from nft_jax.data.dataset import Dataset
 from nft_jax.data.order import mix_bits
 from nft_jax.data.prompts import PromptTable
+from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.losses import LOSSES
 from nft_jax.types import Array
 
-# Beside what a run may reuse: the weights of a warm start, the runs of a study.
+# In the folder of a run, of a warm start and of a study.
 FINGERPRINT_FILE = "fingerprint.json"
+# What `origin` of a fingerprint holds, in words.
+_ORIGIN = {
+    "eos_ids": "the ids that end an answer",
+    "tokenizer": "the digest of the tokenizer's texts",
+    "weights": "the digest of the weights in config.model.path",
+}
+_BLOCK, _BLOCKS = 4096, 256
 
 
-def make_fingerprint(config: Config, tables: dict[str, PromptTable]) -> dict:
-    """Returns what a checkpoint keeps of its run: every setting, and a digest of the prompts and answers by split."""
-    return {"config": to_dict(config), "problems": {name: problems_digest(table) for name, table in tables.items()}}
+def make_fingerprint(config: Config, dataset: Dataset, folder: Path) -> dict:
+    """Returns what a checkpoint keeps of its run: every setting, digests of the problems by split, and the origin.
+
+    Args:
+      folder: the workdir, whose fingerprint tells what is not known any more because a model folder is gone.
+    """
+    origin = make_origin(config, dataset.tokenizer)
+    return {
+        "config": to_dict(config),
+        "problems": {name: problems_digest(table) for name, table in dataset.tables.items()},
+        "origin": {name: read_origin(folder).get(name) if it is None else it for name, it in origin.items()},
+    }
+
+
+def make_origin(config: Config, tokenizer: Tokenizer) -> dict:
+    """Returns what ends an answer, and digests of the tokenizer and of the model folder's weights.
+
+    The latter is None where a run does not start from a model folder, or the folder is gone.
+    """
+    path = config.model.path if not config.base else ""
+    return {
+        "eos_ids": list(tokenizer.eos_ids),
+        "tokenizer": texts_digest(tokenizer),
+        "weights": stored_weights_digest(Path(path)) if path else None,
+    }
+
+
+def read_origin(folder: Path) -> dict:
+    """Returns the origin of the run in a folder; empty where no version that writes one has run there."""
+    path = folder / FINGERPRINT_FILE
+    return json.loads(path.read_text()).get("origin", {}) if path.is_file() else {}
+
+
+def find_other_origin(saved: dict, given: dict) -> list[str]:
+    """Returns a line for each part of two origins that differs; a part that only one of them knows does not."""
+    return [
+        f"{_ORIGIN[name]}: the run has {saved[name]}, given {value}"
+        for name, value in given.items()
+        if value is not None and saved.get(name) not in (None, value)
+    ]
 
 
 def check_same(
@@ -52,10 +100,24 @@ def check_same(
         for name, digest in given["problems"].items()
         if saved["problems"].get(name) != digest
     ]
+    faults += find_other_origin(saved.get("origin", {}), given["origin"])
     if faults:
         raise ValueError(
             f"{where} holds another run:\n  " + "\n  ".join(faults) + f"\ngive its values to go on with it, or another "
             f"--workdir (and --config.base={where} to start from its weights)"
+        )
+
+
+def check_origin(folder: Path, given: dict) -> None:
+    """Checks that the run in a folder, if there is one, has the origin `given`.
+
+    Raises:
+      ValueError: with both values of everything that differs.
+    """
+    if faults := find_other_origin(read_origin(folder), given):
+        raise ValueError(
+            f"{folder} holds a run of another model:\n  " + "\n  ".join(faults) + "\ngive the run's own by "
+            "--config.model.path=FOLDER and --config.data.tokenizer=FOLDER, or leave these flags out"
         )
 
 
@@ -93,6 +155,30 @@ def problems_digest(table: PromptTable) -> str:
     digest = hashlib.sha256(table.token_QP.tobytes())
     digest.update("\0".join(table.answers).encode())
     return digest.hexdigest()[:16]
+
+
+def texts_digest(tokenizer: Tokenizer) -> str:
+    """Returns 16 hexadecimal digits that depend on the text of every id, which is what a grader reads of answers."""
+    texts = tokenizer.decode_batch([[i] for i in range(tokenizer.vocab_size)])
+    return hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def stored_weights_digest(path: Path) -> str | None:
+    """Returns 16 hexadecimal digits of the weights in a model folder's safetensors files, or in a GGUF file.
+
+    They depend on the size of each file and on 256 blocks of 4 KiB spread over it, the header's first. Training changes
+    weights everywhere, and reading all of a large model would take minutes. None where there are no such files.
+    """
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] * path.is_file()
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(size.to_bytes(8, "little"))
+        with open(file, "rb") as opened:
+            for number in range(_BLOCKS):
+                opened.seek(max(size - _BLOCK, 0) * number // (_BLOCKS - 1))
+                digest.update(opened.read(_BLOCK))
+    return digest.hexdigest()[:16] if files else None
 
 
 def weights_digest(weights: Any) -> str:

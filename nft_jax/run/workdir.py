@@ -167,6 +167,11 @@ def describe_groups(groups: Groups, table: PromptTable, tokenizer: Tokenizer) ->
         }
 
 
+def is_kept_model(path: Path) -> bool:
+    """Returns whether a path is the folder of a workdir that keeps a model's settings and tokenizer alone."""
+    return path.name == "model" and (path.parent / "config.json").is_file() and not any(path.glob("*.safetensors"))
+
+
 def provenance(config: Config, attention: str) -> dict:
     """Returns what is needed to repeat the run: versions, commit, seed, flags, devices, and the attention in use."""
     return {

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,12 +11,24 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from helpers.experiments import settings, small
+from helpers.model_folders import random_tensors, write_model
 from nft_jax.compare.study import VARIED
-from nft_jax.config import Phase, default, to_dict
+from nft_jax.config import Config, Phase, default, to_dict
+from nft_jax.data.dataset import Dataset
 from nft_jax.data.prompts import PromptTable
+from nft_jax.data.random_prompts import NumberTokenizer
+from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.losses import LOSSES
 from nft_jax.parallel.mesh import make_mesh
-from nft_jax.run.fingerprint import check_same, make_fingerprint, weights_digest
+from nft_jax.run.fingerprint import (
+    FINGERPRINT_FILE,
+    check_origin,
+    check_same,
+    make_fingerprint,
+    stored_weights_digest,
+    texts_digest,
+    weights_digest,
+)
 
 OTHER_LOSSES = tuple(f"loss.{name}." for name in LOSSES if name != "nft")
 
@@ -59,8 +72,12 @@ def tables(**changes) -> dict[str, PromptTable]:
     return {"train": table._replace(**changes), "test": table}
 
 
+def fingerprint(config: Config, tables_: dict[str, PromptTable], tokenizer: Tokenizer | None = None) -> dict:
+    return make_fingerprint(config, Dataset(tokenizer or NumberTokenizer(9, (8,)), tables_, None), Path("no workdir"))
+
+
 def run(**changes) -> dict:
-    return make_fingerprint(small(**changes), tables())
+    return fingerprint(small(**changes), tables())
 
 
 def within(name: str, sections: tuple[str, ...]) -> bool:
@@ -163,7 +180,7 @@ OTHER_PROBLEMS = {
 @pytest.mark.parametrize("phase", [Phase.RUN, Phase.WARM_START])
 @pytest.mark.parametrize("what", OTHER_PROBLEMS)
 def test_check_same_refuses_other_problems(what, phase):
-    saved, given = run(), make_fingerprint(small(), tables(**OTHER_PROBLEMS[what]))
+    saved, given = run(), fingerprint(small(), tables(**OTHER_PROBLEMS[what]))
     with pytest.raises(ValueError) as caught:
         check_same(saved, given, "runs/here", phase)
     (fault,) = str(caught.value).split("\n")[1:-1]
@@ -172,9 +189,9 @@ def test_check_same_refuses_other_problems(what, phase):
 
 
 def test_check_same_accepts_the_same_problems_from_another_place():
-    check_same(run(), make_fingerprint(small(), tables(problems=None, dropped=3)), "runs/here")
+    check_same(run(), fingerprint(small(), tables(problems=None, dropped=3)), "runs/here")
     with pytest.raises(ValueError, match="the validation problems: the run has those of digest None, given "):
-        check_same(run(), make_fingerprint(small(), tables() | {"validation": tables()["train"]}), "runs/here")
+        check_same(run(), fingerprint(small(), tables() | {"validation": tables()["train"]}), "runs/here")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -216,6 +233,87 @@ def test_make_fingerprint_has_the_settings_with_old_logp_filled_in():
     assert run()["config"] == to_dict(config)
     assert run()["config"]["old_logp"] == "sampler"
     assert settings().old_logp == "auto"
+
+
+# The tokenizer, the ids that end an answer, and the weights of the model folder.
+
+
+class Shouting(NumberTokenizer):
+    """Has other texts for the same ids."""
+
+    def _decode(self, ids):
+        return [f"{text}!" for text in super()._decode(ids)]
+
+
+def of_folder(folder: Path, tokenizer: Tokenizer | None = None) -> dict:
+    return fingerprint(small(model__path=str(folder)), tables(), tokenizer)
+
+
+@pytest.mark.parametrize("phase", [Phase.RUN, Phase.WARM_START])
+def test_check_same_refuses_another_origin(tmp_path, phase):
+    one, other = (write_model(tmp_path / name, random_tensors(seed=seed)) for seed, name in enumerate(["a", "b"]))
+    saved = of_folder(one)
+    check_same(saved, of_folder(write_model(tmp_path / "moved", random_tensors(seed=0))), "runs/here", phase)
+    changed_, digests = of_folder(other, Shouting(9, (7, 8))), [saved["origin"], of_folder(other)["origin"]]
+    with pytest.raises(ValueError) as caught:
+        check_same(saved, changed_, "runs/here", phase)
+    assert str(caught.value).split("\n")[1:-1] == [
+        "  the ids that end an answer: the run has [8], given [7, 8]",
+        f"  the digest of the tokenizer's texts: the run has {digests[0]['tokenizer']}, given "
+        f"{changed_['origin']['tokenizer']}",
+        f"  the digest of the weights in config.model.path: the run has {digests[0]['weights']}, given "
+        f"{digests[1]['weights']}",
+    ]
+    assert len({digests[0]["tokenizer"], changed_["origin"]["tokenizer"]}) == 2
+
+
+def test_make_fingerprint_knows_the_origin_of_a_run_whose_model_folder_is_gone(tmp_path):
+    source = write_model(tmp_path / "source", random_tensors())
+    before = of_folder(source)
+    (tmp_path / FINGERPRINT_FILE).write_text(json.dumps(before))
+    dataset = Dataset(NumberTokenizer(9, (8,)), tables(), None)
+    gone = small(model__path=str(tmp_path / "gone"))
+    assert make_fingerprint(gone, dataset, tmp_path)["origin"] == before["origin"]
+    assert make_fingerprint(gone, dataset, tmp_path / "elsewhere")["origin"]["weights"] is None
+    # A version that kept no origin, and a folder that is gone, can't be compared.
+    check_same({name: before[name] for name in ("config", "problems")}, before, "runs/here")
+    check_same(before, make_fingerprint(gone, dataset, tmp_path / "elsewhere"), "runs/here")
+
+
+def test_check_origin_compares_with_the_run_in_a_folder(tmp_path):
+    saved = run()
+    check_origin(tmp_path, saved["origin"])
+    (tmp_path / FINGERPRINT_FILE).write_text(json.dumps(saved))
+    check_origin(tmp_path, saved["origin"])
+    with pytest.raises(
+        ValueError, match=r"of another model:\n  the ids that end an answer: the run has \[8\], given \[5"
+    ):
+        check_origin(tmp_path, saved["origin"] | {"eos_ids": [5]})
+
+
+def test_texts_digest_depends_on_every_text():
+    digests = {texts_digest(one) for one in (NumberTokenizer(9, (8,)), NumberTokenizer(10, (8,)), Shouting(9, (8,)))}
+    assert len(digests) == 3
+
+
+def test_stored_weights_digest_depends_on_the_bytes_alone(tmp_path):
+    tensors = random_tensors()
+    first = stored_weights_digest(write_model(tmp_path / "a", tensors))
+    assert first == stored_weights_digest(write_model(tmp_path / "b", tensors, rope_theta=5.0))
+    assert first == stored_weights_digest(tmp_path / "a" / "model.safetensors")
+    assert stored_weights_digest(tmp_path) is stored_weights_digest(tmp_path / "gone") is None
+    random, path = np.random.default_rng(0), tmp_path / "b" / "model.safetensors"
+    whole = path.read_bytes()
+    for place in random.integers(0, len(whole), 8):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert stored_weights_digest(tmp_path / "b") != first, place
+
+
+def test_stored_weights_digest_tells_large_files_of_one_shape_apart(tmp_path):
+    random = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / f"{name}.gguf").write_bytes(random.bytes(3 * 2**20))
+    assert len({stored_weights_digest(tmp_path / f"{name}.gguf") for name in "ab"}) == 2
 
 
 # The weights.
