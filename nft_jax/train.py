@@ -18,8 +18,6 @@ import numpy as np
 
 from nft_jax import cli
 from nft_jax.config import Config, Phase
-from nft_jax.data.dataset import unreadable_answers
-from nft_jax.data.prompts import template_notes
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers
 from nft_jax.experiment import Experiment, compile_step, make_evaluator, open_experiment
@@ -31,6 +29,7 @@ from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerpri
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.workdir import Workdir
 from nft_jax.sft import warm_start
+from nft_jax.start_table import describe
 from nft_jax.state import State
 from nft_jax.trainer import Trainer
 from nft_jax.update.optimizer import Optimizer
@@ -158,31 +157,6 @@ def load_base_answers(
     arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
     folder.write_arrays(path.name, arrays)
     return answers
-
-
-def describe(experiment: Experiment) -> str:
-    """Returns what the run is going to do: its settings, and the numbers that follow from them."""
-    config, dataset, model = experiment.config, experiment.dataset, experiment.model
-    Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
-    tables = ", ".join(f"{len(t.answers)} {name} ({t.dropped} too long)" for name, t in dataset.tables.items())
-    return "\n".join(
-        [
-            f"model     {model.parameters:,} weights, {config.model.layers} layers, {config.model.dtype}, "
-            f"vocabulary {model.vocabulary} of {config.model.vocab} rows",
-            f"mesh      {dict(model.mesh.shape)} on {model.mesh.devices.flat[0].platform}",
-            f"attention {model.attention.name}",
-            f"problems  {tables}",
-            *template_notes(config.data.template, dataset.tokenizer),
-            *unreadable_answers(config.verify.grader, dataset.tables),
-            f"verifier  {experiment.verifier.description}",
-            f"a step    {Q} prompts × {K} answers = {Q * K} answers, from at most "
-            f"{config.selection.max_rounds} rounds of {config.candidates_per_round} prompts",
-            f"          {U} updates of {Q // U} prompts = {Q // U * K} answers each; answers of up to "
-            f"{config.rollout.max_answer_tokens} tokens",
-            f"loss      {experiment.loss.name} {config.loss.options}, normalizer "
-            f"{config.loss.normalizer or experiment.loss.normalizer}, old log-probs: {config.old_logp}",
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ ORDER = """
     experiment
     cli
     machine
-    sft report
+    sft report start_table
     trainer
     train evaluate export
     compare

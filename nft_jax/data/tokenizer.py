@@ -63,6 +63,10 @@ class Tokenizer(abc.ABC):
     def _decode(self, ids: list[list[int]]) -> list[str]:
         """Returns the text of each list of valid ids, without special tokens."""
 
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Returns the text of each single id, also of special ids, for a person to read."""
+        return self._decode([[i] for i in ids])
+
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text, without BOS or EOS."""
         return self.encode_batch([text])[0]
@@ -111,6 +115,10 @@ class HuggingFaceTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         with self._lock:
             return [encoding.ids for encoding in self._backend.encode_batch(list(texts), add_special_tokens=False)]
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        with self._lock:
+            return self._backend.decode_batch([[i] for i in ids], skip_special_tokens=False)
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
         if not self._tokenizer.chat_template:
@@ -182,6 +190,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return self._processor.encode(list(texts), add_bos=False, add_eos=False)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        return [self._processor.id_to_piece(i).replace("\u2581", " ") for i in ids]
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
         raise ValueError("a SentencePiece tokenizer has no chat template; choose another prompt template, e.g. 'plain'")

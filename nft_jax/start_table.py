@@ -1,0 +1,117 @@
+"""The table that a run prints before it compiles anything: what it is going to do, and the sizes that follow."""
+
+from collections.abc import Iterator
+
+from nft_jax.config.sizes import row_tokens
+from nft_jax.data.dataset import Dataset, name_set, unreadable_answers
+from nft_jax.data.prompts import PromptTable, template_notes
+from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.experiment import Experiment
+from nft_jax.machine.memory import slots_per_shard
+
+_WIDTH, _MOST_TOKENS = 110, 72
+
+
+def describe(experiment: Experiment) -> str:
+    """Returns the settings of a run that decide most, and the numbers that follow from them, a line or two for each."""
+    config = experiment.config
+    train = experiment.dataset.tables["train"]
+    first = train.length_Q[0]
+    lines = [
+        *_describe_machine(experiment),
+        *_describe_problems(experiment),
+        f"prompt    template {config.data.template!r}; the first one has {first} tokens (between │), the "
+        f"longest {train.length_Q.max()} of {config.data.max_prompt_tokens}:",
+        *(f"{'':10}{line}" for line in mark_tokens(experiment.tokenizer, train.token_QP[0, :first].tolist())),
+        *template_notes(config.data.template, experiment.tokenizer),
+        f"ends      an answer ends with {_name_ends(experiment.tokenizer)}; after {config.rollout.max_answer_tokens} "
+        f"tokens it is cut and counts as incorrect",
+        f"grader    {experiment.verifier.description}",
+        *_describe_step(experiment),
+    ]
+    return "\n".join(lines)
+
+
+def mark_tokens(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    r"""Returns lines with the texts of tokens, special ones included, and │ between them, as in `│1│ +│\n│`.
+
+    Of more than 72 tokens, those in the middle are left out.
+    """
+    texts = [text.replace("\n", "\\n").replace("\t", "\\t") for text in tokenizer.token_texts(ids)]
+    if len(texts) > _MOST_TOKENS:
+        half = _MOST_TOKENS // 2
+        texts = [*texts[:half], f" … {len(texts) - 2 * half} tokens … ", *texts[-half:]]
+    lines = ["│"]
+    for text in texts:
+        if len(lines[-1]) > 1 and len(lines[-1]) + len(text) >= _WIDTH:
+            lines.append("│")
+        lines[-1] += f"{text}│"
+    return lines
+
+
+def _name_ends(tokenizer: Tokenizer) -> str:
+    texts = tokenizer.token_texts(list(tokenizer.eos_ids))
+    return ", ".join(f"{text} ({number})" for text, number in zip(texts, tokenizer.eos_ids, strict=True))
+
+
+def _describe_machine(experiment: Experiment) -> Iterator[str]:
+    config, model = experiment.config, experiment.model
+    platform = model.mesh.devices.flat[0].platform
+    origin = config.base or config.model.path or f"random weights of seed {config.seed}"
+    if config.warm_start.steps and not config.base:
+        origin += f", after a warm start of {config.warm_start.steps} updates"
+    yield (
+        f"model     {model.parameters:,} weights, {config.model.layers} layers, {config.model.dtype}, vocabulary "
+        f"{model.vocabulary} of {config.model.vocab} rows; from {origin}"
+    )
+    if platform == "cpu" and config.model.dtype != "float32":
+        yield f"          CPUs emulate {config.model.dtype}: config.model.dtype=auto takes float32, faster here"
+    yield f"mesh      {dict(model.mesh.shape)} on {platform}, attention {model.attention.name}"
+
+
+def _describe_problems(experiment: Experiment) -> Iterator[str]:
+    config, dataset = experiment.config, experiment.dataset
+    for name, table in dataset.tables.items():
+        source = name_set(config, name)
+        dropped = f", {table.dropped} more are too long" if table.dropped else ""
+        yield f"{'problems' if name == 'train' else '':<9} {name}: {len(table.answers)} from {source}{dropped}"
+    yield from unreadable_answers(config.verify.grader, dataset.tables)
+    yield f"evaluates {_describe_evaluation(config, dataset)}"
+
+
+def _describe_evaluation(config, dataset: Dataset) -> str:
+    """Returns how many problems are answered, and when."""
+
+    def count(table: PromptTable) -> int:
+        return min(len(table.answers), config.evaluation.max_problems or len(table.answers))
+
+    counts = {name: count(table) for name, table in dataset.tables.items() if name != "train"}
+    if not counts:
+        return "nothing: neither config.data.validation nor config.data.test names problems"
+    answers = f"1 greedy and {config.evaluation.answers_per_problem} sampled answers each"
+    every = config.evaluation.every_steps
+    between = f", validation also every {every} steps" if every and "validation" in counts else ""
+    listed = " and ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{listed} problems before and after the run{between}; {answers}"
+
+
+def _describe_step(experiment: Experiment) -> Iterator[str]:
+    config, loss = experiment.config, experiment.loss
+    Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
+    rows, tokens = config.packing.rows_per_micro_batch, row_tokens(config, loss.unit, config.prompts_are_shared)
+    yield (
+        f"a step    {Q} prompts × {K} answers = {Q * K} answers, from at most {config.selection.max_rounds} rounds of "
+        f"{config.candidates_per_round} prompts; {slots_per_shard(experiment)} at a time on a data shard"
+    )
+    yield (
+        f"          {U} updates of {Q // U} prompts = {Q // U * K} answers each, in micro-batches of "
+        f"{rows} rows of {tokens} tokens"
+    )
+    yield (
+        f"loss      {loss.name} {config.loss.options}, normalizer {config.loss.normalizer or loss.normalizer}, old "
+        f"log-probs: {config.old_logp}"
+    )
+    yield (
+        f"optimizer {config.optimizer.name} at {config.optimizer.learning_rate:g}, reached after "
+        f"{config.optimizer.warmup_updates} of {config.steps * U} updates in {config.steps} steps"
+    )
