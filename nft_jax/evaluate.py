@@ -140,10 +140,7 @@ def _choose_step(step: int | None, checkpoints: Checkpoints) -> int:
 def _load_weights(
     experiment: Experiment, workdir: Path, checkpoints: Checkpoints, step: int, config: Config
 ) -> tuple[str, Any]:
-    """Returns the name of the place where the weights after `step` come from, and the weights.
-
-    Those before the first step are in the model folder of `config`, which is the config as it was given.
-    """
+    """Returns the place of the weights after `step`, and the weights; the config, as given, names those of step 0."""
     given = replace_value(experiment.config, "model.path", locate(config, workdir).model.path)
     abstract, origin = experiment.model.abstract_weights(), make_origin(given, experiment.tokenizer)
     check_origin(workdir, origin | {"weights": None})
