@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.gguf_models import TEXTS, draw_tensors, tokenizer_values, train_tokenizer, write_gguf
 from helpers.model_folders import abstract_weights, random_tensors, stored_tensors, write_model, write_tokenizer
 from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
 from nft_jax import export as export_module
@@ -19,6 +20,7 @@ from nft_jax.config import Config, ModelConfig, to_dict
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.export import export
 from nft_jax.models import hf
+from nft_jax.models.hf.gguf import GgufTensors
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.state import State
 from nft_jax.verify.pool import pool
@@ -89,6 +91,29 @@ def test_export_reproduces_an_untrained_model_folder(tuned, tmp_path):
     export(Config(old_logp="sampler", model=ModelConfig(path="moved away", vocab_multiple=8)), run, tmp_path / "out")
     files = {path.name: path.read_bytes() for path in source.iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == files
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_export_writes_the_model_of_a_gguf_file_as_a_folder(tmp_path, kind):
+    """What transformers reads from the folder is what the file holds; the run doesn't need the file any more."""
+    pytest.importorskip("gguf")
+    from transformers import AutoTokenizer
+
+    original = train_tokenizer()
+    tensors = draw_tensors("qwen2", original.get_vocab_size())
+    source = write_gguf(tmp_path / "model.gguf", tensors, kind=kind, values=tokenizer_values(original, "qwen2"))
+    expected = {name: GgufTensors(source).get_slice(name)[(slice(None),) * x.ndim] for name, x in tensors.items()}
+    config = Config(old_logp="sampler", model=ModelConfig(path=str(source), vocab_multiple=8))
+    weights = hf.load_weights(source, abstract_weights(hf.resolve_model(config.model, source), one_device()))
+    run = write_run(tmp_path / "run", config, {1: weights}, source)
+    source.unlink()
+    export(config, run, tmp_path / "out")
+    found = stored_tensors(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out", local_files_only=True)
+    for text in TEXTS:
+        assert tokenizer.encode(text, add_special_tokens=False) == load_tokenizer(tmp_path / "out").encode(text)
 
 
 def test_export_names_another_dtype_in_config_json(tuned, tmp_path):

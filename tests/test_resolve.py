@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from helpers.experiments import small
+from helpers.gguf_models import draw_tensors, write_gguf
 from helpers.model_folders import random_tensors, write_model, write_tokenizer
 from helpers.small_parts import MODEL
 from nft_jax import losses
@@ -100,3 +101,20 @@ def test_use_kept_settings_prefers_the_copy_in_the_workdir(tmp_path):
     assert own.data.tokenizer == "mine"
     for config, folder in ((small(), tmp_path), (small(model__path=str(source)), source)):
         assert use_kept_settings(config, folder) == config
+
+
+def test_locate_takes_a_gguf_file_for_model_and_tokenizer(tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write_gguf(tmp_path / "model.gguf", draw_tensors("qwen2", 40))
+    located = locate(small(model__path="~/model.gguf"), tmp_path / "run")
+    assert (located.model.path, located.data.tokenizer) == (str(path), str(path))
+    assert locate(small(model__path=str(path), data__tokenizer="other"), tmp_path / "run").data.tokenizer == "other"
+
+
+def test_locate_finds_a_named_model_and_suggests_the_nearest_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("nft_jax.resolve.find_model", lambda path, kept: write_model(tmp_path / path, random_tensors()))
+    assert locate(small(model__path="smollm2"), tmp_path).model.path == str(tmp_path / "smollm2")
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match="did you mean 'smollm2'"):
+        locate(small(model__path="smollm"), tmp_path)
