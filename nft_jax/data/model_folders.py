@@ -7,10 +7,6 @@ from typing import Any
 # What a folder without settings, weights or tokenizer may be: a pattern of its files, and what to do. The first that
 # is found counts.
 _OTHER_FOLDERS = {
-    "../fingerprint.json": (
-        "It belongs to a run, which keeps no weights there; the model that the run started from is gone: name it again "
-        "by config.model.path"
-    ),
     "adapter_config.json": (
         'It is a LoRA adapter; put it into its base model first: python -c "from peft import AutoPeftModelForCausalLM '
         "as M; M.from_pretrained('{folder}').merge_and_unload().save_pretrained('OUTPUT')\", add the base model's "

@@ -34,12 +34,6 @@ def test_describe_contents_says_what_to_do(tmp_path, name):
     assert advice.format(folder=tmp_path) in describe_contents(tmp_path)
 
 
-def test_describe_contents_of_the_settings_that_a_run_keeps(tmp_path):
-    (tmp_path / "fingerprint.json").write_text("{}")
-    (tmp_path / "model").mkdir()
-    assert "the model that the run started from is gone" in describe_contents(tmp_path / "model")
-
-
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-32"])
 def test_read_json_object_refuses_other_encodings_with_the_way_back(tmp_path, encoding):
     path = tmp_path / "config.json"

@@ -8,7 +8,6 @@ import pytest
 from helpers.model_folders import CONFIG, SETTINGS, abstract_weights, random_tensors, weight_faults, write_model
 from helpers.small_parts import one_device
 from nft_jax.models import hf
-from nft_jax.models.hf.headers import read_headers
 
 BROKEN_FILES = {
     "empty": b"",
@@ -120,12 +119,3 @@ def test_read_headers_refuses_deep_json(tmp_path):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_bytes(content)
     assert "is no index of safetensors files" in weight_faults(folder)
-
-
-def test_read_headers_of_the_settings_that_a_run_keeps(tmp_path):
-    """As in `evaluate --step=0`, when the model that the run started from is gone."""
-    folder = write_model(tmp_path / "model", random_tensors())
-    (folder / "model.safetensors").unlink()
-    (tmp_path / "fingerprint.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="the model that the run started from is gone: name it again by config"):
-        read_headers(folder)
