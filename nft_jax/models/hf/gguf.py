@@ -72,14 +72,18 @@ def read_config(path: Path) -> dict[str, Any]:
     faults = [f"{prefix}{key}: missing" for key in _SETTINGS if given.get(key) is None]
     faults += [f"{prefix}{key}: {v!r} is not one number" for key, v in given.items() if _is_list(key, v)]
     faults += [f"{prefix}{key}: {v!r} is not read" for key, v in given.items() if _is_unknown(key, v)]
-    faults += ["token_embd.weight: missing"] * ("token_embd.weight" not in gguf.tensors)
-    if len(set(sizes.values())) > 1:
+    table = gguf.tensors.get("token_embd.weight")
+    faults += ["token_embd.weight: missing, or no matrix"] * (table is None or len(table.shape) != 2)
+    if len({repr(size) for size in sizes.values()}) > 1:
         faults.append(f"sizes of a head that differ are not implemented: {sizes}")
     if faults:
         raise ValueError(f"{path} can't be used:\n  " + "\n  ".join(faults))
     values = {name: _shortest(given[key]) for key, name in _SETTINGS.items()}
-    values["head_dim"] = next(iter(sizes.values()), values["hidden_size"] // values["num_attention_heads"])
+    if sizes:
+        values["head_dim"] = next(iter(sizes.values()))
     values["rope_parameters"] = {"rope_theta": values["rope_theta"]} | _read_scaling(gguf, scaling, values)
+    if architecture == "llama" and "blk.0.attn_q.bias" in gguf.tensors:
+        values["attention_bias"] = True
     return values | {
         "architectures": [_ARCHITECTURES[architecture]],
         "model_type": architecture,
@@ -88,7 +92,7 @@ def read_config(path: Path) -> dict[str, Any]:
         "bos_token_id": gguf.values.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": eos_ids(gguf),
         "tie_word_embeddings": "output.weight" not in gguf.tensors,
-        "vocab_size": int(gguf.tensors["token_embd.weight"].shape[1]),
+        "vocab_size": int(table.shape[1]),
     }
 
 
@@ -192,9 +196,7 @@ def _read_scaling(gguf: Gguf, scaling: dict[str, Any], values: dict[str, Any]) -
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    if factors.shape != (values["head_dim"] // 2,) or not np.allclose(
-        factors, llama3_factors(values["head_dim"], values["rope_theta"], found), rtol=1e-4
-    ):
+    if not np.allclose(factors, llama3_factors(2 * factors.size, values["rope_theta"], found), rtol=1e-4):
         raise ValueError(
             f"{gguf.path}: {_FREQUENCIES} holds no factors of Llama 3's rope scaling (low 1, high 4, 8192 positions), "
             f"and others are not implemented; use the model's Hugging Face folder"

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from helpers.gguf_models import (
     HEADS,
     KV_HEADS,
+    SETTINGS,
     draw_tensors,
     permute,
     tokenizer_values,
@@ -61,7 +62,7 @@ def test_read_config_gives_the_values_of_a_config_json(tmp_path, architecture, t
     assert values["rms_norm_eps"] == 1e-5
     assert values["tie_word_embeddings"] == tied
     assert (values["vocab_size"], values["num_hidden_layers"], values["hidden_size"]) == (40, 2, 256)
-    assert values["head_dim"] == (64 if architecture == "qwen3" else 32)
+    assert values.get("head_dim") == (64 if architecture == "qwen3" else None)
     assert json.loads(json.dumps(values)) == values
 
 
@@ -77,6 +78,16 @@ def test_GgufTensors_reads_every_piece_of_every_tensor(tmp_path, architecture):
         for _ in range(4):
             index = tuple(slice(*sorted(random.integers(0, size + 1, 2))) for size in expected.shape)
             np.testing.assert_array_equal(found.get_slice(name)[index], expected[index], err_msg=name)
+
+
+def test_GgufTensors_puts_the_biases_of_a_llama_back_in_order_too(tmp_path):
+    tensors = draw_tensors("llama", 40)
+    names = [f"model.layers.{i}.self_attn.{part}_proj.bias" for i in range(2) for part in "qkvo"]
+    tensors |= {name: np.arange(len(tensors[name.replace("bias", "weight")]), dtype=np.float32) for name in names}
+    path = write_gguf(tmp_path / "model.gguf", tensors, architecture="llama")
+    assert read_config(path)["attention_bias"]
+    for name in names:
+        np.testing.assert_array_equal(GgufTensors(path).get_slice(name)[(slice(None),)], tensors[name], err_msg=name)
 
 
 @pytest.mark.parametrize("heads, size", [(HEADS, 32), (KV_HEADS, 32), (1, 2), (3, 64)])
@@ -155,6 +166,18 @@ def test_check_weights_names_unknown_and_missing_tensors(tmp_path):
 )
 def test_read_config_refuses_what_it_cannot_read(tmp_path, options, fault):
     assert fault in refusal(tmp_path / "model.gguf", **options)
+
+
+@pytest.mark.parametrize("key", [*SETTINGS, "attention.key_length", "rope.scaling.type", "rope.scaling.factor"])
+def test_read_model_settings_reads_any_value_of_a_gguf_file_or_refuses_it(tmp_path, key):
+    path = tmp_path / "model.gguf"
+    for value in (0, -1, 2**31 - 1, float("nan"), float("inf"), 1e-30, True, "", "x", [1, 2], ["a"]):
+        tensors = {"model.embed_tokens.weight": np.zeros((8, 32), np.float32)}
+        write_gguf(path, tensors, values={f"qwen2.{key}": value, "general.name": str(value)})
+        try:
+            hf.read_model_settings(path)
+        except ValueError as error:
+            assert str(path) in str(error)
 
 
 def test_read_config_takes_settings_that_change_nothing(tmp_path):
