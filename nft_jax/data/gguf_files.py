@@ -48,7 +48,7 @@ def _open(path: Path, size: int, _: int) -> Gguf:
     try:
         from gguf import GGUFReader
     except ImportError as error:
-        raise ValueError(f"{path}: GGUF files need another package; type: pip install 'gguf>=0.17'") from error
+        raise ValueError(f"{path}: GGUF files need the extra [smollm2]; type: pip install 'gguf>=0.17'") from error
     try:
         reader = GGUFReader(path)
         values = {key: field.contents() for key, field in reader.fields.items()}
