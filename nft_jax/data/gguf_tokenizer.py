@@ -29,8 +29,8 @@ def _split(pattern: str) -> pre_tokenizers.PreTokenizer:
 _GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
 _SINGLE_DIGITS = _split(rf"{_WORDS}|\p{{N}}|{_REST}")
 _THREE_DIGITS = _split(rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}")
-# Rules by their names in `tokenizer.ggml.pre`. transformers' reader lacks SmolLM's. "default" comes from a converter that
-# doesn't know the tokenizer.
+# Rules by their names in `tokenizer.ggml.pre`. transformers' reader lacks SmolLM's. "default" comes from a converter
+# that doesn't know the tokenizer.
 _RULES = {
     "gpt-2": _GPT2,
     "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _GPT2]),
