@@ -35,7 +35,18 @@ class DataConfig:
         "tokenizer folder or file; empty: that of model.path, or one trained on the generated problems",
         decides=NONE,
     )
-    template: str = setting("plain", "prompt template, one of nft_jax/data/prompts.py")
+    template: str = setting(
+        "plain",
+        "prompt template, one of nft_jax/data/prompts.py, or a file of your own, FILE.jinja, with `problem` and, if it "
+        "uses them, `system` and `shots` (items with `problem` and `response`)",
+    )
+    system: str = setting("", "system message; needs the template chat, or a file that uses `system`")
+    shots: str = setting(
+        "",
+        "problems that every prompt shows with their worked solutions before its own, as a file or set; needs the "
+        "template chat, or a file that uses `shots`",
+        decides=NONE,
+    )
     problem_field: str = setting("problem", "field of the problem; a deeper one by dots, as in prompt.0.content")
     answer_field: str = setting("answer", "field of the reference answer, such as reward_model.ground_truth")
     solution_field: str = setting("solution", "field of the worked solution, which the warm start needs")

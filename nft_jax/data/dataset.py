@@ -55,17 +55,18 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
         hygiene = _clean_training_problems(config, problems)
         problems = problems | {"train": hygiene.problems}
     tokenizer = _load_or_train_tokenizer(config, folder)
-    data = config.data
-    form = {"template": data.template, "max_prompt_tokens": data.max_prompt_tokens, "long_prompts": data.long_prompts}
+    data, messages = config.data, read_messages(config, problems)
+    form = {"template": data.template, "messages": messages}
+    limits = {"max_prompt_tokens": data.max_prompt_tokens, "long_prompts": data.long_prompts}
     tables = {
         # Errors name the file of a table if the config names one, else the table.
-        name: build_prompts(part, tokenizer, **form, source=(own and getattr(data, name)) or name)
+        name: build_prompts(part, tokenizer, **form, **limits, source=(own and getattr(data, name)) or name)
         for name, part in problems.items()
     }
     examples = None
     if own and config.warm_start.steps and not config.base:
         examples = build_examples(
-            _warm_start_pairs(config, problems["train"], tokenizer),
+            _warm_start_pairs(config, problems["train"], tokenizer, messages),
             tokenizer,
             max_prompt_tokens=config.data.max_prompt_tokens,
             max_answer_tokens=config.rollout.max_answer_tokens,
@@ -111,6 +112,27 @@ def read_problems(config: Config, name: str, split: str = "test") -> list[Proble
     return benchmarks.read(name, root=data.folder, fields=fields)
 
 
+def read_messages(config: Config, problems: dict[str, list[Problem]]) -> list[tuple[str, str]]:
+    """Returns the chat messages (role, text) before every problem: the system message, and the shots in pairs.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read_problems`, or if a shot is also one of the `problems`.
+    """
+    data = config.data
+    messages = [("system", data.system)] if data.system else []
+    shots = read_problems(config, data.shots) if data.shots else []
+    shown = {shot.problem: shot.id for shot in shots}
+    for name, part in problems.items():
+        if both := [problem.id for problem in part if problem.problem in shown]:
+            raise ValueError(
+                f"config.data.shots={data.shots}: {len(both)} of its problems are {name} problems too (the first: "
+                f"{both[0]!r}), whose answers every prompt would show; take them out of one of the files"
+            )
+    for shot in shots:
+        messages += [("user", shot.problem), ("assistant", end_with_answer(shot, config.verify.grader).strip())]
+    return messages
+
+
 def _clean_training_problems(config: Config, problems: dict[str, list[Problem]]) -> HygieneReport:
     """Applies hygiene to the training problems against the other splits and the sets of `config.data.exclude`."""
     data = config.data
@@ -146,7 +168,9 @@ def _load_or_train_tokenizer(config: Config, folder: Path) -> Tokenizer:
     return load_tokenizer(train_sentencepiece(texts, folder / "tokenizer" / f"{name.partition(':')[0]}.model"))
 
 
-def _warm_start_pairs(config: Config, problems: list[Problem], tokenizer: Tokenizer) -> list[tuple[str, str]]:
+def _warm_start_pairs(
+    config: Config, problems: list[Problem], tokenizer: Tokenizer, messages: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
     """Returns the (prompt, response) pairs of the warm start.
 
     Raises:
@@ -165,7 +189,8 @@ def _warm_start_pairs(config: Config, problems: list[Problem], tokenizer: Tokeni
                 f"{config.data.train}: no line has a field {config.data.solution_field!r}, so the warm start has no "
                 f"examples; set config.data.solution_field to the field of the solutions, or config.warm_start.steps=0"
             )
-    return [(render(problem, tokenizer, template=config.data.template), response) for problem, response in pairs]
+    form = {"template": config.data.template, "messages": messages}
+    return [(render(problem, tokenizer, **form), response) for problem, response in pairs]
 
 
 def end_with_answer(problem: Problem, grader: str) -> str:

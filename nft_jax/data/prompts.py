@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nft_jax.data.files import Problem
+from nft_jax.data.template_files import SUFFIX, render_file
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.names import lookup
 
@@ -71,15 +72,25 @@ class ExampleTable(NamedTuple):
     dropped: int
 
 
-def render(problem: str, tokenizer: Tokenizer, *, template: str) -> str:
-    """Returns the exact prompt text for a problem.
+def render(problem: str, tokenizer: Tokenizer, *, template: str, messages: Sequence[tuple[str, str]] = ()) -> str:
+    """Returns the exact prompt text for a problem after the chat messages (role, text) before it.
 
     Raises:
-      ValueError: if the template is unknown, or is "chat" and the tokenizer has no usable chat template.
+      FileNotFoundError: if the template is a file that does not exist.
+      ValueError: if the template is unknown, has no place for the messages, or is "chat" and the tokenizer has no
+        usable chat template.
     """
+    if template.endswith(SUFFIX):
+        return render_file(template, problem, messages)
     form = lookup(TEMPLATES, template, "prompt template")
     if form is None:
-        return tokenizer.apply_chat_template([{"role": "user", "content": problem}])
+        chat = [*messages, ("user", problem)]
+        return tokenizer.apply_chat_template([{"role": role, "content": text} for role, text in chat])
+    if messages:
+        raise ValueError(
+            f"config.data.template={template} has no place for the messages before a problem (config.data.system, "
+            f"config.data.shots); use --config.data.template=chat, or a FILE{SUFFIX} with `system` and `shots`"
+        )
     return form.replace(_SLOT, problem)  # not str.format: \boxed{} and the problem contain braces
 
 
@@ -125,12 +136,14 @@ def build_prompts(
     *,
     template: str,
     max_prompt_tokens: int,
+    messages: Sequence[tuple[str, str]] = (),
     long_prompts: str = "drop",
     source: str = "the problems",
 ) -> PromptTable:
     """Tokenizes the prompts of problems into a table.
 
     Args:
+      messages: The chat messages (role, text) before every problem.
       long_prompts: What happens to prompts of more than `max_prompt_tokens` tokens: "drop" leaves them out, "refuse"
         raises an error. A prompt is never cut.
       source: The name of the problems in that error.
@@ -138,7 +151,7 @@ def build_prompts(
     Raises:
       ValueError: if the template is unknown, a prompt has no tokens, no prompt fits, or a long prompt is refused.
     """
-    texts = [render(problem.problem, tokenizer, template=template) for problem in problems]
+    texts = [render(problem.problem, tokenizer, template=template, messages=messages) for problem in problems]
     ids = tokenizer.encode_batch(texts)
     length_Q = _count_tokens(ids)
     _check_not_empty(length_Q, texts)

@@ -34,8 +34,11 @@ def files(tmp_path):
 
 
 def dataset(files, folder, **changes):
-    named = {name: value for name, value in files.items() if name != "data__other"} | changes
-    return load_dataset(small(**named), folder)
+    return load_dataset(small(**files_of(files) | changes), folder)
+
+
+def files_of(files) -> dict[str, str]:
+    return {name: value for name, value in files.items() if name != "data__other"}
 
 
 def test_load_dataset_cleans_training_problems_only(files, tmp_path):
@@ -194,3 +197,32 @@ def test_end_with_answer_adds_a_box_where_the_grader_needs_one(grader, solution,
     problem = Problem("3+4=", "7", solution)
     assert end_with_answer(problem, grader) == response
     assert grade(response, problem.answer, grader=grader).status == "correct"
+
+
+# A system message, and shots.
+
+
+@pytest.fixture
+def shown(files, tmp_path):
+    """The settings of prompts that show a system message and the problem `9+9=` with its answer."""
+    template = tmp_path / "own.jinja"
+    template.write_text("{{ system }}{% for s in shots %}{{ s.problem }}{{ s.response }} {% endfor %}{{ problem }}")
+    return {"data__template": str(template), "data__system": "=", "data__shots": files["data__other"]}
+
+
+def test_load_dataset_shows_the_system_message_and_shots_in_every_prompt(files, shown, tmp_path):
+    found = dataset(files, tmp_path, **shown, data__max_prompt_tokens=64)
+    assert {name: table.prompts for name, table in found.tables.items()} == {
+        "train": ["=9+9=\\boxed{1} 1+1=", "=9+9=\\boxed{1} 5+5="],
+        "validation": ["=9+9=\\boxed{1} 2 + 2=", "=9+9=\\boxed{1} 2+2="],
+        "test": ["=9+9=\\boxed{1} 3+3="],
+    }
+    config = small(**files_of(files), **shown, data__max_prompt_tokens=64)
+    given = load_dataset(config, tmp_path, {"x": [Problem("7=", "7")]})
+    assert given.tables["x"].prompts == ["=9+9=\\boxed{1} 7="]
+
+
+def test_load_dataset_refuses_shots_that_are_problems_too(files, shown, tmp_path):
+    words = "1 of its problems are test problems too \\(the first: 'test0'\\)"
+    with pytest.raises(ValueError, match=words):
+        dataset(files, tmp_path, **shown | {"data__shots": files["data__test"]}, data__max_prompt_tokens=64)

@@ -218,3 +218,25 @@ def test_template_notes_names_the_marks_and_the_templates_that_fit():
     assert template_notes("qwen_math", Marked())[0].endswith("fit: plain, plain_boxed, dapo")
     assert template_notes("qwen_math", Marked("<|im_start|>", "<|im_end|>")) == []
     assert template_notes("chat", Marked("<｜User｜>", "<｜Assistant｜>")) == []
+
+
+# Messages before the problem.
+
+BEFORE = [("system", "Be brief."), ("user", "1?"), ("assistant", "2")]
+
+
+def test_render_puts_messages_before_the_problem(tmp_path):
+    chat = "[system]Be brief.[user]1?[assistant]2[user]3?[assistant]"
+    assert render("3?", Letters(), template="chat", messages=BEFORE) == chat
+    (tmp_path / "own.jinja").write_text("{{ system }} {{ shots[0].response }} {{ problem }}")
+    own = str(tmp_path / "own.jinja")
+    assert render("3?", Letters(), template=own, messages=BEFORE) == "Be brief. 2 3?"
+    for template, text in (("chat", chat), (own, "Be brief. 2 3?")):
+        table = build_prompts([Problem("3?", "4")], Letters(), template=template, messages=BEFORE, max_prompt_tokens=99)
+        assert table.prompts == [text]
+
+
+@pytest.mark.parametrize("template", sorted(set(TEMPLATES) - {"chat"}))
+def test_render_refuses_messages_that_a_template_has_no_place_for(template):
+    with pytest.raises(ValueError, match=rf"config.data.template={template} .*template=chat, or a FILE.jinja"):
+        render("3?", Letters(), template=template, messages=BEFORE[:1])

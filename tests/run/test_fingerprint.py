@@ -42,7 +42,7 @@ def flat(values: dict, path: str = "") -> dict[str, Any]:
 # themselves;
 MAY_CHANGE = (
     *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer", "data.folder"),
-    *("data.hygiene", "data.exclude"),
+    *("data.hygiene", "data.exclude", "data.shots"),
     # how fast the run is;
     *(
         "model.remat",
