@@ -5,6 +5,8 @@ Claim    None yet: no pretrained weights were available where this was written. 
          grader that reads 1,000 as 1000.
 Cost     Training takes 20 bytes a weight: the weight, its gradient, the sum of gradients and the two moments of AdamW;
          and 2 bytes for the weights of the sampler. All are split over the mesh. Activations and the cache add to it.
+Smaller  --config.prompts_per_step=16 --config.rollout.max_answer_tokens=256: candidates, warm-up, evaluated problems
+         and micro-batches follow.
 Command  hf download Qwen/Qwen2.5-Math-7B --local-dir FOLDER
          python -m nft_jax.train --config=gsm8k_qwen2 --config.model.path=FOLDER --config.data.train=TRAIN.jsonl \
            --config.data.test=TEST.jsonl --workdir=runs/gsm8k
@@ -28,14 +30,14 @@ def get_config():
     config.data.template = "qwen_math"
     config.data.max_prompt_tokens = 512
     config.rollout.max_answer_tokens = 1024
-    config.selection.candidates_per_round = 256
+    # These follow the number of prompts and updates, also where the command line changes it: 256, 10 and 512 here.
+    config.selection.candidates_per_round = 2 * config.get_ref("prompts_per_step")
+    config.optimizer.warmup_updates = 5 * config.get_ref("updates_per_step") // 2
+    config.evaluation.max_problems = 4 * config.get_ref("prompts_per_step")
 
     config.verify.grader = "math"
     config.optimizer.learning_rate = 1e-6
-    config.optimizer.warmup_updates = 10
-
-    config.packing.row_tokens = 2048
-    config.packing.rows_per_micro_batch = 8
+    config.packing.rows_per_micro_batch = 0
 
     config.evaluation.every_steps = 20
     config.evaluation.answers_per_problem = 4

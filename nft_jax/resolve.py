@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from nft_jax import losses
 from nft_jax.config import Config, replace_value
-from nft_jax.config.sizes import row_tokens
+from nft_jax.config.sizes import row_tokens, rows_per_micro_batch
 from nft_jax.data.named_models import find_model
 from nft_jax.losses import Loss
 from nft_jax.models import attention_backends, hf
@@ -36,7 +36,10 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
     layout.check_host_memory(mesh, _offloads(config))
     config = _resolve_packing(config, attention_backends.select_attention(config.model, mesh))
     check_sizes(config, loss, mesh)
-    return config
+    each = units_per_group(loss.unit, config.answers_per_prompt)
+    units = config.prompts_per_step // config.updates_per_step * each // shard_count(mesh)
+    rows = rows_per_micro_batch(config, loss.unit, config.prompts_are_shared, units)
+    return replace_value(config, "packing.rows_per_micro_batch", rows)
 
 
 def resolve_model(config: Config, folder: Path, vocabulary: int) -> Config:

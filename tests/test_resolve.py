@@ -77,6 +77,13 @@ def test_resolve_precision_fills_in_what_is_left_open(dtype, precision, resolved
     assert (model.dtype, model.precision) == resolved
 
 
+def test_resolve_fills_in_the_rows_of_a_micro_batch(tmp_path):
+    config = small(packing__rows_per_micro_batch=0, updates_per_step=2)
+    for data, rows in ((1, 16), (2, 8)):
+        resolved = resolve(config, tmp_path, 17, make_mesh(data, 1, jax.devices()[:data]))
+        assert resolved.packing.rows_per_micro_batch == rows  # all 4 × 4 answers of an update
+
+
 def test_resolve_takes_the_shape_of_the_model_folder(tmp_path):
     folder = write_tokenizer(write_model(tmp_path / "source", random_tensors()))
     config = small(model__path=str(folder), model__width=256, model__layers=4)  # the defaults

@@ -165,7 +165,12 @@ class PackingConfig:
         "follows its prompt in its row; auto: yes if prompts have several answers and attention is by xla",
         choices=("auto", "yes", "no"),
     )
-    rows_per_micro_batch: int = setting(8, "rows of a micro-batch on each data shard", at_least=1)
+    rows_per_micro_batch: int = setting(
+        8,
+        "rows of a micro-batch on each data shard; 0: as many as an update fills, with at most 16,384 tokens in all "
+        "and 1,024 tokens whose logits are in memory at a time",
+        at_least=0,
+    )
     logp_chunk_tokens: int = setting(
         128, "tokens of a row whose logits are in memory at a time while log-probs are computed", at_least=1
     )

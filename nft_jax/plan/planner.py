@@ -59,7 +59,8 @@ def search_plan(config: Config, devices: list[jax.Device], dataset: Dataset | No
     if chip is None:
         raise ValueError(f"--search: the memory of {devices[0].device_kind!r} is not known; give a --topology")
 
-    rows, plans = config.packing.rows_per_micro_batch, {}
+    experiment = build_planned_experiment(config, devices, dataset)
+    rows, plans = experiment.config.packing.rows_per_micro_batch, {}
 
     def needed_bytes(slots: int, rows: int = rows) -> int:
         try:
@@ -70,7 +71,6 @@ def search_plan(config: Config, devices: list[jax.Device], dataset: Dataset | No
         print(f"  {slots} slots, {rows} rows a micro-batch: {needed / GIB:.2f} GiB", file=sys.stderr, flush=True)
         return needed
 
-    experiment = build_planned_experiment(config, devices, dataset)
     first, each = slots_per_shard(experiment), slot_bytes(experiment)
     most = config.candidates_per_round * config.answers_per_prompt // shard_count(experiment.model.mesh)
     slots = largest_fit(needed_bytes, int(chip.memory), first, most, each)
