@@ -32,6 +32,7 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
       ValueError: When sizes, devices, attention and packing do not fit together; the message names values that would.
     """
     config = resolve_precision(resolve_model(config, folder, vocabulary), mesh.devices.flat[0])
+    check_tokens(config)
     loss = losses.resolve(config.loss.name, config.loss.options)
     layout.check_host_memory(mesh, _offloads(config))
     config = _resolve_packing(config, attention_backends.select_attention(config.model, mesh))
@@ -101,6 +102,28 @@ def resolve_precision(config: Config, device: jax.Device) -> Config:
     dtype = fast_dtype(device) if dtype == "auto" else dtype
     precision = ("highest" if dtype == "float32" else "default") if precision == "auto" else precision
     return dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype, precision=precision))
+
+
+def check_tokens(config: Config) -> None:
+    """Checks that the model folder's model can read a whole prompt and its answer.
+
+    Raises:
+      ValueError: When prompt and answer exceed its positions or the window of its attention.
+    """
+    limit = hf.read_token_limit(Path(config.model.path)) if config.model.path else None
+    P, T = config.data.max_prompt_tokens, config.rollout.max_answer_tokens
+    if limit is None or limit.tokens >= P + T:
+        return
+    remedy = (
+        "attention over a window is not implemented, and inside it is the same as over all tokens"
+        if limit.field == "sliding_window"
+        else f"it was trained on no longer texts; if it can read them, raise {limit.field} in its config.json"
+    )
+    raise ValueError(
+        f"config.data.max_prompt_tokens={P} + config.rollout.max_answer_tokens={T} = {P + T} tokens exceed "
+        f"{limit.field}={limit.tokens} of the model in {config.model.path}: {remedy}. Use "
+        f"--config.rollout.max_answer_tokens={max(limit.tokens - P, 1)} or less, or shorter prompts"
+    )
 
 
 def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:

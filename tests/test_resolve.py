@@ -11,6 +11,7 @@ from nft_jax import losses
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.resolve import (
     check_sizes,
+    check_tokens,
     locate,
     resolve,
     resolve_precision,
@@ -82,6 +83,29 @@ def test_resolve_fills_in_the_rows_of_a_micro_batch(tmp_path):
     for data, rows in ((1, 16), (2, 8)):
         resolved = resolve(config, tmp_path, 17, make_mesh(data, 1, jax.devices()[:data]))
         assert resolved.packing.rows_per_micro_batch == rows  # all 4 × 4 answers of an update
+
+
+@pytest.mark.parametrize(
+    ("fields", "least"),
+    [
+        ({"max_position_embeddings": 11}, "max_position_embeddings=11"),
+        ({"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1}, "sliding_window=11"),
+        ({"max_position_embeddings": 40, "rope_scaling": {"type": "yarn", "factor": 4.0}}, ""),
+        ({"use_sliding_window": False, "sliding_window": 11}, ""),
+        ({"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 2}, ""),
+    ],
+)
+def test_check_tokens_refuses_prompts_and_answers_that_the_model_cannot_read(tmp_path, fields, least):
+    write_model(tmp_path, random_tensors(), **fields)
+    for answer in (6, 7):
+        config = small(model__path=str(tmp_path), data__max_prompt_tokens=5, rollout__max_answer_tokens=answer)
+        if answer == 6 or not least:
+            check_tokens(config)
+            continue
+        with pytest.raises(
+            ValueError, match=f"=5 \\+ .*=7 = 12 tokens exceed {least} of the model in .*max_answer_tokens=6 or less"
+        ):
+            check_tokens(config)
 
 
 def test_resolve_takes_the_shape_of_the_model_folder(tmp_path):

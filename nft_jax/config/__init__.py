@@ -17,6 +17,7 @@ from nft_jax.config.sections import (
     OptimizerConfig,
     PackingConfig,
     RolloutConfig,
+    RopeScaling,
     SelectionConfig,
 )
 from nft_jax.config.setting import Phase, Setting, replace_value, settings_of, value_of
@@ -34,6 +35,7 @@ __all__ = [
     "Phase",
     "RecordConfig",
     "RolloutConfig",
+    "RopeScaling",
     "SelectionConfig",
     "Setting",
     "VerifyConfig",

@@ -78,6 +78,17 @@ def _size_faults(config: Settings) -> Iterator[str]:
         yield f"config.model.kv_heads={model.kv_heads} does not divide config.model.heads={model.heads}"
     if model.head_size % 2:
         yield f"config.model.head_size={model.head_size}: rotary positions need an even size"
+    scaling = model.rope_scaling
+    if scaling.kind in ("llama3", "yarn") and not scaling.original_tokens:
+        yield (
+            f"config.model.rope_scaling.kind={scaling.kind!r} needs config.model.rope_scaling.original_tokens, the "
+            f"longest text of the first training, such as 8192"
+        )
+    if not scaling.low_frequency < scaling.high_frequency:
+        yield (
+            f"config.model.rope_scaling.low_frequency={scaling.low_frequency:g} must be below high_frequency="
+            f"{scaling.high_frequency:g}"
+        )
 
 
 def _strict_faults(config: Settings) -> Iterator[str]:

@@ -3,14 +3,40 @@
 from dataclasses import dataclass
 from typing import Any
 
-from nft_jax.config.setting import Phase, setting
+from nft_jax.config.setting import Phase, section, setting
 
 RUN, NONE = Phase.RUN, Phase.NONE
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How rotary positions of longer texts are mapped to those of the first training, as `rope_scaling` says it."""
+
+    kind: str = setting(
+        "none",
+        "none: angles as they are; linear: all divided by factor; llama3, yarn: long wavelengths divided by factor, "
+        "short ones kept, a ramp between",
+        choices=("none", "linear", "llama3", "yarn"),
+    )
+    factor: float = setting(1.0, "number that divides the frequencies of long wavelengths", above=0)
+    original_tokens: int = setting(0, "longest text of the first training; llama3 and yarn need it", at_least=0)
+    low_frequency: float = setting(
+        1.0, "llama3: wavelengths above original_tokens / low_frequency are divided by factor", above=0
+    )
+    high_frequency: float = setting(4.0, "llama3: wavelengths below original_tokens / high_frequency are kept", above=0)
+    beta_fast: float = setting(32.0, "yarn: pairs with this many turns or more in original_tokens are kept", above=0)
+    beta_slow: float = setting(
+        1.0, "yarn: pairs with this many turns or fewer in original_tokens are divided by factor", above=0
+    )
+    truncate: bool = setting(True, "yarn: whether the ends of the ramp are rounded outwards to whole pairs")
+    attention_factor: float = setting(
+        0.0, "yarn: number that multiplies rotated queries and keys; 0: 0.1 ln(factor) + 1", at_least=0
+    )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Shape and numerics of the decoder, a model of the Qwen2 family."""
+    """Shape and numerics of the decoder. A folder gives all that its family decides; see nft_jax/models/README.md."""
 
     path: str = setting(
         "",
@@ -32,6 +58,9 @@ class ModelConfig:
     norm_epsilon: float = setting(1e-6, "number added to the mean square in RMSNorm")
     tied_embedding: bool = setting(True, "whether the output layer uses the matrix of the embedding")
     qkv_bias: bool = setting(True, "whether queries, keys and values have biases")
+    output_bias: bool = setting(False, "whether the projection of attention's output has a bias")
+    mlp_bias: bool = setting(False, "whether the three products of the feed-forward layers have biases")
+    rope_scaling: RopeScaling = section(RopeScaling)
     dtype: str = setting(
         "float32",
         "number format that the model computes in; weights are kept in float32. auto: bfloat16, but float32 on CPUs "

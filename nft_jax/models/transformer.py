@@ -17,9 +17,10 @@ from nft_jax.config import ModelConfig
 from nft_jax.models.attention import MASK_VALUE, PromptKeys
 from nft_jax.models.attention_backends import XLA, AttentionBackend
 from nft_jax.models.attention_kernels import CHECKPOINT_NAME
-from nft_jax.models.block import Block, rms_norm
+from nft_jax.models.block import Block
 from nft_jax.models.cache import Cache, cache_from_keys, write_token
 from nft_jax.models.head import head_logits
+from nft_jax.models.norms import rms_norm
 from nft_jax.parallel.layout import HOST_MEMORY, UNCONSTRAINED, Placement
 from nft_jax.types import Array, Prompts, Tokens
 

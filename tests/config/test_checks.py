@@ -12,6 +12,7 @@ TYPOS = {
     "model.precision": ("heighest", "highest"),
     "model.remat": ("ful", "full"),
     "model.attention": ("splsh", "splash"),
+    "model.rope_scaling.kind": ("llama", "llama3"),
     "data.long_prompts": ("refused", "refuse"),
     "rollout.lockstep": ("yess", "yes"),
     "verify.isolation": ("require", "required"),
@@ -72,6 +73,10 @@ def test_check_refuses_numbers_outside_their_bounds(name):
         ({"evaluation__pass_at": "0"}, ["pass_at='0': 4 sampled"]),
         ({"evaluation__pass_at": "2, two"}, ["pass_at='2, two': 4 sampled"]),
         ({"rollout__top_p": 0.9}, ["config.rollout.top_p=0.9, top_k=0", "use top_p=1.0, top_k=0"]),
+        (
+            {"model__rope_scaling__kind": "yarn", "model__rope_scaling__low_frequency": 5.0},
+            ["kind='yarn' needs config.model.rope_scaling.original_tokens", "low_frequency=5 must be below high_fre"],
+        ),
         ({"rollout__top_k": 40}, ["config.rollout.top_p=1.0, top_k=40", "biases the ratio"]),
         (
             {"selection__rate_above": 0.5, "selection__rate_below": 0.5},

@@ -1,4 +1,4 @@
-"""The parts of a decoder layer: norm, rotary positions and projections, against plain NumPy."""
+"""The projections of a decoder layer against plain NumPy."""
 
 import dataclasses
 
@@ -6,28 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from helpers import decoder_twin
 from helpers.small_parts import MODEL
-from nft_jax.models.block import Block, rms_norm, rotate
+from nft_jax.models.block import Block
 
-M, N, H = 5, 3, 8
+M = 5
 RANDOM = np.random.default_rng(0)
-
-
-def test_rms_norm_matches_its_twin():
-    x_MD, scale_D = RANDOM.normal(size=(M, H)).astype(np.float32), RANDOM.normal(size=H).astype(np.float32)
-    config = dataclasses.replace(MODEL, norm_epsilon=0.1)
-    expected = np.stack([decoder_twin.norm(x_D, scale_D, config) for x_D in x_MD])
-    np.testing.assert_allclose(rms_norm(x_MD, scale_D, 0.1), expected, rtol=1e-5)
-
-
-def test_rotate_matches_its_twin():
-    x_MNH, position_M = RANDOM.normal(size=(M, N, H)).astype(np.float32), np.array([0, 1, 2, 7, 100], np.int32)
-    expected = [
-        [decoder_twin.rotate(x_H, position, 1e4) for x_H in x_NH]
-        for x_NH, position in zip(x_MNH, position_M, strict=True)
-    ]
-    np.testing.assert_allclose(rotate(x_MNH, position_M, 1e4), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("qkv_bias", [True, False])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers.gguf_models import TEXTS, draw_tensors, tokenizer_values, train_tokenizer, write_gguf
-from helpers.parity_qwen2 import our_logits_and_logp, pack_rows, read_folder, sequences, their_logits_and_logp
+from helpers.parity import our_logits_and_logp, pack_rows, read_folder, sequences, their_logits_and_logp
 from nft_jax.data.named_models import find_model
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.models import hf

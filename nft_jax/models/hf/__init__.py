@@ -1,9 +1,10 @@
-"""Reading and writing Hugging Face Qwen2 model folders: settings (config.json) and weights (safetensors)."""
+"""Reading and writing Hugging Face model folders: settings (config.json) and weights (safetensors)."""
 
 from nft_jax.models.hf.config_json import (
     DTYPES,
     read_dtype,
     read_model_settings,
+    read_token_limit,
     resolve_model,
     write_dtype,
     write_settings,
@@ -16,6 +17,7 @@ __all__ = [
     "read_dtype",
     "load_weights",
     "read_model_settings",
+    "read_token_limit",
     "resolve_model",
     "save_weights",
     "write_dtype",

@@ -1,7 +1,7 @@
-"""Reading and writing the weights of a Hugging Face Qwen2 model folder: names, orientation, dtypes.
+"""Reading and writing the weights of a Hugging Face model folder: names, orientation, dtypes.
 
-Our matrices are `[in, out]`, stacked over layers; the files have one `[out, in]` tensor a layer. A weight that another
-model of the family has, such as a norm of queries, gets its name in `_LAYER`.
+Our matrices are `[in, out]`, stacked over layers; the files have one `[out, in]` tensor a layer. A new weight of a
+layer gets its name in `_LAYER`; all families have the same names.
 """
 
 import contextlib
@@ -32,9 +32,13 @@ _LAYER = {
     "value": "self_attn.v_proj.weight",
     "value_bias": "self_attn.v_proj.bias",
     "output": "self_attn.o_proj.weight",
+    "output_bias": "self_attn.o_proj.bias",
     "gate": "mlp.gate_proj.weight",
+    "gate_bias": "mlp.gate_proj.bias",
     "up": "mlp.up_proj.weight",
+    "up_bias": "mlp.up_proj.bias",
     "down": "mlp.down_proj.weight",
+    "down_bias": "mlp.down_proj.bias",
     "attention_norm": "input_layernorm.weight",
     "mlp_norm": "post_attention_layernorm.weight",
 }
@@ -104,8 +108,7 @@ def save_weights(
 ) -> int:
     """Writes the weights as transformers does: `model.safetensors`, or several files and their index.
 
-    Tables are cut to `vocab` rows, and values are rounded to the nearest of `dtype`. A model without biases on query,
-    key and value gets zero biases, which every Qwen2 has. One file is in memory at a time.
+    Tables are cut to `vocab` rows, and values are rounded to the nearest of `dtype`. One file is in memory at a time.
 
     Returns:
       How many numbers were written.
@@ -115,7 +118,6 @@ def save_weights(
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: use one of {', '.join(DTYPES)}")
-    weights = _add_biases(weights)
     shapes, width = _shapes(weights, vocab), jnp.dtype(dtype).itemsize
     sizes = {name: int(np.prod(shape)) * width for name, shape in shapes.items()}
     shards = _split_files(sizes, max_shard_bytes)
@@ -235,16 +237,6 @@ def _read_layers(tensor: Callable[[int], Any], leaf: jax.ShapeDtypeStruct, index
 def _spans(leaf: jax.ShapeDtypeStruct, index: tuple[slice, ...]) -> list[tuple[int, int]]:
     """Returns the start and stop of the piece along each axis."""
     return [part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True)]
-
-
-def _add_biases(weights: Any) -> Any:
-    """Adds zero biases of query, key and value where the model has none."""
-    blocks = weights["blocks"]
-    zeros = {
-        f"{name}_bias": np.zeros((blocks[name].shape[0], blocks[name].shape[-1]), np.float32)
-        for name in ("query", "key", "value")
-    }
-    return weights | {"blocks": zeros | blocks}
 
 
 def _split_files(sizes: dict[str, int], limit: int) -> list[list[str]]:

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from helpers.model_folders import random_tensors, write_model, write_tokenizer
 from helpers.small_parts import MODEL, VOCABULARY
-from nft_jax.config import ModelConfig
+from nft_jax.config import ModelConfig, RopeScaling
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.models import hf
+from nft_jax.models.hf.settings import parse_settings
 
 
 def test_read_model_settings_of_transformers_4_and_5(tmp_path):
@@ -25,7 +27,16 @@ def test_read_model_settings_of_transformers_4_and_5(tmp_path):
 
 
 BAD_SETTINGS = {
-    "another architecture": ({"model_type": "llama"}, ["'llama'", "only 'qwen2'"]),
+    "another family": ({"model_type": "gpt2"}, ["unknown model_type 'gpt2'", "known are llama, mistral, qwen2"]),
+    "unknown fields": (
+        {"hiden_act": "gelu", "logit_scale": 0.1, "use_mrope": True, "pruned_heads": {"1": [2]}},
+        [
+            "hiden_act: 'gelu' is a field that qwen2 models here don't know; did you mean 'hidden_act'?",
+            "logit_scale: 0.1 is a field",
+            "use_mrope: True is not implemented, only False",
+            "pruned_heads: {'1': [2]}",
+        ],
+    ),
     "missing keys": (
         {"hidden_size": None, "rms_norm_eps": None, "rope_theta": None},
         ["hidden_size: missing", "rms_norm_eps: missing", "rope_theta (or rope_parameters.rope_theta): missing"],
@@ -35,17 +46,25 @@ BAD_SETTINGS = {
         ["num_hidden_layers: 'two' is not a number above 0", "num_attention_heads: 0 is not a number above 0"],
     ),
     "rope scaling": (
-        {"rope_scaling": {"type": "yarn", "factor": 4.0}, "hidden_act": "gelu"},
-        ["rope scaling 'yarn' is not implemented", "hidden_act: 'gelu'"],
+        {"rope_scaling": {"type": "longrope", "factor": 4.0}, "hidden_act": "gelu"},
+        ["rope scaling 'longrope' is not implemented, only 'default', 'linear'", "hidden_act: 'gelu'"],
     ),
     "rope scaling of 5": (
-        {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}},
-        ["rope scaling 'linear'"],
+        {"rope_parameters": {"rope_theta": 1e4, "rope_type": "yarn", "mscale": 2.0, "beta_fast": -1}},
+        [
+            "rope scaling 'yarn' with mscale=2.0 is not implemented",
+            "'yarn': factor is missing",
+            "original_max_position_embeddings is missing",
+            "beta_fast=-1 is not a number above 0",
+        ],
     ),
-    "sliding windows": ({"use_sliding_window": True, "max_window_layers": 1}, ["sliding windows are not implemented"]),
-    "sliding windows of 5": (
-        {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]},
-        ["sliding windows are not implemented"],
+    "two rope scalings": (
+        {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_parameters": {"type": "linear", "factor": 2.0}},
+        ["rope_scaling.factor: 4.0 contradicts rope_parameters.factor: 2.0"],
+    ),
+    "layers": (
+        {"use_sliding_window": True, "layer_types": ["full_attention", "chunked_attention"]},
+        ["layer_types: ['full_attention', 'chunked_attention'] is not a list of 'full_attention' and 'sliding"],
     ),
     "quantized": ({"quantization_config": {"bits": 4}}, ["quantization_config", "isn't quantized"]),
     "odd heads": ({"num_attention_heads": 5}, ["num_attention_heads: 5 does not divide hidden_size: 32"]),
@@ -87,6 +106,25 @@ def test_resolve_model_takes_the_shape_and_rounds_the_vocabulary_up(tmp_path):
     assert hf.resolve_model(dataclasses.replace(model, vocab=VOCABULARY), tmp_path) == model
 
 
+def test_read_token_limit_is_the_window_or_the_positions_that_scaling_extends(tmp_path):
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    windows = {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 32}
+    for changes, expected in (
+        ({}, None),
+        ({"max_position_embeddings": 16}, (16, "max_position_embeddings")),
+        ({"max_position_embeddings": 16, "rope_scaling": yarn}, (64, "max_position_embeddings")),
+        ({"max_position_embeddings": 64} | windows, (32, "sliding_window")),
+        ({"max_position_embeddings": 16} | windows, (16, "max_position_embeddings")),
+        (windows | {"max_window_layers": 2}, None),
+        (
+            windows | {"max_window_layers": 2, "layer_types": ["full_attention", "sliding_attention"]},
+            (32, "sliding_window"),
+        ),
+    ):
+        write_model(tmp_path, random_tensors(), **changes)
+        assert hf.read_token_limit(tmp_path) == expected
+
+
 def test_resolve_model_names_contradictions_with_both_values(tmp_path):
     write_model(tmp_path, random_tensors())
     with pytest.raises(ValueError) as raised:
@@ -106,17 +144,50 @@ def test_write_settings_copies_a_model_folder_byte_for_byte(tmp_path):
     assert all((tmp_path / "out" / name).read_bytes() == (source / name).read_bytes() for name in names)
 
 
-@pytest.mark.parametrize("model", [MODEL, dataclasses.replace(MODEL, tied_embedding=True, head_size=16)])
-def test_write_settings_of_a_config_reads_back_as_that_config(tmp_path, model):
+LLAMA = dataclasses.replace(MODEL, qkv_bias=False)
+WRITTEN = [
+    (MODEL, "qwen2"),
+    (dataclasses.replace(MODEL, tied_embedding=True, head_size=16), "qwen2"),
+    (dataclasses.replace(MODEL, rope_scaling=RopeScaling("yarn", 4.0, 64, beta_fast=16.0, truncate=False)), "qwen2"),
+    (dataclasses.replace(MODEL, rope_scaling=RopeScaling("yarn", 4.0, 64, attention_factor=1.5)), "qwen2"),
+    (LLAMA, "llama"),
+    (dataclasses.replace(LLAMA, mlp_bias=True, rope_scaling=RopeScaling("llama3", 8.0, 64)), "llama"),
+    (dataclasses.replace(MODEL, output_bias=True, rope_scaling=RopeScaling("linear", 8.0)), "llama"),
+]
+
+
+@pytest.mark.parametrize(("model", "family"), WRITTEN)
+def test_write_settings_of_a_config_reads_back_as_that_config(tmp_path, model, family):
     tokenizer = load_tokenizer(write_tokenizer(tmp_path / "tokenizer"))
     hf.write_settings(tmp_path / "out", model, tokenizer)
     # The tokenizer's size, not the model's padded rows.
     expected = dataclasses.replace(model, vocab=VOCABULARY)
     assert dataclasses.replace(model, **hf.read_model_settings(tmp_path / "out")) == expected
+    assert json.loads((tmp_path / "out/config.json").read_text())["model_type"] == family
     assert tokenizer.vocab_size == VOCABULARY
     assert json.loads((tmp_path / "out/generation_config.json").read_text()) == {"eos_token_id": [1, 2]}
     assert hf.read_dtype(tmp_path / "out") == "float32"
     assert load_tokenizer(tmp_path / "out").eos_ids == tokenizer.eos_ids == (1, 2)
+
+
+def test_write_settings_of_a_model_of_no_family_is_readable_by_nothing(tmp_path):
+    tokenizer = load_tokenizer(write_tokenizer(tmp_path / "tokenizer"))
+    hf.write_settings(tmp_path / "out", dataclasses.replace(LLAMA, output_bias=True), tokenizer)
+    with pytest.raises(ValueError, match="unknown model_type 'nft_jax': known are"):
+        hf.read_model_settings(tmp_path / "out")
+
+
+def test_parse_settings_ignores_null_fields_and_reads_every_other(tmp_path):
+    """Any field of a name of its own is refused, by name; without a value it is as if it was not there."""
+    write_model(tmp_path, random_tensors())
+    values = json.loads((tmp_path / "config.json").read_text())
+    expected = parse_settings(values, tmp_path)
+    random = np.random.default_rng(seed := 0)
+    for _ in range(20):
+        name = "".join(random.choice(list("abcdefgh_"), 12))
+        assert parse_settings(values | {name: None}, tmp_path) == expected
+        with pytest.raises(ValueError, match=f"{name}: .* is a field that qwen2 models here don't know"):
+            parse_settings(values | {name: random.choice([0, 1.5])}, tmp_path), f"seed {seed}"
 
 
 def test_read_dtype_and_write_dtype(tmp_path):

@@ -1,6 +1,5 @@
 """Weights of Hugging Face model folders: read and written bit for bit on any mesh; all faults are named at once."""
 
-import dataclasses
 import json
 
 import jax
@@ -179,20 +178,6 @@ def test_save_weights_writes_files_with_the_usual_permissions(tmp_path):
     hf.save_weights(tmp_path, lively_weights(MODEL), vocab=VOCABULARY)
     (tmp_path / "other").touch()
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
-
-
-def test_save_weights_writes_zero_biases_for_a_model_without(tmp_path):
-    model = dataclasses.replace(MODEL, qkv_bias=False)
-    weights = lively_weights(model)
-    hf.save_weights(tmp_path, weights, vocab=VOCABULARY)
-    found = stored_tensors(tmp_path)
-    assert found.keys() == random_tensors().keys()
-    for layer in range(2):
-        for name, size in (("q", 32), ("k", 16), ("v", 16)):
-            np.testing.assert_array_equal(
-                found[f"model.layers.{layer}.self_attn.{name}_proj.bias"], np.zeros(size, np.float32)
-            )
-    assert "query_bias" not in weights["blocks"]
 
 
 def test_save_weights_refuses_unknown_dtypes_and_overflow(tmp_path):

@@ -1,8 +1,9 @@
-"""A random Qwen2 in transformers and the same folder in this package, with every quantity that both compute.
+"""Random small models of each family in transformers and the same folders in this package, and what both compute.
 
 PyTorch is imported where it is used: this module can be collected without it.
 """
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,34 +22,95 @@ from nft_jax.types import Prompts, Tokens
 VOCABULARY, ANSWER_LIMIT = 101, 16
 
 
-def random_qwen2(folder: Path, *, tied: bool = False, layers: int = 4, seed: int = 0, **saving: Any) -> Any:
-    """Returns a Qwen2 whose biases and norms are not at their initial values; also saves it to `folder`."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+# Small models: the fields of each config.json beyond `SIZES`.
+MODELS = {
+    "qwen2": {"model_type": "qwen2", "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}},
+    "qwen2 tied": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "llama": {"model_type": "llama"},
+    "llama biases, rope": {
+        "model_type": "llama",
+        "attention_bias": True,
+        "mlp_bias": True,
+        "head_dim": 8,
+        "rope_parameters": LLAMA3 | {"rope_theta": 100.0, "original_max_position_embeddings": 32},
+    },
+    "llama linear rope": {
+        "model_type": "llama",
+        "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
+    },
+    "mistral": {"model_type": "mistral", "sliding_window": None, "head_dim": 24},
+}
+# The fields that decide how published models compute, but their sizes.
+PUBLISHED = {
+    "Llama-3.1-8B": {
+        "model_type": "llama",
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": LLAMA3 | {"rope_theta": 5e5, "original_max_position_embeddings": 8192},
+    },
+    "Llama-3.2-1B": {
+        "model_type": "llama",
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": LLAMA3 | {"factor": 32.0, "rope_theta": 5e5, "original_max_position_embeddings": 8192},
+        "tie_word_embeddings": True,
+    },
+    "SmolLM2-135M": {
+        "model_type": "llama",
+        "max_position_embeddings": 8192,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "hidden_size": 72,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_theta": 1e5, "rope_type": "default"},
+        "tie_word_embeddings": True,
+    },
+    "TinyLlama-1.1B": {
+        "model_type": "llama",
+        "max_position_embeddings": 2048,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"},
+    },
+    "Mistral-7B-v0.3": {
+        "model_type": "mistral",
+        "head_dim": 16,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
+        "sliding_window": None,
+    },
+}
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        rope_parameters={"rope_theta": 1e6, "rope_type": "default"},
-        tie_word_embeddings=tied,
-    )
-    model = Qwen2ForCausalLM(config).eval()
+
+def random_model(folder: Path, name: str = "qwen2", *, layers: int = 2, seed: int = 0, **changes: Any) -> Any:
+    """Returns a model of `MODELS` or `PUBLISHED` with biases and norms away from 0 and 1; also saves it to `folder`."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = SIZES | {"num_hidden_layers": layers} | (MODELS | PUBLISHED)[name] | changes
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in model.named_parameters():
             drawn = torch.randn(value.shape, generator=generator)
             if "norm" in name:
-                drawn = 1 + 0.3 * drawn
+                drawn = value + 0.3 * drawn
             elif "bias" in name:
                 drawn = 0.5 * drawn
             else:
                 drawn = drawn * (0.4 if "embed" in name or "head" in name else value.shape[-1] ** -0.5)
             value.copy_(drawn)
-    model.save_pretrained(folder, **saving)
+    model.save_pretrained(folder)
     return model
 
 
@@ -162,18 +224,20 @@ class Outputs(NamedTuple):
       logp: Of each token, with one sequence a row; that of a first token has no meaning.
       packed: `logp` with two sequences a row.
       greedy: The greedy answer to each sequence.
+      gradient: Of the mean log-prob, as a tree of our weights.
     """
 
     logits: np.ndarray
     logp: np.ndarray
     packed: np.ndarray
     greedy: np.ndarray
+    gradient: Any
 
 
-def their_outputs(model: Any, eos_ids: tuple[int, ...]) -> Outputs:
-    """Returns the outputs of transformers, which has no packed rows."""
+def their_outputs(model: Any, eos_ids: tuple[int, ...], scratch: Path) -> Outputs:
+    """Returns the outputs of transformers, which has no packed rows. `scratch` is a folder for files on the way."""
     logits, logp = their_logits_and_logp(model, sequences())
-    return Outputs(logits, logp, logp, their_greedy(model, sequences(), eos_ids))
+    return Outputs(logits, logp, logp, their_greedy(model, sequences(), eos_ids), their_gradient(model, scratch))
 
 
 def our_outputs(folder: Path, eos_ids: tuple[int, ...], dtype: str = "float32") -> Outputs:
@@ -181,7 +245,38 @@ def our_outputs(folder: Path, eos_ids: tuple[int, ...], dtype: str = "float32") 
     model, rows = read_folder(folder, dtype), sequences()
     logits, logp = our_logits_and_logp(model, pack_rows([[row] for row in rows]))
     _, packed = our_logits_and_logp(model, pack_rows([rows[i : i + 2] for i in range(0, len(rows), 2)]))
-    return Outputs(logits, logp, packed, our_greedy(model, rows, eos_ids))
+    return Outputs(logits, logp, packed, our_greedy(model, rows, eos_ids), our_gradient(model))
+
+
+def our_gradient(loaded: LoadedModel) -> Any:
+    """Returns the gradient of the mean log-prob of all tokens that have one, from packed rows."""
+    rows = sequences()
+    tokens = pack_rows([rows[i : i + 2] for i in range(0, len(rows), 2)])
+    counted_BT = ((tokens.segment_BT >= 0) & (tokens.position_BT > 0)).astype(np.float32)
+
+    def mean_logp(weights):
+        logp_BT, _ = at_tokens(transformer.bind(loaded.graph, weights), tokens, 1.0, 8)
+        return (logp_BT * counted_BT).sum() / counted_BT.sum()
+
+    return jax.jit(jax.grad(mean_logp))(loaded.weights)
+
+
+def their_gradient(model: Any, scratch: Path) -> Any:
+    """Returns the same of transformers: its gradient is saved and read like weights."""
+    import torch
+
+    token_BT, segment_BT, _ = pack_rows([[row] for row in sequences()])
+    model.zero_grad()
+    mask, token_BT = torch.tensor(segment_BT >= 0), torch.tensor(token_BT).long()
+    logp_BTV = model(token_BT, attention_mask=mask.long()).logits.float().log_softmax(dim=-1)
+    logp_BT = logp_BTV[:, :-1].gather(2, token_BT[:, 1:, None])[..., 0]
+    logp_BT[mask[:, 1:]].mean().backward()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for value, other in zip(twin.parameters(), model.parameters(), strict=True):
+            value.copy_(other.grad)
+    twin.save_pretrained(scratch)
+    return read_folder(scratch).weights
 
 
 def choose_eos_ids(model: Any) -> tuple[int, int]:
@@ -191,11 +286,16 @@ def choose_eos_ids(model: Any) -> tuple[int, int]:
 
 
 class Differences(NamedTuple):
-    """The largest absolute differences, and the share of equal greedy tokens."""
+    """The largest absolute differences, and the share of equal greedy tokens.
+
+    Attributes:
+      gradient: The largest difference of a weight's gradient, divided by that gradient's largest element.
+    """
 
     logits: float
     logp: float
     packed: float
+    gradient: float
     greedy: float
 
 
@@ -206,6 +306,10 @@ def differences(found: Outputs, expected: Outputs) -> Differences:
         logits=float(np.abs(found.logits - expected.logits).max()),
         logp=float(np.abs(found.logp - expected.logp)[known].max()),
         packed=float(np.abs(found.packed - expected.packed)[known].max()),
+        gradient=max(
+            float(np.abs(x - y).max() / np.abs(y).max())
+            for x, y in zip(jax.tree.leaves(found.gradient), jax.tree.leaves(expected.gradient), strict=True)
+        ),
         greedy=float((found.greedy == expected.greedy).mean()),
     )
 
@@ -213,9 +317,9 @@ def differences(found: Outputs, expected: Outputs) -> Differences:
 def load_in_bfloat16(folder: Path) -> Any:
     """Loads the folder's model in transformers, in bfloat16."""
     import torch
-    from transformers import Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
 
 
 def round_trip_is_identical(folder: Path, out: Path, **saving: Any) -> bool:

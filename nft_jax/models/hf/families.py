@@ -1,0 +1,110 @@
+"""The model families that are read: a table of what their config.json files say, beyond what all of them say.
+
+To add a family, add an entry to `FAMILIES`; a part that the decoder lacks becomes a setting of `ModelConfig` and a few
+lines of `block.py` first. Tensors have the same names in all families, by the parts of a model (`weights.py`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nft_jax.config import ModelConfig
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+# Fields that change none of the numbers computed here: names, ids (read by `data/tokenizer.py`), dtypes (read by
+# `read_dtype`), caches, what initial weights and other people's training are like, and defaults of text generation.
+_IRRELEVANT = """
+    _attn_implementation _name_or_path architectures attention_dropout attn_implementation bad_words_ids
+    begin_suppress_tokens bos_token_id cache_implementation chunk_size_feed_forward decoder_start_token_id
+    diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label initializer_range
+    is_decoder is_llama_config label2id length_penalty max_length max_position_embeddings min_length model_type
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions output_hidden_states
+    output_scores pad_token_id prefix pretraining_tp problem_type remove_invalid_values repetition_penalty return_dict
+    return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tokenizer_class top_k top_p
+    torch_dtype torchscript transformers.js_config transformers_version typical_p unsloth_fixed unsloth_version
+    use_bfloat16 use_cache
+"""
+IRRELEVANT = frozenset(_IRRELEVANT.split())
+# Fields that must have one of these values if they are there.
+REQUIRED = {
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (),
+    "is_encoder_decoder": (False,),
+    "partial_rotary_factor": (1, 1.0),
+    "pruned_heads": ({},),
+    "rope_interleaved": (False,),
+    "tf_legacy_loss": (False,),
+    "tie_encoder_decoder": (False,),
+    "use_mrope": (False,),
+}
+
+
+def _all_full(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return (FULL,)
+
+
+def _all_sliding(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return (SLIDING if values.get("sliding_window", 4096) else FULL,)
+
+
+def _qwen_kinds(values: Mapping[str, Any]) -> Any:
+    if not (values.get("use_sliding_window") and values.get("sliding_window", 4096)):
+        return (FULL,)
+    if values.get("layer_types"):
+        return values["layer_types"]
+    first = values.get("max_window_layers")
+    return (SLIDING,) if (28 if first is None else first) < values["num_hidden_layers"] else (FULL,)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What distinguishes a family, in the words of its config.json and of `ModelConfig`.
+
+    Attributes:
+      model_type: The value of `model_type`.
+      architecture: The class of transformers that a written folder names.
+      settings: Fields of `ModelConfig` that all models of the family share.
+      switches: Booleans of config.json, absent for false, and the fields of `ModelConfig` that each sets.
+      required: Fields that must have one of these values if they are there; a written folder has the first one.
+      defaults: Values of fields that a file may leave out.
+      layer_kinds: Returns the kinds of layers that the model has, each `FULL` or `SLIDING`.
+      window_fields: The fields that `layer_kinds` reads, and what a written folder has in each.
+    """
+
+    model_type: str
+    architecture: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    switches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    required: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: {"hidden_act": ("silu",)})
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    layer_kinds: Callable[[Mapping[str, Any]], Any] = _all_full
+    window_fields: Mapping[str, Callable[[ModelConfig], Any]] = field(default_factory=dict)
+
+
+_QWEN_WINDOWS = {
+    "layer_types": lambda model: [FULL] * model.layers,
+    "max_window_layers": lambda model: model.layers,
+    "sliding_window": lambda model: None,
+    "use_sliding_window": lambda model: False,
+}
+FAMILIES = (
+    Family(
+        "qwen2",
+        "Qwen2ForCausalLM",
+        settings={"qkv_bias": True},
+        layer_kinds=_qwen_kinds,
+        window_fields=_QWEN_WINDOWS,
+    ),
+    Family(
+        "llama",
+        "LlamaForCausalLM",
+        switches={"attention_bias": ("qkv_bias", "output_bias"), "mlp_bias": ("mlp_bias",)},
+    ),
+    Family(
+        "mistral",
+        "MistralForCausalLM",
+        layer_kinds=_all_sliding,
+        window_fields={"sliding_window": lambda model: None},
+    ),
+)

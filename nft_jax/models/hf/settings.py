@@ -1,0 +1,178 @@
+"""The values of a config.json as fields of a `ModelConfig`, and the other way, by the table of `families.py`."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nft_jax.config import ModelConfig
+from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.models.hf import rope_json
+from nft_jax.models.hf.families import FAMILIES, FULL, IRRELEVANT, REQUIRED, SLIDING, Family
+from nft_jax.names import suggestion, unknown
+
+# Fields of a ModelConfig, with their keys in config.json and the types of their values.
+_KEYS = {
+    "vocab": ("vocab_size", int),
+    "layers": ("num_hidden_layers", int),
+    "width": ("hidden_size", int),
+    "heads": ("num_attention_heads", int),
+    "kv_heads": ("num_key_value_heads", int),
+    "mlp_width": ("intermediate_size", int),
+    "norm_epsilon": ("rms_norm_eps", float | int),
+}
+# The parts of the decoder that a family has unless its entry says otherwise.
+_PARTS = {"qkv_bias": False, "output_bias": False, "mlp_bias": False}
+DEFAULT_WINDOW = 4096  # of all families, where the file names none
+
+
+def parse_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Returns the fields of a `ModelConfig` that the values of a config.json determine; they came from `path`.
+
+    A field that is null counts as absent.
+
+    Raises:
+      ValueError: if the file names another family, lacks fields, needs parts that the decoder lacks, or has fields
+        that are neither read nor known to change no number.
+    """
+    family, values = _find_family(values, path), dict(values)
+    for name, value in family.defaults.items():
+        values.setdefault(name, value)
+    rope, rope_faults = rope_json.read_rope(values)
+    sizes = _size_faults(values)
+    faults = sizes + rope_faults + _field_faults(values, family) + ([] if sizes else _layer_faults(values))
+    if faults:
+        raise ValueError(f"{path} can't be used:\n  " + "\n  ".join(faults))
+    settings = {field: values[key] for field, (key, _) in _KEYS.items()}
+    switches = {field: bool(values.get(key)) for key, fields in family.switches.items() for field in fields}
+    return settings | _PARTS | dict(family.settings) | switches | rope | {
+        "norm_epsilon": float(settings["norm_epsilon"]),
+        "head_size": values.get("head_dim") or settings["width"] // settings["heads"],
+        "tied_embedding": bool(values.get("tie_word_embeddings", False)),
+    }  # fmt: skip
+
+
+class TokenLimit(NamedTuple):
+    """The most tokens of a sequence that a model can read.
+
+    Attributes:
+      field: The field of config.json that sets the limit.
+    """
+
+    tokens: int
+    field: str
+
+
+def find_token_limit(values: Mapping[str, Any], path: Path) -> TokenLimit | None:
+    """Returns the limit of the model that the values of a config.json describe, or None if they name none.
+
+    It is the window of its attention, within which full attention is the same, or the most positions; rope scaling
+    extends these to `factor` times those of the first training.
+    """
+    family, scaling = _find_family(values, path), parse_settings(values, path)["rope_scaling"]
+    limits = []
+    if SLIDING in family.layer_kinds(values):
+        limits.append(TokenLimit(values.get("sliding_window") or DEFAULT_WINDOW, "sliding_window"))
+    if values.get("max_position_embeddings"):
+        extended = int(scaling.factor * scaling.original_tokens)
+        limits.append(TokenLimit(max(values["max_position_embeddings"], extended), "max_position_embeddings"))
+    return min(limits, default=None)
+
+
+def _find_family(values: Mapping[str, Any], path: Path) -> Family:
+    family = next((family for family in FAMILIES if family.model_type == values.get("model_type")), None)
+    if family is None:
+        known = [family.model_type for family in FAMILIES]
+        raise ValueError(f"{path}: {unknown('model_type', values.get('model_type'), known)}")
+    return family
+
+
+def _size_faults(values):
+    """Returns a line for each size that is missing or no number, or else does not fit the others."""
+    faults = [
+        f"{key}: {'missing' if values.get(key) is None else repr(values[key]) + ' is not a number above 0'}"
+        for key, kind in _KEYS.values()
+        if not (isinstance(values.get(key), kind) and values[key] > 0)
+    ]
+    if not faults and not values.get("head_dim") and values["hidden_size"] % values["num_attention_heads"]:
+        faults.append(
+            f"num_attention_heads: {values['num_attention_heads']} does not divide hidden_size: "
+            f"{values['hidden_size']}, and there is no head_dim"
+        )
+    return faults
+
+
+def _field_faults(values, family):
+    """Returns a line for each field with a value that the decoder lacks, and for each unknown field."""
+    required, faults = REQUIRED | dict(family.required), []
+    read = {key for key, _ in _KEYS.values()} | set(rope_json.FIELDS) | {"head_dim", "tie_word_embeddings"}
+    known = read | required.keys() | IRRELEVANT | family.switches.keys() | set(family.window_fields)
+    for name, value in values.items():
+        if name == "quantization_config" and value:
+            faults.append("quantization_config: quantized weights can't be read; use the model that isn't quantized")
+        elif value is None or name in known - required.keys() or value in required.get(name, ()):
+            continue
+        elif name in required:
+            allowed = " or ".join(map(repr, required[name])) or "null"
+            faults.append(f"{name}: {value!r} is not implemented, only {allowed}")
+        else:
+            faults.append(
+                f"{name}: {value!r} is a field that {family.model_type} models here don't know"
+                f"{suggestion(name, known)}; remove it from the file if the model computes the same without it"
+            )
+    return faults
+
+
+def _layer_faults(values):
+    """Returns a line for each field about windows that is not of its kind, or names unknown kinds of layers."""
+    faults = [
+        f"{name}: {values[name]!r} is not a whole number"
+        for name in ("sliding_window", "max_window_layers", "max_position_embeddings")
+        if values.get(name) is not None and not (type(values[name]) is int and values[name] >= 0)
+    ]
+    kinds = values.get("layer_types")
+    if kinds is not None and not (isinstance(kinds, list) and all(kind in (FULL, SLIDING) for kind in kinds)):
+        faults.append(f"layer_types: {kinds!r} is not a list of {FULL!r} and {SLIDING!r}")
+    elif kinds is not None and len(kinds) != values["num_hidden_layers"]:
+        faults.append(f"layer_types: {len(kinds)} of them for num_hidden_layers: {values['num_hidden_layers']}")
+    return faults
+
+
+def describe_model(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns the config.json of the first family that has this model; transformers 4 and 5 both read it.
+
+    A model that no family has gets the model_type "nft_jax", which nothing else can read.
+    """
+    for family in FAMILIES:
+        values = _describe(model, family, tokenizer)
+        try:
+            found = parse_settings(values, Path("config.json"))
+        except ValueError:
+            continue
+        if dataclasses.replace(model, **found | {"vocab": model.vocab}) == model:
+            return values
+    return _describe(model, Family("nft_jax", "none"), tokenizer)
+
+
+def _describe(model, family, tokenizer):
+    """Returns the config.json of a model as one of a family, which may lack some of its parts."""
+    values = {
+        "architectures": [family.architecture],
+        "attention_dropout": 0.0,
+        "bos_token_id": None,
+        "dtype": "float32",
+        "eos_token_id": list(tokenizer.eos_ids),
+        "head_dim": model.head_size,
+        "initializer_range": 0.02,
+        # The field is required, but allocates nothing here.
+        "max_position_embeddings": 32768,
+        "model_type": family.model_type,
+        "tie_word_embeddings": model.tied_embedding,
+        "use_cache": True,
+    }
+    values |= {key: getattr(model, field) for field, (key, _) in _KEYS.items()}
+    values |= rope_json.write_rope(model.rope_theta, model.rope_scaling) | {"vocab_size": tokenizer.vocab_size}
+    values |= {key: allowed[0] for key, allowed in family.required.items()}
+    values |= {key: getattr(model, fields[0]) for key, fields in family.switches.items()}
+    values |= {key: write(model) for key, write in family.window_fields.items()}
+    return dict(sorted(values.items()))

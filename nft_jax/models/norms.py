@@ -1,0 +1,14 @@
+"""RMSNorm, of the residual stream and of queries and keys."""
+
+import jax
+import jax.numpy as jnp
+
+from nft_jax.precision import accumulation_dtype
+from nft_jax.types import Array
+
+
+def rms_norm(x_MD: Array, scale_D: Array, epsilon: float) -> Array:
+    """Computes `x / sqrt(mean(x²) + epsilon) · scale`, with the mean in float32: Zhang 2019 (arXiv 1910.07467)."""
+    wide_MD = x_MD.astype(accumulation_dtype(x_MD.dtype))
+    inverse = jax.lax.rsqrt(jnp.mean(wide_MD * wide_MD, axis=-1, keepdims=True) + epsilon)
+    return (wide_MD * inverse).astype(x_MD.dtype) * scale_D[None]

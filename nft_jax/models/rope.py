@@ -1,0 +1,66 @@
+"""Rotary positions, plain and scaled to longer texts than those of a model's first training."""
+
+import math
+
+import jax.numpy as jnp
+
+from nft_jax.config import RopeScaling
+from nft_jax.precision import accumulation_dtype
+from nft_jax.types import Array
+
+
+def rotate(x_MNH: Array, position_M: Array, frequency_h: Array, factor: float = 1.0) -> Array:
+    """Turns pair (i, i + H/2) by `position · frequency_i` and multiplies it by `factor`, with angles in float32.
+
+    Su et al. 2021 (arXiv 2104.09864).
+    """
+    dtype = accumulation_dtype(x_MNH.dtype)
+    angle = position_M.astype(dtype)[:, None, None] * frequency_h[None, None]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    if factor != 1:
+        cos, sin = cos * factor, sin * factor
+    first, second = jnp.split(x_MNH.astype(dtype), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_MNH.dtype)
+
+
+def frequencies(theta: float, head_size: int, scaling: RopeScaling, dtype: jnp.dtype) -> Array:
+    """Returns the angles per position of a head's pairs, `theta^(−2i/H)` with their scaling: `[H/2]`."""
+    half = head_size // 2
+    frequency_h = theta ** (-jnp.arange(half, dtype=dtype) / half)
+    if scaling.kind == "none":
+        return frequency_h
+    if scaling.kind == "linear":
+        return frequency_h / scaling.factor
+    kept_h = _llama3_kept(frequency_h, scaling) if scaling.kind == "llama3" else _yarn_kept(theta, half, scaling, dtype)
+    return frequency_h * kept_h + frequency_h / scaling.factor * (1 - kept_h)
+
+
+def attention_factor(scaling: RopeScaling) -> float:
+    """Returns the number that multiplies rotated queries and keys."""
+    if scaling.kind != "yarn":
+        return 1.0
+    return scaling.attention_factor or (0.1 * math.log(scaling.factor) + 1 if scaling.factor > 1 else 1.0)
+
+
+def _llama3_kept(frequency_h, scaling):
+    """Returns how much of each frequency is kept, from 0 to 1: a ramp in turns per `original_tokens`.
+
+    Grattafiori et al. 2024 (arXiv 2407.21783), as in the models' published code.
+    """
+    turns_h = scaling.original_tokens * frequency_h / (2 * math.pi)
+    low, high = scaling.low_frequency, scaling.high_frequency
+    return jnp.clip((turns_h - low) / (high - low), 0, 1)
+
+
+def _yarn_kept(theta, half, scaling, dtype):
+    """Returns the same for YaRN: a ramp in the number of the pair. Peng et al. 2023 (arXiv 2309.00071)."""
+
+    def pair_with(turns):
+        return half * math.log(scaling.original_tokens / (turns * 2 * math.pi)) / math.log(theta)
+
+    first, last = pair_with(scaling.beta_fast), pair_with(scaling.beta_slow)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * half - 1)
+    width = last - first or 1e-3  # of a ramp that is a step
+    return 1 - jnp.clip((jnp.arange(half, dtype=dtype) - first) / width, 0, 1)

@@ -1,0 +1,58 @@
+"""Rotary positions against plain NumPy; their scalings by what they keep and divide."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers import decoder_twin
+from nft_jax.config import RopeScaling
+from nft_jax.models.rope import attention_factor, frequencies, rotate
+
+M, N, H, THETA = 5, 3, 64, 1e4
+PLAIN = RopeScaling()
+LLAMA3 = RopeScaling("llama3", 8.0, original_tokens=256)
+YARN = RopeScaling("yarn", 4.0, original_tokens=256)
+RANDOM = np.random.default_rng(0)
+
+
+def frequencies_of(scaling):
+    return np.asarray(frequencies(THETA, H, scaling, jnp.float32))
+
+
+def test_rotate_matches_its_twin():
+    x_MNH, position_M = RANDOM.normal(size=(M, N, H)).astype(np.float32), np.array([0, 1, 2, 7, 100], np.int32)
+    expected = [
+        [decoder_twin.rotate(x_H, position, THETA) for x_H in x_NH]
+        for x_NH, position in zip(x_MNH, position_M, strict=True)
+    ]
+    found = rotate(x_MNH, position_M, frequencies_of(PLAIN))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(rotate(x_MNH, position_M, frequencies_of(PLAIN), 1.5), 1.5 * found, rtol=1e-6, atol=1e-6)
+
+
+def test_frequencies_of_linear_scaling_are_all_divided():
+    np.testing.assert_allclose(frequencies_of(RopeScaling("linear", 4.0)), frequencies_of(PLAIN) / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scaling", [LLAMA3, YARN], ids=["llama3", "yarn"])
+def test_frequencies_are_kept_where_short_and_divided_where_long(scaling):
+    """From the fastest pair on, the share that is left falls from 1 to 1/factor; with factor 1 all are kept."""
+    share_h = frequencies_of(scaling) / frequencies_of(PLAIN)
+    turns_h = scaling.original_tokens * frequencies_of(PLAIN) / (2 * math.pi)
+    most, least = (32, 1) if scaling.kind == "yarn" else (4, 1)
+    np.testing.assert_allclose(share_h[turns_h > most], 1, rtol=1e-6)
+    # The ramp of YaRN ends at a whole pair, so at most one pair after the last that turns once.
+    np.testing.assert_allclose(share_h[turns_h < least][1:], 1 / scaling.factor, rtol=1e-6)
+    assert np.all(np.diff(share_h) <= 1e-6)
+    assert np.sum((share_h > 1 / scaling.factor + 1e-3) & (share_h < 1 - 1e-3)) > 1
+    np.testing.assert_allclose(frequencies_of(dataclasses.replace(scaling, factor=1.0)), frequencies_of(PLAIN))
+
+
+def test_attention_factor_is_the_given_one_or_that_of_yarn():
+    assert attention_factor(PLAIN) == attention_factor(LLAMA3) == 1
+    assert attention_factor(YARN) == pytest.approx(0.1 * math.log(4) + 1)
+    assert attention_factor(dataclasses.replace(YARN, attention_factor=1.25)) == 1.25
+    assert attention_factor(dataclasses.replace(YARN, factor=0.5)) == 1
