@@ -307,7 +307,7 @@ def broken(folder: Path, files: dict) -> dict[str, dict]:
         "no tokenizer": {"data__train": files["data__train"]},
         "no file": {"data__train": str(folder / "nowhere.jsonl"), "data__tokenizer": files["data__tokenizer"]},
         "no JSON": {"data__train": str(bad), "data__tokenizer": files["data__tokenizer"]},
-        "no field": files | {"data__answer_field": "gold"},
+        "no field": files | {"data__train_fields": "problem,gold"},
         "no solution": files
         | {
             "data__train": str(write_problems(folder / "plain.jsonl", 4, solutions=False)),
@@ -333,11 +333,15 @@ def broken(folder: Path, files: dict) -> dict[str, dict]:
         ("no tokenizer", ValueError, "config.data.tokenizer must name a tokenizer"),
         ("no file", FileNotFoundError, "nowhere.jsonl does not exist"),
         ("no JSON", ValueError, "bad.jsonl:2: not JSON"),
-        ("no field", ValueError, "train.jsonl:1: no field 'gold'; its fields are 'problem', 'answer', 'solution'"),
+        (
+            "no field",
+            ValueError,
+            "train.jsonl:1: no field 'gold', which config.data.train_fields names; its fields",
+        ),
         (
             "no solution",
             ValueError,
-            "no line has a field 'solution'.*set config.data.solution_field.*config.warm_start.steps=0",
+            "no problem has a worked solution.*config.data.train_fields=PROBLEM,ANSWER,SOLUTION.*warm_start.steps=0",
         ),
         ("no end", ValueError, "endless has no end-of-sequence token"),
         ("no room for prompts", ValueError, "no prompt fits.*max_prompt_tokens=44 would keep 90 %"),

@@ -47,9 +47,14 @@ class DataConfig:
         "template chat, or a file that uses `shots`",
         decides=NONE,
     )
-    problem_field: str = setting("problem", "field of the problem; a deeper one by dots, as in prompt.0.content")
-    answer_field: str = setting("answer", "field of the reference answer, such as reward_model.ground_truth")
-    solution_field: str = setting("solution", "field of the worked solution, which the warm start needs")
+    train_fields: str = setting(
+        "",
+        "fields of problem, answer and, if there is one, worked solution in the training file, comma between them; a "
+        "deeper one by dots, as in prompt.0.content. Empty: recognized (nft_jax/data/schemas.py)",
+        decides=NONE,
+    )
+    validation_fields: str = setting("", "the same for the validation file", decides=NONE)
+    test_fields: str = setting("", "the same for the test file, --problems and exclude", decides=NONE)
     max_prompt_tokens: int = setting(64, "most tokens of a prompt; prompts are never cut", at_least=1)
     long_prompts: str = setting(
         "drop", "longer prompts are dropped and counted, or refused with an error", choices=("drop", "refuse")

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from nft_jax.data import benchmarks
-from nft_jax.data.files import Fields
+from nft_jax.data.fields import parse_fields
+from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import clean
 
 
@@ -27,18 +28,29 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _run(flags: argparse.Namespace) -> None:
-    def read(name):
-        fields = Fields(flags.problem_field, flags.answer_field, flags.solution_field)
-        return benchmarks.read(name, root=flags.folder, fields=fields)
+    def read(name, setting):
+        fields = parse_fields(getattr(flags, setting), f"config.data.{setting}")
+        return benchmarks.read(name, root=flags.folder, fields=fields, setting=f"config.data.{setting}")
 
     names = [name.strip() for name in flags.exclude.split(",") if name.strip()]
-    report = clean(read(flags.problems), {name: read(name) for name in names})
+    problems = read(flags.problems, "fields")
+    print(problems.describe())
+    report = clean(problems, {name: read(name, "exclude_fields") for name in names})
     print(report.table())
     if flags.output:
-        lines = (json.dumps(problem._asdict(), ensure_ascii=False) + "\n" for problem in report.problems)
+        lines = (json.dumps(_make_record(problem), ensure_ascii=False) + "\n" for problem in report.problems)
         Path(flags.output).write_text("".join(lines), encoding="utf-8")
     if flags.report:
         Path(flags.report).write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _make_record(problem: Problem) -> dict:
+    """Returns the record from which the same problem is read; a problem with messages before it is a chat."""
+    record = problem._asdict()
+    if messages := record.pop("messages"):
+        chat = [*messages, ("user", problem.problem)]
+        record["problem"] = [{"role": role, "content": content} for role, content in chat]
+    return record
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -53,9 +65,12 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", default="", metavar="FOLDER", help="The folder of files such as math500.jsonl.")
     parser.add_argument("--output", metavar="FILE", help="JSONL file to write the remaining problems to.")
     parser.add_argument("--report", metavar="FILE", help="JSON file to write each removal and its match to.")
-    for field in ("problem", "answer", "solution"):
+    for flag, files in (("fields", "the problems"), ("exclude_fields", "the evaluation sets")):
         parser.add_argument(
-            f"--{field}_field", default=field, metavar="FIELD", help=f"The field of files that holds the {field}."
+            f"--{flag}",
+            default="",
+            metavar="PROBLEM,ANSWER[,SOLUTION]",
+            help=f"Their fields in the files of {files}; by default, the layout is recognized.",
         )
     return parser
 

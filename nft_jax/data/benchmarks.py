@@ -2,9 +2,9 @@ r"""Problems by name: the usual training sets and benchmarks, files, folders, an
 
 | name               | meaning                                                                                         |
 |--------------------|-------------------------------------------------------------------------------------------------|
-| `some/file.jsonl`  | a JSONL or Parquet file; any other existing path works too                                      |
+| `some/file.jsonl`  | a JSONL, JSON, CSV, TSV or Parquet file, or one of these with .gz; any existing path works      |
 | `folder:train`     | a split of a folder of such files, laid out as on the hub; `folder` alone if it has only one    |
-| `math500`          | with a root: its file `math500.jsonl` or `.parquet`; without: one of `SOURCES`, from the hub    |
+| `math500`          | with a root: its file `math500.jsonl` (or .parquet, …); without: one of `SOURCES`, from the hub |
 | `owner/name:train` | a dataset of the hub, or `owner/name/subset:train`; the split may be omitted if it has only one |
 
 A new benchmark is one entry in `SOURCES`.
@@ -12,103 +12,107 @@ A new benchmark is one entry in `SOURCES`.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from nft_jax.data.files import DEFAULT_FIELDS, Fields, Problem, load_problems, problem_from_record
+from nft_jax.data.fields import Fields
+from nft_jax.data.files import FIELDS_SETTING, ProblemSet, RecordReader
 from nft_jax.data.prompts import unwrap
+from nft_jax.data.records import SUFFIXES, has_known_suffix
 from nft_jax.names import suggestion
-from nft_jax.verify.extract import last_boxed
 
-_SUFFIXES = (".jsonl", ".parquet")
+_SUFFIXES = (*SUFFIXES, *(f"{suffix}.gz" for suffix in SUFFIXES))
 _HUB = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w.-]+))?(?::([\w.-]+))?")
+# Files that accompany the data of a folder.
+_NO_DATA = re.compile(r"dataset_infos?\.json|state\.json|.*config.*\.json|tokenizer.*\.json")
 
 
 class Source(NamedTuple):
-    r"""A set of problems on the Hugging Face hub.
-
-    Attributes:
-      dataset: OWNER/NAME.
-      template: The prompt template around each problem, which is removed; "" for none.
-      answer_is_boxed: Whether the answer is the last `\boxed{}` of the answer's field. Rows without one, or with an
-        empty one, are left out.
-      has_repeated_rows: Whether rows occur many times, so that equal ones are read once.
-    """
+    """A set of problems on the Hugging Face hub: OWNER/NAME, the split and, if there are several, the subset."""
 
     dataset: str
     split: str
     subset: str | None = None
-    fields: Fields = DEFAULT_FIELDS
-    template: str = ""
-    answer_is_boxed: bool = False
-    has_repeated_rows: bool = False
+
+    @property
+    def path(self) -> str:
+        """The name by which any dataset of the hub is read: `owner/name/subset:train`."""
+        return f"{self.dataset}{f'/{self.subset}' if self.subset else ''}:{self.split}"
 
 
 SOURCES = {
-    "dapo_math_17k": Source(
-        "BytedTsinghua-SIA/DAPO-Math-17k",
-        "train",
-        fields=Fields("prompt.0.content", "reward_model.ground_truth"),
-        template="dapo",
-        has_repeated_rows=True,
-    ),
-    "math_train": Source(
-        "DigitalLearningGmbH/MATH-lighteval", "train", fields=Fields(answer="solution"), answer_is_boxed=True
-    ),
-    "gsm8k_train": Source("openai/gsm8k", "train", "main", fields=Fields("question")),
+    "dapo_math_17k": Source("BytedTsinghua-SIA/DAPO-Math-17k", "train"),
+    "math_train": Source("DigitalLearningGmbH/MATH-lighteval", "train"),
+    "gsm8k_train": Source("openai/gsm8k", "train", "main"),
     "aime24": Source("HuggingFaceH4/aime_2024", "train"),
     "aime25": Source("math-ai/aime25", "test"),
-    "amc23": Source("math-ai/amc23", "test", fields=Fields("question")),
+    "amc23": Source("math-ai/amc23", "test"),
     "math500": Source("HuggingFaceH4/MATH-500", "test"),
-    "olympiadbench": Source(
-        "Hothan/OlympiadBench",
-        "train",
-        "OE_TO_maths_en_COMP",
-        fields=Fields("question", "final_answer.0", "solution.0"),
-    ),
-    "minerva_math": Source("math-ai/minervamath", "test", fields=Fields("question")),
-    "gsm8k_test": Source("openai/gsm8k", "test", "main", fields=Fields("question")),
+    "olympiadbench": Source("Hothan/OlympiadBench", "train", "OE_TO_maths_en_COMP"),
+    "minerva_math": Source("math-ai/minervamath", "test"),
+    "gsm8k_test": Source("openai/gsm8k", "test", "main"),
 }
 
 
-def read(name: str, *, root: str = "", fields: Fields = DEFAULT_FIELDS) -> list[Problem]:
+def read(
+    name: str, *, root: str = "", fields: Fields | None = None, setting: str = FIELDS_SETTING, once: bool = True
+) -> ProblemSet:
     """Reads the problems of a name, which may have any form of the table above; an existing path takes precedence.
 
-    `fields` applies to files and to datasets outside `SOURCES`, whose entries have their own fields. With a `root`, a
-    name of `SOURCES` is never looked up on the hub: the root must have its file, with the default fields.
+    The text of the prompt template `dapo` around a problem is removed.
+
+    Args:
+      root: A folder with files of named sets; a name of `SOURCES` is then never looked up on the hub.
+      fields: Where the problem is in a record; None: as in the layout that is recognized. The sets of `SOURCES` are
+        always recognized.
+      setting: The setting that names the fields, for errors.
+      once: Whether rows that repeat another are left out.
 
     Raises:
       FileNotFoundError: if a file is missing.
       ValueError: if the name has no known form, a split must be chosen, a dataset cannot be loaded, or a problem is
-        invalid (see `load_problems`).
+        invalid (see `RecordReader`).
     """
-    folder, _, split = name.rpartition(":")
-    if Path(name).is_dir():
-        return _read_folder(Path(name), "", fields)
+    path = Path(name).expanduser()
+    known = name in SOURCES and not path.exists()
+    reader = RecordReader(name, None if known else fields, setting, once)
+    files = _find_files(name, path, root)
+    for file in files:
+        reader.read_file(file)
+    if not files:
+        for number, row in enumerate(_load_hub_rows(name, root), start=1):
+            reader.add(row, f"{name}: row {number}", f"{name}:{number}")
+    found = reader.finish()
+    return found.keep([each._replace(problem=unwrap(each.problem, "dapo")) for each in found], {})
+
+
+def _find_files(name: str, path: Path, root: str) -> list[Path]:
+    """Returns the files of a name; none if it is to be looked up on the hub."""
+    folder, _, split = str(path).rpartition(":")
+    if path.is_dir():
+        return _find_in_folder(path, "")
     if folder and Path(folder).is_dir():
-        return _read_folder(Path(folder), split, fields)
-    if Path(name).is_file() or name.endswith(_SUFFIXES):
-        return load_problems(name, fields)
-    files = [path for path in (Path(root) / f"{name}{suffix}" for suffix in _SUFFIXES) if root and path.is_file()]
-    if files:
-        return load_problems(files[0], DEFAULT_FIELDS if name in SOURCES else fields)
-    if name in SOURCES and not root:
-        return _read_source(name, SOURCES[name])
-    if name not in SOURCES and (place := _HUB.fullmatch(name)):
-        rows = _load_hub_rows(name, *place.groups())
-        return [problem_from_record(row, f"{name}: row {n}", f"{name}:{n}", fields) for n, row in enumerate(rows, 1)]
-    raise _unknown_name_error(name, root)
+        return _find_in_folder(Path(folder), split)
+    if path.is_file() or has_known_suffix(name):
+        return [path]
+    candidates = [Path(root).expanduser() / f"{name}{suffix}" for suffix in _SUFFIXES] if root else []
+    return [file for file in candidates if file.is_file()][:1]
 
 
-def _read_folder(folder: Path, split: str, fields: Fields) -> list[Problem]:
-    """Reads the files of one split in the order of their names; `split` may be "" if the folder has only one."""
+def _find_in_folder(folder: Path, split: str) -> list[Path]:
+    """Returns the files of one split in the order of their names; `split` may be "" if the folder has only one."""
     splits = defaultdict(list)
     for path in sorted(folder.rglob("*")):
-        if path.suffix in _SUFFIXES and path.is_file():
+        if has_known_suffix(path.name) and path.is_file() and not _NO_DATA.fullmatch(path.name):
             splits[_split_name(path)].append(path)
     if not splits:
-        raise FileNotFoundError(f"{folder} is a folder without any .jsonl or .parquet file; give one with problems")
+        arrow = " (its .arrow files were written by datasets' save_to_disk: in Python, "
+        arrow += "datasets.load_from_disk(FOLDER).to_parquet(FILE))"
+        raise FileNotFoundError(
+            f"{folder} is a folder without any {', '.join(SUFFIXES)} file; give one with problems"
+            f"{arrow if any(folder.rglob('*.arrow')) else ''}"
+        )
     split = split or (next(iter(splits)) if len(splits) == 1 else "")
     if split not in splits:
         problem = f"has no split {split!r}" if split else "has several splits"
@@ -116,61 +120,68 @@ def _read_folder(folder: Path, split: str, fields: Fields) -> list[Problem]:
         raise ValueError(f"{folder} {problem}; use one of {choice}")
     parents = sorted({str(path.parent) for path in splits[split]})
     if len(parents) > 1:
-        raise ValueError(f"{folder} has split {split!r} in several folders, {', '.join(parents)}; give one of them")
-    return [problem for path in splits[split] for problem in load_problems(path, fields)]
+        choice = ", ".join(f"{parent}:{split}" for parent in parents)
+        raise ValueError(f"{folder} has split {split!r} in several folders; use one of {choice}")
+    return splits[split]
 
 
 def _split_name(path: Path) -> str:
-    """Returns `train` for `train.jsonl`, `train-00000-of-00002.parquet` and `train/0000.parquet`."""
-    stem = re.sub(r"-\d+-of-\d+$", "", path.stem)
+    """Returns `train` for `train.jsonl.gz`, `train-00000-of-00002.parquet` and `train/0000.parquet`."""
+    stem = re.sub(r"-\d+-of-\d+$", "", Path(path.name.removesuffix(".gz")).stem)
     return path.parent.name if stem.isdecimal() else stem
 
 
-def _read_source(name: str, source: Source) -> list[Problem]:
-    """Reads one of `SOURCES` from the hub."""
-    problems: dict = {}
-    for number, row in enumerate(_load_hub_rows(name, source.dataset, source.subset, source.split), start=1):
-        problem = problem_from_record(row, f"{name}: row {number}", f"{name}:{number}", source.fields)
-        if source.template:
-            problem = problem._replace(problem=unwrap(problem.problem, source.template))
-        if source.answer_is_boxed:
-            problem = problem._replace(answer=last_boxed(problem.answer) or "")
-        if problem.answer.strip():
-            problems.setdefault(problem[:2] if source.has_repeated_rows else number, problem)
-    return list(problems.values())
-
-
-def _load_hub_rows(name: str, dataset: str, subset: str | None, split: str | None) -> Iterator[Mapping]:
-    """Loads the rows of a dataset of the hub; `split` may be None if the dataset has only one.
+def _load_hub_rows(name: str, root: str) -> Iterable[Mapping]:
+    """Loads the rows of a dataset of the hub.
 
     Raises:
-      ValueError: if the package `datasets` is missing, the dataset cannot be loaded, or a split must be chosen.
+      FileNotFoundError, ValueError: if the name is not known, the package `datasets` is missing, the dataset cannot be
+        loaded, or a subset or split must be chosen.
     """
+    place = _HUB.fullmatch(SOURCES[name].path if name in SOURCES else name)
+    if place is None or (name in SOURCES and root):
+        raise _unknown_name_error(name, root)
+    dataset, subset, split = place.groups()
     try:
         import datasets  # an optional extra, and slow to import
     except ImportError:
+        folder = f"{Path(dataset).name}{f'/{subset}' if subset else ''}"
         raise ValueError(
-            f"{name}: no such file or folder. Reading the dataset {dataset} of the Hugging Face hub needs the package "
-            "`datasets`: pip install nft_jax[data]; or give a file, or config.data.folder=FOLDER with "
-            f"{Path(name).name.partition(':')[0]}.jsonl in it"
+            f"{name}: no such file or folder. The dataset {dataset} of the Hugging Face hub is read by the package "
+            f"`datasets`: pip install datasets; or download it (hf download {dataset} --repo-type=dataset --local-dir="
+            f"{Path(dataset).name}) and name a folder of it in place of {name}: {folder}{f':{split}' if split else ''}"
         ) from None
     try:
         rows = datasets.load_dataset(dataset, subset, split=split)
     except Exception as error:  # from network errors to errors in the dataset's own layout
-        raise ValueError(f"{name}: {dataset} can't be loaded from the Hugging Face hub: {error}") from error
+        raise _hub_error(name, datasets, dataset, subset, split, error) from error
     if split is None:
         if len(rows) != 1:
             choice = ", ".join(f"{name}:{each}" for each in rows)
             raise ValueError(f"{name} has several splits; use one of {choice}")
         rows = next(iter(rows.values()))
-    return iter(rows)
+    return rows
+
+
+def _hub_error(
+    name: str, datasets: object, dataset: str, subset: str | None, split: str | None, error: Exception
+) -> ValueError:
+    """Returns the error for a dataset that can't be loaded; it lists the subsets if one must be chosen."""
+    try:
+        subsets = datasets.get_dataset_config_names(dataset)
+    except Exception:  # the same network error, most likely
+        subsets = []
+    if len(subsets) > 1 and subset not in subsets:
+        choice = ", ".join(f"{dataset}/{each}{f':{split}' if split else ''}" for each in subsets)
+        return ValueError(f"{name} has several subsets; use one of {choice}")
+    return ValueError(f"{name}: {dataset} can't be loaded from the Hugging Face hub: {error}")
 
 
 def _unknown_name_error(name: str, root: str) -> Exception:
     if name in SOURCES:
-        files = ", ".join(sorted(path.name for path in Path(root).glob("*") if path.suffix in _SUFFIXES)) or "none"
+        files = ", ".join(sorted(path.name for path in Path(root).glob("*") if has_known_suffix(path))) or "none"
         return FileNotFoundError(
-            f"config.data.folder={root} has no file {name}.jsonl or {name}.parquet; its files are: {files}; without "
+            f"config.data.folder={root} has no file {name}.jsonl, .parquet, …; its files are: {files}; without "
             "config.data.folder, it is read from the Hugging Face hub"
         )
     near = suggestion(name.lower().replace("-", "_"), SOURCES)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from nft_jax.config import Config
 from nft_jax.data import arithmetic, benchmarks
-from nft_jax.data.files import Fields, Problem
+from nft_jax.data.fields import parse_fields
+from nft_jax.data.files import Problem, ProblemSet
 from nft_jax.data.generated import ARITHMETIC, GENERATED, generate, is_generated
 from nft_jax.data.hygiene import HygieneReport
 from nft_jax.data.hygiene_cache import clean_once
@@ -74,7 +75,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
     return Dataset(tokenizer, tables, examples, hygiene)
 
 
-def read_splits(config: Config, splits: Sequence[str] = arithmetic.SPLITS) -> dict[str, list[Problem]]:
+def read_splits(config: Config, splits: Sequence[str] = arithmetic.SPLITS) -> dict[str, ProblemSet]:
     """Reads or generates the problems of those `splits` that the config has; files of others are not read.
 
     Raises:
@@ -100,16 +101,19 @@ def name_set(config: Config, split: str) -> str:
     return given or (train if is_generated(train) else "")
 
 
-def read_problems(config: Config, name: str, split: str = "test") -> list[Problem]:
+def read_problems(config: Config, name: str, split: str = "test") -> ProblemSet:
     """Reads the problems of a name (`benchmarks.read`), or generates them if it is that of a generated set.
 
-    The config chooses the fields of files; `split` is the split of a generated set whose name gives none.
+    Args:
+      split: Its fields are those of the file; it is the split of a generated set whose name gives none. Training
+        problems are read as often as they occur where hygiene does not decide.
     """
-    data = config.data
+    data, setting = config.data, f"config.data.{split}_fields"
     if is_generated(name):
-        return generate(name, data, split)
-    fields = Fields(data.problem_field, data.answer_field, data.solution_field)
-    return benchmarks.read(name, root=data.folder, fields=fields)
+        return ProblemSet(generate(name, data, split), name)
+    fields = parse_fields(getattr(data, f"{split}_fields"), setting)
+    once = data.hygiene or split != "train"
+    return benchmarks.read(name, root=data.folder, fields=fields, setting=setting, once=once)
 
 
 def read_messages(config: Config, problems: dict[str, list[Problem]]) -> list[tuple[str, str]]:
@@ -176,21 +180,27 @@ def _warm_start_pairs(
     Raises:
       ValueError: if no problem has a worked solution.
     """
+    form = config.data.template
     if name_set(config, "train").partition(":")[0] == ARITHMETIC:
         warm = config.warm_start
-        pairs = arithmetic.draw_examples(
+        examples = arithmetic.draw_examples(
             problems, size=warm.arithmetic_examples, incorrect_share=warm.incorrect_share, seed=config.seed
         )
-    else:
-        grader = config.verify.grader
-        pairs = [(problem.problem, end_with_answer(problem, grader)) for problem in problems if problem.solution]
-        if not pairs:
-            raise ValueError(
-                f"{config.data.train}: no line has a field {config.data.solution_field!r}, so the warm start has no "
-                f"examples; set config.data.solution_field to the field of the solutions, or config.warm_start.steps=0"
-            )
-    form = {"template": config.data.template, "messages": messages}
-    return [(render(problem, tokenizer, **form), response) for problem, response in pairs]
+        return [(render(text, tokenizer, template=form, messages=messages), response) for text, response in examples]
+    pairs = [
+        (
+            render(each.problem, tokenizer, template=form, messages=(*messages, *each.messages)),
+            end_with_answer(each, config.verify.grader),
+        )
+        for each in problems
+        if each.solution
+    ]
+    if not pairs:
+        raise ValueError(
+            f"{config.data.train}: no problem has a worked solution, so the warm start has no examples; name the field "
+            "of the solutions by --config.data.train_fields=PROBLEM,ANSWER,SOLUTION, or set config.warm_start.steps=0"
+        )
+    return pairs
 
 
 def end_with_answer(problem: Problem, grader: str) -> str:

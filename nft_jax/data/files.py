@@ -1,14 +1,18 @@
-"""Problems with reference answers, and the readers of the JSONL and Parquet files that hold them.
+"""Problems with reference answers, and how a record of a file becomes one."""
 
-To read another file format, add a reader here that yields `(number, record)` pairs as `_read_parquet_rows` does.
-"""
-
-import json
-import math
-from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+from nft_jax.data.fields import Fields, check_text, join_field_names, read_field, read_optional_text
+from nft_jax.data.records import Record, read_records
+from nft_jax.data.schemas import Schema, find_schema
+from nft_jax.verify.extract import last_boxed
+
+FIELDS_SETTING = "config.data.train_fields"
+# What sets such as NuminaMath write where a problem has no answer.
+_NO_ANSWER = ("", "proof", "notfound", "not found")
 
 
 class Problem(NamedTuple):
@@ -20,6 +24,7 @@ class Problem(NamedTuple):
       solution: A worked solution, or "" where the source has none.
       kind: The family it belongs to (arithmetic: "chain", "precedence", "linear"), or "".
       id: A name that is unique in its source.
+      messages: (role, text) of each chat message before the question: a system prompt, worked examples.
     """
 
     problem: str
@@ -27,68 +32,199 @@ class Problem(NamedTuple):
     solution: str = ""
     kind: str = ""
     id: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
 
 
-class Fields(NamedTuple):
-    """The names of the fields that hold a problem in a record.
+class ProblemSet(list[Problem]):
+    """Problems in order, with where they come from and what was left out.
 
-    A dotted name reaches into objects and lists: "reward_model.ground_truth", "prompt.0.content". A field that
-    has the dotted name takes precedence. A record may lack the worked solution.
+    Attributes:
+      source: The name by which they were read.
+      layout: The layout of their records, for a person to read; "" for generated problems.
+      left_out: How many were left out, by reason.
     """
 
-    problem: str = "problem"
-    answer: str = "answer"
-    solution: str = "solution"
+    def __init__(
+        self,
+        problems: Iterable[Problem] = (),
+        source: str = "",
+        layout: str = "",
+        left_out: Mapping[str, int] = MappingProxyType({}),
+    ):
+        super().__init__(problems)
+        self.source, self.layout, self.left_out = source, layout, {k: n for k, n in left_out.items() if n}
+
+    @property
+    def given(self) -> int:
+        """How many there were before any was left out."""
+        return len(self) + sum(self.left_out.values())
+
+    def describe(self) -> str:
+        """Returns how many problems were read from where, in which layout, and how many were left out and why."""
+        where = f" from {self.source}" if self.source else ""
+        layout = f" ({self.layout})" if self.layout else ""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+        left_out = f"\n  of {self.given:,} left out: {reasons}" if reasons else ""
+        return f"{len(self):,} problems{where}{layout}{left_out}"
+
+    def keep(self, problems: Iterable[Problem], left_out: Mapping[str, int]) -> "ProblemSet":
+        """Returns the problems that are kept after these more were left out."""
+        total = {reason: self.left_out.get(reason, 0) + count for reason, count in left_out.items()}
+        return ProblemSet(problems, self.source, self.layout, self.left_out | total)
 
 
-DEFAULT_FIELDS = Fields()
+class RecordReader:
+    """Makes the problems of one set from its records, and counts those that are left out.
+
+    Attributes:
+      fields: The fields that a setting names; None: those of the layout that the first record has.
+      setting: The setting that names the fields, for errors.
+      once: Whether a record that repeats the problem and answer of an earlier one is left out.
+    """
+
+    def __init__(self, source: str, fields: Fields | None = None, setting: str = FIELDS_SETTING, once: bool = True):
+        self.source, self.fields, self.setting, self.once = source, fields, setting, once
+        self.schema: Schema | None = None
+        self.problems: list[Problem] = []
+        self._left_out = {"no answer": 0, "repeats another row": 0}
+        self._seen: set[tuple] = set()
+
+    def read_file(self, path: Path) -> None:
+        """Reads the records of a file.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          ValueError: if it can't be read, has no record, or a record is no problem.
+        """
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise FileNotFoundError(f"{path} {what}; give a JSONL, JSON, CSV or Parquet file with one problem a record")
+        self.schema = None
+
+        def choose(values: Mapping) -> tuple[str, ...]:
+            return *find_schema(values, self.fields, f"{path}: row 1", self.setting).fields, "kind", "id"
+
+        for record in (records := _Counted(read_records(path, choose))):
+            self.add(record.values, f"{path}{record.place}", f"{path.name}:{record.number}")
+        if not records.count:
+            raise ValueError(f"{path} holds no problems: it has no record")
+
+    def add(self, values: Mapping, where: str, name: str) -> None:
+        """Adds the problem of one record; one without an id gets `name`.
+
+        Raises:
+          ValueError: with `where`, if a field is missing, or the problem is empty or not text.
+        """
+        if self.schema is None:
+            self.schema = find_schema(values, self.fields, where, self.setting)
+        problem = make_problem(values, where, name, self.schema, self.setting)
+        key = (problem.problem, problem.answer, problem.messages)
+        if problem.answer.lower() in _NO_ANSWER:
+            self._left_out["no answer"] += 1
+        elif self.once and key in self._seen:
+            self._left_out["repeats another row"] += 1
+        else:
+            self.problems.append(problem)
+            if self.once:
+                self._seen.add(key)
+
+    def finish(self) -> ProblemSet:
+        """Returns the set.
+
+        Raises:
+          ValueError: if no record has an answer.
+        """
+        if not self.problems:
+            raise ValueError(
+                f"{self.source}: none of {sum(self._left_out.values())} records has an answer ({self.schema}); name "
+                f"the fields: --{self.setting}=PROBLEM,ANSWER"
+            )
+        return ProblemSet(self.problems, self.source, str(self.schema), self._left_out)
 
 
-def load_problems(path: str | Path, fields: Fields = DEFAULT_FIELDS) -> list[Problem]:
-    """Reads problems from a .parquet file, or from any other file as JSONL: one object a line, empty lines skipped.
+class _Counted:
+    """Iterates over records, and counts them."""
 
-    `kind` and `id` are read from the fields of these names; a problem without an id gets "FILE:LINE".
+    def __init__(self, records: Iterable[Record]):
+        self.records, self.count = records, 0
 
-    A number in JSONL keeps its text (`1.50` stays "1.50"). A number in Parquet becomes the text that a person would
+    def __iter__(self):
+        for self.count, record in enumerate(self.records, start=1):  # noqa: B020
+            yield record
+
+
+def load_problems(path: str | Path, fields: Fields | None = None, **options: Any) -> ProblemSet:
+    """Reads problems from a file: JSON lines, a JSON array, CSV, TSV or Parquet, plain or compressed by gzip.
+
+    `kind` and `id` are read from the fields of these names; a problem without an id gets "FILE:LINE". Rows without an
+    answer are left out and counted, and so are rows that repeat another.
+
+    A number in text keeps its text (`1.50` stays "1.50"). A number in Parquet becomes the text that a person would
     write: 5 is "5", 0.5 is "0.5", and 72.0 is "72". An answer in GSM8K's format, a worked solution that ends in the
     line "#### 1,000", becomes "1000", its last line without commas; the rest becomes the solution.
 
-    Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if the file has no problem or is not Parquet although its name says so. Also, with file and line or
-        row, if a line is not UTF-8, not a JSON object or lacks a field, or if a problem or an answer is empty or not
-        text.
-    """
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; give a JSONL file with one problem a line, or a .parquet file")
-    parquet = path.suffix == ".parquet"
-    records = _read_parquet_rows(path, (*fields, "kind", "id")) if parquet else _read_json_lines(path)
-    problems = []
-    for number, record in records:
-        where = f"{path}: row {number}" if parquet else f"{path}:{number}"
-        problems.append(problem_from_record(record, where, f"{path.name}:{number}", fields))
-    if not problems:
-        raise ValueError(f"{path} holds no problems: it has no {'row' if parquet else 'line that is not empty'}")
-    return problems
-
-
-def problem_from_record(record: Mapping, where: str, name: str, fields: Fields) -> Problem:
-    """Makes a problem from one record; a record without an id gets `name`.
+    Args:
+      fields: Where the problem is in a record; None: as in the layout that is recognized (schemas.py).
+      **options: `setting` and `once` of `RecordReader`.
 
     Raises:
-      ValueError: with `where`, if a field is missing or empty or not text.
+      FileNotFoundError, ValueError: as `RecordReader`.
     """
-    problem = _read_text(record, "problem_field", fields.problem, where)
-    answer, worked = _split_gsm8k_answer(_read_text(record, "answer_field", fields.answer, where))
+    reader = RecordReader(str(path), fields, **options)
+    reader.read_file(Path(path))
+    return reader.finish()
+
+
+def make_problem(record: Mapping, where: str, name: str, schema: Schema, setting: str = FIELDS_SETTING) -> Problem:
+    """Makes a problem from one record, whose answer is "" if it has none; a record without an id gets `name`.
+
+    Raises:
+      ValueError: with `where`, if a field is missing, the problem is empty, or one is not text.
+    """
+    fields = schema.fields
+    text, messages = _read_question(_read_required(record, fields.problem, where, setting), fields.problem, where)
+    answer = _read_required(record, fields.answer, where, setting)
+    if answer is None or (isinstance(answer, str) and not answer.strip()):
+        answer = ""
+    else:
+        answer = check_text(answer, fields.answer, where)
+    answer, worked = (last_boxed(answer) or "", "") if schema.answer_is_boxed else _split_gsm8k_answer(answer)
     return Problem(
-        problem=problem,
-        answer=answer,
-        solution=_read_optional_text(record, fields.solution) or worked,
-        kind=_read_optional_text(record, "kind"),
-        id=_read_optional_text(record, "id") or name,
+        problem=text,
+        answer=answer if answer.strip() else "",
+        solution=read_optional_text(record, fields.solution) or worked,
+        kind=read_optional_text(record, "kind"),
+        id=read_optional_text(record, "id") or name,
+        messages=messages,
     )
+
+
+def _read_required(record: Mapping, field: str, where: str, setting: str) -> Any:
+    try:
+        return read_field(record, field)
+    except KeyError:
+        raise ValueError(
+            f"{where}: no field {field!r}; its fields are {join_field_names(record)}: set {setting} to those that hold "
+            "problem and answer, comma between them"
+        ) from None
+
+
+def _read_question(value: Any, field: str, where: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Returns the text of a problem, and the chat messages before it if it is the last message of a chat.
+
+    Raises:
+      ValueError: with `where`, if it is neither text nor a chat of texts that ends with the user's message.
+    """
+    is_chat = isinstance(value, list) and bool(value) and all(isinstance(each, Mapping) for each in value)
+    if not is_chat or not all("role" in each and "content" in each for each in value):
+        return check_text(value, field, where), ()
+    if value[-1]["role"] != "user":
+        raise ValueError(f"{where}: the last message of {field!r} is by {value[-1]['role']!r}; it must be the user's")
+    messages = [
+        (str(each["role"]), check_text(each["content"], f"{field}.{place}.content", where))
+        for place, each in enumerate(value)
+    ]
+    return messages[-1][1], tuple(messages[:-1])
 
 
 def _split_gsm8k_answer(answer: str) -> tuple[str, str]:
@@ -97,161 +233,3 @@ def _split_gsm8k_answer(answer: str) -> tuple[str, str]:
     if not mark or not last.strip() or "\n" in last.strip():
         return answer, ""
     return last.replace(",", "").strip(), worked
-
-
-def _read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
-    """Yields the number and the object of each line that is not empty."""
-    content = path.read_bytes()
-    if content.startswith(b"PAR1"):
-        raise ValueError(f"{path} is a Parquet file: give it a name that ends in .parquet")
-    # Split at \n bytes: str.splitlines would also split at U+2028, which may occur unescaped in a JSON string.
-    for number, raw in enumerate(content.split(b"\n"), start=1):
-        if raw.strip():
-            yield number, _parse_json_line(raw, f"{path}:{number}")
-
-
-def _parse_json_line(raw: bytes, where: str) -> dict:
-    """Parses one line of JSONL into a dict whose numbers keep their text.
-
-    Raises:
-      ValueError: with `where`, if the line is not UTF-8 or not a JSON object.
-    """
-    try:
-        text = raw.decode("utf-8-sig")  # drops a byte order mark at the start of the file
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where}: not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}); "
-            "convert the file, e.g. iconv -f latin1 -t utf-8"
-        ) from None
-    array = "; is the file one JSON array? Write it as lines: jq -c '.[]'" if text.lstrip().startswith("[") else ""
-    try:
-        record = json.loads(text, parse_int=str, parse_float=str)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}): {text.strip()[:60]!r}; "
-            f"a JSONL file has one whole object on each line{array}"
-        ) from None
-    if not isinstance(record, dict):
-        kind = type(record).__name__
-        raise ValueError(f'{where}: a JSON {kind}, not an object like {{"problem": …, "answer": …}}{array}')
-    return record
-
-
-def _read_parquet_rows(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict]]:
-    """Yields the number and the record of each row; columns outside `fields` appear with empty values only."""
-    import pyarrow  # slow to import, so only readers of Parquet pay for it
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        unread = {field.name: _empty_value(field.type) for field in file.schema_arrow}
-        columns = {name for field in fields for name in (field, field.partition(".")[0])}
-        number = 0
-        for batch in file.iter_batches(columns=sorted(columns)):
-            for row in _widen_floats(batch).to_pylist():
-                number += 1
-                yield number, unread | row
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no readable Parquet file: {error}") from error
-
-
-def _empty_value(kind: Any) -> Any:
-    """Returns an empty value of an Arrow type, down to the names of its fields: {"role": None}, [None] or None."""
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return {field.name: _empty_value(field.type) for field in kind}
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return [_empty_value(kind.value_type)]
-    return None
-
-
-def _widen_floats(batch: Any) -> Any:
-    """Casts float16 and float32 columns to float64 through their text, so that 0.1 is not 0.10000000149011612."""
-    import pyarrow
-
-    for index, column in enumerate(batch.columns):
-        if column.type in (pyarrow.float16(), pyarrow.float32()):
-            column = column.cast(pyarrow.string()).cast(pyarrow.float64())
-            batch = batch.set_column(index, batch.schema.names[index], column)
-    return batch
-
-
-def _read_field(holder: Any, field: str) -> Any:
-    """Returns the value of the field with exactly this name, or else of the one that its dots lead to.
-
-    Raises:
-      KeyError: if there is neither.
-    """
-    if isinstance(holder, list):
-        holder = {str(place): value for place, value in enumerate(holder)}
-    if not isinstance(holder, Mapping):
-        raise KeyError(field)
-    if field in holder:
-        return holder[field]
-    head, _, rest = field.partition(".")
-    return _read_field(holder[head], rest)
-
-
-def _field_names(holder: Any, prefix: str = "") -> Iterator[str]:
-    """Yields the dotted name of each innermost field; a list is represented by its first element."""
-    children = {"0": holder[0]} if isinstance(holder, list) and holder else holder
-    if not isinstance(children, Mapping):
-        yield prefix
-        return
-    for name, value in children.items():
-        yield from _field_names(value, f"{prefix}.{name}" if prefix else name)
-
-
-def _join_field_names(holder: Any, prefix: str = "") -> str:
-    return ", ".join(map(repr, _field_names(holder, prefix))) or "none"
-
-
-def _number_to_text(value: Any) -> Any:
-    """Returns a number as the text that a person would write, and any other value unchanged."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        # Some tools store whole numbers as floats: 72.0 is the answer 72. Floats beyond 1e16 are not exact integers.
-        return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    return str(value) if isinstance(value, int) else value
-
-
-def _read_text(record: Mapping, setting: str, field: str, where: str) -> str:
-    """Returns the text of a required field.
-
-    Raises:
-      ValueError: with `where`, if the field is missing (then with the existing fields and the setting that chooses
-        one), empty, neither text nor a number, or not encodable.
-    """
-    try:
-        value = _number_to_text(_read_field(record, field))
-    except KeyError:
-        raise ValueError(
-            f"{where}: no field {field!r}; its fields are {_join_field_names(record)}: set config.data.{setting} to "
-            "the one that holds it"
-        ) from None
-    if not isinstance(value, str):
-        names = _join_field_names(value, field) if isinstance(value, Mapping | list) and value else ""
-        deeper = f"; it has the fields {names}" if names else ""
-        raise ValueError(f"{where}: field {field!r} is {repr(value)[:200]}, neither text nor a number{deeper}")
-    if not value.strip():
-        raise ValueError(f"{where}: field {field!r} is empty; remove the problem or fill it in")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"{where}: field {field!r} holds half of a surrogate pair, which no tokenizer can read"
-        ) from None
-    return value
-
-
-def _read_optional_text(record: Mapping, field: str) -> str:
-    """Returns the text or number in a field, or "" if there is none."""
-    try:
-        value = _number_to_text(_read_field(record, field))
-    except KeyError:
-        return ""
-    return value if isinstance(value, str) else ""

@@ -88,8 +88,10 @@ def render(problem: str, tokenizer: Tokenizer, *, template: str, messages: Seque
         return tokenizer.apply_chat_template([{"role": role, "content": text} for role, text in chat])
     if messages:
         raise ValueError(
-            f"config.data.template={template} has no place for the messages before a problem (config.data.system, "
-            f"config.data.shots); use --config.data.template=chat, or a FILE{SUFFIX} with `system` and `shots`"
+            f"config.data.template={template} has no place for the {len(messages)} messages before the problem "
+            f"{problem[:40]!r} (config.data.system, config.data.shots, or a chat in the problem file; the first, by "
+            f"{messages[0][0]!r}: {messages[0][1][:40]!r}); use --config.data.template=chat, or a FILE{SUFFIX} with "
+            "`system` and `shots`; of a chat, config.data.train_fields=prompt.1.content,ANSWER takes one message alone"
         )
     return form.replace(_SLOT, problem)  # not str.format: \boxed{} and the problem contain braces
 
@@ -151,7 +153,9 @@ def build_prompts(
     Raises:
       ValueError: if the template is unknown, a prompt has no tokens, no prompt fits, or a long prompt is refused.
     """
-    texts = [render(problem.problem, tokenizer, template=template, messages=messages) for problem in problems]
+    texts = [
+        render(each.problem, tokenizer, template=template, messages=(*messages, *each.messages)) for each in problems
+    ]
     ids = tokenizer.encode_batch(texts)
     length_Q = _count_tokens(ids)
     _check_not_empty(length_Q, texts)

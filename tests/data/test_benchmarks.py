@@ -5,14 +5,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from nft_jax.data.benchmarks import SOURCES, read
-from nft_jax.data.files import Fields, Problem
+from nft_jax.data.fields import Fields
+from nft_jax.data.files import Problem
 from nft_jax.data.prompts import TEMPLATES
 
 # The published number of problems of each source; see the test on real files.
@@ -45,6 +45,9 @@ class Hub:
     def __init__(self, rows: dict):
         self.rows, self.asked = rows, []
 
+    def get_dataset_config_names(self, dataset):
+        return [name for place, name, _ in self.rows if place == dataset]
+
     def load_dataset(self, dataset, subset=None, *, split=None):
         self.asked.append((dataset, subset, split))
         splits = {s: rows for (d, n, s), rows in self.rows.items() if (d, n) == (dataset, subset)}
@@ -57,7 +60,7 @@ class Hub:
 def hub(monkeypatch):
     def give(rows):
         found = Hub(rows)
-        monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=found.load_dataset))
+        monkeypatch.setitem(sys.modules, "datasets", found)
         return found
 
     return give
@@ -80,7 +83,7 @@ def test_read_finds_a_file_of_the_root(tmp_path, kind):
     # The fields of the config apply to files that are not in `SOURCES`.
     asked = {"root": str(tmp_path), "fields": Fields("question")}
     assert (texts(read("math500", **asked)), texts(read("other", **asked))) == (["p"], ["q"])
-    assert texts(read(str(tmp_path / f"math500.{kind}"), fields=Fields("question"))) == ["q"]
+    assert texts(read(str(tmp_path / f"math500.{kind}"), fields=Fields("question", "answer"))) == ["q"]
 
 
 def test_read_prefers_an_existing_path(tmp_path, monkeypatch):
@@ -111,11 +114,13 @@ def test_read_of_a_folder_by_split_in_order(tmp_path):
 
 
 def test_read_refuses_an_ambiguous_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is a folder without any .jsonl or .parquet file"):
+    with pytest.raises(FileNotFoundError, match="is a folder without any .jsonl, .json, .parquet, .csv, .tsv file"):
         read(str(tmp_path))
     for subset in ("main", "socratic"):
         write(tmp_path / subset / "train.parquet", row(subset))
-    with pytest.raises(ValueError, match=r"split 'train' in several folders, .*/main, .*/socratic; give one of them"):
+    with pytest.raises(
+        ValueError, match=r"split 'train' in several folders; use one of .*/main:train, .*/socratic:train$"
+    ):
         read(str(tmp_path))
     write(tmp_path / "main" / "test.parquet", row("test"))
     with pytest.raises(ValueError, match=r"has several splits; use one of (.*)/main:test, \1/main:train$"):
@@ -135,7 +140,6 @@ def test_read_of_real_files_by_name(data_folder):
 
 def test_sources_are_all_tested():
     assert set(SIZES) == set(SOURCES)
-    assert all(source.template in ("", *TEMPLATES) for source in SOURCES.values())
 
 
 def wrapped(text: str) -> list[dict]:
@@ -181,7 +185,7 @@ def test_read_of_a_source_uses_its_fields(hub, name):
     assert asked.asked == [place]
 
 
-def test_read_drops_repeated_rows_of_a_source_that_has_them(hub):
+def test_read_leaves_out_repeated_rows_and_counts_them(hub):
     place, record, _ = PUBLISHED["dapo_math_17k"]
     other = record | {"reward_model": {"ground_truth": "b"}}
     bare = record | {"prompt": [{"role": "user", "content": "bare"}]}
@@ -189,9 +193,8 @@ def test_read_drops_repeated_rows_of_a_source_that_has_them(hub):
     found = read("dapo_math_17k")
     assert [problem[:2] for problem in found] == [("p", "a"), ("p", "b"), ("bare", "a")]
     assert [problem.id for problem in found] == [f"dapo_math_17k:{i}" for i in (1, 2, 3)]
-    place, record, _ = PUBLISHED["gsm8k_test"]
-    hub({place: [record] * 3})
-    assert len(read("gsm8k_test")) == 3
+    assert found.left_out == {"repeats another row": 6}
+    assert len(read("dapo_math_17k", once=False)) == 9
 
 
 def test_read_leaves_out_rows_without_a_boxed_answer(hub):
@@ -199,6 +202,7 @@ def test_read_leaves_out_rows_without_a_boxed_answer(hub):
     solutions = ["\\boxed{}", "no box", "\\boxed{1} or \\boxed{2}", "\\boxed{1"]
     hub({place: [record | {"solution": text} for text in solutions]})
     assert [(problem.answer, problem.id) for problem in read("math_train")] == [("2", "math_train:3")]
+    assert read("math_train").left_out == {"no answer": 3}
 
 
 def test_read_of_any_hub_dataset_uses_the_given_fields(hub):
@@ -207,9 +211,9 @@ def test_read_of_any_hub_dataset_uses_the_given_fields(hub):
         ("own-er/na.me", "sub_set", "test"): [{"q": "3"}],
     }
     asked = hub({place: [each | {"answer": "a"} for each in part] for place, part in rows.items()})
-    assert texts(read("own-er/na.me:train", fields=Fields("q"))) == ["1", "2"]
-    assert texts(read("own-er/na.me", fields=Fields("q"))) == ["1", "2"]
-    assert [problem.id for problem in read("own-er/na.me/sub_set:test", fields=Fields("q"))] == [
+    assert texts(read("own-er/na.me:train", fields=Fields("q", "answer"))) == ["1", "2"]
+    assert texts(read("own-er/na.me", fields=Fields("q", "answer"))) == ["1", "2"]
+    assert [problem.id for problem in read("own-er/na.me/sub_set:test", fields=Fields("q", "answer"))] == [
         "own-er/na.me/sub_set:test:1"
     ]
     assert asked.asked == [
@@ -217,7 +221,10 @@ def test_read_of_any_hub_dataset_uses_the_given_fields(hub):
         ("own-er/na.me", None, None),
         ("own-er/na.me", "sub_set", "test"),
     ]
-    with pytest.raises(ValueError, match="own-er/na.me: row 1: no field 'problem'; its fields are 'q', 'answer': set"):
+    with pytest.raises(
+        ValueError,
+        match="own-er/na.me: row 1: its fields are 'q', 'answer', and this is no layout .*config.data.train_fields=",
+    ):
         read("own-er/na.me")
 
 
@@ -236,20 +243,35 @@ def test_read_names_a_dataset_that_cannot_be_loaded(hub):
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("gsm8k_train", "gsm8k_train"), ("owner/name:train", "name"), ("files/nowhere", "nowhere")]
+    ("name", "dataset", "folder"),
+    [
+        ("gsm8k_train", "openai/gsm8k", "gsm8k/main:train"),
+        ("aime25", "math-ai/aime25", "aime25:test"),
+        ("owner/name:train", "owner/name", "name:train"),
+        ("files/nowhere", "files/nowhere", "nowhere"),
+    ],
 )
-def test_read_without_the_datasets_package_names_the_remedies(no_datasets, name, file):
-    words = f"{name}: no such file or folder\\. .*pip install nft_jax\\[data\\]; .*data.folder=FOLDER with {file}.jsonl"
+def test_read_without_the_datasets_package_names_remedies_that_work(
+    no_datasets, name, dataset, folder, tmp_path, monkeypatch
+):
+    words = (
+        f"{name}: no such file or folder. .*pip install datasets; .*hf download {dataset} --repo-type=dataset "
+        f"--local-dir={Path(dataset).name}\\) and name a folder of it in place of {name}: {folder}$"
+    )
     with pytest.raises(ValueError, match=words):
         read(name)
+    # As the hub lays the files out.
+    monkeypatch.chdir(tmp_path)
+    place, _, split = folder.partition(":")
+    write(tmp_path / place / f"{split or 'train'}-00000-of-00001.parquet", row("downloaded"))
+    assert texts(read(folder)) == ["downloaded"]
 
 
 def test_read_with_a_root_never_asks_the_hub_for_a_known_name(hub, tmp_path):
     asked = hub({PUBLISHED["aime24"][0]: [PUBLISHED["aime24"][1]]})
     write(tmp_path / "math500.jsonl", row("p"))
     words = (
-        f"config.data.folder={tmp_path} has no file aime24.jsonl or aime24.parquet; its files are: math500.jsonl; "
-        "without"
+        f"config.data.folder={tmp_path} has no file aime24.jsonl, .parquet, …; its files are: math500.jsonl; without"
     )
     with pytest.raises(FileNotFoundError, match=re.escape(words)):
         read("aime24", root=str(tmp_path))
@@ -278,10 +300,21 @@ def test_read_of_a_name_that_resembles_nothing(tmp_path):
         with pytest.raises(ValueError, match="nor a known set of problems; use one of"):
             read(name)
     for name in ("nowhere.jsonl", "a/nowhere.parquet", str(tmp_path / "math500.jsonl")):
-        with pytest.raises(FileNotFoundError, match=f"{re.escape(name)} does not exist; give a JSONL file"):
+        with pytest.raises(
+            FileNotFoundError, match=f"{re.escape(name)} does not exist; give a JSONL, JSON, CSV or Parquet file"
+        ):
             read(name, root=str(tmp_path))
 
 
 def test_benchmarks_imports_neither_datasets_nor_pyarrow_nor_jax():
     code = "import sys, nft_jax.data.benchmarks; assert not {'datasets', 'pyarrow', 'jax'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_read_of_a_dataset_with_subsets_lists_names_that_work(hub):
+    hub({("openai/gsm8k", subset, "train"): [GSM8K] for subset in ("main", "socratic")})
+    words = "openai/gsm8k:train has several subsets; use one of (openai/gsm8k/main:train), openai/gsm8k/socratic:train$"
+    with pytest.raises(ValueError, match=words) as caught:
+        read("openai/gsm8k:train")
+    name = re.search(words, str(caught.value))[1]
+    assert texts(read(name)) == ["p"]

@@ -125,7 +125,7 @@ def test_read_splits_and_read_problems_by_name(tmp_path):
     for name, problem in (("gsm8k_train", "train"), ("aime24", "test")):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"problem": problem, "answer": "1", "question": "x"}))
     config = small(
-        data__train="gsm8k_train", data__test="aime24", data__folder=str(tmp_path), data__problem_field="question"
+        data__train="gsm8k_train", data__test="aime24", data__folder=str(tmp_path), data__test_fields="question,answer"
     )
     splits = read_splits(config)
     assert {name: [each.problem for each in part] for name, part in splits.items()} == {

@@ -32,6 +32,8 @@ def test_main_cleans_a_file(files, tmp_path, capsys):
         :1
     ] + [problem for problem in read(files["data__train"]) if problem.problem[0] in "45"]
     assert capsys.readouterr().out.splitlines() == [
+        f"6 problems from {files['data__train']} (problem/answer: problem 'problem', answer 'answer', solution "
+        "'solution')",
         "6 training problems: 3 kept, 3 left out",
         "       1  duplicate",
         "       1  overlap with test (1 the same)",
@@ -42,8 +44,7 @@ def test_main_cleans_a_file(files, tmp_path, capsys):
             "--problems=train",
             f"--folder={tmp_path}",
             f"--report={report}",
-            "--answer_field=id",
-            "--solution_field=answer",
+            "--fields=problem,id,answer",
         ]
     )
     assert json.loads(report.read_text())["left_out"] == {"contradiction": 2}
@@ -55,12 +56,12 @@ def test_main_cleans_a_file(files, tmp_path, capsys):
     [
         (["--problems=gsm8k_tran"], "error: 'gsm8k_tran' is neither an existing file .*did you mean 'gsm8k_train'"),
         (
-            ["--problems={train}", "--answer_field=gold"],
-            "error: .*no field 'gold'.*set --answer_field to the one that holds it",
+            ["--problems={train}", "--fields=problem,gold"],
+            "error: .*no field 'gold', which --fields names; its fields are 'problem', 'answer'",
         ),
         (
             ["--problems=math500", "--folder={folder}"],
-            "error: --folder=.* has no file math500.jsonl or .*; without --folder,",
+            "error: --folder=.* has no file math500.jsonl, .*; without --folder,",
         ),
         (["--problems={train}", "--output=/nowhere/x"], "error: .*No such file or directory: '/nowhere/x'"),
         (["--exclude=math500"], "the following arguments are required: --problems"),

@@ -240,3 +240,14 @@ def test_render_puts_messages_before_the_problem(tmp_path):
 def test_render_refuses_messages_that_a_template_has_no_place_for(template):
     with pytest.raises(ValueError, match=rf"config.data.template={template} .*template=chat, or a FILE.jinja"):
         render("3?", Letters(), template=template, messages=BEFORE[:1])
+
+
+@pytest.mark.parametrize("template", sorted(set(TEMPLATES) - {"chat"}))
+def test_build_prompts_never_drops_the_messages_of_a_problem(template):
+    problem = Problem("3?", "4", messages=tuple(BEFORE))
+    words = rf"template={template} has no place for the 3 messages before the problem '3\?' .*'system': 'Be brief.'"
+    with pytest.raises(ValueError, match=words):
+        build_prompts([problem], Letters(), template=template, max_prompt_tokens=9)
+    shots = [("user", "5?"), ("assistant", "6")]
+    table = build_prompts([problem], Letters(), template="chat", messages=shots, max_prompt_tokens=99)
+    assert table.prompts == ["[user]5?[assistant]6[system]Be brief.[user]1?[assistant]2[user]3?[assistant]"]
