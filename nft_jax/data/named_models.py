@@ -65,7 +65,7 @@ def find_model(path: str, kept: Path) -> Path:
         return _download(path)
     raise FileNotFoundError(
         f"config.model.path={path}: no such folder or file, and no name of a model; known names are "
-        f"{', '.join(NAMED_MODELS)}{suggestion(path, NAMED_MODELS)}. {download_hint(found)}"
+        f"{', '.join(NAMED_MODELS)}. {download_hint(found)}{suggestion(path, NAMED_MODELS)}"
     )
 
 

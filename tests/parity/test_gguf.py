@@ -102,7 +102,6 @@ def test_load_tokenizer_gives_the_tokens_of_transformers(tmp_path, pre):
 
 @pytest.mark.parametrize("kind", ["F32", "Q4_1"])
 def test_logits_of_a_gguf_file_are_those_of_transformers(tmp_path, kind):
-    """Seen:"""
     path = write(tmp_path / "model.gguf", "qwen2", kind)
     rows = sequences()
     ours, _ = our_logits_and_logp(read_folder(path), pack_rows([[row] for row in rows]))
