@@ -84,5 +84,5 @@ def test_find_model_prefers_a_path_and_expands_the_home_folder(tmp_path, downloa
 
 
 def test_find_model_suggests_the_nearest_name(tmp_path):
-    with pytest.raises(FileNotFoundError, match="config.model.path=smolm2: .*known names are smollm2.*hf download.*did you mean 'smollm2'"):
+    with pytest.raises(FileNotFoundError, match="=smolm2: .*known names are smollm2.*hf download.*mean 'smollm2'"):
         find_model("smolm2", tmp_path / "none")

@@ -7,7 +7,6 @@ from helpers.gguf_models import TEXTS, draw_tensors, tokenizer_values, train_tok
 from helpers.parity import our_logits_and_logp, pack_rows, read_folder, sequences, their_logits_and_logp
 from nft_jax.data.named_models import find_model
 from nft_jax.data.tokenizer import load_tokenizer
-from nft_jax.models import hf
 from nft_jax.models.hf.gguf import GgufTensors, llama3_factors, read_config
 
 pytest.importorskip("gguf")
@@ -112,14 +111,21 @@ def test_logits_of_a_gguf_file_are_those_of_transformers(tmp_path, kind):
 
 @pytest.mark.slow
 def test_smollm2_is_the_model_that_transformers_reads(tmp_path):
-    """The real file, where it has been downloaded; transformers splits numbers after several spaces by other rules."""
-    path = find_model("smollm2", kept=tmp_path)
-    if path == tmp_path:
-        pytest.skip("SmolLM2 is not in the cache; python -m nft_jax.train --config.model.path=smollm2 downloads it")
-    assert_equal_weights(path, their_model(path))
-    ours, theirs = load_tokenizer(path), their_tokenizer(path)
+    """The real file, where it has been downloaded. Seen: 1.3e-4 in logits of a range of 62.
+
+    SmolLM2's own tokenizer takes digits from the text first, so several spaces before one stay together, and "½" has
+    no space; transformers' reader of GGUF files leaves this out.
+    """
+    (kept := tmp_path / "kept").mkdir()
+    path = find_model("smollm2", kept)
+    if path == kept:
+        pytest.skip("SmolLM2 is not in the cache: python -m nft_jax.train --config.model.path=smollm2 downloads it")
+    model, ours, theirs = their_model(path), load_tokenizer(path), their_tokenizer(path)
+    assert_equal_weights(path, model)
     for text in TEXTS:
-        text = " ".join(text.split())
+        text = " ".join(text.replace("½", "").replace("²", "").split())
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), text
     assert ours.encode("a  5") == [81, 256, 37]
-    assert hf.read_model_settings(path)["layers"] == 30
+    rows = [np.array(ours.encode(text)) for text in TEXTS]
+    logits, logp = our_logits_and_logp(read_folder(path), pack_rows([[row] for row in rows]))
+    assert np.abs(logits - their_logits_and_logp(model, rows)[0]).max() < 1e-3

@@ -34,7 +34,7 @@ def read_model_settings(folder: Path) -> dict[str, Any]:
       FileNotFoundError: if there is no such folder, or no config.json in it.
       ValueError: if the file is not JSON, or as `parse_settings`.
     """
-    return parse_settings(read_config_json(folder), folder / "config.json")
+    return parse_settings(read_config_json(folder), _config_path(folder))
 
 
 def read_token_limit(folder: Path) -> TokenLimit | None:
@@ -43,7 +43,7 @@ def read_token_limit(folder: Path) -> TokenLimit | None:
     Raises:
       FileNotFoundError, ValueError: as `read_model_settings`.
     """
-    return find_token_limit(read_config_json(folder), folder / "config.json")
+    return find_token_limit(read_config_json(folder), _config_path(folder))
 
 
 def resolve_model(model: ModelConfig, folder: Path) -> ModelConfig:
@@ -134,6 +134,11 @@ def read_config_json(folder: Path) -> dict[str, Any]:
         if (folder / name).is_file():
             raise ValueError(f"{folder} holds {content} ({name})")
     return read_json_object(path)
+
+
+def _config_path(folder):
+    """Returns the file that the settings come from, to name it in errors."""
+    return folder if is_gguf(folder) else folder / "config.json"
 
 
 def _to_json(values):

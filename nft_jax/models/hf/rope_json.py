@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nft_jax.config import RopeScaling
+from nft_jax.models.hf.kinds import is_positive
 
 FIELDS = ("rope_parameters", "rope_scaling", "rope_theta")
 # The kinds of scaling, with the fields that each reads: the setting of `RopeScaling`, and whether it must be there.
@@ -41,7 +42,7 @@ def read_rope(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     ]
     rope = parts[0] | parts[1]
     theta = rope.pop("rope_theta", values.get("rope_theta"))
-    if not _is_number(theta):
+    if not is_positive(theta):
         faults.append("rope_theta (or rope_parameters.rope_theta): missing")
     kind, old_name = rope.pop("rope_type", None), rope.pop("type", None)
     scaling, more = _read_scaling(kind or old_name or "default", rope, values)
@@ -75,13 +76,9 @@ def _read_scaling(kind, rope, values):
     for name, (setting, needed) in known.items():
         if name not in rope and needed:
             faults.append(f"rope scaling {kind!r}: {name} is missing")
-        elif name in rope and not (isinstance(rope[name], bool) if setting == "truncate" else _is_number(rope[name])):
+        elif name in rope and not (isinstance(rope[name], bool) if setting == "truncate" else is_positive(rope[name])):
             faults.append(f"rope scaling {kind!r}: {name}={rope[name]!r} is not a number above 0")
         elif name in rope:
             convert = bool if setting == "truncate" else int if setting in _WHOLE else float
             settings[setting] = convert(rope[name])
     return RopeScaling("none" if kind == "default" else kind, **settings), faults
-
-
-def _is_number(value):
-    return isinstance(value, float | int) and not isinstance(value, bool) and value > 0

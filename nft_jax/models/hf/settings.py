@@ -9,18 +9,20 @@ from nft_jax.config import ModelConfig
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.models.hf import rope_json
 from nft_jax.models.hf.families import FAMILIES, FULL, IRRELEVANT, REQUIRED, SLIDING, Family
+from nft_jax.models.hf.kinds import kind_faults
 from nft_jax.names import suggestion, unknown
 
-# Fields of a ModelConfig, with their keys in config.json and the types of their values.
+# Fields of a ModelConfig, with their keys in config.json.
 _KEYS = {
-    "vocab": ("vocab_size", int),
-    "layers": ("num_hidden_layers", int),
-    "width": ("hidden_size", int),
-    "heads": ("num_attention_heads", int),
-    "kv_heads": ("num_key_value_heads", int),
-    "mlp_width": ("intermediate_size", int),
-    "norm_epsilon": ("rms_norm_eps", float | int),
+    "vocab": "vocab_size",
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "mlp_width": "intermediate_size",
+    "norm_epsilon": "rms_norm_eps",
 }
+_SWITCHES = ("tie_word_embeddings", "use_sliding_window")
 # The parts of the decoder that a family has unless its entry says otherwise.
 _PARTS = {"qkv_bias": False, "output_bias": False, "mlp_bias": False}
 DEFAULT_WINDOW = 4096  # of all families, where the file names none
@@ -39,11 +41,11 @@ def parse_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for name, value in family.defaults.items():
         values.setdefault(name, value)
     rope, rope_faults = rope_json.read_rope(values)
-    sizes = _size_faults(values)
+    sizes = _size_faults(values, family)
     faults = sizes + rope_faults + _field_faults(values, family) + ([] if sizes else _layer_faults(values))
     if faults:
         raise ValueError(f"{path} can't be used:\n  " + "\n  ".join(faults))
-    settings = {field: values[key] for field, (key, _) in _KEYS.items()}
+    settings = {field: values[key] for field, key in _KEYS.items()}
     switches = {field: bool(values.get(key)) for key, fields in family.switches.items() for field in fields}
     return settings | _PARTS | dict(family.settings) | switches | rope | {
         "norm_epsilon": float(settings["norm_epsilon"]),
@@ -87,13 +89,9 @@ def _find_family(values: Mapping[str, Any], path: Path) -> Family:
     return family
 
 
-def _size_faults(values):
+def _size_faults(values, family):
     """Returns a line for each size that is missing or no number, or else does not fit the others."""
-    faults = [
-        f"{key}: {'missing' if values.get(key) is None else repr(values[key]) + ' is not a number above 0'}"
-        for key, kind in _KEYS.values()
-        if not (isinstance(values.get(key), kind) and values[key] > 0)
-    ]
+    faults = kind_faults(values, [*_SWITCHES, *family.switches])
     if not faults and not values.get("head_dim") and values["hidden_size"] % values["num_attention_heads"]:
         faults.append(
             f"num_attention_heads: {values['num_attention_heads']} does not divide hidden_size: "
@@ -105,11 +103,15 @@ def _size_faults(values):
 def _field_faults(values, family):
     """Returns a line for each field with a value that the decoder lacks, and for each unknown field."""
     required, faults = REQUIRED | dict(family.required), []
-    read = {key for key, _ in _KEYS.values()} | set(rope_json.FIELDS) | {"head_dim", "tie_word_embeddings"}
+    read = set(_KEYS.values()) | set(rope_json.FIELDS) | {"head_dim", "tie_word_embeddings"}
     known = read | required.keys() | IRRELEVANT | family.switches.keys() | set(family.window_fields)
     for name, value in values.items():
         if name == "quantization_config" and value:
-            faults.append("quantization_config: quantized weights can't be read; use the model that isn't quantized")
+            method = value.get("quant_method", value) if isinstance(value, dict) else value
+            faults.append(
+                f"quantization_config: weights quantized by {method!r} can't be read; use the model that isn't "
+                f"quantized, or a GGUF file of it"
+            )
         elif value is None or name in known - required.keys() or value in required.get(name, ()):
             continue
         elif name in required:
@@ -170,7 +172,7 @@ def _describe(model, family, tokenizer):
         "tie_word_embeddings": model.tied_embedding,
         "use_cache": True,
     }
-    values |= {key: getattr(model, field) for field, (key, _) in _KEYS.items()}
+    values |= {key: getattr(model, field) for field, key in _KEYS.items()}
     values |= rope_json.write_rope(model.rope_theta, model.rope_scaling) | {"vocab_size": tokenizer.vocab_size}
     values |= {key: allowed[0] for key, allowed in family.required.items()}
     values |= {key: getattr(model, fields[0]) for key, fields in family.switches.items()}

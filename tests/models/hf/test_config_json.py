@@ -43,7 +43,7 @@ BAD_SETTINGS = {
     ),
     "no number": (
         {"num_hidden_layers": "two", "num_attention_heads": 0},
-        ["num_hidden_layers: 'two' is not a number above 0", "num_attention_heads: 0 is not a number above 0"],
+        ["num_hidden_layers: 'two' is not a whole number", "num_attention_heads: 0 is not a whole number above 0"],
     ),
     "rope scaling": (
         {"rope_scaling": {"type": "longrope", "factor": 4.0}, "hidden_act": "gelu"},
@@ -66,7 +66,14 @@ BAD_SETTINGS = {
         {"use_sliding_window": True, "layer_types": ["full_attention", "chunked_attention"]},
         ["layer_types: ['full_attention', 'chunked_attention'] is not a list of 'full_attention' and 'sliding"],
     ),
-    "quantized": ({"quantization_config": {"bits": 4}}, ["quantization_config", "isn't quantized"]),
+    "quantized": (
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        ["quantization_config: weights quantized by 'gptq' can't be read; use the model that isn't quantized"],
+    ),
+    "quantized by an unnamed method": (
+        {"quantization_config": {"bits": 4}},
+        ["quantization_config: weights quantized"],
+    ),
     "odd heads": ({"num_attention_heads": 5}, ["num_attention_heads: 5 does not divide hidden_size: 32"]),
 }
 
