@@ -237,7 +237,8 @@ def open_experiment(config: Config, folder: Path, *arguments: Any, **data: Any) 
 def make_engine(model: ShardedModel, config: RolloutConfig, tokenizer: Tokenizer) -> Engine:
     """Returns the engine that samples answers with the model's weights."""
     lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.uses_lockstep(model.mesh))
-    return Engine(model.graph, model.axes, model.mesh, config, tokenizer.eos_ids, model.config.dtype, lockstep)
+    ends = tokenizer.eos_ids, model.config.dtype, lockstep, tokenizer.stop_table
+    return Engine(model.graph, model.axes, model.mesh, config, *ends)
 
 
 def make_evaluator(experiment: Experiment, tables: dict[str, PromptTable]) -> Evaluator:

@@ -51,7 +51,8 @@ def mark_tokens(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 def _name_ends(tokenizer: Tokenizer) -> str:
     texts = tokenizer.token_texts(list(tokenizer.eos_ids))
-    return ", ".join(f"{text} ({number})" for text, number in zip(texts, tokenizer.eos_ids, strict=True))
+    ends = [f"{text} ({number})" for text, number in zip(texts, tokenizer.eos_ids, strict=True)]
+    return ", ".join([*ends, *(f"the text {text!r}" for text in tokenizer.stop_texts)])
 
 
 def _describe_machine(experiment: Experiment) -> Iterator[str]:

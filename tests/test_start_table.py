@@ -41,7 +41,9 @@ def test_describe_shows_what_decides_a_run(table):
 def test_describe_shows_the_first_prompt_with_its_tokens(table, tmp_path):
     files = write_split_files(tmp_path)
     data = {name: files[name] for name in ("data__train", "data__tokenizer")}
-    lines, text = table(**data, data__hygiene=False, data__max_prompt_tokens=5, warm_start__steps=3, base="runs/base")
+    changes = {"data__hygiene": False, "data__max_prompt_tokens": 5, "warm_start__steps": 3, "base": "runs/base"}
+    lines, text = table(**data, **changes, rollout__stop="=\\n")
+    assert "</s> (1), the text '=\\n'; after" in lines["ends"]
     assert "\n          │1│+│1│=│\n" in text
     assert "the first one has 4 tokens (between │), the longest 4 of 5" in lines["prompt"]
     assert lines["problems"] == f"problems  train: 5 from {files['data__train']}, 1 more are too long"

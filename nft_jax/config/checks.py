@@ -44,6 +44,10 @@ def _sampling_faults(config: Settings) -> Iterator[str]:
             f"config.rollout.top_p={rollout.top_p}, top_k={rollout.top_k}: truncated sampling in training biases the "
             f"ratio by the mass that was cut; use top_p=1.0, top_k=0 (evaluation may truncate)"
         )
+    try:
+        _ = rollout.stop_texts
+    except ValueError as error:
+        yield f'config.rollout.stop={rollout.stop!r}: {error}; give one text, or a JSON list such as ["\\nQ:", "###"]'
     if not selection.rate_above < selection.rate_below:
         yield (
             f"config.selection.rate_above={selection.rate_above} must be below rate_below={selection.rate_below}; "

@@ -1,5 +1,6 @@
 """The sections that shape the program: model, sampling, selection, loss, optimizer, packing and mesh."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,12 @@ class RolloutConfig:
     """How a step samples its answers."""
 
     max_answer_tokens: int = setting(64, "most tokens of an answer, its end-of-sequence token included", at_least=1)
+    stop: str = setting(
+        "",
+        "text that ends an answer, which then counts without it, though it may begin or end inside a token; \\n is a "
+        'line break. Several as a JSON list: ["\\nQ:", "###"]; empty: only ids end answers',
+        decides=RUN,
+    )
     slots: int = setting(
         0,
         "answers that a data shard decodes at a time, whose cache is the memory of the rollout; 0: all, at most 64",
@@ -122,6 +129,20 @@ class RolloutConfig:
         choices=("auto", "yes", "no"),
         decides=NONE,
     )
+
+    @property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The texts of `stop`.
+
+        Raises:
+          ValueError: if it begins as a JSON list but is no list of texts, or a text is empty.
+        """
+        if not self.stop.startswith("["):
+            return (self.stop.replace("\\n", "\n"),) if self.stop else ()
+        texts = json.loads(self.stop)
+        if not all(isinstance(text, str) and text for text in texts):
+            raise ValueError("each must be a text that is not empty")
+        return tuple(texts)
 
 
 @dataclass(frozen=True)

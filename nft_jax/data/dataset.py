@@ -56,6 +56,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
         hygiene = _clean_training_problems(config, problems)
         problems = problems | {"train": hygiene.problems}
     tokenizer = _load_or_train_tokenizer(config, folder)
+    tokenizer.stop_at(config.rollout.stop_texts)
     data, messages = config.data, read_messages(config, problems)
     form = {"template": data.template, "messages": messages}
     limits = {"max_prompt_tokens": data.max_prompt_tokens, "long_prompts": data.long_prompts}

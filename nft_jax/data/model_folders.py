@@ -78,3 +78,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object {{…}}; download it again")
     return value
+
+
+def read_declared_eos(path: Path) -> list[int | None]:
+    """Returns the `eos_token_id` of a generation_config.json or config.json, which is one id, a list of ids or null.
+
+    Raises:
+      ValueError: if it is anything else.
+    """
+    declared = read_json_object(path).get("eos_token_id")
+    ids = declared if isinstance(declared, list) else [declared]
+    if not all(i is None or type(i) is int for i in ids):
+        raise ValueError(f"{path}: eos_token_id is {declared!r}; it must be an id like 2 or a list of ids like [2, 5]")
+    return ids

@@ -12,7 +12,8 @@ import numpy as np
 
 from nft_jax.data import gguf_tokenizer
 from nft_jax.data.gguf_files import is_gguf, open_gguf
-from nft_jax.data.model_folders import download_hint, read_json_object
+from nft_jax.data.model_folders import download_hint, read_declared_eos, read_json_object
+from nft_jax.data.stops import byte_level_pieces, compile_stops, cut_at_stop, sentencepiece_pieces
 from nft_jax.files import atomically
 
 # Copied byte for byte on export, so that the exported folder holds the same tokenizer.
@@ -35,10 +36,13 @@ class Tokenizer(abc.ABC):
     Attributes:
       vocab_size: Token ids, added tokens included, are in [0, vocab_size); a model may have more, padded, rows.
       eos_ids: The ids that end an answer, never empty; the first one is appended to training examples.
+      stop_texts, stop_table: The texts that end an answer too, and their automaton (`compile_stops`), if there are any.
     """
 
     vocab_size: int
     eos_ids: tuple[int, ...]
+    stop_texts: tuple[str, ...] = ()
+    stop_table: np.ndarray | None = None
 
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -72,12 +76,21 @@ class Tokenizer(abc.ABC):
         return self.encode_batch([text])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of the ids before the first EOS; special ids and ids of padded rows are left out."""
+        """Returns the text before the first EOS or stop text; special ids and ids of padded rows are left out."""
         return self.decode_batch([ids])[0]
 
     def decode_batch(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Decodes several lists or NumPy arrays of ids, each as by `decode`."""
-        return self._decode([self._cut_at_eos(row) for row in ids])
+        return [cut_at_stop(text, self.stop_texts) for text in self._decode([self._cut_at_eos(row) for row in ids])]
+
+    def stop_at(self, texts: Sequence[str]) -> None:
+        """Lets these texts end answers, of which `decode` leaves them out; raises ValueError as `compile_stops`."""
+        self.stop_texts = tuple(texts)
+        self.stop_table = compile_stops(texts, self._pieces()) if texts else None
+
+    def _pieces(self) -> list[bytes]:
+        """Returns the bytes of each id, which join to the text of several ids; raises ValueError if they do not."""
+        raise ValueError("config.rollout.stop: this tokenizer does not tell the bytes of its ids; use stop=''")
 
     def _cut_at_eos(self, ids: Sequence[int]) -> list[int]:
         row = np.asarray(ids, dtype=np.int64)
@@ -141,12 +154,15 @@ class HuggingFaceTokenizer(Tokenizer):
         with self._lock:
             return self._backend.decode_batch(ids, skip_special_tokens=True)
 
+    def _pieces(self) -> list[bytes]:
+        return byte_level_pieces(self._backend, self.vocab_size)
+
     def _find_eos(self, folder: Path, vocabulary: dict[str, int]) -> tuple[int, ...]:
         """Returns the declared EOS, then those of the model's settings, then well-known ends of turn or document."""
         ids = [self._tokenizer.eos_token_id]
         for name in ("generation_config.json", "config.json"):
             if (folder / name).is_file():
-                ids += _read_declared_eos(folder / name)
+                ids += read_declared_eos(folder / name)
         ids += [vocabulary.get(name) for name in _END_NAMES]
         eos_ids = tuple(dict.fromkeys(i for i in ids if i is not None and 0 <= i < self.vocab_size))
         if not eos_ids:
@@ -155,19 +171,6 @@ class HuggingFaceTokenizer(Tokenizer):
                 'add "eos_token": "<its text>" to its tokenizer_config.json'
             )
         return eos_ids
-
-
-def _read_declared_eos(path: Path) -> list[int | None]:
-    """Returns the `eos_token_id` of a generation_config.json or config.json, which is one id, a list of ids or null.
-
-    Raises:
-      ValueError: if it is anything else.
-    """
-    declared = read_json_object(path).get("eos_token_id")
-    ids = declared if isinstance(declared, list) else [declared]
-    if not all(i is None or type(i) is int for i in ids):
-        raise ValueError(f"{path}: eos_token_id is {declared!r}; it must be an id like 2 or a list of ids like [2, 5]")
-    return ids
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -204,6 +207,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _decode(self, ids: list[list[int]]) -> list[str]:
         return self._processor.decode(ids) if ids else []  # decode([]) would return "", not []
+
+    def _pieces(self) -> list[bytes]:
+        return sentencepiece_pieces(self._processor)
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:

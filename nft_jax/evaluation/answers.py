@@ -30,6 +30,7 @@ def score_settings(config: Config) -> dict:
         "top_k": sampling.top_k,
         "max_answer_tokens": config.rollout.max_answer_tokens,
         "max_prompt_tokens": config.data.max_prompt_tokens,
+        "stop": config.rollout.stop,
         "seed": config.seed,
         "template": config.data.template,
         "grader": version(config.verify.grader),

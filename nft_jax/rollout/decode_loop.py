@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nft_jax.config import RolloutConfig
 from nft_jax.models.cache import Cache, block_columns, constrain_row_major, copy_slot, empty_cache, take_slots
@@ -33,6 +34,7 @@ class Decoding(NamedTuple):
       slots: Decode slots of the shard.
       lockstep: Whether all data shards of a replica run the same number of loop trips.
       row_major_cache: Whether the cache's layout is fixed (on GPUs).
+      stop_table: uint8 `[V, N]`, the automaton of texts that end an answer (nft_jax/data/stops.py), or None.
     """
 
     config: RolloutConfig
@@ -40,6 +42,7 @@ class Decoding(NamedTuple):
     slots: int
     lockstep: bool
     row_major_cache: bool
+    stop_table: np.ndarray | None = None
 
 
 class DecodeLoop:
@@ -78,7 +81,7 @@ class DecodeLoop:
         none, none_S = jnp.zeros(1, jnp.int32), jnp.zeros(self.S, jnp.int32)
         prompt_cache = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: self._read_prompts(jnp.int32(0))))
         return Progress(
-            slots=Slots(none_S + self.B, none_S, none_S, empty_cache(*shape, config.dtype)),
+            slots=Slots(none_S + self.B, none_S, none_S, none_S, empty_cache(*shape, config.dtype)),
             rollout=_empty_rollout(self.B, self.T),
             next_answer=none,
             prompts=PromptBatch(prompt_cache, none, none),
@@ -129,7 +132,7 @@ class DecodeLoop:
         """Keeps `size` slots, the busy ones first; they hold all unfinished answers."""
         slots = loop.progress.slots
         slot_S = jnp.argsort(slots.answer_S == self.B, stable=True)[:size]
-        kept = Slots(*(x[slot_S] for x in slots[:3]), take_slots(slots.cache, slot_S))
+        kept = Slots(*(x[slot_S] for x in slots[:-1]), take_slots(slots.cache, slot_S))
         return loop._replace(progress=loop.progress._replace(slots=kept))
 
     def _can_admit(self, progress):
@@ -166,6 +169,7 @@ class DecodeLoop:
             answer_S=put(slots.answer_S, answer),
             drawn_S=put(slots.drawn_S, 0),
             token_S=put(slots.token_S, last_token),
+            match_S=put(slots.match_S, 0),
             cache=self._constrain(copy_slot(slots.cache, free, batch.cache, prompt - batch.first[0], takes)),
         )
         next_answer = progress.next_answer + takes.astype(jnp.int32)
@@ -197,7 +201,7 @@ class DecodeLoop:
         )
         # Writes of free slots, at answer B, are dropped.
         place, drawn_S = (slots.answer_S, slots.drawn_S), slots.drawn_S + 1
-        stopped_S = jnp.isin(token_S, jnp.asarray(self.decoding.eos_ids, jnp.int32))
+        stopped_S, match_S = self._stop(token_S, slots.match_S)
         ended_S = busy_S & (stopped_S | (drawn_S >= self.limit_B[answer_S]))
         rollout = Rollout(
             token_BT=rollout.token_BT.at[place].set(token_S, mode="drop"),
@@ -206,8 +210,18 @@ class DecodeLoop:
             truncated_B=rollout.truncated_B.at[slots.answer_S].set(~stopped_S & (drawn_S == self.T), mode="drop"),
         )
         unsubmitted_B = progress.unsubmitted_B.at[slots.answer_S].set(ended_S, mode="drop")
-        slots = Slots(jnp.where(ended_S, self.B, slots.answer_S), drawn_S, token_S, cache)
+        slots = Slots(jnp.where(ended_S, self.B, slots.answer_S), drawn_S, token_S, match_S, cache)
         return progress._replace(slots=slots, rollout=rollout, unsubmitted_B=unsubmitted_B)
+
+    def _stop(self, token_S: Array, match_S: Array) -> tuple[Array, Array]:
+        """Returns whether each answer ends with its new token, and its state in the automaton of stop texts."""
+        stopped_S, table = jnp.isin(token_S, jnp.asarray(self.decoding.eos_ids, jnp.int32)), self.decoding.stop_table
+        if table is None:
+            return stopped_S, match_S
+        complete = table.shape[1]
+        # A free slot may keep the state `complete`, which has no column; it starts anew with its next answer.
+        match_S = jnp.asarray(table)[token_S, jnp.minimum(match_S, complete - 1)].astype(jnp.int32)
+        return stopped_S | (match_S == complete), match_S
 
     def _can_submit(self, carry):
         progress, _ = carry

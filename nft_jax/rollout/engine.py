@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
@@ -25,7 +26,7 @@ DEFAULT_SLOTS = 64  # most slots of a data shard if `config.slots` is 0
 
 # A shard's part of each array: the third axis of a cache is slots, the first axis of everything else is rows.
 _ROWS, _CACHE = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
-_PROGRESS = Progress(Slots(_ROWS, _ROWS, _ROWS, _CACHE), _ROWS, _ROWS, PromptBatch(_CACHE, _ROWS, _ROWS), _ROWS)
+_PROGRESS = Progress(Slots(_ROWS, _ROWS, _ROWS, _ROWS, _CACHE), _ROWS, _ROWS, PromptBatch(_CACHE, _ROWS, _ROWS), _ROWS)
 _ROUND = Round(_ROWS, _ROWS, _ROWS)
 
 
@@ -40,6 +41,7 @@ class Engine:
       eos_ids: Token ids that end an answer.
       dtype: Compute dtype of the sampling weights.
       lockstep: Whether the data shards of a replica run the same number of loop trips.
+      stop_table: The automaton of texts that end an answer too (nft_jax/data/stops.py), or None.
     """
 
     graph: nnx.GraphDef
@@ -49,6 +51,7 @@ class Engine:
     eos_ids: tuple[int, ...]
     dtype: str
     lockstep: bool
+    stop_table: np.ndarray | None = None
 
     @property
     def specs(self) -> Any:
@@ -126,7 +129,7 @@ class Engine:
         def body(sampling_weights, requests, progress, key, begins_next):
             model = transformer.bind(self.graph, sampling_weights)
             slots = self.slots(requests.request_QK[0].size)
-            decoding = Decoding(self.config, self.eos_ids, slots, self.lockstep, row_major_cache=on_gpu)
+            decoding = Decoding(self.config, self.eos_ids, slots, self.lockstep, on_gpu, self.stop_table)
             return run(DecodeLoop(model, requests, key, decoding, begins_next, submit), progress)
 
         whole, by_prompt = PartitionSpec(), PartitionSpec(None, SHARDS)

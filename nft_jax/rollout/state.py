@@ -57,12 +57,14 @@ class Slots(NamedTuple):
       answer_S: int32, the answer that a slot works on, a number in [0, B); B where the slot is free.
       drawn_S: int32, how many of its tokens are drawn.
       token_S: int32, its last token; before the first draw, the last token of its prompt.
+      match_S: int32, its state in the automaton of the texts that end an answer.
       cache: Keys and values of all tokens before that one.
     """
 
     answer_S: Array
     drawn_S: Array
     token_S: Array
+    match_S: Array
     cache: Cache
 
 

@@ -206,3 +206,16 @@ def test_check_names_all_faults_at_once():
         "config.updates_per_step",
         "config.verify.workers",
     ]
+
+
+@pytest.mark.parametrize(
+    ("stop", "texts"),
+    [("", ()), ("\\nQ:", ("\nQ:",)), ("\nQ:", ("\nQ:",)), ('["\\nQ:", "###"]', ("\nQ:", "###")), ("[]", ())],
+)
+def test_stop_texts_are_one_text_or_a_json_list(stop, texts):
+    assert load(changed(rollout__stop=stop)).rollout.stop_texts == texts
+
+
+@pytest.mark.parametrize("stop", ["[Q:", '["a", ""]', "[1]"])
+def test_check_refuses_stop_texts_that_are_no_list_of_texts(stop):
+    assert f"config.rollout.stop={stop!r}: " in faults(rollout__stop=stop)

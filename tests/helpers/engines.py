@@ -35,11 +35,11 @@ def requests(greedy=False, start=0):
     return Requests(PROMPTS, np.arange(Q, dtype=np.int32), number_QK, LIMIT_QK, np.full((Q, K), greedy))
 
 
-def program(mesh, *, dtype="float32", lockstep=False, submit=None, **settings):
+def program(mesh, *, dtype="float32", lockstep=False, submit=None, stop_table=None, **settings):
     """A jitted engine: `(weights, requests) -> Round`."""
     graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
     config = RolloutConfig(T, temperature=TEMPERATURE, **settings)
-    engine = Engine(graph, AXES, mesh, config, EOS_IDS, dtype, lockstep)
+    engine = Engine(graph, AXES, mesh, config, EOS_IDS, dtype, lockstep, stop_table)
     return jax.jit(lambda weights, asked: engine(engine.sampling_weights(weights), asked, KEY, submit))
 
 

@@ -9,6 +9,7 @@ from helpers.engines import AXES, GRAPH, KEY, WEIGHTS, K, Q, T, program, request
 from helpers.small_parts import EOS_IDS, MODEL, PROMPT_LIMIT, TEMPERATURE, eight_devices, one_device
 from nft_jax.compat import io_callback
 from nft_jax.config import RolloutConfig
+from nft_jax.data.stops import compile_stops
 from nft_jax.models import cache
 from nft_jax.plan import hlo
 from nft_jax.rollout.engine import Engine
@@ -38,6 +39,28 @@ def test_decode_loop_ends_answers_at_their_own_limits(rollout):
     np.testing.assert_array_equal(found.token_BT, np.where(inside_BT, rollout.token_BT, 0))
     # Only the engine's own limit truncates an answer.
     assert not found.truncated_B.any()
+
+
+# Each token is a letter, or two; the stop texts begin and end inside tokens.
+PIECES = [b"", b"", b"", *(bytes([a, b]) for a in b"xyz" for b in b"xyz"), *(bytes([a]) for a in b"xyzxyzxyz")]
+STOPS = ["zxy", "yy"]
+
+
+@pytest.mark.parametrize(("mesh", "slots"), [(one_device, 1), (one_device, 5), (eight_devices, 2)])
+def test_decode_loop_ends_answers_at_stop_texts(mesh, slots, rollout):
+    table = compile_stops(STOPS, PIECES)
+    found = sampler(mesh(), slots=slots, stop_table=table)(WEIGHTS, requests())
+    ended = 0
+    for b, (ids, length) in enumerate(zip(rollout.token_BT, rollout.length_B, strict=True)):
+        texts = [b"".join(PIECES[i] for i in ids[: n + 1]).decode() for n in range(length)]
+        ends = [n + 1 for n, text in enumerate(texts) if any(stop in text for stop in STOPS)]
+        expected = min(ends, default=length)
+        ended += expected < length
+        assert found.length_B[b] == expected
+        np.testing.assert_array_equal(found.token_BT[b, :expected], ids[:expected])
+        assert not found.token_BT[b, expected:].any()
+        assert found.truncated_B[b] == (rollout.truncated_B[b] and not ends)
+    assert ended > 3
 
 
 def capacity(lengths, sizes):
