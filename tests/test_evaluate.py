@@ -213,6 +213,7 @@ def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
             "top_p": 0.7,
             "top_k": 12,
             "max_answer_tokens": 9,
+            "stop": "",
             "max_prompt_tokens": 16,
         },
         **{"seed": 0, "template": "plain", "grader": grader_version, "second_grader": ""},
