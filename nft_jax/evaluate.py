@@ -241,7 +241,7 @@ def _describe(experiment: Experiment, evaluator: Evaluator, step: int, source: s
             )
         lines.append(line)
     lines += template_notes(config.data.template, experiment.tokenizer)
-    lines += unreadable_answers(config.verify.grader, evaluator.tables)
+    lines += [*unreadable_answers(config.verify.grader, evaluator.tables), *experiment.dataset.notes]
     return "\n".join(lines)
 
 

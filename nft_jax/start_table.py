@@ -73,11 +73,22 @@ def _describe_machine(experiment: Experiment) -> Iterator[str]:
 def _describe_problems(experiment: Experiment) -> Iterator[str]:
     config, dataset = experiment.config, experiment.dataset
     for name, table in dataset.tables.items():
-        source = name_set(config, name)
-        dropped = f", {table.dropped} more are too long" if table.dropped else ""
+        known = dataset.sets.get(name)
+        source = known.source if known is not None else name_set(config, name)
+        dropped = _describe_dropped(table) if table.dropped else ""
         yield f"{'problems' if name == 'train' else '':<9} {name}: {len(table.answers)} from {source}{dropped}"
+        if known is not None and known.layout:
+            yield f"{'':10}{known.layout}"
+        if known is not None and known.left_out:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in known.left_out.items())
+            yield f"{'':10}of {known.given:,} left out: {reasons}"
+    yield from dataset.notes
     yield from unreadable_answers(config.verify.grader, dataset.tables)
     yield f"evaluates {_describe_evaluation(config, dataset)}"
+
+
+def _describe_dropped(table: PromptTable) -> str:
+    return f", {table.dropped} more are too long (config.data.max_prompt_tokens={table.longest} keeps all)"
 
 
 def _describe_evaluation(config, dataset: Dataset) -> str:
@@ -91,7 +102,9 @@ def _describe_evaluation(config, dataset: Dataset) -> str:
         return "nothing: neither config.data.validation nor config.data.test names problems"
     answers = f"1 greedy and {config.evaluation.answers_per_problem} sampled answers each"
     every = config.evaluation.every_steps
-    between = f", validation also every {every} steps" if every and "validation" in counts else ""
+    between = f", validation also every {every} steps" if every else ""
+    if every and "validation" not in counts:
+        between = f", none every {every} steps: config.data.validation names none, and none are cut from training"
     listed = " and ".join(f"{count} {name}" for name, count in counts.items())
     return f"{listed} problems before and after the run{between}; {answers}"
 

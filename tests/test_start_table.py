@@ -46,7 +46,8 @@ def test_describe_shows_the_first_prompt_with_its_tokens(table, tmp_path):
     assert "</s> (1), the text '=\\n'; after" in lines["ends"]
     assert "\n          │1│+│1│=│\n" in text
     assert "the first one has 4 tokens (between │), the longest 4 of 5" in lines["prompt"]
-    assert lines["problems"] == f"problems  train: 5 from {files['data__train']}, 1 more are too long"
+    too_long = "1 more are too long (config.data.max_prompt_tokens=7 keeps all)"
+    assert lines["problems"] == f"problems  train: 5 from {files['data__train']}, {too_long}"
     assert "evaluates nothing: neither config.data.validation nor config.data.test names problems" in text
     assert lines["model"].endswith("from runs/base")
 

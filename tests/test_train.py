@@ -283,7 +283,9 @@ def test_sft_main_and_train_main_on_a_problem_file(files, folder, capsys):
     # The settings are those of `sft`; the base replaces the warm start.
     config = small(steps=1, base=str(folder / "base"), verify__grader=grader("coin"), **files | warm)
     ran = run(config, folder / "files run", folder / "files once")
-    assert re.search(r"train: 12 from \S+train.jsonl, 2 more are too long\n +test: 4 from \S+, 1 more", ran.printed)
+    assert re.search(
+        r"train: 12 from \S+train.jsonl, 2 more are too long .*\n.*\n +test: 4 from \S+, 1 more", ran.printed
+    )
     assert "vocabulary 76 of 80 rows" in ran.printed
     (row,) = ran.rows("metrics.jsonl")
     assert row["updates_taken"] == 1

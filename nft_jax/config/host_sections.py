@@ -20,7 +20,15 @@ class DataConfig:
         "where these are empty. Empty: arithmetic, but refused with model.path",
         decides=NONE,
     )
-    validation: str = setting("", "validation problems; empty: none, unless generated", decides=NONE)
+    validation: str = setting(
+        "", "validation problems; empty: those of a generated set, else cut from the training problems", decides=NONE
+    )
+    validation_size: int = setting(
+        128,
+        "problems cut from the training problems where validation is empty, at most a twentieth of them; 0: none",
+        at_least=0,
+        decides=NONE,
+    )
     test: str = setting("", "test problems; empty: none, unless generated", decides=NONE)
     folder: str = setting("", "folder with the files of named sets; empty: the Hugging Face hub", decides=NONE)
     hygiene: bool = setting(

@@ -1,7 +1,9 @@
 """The data of one run: its tokenizer, its prompt tables by split, and the examples of its warm start."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from nft_jax.config import Config
@@ -12,6 +14,7 @@ from nft_jax.data.generated import ARITHMETIC, GENERATED, generate, is_generated
 from nft_jax.data.hygiene import HygieneReport
 from nft_jax.data.hygiene_cache import clean_once
 from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
+from nft_jax.data.references import check_references
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from nft_jax.files import cache_folder
 from nft_jax.verify import check_reference
@@ -25,12 +28,16 @@ class Dataset(NamedTuple):
       tables: The prompt table of each split: "train", and "validation" and "test" if the config has them.
       examples: The examples of the warm start, if the run has one.
       hygiene: What hygiene left out of the training problems, if the config enables it.
+      sets: The problems of each table that was read, with where they come from and what was left out.
+      notes: What a user should know of the data before the run, a line each.
     """
 
     tokenizer: Tokenizer
     tables: dict[str, PromptTable]
     examples: ExampleTable | None
     hygiene: HygieneReport | None = None
+    sets: Mapping[str, ProblemSet] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
 def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]] | None = None) -> Dataset:
@@ -42,7 +49,8 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
 
     Raises:
       FileNotFoundError: if a file is missing.
-      ValueError: if a file is invalid (with its name and line), or hygiene leaves no training problem.
+      ValueError: if a file is invalid (with its name and line), hygiene leaves no training problem, or the grader can
+        match no reference answer of a table.
     """
     own, hygiene = problems is None, None
     problems = read_splits(config) if own else problems
@@ -54,7 +62,10 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
             )
     elif own and config.data.hygiene:
         hygiene = _clean_training_problems(config, problems)
-        problems = problems | {"train": hygiene.problems}
+        left_out = {"by hygiene": hygiene.given - len(hygiene.problems)}
+        problems = problems | {"train": problems["train"].keep(hygiene.problems, left_out)}
+    if own and "validation" not in problems and not is_generated(name_set(config, "train")):
+        problems = cut_validation(problems, config.data.validation_size, config.seed)
     tokenizer = _load_or_train_tokenizer(config, folder)
     tokenizer.stop_at(config.rollout.stop_texts)
     data, messages = config.data, read_messages(config, problems)
@@ -73,7 +84,34 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
             max_prompt_tokens=config.data.max_prompt_tokens,
             max_answer_tokens=config.rollout.max_answer_tokens,
         )
-    return Dataset(tokenizer, tables, examples, hygiene)
+    notes = [
+        note
+        for name, table in tables.items()
+        for note in check_references(
+            config.verify.grader, name, [each.id for each in table.problems], table.prompts, table.answers
+        )
+    ]
+    sets = {name: part for name, part in problems.items() if isinstance(part, ProblemSet)}
+    return Dataset(tokenizer, tables, examples, hygiene, sets, tuple(notes))
+
+
+def cut_validation(problems: dict[str, ProblemSet], size: int, seed: int) -> dict[str, ProblemSet]:
+    """Moves up to `size` problems, at most a twentieth, from "train" to "validation", drawn by seed and text alone.
+
+    All copies of a text move together, and validation has it once.
+    """
+    train = problems["train"]
+    texts = sorted(
+        {each.problem for each in train}, key=lambda text: hashlib.sha256(f"{seed}\n{text}".encode()).digest()
+    )
+    chosen = set(texts[: min(size, len(texts) // 20)])
+    if not chosen:
+        return problems
+    first = {each.problem: each for each in reversed(train) if each.problem in chosen}
+    kept = [each for each in train if each.problem not in chosen]
+    cut = ProblemSet(reversed(first.values()), f"{train.source}, cut from training by seed {seed}", train.layout)
+    validation = {"train": train.keep(kept, {"cut for validation": len(train) - len(kept)}), "validation": cut}
+    return validation | {name: part for name, part in problems.items() if name != "train"}
 
 
 def read_splits(config: Config, splits: Sequence[str] = arithmetic.SPLITS) -> dict[str, ProblemSet]:

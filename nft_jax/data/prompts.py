@@ -43,6 +43,7 @@ class PromptTable(NamedTuple):
       answers: The reference answer of each prompt.
       prompts: The exact text of each prompt, template included.
       dropped: How many problems were left out because their prompt is longer than P.
+      longest: Tokens of the longest prompt, those left out included.
     """
 
     token_QP: np.ndarray
@@ -51,6 +52,7 @@ class PromptTable(NamedTuple):
     prompts: list[str]
     problems: list[Problem]
     dropped: int
+    longest: int = 0
 
 
 class ExampleTable(NamedTuple):
@@ -171,6 +173,7 @@ def build_prompts(
         prompts=[texts[i] for i in kept],
         problems=[problems[i] for i in kept],
         dropped=len(problems) - kept.size,
+        longest=int(length_Q.max()),
     )
 
 

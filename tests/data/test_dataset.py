@@ -1,14 +1,16 @@
 """The data of a run: problems by name, hygiene, long prompts, and reference answers that its grader cannot read."""
 
 import json
+import random
 
 import pytest
 
 from helpers.experiments import settings, small
-from helpers.problem_files import write_split_files
+from helpers.problem_files import write_problems, write_split_files
 from nft_jax.config import default, load
 from nft_jax.data.arithmetic import SPLITS, all_problems, split
 from nft_jax.data.dataset import (
+    cut_validation,
     end_with_answer,
     load_dataset,
     name_set,
@@ -16,7 +18,7 @@ from nft_jax.data.dataset import (
     read_splits,
     unreadable_answers,
 )
-from nft_jax.data.files import Problem
+from nft_jax.data.files import Problem, ProblemSet
 from nft_jax.data.generated import GENERATED
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import train_sentencepiece
@@ -226,3 +228,45 @@ def test_load_dataset_refuses_shots_that_are_problems_too(files, shown, tmp_path
     words = "1 of its problems are test problems too \\(the first: 'test0'\\)"
     with pytest.raises(ValueError, match=words):
         dataset(files, tmp_path, **shown | {"data__shots": files["data__test"]}, data__max_prompt_tokens=64)
+
+
+# A validation split cut from training.
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cut_validation_moves_texts_by_seed_and_text_alone(seed):
+    draw = random.Random(seed)
+    given = [Problem(f"p{draw.randrange(60)}", "1", id=str(i)) for i in range(200)]
+    train = ProblemSet(given, "f.jsonl", "GSM8K")
+    texts = {each.problem for each in given}
+    for size in (0, 1, 2, 99):
+        found = cut_validation({"train": train, "test": ProblemSet()}, size, seed)
+        count = min(size, len(texts) // 20)
+        assert ("validation" in found) == (count > 0)
+        if not count:
+            continue
+        cut = found["validation"]
+        assert len(cut) == len({each.problem for each in cut}) == count, f"seed {seed}"
+        assert {each.problem for each in cut} | {each.problem for each in found["train"]} == texts
+        assert not {each.problem for each in cut} & {each.problem for each in found["train"]}
+        assert found["train"].given == len(given) and [*found] == ["train", "validation", "test"]
+        assert cut.source == f"f.jsonl, cut from training by seed {seed}"
+        other_order = cut_validation({"train": ProblemSet(given[::-1])}, size, seed)["validation"]
+        assert {each.problem for each in other_order} == {each.problem for each in cut}
+
+
+def test_load_dataset_cuts_a_validation_split_and_counts_it(files, tmp_path):
+    train = write_problems(tmp_path / "many.jsonl", *(f"{n}+{n}=" for n in range(100, 160)))
+    named = {"data__validation": "", "data__exclude": "", "data__train": train}
+    found = dataset(files, tmp_path, **named)
+    assert {name: len(table.answers) for name, table in found.tables.items()} == {
+        "train": 57,
+        "validation": 3,
+        "test": 1,
+    }
+    assert found.sets["train"].left_out == {"cut for validation": 3}
+    assert found.notes == ()
+    without = dataset(files, tmp_path, data__validation_size=0, **named)
+    assert {name: len(table.answers) for name, table in without.tables.items()} == {"train": 60, "test": 1}
+    other = dataset(files, tmp_path, seed=1, **named)
+    assert other.tables["validation"].prompts != found.tables["validation"].prompts
