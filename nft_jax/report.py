@@ -32,6 +32,8 @@ def draw(workdir: Path, title: str) -> Path:
         raise FileNotFoundError(
             f"{workdir / 'metrics.jsonl'}: nothing to draw yet; give the workdir of a `python -m nft_jax.train` run"
         )
+    if "reward" not in steps[0]:
+        return _draw_supervised(workdir, title, steps, held_out)
     figure, axes = plt.subplots(2, 3, figsize=(13, 6.6), constrained_layout=True)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     _draw_accuracy(axes[0, 0], steps, held_out)
@@ -46,6 +48,19 @@ def draw(workdir: Path, title: str) -> Path:
     gaps = [("sampler_gap_max", "max", ORANGE), ("sampler_gap_mean", "mean", BLUE)]
     _draw_lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
     _draw_lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
+    return save_figure(figure, workdir / "curves.png")
+
+
+def _draw_supervised(workdir, title, steps, held_out):
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
+    figure.suptitle(title, x=0.01, ha="left", color=INK)
+    _draw_lines(axes[0], steps, "loss (nats a token)", [("loss", "training", AQUA)])
+    rows = [row for row in held_out if row["loss"] is not None]
+    if rows:
+        x, y, error = ([row[key] or 0.0 for row in rows] for key in ("step", "loss", "loss_error"))
+        axes[0].errorbar(x, y, yerr=error, color=BLUE, lw=2, capsize=3, marker="o", ms=5, label="held out")
+        axes[0].legend(frameon=False, fontsize=8)
+    _draw_lines(axes[1], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
     return save_figure(figure, workdir / "curves.png")
 
 

@@ -1,131 +1,248 @@
-"""Supervised warm start: the same model, mesh, packing, optimizer and logging as in training, on worked solutions.
+"""Supervised training on worked solutions: the same model, mesh, packing, optimizer and files as in training.
 
     python -m nft_jax.sft --config=tiny --workdir=runs/base
+    python -m nft_jax.sft --config=tiny --workdir=runs/sft --config.data.train=TRAIN.jsonl \
+        --config.data.validation=HELD_OUT.jsonl --config.data.tokenizer=FOLDER --config.warm_start.steps=500
 
-`python -m nft_jax.train --config.base=runs/base` starts from its weights.
+The loss is that of the responses' tokens; prompts are masked. The same --workdir resumes from its newest checkpoint.
+`python -m nft_jax.train --config.base=runs/base` starts from the last weights, `python -m nft_jax.export
+--workdir=runs/base` writes them as a model folder. `train` runs the same phase first if config.warm_start.steps is set.
 """
 
+import contextlib
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from nft_jax import cli, losses
-from nft_jax.config import Config
-from nft_jax.data.order import prompt_order
-from nft_jax.data.prompts import ExampleTable
-from nft_jax.experiment import Experiment, open_experiment
-from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import shard_count
-from nft_jax.randomness import stream
-from nft_jax.run.checkpoint import save_weights
-from nft_jax.run.workdir import Workdir
-from nft_jax.state import State
-from nft_jax.types import Array
-from nft_jax.update.minibatches import count_totals, pack_shards
-from nft_jax.update.optimizer import Optimizer, make_optimizer
-from nft_jax.update.packing import Sequences
-from nft_jax.update.update import Updater, UpdateRecord
+from nft_jax import cli, report
+from nft_jax.config import Config, Phase
+from nft_jax.evaluation.tables import format_with_error
+from nft_jax.experiment import Experiment, build_experiment
+from nft_jax.loop import Loop, is_due
+from nft_jax.processes import distributed
+from nft_jax.processes.ending import RUN_AGAIN, exit_on_process_loss, is_multiprocess
+from nft_jax.run import best
+from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights, save_weights
+from nft_jax.run.compilations import Compilations
+from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, examples_digest, make_fingerprint
+from nft_jax.run.metrics import format_progress, share
+from nft_jax.run.stopping import StopSignal
+from nft_jax.run.workdir import Workdir, as_json, host_rss_mib, host_rss_peak_mib, read_json
+from nft_jax.supervised import ExampleLosses, SupervisedRecord, SupervisedStep, held_out_loss, make_sequences
+from nft_jax.update.optimizer import make_optimizer
 
-
-class SupervisedStep:
-    """Maximum likelihood of responses: the update of RFT with every answer correct, averaged over tokens."""
-
-    def __init__(self, experiment: Experiment, optimizer: Optimizer):
-        self.config, self.mesh = experiment.config, experiment.model.mesh
-        self.updater = Updater(
-            self.config,
-            losses.resolve("rft", {}),
-            optimizer,
-            experiment.model.graph,
-            experiment.model.axes,
-            self.mesh,
-            old_logp="current",
-            normalizer="token_mean",
-        )
-        self.order_key = stream(self.config.seed, "warm_start")
-
-    def __call__(self, state: State, examples: Sequences) -> tuple[State, tuple[UpdateRecord, Array]]:
-        """Takes one update on the next `warm_start.examples_per_update` examples; counts their response tokens."""
-        count, shards = self.config.warm_start.examples_per_update, shard_count(self.mesh)
-        with jax.default_matmul_precision(self.config.model.precision):
-            index = prompt_order(self.order_key, examples.present_I.shape[0], state.cursor, count)
-            # Example i of the batch goes to shard i mod shards, as units do in `make_minibatches`.
-            chosen = jax.tree.map(
-                lambda x: jnp.swapaxes(x[index].reshape(-1, shards, *x.shape[1:]), 0, 1)[None], examples
-            )
-            chosen = layout.split_rows(chosen, self.mesh, axis=1)
-            packed = layout.split_rows(pack_shards(chosen, self.config, "answer"), self.mesh, axis=1)
-            one = jax.tree.map(lambda x: x[0], (packed, count_totals(chosen, "answer")))
-            weights, optimizer_state, applied = self.updater(state.weights, state.optimizer_state, *one, None, True)
-        state = state._replace(
-            weights=weights, optimizer_state=optimizer_state, step=state.step + 1, cursor=state.cursor + count
-        )
-        return state, (applied, one[1].tokens)
+LINES = 20  # that a phase prints
 
 
-def make_sequences(examples: ExampleTable) -> Sequences:
-    """Returns the examples as sequences whose answers are all correct."""
-    rows = examples.prompt_length_Q.shape[0]
-    ones, zeros = jnp.ones(rows, jnp.float32), jnp.zeros(rows, jnp.float32)
-    return Sequences(
-        prompt_IP=jnp.asarray(examples.token_QP),
-        answer_IT=jnp.asarray(examples.response_QT),
-        group_I=jnp.arange(rows, dtype=jnp.int32),
-        prompt_length_I=jnp.asarray(examples.prompt_length_Q),
-        answer_length_I=jnp.asarray(examples.response_length_Q),
-        logp_IT=jnp.zeros(examples.response_QT.shape, jnp.float32),
-        reward_I=ones,
-        rate_I=zeros,
-        advantage_I=zeros,
-        present_I=jnp.ones(rows, bool),
-    )
+@dataclass(kw_only=True)
+class SupervisedLoop(Loop):
+    """The loop over the updates of one supervised phase.
+
+    Attributes:
+      measure: Takes weights and the number of the first example; returns the losses of one batch of held-out examples.
+      held_out: Number of held-out examples; 0: none are measured.
+    """
+
+    measure: Callable[[Any, np.int32], ExampleLosses]
+    held_out: int
+
+    @property
+    def steps(self) -> int:
+        return self.config.warm_start.steps
+
+    @property
+    def checkpoint_every(self) -> int:
+        return self.config.warm_start.checkpoint_every_steps
+
+    @property
+    def best_by(self) -> str:
+        return best.LOSS if self.held_out and self.config.record.best_by != best.NONE else best.NONE
+
+    def is_evaluated(self, step: int) -> bool:
+        """Returns whether the held-out loss is measured after this update."""
+        due = step == self.steps or is_due(step, self.config.warm_start.validate_every_steps)
+        return bool(self.held_out) and due
+
+    def report_step(self, step: int, record: SupervisedRecord, seconds: float) -> None:
+        """Writes the metrics of an update, and prints those of every twentieth part of the phase."""
+        applied, tokens = jax.device_get(record)
+        examples = self.config.warm_start.examples_per_update
+        metrics = {
+            "step": step,
+            "epoch": step * examples / self.inputs.present_I.shape[0],
+            "loss": share(applied.statistics.objective, 1.0),
+            "entropy": share(applied.statistics.entropy, tokens),
+            "gradient_norm": share(applied.gradient_norm, 1.0),
+            "updates_taken": int(applied.taken),
+            "updates_nonfinite": int(applied.nonfinite),
+            "tokens": int(tokens),
+            "seconds": seconds,
+            "tokens_per_second": int(tokens) / seconds,
+            "compile_seconds": self.compile_seconds,
+            "host_rss_mib": host_rss_mib(),
+            "host_rss_peak_mib": host_rss_peak_mib(),
+        }
+        self.folder.append(metrics)
+        self.board.add(step, metrics)
+        if step == self.steps or is_due(step, max(self.steps // LINES, 1)):
+            print("  " + format_progress(step, self.steps, metrics, SHOWN), flush=True)
+
+    def evaluate(self, step: int) -> None:
+        """Measures the held-out loss, reports it, and saves the best step."""
+        if not self.held_out:
+            return
+        count = self.config.warm_start.examples_per_update
+        starts = range(0, self.held_out, count)
+        result = held_out_loss(self.measure(self.state.weights, np.int32(start)) for start in starts)
+        row = {"step": step} | as_json(result)
+        self.folder.append(row, file="evaluation.jsonl")
+        self.board.add(step, as_json(result), prefix="validation")
+        loss = "–" if result.loss is None else format_with_error(result.loss, result.loss_error)
+        print(f"  validation: loss {loss} a token ({result.examples} examples, {result.tokens} tokens)", flush=True)
+        self.best.consider(row, lambda: self.save(step))
+        self.folder.push()
+
+    def finish(self) -> None:
+        """Saves the weights alone, and draws the curves."""
+        save_weights(self.folder.path, self.state.weights)
+        if self.folder.is_writer:
+            report.draw(self.folder.path, f"supervised, seed {self.config.seed}")
+        self.folder.push()
+
+
+SHOWN = {"loss": "loss {:.4f}", "gradient_norm": "grad {:.2f}", "epoch": "epoch {:.2f}"}
 
 
 def warm_start(experiment: Experiment, folder: Workdir) -> Any:
-    """Trains the starting weights for `warm_start.steps` updates, in 20 lines of log; saves and returns them."""
-    warm = experiment.config.warm_start
+    """Trains the starting weights for `warm_start.steps` updates, saves them in `folder/weights`, and returns them.
+
+    Goes on from the newest checkpoint in the folder; where the weights are complete, they are loaded.
+
+    Raises:
+      SystemExit: With code 75, when it was asked to stop; the state is saved.
+      ValueError: Before anything is compiled, when the folder holds another run or has no room for a checkpoint.
+    """
+    fingerprint, config = check_warm_start(experiment, folder.path), experiment.config
+    if has_weights(folder.path):
+        return load_weights(folder.path, experiment.model.abstract_weights())
+    with (
+        Compilations() as compilations,
+        Checkpoints(folder.path, config.record.keep_checkpoints) as checkpoints,
+        StopSignal(config.record.grace_seconds, checkpoints.describe_resume) as stop_signal,
+        exit_on_process_loss(checkpoints.describe_resume) if is_multiprocess() else contextlib.nullcontext(),
+    ):
+        loop = _prepare(experiment, folder, checkpoints, compilations, fingerprint)
+        loop.run(stop_signal)
+        if stop_signal.is_requested_anywhere():
+            raise SystemExit(RUN_AGAIN)
+    return loop.state.weights
+
+
+def check_warm_start(experiment: Experiment, folder: Path) -> dict:
+    """Returns the fingerprint of the experiment's warm start, after a check that the folder holds no other.
+
+    Raises:
+      ValueError: With both values of everything that differs.
+    """
+    dataset = experiment.dataset
+    trained = dataset._replace(tables={"train": dataset.tables["train"]})
+    given = make_fingerprint(experiment.config, trained, folder) | {"phase": "supervised"}
+    given["problems"]["worked training"] = examples_digest(dataset.examples)
+    saved = folder / FINGERPRINT_FILE
+    with Checkpoints(folder) as checkpoints:
+        begun = has_weights(folder) or checkpoints.latest is not None
+    if begun and saved.exists():
+        check_same(read_json(saved), given, folder, Phase.WARM_START)
+    return given
+
+
+def _prepare(
+    experiment: Experiment, folder: Workdir, checkpoints: Checkpoints, compilations: Compilations, fingerprint: dict
+) -> SupervisedLoop:
+    """Restores or starts the state, and compiles the update and the held-out loss."""
+    config, warm = experiment.config, experiment.config.warm_start
     optimizer = make_optimizer(warm.optimizer, warm.steps, experiment.model.axes)
-    state = experiment.initial_state(optimizer, experiment.starting_weights())
     # The KL term's reference and carried groups belong to the steps after this phase.
-    state = state._replace(carried=None, reference=None)
+    abstract = experiment.abstract_state(optimizer)._replace(carried=None, reference=None)
+    folder.check_space(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)))
+    restored = checkpoints.restore(abstract, lambda run: check_same(run, fingerprint, folder.path, Phase.WARM_START))
+    folder.write_run(config, experiment.model.attention.name)
+    folder.write_json(FINGERPRINT_FILE, fingerprint)
+    folder.push()
+    if restored is None:
+        state = experiment.initial_state(optimizer, experiment.starting_weights())
+        restored = 0, state._replace(carried=None, reference=None)
+    done, state = restored
     examples = experiment.place(make_sequences(experiment.dataset.examples))
-    began = time.perf_counter()
-    program = _compile(experiment, optimizer, state, examples)
+    step, began = SupervisedStep(experiment, optimizer), time.perf_counter()
+    shardings, whole = jax.tree.map(lambda x: x.sharding, abstract), experiment.model.whole
+    program = _compile_update(step, state, examples, shardings, whole)
+    measure, held_out = _compile_measure(experiment, step, state, shardings.weights), 0
+    if experiment.dataset.held_out_examples is not None:
+        held_out = len(experiment.dataset.held_out_examples.prompt_length_Q)
+    distributed.compile_collectives()
+    compilations.finish()
     seconds = time.perf_counter() - began
-    print(f"warm start: {warm.steps} updates of {warm.examples_per_update} examples (compiled in {seconds:.0f} s)")
-    folder.remove_after(0)
-    began, every = time.perf_counter(), max(warm.steps // 20, 1)
-    for number in range(1, warm.steps + 1):
-        state, (applied, tokens) = program(state, examples)
-        if number % every == 0 or number == warm.steps:
-            values = {
-                "step": number,
-                "loss": float(applied.statistics.objective),
-                "entropy": float(applied.statistics.entropy / tokens),
-                "gradient_norm": float(applied.gradient_norm),
-                "seconds": time.perf_counter() - began,
-            }
-            folder.append(values)
-            print(f"  {number:>6}/{warm.steps}  loss {values['loss']:.4f}  {values['seconds']:.0f} s", flush=True)
-    save_weights(folder.path, state.weights)
-    return state.weights
+    print(f"{_describe(experiment)} (compiled in {seconds:.0f} s)", flush=True)
+    return SupervisedLoop(
+        experiment=experiment,
+        folder=folder,
+        checkpoints=checkpoints,
+        compilations=compilations,
+        fingerprint=fingerprint,
+        program=program,
+        compile_seconds=seconds,
+        inputs=examples,
+        state=state,
+        done=done,
+        measure=measure,
+        held_out=held_out,
+    )
 
 
-def _compile(experiment: Experiment, optimizer: Optimizer, state: State, examples: Sequences) -> jax.stages.Compiled:
-    shardings = experiment.state_shardings(optimizer)._replace(carried=None, reference=None)
-    step, layouts = SupervisedStep(experiment, optimizer), (shardings, experiment.model.whole)
+def _compile_update(step, state, examples, shardings, whole) -> jax.stages.Compiled:
+    layouts = (shardings, whole)
 
     def sft_step(state, examples):
         return step(state, examples)
 
-    return (
-        jax.jit(sft_step, in_shardings=layouts, out_shardings=layouts, donate_argnums=0)
-        .lower(state, examples)
-        .compile()
-    )
+    jitted = jax.jit(sft_step, in_shardings=layouts, out_shardings=layouts, donate_argnums=0)
+    return jitted.lower(state, examples).compile()
+
+
+def _compile_measure(experiment, step, state, shardings) -> Callable[[Any, np.int32], ExampleLosses] | None:
+    if experiment.dataset.held_out_examples is None:
+        return None
+    examples, whole = experiment.place(make_sequences(experiment.dataset.held_out_examples)), experiment.model.whole
+
+    def sft_held_out(weights, examples, start):
+        return step.measure(weights, examples, start)
+
+    jitted = jax.jit(sft_held_out, in_shardings=(shardings, whole, whole), out_shardings=whole)
+    compiled = jitted.lower(state.weights, examples, np.int32(0)).compile()
+    return lambda weights, start: compiled(weights, examples, start)
+
+
+def _describe(experiment: Experiment) -> str:
+    """Returns what the phase is going to do."""
+    warm, dataset = experiment.config.warm_start, experiment.dataset
+    count = len(dataset.examples.prompt_length_Q)
+    epochs = warm.steps * warm.examples_per_update / count
+    lines = [
+        f"warm start: {warm.steps} updates of {warm.examples_per_update} examples, {epochs:.3g} epochs of {count} "
+        f"({dataset.examples.dropped} too long)"
+    ]
+    if dataset.held_out_examples is not None:
+        held_out = dataset.held_out_examples
+        lines.append(f"validation: {len(held_out.prompt_length_Q)} examples ({held_out.dropped} too long)")
+    elif warm.validate_every_steps:
+        lines.append("validation: none; config.data.validation names no problems with worked solutions")
+    return "\n".join(lines)
 
 
 def main(config: Config, workdir: Path) -> None:
@@ -138,11 +255,18 @@ def main(config: Config, workdir: Path) -> None:
             f'use config.base=""'
         )
     folder = Workdir(workdir)
-    with open_experiment(config, workdir) as experiment:
-        folder.write_run(config, experiment.model.attention.name)
-        experiment.write_model_settings(workdir / "model")
-        warm_start(experiment, folder)
-    print(f"weights: {workdir / 'weights'}; go on with: python -m nft_jax.train --config=… --config.base={workdir}")
+    with Checkpoints(workdir) as checkpoints, StopSignal(config.record.grace_seconds, checkpoints.describe_resume):
+        experiment = build_experiment(config, workdir)
+        check_warm_start(experiment, workdir)
+        finished = has_weights(workdir)
+        if not (workdir / "model").is_dir():
+            experiment.write_model_settings(workdir / "model")
+        if not finished:
+            warm_start(experiment, folder)
+    print(
+        f"{'finished before, nothing to do; ' if finished else ''}weights: {workdir / 'weights'}; go on with: "
+        f"python -m nft_jax.train --config=… --config.base={workdir}"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The same --workdir resumes from its newest checkpoint.
 
 import contextlib
 import functools
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,18 +16,18 @@ import jax
 import numpy as np
 
 from nft_jax import cli
-from nft_jax.config import Config, Phase
+from nft_jax.config import Config
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers
 from nft_jax.experiment import Experiment, compile_step, make_evaluator, open_experiment
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import exit_on_process_loss, is_multiprocess
-from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
+from nft_jax.run.checkpoint import Checkpoints, remove_checkpoints
 from nft_jax.run.compilations import Compilations
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.workdir import Workdir
-from nft_jax.sft import warm_start
+from nft_jax.sft import check_warm_start, warm_start
 from nft_jax.start_table import describe
 from nft_jax.state import State
 from nft_jax.trainer import Trainer
@@ -77,9 +76,9 @@ def prepare(
         experiment.write_model_settings(folder.path / "model")
     if experiment.dataset.hygiene is not None:
         folder.write_json("hygiene.json", experiment.dataset.hygiene.to_json())
-    weights = load_base_weights(experiment, folder, fingerprint) if state is None else None
+    weights = load_base_weights(experiment, folder) if state is None else None
     evaluator = make_evaluator(experiment, {name: table for name, table in tables.items() if name != "train"})
-    base_answers = load_base_answers(experiment, folder, fingerprint, evaluator, done, weights)
+    base_answers = load_base_answers(experiment, folder, evaluator, done, weights)
     state = experiment.initial_state(optimizer, weights) if state is None else state
     prompts = experiment.prompts(tables["train"])
     began = time.perf_counter()
@@ -88,18 +87,18 @@ def prepare(
     seconds = time.perf_counter() - began
     print(f"step: one program, compiled in {seconds:.0f} s\n{compilations.finish()}", flush=True)
     return Trainer(
-        experiment,
-        folder,
-        checkpoints,
-        compilations,
+        experiment=experiment,
+        folder=folder,
+        checkpoints=checkpoints,
+        compilations=compilations,
         fingerprint=fingerprint,
-        evaluator=evaluator,
-        base_answers=base_answers,
         program=program,
         compile_seconds=seconds,
-        prompts=prompts,
+        inputs=prompts,
         state=state,
         done=done,
+        evaluator=evaluator,
+        base_answers=base_answers,
     )
 
 
@@ -115,34 +114,27 @@ def restore(
     folder.check_space(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)))
     restored = checkpoints.restore(abstract, lambda run: check_same(run, fingerprint, folder.path))
     if restored is None:
-        _check_warm_start(folder.path / "warm_start", fingerprint)
+        if experiment.dataset.examples is not None:
+            check_warm_start(experiment, folder.path / "warm_start")
         return 0, None
     if restored[0] > steps:
         raise ValueError(f"config.steps={steps}: {folder.path} is at step {restored[0]} already")
     return restored
 
 
-def _check_warm_start(phase: Path, fingerprint: dict) -> None:
-    if has_weights(phase) and (phase / FINGERPRINT_FILE).exists():
-        check_same(json.loads((phase / FINGERPRINT_FILE).read_text()), fingerprint, phase, Phase.WARM_START)
-
-
-def load_base_weights(experiment: Experiment, folder: Workdir, fingerprint: dict) -> Any:
+def load_base_weights(experiment: Experiment, folder: Workdir) -> Any:
     """Returns the weights before the first step, after the warm start if the config has one; trains it if needed."""
-    config, path = experiment.config, folder.path / "warm_start"
-    if config.base or not config.warm_start.steps:
+    path = folder.path / "warm_start"
+    if experiment.dataset.examples is None:
         return experiment.starting_weights()
-    if has_weights(path):
-        return load_weights(path, experiment.model.abstract_weights())
-    phase = Workdir(path)
-    phase.write_run(config, experiment.model.attention.name)
-    phase.write_json(FINGERPRINT_FILE, fingerprint)
-    folder.push()
-    return warm_start(experiment, phase)
+    weights = warm_start(experiment, Workdir(path, folder.path))
+    # They served to resume the warm start.
+    remove_checkpoints(path)
+    return weights
 
 
 def load_base_answers(
-    experiment: Experiment, folder: Workdir, fingerprint: dict, evaluator: Evaluator, done: int, weights: Any
+    experiment: Experiment, folder: Workdir, evaluator: Evaluator, done: int, weights: Any
 ) -> dict[str, Answers]:
     """Returns the base's answers to the held-out splits, and saves them; a resumed run reads them from the folder.
 
@@ -152,7 +144,7 @@ def load_base_answers(
     if done and path.exists():
         with np.load(path) as kept:
             return {name: Answers(*(kept[f"{name}.{field}"] for field in Answers._fields)) for name in splits}
-    weights = load_base_weights(experiment, folder, fingerprint) if weights is None else weights
+    weights = load_base_weights(experiment, folder) if weights is None else weights
     answers = {name: evaluator(weights, name) for name in splits}
     arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
     folder.write_arrays(path.name, arrays)

@@ -1,165 +1,56 @@
-"""The host's side of a run, after compilation: dispatches steps, reads the previous step's record, evaluates, saves."""
+"""The steps of a run on the host: their metrics and rollouts, held-out answers, and the table at the end."""
 
-import sys
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 
 from nft_jax import report
-from nft_jax.config import Config
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers, score
 from nft_jax.evaluation.tables import format_score, format_table
-from nft_jax.experiment import Experiment
+from nft_jax.loop import Loop, is_due
 from nft_jax.processes import distributed
-from nft_jax.run.best import Best
-from nft_jax.run.checkpoint import Checkpoints
-from nft_jax.run.compilations import Compilations
 from nft_jax.run.metrics import format_step, step_metrics
-from nft_jax.run.stopping import RUN_AGAIN, StopSignal
-from nft_jax.run.tensorboard import TensorBoard
-from nft_jax.run.watchdog import Watchdog
-from nft_jax.run.workdir import Workdir, as_json, host_rss_mib, host_rss_peak_mib, read_lines
-from nft_jax.state import Record, State
-from nft_jax.types import Groups, Prompts
+from nft_jax.run.workdir import as_json, host_rss_mib, host_rss_peak_mib
+from nft_jax.state import Record
 
 
-@dataclass
-class Trainer:
+@dataclass(kw_only=True)
+class Trainer(Loop):
     """The loop over the steps of one run.
 
     Attributes:
-      experiment: The experiment, with its grading processes.
-      folder: The workdir.
-      compilations: Warns of programs that are compiled once the steps have begun.
-      fingerprint: The settings and problems that determine the run's numbers, saved with each checkpoint.
       base_answers: By split, the answers before the first step.
-      prompts: The prompt table on the mesh.
-      state: The state after step `done`; each step takes over its memory.
-      done: Number of steps that were done before this process began.
     """
 
-    experiment: Experiment
-    folder: Workdir
-    checkpoints: Checkpoints
-    compilations: Compilations
-    fingerprint: dict
     evaluator: Evaluator
     base_answers: dict[str, Answers]
-    program: jax.stages.Compiled
-    compile_seconds: float
-    prompts: Prompts
-    state: State
-    done: int
-    board: TensorBoard = field(init=False)
-    best: Best = field(init=False)
 
     @property
-    def config(self) -> Config:
-        return self.experiment.config
+    def steps(self) -> int:
+        return self.config.steps
 
-    def run(self, stop_signal: StopSignal) -> None:
-        """Runs all steps that are left; the host reads step n − 1 while the device runs step n.
+    @property
+    def checkpoint_every(self) -> int:
+        return self.config.record.checkpoint_every_steps
 
-        Raises:
-          OSError: When the folder cannot be written any more, with the step from which the run resumes.
-        """
-        try:
-            self._run(stop_signal)
-        except OSError as error:
-            raise OSError(
-                f"{self.folder.path}: {error}\nmake room if the disk is full; {self.checkpoints.describe_resume()}"
-            ) from error
+    @property
+    def best_by(self) -> str:
+        return self.config.record.best_by
 
-    def _run(self, stop_signal: StopSignal) -> None:
-        self._begin()
-        with TensorBoard(self.folder.path / "tensorboard", self.done) as self.board:
-            self._evaluate_missing()
-            record = self.config.record
-            watchdog = Watchdog(record.hang_factor, record.hang_seconds, lambda: self.experiment.verifier.activity)
-            with stop_signal.wait_for_steps(), watchdog:
-                self._steps(stop_signal, watchdog)
-            self._finish()
+    def is_evaluated(self, step: int) -> bool:
+        """Returns whether validation problems are answered after this step; `finish` answers those of the last."""
+        return step != self.steps and is_due(step, self.config.evaluation.every_steps)
 
-    def _begin(self) -> None:
-        if self.done:
-            print(f"resumed from step {self.done} in {self.folder.path}", flush=True)
-        for file in ("metrics.jsonl", "evaluation.jsonl"):
-            # A run that begins anew evaluates step 0 again.
-            self.folder.remove_after(self.done or -1, file=file)
-        self.best = Best(self.config.record.best_by, self.folder, self.checkpoints)
+    def prepare_record(self, step: int, record: Record) -> Record:
+        """Gathers the groups of a step that goes into the rollout log, and leaves out those of other steps."""
+        logged = step in (1, self.steps) or is_due(step, self.config.record.rollouts_every_steps)
+        return record._replace(last=distributed.gather(record.last) if logged else None)
 
-    def _evaluate_missing(self) -> None:
-        """Evaluates the step to start from, if the run ended between saving and evaluating it."""
-        if self.done == 0:
-            self._report_answers(0, self.base_answers)
-            return
-        seen = {row["step"] for row in read_lines(self.folder.path / "evaluation.jsonl")}
-        # Only process 0 is sure to see the rows that it wrote.
-        if self._is_evaluated(self.done) and distributed.any_process(self.done not in seen):
-            self._report_answers(self.done, self._answers(("validation",)))
-
-    def _is_evaluated(self, step: int) -> bool:
-        return step != self.config.steps and _is_due(step, self.config.evaluation.every_steps)
-
-    def _steps(self, stop_signal: StopSignal, watchdog: Watchdog) -> None:
-        config, waiting = self.config, None
-        for step in range(self.done + 1, config.steps + 1):
-            began = time.perf_counter()
-            with watchdog.watch("step", step):
-                self.state, record = self.program(self.state, self.prompts)
-                if waiting is not None:
-                    self._report_step(*waiting)
-                jax.block_until_ready(record)
-            seconds = time.perf_counter() - began
-            with watchdog.watch("agreeing after step", step):
-                waiting = (step, record._replace(last=self._logged_groups(step, record.last)), seconds)
-                last, stop = step == config.steps, stop_signal.is_requested_anywhere()
-            evaluate = self._is_evaluated(step)
-            save = last or stop or _is_due(step, config.record.checkpoint_every_steps)
-            if save or evaluate:
-                self._report_step(*waiting)
-                waiting = None
-            if stop:
-                stop_signal.lift_deadline()
-            if save:
-                with watchdog.watch("saving step", step):
-                    self.folder.push()  # the lines of a step are in the bucket before its checkpoint is
-                    self._save(step)
-            if stop and not last:
-                self._stop(step)
-            if evaluate:
-                with watchdog.watch("evaluating step", step):
-                    self._report_answers(step, self._answers(("validation",)))
-            self.checkpoints.check()
-            self.compilations.report_late(step)
-        self.checkpoints.wait()
-
-    def _save(self, step: int) -> None:
-        self.compilations.report_late(step)
-        self.checkpoints.save(step, self.state, self.fingerprint)
-        # Several processes save a replicated array in slices; Orbax compiles the slicing at the first save.
-        self.compilations.finish()
-
-    def _logged_groups(self, step: int, groups: Groups) -> Groups | None:
-        """Gathers the groups of a step that goes into the rollout log; None for other steps."""
-        logged = step in (1, self.config.steps) or _is_due(step, self.config.record.rollouts_every_steps)
-        return distributed.gather(groups) if logged else None
-
-    def _stop(self, step: int) -> None:
-        self.checkpoints.wait()
-        print(
-            f"stopped after step {step}, which is saved; {self.checkpoints.describe_resume()}",
-            file=sys.stderr,
-            flush=True,
-        )
-        raise SystemExit(RUN_AGAIN)
-
-    def _report_step(self, step: int, record: Record, seconds: float) -> None:
+    def report_step(self, step: int, record: Record, seconds: float) -> None:
         """Writes and prints the metrics of a step, and its rollouts if they are logged."""
         experiment, record = self.experiment, jax.device_get(record)
         metrics = {"step": step} | step_metrics(record)
@@ -176,6 +67,10 @@ class Trainer:
             self.folder.write_rollouts(step, record.last, experiment.dataset.tables["train"], experiment.tokenizer)
         print(format_step(step, self.config.steps, metrics), flush=True)
 
+    def evaluate(self, step: int) -> None:
+        """Answers the validation problems, except before the first step, and reports the answers."""
+        self._report_answers(step, self._answers(("validation",)) if step else self.base_answers)
+
     def _answers(self, splits: Iterable[str]) -> dict[str, Answers]:
         """Answers the problems of those `splits` that the data has, with the current weights."""
         return {name: self.evaluator(self.state.weights, name) for name in splits if name in self.evaluator.tables}
@@ -188,10 +83,10 @@ class Trainer:
             self.folder.append(row, file="evaluation.jsonl")
             self.board.add(step, as_json(result), prefix="validation")
             print("  " + format_score("validation", result), flush=True)
-            self.best.consider(row, lambda: self._save(step))
+            self.best.consider(row, lambda: self.save(step))
         self.folder.push()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Evaluates the last step, compares it with the base, and draws the curves."""
         experiment, config = self.experiment, self.config
         answers = self._answers(("validation", "test"))
@@ -209,10 +104,6 @@ class Trainer:
         if self.folder.is_writer:
             picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
             print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
-
-
-def _is_due(step: int, every: int) -> bool:
-    return bool(every) and step % every == 0
 
 
 def tabulate_answers(table: PromptTable, tokenizer: Tokenizer, before: Answers, after: Answers, count: int = 6) -> str:

@@ -28,7 +28,8 @@ ORDER = """
     experiment
     cli
     machine
-    sft report start_table
+    loop supervised report start_table
+    sft
     trainer
     train evaluate export
     compare

@@ -56,14 +56,15 @@ class Loop(Trainer):
     """The loop over three steps, which compiles something in one part (`where`) of the second."""
 
     def __init__(self, where, compilations):
-        self.where, self.compilations, self.prompts = where, compilations, None
+        self.where, self.compilations, self.inputs = where, compilations, None
         self.state = SimpleNamespace(weights=None)
         config = small(steps=3, record__checkpoint_every_steps=1, evaluation__every_steps=1)
         self.experiment = SimpleNamespace(config=config)
         self.fingerprint, self.folder, self.step, self.done = {}, SimpleNamespace(push=lambda: None), 0, 0
         nothing = lambda *_: None  # noqa: E731
         self.checkpoints = SimpleNamespace(save=lambda *_: self.at("save"), check=nothing, wait=nothing)
-        self._report_step = self._logged_groups = nothing
+        self.report_step = nothing
+        self.prepare_record = lambda step, record: record
         self._answers = lambda *_: self.at("evaluation")
         self._report_answers = nothing
 

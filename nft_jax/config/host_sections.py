@@ -103,7 +103,20 @@ class WarmStartConfig:
     """The supervised phase on worked solutions before the first step."""
 
     steps: int = setting(0, "updates; 0: no warm start", at_least=0)
-    examples_per_update: int = setting(64, "worked solutions of an update", at_least=1)
+    examples_per_update: int = setting(
+        64, "worked solutions of an update; each epoch takes them all in another order", at_least=1
+    )
+    checkpoint_every_steps: int = setting(
+        100, "updates from one checkpoint to the next; 0: only the last", at_least=0, decides=NONE
+    )
+    validate_every_steps: int = setting(
+        100,
+        "updates from one loss of worked solutions of the validation problems to the next, beside the first and last; "
+        "0: never",
+        at_least=0,
+        decides=NONE,
+    )
+    validation_examples: int = setting(256, "most worked solutions of that loss", at_least=1, decides=NONE)
     arithmetic_examples: int = setting(65536, "worked solutions that are generated", at_least=1)
     incorrect_share: float = setting(
         0.0, "share of the generated solutions that follow a misconception", at_least=0, at_most=1

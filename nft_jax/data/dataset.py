@@ -27,6 +27,7 @@ class Dataset(NamedTuple):
     Attributes:
       tables: The prompt table of each split: "train", and "validation" and "test" if the config has them.
       examples: The examples of the warm start, if the run has one.
+      held_out_examples: Examples of the validation problems, if the warm start measures their loss and there are any.
       hygiene: What hygiene left out of the training problems, if the config enables it.
       sets: The problems of each table that was read, with where they come from and what was left out.
       notes: What a user should know of the data before the run, a line each.
@@ -35,6 +36,7 @@ class Dataset(NamedTuple):
     tokenizer: Tokenizer
     tables: dict[str, PromptTable]
     examples: ExampleTable | None
+    held_out_examples: ExampleTable | None = None
     hygiene: HygieneReport | None = None
     sets: Mapping[str, ProblemSet] = MappingProxyType({})
     notes: tuple[str, ...] = ()
@@ -76,14 +78,11 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
         name: build_prompts(part, tokenizer, **form, **limits, source=(own and getattr(data, name)) or name)
         for name, part in problems.items()
     }
-    examples = None
+    examples = held_out = None
     if own and config.warm_start.steps and not config.base:
-        examples = build_examples(
-            _warm_start_pairs(config, problems["train"], tokenizer, messages),
-            tokenizer,
-            max_prompt_tokens=config.data.max_prompt_tokens,
-            max_answer_tokens=config.rollout.max_answer_tokens,
-        )
+        examples = _build_warm_start_examples(config, "train", problems["train"], tokenizer, messages)
+        if config.warm_start.validate_every_steps and "validation" in problems:
+            held_out = _build_warm_start_examples(config, "validation", problems["validation"], tokenizer, messages)
     notes = [
         note
         for name, table in tables.items()
@@ -92,7 +91,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
         )
     ]
     sets = {name: part for name, part in problems.items() if isinstance(part, ProblemSet)}
-    return Dataset(tokenizer, tables, examples, hygiene, sets, tuple(notes))
+    return Dataset(tokenizer, tables, examples, held_out, hygiene, sets, tuple(notes))
 
 
 def cut_validation(problems: dict[str, ProblemSet], size: int, seed: int) -> dict[str, ProblemSet]:
@@ -211,35 +210,45 @@ def _load_or_train_tokenizer(config: Config, folder: Path) -> Tokenizer:
     return load_tokenizer(train_sentencepiece(texts, folder / "tokenizer" / f"{name.partition(':')[0]}.model"))
 
 
-def _warm_start_pairs(
-    config: Config, problems: list[Problem], tokenizer: Tokenizer, messages: Sequence[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """Returns the (prompt, response) pairs of the warm start.
+def _build_warm_start_examples(
+    config: Config, split: str, problems: list[Problem], tokenizer: Tokenizer, messages: Sequence[tuple[str, str]]
+) -> ExampleTable | None:
+    """Returns the worked solutions of the training problems, or of at most `validation_examples` validation problems.
+
+    Returns None if no validation problem has a solution.
 
     Raises:
-      ValueError: if no problem has a worked solution.
+      ValueError: if no training problem has one, or none fits.
     """
+    warm, most = config.warm_start, config.warm_start.validation_examples if split == "validation" else None
     form = config.data.template
-    if name_set(config, "train").partition(":")[0] == ARITHMETIC:
-        warm = config.warm_start
-        examples = arithmetic.draw_examples(
-            problems, size=warm.arithmetic_examples, incorrect_share=warm.incorrect_share, seed=config.seed
-        )
-        return [(render(text, tokenizer, template=form, messages=messages), response) for text, response in examples]
-    pairs = [
-        (
-            render(each.problem, tokenizer, template=form, messages=(*messages, *each.messages)),
-            end_with_answer(each, config.verify.grader),
-        )
-        for each in problems
-        if each.solution
-    ]
+    if name_set(config, split).partition(":")[0] == ARITHMETIC:
+        size = most or warm.arithmetic_examples
+        drawn = arithmetic.draw_examples(problems, size=size, incorrect_share=warm.incorrect_share, seed=config.seed)
+        pairs = [(render(text, tokenizer, template=form, messages=messages), response) for text, response in drawn]
+    else:
+        solved = [problem for problem in problems if problem.solution][:most]
+        pairs = [
+            (
+                render(each.problem, tokenizer, template=form, messages=(*messages, *each.messages)),
+                end_with_answer(each, config.verify.grader),
+            )
+            for each in solved
+        ]
+    if not pairs and split == "validation":
+        return None
     if not pairs:
         raise ValueError(
             f"{config.data.train}: no problem has a worked solution, so the warm start has no examples; name the field "
             "of the solutions by --config.data.train_fields=PROBLEM,ANSWER,SOLUTION, or set config.warm_start.steps=0"
         )
-    return pairs
+    return build_examples(
+        pairs,
+        tokenizer,
+        max_prompt_tokens=config.data.max_prompt_tokens,
+        max_answer_tokens=config.rollout.max_answer_tokens,
+        source=f"the {split} problems",
+    )
 
 
 def end_with_answer(problem: Problem, grader: str) -> str:

@@ -178,12 +178,18 @@ def build_prompts(
 
 
 def build_examples(
-    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_prompt_tokens: int, max_answer_tokens: int
+    pairs: Sequence[tuple[str, str]],
+    tokenizer: Tokenizer,
+    *,
+    max_prompt_tokens: int,
+    max_answer_tokens: int,
+    source: str = "the examples",
 ) -> ExampleTable:
     """Tokenizes (prompt text, response text) pairs for supervised training; the first EOS id ends each response.
 
     Prompt and response are tokenized separately, as in a rollout. A pair is left out, never cut, if its prompt has more
-    than `max_prompt_tokens` tokens or its response, with EOS, more than `max_answer_tokens`.
+    than `max_prompt_tokens` tokens or its response, with EOS, more than `max_answer_tokens`. Errors name the pairs by
+    `source`.
 
     Raises:
       ValueError: if a prompt has no tokens or no pair fits.
@@ -196,10 +202,9 @@ def build_examples(
     _check_not_empty(prompt_length_Q, texts)
     kept = np.flatnonzero((prompt_length_Q <= max_prompt_tokens) & (response_length_Q <= max_answer_tokens))
     if not kept.size:
-        raise ValueError(
-            f"no example fits: {_describe_lengths('max_prompt_tokens', prompt_length_Q, max_prompt_tokens)}; "
-            f"{_describe_lengths('max_answer_tokens', response_length_Q, max_answer_tokens)}"
-        )
+        prompts = _describe_lengths("config.data.max_prompt_tokens", prompt_length_Q, max_prompt_tokens)
+        responses = _describe_lengths("config.rollout.max_answer_tokens", response_length_Q, max_answer_tokens)
+        raise ValueError(f"{source}: no worked solution fits: of the prompts, {prompts}; of the solutions, {responses}")
     return ExampleTable(
         token_QP=_pad_rows([prompt_ids[i] for i in kept], max_prompt_tokens),
         prompt_length_Q=prompt_length_Q[kept],

@@ -189,11 +189,12 @@ def gather(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True) if is_multiprocess() else jax.device_get(tree)
 
 
-def compile_collectives(step: jax.stages.Compiled) -> None:
-    """Compiles before the first step the collectives that stopping, saving and logging after a step need."""
+def compile_collectives(step: jax.stages.Compiled | None = None) -> None:
+    """Compiles before the first step the collectives that stopping, saving and logging groups after a step need."""
     if is_multiprocess():
         any_process(False)
         multihost_utils.sync_global_devices("compile")
+    if is_multiprocess() and step is not None:
         groups, shardings = step.out_info[1].last, step.output_shardings[1].last
         gather(jax.tree.map(lambda x, sharding: jnp.zeros(x.shape, x.dtype, device=sharding), groups, shardings))
 

@@ -1,6 +1,7 @@
-"""The best checkpoint of a run: the saved step with the highest validation score of the kind `record.best_by`."""
+"""The best checkpoint of a run: the saved step with the best validation score or loss."""
 
 import json
+import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nft_jax.run.workdir import Workdir, read_lines
 
 FILE = "best.json"
 NONE = "none"
+LOSS = "loss"  # the lowest is the best; of any other kind the highest
 
 
 class Best:
@@ -18,7 +20,7 @@ class Best:
     It starts from the rows of `evaluation.jsonl` whose steps are saved, so rows of later steps must be removed before.
 
     Args:
-      kind: The score that counts: "greedy", "sampled" or "none".
+      kind: The score that counts: "greedy", "sampled", "loss" or "none".
       folder: The workdir.
       checkpoints: The checkpoints in it, which keep the best step.
     """
@@ -33,11 +35,12 @@ class Best:
         if kind == NONE or not row["step"]:
             return
         # All processes save or none does; process 0 may have read more rows than the others.
-        if not distributed.any_process(self.row is None or row[kind] > self.row[kind]):
+        if not distributed.any_process(self.row is None or _rank(row, kind) > _rank(self.row, kind)):
             return
         save()
         self._keep(row)
-        print(f"  the best so far: step {row['step']}, {kind} {row[kind]:.3f}; --step=best takes it", flush=True)
+        if row[kind] is not None:
+            print(f"  the best so far: step {row['step']}, {kind} {row[kind]:.3f}; --step=best takes it", flush=True)
 
     def _keep(self, row: dict | None) -> None:
         self.row = row
@@ -48,9 +51,17 @@ class Best:
 
 
 def find_best_row(rows: Sequence[dict], kind: str, steps: Collection[int]) -> dict | None:
-    """Returns the first row of `evaluation.jsonl` with the highest score among those of `steps`; None without any."""
+    """Returns the first row of `evaluation.jsonl` with the best score among those of `steps`; None without any."""
     scored = [row for row in rows if row["step"] in steps]
-    return max(scored, key=lambda row: row[kind], default=None) if kind != NONE else None
+    return max(scored, key=lambda row: _rank(row, kind), default=None) if kind != NONE else None
+
+
+def _rank(row: dict, kind: str) -> float:
+    """Returns a number that is higher for a better score; a score that was not finite is None, and the worst."""
+    score = row[kind]
+    if score is None:
+        return -math.inf
+    return -score if kind == LOSS else score
 
 
 def resolve_step(step: str | None, workdir: Path) -> int | None:

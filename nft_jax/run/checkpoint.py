@@ -206,6 +206,13 @@ class Checkpoints:
             self.manager.reload()
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Removes all checkpoints of a workdir, of which nothing else is needed."""
+    path = remote_workdir.storage_folder(folder) / "checkpoints"
+    if jax.process_index() == 0 and path.is_dir():
+        path.rmtree()
+
+
 def save_weights(folder: Path, weights: Any) -> None:
     """Writes weights alone to `folder/weights`; returns when they are complete."""
     with ocp.StandardCheckpointer(

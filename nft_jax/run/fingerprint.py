@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from nft_jax.config import Config, Phase, settings_of, to_dict
 from nft_jax.data.dataset import Dataset
 from nft_jax.data.order import mix_bits
-from nft_jax.data.prompts import PromptTable
+from nft_jax.data.prompts import ExampleTable, PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.losses import LOSSES
 from nft_jax.types import Array
@@ -84,6 +84,9 @@ def check_same(
     Raises:
       ValueError: with both values of everything that differs.
     """
+    if saved.get("phase") != given.get("phase"):
+        kinds = [one.get("phase", "reinforced") for one in (saved, given)]
+        raise ValueError(f"{where} holds a {kinds[0]} run, and a {kinds[1]} one is to begin: give another --workdir")
     before, now = _settings(saved["config"]), _settings(given["config"])
     # A setting that only one of the two versions has does not count as a difference. An option of a custom loss that
     # only one of the two runs gives does.
@@ -179,6 +182,12 @@ def stored_weights_digest(path: Path) -> str | None:
                 opened.seek(max(size - _BLOCK, 0) * number // (_BLOCKS - 1))
                 digest.update(opened.read(_BLOCK))
     return digest.hexdigest()[:16] if files else None
+
+
+def examples_digest(table: ExampleTable) -> str:
+    """Returns 16 hexadecimal digits that depend on every token of worked examples."""
+    parts = (table.token_QP, table.prompt_length_Q, table.response_QT, table.response_length_Q)
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
 
 
 def weights_digest(weights: Any) -> str:

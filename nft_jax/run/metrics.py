@@ -1,11 +1,23 @@
 """The metrics of a step: from its record to the numbers and names in `metrics.jsonl`."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from nft_jax.state import Record
 from nft_jax.verify.grade import STATUSES
+
+_SHOWN = {
+    "reward": "reward {:.3f}",
+    "groups_kept": "kept {:.2f}",
+    "entropy": "entropy {:.3f}",
+    "ratio_max": "ratio≤{:.2f}",
+    "sampler_gap_max": "gap≤{:.0e}",
+    "gradient_norm": "grad {:.2f}",
+    "answer_length": "length {:.1f}",
+    "truncated": "cut {:.3f}",
+}
 
 
 def step_metrics(record: Record) -> dict:
@@ -71,17 +83,18 @@ def share(part: float, whole: float) -> float | None:
 
 def format_step(step: int, steps: int, metrics: dict) -> str:
     """Formats one line: the progress bar of the run, and its most important numbers."""
+    return format_progress(step, steps, metrics, _SHOWN)
+
+
+def format_progress(step: int, steps: int, metrics: dict, shown: Mapping[str, str]) -> str:
+    """Formats one line: a progress bar, the metrics `shown` in these forms ("–" for None), tokens a second, seconds."""
     width = 20
     done = round(width * step / steps)
-
-    def number(name, form):
-        value = metrics[name]
-        return "–" if value is None else format(value, form)
-
+    numbers = [
+        form.format(metrics[name]) if metrics[name] is not None else f"{form.partition('{')[0]}–"
+        for name, form in shown.items()
+    ]
     return (
-        f"{step:>{len(str(steps))}}/{steps} {'━' * done}{'╌' * (width - done)} reward {number('reward', '.3f')}  "
-        f"kept {number('groups_kept', '.2f')}  entropy {number('entropy', '.3f')}  ratio≤{number('ratio_max', '.2f')}  "
-        f"gap≤{number('sampler_gap_max', '.0e')}  grad {number('gradient_norm', '.2f')}  "
-        f"length {number('answer_length', '.1f')}  cut {number('truncated', '.3f')}  "
+        f"{step:>{len(str(steps))}}/{steps} {'━' * done}{'╌' * (width - done)} {'  '.join(numbers)}  "
         f"{metrics['tokens_per_second']:,.0f} tok/s  {metrics['seconds']:.1f} s"
     )

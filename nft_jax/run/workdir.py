@@ -46,14 +46,15 @@ class Workdir:
 
     Attributes:
       path: The folder; of a run in a bucket, its local mirror.
+      run: The workdir of the run of which this folder is a part; the folder itself if it is no part.
       is_writer: Whether this is process 0.
 
     Raises:
       ValueError: if the folder can't be written, before anything is compiled.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, run: Path | None = None):
+        self.path, self.run = path, run or path
         self.is_writer = jax.process_index() == 0
         if not self.is_writer:
             return
@@ -107,7 +108,7 @@ class Workdir:
         """Copies what is new to the run's bucket, if it has one; prints a failure, and the next push tries again."""
         if self.is_writer:
             try:
-                remote_workdir.push(self.path)
+                remote_workdir.push(self.run)
             except OSError as error:
                 print(f"{error}; the run goes on, and tries again later", file=sys.stderr, flush=True)
 
@@ -150,6 +151,18 @@ def read_lines(path: Path) -> list[dict]:
             if number < lines[-1][0]:
                 raise ValueError(f"{path}:{number} is no JSON object ({error}): repair or remove the line") from error
     return rows
+
+
+def read_json(path: Path) -> dict:
+    """Returns the object of a JSON file.
+
+    Raises:
+      ValueError: if the file holds anything else.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no JSON object ({error}): repair or remove the file") from error
 
 
 def describe_groups(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Iterator[dict]:

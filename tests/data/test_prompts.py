@@ -169,7 +169,8 @@ def test_build_examples_ends_in_eos_and_drops_whole_pairs():
 
 def test_build_examples_errors():
     with pytest.raises(
-        ValueError, match="2 to 2 tokens and max_prompt_tokens is 4 .*; .* 3 to 3 tokens and max_answer_tokens is 2"
+        ValueError,
+        match="2 to 2 tokens and config.data.max_prompt_tokens is 4 .*; .* 3 to 3 tokens and .*max_answer_tokens is 2",
     ):
         build_examples([("1=", "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=2)
     with pytest.raises(ValueError, match="has no tokens"):

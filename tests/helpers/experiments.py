@@ -82,6 +82,7 @@ def settings(**changes: Any) -> ConfigDict:
     config.model.vocab_multiple, config.model.remat, config.model.tied_embedding = 8, "none", False
     config.optimizer.learning_rate, config.optimizer.warmup_updates = 1e-3, 0
     config.mesh.data, config.mesh.tensor = 1, 1
+    config.warm_start.validate_every_steps = 0
     with config.loss.own.unlocked():
         config.update_from_flattened_dict({path.replace("__", "."): value for path, value in changes.items()})
     return config

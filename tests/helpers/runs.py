@@ -85,14 +85,14 @@ def run(config: Config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
 
 
 class Process:
-    """`python -m nft_jax.train` in `workdir`, with the graders of `folder`; `run` is its workdir."""
+    """`python -m nft_jax.PROGRAM` in `workdir`, with the graders of `folder`; `run` is its workdir."""
 
-    def __init__(self, config: Config, workdir: Path, folder: Path):
+    def __init__(self, config: Config, workdir: Path, folder: Path, program: str = "train"):
         self.run, self.log = Ran(workdir), workdir.with_name(f"{workdir.name}.log")
         file = workdir.with_name(f"{workdir.name}.json")
         file.write_text(json.dumps(to_dict(config)))
         environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"}
-        command = [sys.executable, "-m", "nft_jax.train", f"--config={file}", f"--workdir={workdir}"]
+        command = [sys.executable, "-m", f"nft_jax.{program}", f"--config={file}", f"--workdir={workdir}"]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 

@@ -11,7 +11,7 @@ from helpers.small_parts import lively_weights
 from nft_jax.experiment import build_experiment
 from nft_jax.parallel import layout
 from nft_jax.run.checkpoint import Checkpoints
-from nft_jax.sft import SupervisedStep, make_sequences
+from nft_jax.supervised import SupervisedStep, make_sequences
 from nft_jax.update.optimizer import make_optimizer
 
 SIZES = {"mesh__data": 2, "mesh__tensor": 2, "warm_start__steps": 2, "warm_start__examples_per_update": 8}

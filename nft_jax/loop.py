@@ -1,0 +1,187 @@
+"""The loop over the steps of a run or of a warm start: takes, reports, saves and evaluates them; stops and resumes."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from nft_jax.config import Config
+from nft_jax.experiment import Experiment
+from nft_jax.processes import distributed
+from nft_jax.run.best import Best
+from nft_jax.run.checkpoint import Checkpoints
+from nft_jax.run.compilations import Compilations
+from nft_jax.run.stopping import RUN_AGAIN, StopSignal
+from nft_jax.run.tensorboard import TensorBoard
+from nft_jax.run.watchdog import Watchdog
+from nft_jax.run.workdir import Workdir, read_lines
+from nft_jax.state import State
+
+
+@dataclass(kw_only=True)
+class Loop:
+    """The host's side of consecutive steps, after compilation; a subclass says what a step is.
+
+    Attributes:
+      compilations: Warns of programs that are compiled once the steps have begun.
+      fingerprint: The settings and problems that determine the numbers, saved with each checkpoint.
+      program: Takes the state and `inputs`; returns the state after the step, in the same memory, and its record.
+      inputs: What every step reads, on the mesh.
+      state: The state after step `done`.
+      done: Number of steps that were done before this process began.
+    """
+
+    experiment: Experiment
+    folder: Workdir
+    checkpoints: Checkpoints
+    compilations: Compilations
+    fingerprint: dict
+    program: jax.stages.Compiled
+    compile_seconds: float
+    inputs: Any
+    state: State
+    done: int
+    board: TensorBoard = field(init=False)
+    best: Best = field(init=False)
+
+    @property
+    def config(self) -> Config:
+        return self.experiment.config
+
+    # What a subclass defines.
+
+    @property
+    def steps(self) -> int:
+        """Number of the last step."""
+        raise NotImplementedError
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps from one checkpoint to the next; 0: only the last step."""
+        raise NotImplementedError
+
+    @property
+    def best_by(self) -> str:
+        """The held-out score by which the best step is kept, as `Best` names it."""
+        raise NotImplementedError
+
+    def is_evaluated(self, step: int) -> bool:
+        """Returns whether held-out problems are evaluated after this step."""
+        raise NotImplementedError
+
+    def prepare_record(self, step: int, record: Any) -> Any:
+        """Returns the part of a record that `report_step` needs; all processes call it."""
+        del step
+        return record
+
+    def report_step(self, step: int, record: Any, seconds: float) -> None:
+        """Writes and prints the numbers of a step."""
+        raise NotImplementedError
+
+    def evaluate(self, step: int) -> None:
+        """Evaluates the current weights, which are those after `step` steps, and reports the scores."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Reports after the last step."""
+        raise NotImplementedError
+
+    # The loop itself.
+
+    def run(self, stop_signal: StopSignal) -> None:
+        """Runs all steps that are left; the host reads step n − 1 while the device runs step n.
+
+        Raises:
+          OSError: When the folder cannot be written any more, with the step from which the run resumes.
+        """
+        try:
+            self._run(stop_signal)
+        except OSError as error:
+            raise OSError(
+                f"{self.folder.path}: {error}\nmake room if the disk is full; {self.checkpoints.describe_resume()}"
+            ) from error
+
+    def _run(self, stop_signal: StopSignal) -> None:
+        self._begin()
+        with TensorBoard(self.folder.path / "tensorboard", self.done) as self.board:
+            self._evaluate_missing()
+            record = self.config.record
+            watchdog = Watchdog(record.hang_factor, record.hang_seconds, self._describe_verifier)
+            with stop_signal.wait_for_steps(), watchdog:
+                self._steps(stop_signal, watchdog)
+            self.finish()
+
+    def _describe_verifier(self) -> str:
+        verifier = self.experiment.verifier
+        return "none" if verifier is None else verifier.activity
+
+    def _begin(self) -> None:
+        if self.done:
+            print(f"resumed from step {self.done} in {self.folder.path}", flush=True)
+        for file in ("metrics.jsonl", "evaluation.jsonl"):
+            # A run that begins anew evaluates step 0 again.
+            self.folder.remove_after(self.done or -1, file=file)
+        self.best = Best(self.best_by, self.folder, self.checkpoints)
+
+    def _evaluate_missing(self) -> None:
+        """Evaluates the step to start from: step 0, or one that the run had saved and not evaluated when it ended."""
+        seen = {row["step"] for row in read_lines(self.folder.path / "evaluation.jsonl")}
+        # Only process 0 is sure to see the rows that it wrote.
+        if not self.done or (self.is_evaluated(self.done) and distributed.any_process(self.done not in seen)):
+            self.evaluate(self.done)
+
+    def _steps(self, stop_signal: StopSignal, watchdog: Watchdog) -> None:
+        waiting = None
+        for step in range(self.done + 1, self.steps + 1):
+            began = time.perf_counter()
+            with watchdog.watch("step", step):
+                self.state, record = self.program(self.state, self.inputs)
+                if waiting is not None:
+                    self.report_step(*waiting)
+                jax.block_until_ready(record)
+            seconds = time.perf_counter() - began
+            with watchdog.watch("agreeing after step", step):
+                waiting = (step, self.prepare_record(step, record), seconds)
+                last, stop = step == self.steps, stop_signal.is_requested_anywhere()
+            evaluate = self.is_evaluated(step)
+            save = last or stop or is_due(step, self.checkpoint_every)
+            if save or evaluate:
+                self.report_step(*waiting)
+                waiting = None
+            if stop:
+                stop_signal.lift_deadline()
+            if save:
+                with watchdog.watch("saving step", step):
+                    self.folder.push()  # the lines of a step are in the bucket before its checkpoint is
+                    self.save(step)
+            if stop and not last:
+                self._stop(step)
+            if evaluate:
+                with watchdog.watch("evaluating step", step):
+                    self.evaluate(step)
+            self.checkpoints.check()
+            self.compilations.report_late(step)
+        self.checkpoints.wait()
+
+    def save(self, step: int) -> None:
+        """Starts saving the state after `step` steps."""
+        self.compilations.report_late(step)
+        self.checkpoints.save(step, self.state, self.fingerprint)
+        # Several processes save a replicated array in slices; Orbax compiles the slicing at the first save.
+        self.compilations.finish()
+
+    def _stop(self, step: int) -> None:
+        self.checkpoints.wait()
+        print(
+            f"stopped after step {step}, which is saved; {self.checkpoints.describe_resume()}",
+            file=sys.stderr,
+            flush=True,
+        )
+        raise SystemExit(RUN_AGAIN)
+
+
+def is_due(step: int, every: int) -> bool:
+    """Returns whether something that happens every `every` steps happens after this one; never for 0."""
+    return bool(every) and step % every == 0
