@@ -1,25 +1,35 @@
 """The grader `gsm8k` of grade-school arithmetic: it compares the last number of a response exactly."""
 
 import re
+import unicodedata
 from fractions import Fraction
 
 from .extract import TAIL_CHARACTERS, last_boxed
+from .math.words import SCALES, number_in_words
 
-_DIGITS_LIMIT = 100
-# A minus belongs to a number that it touches, unless it subtracts: `16-3` ends in 3.
+_DIGITS_LIMIT = 1000
+_DIGITS = r"(?:(?<!\d)\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+# A minus belongs to a number that it touches, unless it subtracts. A number in a word or an exponent is none.
 _NUMBER = re.compile(
-    r"(?:(?<![\w.)\]%])[-−](?=[$€£\d.]))?(?:[$€£]\s?(?:[-−](?=[\d.]))?)?"
-    r"(?:(?<!\d)\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+(?![\d.]))?"
+    rf"(?<![A-Za-z^_\d])(?P<sign>(?:(?<![\w.)\]%])[-−](?=[$€£\d.]))?(?:[$€£]\s?(?:[-−](?=[\d.]))?)?)"
+    rf"(?P<digits>{_DIGITS}(?:\s?/\s?\d+(?![\d.]))?)(?![²³⁰¹⁴-⁹])"
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+_CALCULATION = re.compile(r"\d\s*[-+*/:×÷−^]\s*$")  # before a number: it is no result
+_CONTINUATION = re.compile(r"\s*[-+*/:×÷−]\s*\d")  # behind a number
+_RANGE = re.compile(r"\bbetween\s+\S+\s+and\s+$", re.I)
+_MIXED = re.compile(r"(-?)(\d+)\s+(\d+)\s?/\s?(\d+)(?!\d)")
+_SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
+_SCALE = re.compile(rf"(?<=\d)\s*({'|'.join(SCALES)})\b", re.I)
+_ANNOUNCEMENT = re.compile(r"\b(?:answer|total)\s+(?:is|=|:)\s*(?=[-−$€£\d.])", re.I)
 _MARK = "####"
 
 
 def gsm8k(response: str, answer: str) -> tuple[str, str | None]:
     r"""Compares the last number of `response` with that of the reference `answer`.
 
-    A number after the last `####` or in the last `\boxed{}` goes first. Thousands separators, currency and percent
-    signs don't count: `$1,234.50` is 1234.5, and 25% is 25.
+    The first number after the last `####`, the last `\boxed{}` and "the answer is" go first, in this order. Thousands
+    separators, currency and percent signs don't count: `$1,234.50` is 1234.5, and 25% is 25.
 
     Returns:
       (status, extracted number). The status is "unparsed" if the response has no number.
@@ -34,13 +44,64 @@ def gsm8k(response: str, answer: str) -> tuple[str, str | None]:
 
 def last_number(text: str) -> str | None:
     """Returns the number that a text ends with, without separators and currency: `-1234.5` or `3/4`; else None."""
-    text = text[-TAIL_CHARACTERS:]
+    text = _to_ascii_digits(text[-TAIL_CHARACTERS:])
     _, mark, rest = text.rpartition(_MARK)
-    for part in (rest.partition("\n")[0] if mark else "", last_boxed(text) or "", text):
-        numbers = _NUMBER.findall(_FRACTION.sub(r" \1/\2", part))
-        if numbers:
-            return re.sub(r"[^0-9.\-/]", "", numbers[-1].replace("−", "-"))
-    return None
+    if mark and (number := _marked_number(rest.partition("\n")[0])) is not None:
+        return number or None
+    if (box := last_boxed(text)) and (number := _marked_number(box)):
+        return number
+    announced = list(_ANNOUNCEMENT.finditer(text))
+    if announced and (number := _first_number(text[announced[-1].end() :].partition(". ")[0])):
+        return number
+    return _last_number(text)
+
+
+def _to_ascii_digits(text: str) -> str:
+    if text.isascii():
+        return text
+    digits = (str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
+    return "".join(digits).replace("٬", ",").replace("٫", ".").replace("，", ",").replace("．", ".")
+
+
+def _marked_number(line: str) -> str | None:
+    """Returns the number of a line that states the answer, empty if it states none; None for a line without any."""
+    line = line.rpartition("=")[2].strip()
+    if mixed := _MIXED.match(line):
+        sign, whole, top, bottom = mixed.groups()
+        if int(bottom):
+            return f"{sign}{Fraction(int(whole)) + Fraction(int(top), int(bottom))}"
+    line = _SPACED.sub(lambda match: match.group().replace(" ", ""), line)
+    line = re.sub(r"^([-−])\s+(?=[$€£\d.])", r"\1", line)
+    if not any(character.isdigit() for character in line):
+        value = number_in_words(re.findall(r"[A-Za-z-]+", line)[:6])
+        return None if value is None else str(value)
+    return _first_number(line) or ""
+
+
+def _first_number(text: str) -> str | None:
+    """Returns the first number of a text, times the word behind it (million); None if it is part of a calculation."""
+    text = _FRACTION.sub(r" \1/\2", text).rpartition("=")[2]
+    match = _NUMBER.search(text)
+    if match is None or _CONTINUATION.match(text, match.end()):
+        return None
+    number = _plain(match)
+    scale = _SCALE.match(text, match.end())
+    value = _to_fraction(number) if scale else None
+    return number if value is None else str(value * SCALES[scale[1].lower()])
+
+
+def _last_number(text: str) -> str | None:
+    """Returns the last number of a text; None if it is the end of a calculation without result, or of a range."""
+    text = _FRACTION.sub(r" \1/\2", text)
+    matches = list(_NUMBER.finditer(text))
+    if not matches:
+        return None
+    before = text[: matches[-1].start()][-40:]
+    return None if _CALCULATION.search(before) or _RANGE.search(before) else _plain(matches[-1])
+
+
+def _plain(match: re.Match) -> str:
+    return re.sub(r"[^0-9.\-/]", "", match.group().replace("−", "-"))
 
 
 def _to_fraction(number: str) -> Fraction | None:
