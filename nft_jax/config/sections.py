@@ -62,6 +62,11 @@ class ModelConfig:
     output_bias: bool = setting(False, "whether the projection of attention's output has a bias")
     mlp_bias: bool = setting(False, "whether the three products of the feed-forward layers have biases")
     rope_scaling: RopeScaling = section(RopeScaling)
+    qk_norm: str = setting(
+        "none",
+        "RMSNorm of queries and keys before they are rotated. head: of each head, with one scale for all heads",
+        choices=("none", "head"),
+    )
     dtype: str = setting(
         "float32",
         "number format that the model computes in; weights are kept in float32. auto: bfloat16, but float32 on CPUs "

@@ -34,8 +34,11 @@ class Block(nnx.Module):
         def bias(outputs, axis):
             return nnx.Param(jnp.zeros(outputs), out_sharding=(axis,))
 
+        def norm(size):
+            return nnx.Param(jnp.ones(size), out_sharding=("norm",))
+
         residual = (2 * config.layers) ** -0.5
-        self.attention_norm = nnx.Param(jnp.ones(D), out_sharding=("norm",))
+        self.attention_norm, self.mlp_norm = norm(D), norm(D)
         self.query = matrix(D, N * H, ("embed", "heads"))
         self.key = matrix(D, G * H, ("embed", "kv_heads"))
         self.value = matrix(D, G * H, ("embed", "kv_heads"))
@@ -43,10 +46,11 @@ class Block(nnx.Module):
             self.query_bias = bias(N * H, "heads")
             self.key_bias = bias(G * H, "kv_heads")
             self.value_bias = bias(G * H, "kv_heads")
+        if config.qk_norm == "head":
+            self.query_norm, self.key_norm = norm(H), norm(H)
         self.output = matrix(N * H, D, ("heads_in", "embed_out"), residual)
         if config.output_bias:
             self.output_bias = bias(D, "norm")
-        self.mlp_norm = nnx.Param(jnp.ones(D), out_sharding=("norm",))
         self.gate = matrix(D, F, ("embed", "mlp"))
         self.up = matrix(D, F, ("embed", "mlp"))
         self.down = matrix(F, D, ("mlp_in", "embed_out"), residual)
@@ -69,15 +73,15 @@ class Block(nnx.Module):
           The residual stream `[M, D]` after the layer, and the `state` that `attend` returned.
         """
         config = self.config
-        h_MD = rms_norm(x_MD, self.attention_norm[...], config.norm_epsilon)
-        query, key, value = (self.project(name, h_MD) for name in ("query", "key", "value"))
-        query, key, value = (x.reshape(x.shape[0], -1, config.head_size) for x in (query, key, value))
+        h_MD = self._normalize("attention_norm", x_MD)
+        query, key, value = (self._project_heads(name, h_MD) for name in ("query", "key", "value"))
         dtype, scaling = accumulation_dtype(x_MD.dtype), config.rope_scaling
         frequency_h = frequencies(config.rope_theta, config.head_size, scaling, dtype)
         query, key = (rotate(x, position_M, frequency_h, attention_factor(scaling)) for x in (query, key))
         out, state = attend(query, key, value)
-        x_MD = constrain(x_MD + self.project("output", out.reshape(out.shape[0], -1)))
-        h_MD = rms_norm(x_MD, self.mlp_norm[...], config.norm_epsilon)
+        out_MD = self.project("output", out.reshape(out.shape[0], -1))
+        x_MD = constrain(x_MD + out_MD)
+        h_MD = self._normalize("mlp_norm", x_MD)
         out_MD = swiglu_down(self.project("gate", h_MD), self.project("up", h_MD), self.down[...])
         x_MD = constrain(x_MD + self._add_bias("down", out_MD))
         return x_MD, state
@@ -85,6 +89,19 @@ class Block(nnx.Module):
     def project(self, name: str, x_MD: Array) -> Array:
         """Multiplies `[M, inputs]` by the weight `name` and adds its bias, if the layer has one: `[M, outputs]`."""
         return self._add_bias(name, x_MD @ getattr(self, name)[...])
+
+    def _project_heads(self, name, x_MD):
+        """Returns queries, keys or values by heads `[M, heads, H]`, with their norm, if the layer has one."""
+        out = self.project(name, x_MD)
+        norm = getattr(self, f"{name}_norm", None)
+        if norm is not None:
+            out = self._normalize(f"{name}_norm", out.reshape(out.shape[0], -1, norm.shape[-1]))
+        return out.reshape(out.shape[0], -1, self.config.head_size)
+
+    def _normalize(self, name, x):
+        """Applies the norm `name`, if the layer has it."""
+        scale = getattr(self, name, None)
+        return x if scale is None else rms_norm(x, scale[...], self.config.norm_epsilon)
 
     def _add_bias(self, name, out):
         bias = getattr(self, f"{name}_bias", None)

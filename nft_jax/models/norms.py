@@ -8,7 +8,10 @@ from nft_jax.types import Array
 
 
 def rms_norm(x_MD: Array, scale_D: Array, epsilon: float) -> Array:
-    """Computes `x / sqrt(mean(x²) + epsilon) · scale`, with the mean in float32: Zhang 2019 (arXiv 1910.07467)."""
+    """Computes `x / sqrt(mean(x²) + epsilon) · scale`, with the mean in float32: Zhang 2019 (arXiv 1910.07467).
+
+    The mean is over the last axis; there may be any number of axes before it.
+    """
     wide_MD = x_MD.astype(accumulation_dtype(x_MD.dtype))
     inverse = jax.lax.rsqrt(jnp.mean(wide_MD * wide_MD, axis=-1, keepdims=True) + epsilon)
-    return (wide_MD * inverse).astype(x_MD.dtype) * scale_D[None]
+    return (wide_MD * inverse).astype(x_MD.dtype) * scale_D[(None,) * (x_MD.ndim - 1)]

@@ -13,6 +13,7 @@ TYPOS = {
     "model.remat": ("ful", "full"),
     "model.attention": ("splsh", "splash"),
     "model.rope_scaling.kind": ("llama", "llama3"),
+    "model.qk_norm": ("heads", "head"),
     "data.long_prompts": ("refused", "refuse"),
     "rollout.lockstep": ("yess", "yes"),
     "verify.isolation": ("require", "required"),

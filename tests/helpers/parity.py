@@ -23,6 +23,7 @@ VOCABULARY, ANSWER_LIMIT = 101, 16
 
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0}
 # Small models: the fields of each config.json beyond `SIZES`.
 MODELS = {
     "qwen2": {"model_type": "qwen2", "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}},
@@ -40,6 +41,21 @@ MODELS = {
         "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
     },
     "mistral": {"model_type": "mistral", "sliding_window": None, "head_dim": 24},
+    "qwen3": {"model_type": "qwen3", "head_dim": 24},
+    "qwen3 biases, yarn": {
+        "model_type": "qwen3",
+        "attention_bias": True,
+        "head_dim": 12,
+        "rope_parameters": YARN | {"rope_theta": 100.0, "original_max_position_embeddings": 16},
+    },
+    "qwen2 yarn, windows": {
+        "model_type": "qwen2",
+        "max_window_layers": 1,
+        "rope_parameters": YARN | {"rope_theta": 100.0, "original_max_position_embeddings": 16},
+        "sliding_window": 64,
+        "use_sliding_window": True,
+    },
+    "mistral window": {"model_type": "mistral", "sliding_window": 64},
 }
 # The fields that decide how published models compute, but their sizes.
 PUBLISHED = {
@@ -73,6 +89,32 @@ PUBLISHED = {
         "num_key_value_heads": 1,
         "rms_norm_eps": 1e-5,
         "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"},
+    },
+    "Qwen3-8B": {
+        "model_type": "qwen3",
+        "head_dim": 32,
+        "max_position_embeddings": 40960,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
+    },
+    "Qwen3-1.7B": {
+        "model_type": "qwen3",
+        "head_dim": 32,
+        "max_position_embeddings": 40960,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
+        "tie_word_embeddings": True,
+    },
+    "Qwen2.5-7B with YaRN": {
+        "model_type": "qwen2",
+        "max_position_embeddings": 32768,
+        "num_attention_heads": 7,
+        "num_key_value_heads": 1,
+        "hidden_size": 112,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": YARN | {"rope_theta": 1e6, "original_max_position_embeddings": 32768},
     },
     "Mistral-7B-v0.3": {
         "model_type": "mistral",

@@ -5,6 +5,7 @@
 
 import copy
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -155,3 +156,17 @@ def test_load_weights_on_eight_devices_reads_the_same(twin):
     read = read_folder(twin[0])
     spread = hf.load_weights(twin[0], abstract_weights(read.config, eight_devices()))
     jax.tree.map(np.testing.assert_array_equal, spread, read.weights)
+
+
+def test_check_weights_tells_the_reading_of_transformers_for_a_head_beside_a_tied_embedding(tmp_path, torch):
+    """What the message says to type gives the numbers of transformers, which doesn't tie such a model."""
+    random_model(tmp_path, "qwen2")
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text()) | {"tie_word_embeddings": True}
+    path.write_text(json.dumps(values))
+    expected, _ = their_logits_and_logp(load_in_transformers(tmp_path), sequences())
+    with pytest.raises(ValueError, match="set tie_word_embeddings to false"):
+        read_folder(tmp_path)
+    path.write_text(json.dumps(values | {"tie_word_embeddings": False}))
+    found, _ = our_logits_and_logp(read_folder(tmp_path), pack_rows([[row] for row in sequences()]))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)

@@ -107,4 +107,13 @@ FAMILIES = (
         layer_kinds=_all_sliding,
         window_fields={"sliding_window": lambda model: None},
     ),
+    Family(
+        "qwen3",
+        "Qwen3ForCausalLM",
+        settings={"qk_norm": "head"},
+        switches={"attention_bias": ("qkv_bias", "output_bias")},
+        defaults={"head_dim": 128},
+        layer_kinds=_qwen_kinds,
+        window_fields=_QWEN_WINDOWS,
+    ),
 )

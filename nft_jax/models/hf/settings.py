@@ -24,7 +24,12 @@ _KEYS = {
 }
 _SWITCHES = ("tie_word_embeddings", "use_sliding_window")
 # The parts of the decoder that a family has unless its entry says otherwise.
-_PARTS = {"qkv_bias": False, "output_bias": False, "mlp_bias": False}
+_PARTS = {
+    "qkv_bias": False,
+    "output_bias": False,
+    "mlp_bias": False,
+    "qk_norm": "none",
+}
 DEFAULT_WINDOW = 4096  # of all families, where the file names none
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from nft_jax.data.gguf_files import is_gguf
 from nft_jax.models.hf import gguf
 from nft_jax.models.hf.config_json import DTYPES, read_model_settings
-from nft_jax.models.hf.headers import INDEX, SINGLE, read_headers
+from nft_jax.models.hf.headers import INDEX, SINGLE, TensorHeader, read_headers
 from nft_jax.types import Array
 
 _TOP = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
@@ -33,6 +33,8 @@ _LAYER = {
     "value_bias": "self_attn.v_proj.bias",
     "output": "self_attn.o_proj.weight",
     "output_bias": "self_attn.o_proj.bias",
+    "query_norm": "self_attn.q_norm.weight",
+    "key_norm": "self_attn.k_norm.weight",
     "gate": "mlp.gate_proj.weight",
     "gate_bias": "mlp.gate_proj.bias",
     "up": "mlp.up_proj.weight",
@@ -43,6 +45,7 @@ _LAYER = {
     "mlp_norm": "post_attention_layernorm.weight",
 }
 _TABLES = ("embedding", "head")
+_ROWS_AT_A_TIME = 8192  # of two tables that are compared
 _FLOATING = ("F32", "BF16", "F16")
 
 
@@ -55,7 +58,7 @@ def check_weights(folder: Path, weights: Any) -> dict[str, Path]:
     Raises:
       FileNotFoundError: as `read_model_settings`, or if there is no safetensors file.
       ValueError: as `read_model_settings`, or with all faults at once: broken files, and tensors that are missing,
-        unknown, truncated, or of another shape or dtype.
+        unknown, truncated, of another shape or dtype, or a head that contradicts a tied embedding.
     """
     headers, faults = (gguf.read_headers(folder), []) if is_gguf(folder) else read_headers(folder)
     needed = _shapes(weights, read_model_settings(folder)["vocab"])
@@ -72,6 +75,7 @@ def check_weights(folder: Path, weights: Any) -> dict[str, Path]:
     faults += _summarize("not of the shape that config.json implies", shapes)
     faults += _summarize(f"none of {', '.join(DTYPES)}", dtypes)
     faults += _summarize("truncated, so download the file again", [name for name in headers if headers[name].is_cut])
+    faults += [] if faults or "head" in weights else _head_faults(headers)
     if faults:
         raise ValueError(f"the weights in {folder} can't be used:\n  " + "\n  ".join(faults))
     return {name: found[name].file for name in needed}
@@ -185,6 +189,24 @@ def _shapes(weights: Any, vocab: int) -> dict[str, tuple[int, ...]]:
 def _is_ignored(name: str, weights: Any) -> bool:
     """Returns whether a tensor is redundant: rotary frequencies, or the second table of a tied model."""
     return name.endswith(".rotary_emb.inv_freq") or (name == _TOP["head"] and "head" not in weights)
+
+
+def _head_faults(headers: dict[str, TensorHeader]) -> list[str]:
+    """Returns a line if the files of a tied model have a head that differs from its embedding."""
+    names = [_TOP["embedding"], _TOP["head"]]
+    if names[1] not in headers:
+        return []
+    shapes = [headers[name].shape for name in names]
+    with contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(_open(headers[name].file)).get_slice(name) for name in names)
+        starts = range(0, shapes[0][0], _ROWS_AT_A_TIME)
+        parts = (slice(start, min(start + _ROWS_AT_A_TIME, shapes[0][0])) for start in starts)
+        if shapes[0] == shapes[1] and all(np.array_equal(first[part, :], second[part, :]) for part in parts):
+            return []
+    return [
+        f"{names[1]} differs from {names[0]}, though config.json ties them; transformers 5 reads such a model untied: "
+        f"set tie_word_embeddings to false in config.json to train it so"
+    ]
 
 
 def _summarize(fault: str, tensors: list[str], most: int = 8) -> list[str]:

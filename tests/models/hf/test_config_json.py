@@ -27,7 +27,10 @@ def test_read_model_settings_of_transformers_4_and_5(tmp_path):
 
 
 BAD_SETTINGS = {
-    "another family": ({"model_type": "gpt2"}, ["unknown model_type 'gpt2'", "known are llama, mistral, qwen2"]),
+    "another family": (
+        {"model_type": "gpt2"},
+        ["unknown model_type 'gpt2'", "known are llama, mistral, qwen2"],
+    ),
     "unknown fields": (
         {"hiden_act": "gelu", "logit_scale": 0.1, "use_mrope": True, "pruned_heads": {"1": [2]}},
         [
@@ -159,6 +162,7 @@ WRITTEN = [
     (dataclasses.replace(MODEL, rope_scaling=RopeScaling("yarn", 4.0, 64, attention_factor=1.5)), "qwen2"),
     (LLAMA, "llama"),
     (dataclasses.replace(LLAMA, mlp_bias=True, rope_scaling=RopeScaling("llama3", 8.0, 64)), "llama"),
+    (dataclasses.replace(LLAMA, qk_norm="head"), "qwen3"),
     (dataclasses.replace(MODEL, output_bias=True, rope_scaling=RopeScaling("linear", 8.0)), "llama"),
 ]
 

@@ -234,3 +234,21 @@ def test_load_weights_ignores_redundant_tensors(tmp_path):
     }
     weights = load_folder(write_model(tmp_path, tensors | extra, tie_word_embeddings=True), one_device())
     jax.tree.map(np.testing.assert_array_equal, weights, expected_weights(tensors))
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_check_weights_refuses_a_head_that_contradicts_a_tied_embedding(tmp_path, monkeypatch, files):
+    """Which rows are compared together must not matter."""
+    monkeypatch.setattr(hf_weights, "_ROWS_AT_A_TIME", 8)
+    tensors = random_tensors(tied=True, dtype="bfloat16")
+    for row in (0, 8, VOCABULARY - 1):
+        head = tensors["model.embed_tokens.weight"].copy()
+        head[row, 3] += 1
+        folder = write_model(
+            tmp_path / str(row), tensors | {"lm_head.weight": head}, files=files, tie_word_embeddings=True
+        )
+        faults = weight_faults(folder)
+        assert "lm_head.weight differs from model.embed_tokens.weight, though config.json ties them" in faults
+        assert "set tie_word_embeddings to false" in faults
+    write_model(folder, tensors | {"lm_head.weight": head[:-1]}, files=files, tie_word_embeddings=True)
+    assert "lm_head.weight differs" in weight_faults(folder)
