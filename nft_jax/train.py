@@ -76,9 +76,15 @@ def prepare(
         experiment.write_model_settings(folder.path / "model")
     if experiment.dataset.hygiene is not None:
         folder.write_json("hygiene.json", experiment.dataset.hygiene.to_json())
-    weights = load_base_weights(experiment, folder) if state is None else None
     evaluator = make_evaluator(experiment, {name: table for name, table in tables.items() if name != "train"})
-    base_answers = load_base_answers(experiment, folder, evaluator, done, weights)
+    answer = functools.partial(load_answers, folder, evaluator, done)
+    # A pretrained model is scored before its warm start too, so that what follows is not credited with the format.
+    is_pretrained = bool(config.model.path) and experiment.dataset.examples is not None
+    pretrained_answers = answer("pretrained_answers.npz", experiment.starting_weights) if is_pretrained else {}
+    weights = load_base_weights(experiment, folder) if state is None else None
+    base_answers = answer(
+        "base_answers.npz", lambda: load_base_weights(experiment, folder) if weights is None else weights
+    )
     state = experiment.initial_state(optimizer, weights) if state is None else state
     prompts = experiment.prompts(tables["train"])
     began = time.perf_counter()
@@ -98,6 +104,7 @@ def prepare(
         state=state,
         done=done,
         evaluator=evaluator,
+        pretrained_answers=pretrained_answers,
         base_answers=base_answers,
     )
 
@@ -133,18 +140,18 @@ def load_base_weights(experiment: Experiment, folder: Workdir) -> Any:
     return weights
 
 
-def load_base_answers(
-    experiment: Experiment, folder: Workdir, evaluator: Evaluator, done: int, weights: Any
+def load_answers(
+    folder: Workdir, evaluator: Evaluator, done: int, file: str, load: Callable[[], Any]
 ) -> dict[str, Answers]:
-    """Returns the base's answers to the held-out splits, and saves them; a resumed run reads them from the folder.
+    """Returns the answers to the held-out splits by the weights that `load` returns, and keeps them in a file.
 
-    A resumed run has no base weights at hand (None), and loads them only if their answers are missing.
+    A resumed run reads them from the folder, and loads the weights only if the file is missing.
     """
-    path, splits = folder.path / "base_answers.npz", evaluator.tables
+    path, splits = folder.path / file, evaluator.tables
     if done and path.exists():
         with np.load(path) as kept:
             return {name: Answers(*(kept[f"{name}.{field}"] for field in Answers._fields)) for name in splits}
-    weights = load_base_weights(experiment, folder) if weights is None else weights
+    weights = load()
     answers = {name: evaluator(weights, name) for name in splits}
     arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
     folder.write_arrays(path.name, arrays)

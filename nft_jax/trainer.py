@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 
 from nft_jax import report
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers, score
+from nft_jax.evaluation.stages import format_stages, score_stages
 from nft_jax.evaluation.tables import format_score, format_table
 from nft_jax.loop import Loop, is_due
 from nft_jax.processes import distributed
@@ -23,10 +25,12 @@ class Trainer(Loop):
     """The loop over the steps of one run.
 
     Attributes:
+      pretrained_answers: By split, the answers of a pretrained model before its warm start; empty without one.
       base_answers: By split, the answers before the first step.
     """
 
     evaluator: Evaluator
+    pretrained_answers: dict[str, Answers]
     base_answers: dict[str, Answers]
 
     @property
@@ -92,27 +96,34 @@ class Trainer(Loop):
         answers = self._answers(("validation", "test"))
         self.folder.remove_after(config.steps - 1, file="evaluation.jsonl")
         self._report_answers(config.steps, answers)
-        results = {}
+        results, tables = {}, experiment.dataset.tables
         for name, final in answers.items():
-            before, after = score(self.base_answers[name]), score(final)
-            results[name] = {"base": as_json(before), "final": as_json(after)}
-            print(f"\n{format_score(f'{name}, base ', before)}\n{format_score(f'{name}, final', after)}")
+            stages = self._stages(name, final)
+            scores = score_stages(name, stages, tables[name], tables["train"])
+            results |= {part: {stage: as_json(each) for stage, each in row.items()} for part, row in scores.items()}
+            print("\n" + format_stages(scores))
         self.folder.write_json("result.json", results)
         if "test" in answers:
-            table = experiment.dataset.tables["test"]
-            print("\n" + tabulate_answers(table, experiment.tokenizer, self.base_answers["test"], answers["test"]))
+            stages = self._stages("test", answers["test"])
+            print("\n" + tabulate_answers(tables["test"], experiment.tokenizer, stages))
         if self.folder.is_writer:
             picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
             print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
 
+    def _stages(self, split: str, final: Answers) -> dict[str, Answers]:
+        """Returns the answers to a split by stage of the run."""
+        before = {"pretrained": self.pretrained_answers, "base": self.base_answers}
+        return {stage: answers[split] for stage, answers in before.items() if answers} | {"final": final}
 
-def tabulate_answers(table: PromptTable, tokenizer: Tokenizer, before: Answers, after: Answers, count: int = 6) -> str:
-    """Returns a table of problems spread over a split, with the greedy answers of the base and of the final model."""
-    rows, problems = [], len(before.correct_EK)
-    for index in range(0, problems, max(problems // count, 1))[:count]:
-        texts = [_format_greedy(tokenizer, answers, index) for answers in (before, after)]
+
+def tabulate_answers(table: PromptTable, tokenizer: Tokenizer, stages: dict[str, Answers], count: int = 6) -> str:
+    """Returns a table of problems spread evenly over a split, with each stage's greedy answers."""
+    problems = len(stages["base"].correct_EK)
+    rows = []
+    for index in np.linspace(0, problems - 1, min(count, problems)).round().astype(int).tolist():
+        texts = [_format_greedy(tokenizer, answers, index) for answers in stages.values()]
         rows.append((" ".join(table.problems[index].problem.split())[:40], *texts, table.answers[index]))
-    return format_table(rows, ("problem", "base", "final", "reference"))
+    return format_table(rows, ("problem", *stages, "reference"))
 
 
 def _format_greedy(tokenizer: Tokenizer, answers: Answers, index: int) -> str:

@@ -34,6 +34,13 @@ class Answers(NamedTuple):
     second_EK: Array
 
 
+def judge_by_second(answers: Answers) -> Answers:
+    """Returns the answers with the second grader's verdicts in place of the first's."""
+    verdict_EK = np.where(answers.second_EK == NOT_GRADED, STATUSES.index("incorrect"), answers.second_EK)
+    correct_EK = (verdict_EK == STATUSES.index("correct")) & ~answers.truncated_EK
+    return answers._replace(verdict_EK=verdict_EK, correct_EK=correct_EK)
+
+
 class Score(NamedTuple):
     """Shares of correct answers, with standard errors over problems (None for a single problem).
 

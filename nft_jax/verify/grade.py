@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..names import unknown
 from .extract import last_boxed
-from .gsm8k import gsm8k
+from .gsm8k import any_number, gsm8k
 from .math import grader as math_grader
 
 # The index of a status is its integer code on the device. 0 is "incorrect", so that a place never filled earns no
@@ -57,7 +57,12 @@ def boxed_exact(response: str, answer: str) -> tuple[str, str | None]:
     return ("correct" if extracted == answer.strip() else "incorrect"), extracted
 
 
-GRADERS: dict[str, GraderFunction] = {"boxed_exact": boxed_exact, "gsm8k": gsm8k, "math": math_grader.math}
+GRADERS: dict[str, GraderFunction] = {
+    "any_number": any_number,
+    "boxed_exact": boxed_exact,
+    "gsm8k": gsm8k,
+    "math": math_grader.math,
+}
 
 
 def resolve_grader(name: str) -> GraderFunction:

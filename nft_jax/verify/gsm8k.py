@@ -1,4 +1,4 @@
-"""The grader `gsm8k` of grade-school arithmetic: it compares the last number of a response exactly."""
+"""The graders `gsm8k` and `any_number` of grade-school arithmetic, which compare numbers of a response exactly."""
 
 import re
 import unicodedata
@@ -40,6 +40,22 @@ def gsm8k(response: str, answer: str) -> tuple[str, str | None]:
     value = _to_fraction(extracted)
     is_correct = value is not None and reference is not None and value == _to_fraction(reference)
     return ("correct" if is_correct else "incorrect"), extracted
+
+
+def any_number(response: str, answer: str) -> tuple[str, str | None]:
+    """Compares every number of `response` with that of the reference `answer`; one that is equal is enough.
+
+    It counts what an unread format hides, and luck too: an upper bound, not to train on.
+
+    Returns:
+      (status, the number that is equal, or else the last). The status is "unparsed" if the response has no number.
+    """
+    numbers, reference = _find_numbers(response[-TAIL_CHARACTERS:]), last_number(answer)
+    value = None if reference is None else _to_fraction(reference)
+    equal = [number for number in numbers if value is not None and _to_fraction(number) == value]
+    if not numbers:
+        return "unparsed", None
+    return ("correct" if equal else "incorrect"), (equal or numbers)[-1]
 
 
 def last_number(text: str) -> str | None:
@@ -102,6 +118,10 @@ def _last_number(text: str) -> str | None:
 
 def _plain(match: re.Match) -> str:
     return re.sub(r"[^0-9.\-/]", "", match.group().replace("−", "-"))
+
+
+def _find_numbers(text: str) -> list[str]:
+    return [_plain(match) for match in _NUMBER.finditer(_FRACTION.sub(r" \1/\2", _to_ascii_digits(text)))]
 
 
 def _to_fraction(number: str) -> Fraction | None:
