@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs an experiment on this machine, with nothing installed before: environment, data, warm start, training, picture.
 #   bash launch/local.sh [--dry-run] [--config=NAME_OR_FILE] [--workdir=DIR] [--config.section.field=value ...]
-# The default is --config=tiny --workdir=runs/tiny. The same workdir resumes. Exit code 75 means: the run stopped on
+# The default is --config=tiny, and --workdir=runs/NAME for the config NAME. The same workdir resumes. Exit code 75 means: the run stopped on
 # request and saved its work; run the same command again.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -13,5 +13,10 @@ wide=""
 if grep -qs avx512f /proc/cpuinfo; then wide="--xla_cpu_prefer_vector_width=512 "; fi
 
 [[ " ${rest[*]-} " == *" --config="* ]] || rest+=(--config=tiny)
-[[ " ${rest[*]-} " == *" --workdir="* ]] || rest+=(--workdir=runs/tiny)
+if [[ " ${rest[*]-} " != *" --workdir="* ]]; then
+  for word in "${rest[@]}"; do
+    if [[ "$word" == --config=* ]]; then config="$(basename "${word#--config=}" .py)"; fi
+  done
+  rest+=("--workdir=runs/$config")
+fi
 run exec env XLA_FLAGS="$wide${XLA_FLAGS:-}" python -m nft_jax.train "${rest[@]}"

@@ -26,17 +26,17 @@ from nft_jax.data.dataset import name_set, read_problems, read_splits, unreadabl
 from nft_jax.data.prompts import template_notes
 from nft_jax.evaluation import paired
 from nft_jax.evaluation.answers import (
-    extract_vote,
     make_rows,
     parse_rows,
     read_rows,
+    score_rows,
     score_settings,
     write_result,
     write_rows,
 )
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Score, score
-from nft_jax.evaluation.tables import format_progress, tabulate_scores
+from nft_jax.evaluation.tables import format_progress, format_score, tabulate_scores
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
 from nft_jax.processes import distributed
 from nft_jax.resolve import locate, use_kept_settings
@@ -195,11 +195,13 @@ def _evaluate_file(
     if writes:
         write_result(scores, result)
     rows = _answer(experiment, evaluator, weights, name, done, responses if writes else Path(os.devnull))
-    votes = [[extract_vote(text) for text in row["answers"][1:]] for row in rows]
-    total = score(parse_rows(rows), votes, config.evaluation.ks)
+    totals = score_rows(rows, config.evaluation.ks, config.verify.second_grader)
+    if "second_score" in totals:
+        print("  " + format_score(f"{name} by {config.verify.second_grader}", totals["second_score"]), flush=True)
     if writes:
-        write_result(scores, {"score": as_json(total)} | result | {"seconds": time.perf_counter() - began})
-    return total
+        totals_json = {part: as_json(total) for part, total in totals.items()}
+        write_result(scores, totals_json | result | {"seconds": time.perf_counter() - began})
+    return totals["score"]
 
 
 def _answer(

@@ -236,7 +236,10 @@ def test_evaluate_compares_two_graders(config, run, capsys):
     # The second grader calls all of them correct.
     correct = sum(status == "correct" for row in lines for status in row["verdicts"])
     assert found.disagreement == disagreement(lines) == pytest.approx(1 - correct / len(judged))
+    second = json.loads(scores.read_text())["second_score"]
+    assert second["verdicts"]["correct"] == sum(row["second_verdicts"][1:].count("correct") for row in lines)
     printed = capsys.readouterr().out
+    assert f"by {grader('all_correct')}: greedy {second['greedy']:.3f}" in printed
     assert "graders differ" in printed
     assert f"{found.disagreement:.3f}" in printed
     assert json.loads(scores.read_text())["settings"]["second_grader"] == version(grader("all_correct"))

@@ -10,7 +10,7 @@ import numpy as np
 from nft_jax.config import Config
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
-from nft_jax.evaluation.scores import Answers
+from nft_jax.evaluation.scores import Answers, Score, judge_by_second, score
 from nft_jax.files import atomically
 from nft_jax.run.workdir import read_lines
 from nft_jax.verify.callback import NOT_GRADED
@@ -67,6 +67,13 @@ def parse_rows(rows: Sequence[dict]) -> Answers:
     correct_EK = (verdict_EK == STATUSES.index("correct")) & ~truncated_EK
     no_tokens = np.zeros((*length_EK.shape, 0), np.int32)
     return Answers(no_tokens, logp_EK, length_EK, truncated_EK, verdict_EK, correct_EK, second_EK)
+
+
+def score_rows(rows: Sequence[dict], ks: Sequence[int], second_grader: str) -> dict[str, Score]:
+    """Returns the "score" of rows made by `make_rows`, and the "second_score" by the second grader if there is one."""
+    answers, votes = parse_rows(rows), [[extract_vote(text) for text in row["answers"][1:]] for row in rows]
+    second = {"second_score": score(judge_by_second(answers), pass_at=ks)} if second_grader else {}
+    return {"score": score(answers, votes, ks)} | second
 
 
 def extract_vote(response: str) -> str | None:

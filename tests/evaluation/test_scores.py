@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nft_jax.evaluation.scores import Answers, maj_at_k, pass_at_k, score
+from nft_jax.evaluation.scores import Answers, judge_by_second, maj_at_k, pass_at_k, score
 from nft_jax.evaluation.tables import format_score
 from nft_jax.run.workdir import as_json
 from nft_jax.verify.callback import NOT_GRADED
@@ -42,6 +42,17 @@ def test_score_equals_the_one_by_hand():
     assert format_score("test", found) == (
         "test: greedy 0.400 ± 0.245, avg@3 0.533 ± 0.200, pass@3 0.800, length 9.5, cut 0.050 (5 problems)"
     )
+
+
+def test_judge_by_second_takes_its_verdicts_and_never_a_cut_answer():
+    answers = answers_by_hand([[1, 0, 1], [0, 0, 0]])
+    correct = STATUSES.index("correct")
+    answers.second_EK[:] = [[correct, correct, STATUSES.index("unparsed")], [correct, NOT_GRADED, NOT_GRADED]]
+    found = judge_by_second(answers)
+    # By length, the first answer was cut.
+    assert found.correct_EK.tolist() == [[False, True, False], [True, False, False]]
+    assert score(found).greedy == 0.5
+    assert score(found).verdicts == {"incorrect": 2, "correct": 1, "unparsed": 1, "timeout": 0, "error": 0}
 
 
 def test_score_of_one_problem_has_no_error():

@@ -88,11 +88,13 @@ def test_gpus_stops_the_run_for_good_when_it_is_stopped(stand, tmp_path, number)
 def test_local_and_test_pass_their_arguments_on(stand):
     assert stand.script("launch/local.sh").returncode == 0
     assert stand.script("launch/local.sh", "--workdir=here", "--config.seed=1", XLA_FLAGS="--mine").returncode == 0
+    assert stand.script("launch/local.sh", "--config=configs/smollm2.py").returncode == 0
     assert stand.script("launch/test.sh", "-m", "slow").returncode == 0
     train = ["python", "-m", "nft_jax.train"]
     assert stand.calls == [
         [*train, "--config=tiny", "--workdir=runs/tiny"],
         [*train, "--workdir=here", "--config.seed=1", "--config=tiny"],
+        [*train, "--config=configs/smollm2.py", "--workdir=runs/smollm2"],
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["python", "-m", "pytest", "-m", "slow"],

@@ -80,6 +80,22 @@ def test_gsm8k_statuses(response, answer, status):
     assert grade(response, answer, grader="gsm8k").status == status
 
 
+@pytest.mark.parametrize(
+    ("response", "answer", "status", "extracted"),
+    [
+        ("26, so 3 are left", "26", "correct", "26"),
+        ("26 - 3 = 23", "26", "correct", "26"),
+        (r"\boxed{3} of $1,000", "#### 1000", "correct", "1000"),
+        ("3 or 4", "5", "incorrect", "4"),
+        ("five", "5", "unparsed", None),
+        ("5", "five", "incorrect", "5"),
+    ],
+)
+def test_any_number_accepts_the_reference_anywhere(response, answer, status, extracted):
+    verdict = grade(response, answer, grader="any_number")
+    assert (verdict.status, verdict.extracted) == (status, extracted)
+
+
 def test_gsm8k_through_a_pool():
     items = [(f"so {index} - 1 = {index - 1}\n#### {index:,}", str(index)) for index in range(0, 5000, 7)]
     with Pool("gsm8k") as pool:
