@@ -76,15 +76,19 @@ def prepare(
         experiment.write_model_settings(folder.path / "model")
     if experiment.dataset.hygiene is not None:
         folder.write_json("hygiene.json", experiment.dataset.hygiene.to_json())
+    # A pretrained model is scored before its warm start too, so that what follows is not credited with the format.
+    is_pretrained, resumes = bool(config.model.path) and experiment.dataset.examples is not None, state is not None
+    load_base = functools.partial(load_base_weights, experiment, folder)
+    # Weights that can't be read are refused before anything is compiled.
+    weights = None if resumes else experiment.starting_weights() if is_pretrained else load_base()
     evaluator = make_evaluator(experiment, {name: table for name, table in tables.items() if name != "train"})
     answer = functools.partial(load_answers, folder, evaluator, done)
-    # A pretrained model is scored before its warm start too, so that what follows is not credited with the format.
-    is_pretrained = bool(config.model.path) and experiment.dataset.examples is not None
-    pretrained_answers = answer("pretrained_answers.npz", experiment.starting_weights) if is_pretrained else {}
-    weights = load_base_weights(experiment, folder) if state is None else None
-    base_answers = answer(
-        "base_answers.npz", lambda: load_base_weights(experiment, folder) if weights is None else weights
-    )
+    pretrained_answers = {}
+    if is_pretrained:
+        pretrained_answers = answer("pretrained_answers.npz", weights, experiment.starting_weights)
+        weights = None  # the warm start needs the memory
+        weights = None if resumes else load_base()
+    base_answers = answer("base_answers.npz", weights, load_base)
     state = experiment.initial_state(optimizer, weights) if state is None else state
     prompts = experiment.prompts(tables["train"])
     began = time.perf_counter()
@@ -141,17 +145,17 @@ def load_base_weights(experiment: Experiment, folder: Workdir) -> Any:
 
 
 def load_answers(
-    folder: Workdir, evaluator: Evaluator, done: int, file: str, load: Callable[[], Any]
+    folder: Workdir, evaluator: Evaluator, done: int, file: str, weights: Any, load: Callable[[], Any]
 ) -> dict[str, Answers]:
-    """Returns the answers to the held-out splits by the weights that `load` returns, and keeps them in a file.
+    """Returns the answers to the held-out splits by weights of an earlier stage, and keeps them in a file.
 
-    A resumed run reads them from the folder, and loads the weights only if the file is missing.
+    A resumed run, which has no such weights at hand (None), reads the file, and loads them only if it is missing.
     """
     path, splits = folder.path / file, evaluator.tables
     if done and path.exists():
         with np.load(path) as kept:
             return {name: Answers(*(kept[f"{name}.{field}"] for field in Answers._fields)) for name in splits}
-    weights = load()
+    weights = load() if weights is None else weights
     answers = {name: evaluator(weights, name) for name in splits}
     arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
     folder.write_arrays(path.name, arrays)
