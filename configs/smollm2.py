@@ -15,8 +15,8 @@ Command  bash launch/local.sh --config=smollm2
            --config.rollout.slots=512 --config.packing.rows_per_micro_batch=0 --workdir=runs/smollm2_gpu
          On problems of your own, such as GSM8K, whose prompts and answers are longer:
          python -m nft_jax.train --config=smollm2 --config.data.train=TRAIN.jsonl --config.data.test=TEST.jsonl \
-           --config.data.problem_field=question --config.data.max_prompt_tokens=256 \
-           --config.rollout.max_answer_tokens=160 --config.packing.row_tokens=160 --workdir=runs/smollm2_gsm8k
+           --config.data.max_prompt_tokens=256 --config.rollout.max_answer_tokens=160 \
+           --config.packing.row_tokens=160 --workdir=runs/smollm2_gsm8k
 """
 
 from nft_jax.config import default
