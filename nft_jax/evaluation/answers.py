@@ -16,7 +16,7 @@ from nft_jax.run.workdir import read_lines
 from nft_jax.verify.callback import NOT_GRADED
 from nft_jax.verify.extract import final_answer
 from nft_jax.verify.grade import STATUSES
-from nft_jax.verify.math.normalize import normalize
+from nft_jax.verify.math.tokens import normalize
 from nft_jax.verify.version import version
 
 

@@ -2,12 +2,17 @@
 
 import re
 
-BOX = r"\boxed{"
-_BRACE = re.compile(r"[{}]")
-
 TAIL_CHARACTERS = 4096  # of the end of a response, searched for the answer
 
-_END_OF_THINKING = "</think>"
+# What follows a mark of the end of a turn is another turn.
+_END_MARK = re.compile(r"<\|[A-Za-z_]{2,30}\|>|</s>|<eos>|<(?:start|end)_of_turn>")
+_BRACE = re.compile(r"[{}]")
+_OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BOXES = (r"\boxed", r"\fbox")
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?\d+(?:[.,/]\d+)*|[A-Za-z](?![A-Za-z]))")
+_NEGATION = re.compile(r"\b(?:not|isn't|never)\W*$", re.I)
+_TAG = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*</answer>", re.S | re.I)
+
 _NUMBER = r"[-+]?[$€£¥]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:,\d+)?)(?:\.\d+)?|[-+]?\.\d+"
 _FRACTION = r"-?\\[dtc]?frac\s*\{-?\d+(?:\.\d+)?\}\s*\{-?\d+(?:\.\d+)?\}"
 _PERCENT = r"(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?"
@@ -19,15 +24,33 @@ _MATH = re.compile(
     r"|(?<![\\$])\$(?P<dollar>(?:\\.|[^$\\\n])+)\$"
     r"|\\\((?P<parenthesis>(?:[^\\\n]|\\(?!\)))+)\\\)"
 )
-# Words that announce the answer.
+_ADVERB = "(?:therefore|thus|hence|simply|just|indeed|then)"
+_JOINT = rf"\s*(?:\*\*|\}})?\s*(?:is|:|=)\s*(?:\*\*|\}})?\s*:?\s*(?:{_ADVERB},?\s+)?"
+# Words that announce the answer; behind a box only "final answer" followed by a value does.
 _ANNOUNCEMENT = re.compile(
-    r"(?:final\s+answer|answer|^A)\s*(?:\*\*)?\s*(?:is|:|=)\s*(?:\*\*)?\s*:?\s*|####\s*", re.I | re.M
+    rf"(?i:\b(?:answer|ans|result|solution)){_JOINT}|(?i:\b(?:final\s+)?answer\b),?(?:\*\*)?[ \n]+(?=[-+$\\\d(])"
+    r"|^A\s*:\s*|####\s*(?=[-+$\\\d(.])",
+    re.M,
 )
+_FINAL = re.compile(rf"(?i:\bfinal\s+answer){_JOINT}(?=[-+$\\\d(\[.]|[A-Z]\b)")
+_LEAD = re.compile(
+    r"(?i:(?:and|so|thus|hence|therefore|then|finally|we\s+(?:get|have|obtain|find)|(?:it|this)\s+is|result|[a-z]\s+is)\b[\s,:]*)+"
+)
+_QUESTION = re.compile(r"(?:^|(?<=[.!?\n]))[^.!?\n]*\?\s*$")  # what a question says is no answer
 _SENTENCE = re.compile(r"\.\s+[A-Z]|\n|\.?\s*$")
 _FOREIGN = re.compile(r"[^\W\d_\x00-\x7fͰ-Ͽ]")  # letters of other scripts than Latin and Greek
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}\s+[A-Za-z]{3,}")
-_SEPARATOR = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])|[,;]")
-_BETWEEN_NOISE = re.compile(r"\\(?:text|mbox|quad|qquad|[()\[\],;:! ])|[${}()\[\].*\s]+")
+# Between two boxes of one list: `,`, "and", "or", with one noun before them and one name behind them.
+_SEPARATOR = re.compile(r"(?:(?P<noun>(?!and )[a-z]{3,}) )?(?P<sign>[,;])? ?(?P<word>and|or)? ?(?:[A-Za-z][\w']* =)?")
+_NOISE = re.compile(r"\\(?:text|mbox|q?quad|[()\[\],;:! ])|[${}*\s]+")
+_NO_NOUNS = {"not", "then", "wait", "wrong", "but", "now", "actually", "incorrect"}
+_BOXES_LIMIT = 20
+
+
+def reference_answer(text: str) -> str:
+    r"""Returns the reference answer that a text is: all of it, or what its last boxes hold if it is a solution."""
+    boxed = _find_last_boxes(text)[0] if "boxed" in text else None
+    return (boxed or text).strip()
 
 
 def last_boxed(text: str) -> str | None:
@@ -36,11 +59,21 @@ def last_boxed(text: str) -> str | None:
     `\boxed{\boxed{5}}` gives `5`. Escaped braces (`\{`) count as braces, as in the official reward. The time is linear
     in the length of the text, also for hostile text.
     """
-    start = text.rfind(BOX)
-    if start < 0:
-        return None
-    end = _find_closing(text, start + len(BOX))
-    return None if end is None else text[start + len(BOX) : end]
+    opening = _find_last_opening(text, len(text), _BOXES[:1])
+    end = None if opening is None else _find_closing(text, opening[1])
+    return None if end is None else text[opening[1] : end]
+
+
+def _find_last_opening(text: str, stop: int, names: tuple[str, ...] = _BOXES) -> tuple[int, int] | None:
+    """Returns where the last box before `stop` begins, and where its content does; None if there is no box."""
+    while True:
+        start = max(text.rfind(name, 0, stop) for name in names)
+        if start < 0:
+            return None
+        match = _OPENING.match(text, start)
+        if match is not None:
+            return start, match.end()
+        stop = start
 
 
 def _find_closing(text: str, inside: int) -> int | None:
@@ -56,27 +89,48 @@ def _find_closing(text: str, inside: int) -> int | None:
 def final_answer(text: str) -> str | None:
     r"""Returns the answer that a response ends with, as written; None if it has none.
 
-    Searches the last `TAIL_CHARACTERS` of the text after the thinking. Takes the first of these that exists:
+    Searches the last `TAIL_CHARACTERS` of the first turn, after the thinking. Takes the first of these that exists:
 
-    1. an announced answer ("the answer is 5", "#### 5", "A: 5") behind the last `\boxed{}`
-    2. the last `\boxed{}`; boxes with "and" or commas between them are one list
-    3. the whole text, if it is nothing but an answer
-    4. the last formula or number
-    5. the whole text, if it is short
+    1. a value that is announced behind the last `\boxed{}` as the final answer
+    2. the last `\boxed{}` that no "not" precedes; boxes with "and" or commas between them are one list
+    3. what is between `<answer>` and `</answer>`
+    4. an announced answer ("the answer is 5", "#### 5", "A: 5")
+    5. the whole text, if it is nothing but an answer
+    6. the last formula or number
+    7. the whole text, if it is short
     """
-    text = text[text.rfind(_END_OF_THINKING) + len(_END_OF_THINKING) :] if _END_OF_THINKING in text else text
-    text = text[-TAIL_CHARACTERS:].strip()
+    text = _drop_thinking(_first_turn(text))[-TAIL_CHARACTERS:].strip()
+    text = _BARE_BOX.sub(r"\\boxed{\1}", text)
     boxed, end = _find_last_boxes(text)
     if end is None:  # the last box never closes: the response was cut off
         return None
-    announced = _find_announcement(text, end)
-    if announced is not None:
-        return announced
     if boxed is not None:
-        return boxed
-    if _is_only_an_answer(text):
-        return _unwrap(text)
+        return _find_announcement(text, end, _FINAL) or boxed
+    if tag := _TAG.search(text):
+        return _unwrap(tag.group(1))
+    if (announced := _find_announcement(text, 0, _ANNOUNCEMENT)) is not None:
+        return announced
+    text = _QUESTION.sub("", text)
+    short = text[lead.end() :] if (lead := _LEAD.match(text)) else text
+    if _is_only_an_answer(short):
+        return _unwrap(short)
     return _find_last_formula(text) or (text if len(text) < 40 else None)
+
+
+def _first_turn(text: str) -> str:
+    """Returns the text up to the first mark of the end of a turn that has text before it."""
+    start = 0
+    for mark in _END_MARK.finditer(text):
+        if text[start : mark.start()].strip():
+            return text[start : mark.start()]
+        start = mark.end()
+    return text[start:]
+
+
+def _drop_thinking(text: str) -> str:
+    """Returns the text behind the last `</think>`, and before a `<think>` that never closes."""
+    text = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
+    return text.partition("<think>")[0]
 
 
 def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
@@ -84,46 +138,52 @@ def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
 
     (None, 0) means that no box is there, (None, None) that the last one does not close.
     """
-    start = text.rfind(BOX)
-    if start < 0:
+    opening = _find_last_opening(text, len(text))
+    if opening is None:
         return None, 0
-    end = _find_closing(text, start + len(BOX))
+    end = last = _find_closing(text, opening[1])
     if end is None:
         return None, None
-    last = end
-    contents = [text[start + len(BOX) : end]]
-    while len(contents) < 20:
-        before = text.rfind(BOX, 0, start)
-        end = _find_closing(text, before + len(BOX)) if before >= 0 else None
+    while opening is not None and _NEGATION.search(text[max(opening[0] - 20, 0) : opening[0]]):
+        opening = _find_last_opening(text, opening[0])
+        end = None if opening is None else _find_closing(text, opening[1])
+    if opening is None or end is None:
+        return "", last
+    start, contents = opening[0], [text[opening[1] : end]]
+    while len(contents) < _BOXES_LIMIT:
+        before = _find_last_opening(text, start)
+        end = _find_closing(text, before[1]) if before else None
         if end is None or end >= start or not _is_list_separator(text[end + 1 : start]):
             break
-        start = before
-        contents.append(text[start + len(BOX) : end])
+        start = before[0]
+        contents.append(text[before[1] : end])
     return "; ".join(reversed(list(dict.fromkeys(contents)))) if len(contents) > 1 else contents[0], last
 
 
 def _is_list_separator(between: str) -> bool:
-    """Returns whether two boxes with this text between them are one list: a comma, or "and" with few other words."""
-    if len(between) > 100 or not _SEPARATOR.search(between):
+    """Returns whether two boxes with this text between them are one list."""
+    if len(between) > 100:
         return False
-    words = _BETWEEN_NOISE.sub(" ", _SEPARATOR.sub(" ", between)).split()
-    conjunctions = len(re.findall(r"\b(?:and|or)\b", between))
-    return not words if not conjunctions else conjunctions == 1 and len(words) <= 3
+    match = _SEPARATOR.fullmatch(_NOISE.sub(" ", between).strip())
+    if match is None or not (match["sign"] or match["word"]):
+        return False
+    return match["noun"] is None or bool(match["word"]) and match["noun"] not in _NO_NOUNS
 
 
-def _find_announcement(text: str, start: int) -> str | None:
+def _find_announcement(text: str, start: int, pattern: re.Pattern) -> str | None:
     """Returns the formula, number or letter that is announced last after `start`; None if there is none."""
-    for match in reversed(list(_ANNOUNCEMENT.finditer(text, start))):
+    for match in reversed(list(pattern.finditer(text, start))):
         rest = text[match.end() :].lstrip(' *"\n')
         formula = _MATH.match(rest)
         if formula is not None:
             return _find_last_formula(rest[: _SENTENCE.search(rest, formula.end()).start()])
         sentence = rest[: _SENTENCE.search(rest).start()].strip(' *"')
-        if not re.search(r"\w", sentence):
+        if not re.search(r"\w", sentence) or re.match(r"not\b", sentence):
             continue
-        if _is_only_an_answer(sentence):
+        if _is_only_an_answer(sentence) and not re.search(r", [a-z]{3}", sentence):
             return _unwrap(sentence)
-        formula = _find_last_formula(sentence)
+        clause = sentence.lstrip(", ").partition(", ")[0]
+        formula = _find_last_formula(clause if re.match(r"[-+$\\\d]", clause) else sentence)
         if formula is not None:
             return formula
     return None

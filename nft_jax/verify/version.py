@@ -15,7 +15,7 @@ _SOURCES = (
     "gsm8k.py",
     *sorted(f"math/{path.name}" for path in (_HERE / "math").glob("*.py")),
 )
-_LIBRARIES = {"math": ("math-verify", "sympy")}
+_LIBRARIES = {"math": ("python-flint",)}
 
 
 def version(grader: str) -> str:

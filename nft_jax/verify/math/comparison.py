@@ -1,236 +1,271 @@
-"""The comparison of two answers: structure by structure, and scalars as exact numbers.
+"""The comparison of two answers: one procedure for each pair of types.
 
-Each comparison returns True for the same answer, False for another one, and None where it cannot decide.
+Each returns True for a proof that they are the same, False for a proof that they differ, and None where it cannot tell.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable
+from typing import Any
 
-from . import numeric, polynomial, relations
-from .normalize import letters, normalize
-from .polynomial import Polynomial
-from .relations import Difference
-from .values import Group, Matrix, Relation, Scalar, SetUnion, Value, Words
+from . import relations, sets
+from .evaluate import Budget, Undecided, Undefined
+from .identity import are_identical, difference
+from .lists import ListComparison, choice_letter, conjunction
+from .scalars import DEFAULT, Rules, compare_scalars
+from .values import (
+    Builder,
+    Choice,
+    Conditional,
+    Congruence,
+    Group,
+    Matrix,
+    NumberSet,
+    Ratio,
+    Relation,
+    Scalar,
+    SetExpression,
+    Text,
+    Value,
+    number,
+)  # fmt: skip
 
-ITEMS_LIMIT = 100  # of a list whose order does not count
-
-
-class Rules(NamedTuple):
-    """Options for cases in which test suites disagree on what the same answer is.
-
-    Attributes:
-      ordered: whether the order counts in a list without brackets (`1, 2`).
-      precision: how many decimals a decimal number needs to be correct as the rounded value of an exact one
-        (`0.333333` for 1/3); with fewer it must be equal.
-    """
-
-    ordered: bool = False
-    precision: int = 6
-
-
-DEFAULT = Rules()
-
-
-def compare(reference: Value, given: Value, rules: Rules = DEFAULT) -> bool | None:
-    """Compares two values of any kind."""
-    if reference == given and rules == DEFAULT:
-        return True
-    if isinstance(reference, Words) or isinstance(given, Words):
-        return _compare_words(reference, given)
-    if isinstance(reference, Relation) and isinstance(given, Relation):
-        if "∈" not in reference.signs + given.signs:
-            return _compare_relations(reference, given, rules)
-        reference, given = relations.solution(reference), relations.solution(given)
-    reference = relations.solution(reference, given)
-    given = relations.solution(given, reference, computed=True)
-    if isinstance(reference, Scalar) and isinstance(given, Scalar):
-        return _compare_scalars(reference, given, rules)
-    if isinstance(reference, Matrix) and isinstance(given, Matrix):
-        return _compare_matrices(reference, given, rules)
-    if isinstance(reference, SetUnion) or isinstance(given, SetUnion):
-        return _compare_unordered(_parts(reference), _parts(given), rules)
-    if isinstance(reference, Group | Scalar) and isinstance(given, Group | Scalar):
-        return _compare_groups(reference, given, rules)
-    return False
+_ROMAN = re.compile(r"(?=[IVXLCDM]{2})M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})")
+_ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+_SYNONYMS = {"dne": "does not exist"}
 
 
-# Words
-
-
-def _compare_words(reference: Value, given: Value) -> bool:
-    if not (isinstance(reference, Words) and isinstance(given, Words)):
-        return False
-    return letters(reference.text) == letters(given.text)
-
-
-def has_same_letters(reference: str, given: str) -> bool:
-    """Returns whether two texts are equal up to spaces, case, punctuation and commands of appearance."""
-    reference, given = letters(normalize(reference)), letters(normalize(given))
-    return bool(reference) and reference == given
-
-
-# Scalars
-
-
-def _compare_scalars(reference: Scalar, given: Scalar, rules: Rules) -> bool | None:
-    """Compares exactly, but `20%` may also be written 20 or 0.2, and long decimals may be rounded."""
-    pairs = [(reference.value, given.value)]
-    if reference.percent != given.percent:
-        hundredth = polynomial.number(Fraction(1, 100))
-        if reference.percent:
-            pairs.append((reference.value * hundredth, given.value))
-        else:
-            pairs.append((reference.value, given.value * hundredth))
-    results = [_compare_polynomials(*pair) for pair in pairs]
-    if True in results or _is_rounded(given, reference, rules) or _is_rounded(reference, given, rules):
-        return True
-    return None if None in results else False
-
-
-def _compare_polynomials(left: Polynomial, right: Polynomial) -> bool | None:
-    difference = left - right
-    if not difference:
-        return True
-    if difference.has_functions:
-        return numeric.vanishes(difference)
-    return _is_letter(left) and _is_letter(right) and left.variable.lower() == right.variable.lower()
-
-
-def _is_letter(value: Polynomial) -> bool:
-    return value.variable is not None and len(value.variable) == 1
-
-
-def _is_rounded(decimal: Scalar, exact: Scalar, rules: Rules) -> bool:
-    """Returns whether a decimal number with enough decimals is what the other, which is no decimal, rounds to."""
-    if decimal.decimals is None or decimal.decimals < max(rules.precision, 1) or exact.decimals is not None:
-        return False
-    rounded, half = decimal.value.rational, Fraction(1, 2 * 10**decimal.decimals)
-    if exact.value.rational is not None:
-        return abs(rounded - exact.value.rational) <= half
-    value = numeric.approximate(exact.value)
-    return value is not None and abs(value - _to_mpmath(rounded, value)) <= _to_mpmath(half, value)
-
-
-def _to_mpmath(number: Fraction, like: Any) -> Any:
-    """Returns `number` in the precision of `like`, a number of mpmath."""
-    return like.context.mpf(number.numerator) / number.denominator
-
-
-# Lists, sets, tuples, intervals and matrices
-
-
-def _conjunction(results: Iterable[bool | None]) -> bool | None:
-    """Returns True if all results are, False if one of them is, else None."""
-    unsure = False
-    for result in results:
-        if result is False:
-            return False
-        unsure = unsure or result is None
-    return None if unsure else True
-
-
-def _parts(value: Value) -> Sequence[Value]:
-    return value.parts if isinstance(value, SetUnion) else (value,)
-
-
-def _compare_ordered(reference: Sequence[Value], given: Sequence[Value], rules: Rules) -> bool | None:
-    if len(reference) != len(given):
-        return False
-    return _conjunction(compare(a, b, rules) for a, b in zip(reference, given, strict=True))
-
-
-def _compare_unordered(reference: Sequence[Value], given: Sequence[Value], rules: Rules) -> bool | None:
-    """Returns whether each item of one side is in the other; repetitions and order don't count."""
-    if max(len(reference), len(given)) > ITEMS_LIMIT:
+def compare(reference: Value, given: Value, rules: Rules = DEFAULT, budget: Budget | None = None) -> bool | None:
+    """Compares two values of any types."""
+    try:
+        return Comparison(rules, budget or Budget()).compare(reference, given)
+    except (Undecided, Undefined, RecursionError):
         return None
-    covered = _conjunction(_contains(given, item, lambda a, b: compare(a, b, rules)) for item in reference)
-    return covered and _conjunction(_contains(reference, item, lambda a, b: compare(b, a, rules)) for item in given)
 
 
-def _contains(others: Sequence[Any], item: Any, compare_items: Callable[[Any, Any], bool | None]) -> bool | None:
-    unsure = False
-    for other in others:
-        result = compare_items(item, other)
-        if result:
+class Comparison(ListComparison):
+    """Comparisons that share one budget of steps."""
+
+    def compare(self, reference: Value, given: Value) -> bool | None:
+        """Compares two values by the procedure for their types."""
+        reference, given = relations.spread_names(reference), relations.spread_names(given)
+        if reference == given and not isinstance(reference, Text):
             return True
-        unsure = unsure or result is None
-    return None if unsure else False
+        if isinstance(reference, Conditional) or isinstance(given, Conditional):
+            return self._conditionals(reference, given)
+        if isinstance(reference, Choice) or isinstance(given, Choice):
+            return self._choices(reference, given)
+        if isinstance(reference, Text) or isinstance(given, Text):
+            return self._texts(reference, given)
+        if isinstance(reference, Relation) and isinstance(given, Relation):
+            return self._relations(reference, given)
+        reference, given = self._state(reference, given, True), self._state(given, reference, False)
+        if sets.is_set_like(reference) or sets.is_set_like(given):
+            return self._sets(reference, given)
+        procedure = self._procedures().get((type(reference), type(given)))
+        return False if procedure is None else procedure(reference, given)
 
+    def _procedures(self) -> dict[tuple[type, type], Callable[[Any, Any], bool | None]]:
+        def mirrored(procedure: Callable[[Any, Any], bool | None]) -> Callable[[Any, Any], bool | None]:
+            return lambda reference, given: procedure(given, reference)
 
-def _compare_groups(reference: Group | Scalar, given: Group | Scalar, rules: Rules) -> bool | None:
-    """Compares sets and lists without order, tuples and intervals with it; a list without brackets may be either."""
-    if _is_decimal_comma(reference, given) or _is_decimal_comma(given, reference):
-        return True
-    reference, given = (Group("", (v,), "") if isinstance(v, Scalar) else v for v in (reference, given))
-    reference, given = _flatten_like(reference, given), _flatten_like(given, reference)
-    brackets = {(group.opening, group.closing) for group in (reference, given)}
-    if brackets <= {("", ""), ("{", "}")}:
-        in_order = rules.ordered and brackets == {("", "")}
-        return (_compare_ordered if in_order else _compare_unordered)(reference.items, given.items, rules)
-    if len(brackets) == 1 or brackets == {("", ""), ("(", ")")}:
-        return _compare_ordered(reference.items, given.items, rules)
-    return False
+        return {
+            (Scalar, Scalar): self._scalars,
+            (Group, Group): self._groups,
+            (Scalar, Group): self._scalar_and_group,
+            (Group, Scalar): self._group_and_scalar,
+            (Ratio, Ratio): self._ratios,
+            (Ratio, Scalar): self._ratio_and_scalar,
+            (Scalar, Ratio): mirrored(self._ratio_and_scalar),
+            (Matrix, Matrix): self._matrices,
+            (Matrix, Group): self._matrix_and_group,
+            (Group, Matrix): mirrored(self._matrix_and_group),
+            (Congruence, Congruence): self._congruences,
+        }
 
+    def _state(self, value: Value, other: Value, is_reference: bool) -> Value:
+        """Returns what an equation, or a list of equations, states, to compare it with what is no equation."""
+        if isinstance(value, Relation):
+            return relations.value_of(value, self._budget, is_reference)
+        if isinstance(value, Group) and not value.opening and not _has_relations(other):
+            return self._state_list(value)
+        return value
 
-def _flatten_like(group: Group, other: Group) -> Group:
-    """Removes the grouping of `x=1, y=2; x=3, y=4` if the other answer has none."""
+    def _state_list(self, group: Group) -> Value:
+        """Returns (1, 2) for `x=1, y=2`, and the list 1, 2 for `x=1, x=2` and `x=1, 2`."""
+        first = group.items[0]
+        if not isinstance(first, Relation) or not all(
+            isinstance(item, Relation) and item.signs == ("=",) for item in group.items if isinstance(item, Relation)
+        ):
+            return group
+        names, items = [], []
+        for item in group.items:
+            if isinstance(item, Relation):
+                if not relations.is_name(item.sides[0]):
+                    return group
+                names.append(item.sides[0])
+                item = item.sides[1]
+            items.append(item)
+        distinct = len(set(names))
+        if distinct == 1:
+            return group._replace(items=tuple(items))
+        if distinct != len(group.items):
+            return group
+        return Group("(", tuple(items), ")")
 
-    def is_list(item: Value) -> bool:
-        return isinstance(item, Group) and not item.opening
+    # Wrappers
 
-    if not any(map(is_list, group.items)) or any(map(is_list, other.items)):
-        return group
-    items = [part for item in group.items for part in (item.items if is_list(item) else [item])]
-    return Group(group.opening, tuple(items), group.closing)
+    def _conditionals(self, reference: Value, given: Value) -> bool | None:
+        """Compares values whose conditions are equal, missing, or hold for all values of a variable."""
+        conditions = [value.condition if isinstance(value, Conditional) else () for value in (reference, given)]
+        values = [value.value if isinstance(value, Conditional) else value for value in (reference, given)]
+        free = [_is_universal(condition) for condition in conditions]
+        if conditions[0] != conditions[1] and not all(free) and not (conditions[1] == () and conditions[0]):
+            return False
+        return self.compare(*values)
 
+    def _choices(self, reference: Value, given: Value) -> bool | None:
+        """Compares letters; a choice with its text is also equal to that text."""
+        letters = [choice_letter(value) for value in (reference, given)]
+        if all(letters):
+            values = [value.value for value in (reference, given) if isinstance(value, Choice)]
+            same_text = len(values) < 2 or Text((), False) in values or self.compare(*values)
+            return same_text if letters[0].upper() == letters[1].upper() else False
+        choice, other = (reference, given) if isinstance(reference, Choice) else (given, reference)
+        if choice is not reference or choice.value == Text((), False):
+            return False
+        return self.compare(choice.value, other)
 
-def _is_decimal_comma(group: Value, number: Value) -> bool:
-    """Returns whether a list is a number with a decimal comma: `1,22` for 1.22."""
-    if not (isinstance(group, Group) and not group.opening and len(group.items) == 2 and isinstance(number, Scalar)):
+    def _texts(self, reference: Value, given: Value) -> bool | None:
+        letters = [choice_letter(value) for value in (reference, given)]
+        if all(letters):
+            return letters[0].upper() == letters[1].upper()
+        if isinstance(reference, Text) and isinstance(given, Text):
+            left, right = (_to_words(text) if text.is_words else text.tokens for text in (reference, given))
+            return left == right or None
         return False
-    whole, part = group.items
-    if not all(isinstance(i, Scalar) and i.decimals == 0 for i in (whole, part)) or not number.decimals:
+
+    # Relations and sets
+
+    def _relations(self, reference: Relation, given: Relation) -> bool | None:
+        left, right = relations.drop_approximations(reference), relations.drop_approximations(given)
+        if not (isinstance(left, Relation) and isinstance(right, Relation)):
+            return self.compare(left, right)
+        stated = [relations.value_of(left, self._budget, True), relations.value_of(right, self._budget, False)]
+        if not any(isinstance(value, Relation) for value in stated):
+            names = _name_of(left), _name_of(right)
+            if None not in names and relations.are_names_compatible(*names):
+                return self.compare(*stated)
+        if sets.is_set_like(left) and sets.is_set_like(right):
+            result = self._sets(left, right)
+            if result is not None:
+                return result
+        return relations.are_equivalent(left, right, self.compare, self._budget)
+
+    def _sets(self, reference: Value, given: Value) -> bool | None:
+        """Compares sets of numbers; intervals with symbols as ends side by side."""
+        if isinstance(reference, Scalar) or isinstance(given, Scalar):
+            return False
+        if isinstance(reference, Relation) and isinstance(given, Relation):
+            names = relations.bounded_side(reference), relations.bounded_side(given)
+            if None not in names and names[0] != names[1] and all(map(relations.is_name, names)):
+                return False
+        left, right = (
+            relations.to_interval(value) or value if isinstance(value, Relation) else value
+            for value in (reference, given)
+        )
+        groups = isinstance(left, Group) and isinstance(right, Group) and bool(left.opening and right.opening)
+        if groups and (result := self._groups(left, right)):  # also with rounded or symbolic ends
+            return result
+        try:
+            return sets.are_same_sets(left, right, self._budget)
+        except (Undecided, Undefined):
+            pass
+        if isinstance(left, Group) and isinstance(right, Group):
+            return self._groups(left, right)
+        if isinstance(left, SetExpression) and isinstance(right, SetExpression):
+            if left.signs != right.signs:
+                return None
+            if set(left.signs) == {"∖"}:
+                return self._ordered(left.parts, right.parts) or None
+            return self._unordered(left.parts, right.parts) or None
+        if isinstance(left, Builder) and isinstance(right, Builder):
+            return self._ordered(left, right) or None
+        if isinstance(left, NumberSet) and isinstance(right, NumberSet):
+            return left == right
+        return None
+
+    # Scalars
+
+    def _scalars(self, reference: Scalar, given: Scalar) -> bool | None:
+        if self._in_list and reference.unit and given.unit and reference.unit != given.unit:
+            return False
+        result = compare_scalars(reference, given, self._rules, self._budget)
+        return result or _is_roman(reference, given) or result
+
+    def _ratios(self, reference: Ratio, given: Ratio) -> bool | None:
+        if reference.is_clock or given.is_clock:
+            same_half = not reference.half or reference.half == given.half
+            return same_half and self._ordered(reference.terms, given.terms)
+        if len(reference.terms) != len(given.terms):
+            return False
+        (first, *rest), (other, *others) = ([term.expression for term in ratio.terms] for ratio in (reference, given))
+        pairs = zip(rest, others, strict=True)
+        return conjunction(
+            are_identical(("multiply", first, b), ("multiply", other, a), self._budget) for a, b in pairs
+        )
+
+    def _ratio_and_scalar(self, ratio: Ratio, scalar: Scalar) -> bool | None:
+        """Compares `3:4` with 3/4. A time with minutes below 10 is no quotient."""
+        top, *bottom = (term.expression for term in ratio.terms)
+        if len(bottom) != 1 or ratio.half or (ratio.is_clock and bottom[0][1] < 10):
+            return False
+        return self._scalars(Scalar(("divide", top, bottom[0])), scalar)
+
+    def _congruences(self, reference: Congruence, given: Congruence) -> bool | None:
+        same = conjunction(
+            are_identical(getattr(reference, side).expression, getattr(given, side).expression, self._budget)
+            for side in ("left", "modulus")
+        )
+        if not same:
+            return same
+        gap = difference(reference.right.expression, given.right.expression)
+        return are_identical(("mod", gap, reference.modulus.expression), number(0), self._budget)
+
+
+def _has_relations(value: Value) -> bool:
+    items = value.items if isinstance(value, Group) else (value,)
+    return any(
+        isinstance(item, Relation | Group) and (isinstance(item, Relation) or _has_relations(item)) for item in items
+    )
+
+
+def _is_universal(condition: tuple[str, ...]) -> bool:
+    """Returns whether a condition is none, or holds for all values: "for all x"."""
+    return not condition or condition[0] == "for" and not set(condition) & set("=<>≤≥≠")
+
+
+def _to_words(text: Text) -> str:
+    words = " ".join(text.tokens).casefold()
+    return _SYNONYMS.get(words, words)
+
+
+def _name_of(relation: Relation) -> Value | None:
+    """Returns the name whose value an equation states; None if it states none."""
+    first, last = relation.sides[0], relation.sides[-1]
+    if relations.is_name(first) or relations.is_compound_name(first):
+        return first
+    return last if relations.is_name(last) else None
+
+
+def _is_roman(reference: Scalar, given: Scalar) -> bool:
+    """Returns whether the given letters are a Roman numeral of the reference."""
+    letters, expression = [], given.expression
+    while expression[0] == "multiply":
+        letters.append(expression[2])
+        expression = expression[1]
+    names = [part[1] for part in [expression, *reversed(letters)] if part[0] == "symbol"]
+    if len(names) != len(letters) + 1 or not _ROMAN.fullmatch("".join(names)) or reference.digits is None:
         return False
-    shift = Fraction(1, 10**number.decimals)
-    value = whole.value.rational + part.value.rational * shift
-    return part.value.rational < 10**number.decimals and value == number.value.rational
-
-
-def _compare_matrices(reference: Matrix, given: Matrix, rules: Rules) -> bool | None:
-    if len(reference.rows) != len(given.rows):
-        return False
-    return _conjunction(_compare_ordered(a, b, rules) for a, b in zip(reference.rows, given.rows, strict=True))
-
-
-# Relations
-
-
-def _compare_relations(reference: Relation, given: Relation, rules: Rules) -> bool | None:
-    """Compares side by side, or as equations and inequalities that are multiples of each other."""
-    reference, given = relations.shorten_chain(reference), relations.shorten_chain(given)
-    if not isinstance(reference, Relation) or not isinstance(given, Relation):
-        return compare(reference, given, rules)
-    if reference.signs == given.signs and _compare_ordered(reference.sides, given.sides, rules):
-        return True
-    intervals = relations.interval(reference), relations.interval(given)
-    if None not in intervals and relations.bounded_side(reference) == relations.bounded_side(given):
-        return compare(*intervals, rules)
-    pair = relations.differences(reference), relations.differences(given)
-    if None in pair or len(pair[0]) != len(pair[1]):
-        return False
-    return _conjunction(_contains(pair[1], difference, _compare_differences) for difference in pair[0])
-
-
-def _compare_differences(left: Difference, right: Difference) -> bool | None:
-    """Returns whether one is a multiple of the other: any multiple of an equation, a positive one of an inequality."""
-    if left.sign != right.sign or not left.value or not right.value:  # `1 = 1` states nothing
-        return False
-    any_multiple = left.sign in "=≠"
-    same_direction = (left.value.leading_factor > 0) == (right.value.leading_factor > 0)
-    if left.value.to_monic() == right.value.to_monic() and (any_multiple or same_direction):
-        return True
-    if not (left.value.has_functions or right.value.has_functions):
-        return False
-    equal = numeric.vanishes(left.value - right.value)
-    return equal or (numeric.vanishes(left.value + right.value) if any_multiple else equal)
+    values = [_ROMAN_DIGITS[name] for name in names]
+    total = sum(-v if v < max(values[i + 1 :], default=0) else v for i, v in enumerate(values))
+    return reference.expression == number(total)

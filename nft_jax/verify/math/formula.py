@@ -1,295 +1,297 @@
-"""The reader of formulas: sums, products, powers, roots and functions, as exact scalars."""
+"""The reader of formulas: sums, products, powers, numbers and variables, by recursive descent over tokens."""
 
-import re
-from fractions import Fraction
+from .cursor import END, Unreadable
+from .functions import FUNCTIONS, FunctionReader, find_period, negate, to_expression, to_number
+from .tokens import Token
+from .values import Expression, Value, number
 
-from . import functions, polynomial
-from .polynomial import Polynomial, TooBig
-from .scanner import Scanner, Unreadable
-from .values import INFINITY, Scalar, Value
-
-DIGITS_LIMIT = 1000
-
-_FUNCTION_NAMES = (
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc asin acos atan arcsinh "
-    "arccosh arctanh floor ceil"
-)
-_NUMERIC_FUNCTIONS = {name: name.replace("arc", "a", 1) for name in _FUNCTION_NAMES.split()}
-_FUNCTIONS = {*_NUMERIC_FUNCTIONS, "exp", "log", "ln", "abs"}
-_KNOWN_WORDS = sorted([*_FUNCTIONS, "sqrt", "frac", "pi", "binom", "infty"], key=len, reverse=True)
-WORD = re.compile(r"[A-Za-z]+")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?|\.\d+")
-_REPEATING = re.compile(r"(\d*)\.(\d*)\s*\\overline\s*\{(\d+)\}")
-_COMMAND = re.compile(r"\\([A-Za-z]+)")
-_COMMAND_OR_WORD = re.compile(r"\\?([A-Za-z]+)")
-_NAME = re.compile("⟦([^⟧]*)⟧")
-_SUBSCRIPT = re.compile(r"\{([^{}]*)\}|(\\?[0-9A-Za-z]+)")
-_GREEK = re.compile(
-    "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|vartheta|iota|kappa|lambda|mu|nu|xi|rho|sigma|"
-    "tau|upsilon|phi|varphi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega|ell|hbar|nabla|"
-    "angle|triangle"
-)
+_FUNCTION_LETTERS = set("fghFGHPQTE")
+_STRUCTURES = {
+    "frac", "sqrt", "surd", "cbrt", "binom", "pi", "infty", "lfloor", "lceil", "sum", "prod", "int", "lim", "overline",
+    "bar", "vec", "hat", "tilde", "widehat", "overrightarrow", "angle", "triangle",
+}  # fmt: skip
 
 
-def find_known_word(word: str) -> str:
-    """Returns the longest function or constant that `word` begins with; the empty text if there is none."""
-    return next((known for known in _KNOWN_WORDS if word.startswith(known)), "")
-
-
-def to_polynomial(value: Value) -> Polynomial:
-    """Returns the exact value of a scalar.
-
-    Raises:
-      Unreadable: for anything else, because no tuple can be multiplied.
-    """
-    if not isinstance(value, Scalar):
-        raise Unreadable("a list stands inside a formula")
-    return value.value * polynomial.number(Fraction(1, 100)) if value.percent else value.value
-
-
-class FormulaReader(Scanner):
-    """Reads a formula by recursive descent; nothing of the text is executed.
-
-    `plus_minus` is the sign that ± stands for, 1 or -1.
-    """
-
-    def __init__(self, text: str, start: int = 0, depth: int = 0, plus_minus: int = 1):
-        super().__init__(text, start, depth)
-        self.plus_minus = plus_minus
+class FormulaReader(FunctionReader):
+    """Reads formulas."""
 
     def read_group(self) -> Value:
         """Reads what is between brackets, from the opening one on."""
         raise NotImplementedError
 
-    def read_sum(self, first: Polynomial | None = None) -> Scalar:
+    # Sums and products
+
+    def read_sum(self, first: Expression | None = None) -> Expression:
         """Reads terms with + or - between them; `first` is the first factor, where it has been read already."""
-        start = self.skip_spaces() if first is None else self.at - 1
-        total = self._read_signed_product(first)
-        while (sign := self.peek()) in ("+", "-", "±"):
-            self.at += 1
-            right = self._read_signed_product()
-            total = Scalar(total.value + (right.value if self._is_plus(sign) else -right.value))
-        if self.take("%"):
-            total = total._replace(percent=True)
-        literal = self.text[start : self.at].replace(" ", "").rstrip("%").lstrip("+-±")
-        if _NUMBER.fullmatch(literal):
-            total = total._replace(decimals=len(literal.partition(".")[2]))
-        return total
+        terms = [self._read_term(first)]
+        while self.sees("+", "-", "±", "∓"):
+            terms.append(self._read_term())
+        return terms[0] if len(terms) == 1 else ("add", *terms)
 
-    def _is_plus(self, sign: str) -> bool:
-        return sign == "+" or (sign == "±" and self.plus_minus > 0)
-
-    def _read_signed_product(self, first: Polynomial | None = None) -> Scalar:
+    def _read_term(self, first: Expression | None = None) -> Expression:
+        """Reads a product with any signs before it."""
         sign = 1
-        while first is None and (character := self.peek()) in ("+", "-", "±"):
+        while first is None and self.sees("+", "-", "±", "∓"):
+            character = self.peek().text
             self.at += 1
-            sign = sign if self._is_plus(character) else -sign
+            sign *= {"+": 1, "-": -1, "±": self.plus_minus, "∓": -self.plus_minus}[character]
         product = self._read_product(first)
-        return product if sign > 0 else product._replace(value=-product.value)
+        return product if sign > 0 else negate(product)
 
-    def _read_product(self, first: Polynomial | None) -> Scalar:
+    def _read_product(self, first: Expression | None) -> Expression:
         r"""Reads factors, with or without a sign between them; `2\frac{1}{3}` is a mixed number."""
-        whole = _NUMBER.match(self.text, self.skip_spaces()) if first is None else None
-        value = self._read_power(first)
-        if whole is not None and "." not in whole.group() and not self.text[whole.end() : self.at].strip():
-            fraction = self._read_proper_fraction()
-            if fraction is not None:
-                value = value + polynomial.number(fraction)
-        ratios = 0
-        while not self.is_done():
-            if self.take("*"):
-                value = value * self._read_signed_factor()
-            elif self.peek() in ("/", ":"):
-                ratios += self.text[self.at] == ":"
-                if ratios > 1:
-                    raise Unreadable("a ratio of three stands inside a formula")
-                self.at += 1
-                value = value * functions.inverse(self._read_signed_factor())
-            elif self._starts_factor():
-                value = value * self._read_power()
-            else:
-                break
-        return Scalar(value)
-
-    def _read_signed_factor(self) -> Polynomial:
-        return -self._read_signed_factor() if self.take("-") else self._read_power()
-
-    def _read_proper_fraction(self) -> Fraction | None:
-        """Reads a fraction of two whole numbers, which makes the number before it a mixed one; None if none is here."""
         start = self.at
-        if not self.take("\\frac"):
-            return None
-        top, bottom = self._read_argument().rational, self._read_argument().rational
-        if top is not None and bottom and top.denominator == bottom.denominator == 1 and 0 < top < bottom:
-            return Fraction(top, bottom)
-        self.at = start
-        return None
-
-    def _starts_factor(self) -> bool:
-        """Returns whether a factor without a sign before it comes next."""
-        character = self.peek()
-        if self.text.startswith(("\\rfloor", "\\rceil"), self.at):
-            return False
-        if character.isdigit():  # `(n-2) 2^n` is a product; two numbers side by side are not
-            return self.text[: self.at].rstrip().endswith(")")
-        return bool(character) and (character.isascii() and character.isalpha() or character in "({[\\⟦")
-
-    def _read_power(self, base: Polynomial | None = None) -> Polynomial:
-        """Reads a base, unless it is given, and the exponents and factorial signs behind it."""
-        value = self._read_atom() if base is None else base
+        value = self._read_power() if first is None else first
+        if first is None and self.at == start + 1 and self.tokens[start].text.isdigit():
+            value = self._read_mixed(value)
         while True:
-            if self.take("^"):
-                value = self._read_exponent(value)
-            elif self.peek() == "!" and self.text[self.at : self.at + 2] != "!=":
+            if self.take("*"):
+                value = ("multiply", value, self._read_signed())
+            elif self.take("/"):
+                value = ("divide", value, self._read_signed())
+            elif self.sees_command("bmod", "mod"):
                 self.at += 1
-                value = functions.factorial(value)
+                value = ("mod", value, self._read_signed())
+            elif self.starts_factor():
+                value = ("multiply", value, self._read_power())
             else:
                 return value
 
-    def _read_exponent(self, base: Polynomial) -> Polynomial:
+    def _read_signed(self) -> Expression:
+        if self.sees("+", "-"):
+            with self.nest():
+                negative = self.peek().text == "-"
+                self.at += 1
+                value = self._read_signed()
+            return negate(value) if negative else value
+        return self._read_power()
+
+    def _read_mixed(self, whole: Expression) -> Expression:
+        r"""Returns `whole` plus the fraction behind it, if that is one of two whole numbers and below 1."""
+        start, tokens = self.at, list(self.tokens)
+        fraction = None
+        if self.sees_command("frac") and self.peek(2).kind != "word":
+            fraction = self._read_command()
+        elif self.peek().kind == "number" and self.peek().gap and self.sees("/", ahead=1):
+            top, bottom = self.peek(), self.peek(2)
+            if top.text.isdigit() and bottom.text.isdigit():
+                self.at += 3
+                fraction = ("divide", number(int(top.text)), number(int(bottom.text)))
+        if fraction is not None and fraction[0] == "divide":
+            _, top, bottom = fraction
+            is_plain = top[0] == bottom[0] == "number" and top[1].denominator == bottom[1].denominator == 1
+            if is_plain and 0 < top[1] < bottom[1]:
+                return ("add", whole, fraction)
+        self.at, self.tokens = start, tokens
+        return whole
+
+    def starts_factor(self) -> bool:
+        """Returns whether a factor without a sign before it comes next."""
+        token, before = self.peek(), self.tokens[self.at - 1]
+        if token.kind == "letter":
+            return True
+        if token.kind == "command":
+            is_unit = token.text == "frac" and self.sees("{", ahead=1) and self.peek(2).kind == "word"
+            return token.text in FUNCTIONS | _STRUCTURES and not is_unit
+        if token.kind == "number":  # `(n-2) 2^n` and `n 2^n` are products; two numbers side by side are not
+            if before.kind == "letter":
+                return token.gap or self.sees("^", ahead=1)
+            return before.kind == "symbol" and before.text in (")", "]", "}")
+        if token.text == "|" and token.kind == "symbol":
+            return not self._bars
+        return token.kind == "symbol" and token.text in ("(", "[", "{")
+
+    # Powers
+
+    def _read_power(self) -> Expression:
+        """Reads a base, and the exponents, factorial signs and degrees behind it."""
+        value = self._read_atom()
+        while True:
+            if self.take("^"):
+                is_open = not self.sees("{", "(")
+                value = self._raise(value)
+                if is_open and self.sees("!"):
+                    raise Unreadable("a factorial sign stands behind an exponent without braces")
+            elif self.take("!"):
+                value = ("factorial", value)
+                if self.sees("!"):
+                    raise Unreadable("two factorial signs may mean either of two functions")
+            elif self.sees("°"):
+                value = self._read_degrees(value)
+            elif self.sees("{") and self.sees("}", ahead=1):
+                self.at += 2
+            else:
+                return value
+
+    def _raise(self, base: Expression) -> Expression:
         """Reads an exponent, and returns the power."""
+        if self.peek().kind == "word" and self.peek().text == "T":
+            raise Unreadable("a word is an exponent")
         with self.nest():
-            negative = self.take("-")
-            exponent = self._read_argument(several_digits=True)
-            if not negative and self.text[self.at - 1] not in "})]" and self.take("^"):  # 2^3^4 is 2^(3^4)
-                exponent = self._read_exponent(exponent)
-        return functions.power(base, -exponent if negative else exponent)
+            exponent = self._read_exponent()
+        return ("power", base, exponent)
 
-    def _read_atom(self) -> Polynomial:
-        """Reads a number, a variable, a function, or what is between brackets."""
-        character = self.peek()
-        if (match := self.take_match(_REPEATING)) is not None:
-            return _to_repeating_decimal(*match.groups())
-        if (match := self.take_match(_NUMBER)) is not None:
-            return _to_number(match.group())
-        if character in ("(", "[", "{"):
-            return to_polynomial(self.read_group())
-        if character == "|":
-            return self._read_absolute()
-        if (match := self.take_match(_NAME)) is not None:
-            return self._read_variable(match.group(1))
-        if character == "\\":
-            if (match := self.take_match(_COMMAND)) is None:
-                raise Unreadable("a backslash stands before no command")
-            return self._read_named(match.group(1))
-        if (match := WORD.match(self.text, self.at)) is not None:
-            known = find_known_word(match.group())
-            self.at += len(known) or 1
-            return self._read_named(known) if known else self._read_variable(character)
-        raise Unreadable(f"{self.text[self.at : self.at + 20]!r} begins no number, variable or bracket")
-
-    def _read_named(self, name: str) -> Polynomial:
-        """Reads what belongs to a command or a known word, whose name has been read."""
-        if name == "frac":
-            top = self._read_argument()
-            return top * functions.inverse(self._read_argument())
-        if name == "sqrt":
-            return self._read_root()
-        if name == "binom":
-            top = self._read_argument()
-            return functions.binomial(top, self._read_argument())
-        if name == "pi":
-            return polynomial.PI
-        if name == "infty":
-            return INFINITY
-        if name in ("lfloor", "lceil"):
-            value = self.read_sum().value
-            if not self.take("\\rfloor" if name == "lfloor" else "\\rceil"):
-                raise Unreadable(f"\\{name} is not closed")
-            return functions.function(name[1:], value)
-        if name in _FUNCTIONS:
-            return self._read_function(name)
-        if _GREEK.fullmatch(name):
-            return self._read_variable(name)
-        raise Unreadable(f"\\{name} is unknown")
-
-    def _read_function(self, name: str) -> Polynomial:
-        base = self._read_argument() if name == "log" and self.take("_") else polynomial.number(10)
-        exponent = self._read_argument(several_digits=True) if self.take("^") else None
-        argument = self._read_function_argument()
-        if name == "exp":
-            value = functions.power(polynomial.EULER, argument)
-        elif name in ("log", "ln"):
-            value = polynomial.atom(("log", base if name == "log" else polynomial.EULER, argument))
-        elif name == "abs":
-            value = functions.absolute(argument)
-        elif exponent == polynomial.number(-1):  # sin^{-1} is the inverse function
-            return functions.function("a" + _NUMERIC_FUNCTIONS[name], argument)
-        else:
-            value = functions.function(_NUMERIC_FUNCTIONS[name], argument)
-        return value if exponent is None else functions.power(value, exponent)
-
-    def _read_function_argument(self) -> Polynomial:
-        r"""Reads brackets, or the factors up to the next function: `2 \sin b \cos a`, `\sin 2x`."""
-        if self.peek() in ("(", "{", "["):
-            return to_polynomial(self.read_group())
-        with self.nest():
-            value = self._read_power()
-            while self._starts_factor() and self.peek() not in ("(", "["):
-                word = _COMMAND_OR_WORD.match(self.text, self.at)
-                if word is not None and find_known_word(word.group(1)) in _FUNCTIONS:
-                    break
-                value = value * self._read_power()
-        return value
-
-    def _read_root(self) -> Polynomial:
-        degree = 2
-        if self.peek() == "[":
-            end = self.text.find("]", self.at)
-            degree = self.text[self.at + 1 : max(end, 0)].strip()
-            if not re.fullmatch(r"[1-9]\d{0,2}", degree):
-                raise Unreadable(f"{degree!r} is no degree of a root: use a whole number from 1 to 999")
-            self.at = end + 1
-        if self.take("{}") and self.peek() != "{":
-            raise Unreadable("a root is empty")
-        return functions.root(self._read_argument(), int(degree))
-
-    def _read_absolute(self) -> Polynomial:
-        with self.nest():
+    def _read_exponent(self) -> Expression:
+        negative = False
+        while self.sees("-", "+"):
+            negative ^= self.peek().text == "-"
             self.at += 1
-            value = to_polynomial(self.read_sum())
-            if not self.take("|"):
-                raise Unreadable("a | is not closed")
-        return functions.absolute(value)
+        is_group = self.sees("{", "(")
+        value = self.read_argument()
+        if not is_group and self.take("^"):  # 2^3^4 is 2^(3^4)
+            with self.nest():
+                value = ("power", value, self._read_exponent())
+        return negate(value) if negative else value
 
-    def _read_argument(self, several_digits: bool = False) -> Polynomial:
-        r"""Reads a bracket, a command or one character: `\frac12` has the arguments 1 and 2."""
-        character = self.peek()
-        if character in ("{", "("):
-            return to_polynomial(self.read_group())
-        if character.isdigit() and not several_digits:
-            self.at += 1
-            return polynomial.number(int(character))
+    def _read_degrees(self, value: Expression) -> Expression:
+        """Reads the sign of degrees, and minutes and seconds behind it."""
+        self.expect("°")
+        part, size = [value], 60
+        while self.peek().kind == "number" and self.sees("'", ahead=1):
+            seconds = self.sees("'", ahead=2)
+            part.append(("divide", to_number(self.peek().text), number(3600 if seconds else size)))
+            self.at += 3 if seconds else 2
+        return ("degree", part[0] if len(part) == 1 else ("add", *part))
+
+    def read_argument(self) -> Expression:
+        r"""Reads a bracket or one atom: the argument of a root, an exponent."""
+        if self.sees("{", "("):
+            return self.read_scalar_group()
         return self._read_atom()
 
-    def _read_variable(self, name: str) -> Polynomial:
-        """Reads a variable's subscript and primes; `e` is Euler's number and `i` the imaginary unit."""
-        if self.take("_"):
-            match = self.take_match(_SUBSCRIPT)
-            subscript = match and (match.group(1) or match.group(2))
-            if not subscript:
-                raise Unreadable("a subscript is empty")
-            return polynomial.atom(f"{name}_{subscript.replace(' ', '')}")
-        while self.take("'"):
-            name += "'"
-        if name in ("i", "e"):
-            return polynomial.IMAGINARY if name == "i" else polynomial.EULER
-        if len(name) == 1 and self.peek() == "(" and name in "fghFGHPQ":
-            argument = to_polynomial(self.read_group())
-            return polynomial.atom(f"{name}({argument!r})")
-        return polynomial.atom(name)
+    def _read_digit(self) -> Expression:
+        r"""Reads an argument that is a bracket or one character: `\frac12` has the arguments 1 and 2."""
+        token = self.peek()
+        if token.kind == "number" and len(token.text) > 1 and token.text.isdigit():
+            self.tokens[self.at] = token._replace(text=token.text[1:])
+            return number(int(token.text[0]))
+        return self.read_argument()
 
+    def read_scalar_group(self) -> Expression:
+        """Reads brackets around one formula. Raises Unreadable if anything else is in them."""
+        return to_expression(self.read_group())
 
-def _to_number(digits: str) -> Polynomial:
-    """Returns the value of a decimal number. Raises TooBig for more than `DIGITS_LIMIT` digits."""
-    if len(digits) > DIGITS_LIMIT:
-        raise TooBig(f"a number has more than {DIGITS_LIMIT} digits")
-    return polynomial.number(Fraction(digits))
+    # Atoms
 
+    def _read_atom(self) -> Expression:
+        """Reads a number, a variable, a function, or what is between brackets."""
+        token = self.peek()
+        if token.kind == "number":
+            return self._read_number()
+        if token.kind == "letter":
+            return self._read_variable()
+        if token.kind == "command":
+            return self._read_command()
+        if self.sees("(", "[", "{"):
+            return self.read_scalar_group()
+        if self.take("|"):
+            return self._read_bars()
+        raise Unreadable(f"{token.text!r} begins no number, variable or bracket")
 
-def _to_repeating_decimal(whole: str, once: str, again: str) -> Polynomial:
-    r"""Returns the value of a decimal number whose digits `again` repeat: `16.\overline{6}` is 50/3."""
-    if len(whole + once + again) > DIGITS_LIMIT:
-        raise TooBig(f"a number has more than {DIGITS_LIMIT} digits")
-    start = Fraction(int((whole + once) or 0), 10 ** len(once))
-    return polynomial.number(start + Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once)))
+    def _read_bars(self) -> Expression:
+        self._bars += 1
+        with self.nest():
+            value = ("abs", self.read_sum())
+        self._bars -= 1
+        self.expect("|")
+        return value
+
+    def _read_number(self) -> Expression:
+        token = self.peek()
+        self.at += 1
+        if self.sees_command("ldots") and "." in token.text:
+            self.at += 1
+            return to_number(find_period(token.text))
+        if self.take("_"):  # the problem asks for the digits in this base, and no other way of writing the number
+            return ("symbol", f"{token.text} base {self._read_name()}")
+        return to_number(token.text)
+
+    def _read_name(self) -> str:
+        """Reads a subscript: a bracket with any tokens, or one token."""
+        if not self.sees("{"):
+            token = self.peek()
+            if token.kind not in ("number", "letter", "word"):
+                raise Unreadable("a subscript is missing")
+            self.at += 1
+            return token.text
+        start, depth = self.at + 1, 0
+        while self.peek() is not END:
+            depth += self.sees("{") - self.sees("}")
+            self.at += 1
+            if depth == 0:
+                name = " ".join(token.text for token in self.tokens[start : self.at - 1])
+                if name:
+                    return name
+                break
+        raise Unreadable("a subscript is empty")
+
+    def _read_variable(self) -> Expression:
+        """Reads a variable with its primes and subscript; one that is applied to arguments is a function."""
+        name = self.peek().text
+        self.at += 1
+        decorated = False
+        while self.sees("'", "_"):
+            decorated = True
+            name += f"_{self._read_name()}" if self.take("_") else "'" * self.take("'")
+        if name in ("e", "i") and not self.sees("[") or decorated and not self.sees("("):
+            return ("symbol", name)
+        start = self.at
+        if self.sees("^") and name in _FUNCTION_LETTERS and (application := self._read_power_of_function(name)):
+            return application
+        if self.sees("(") or (self.sees("[") and name in ("E", "V")):
+            application = self._read_application(name)
+            if application is not None:
+                return application
+            self.at = start
+        return ("symbol", name)
+
+    def _read_power_of_function(self, name: str) -> Expression | None:
+        """Reads `^{-1}(x)` behind f; None if no argument follows the exponent."""
+        start = self.at
+        self.at += 1
+        exponent = f"{'-' if self.take('-') else ''}{self._read_name()}"
+        application = self._read_application(f"{name}^{exponent}") if self.sees("(") else None
+        if application is None:
+            self.at = start
+        return application
+
+    def _read_application(self, name: str) -> Expression | None:
+        """Reads the brackets behind a variable as arguments; None if they are a factor: `x(x+1)`."""
+        closing = {"(": ")", "[": "]"}[self.peek().text]
+        end = self._find_closing(closing)
+        inside = self.tokens[self.at + 1 : end]
+        has_list = any(token.kind == "symbol" and token.text in ",|<>=≤≥≠" for token in inside)
+        is_lone = len(inside) == 1 or (len(inside) == 2 and inside[0].text == "-")
+        if not (is_lone or has_list or name[0] in _FUNCTION_LETTERS or "'" in name):
+            return None
+        self.at = end + 1
+        arguments, part = [], []
+        for token in [*inside, Token("symbol", ",")]:
+            if token.kind == "symbol" and token.text == ",":
+                arguments.append(self._read_part(part))
+                part = []
+            else:
+                part.append(token)
+        return ("application", name, *arguments)
+
+    def _read_part(self, tokens: list[Token]) -> Expression:
+        """Returns an argument; one that is no formula (`X > 2`) is a symbol with its text as name."""
+        reader = type(self)(tokens, self.plus_minus, self.depth + 1)
+        try:
+            value = reader.read_sum()
+        except Unreadable:
+            reader.at = -1
+        if reader.at != len(reader.tokens) or not tokens:
+            return ("symbol", " ".join(token.text for token in tokens))
+        return value
+
+    def _find_closing(self, closing: str) -> int:
+        """Returns the position of the bracket that closes the one here. Raises Unreadable if there is none."""
+        depth, opening = 0, self.peek().text
+        for position in range(self.at, len(self.tokens)):
+            token = self.tokens[position]
+            if token.kind == "symbol":
+                depth += (token.text == opening) - (token.text == closing)
+                if depth == 0:
+                    return position
+        raise Unreadable(f"a bracket {opening} is not closed")

@@ -1,169 +1,182 @@
-"""Functions of exact scalars: quotients, powers, roots, factorials and absolute values.
+"""The reader of commands: functions, roots, fractions, accents; and numbers."""
 
-Each is computed exactly where the result is rational or a square root; elsewhere it stays an atom of a polynomial.
-"""
-
-import math
+import re
 from fractions import Fraction
 
-from .polynomial import BITS_LIMIT, IMAGINARY, Polynomial, TooBig, atom, number
+from .cursor import Cursor, Unreadable
+from .series import read_series
+from .tokens import FUNCTION_NAMES
+from .values import INFINITY, Expression, Scalar, Value, number, operands, operations
 
-POWER_LIMIT = 64  # of a sum with more than one term
-FACTORIAL_LIMIT = 4000
-RADICAND_LIMIT = 10**12  # squares are not taken out of a larger one, because that needs its prime factors
+DIGITS_LIMIT = 1000
 
-
-def inverse(value: Polynomial) -> Polynomial:
-    """Returns 1 / value.
-
-    Raises:
-      ZeroDivisionError: for 0.
-    """
-    if not value:
-        raise ZeroDivisionError("a division by 0")
-    if len(value.terms) > 1:
-        return number(1 / value.leading_factor) * atom(("inverse", value.to_monic()))
-    ((radicand, imaginary, atoms), factor) = next(iter(value.terms.items()))
-    # 1/√r = √r/r and 1/i = -i.
-    key = (radicand, imaginary, tuple((a, -power) for a, power in atoms))
-    return Polynomial({key: (-1 if imaginary else 1) / (factor * radicand)})
+FUNCTIONS = set(FUNCTION_NAMES.values())
+_SEVERAL = {"max", "min", "gcd", "lcm"}
+_ANGLES = {"sin", "cos", "tan", "cot", "sec", "csc"}
+_UNUSUAL = {"cot": "tan", "sec": "cos", "csc": "sin"}  # arccot x = arctan(1/x)
+_INVERSE = {"sin", "cos", "tan", "sinh", "cosh", "tanh", *_UNUSUAL}
+_ACCENTS = {
+    "overline", "bar", "vec", "hat", "tilde", "widehat", "widetilde", "dot", "ddot", "overrightarrow", "overleftarrow",
+    "overset", "arc", "wideparen", "overarc", "angle", "triangle", "odot", "square",
+}  # fmt: skip
 
 
-def power(base: Polynomial, exponent: Polynomial) -> Polynomial:
-    """Returns base ** exponent.
+class FunctionReader(Cursor):
+    """Reads commands, with the formulas inside them."""
 
-    Raises:
-      TooBig: for a result that is too long.
-      ZeroDivisionError: for a negative power of 0.
-    """
-    value = exponent.rational
-    if value is None:
-        return atom(("pow", base, exponent))
-    if value.denominator > 1:
-        return _whole_power(root(base, value.denominator), value.numerator)
-    return _whole_power(base, value.numerator)
+    def _read_command(self) -> Expression:
+        """Reads a function, a constant or a structure."""
+        name = self.peek().text
+        self.at += 1
+        if name in FUNCTIONS:
+            return self._read_function(name)
+        if name in _ACCENTS:
+            return self._read_accent(name)
+        if name == "frac":
+            top = self._read_digit()
+            return ("divide", top, self._read_digit())
+        if name in ("sqrt", "surd", "cbrt"):
+            return self._read_root(name)
+        if name == "binom":
+            top = self._read_digit()
+            return ("binomial", top, self._read_digit())
+        if name == "pi":
+            return ("symbol", "pi")
+        if name == "infty":
+            return INFINITY
+        if name in ("lfloor", "lceil"):
+            with self.nest():
+                value = (name[1:], self.read_sum())
+            if not self.sees_command("rfloor" if name == "lfloor" else "rceil"):
+                raise Unreadable(f"\\{name} is not closed")
+            self.at += 1
+            return value
+        if name in ("sum", "prod", "int", "lim"):
+            return read_series(self, name)
+        raise Unreadable(f"\\{name} is unknown")
 
+    def _read_root(self, name: str) -> Expression:
+        degree: Expression = number(3 if name == "cbrt" else 2)
+        if name == "sqrt" and self.sees("["):
+            with self.nest():
+                self.at += 1
+                degree = self.read_sum()
+                self.expect("]")
+        if self.sees("{") and self.sees("}", ahead=1):
+            self.at += 2
+        with self.nest():
+            return ("root", self.read_argument(), degree)
 
-def _whole_power(base: Polynomial, exponent: int) -> Polynomial:
-    if exponent < 0:
-        return _whole_power(inverse(base), -exponent)
-    value = base.rational
-    if value is not None:
-        bits = max(value.numerator.bit_length(), value.denominator.bit_length())
-        if value not in (0, 1, -1) and bits * exponent > BITS_LIMIT:
-            raise TooBig(f"a power has more than {BITS_LIMIT} bits")
-        return number(value ** (exponent if value not in (1, -1) else exponent % 2))
-    if len(base.terms) == 1 and exponent <= BITS_LIMIT:
-        return _product_power(base, exponent)
-    if exponent > POWER_LIMIT:
-        raise TooBig(f"a sum has an exponent above {POWER_LIMIT}")
-    result = number(1)
-    for _ in range(exponent):
-        result = result * base
-    return result
+    def _read_accent(self, name: str) -> Expression:
+        """Reads an accent or a sign with what it marks, as one variable."""
+        if self.sees("{"):
+            inner = self._read_name()
+        elif name in ("angle", "triangle", "odot"):
+            letters = []
+            while self.peek().kind in ("letter", "number") and len(letters) < 4:
+                letters.append(self.peek().text + "'" * self.sees("'", ahead=1))
+                self.at += 1 + self.sees("'", ahead=1)
+            inner = " ".join(letters)
+        else:
+            inner = self._read_name()
+        if not inner:
+            raise Unreadable(f"\\{name} marks nothing")
+        return ("symbol", f"{name} {inner}")
 
+    def _read_function(self, name: str) -> Expression:
+        base = None
+        if self.take("_"):
+            base = self._read_digit()
+        exponent = None
+        if self.take("^"):
+            with self.nest():
+                exponent = self._read_exponent()
+        if name in _SEVERAL:
+            value = (name, *self._read_arguments())
+        else:
+            value = self._apply(name, base, self._read_function_argument(name), exponent)
+            if exponent == number(-1) and name in _INVERSE:  # sin^{-1} is the inverse function
+                return value
+        return value if exponent is None else ("power", value, exponent)
 
-def _product_power(base: Polynomial, exponent: int) -> Polynomial:
-    """Returns the power of a single term, by repeated squaring."""
-    result = number(1)
-    while exponent:
-        if exponent & 1:
-            result = result * base
-        exponent >>= 1
-        if exponent:
-            base = base * base
-    return result
+    def _apply(self, name: str, base: Expression | None, argument: Expression, exponent: Expression | None) -> tuple:
+        if base is not None and name != "log":
+            raise Unreadable(f"{name} has a subscript")
+        if exponent == number(-1) and name in _INVERSE:
+            name = f"a{name}"
+        if name in ("log", "ln"):
+            return ("ln", argument) if name == "ln" else ("log", base or number(10), argument)
+        if name[0] == "a" and name[1:] in _UNUSUAL:
+            return (f"a{_UNUSUAL[name[1:]]}", ("divide", number(1), argument))
+        return (name, to_radians(argument) if name in _ANGLES else argument)
 
+    def _read_arguments(self) -> list[Expression]:
+        """Reads the arguments of a function of several: `(1, 2)` or `\\{1, 2\\}`."""
+        group = self.read_group()
+        items = getattr(group, "items", None)
+        if items is None:
+            raise Unreadable("a function of several numbers has one")
+        return [to_expression(item) for item in items]
 
-def root(base: Polynomial, degree: int) -> Polynomial:
-    """Returns the principal root: exactly where it is rational, or the square root of a rational number."""
-    value = base.rational
-    if value is None or (degree > 2 and value < 0) or degree > BITS_LIMIT:
-        return atom(("root", base, degree))
-    if degree == 2:
-        return _square_root(value)
-    top, bottom = _whole_root(value.numerator, degree), _whole_root(value.denominator, degree)
-    return atom(("root", base, degree)) if top is None or bottom is None else number(Fraction(top, bottom))
-
-
-def _whole_root(value: int, degree: int) -> int | None:
-    """Returns the integer root of `value` of this degree, by bisection; None if there is none."""
-    low, high = 0, 1 << (value.bit_length() // degree + 1)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if middle**degree < value else (low, middle)
-    return low if low**degree == value else None
-
-
-def _square_root(value: Fraction) -> Polynomial:
-    """Returns √(p/q) = √(pq)/q, with all squares taken out of pq; √-1 = i."""
-    product = abs(value.numerator) * value.denominator
-    whole = math.isqrt(product)
-    if whole * whole == product:
-        result = number(Fraction(whole, value.denominator))
-    elif product > RADICAND_LIMIT:
-        result = atom(("root", number(abs(value)), 2))
-    else:
-        outside, inside = _split_squares(product)
-        result = Polynomial({(inside, 0, ()): Fraction(outside, value.denominator)})
-    return result * IMAGINARY if value < 0 else result
-
-
-def _split_squares(value: int) -> tuple[int, int]:
-    """Returns (a, b) with value = a²b and b square-free.
-
-    It divides by the primes up to the cube root; the rest is then p, pq or p².
-    """
-    outside, inside, prime = 1, 1, 2
-    while prime * prime * prime <= value:
-        while value % (prime * prime) == 0:
-            value //= prime * prime
-            outside *= prime
-        if value % prime == 0:
-            value //= prime
-            inside *= prime
-        prime += 1 if prime == 2 else 2
-    whole = math.isqrt(value)
-    return (outside * whole, inside) if whole * whole == value else (outside, inside * value)
-
-
-def factorial(value: Polynomial) -> Polynomial:
-    """Returns value!
-
-    Raises:
-      TooBig: above `FACTORIAL_LIMIT`.
-    """
-    whole = value.rational
-    if whole is None or whole.denominator > 1 or whole < 0:
-        return atom(("factorial", value))
-    if whole > FACTORIAL_LIMIT:
-        raise TooBig(f"a factorial is above {FACTORIAL_LIMIT}!")
-    return number(math.factorial(int(whole)))
-
-
-def binomial(top: Polynomial, bottom: Polynomial) -> Polynomial:
-    """Returns the binomial coefficient `top` over `bottom`.
-
-    Raises:
-      TooBig: for a `top` above `FACTORIAL_LIMIT`.
-    """
-    n, k = top.rational, bottom.rational
-    if n is None or k is None or n.denominator > 1 or k.denominator > 1 or n < 0 or k < 0:
-        return atom(("binomial", top, bottom))
-    if n > FACTORIAL_LIMIT:
-        raise TooBig(f"a binomial coefficient is of more than {FACTORIAL_LIMIT}")
-    return number(math.comb(int(n), int(k)))
+    def _read_function_argument(self, name: str) -> Expression:
+        r"""Reads brackets, or the factors up to the next function: `2 \sin b \cos a`, `\sin 2x`."""
+        with self.nest():
+            if self.sees("(", "{", "["):
+                return self.read_scalar_group()
+            if self.sees("-"):
+                self.at += 1
+                return negate(self._read_function_argument(name))
+            value = self._read_power()
+            while self.starts_factor() and not self.sees("(", "[", "|"):
+                if self.peek().kind == "command" and self.peek().text in FUNCTIONS:
+                    break
+                value = ("multiply", value, self._read_power())
+            if name in _ANGLES and self.sees("/") and self.peek(1).kind == "number":  # sin pi/6
+                self.at += 1
+                value = ("divide", value, self._read_power())
+        return value
 
 
-def absolute(value: Polynomial) -> Polynomial:
-    """Returns |value|."""
-    rational = value.rational
-    return atom(("abs", value)) if rational is None else number(abs(rational))
+def negate(value: Expression) -> Expression:
+    """Returns minus a value."""
+    return number(-value[1]) if value[0] == "number" else ("negative", value)
 
 
-def function(name: str, *arguments: Polynomial) -> Polynomial:
-    """Returns a function as an atom, which only `numeric.py` evaluates; a rational number is rounded at once."""
-    rational = arguments[0].rational
-    if rational is not None and name in ("floor", "ceil"):
-        return number(getattr(math, name)(rational))
-    return atom((name, *arguments))
+def to_expression(value: Value) -> Expression:
+    """Returns the expression of a scalar. Raises Unreadable for anything else: no tuple can be multiplied."""
+    if isinstance(value, Scalar) and value.product is not None:  # `4 A` is a product in a formula
+        return value.product
+    if not isinstance(value, Scalar) or value.unit:
+        raise Unreadable("a list or a unit stands inside a formula")
+    return ("divide", value.expression, number(100)) if value.percent else value.expression
+
+
+def to_radians(value: Expression) -> Expression:
+    """Returns the argument of a trigonometric function with each angle in degrees as one in radians."""
+    if "degree" not in operations(value):
+        return value
+    if value[0] == "degree":
+        return ("divide", ("multiply", value[1], ("symbol", "pi")), number(180))
+    return (value[0], *(to_radians(part) if part in operands(value) else part for part in value[1:]))
+
+
+def to_number(text: str) -> Expression:
+    """Returns the value of a decimal number: `12.5`, `0.1(6)` with repeating digits, or `1.5e3`."""
+    if len(text) > DIGITS_LIMIT:
+        raise Unreadable(f"a number has more than {DIGITS_LIMIT} digits")
+    if "(" not in text:
+        return number(Fraction(text))
+    whole, once, again = re.fullmatch(r"(\d*)\.(\d*)\((\d+)\)", text).groups()
+    start = Fraction(int((whole + once) or 0), 10 ** len(once))
+    return number(start + Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once)))
+
+
+def find_period(text: str) -> str:
+    """Returns `0.1(6)` for the digits `0.1666` that go on. Raises Unreadable if they do not repeat."""
+    whole, _, part = text.partition(".")
+    for start in range(len(part) - 1):
+        digits = part[start:]
+        for length in range(1, len(digits) // 2 + 1):
+            if digits == (digits[:length] * len(digits))[: len(digits)]:
+                return f"{whole}.{part[:start]}({digits[:length]})"
+    raise Unreadable(f"the digits {text} do not repeat")

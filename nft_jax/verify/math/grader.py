@@ -1,24 +1,23 @@
-"""The grader of mathematical answers: extraction, exact comparison, and SymPy only where that cannot decide.
+"""The grader of mathematical answers: extraction, reading, comparison.
 
-mpmath, SymPy and math-verify are imported when an answer first needs them.
+FLINT is imported when an answer first needs it.
 """
 
-import re
+from collections.abc import Iterator
 from functools import lru_cache
 
-from ..extract import final_answer
-from . import comparison, number, symbolic
-from .comparison import Rules
-from .normalize import normalize
-from .polynomial import TooBig
-from .reader import LENGTH_LIMIT, parse
-from .scanner import Unreadable
+from ..extract import final_answer, reference_answer
+from . import number
+from .comparison import compare
+from .cursor import Unreadable
+from .evaluate import Budget, Evaluation, Undecided, Undefined
+from .evaluate import preload as preload_arithmetic
+from .identity import variables
+from .reader import LENGTH_LIMIT, read, why_unreadable
+from .scalars import Rules
+from .values import Expression, Scalar, Text, Value, operations
 
-_PROSE_WORDS = 12  # a reference answer with more words than this is a solution that ends with the answer
-_PLAIN_TO_LATEX = {
-    "¶": r" \\ ", "⦃⦄": r"\emptyset ", "⟦": r"\text{", "⟧": "}", "⦃": r"\{", "⦄": r"\}",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∈": r"\in ", "±": r"\pm ", "%": r"\%",
-}  # fmt: skip
+__all__ = ["check_reference", "math", "preload"]
 
 
 def math(response: str, answer: str, *, ordered: bool = False, precision: int = 6) -> tuple[str, str | None]:
@@ -26,7 +25,8 @@ def math(response: str, answer: str, *, ordered: bool = False, precision: int = 
 
     Args:
       response: the text of a sampled answer.
-      answer: LaTeX or plain text, with or without dollars or a box.
+      answer: LaTeX or plain text, with or without dollars: all of it is the answer. A text with a `\boxed{}` is a
+        solution, of which only the box is the answer.
       ordered: whether the order counts in lists without brackets.
       precision: how many decimals a decimal number needs to be correct as the rounded value of an exact answer; with
         fewer it must be equal.
@@ -34,11 +34,13 @@ def math(response: str, answer: str, *, ordered: bool = False, precision: int = 
     Returns:
       (status, extracted answer). The status is "unparsed" if there is no final answer or it cannot be read.
     """
+    if response.strip() == answer.strip() != "":
+        return "correct", answer.strip()
     extracted = final_answer(response)
     if extracted is None or not extracted.strip():
         return "unparsed", None
     extracted = extracted.strip()
-    return _decide(_extract_reference(answer), extracted, Rules(ordered, precision)), extracted
+    return _decide(reference_answer(answer), extracted, Rules(ordered, precision)), extracted
 
 
 @lru_cache(maxsize=4096)
@@ -46,75 +48,56 @@ def _decide(reference: str, given: str, rules: Rules) -> str:
     """Returns the status of an extracted answer; the cheapest comparison goes first."""
     if reference == given:
         return "correct"
+    if max(len(reference), len(given)) > LENGTH_LIMIT:
+        return "unparsed" if len(given) > LENGTH_LIMIT else "incorrect"
     left, right = number.read(reference), number.read(given)
     if left is not None and right is not None:
         if number.is_equal(left, right):
             return "correct"
         if max(left.decimals, right.decimals) < rules.precision:  # else one may be the other, rounded
             return "incorrect"
-    if len(given) > LENGTH_LIMIT:
-        return "unparsed"
-    result, readable = _compare(reference, given, rules)
-    if result is None and comparison.has_same_letters(reference, given):
-        return "correct"
-    return "correct" if result else "incorrect" if readable else "unparsed"
-
-
-def _compare(reference: str, given: str, rules: Rules) -> tuple[bool | None, bool]:
-    """Returns (same, whether `given` could be read). SymPy gets only what the exact grammar cannot read."""
-    readable = False
     try:
-        value = parse(given)
-        readable = True
-        return comparison.compare(parse(reference), value, rules), True
-    except (TooBig, ZeroDivisionError):
-        return None, readable
+        value = read(given)
+        if compare(read(reference), value, rules):
+            return "correct"
     except Unreadable:
-        latex = _to_latex(given)
-        result = symbolic.compare(_to_latex(reference), latex)
-        return result, readable or result is not None or symbolic.is_readable(latex)
-
-
-def _to_latex(text: str) -> str:
-    """Returns the normalized text in the LaTeX that math-verify's grammar reads."""
-    text = normalize(text)
-    for plain, latex in _PLAIN_TO_LATEX.items():
-        text = text.replace(plain, latex)
-    text = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", re.sub(r"\\sqrt\s*(\d)", r"\\sqrt{\1}", text))
-    return re.sub(r"\\(begin|end)\s", r"\\\1", text).strip()
-
-
-@lru_cache(maxsize=4096)
-def _extract_reference(answer: str) -> str:
-    """Returns the final answer of a text that holds a box, dollars or a whole solution; any other text as it is."""
-    plain = answer.strip()
-    if "boxed" in plain or "$" in plain.replace(r"\$", "") or len(plain.split()) > _PROSE_WORDS:
-        return (final_answer(plain) or plain).strip()
-    return plain
+        return "unparsed"
+    return "unparsed" if isinstance(value, Text) and not value.is_words else "incorrect"
 
 
 def check_reference(answer: str) -> str | None:
     """Returns why nothing but its own text could match this reference answer; None if it is usable."""
-    reference = _extract_reference(answer)
+    reference = reference_answer(answer)
     if not reference:
         return "it is empty"
     if len(reference) > LENGTH_LIMIT:
         return f"it has {len(reference)} characters; at most {LENGTH_LIMIT} are read"
     try:
-        parse(reference)
-    except TooBig as error:
-        return f"it is too big: {error}"
-    except ZeroDivisionError:
-        return "it divides by 0"
+        value = read(reference)
     except Unreadable as error:
-        if not symbolic.is_readable(_to_latex(reference)):
-            return f"it cannot be read: {error}"
-    return None
+        return str(error)
+    if reason := why_unreadable(reference):
+        return f"it cannot be read: {reason}"
+    try:
+        for expression in _expressions(value):
+            if not variables(expression) and not {"infinity", "series"} & operations(expression):
+                Evaluation(96, {}, Budget()).evaluate(expression)
+    except Undefined as error:
+        return f"it has no value: {error}"
+    except Undecided as error:
+        return f"it is too big: {error}"
+    return None if compare(value, value) else "it does not equal itself"
+
+
+def _expressions(value: Value) -> Iterator[Expression]:
+    """Yields the expressions of the scalars in a value."""
+    if isinstance(value, Scalar):
+        yield value.expression
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _expressions(part)
 
 
 def preload() -> None:
     """Imports what hard answers need, so that no answer's deadline pays for it."""
-    from . import numeric
-
-    numeric.preload()
-    symbolic.preload()
+    preload_arithmetic()

@@ -1,164 +1,145 @@
-"""The reader of answers: lists, tuples, intervals, sets, relations, matrices and words.
+"""From the text of an answer to its typed value. What the grammar does not cover is text, kept whole."""
 
-It descends recursively over one normalized text; nothing of the text is executed, and its length and depth are bounded.
-"""
-
+import itertools
 import re
 from functools import lru_cache
 
-from .formula import WORD, FormulaReader, find_known_word, to_polynomial
-from .normalize import normalize
-from .polynomial import TooBig
-from .scanner import Unreadable
-from .values import Group, Matrix, Relation, Scalar, SetUnion, Value, Words
+from .answer import AnswerReader
+from .cursor import END, Unreadable
+from .structures import fold, to_text
+from .tokens import Token, tokenize
+from .values import Choice, Conditional, Text, Value
 
 LENGTH_LIMIT = 2000  # characters of an answer
 
-_NO_PROSE = re.compile(r"[\\{}=<>≤≥≠≈∈^_∪|]")
-_FOREIGN = re.compile(r"[^\x00-\x7f⟦⟧⦃⦄±°]")
-_RATIO = re.compile(r"[^:,;=<>]+(?::[^:,;=<>]+){2,}")  # of three or more: of two it is a quotient
-_RELATION = re.compile(r"[=<>≤≥≠≈∈]")
-_MATRIX = re.compile(
-    r"\\(?:begin)\s*\{\s*([bpB]?)(?:small)?matrix\s*\}(.*?)\\end\s*\{\s*[bpB]?(?:small)?matrix\s*\}", re.S
-)
-_CLOSINGS = {"⦃": "⦄", "{": "}", "]": "[]", "(": ")]", "[": ")]"}  # ]0, 1[ is an open interval
+_LETTERS = "ABCDEFGHIJ"
+_CONDITIONS = {"for", "where", "with", "such", "given"}
+_CONDITION_WORDS = {
+    "for", "where", "with", "such", "that", "given", "all", "any", "every", "each", "some", "real", "positive",
+    "negative", "nonnegative", "non", "nonzero", "integer", "integers", "number", "numbers", "natural", "is", "are",
+    "an", "a", "constant", "constants", "arbitrary", "and", "the",
+}  # fmt: skip
+_HEDGES = {"or", "and", "if", "otherwise", "else", "not", "unless", "maybe", "possibly", "nor", "either"}
+_DATE = re.compile(r"\d{1,2}/\d{1,2}/\d{4}|\d{4}-\d\d-\d\d")
 
 
 @lru_cache(maxsize=4096)
-def parse(text: str) -> Value:
-    """Returns the value of an answer, which is normalized first.
+def read(text: str) -> Value:
+    """Returns the value of an answer.
 
     Raises:
-      Unreadable: for a text that does not follow the grammar.
-      TooBig: for one that is too long, too deep or too costly.
-      ZeroDivisionError: for one that divides by 0.
+      Unreadable: for a text that is too long, and for one without any token.
     """
     if len(text) > LENGTH_LIMIT:
-        raise TooBig(f"the answer has {len(text)} characters; at most {LENGTH_LIMIT} are read")
-    text = normalize(text)
-    if not text:
-        raise Unreadable("nothing is left of the answer without units and commands of appearance")
-    if _is_prose(text):
-        return Words(text)
+        raise Unreadable(f"it has {len(text)} characters; at most {LENGTH_LIMIT} are read")
+    tokens = _strip(tokenize(text))
+    if not tokens:
+        raise Unreadable("it is empty")
     try:
-        if _RATIO.fullmatch(text):
-            return Group(":", tuple(_Reader(part).read_all() for part in text.split(":")), ":")
-        return _Reader(text).read_all()
-    except RecursionError as error:
-        raise TooBig("the answer is nested too deeply") from error
+        return _read_whole(tokens)
+    except (Unreadable, RecursionError):
+        return to_text(tokens)
 
 
-def _is_prose(text: str) -> bool:
-    """Returns whether a text is words: letters that are no product of variables and no functions."""
-    if _NO_PROSE.search(text):
-        return False
-    if _FOREIGN.search(text):
-        return True
-    return any(len(word) > 2 and not find_known_word(word) for word in WORD.findall(text))
+def why_unreadable(text: str) -> str | None:
+    """Returns why an answer is read as nothing but text though it has formulas; None otherwise."""
+    tokens = _strip(tokenize(text))
+    try:
+        _read_whole(tokens)
+    except (Unreadable, RecursionError) as error:
+        return None if to_text(tokens).is_words else str(error)
+    return None
 
 
-class _Reader(FormulaReader):
-    """Reads an answer of any kind."""
+def _strip(tokens: tuple[Token, ...]) -> list[Token]:
+    """Returns the tokens without punctuation behind the answer."""
+    tokens = list(tokens)
+    while tokens and tokens[-1].kind == "symbol" and tokens[-1].text in (".", ",", ";"):
+        tokens.pop()
+    return tokens
 
-    def read_all(self) -> Value:
-        """Reads the whole text."""
-        value = self._read_list("")
-        if not self.is_done():
-            raise Unreadable(f"{self.text[self.at : self.at + 20]!r} is left over")
-        return value
 
-    def _read_list(self, closings: str) -> Value:
-        """Reads elements between commas and semicolons, up to a bracket of `closings`; one alone is itself."""
-        parts: list[list[Value]] = [[]]
-        while True:
-            if self.peek() not in (",", ";") and not self._is_closed(closings):
-                parts[-1].extend(self._read_element())
-            if self.take(";"):
-                parts.append([])
-            elif not self.take(","):
-                break
-        if len(parts) > 1 and all(len(part) > 1 for part in parts) and not closings:
-            items = [Group("", tuple(part), "") for part in parts]
+def _read_whole(tokens: list[Token]) -> Value:
+    if (choice := _read_choice(tokens)) is not None:
+        return choice
+    if (number_text := _join_thousands(tokens)) is not None:
+        tokens = number_text
+    if _DATE.fullmatch("".join(token.text for token in tokens)):
+        raise Unreadable("it is a date")
+    value, condition = _split_condition(tokens)
+    read_value = AnswerReader(value).read_all()
+    return Conditional(read_value, condition) if condition else read_value
+
+
+def _join_thousands(tokens: list[Token]) -> list[Token] | None:
+    """Returns the tokens with `1,234` and `1 234` outside brackets as one number; None if there is no such number."""
+    if any(token.kind == "symbol" and token.text in "([⦃⟨{" for token in tokens):
+        return None
+    joined, at = [], 0
+    while at < len(tokens):
+        run = [tokens[at]]
+        position = at + 1
+        if tokens[at].kind == "number" and re.fullmatch(r"\d{1,3}", tokens[at].text):
+            while position < len(tokens):
+                comma = tokens[position].text == "," and not tokens[position].gap
+                group = tokens[position + comma] if position + comma < len(tokens) else END
+                separated = comma and not group.gap or not comma and group.gap
+                if not separated or not re.fullmatch(r"\d{3}(?:\.\d+)?", group.text) or group.kind != "number":
+                    break
+                run.append(group)
+                position += 1 + comma
+        more = tokens[position] if position < len(tokens) else END
+        following = tokens[position + 1] if position + 1 < len(tokens) else END
+        is_list = more.text == "," and not following.gap and following.kind == "number" and not more.gap
+        if len(run) > 1 and not is_list:
+            joined.append(run[0]._replace(text="".join(token.text for token in run)))
+            at = position
         else:
-            items = [item for part in parts for item in part]
-        if not items:
-            raise Unreadable("a list is empty")
-        return items[0] if len(items) == 1 else Group("", tuple(items), "")
-
-    def _is_closed(self, closings: str) -> bool:
-        return self.is_done() or (bool(closings) and self.peek() in closings)
-
-    def _read_element(self) -> list[Value]:
-        """Reads one element; it becomes two if it contains ±."""
-        start = self.at
-        value = self._read_relation()
-        if "±" not in self.text[start : self.at] or self.plus_minus < 0:
-            return [value]
-        negative = _Reader(self.text[: self.at], start, self.depth, plus_minus=-1)._read_relation()
-        return [value] if negative == value else [value, negative]
-
-    def _read_relation(self) -> Value:
-        sides, signs = [self._read_union()], []
-        while (match := self.take_match(_RELATION)) is not None:
-            signs.append(match.group())
-            sides.append(self._read_union())
-        return Relation(tuple(sides), tuple(signs)) if signs else sides[0]
-
-    def _read_union(self) -> Value:
-        parts = [self._read_side()]
-        while self.take("∪"):
-            parts.append(self._read_side())
-        return SetUnion(tuple(parts)) if len(parts) > 1 else parts[0]
-
-    def _read_side(self) -> Value:
-        """Reads a set, a tuple, an interval or a matrix that stands alone, or else a sum."""
-        if (matrix := self.take_match(_MATRIX)) is not None:
-            return _read_matrix(matrix.group(2))
-        if self.peek() in ("(", "[", "⦃", "{", "]"):
-            group = self.read_group()
-            if not isinstance(group, Scalar) or self._is_side_over():
-                return group
-            return self.read_sum(to_polynomial(group))  # reading it again would double the work at every depth
-        return self.read_sum()
-
-    def _is_side_over(self) -> bool:
-        """Returns whether nothing follows that could belong to the same formula."""
-        return self.is_done() or self.peek() in ",;)]}⦄=<>≤≥≠≈∈∪&"
-
-    def read_group(self) -> Value:
-        """Reads what is between brackets: a set, a tuple, an interval, or the one value inside."""
-        opening = self.peek()
-        closings = _CLOSINGS[opening]
-        with self.nest():
-            self.at += 1
-            if opening == "⦃" and self.take("⦄"):
-                return Group("{", (), "}")
-            inner = self._read_list(closings)
-            closing = self.peek()
-            if not closing or closing not in closings:
-                raise Unreadable(f"a bracket {opening} is not closed")
-            self.at += 1
-        several = isinstance(inner, Group) and not inner.opening
-        if opening == "⦃" or (opening == "{" and several):
-            return Group("{", inner.items if several else (inner,), "}")
-        if several:
-            return Group(opening.replace("]", "("), inner.items, closing.replace("[", ")"))
-        if (opening, closing) not in (("(", ")"), ("[", "]"), ("{", "}")):
-            raise Unreadable(f"{opening} and {closing} stand around one value: an interval needs two")
-        return inner
+            joined.append(tokens[at])
+            at += 1
+    return joined if len(joined) != len(tokens) else None
 
 
-def _read_matrix(body: str) -> Matrix:
-    """Reads rows between `¶`, and entries between `&`."""
-    rows = [row for row in body.split("¶") if row.strip()]
-    entries = tuple(tuple(_read_entry(entry) for entry in row.split("&")) for row in rows)
-    if not entries or len({len(row) for row in entries}) != 1:
-        raise Unreadable("the rows of a matrix differ in length")
-    return Matrix(entries)
+def _split_condition(tokens: list[Token]) -> tuple[list[Token], tuple[str, ...]]:
+    """Returns the tokens before the words that restrict the answer, and these: "for all k", "where k ≥ 1"."""
+    depth = 0
+    for position, token in enumerate(tokens):
+        depth += (token.text in "([⦃{") - (token.text in ")]⦄}") if token.kind == "symbol" else 0
+        if position and depth == 0 and token.kind == "word" and token.text.lower() in _CONDITIONS:
+            condition = tokens[position:]
+            if all(part.kind != "word" or part.text.lower() in _CONDITION_WORDS for part in condition):
+                return _strip(tuple(tokens[:position])), tuple(map(fold, condition))
+    return tokens, ()
 
 
-def _read_entry(text: str) -> Scalar:
-    value = _Reader(text).read_all()
-    if not isinstance(value, Scalar):
-        raise Unreadable("an entry of a matrix is no number and no formula")
-    return value
+def _read_choice(tokens: list[Token]) -> Value | None:
+    """Returns a choice: `(C)`, `C.`, "option C", `(C) 5`; None for anything else."""
+    is_named = tokens[0].kind == "word" and tokens[0].text.lower() in ("option", "choice", "answer", "case")
+    texts, ends = [], []  # of the first tokens that are no braces, and the positions behind them
+    for position, token in enumerate(tokens[:12]):
+        if token.text not in ("{", "}") and not (is_named and token.text in (":", "is") and len(texts) == 1):
+            texts.append(token.text)
+            ends.append(position + 1)
+    marker = re.match(r"(?:\w+ )?(\( )?([A-J])(?: (\)|\.|:))?(?: |$)", " ".join(texts[: 3 + is_named]))
+    if marker is None or (bool(marker[1]) and marker[3] != ")") or (" " in marker[0].strip()) is False:
+        return None
+    if not (marker[1] or marker[3] or is_named):
+        return None
+    count = len(marker[0].split())
+    if is_named != (texts[0] == tokens[0].text and len(texts[0]) > 1):
+        return None
+    tail = tokens[ends[count - 1] :]
+    while tail and tail[0].text == "}":
+        tail = tail[1:]
+    if not tail:
+        return Choice(marker[2], Text((), False))
+    pairs = itertools.pairwise(tail)
+    hedges = any(a.text in _LETTERS and b.text in (")", ".") for a, b in pairs)
+    if not tail[0].gap or hedges or any(token.text.lower() in _HEDGES for token in tail) or tail[0].text in "(,/=":
+        return None
+    if not (marker[1] or marker[3]):
+        return None
+    try:
+        return Choice(marker[2], AnswerReader(_strip(tuple(tail))).read_all())
+    except Unreadable:
+        return Choice(marker[2], to_text(tail))

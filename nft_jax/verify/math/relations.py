@@ -1,123 +1,230 @@
-"""Equations and inequalities as values, intervals, and differences that must be zero or positive."""
+"""Equations and inequalities: what they say of a name, and whether two say the same."""
 
-from typing import NamedTuple
+from collections.abc import Callable
 
-from . import functions
-from .polynomial import Polynomial
-from .values import INFINITY, Group, Relation, Scalar, SetUnion, Value, Words
+from .evaluate import Budget
+from .identity import are_identical, are_proportional, difference, to_fraction, variables
+from .values import (
+    INFINITY,
+    MINUS_INFINITY,
+    Expression,
+    Group,
+    Ratio,
+    Relation,
+    Scalar,
+    Text,
+    Value,
+    operands,
+    operations,
+)  # fmt: skip
 
-
-class Difference(NamedTuple):
-    """`value` is 0, not 0, positive or not negative, as its sign says: one of `=`, `≠`, `>`, `≥`."""
-
-    sign: str
-    value: Polynomial
-
-
-def solution(value: Value, other: Value | None = None, computed: bool = False) -> Value:
-    """Returns what a relation states of its variable (5 for `x = 5`), to compare it with a value that is no relation.
-
-    Args:
-      value: any value; one that is no relation, or states nothing of a variable, is returned as it is.
-      other: the value to compare with. A relation leaves `value` as it is.
-      computed: whether the result of a calculation counts too (`2 + 3 = 5`); a reference answer is none.
-    """
-    if not isinstance(value, Relation) or isinstance(other, Relation):
-        return value
-    value = drop_approximations(value)
-    if not isinstance(value, Relation):
-        return value
-    if set(value.signs) <= {"=", "∈"}:
-        first, last = value.sides[0], value.sides[-1]
-        if is_symbolic(last) and isinstance(first, Scalar) and first.value.rational is not None:
-            return first
-        is_result = computed and isinstance(first, Scalar) and not first.value.atoms
-        return last if is_symbolic(first) or len(value.sides) > 2 or is_result else value
-    return interval(value) or symmetric_intervals(value) or value
+MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈", "≡": "≡"}
+_NEGATIONS = {"not", "no", "nor", "never", "neg", "lnot", "if", "unless"}
+_ARITHMETIC = {"add", "negative", "multiply", "divide", "power", "symbol", "number", "root", "degree", "application"}
 
 
 def drop_approximations(relation: Relation) -> Value:
-    """Returns x = 1/3 for `x = 1/3 ≈ 0.33`, but 0.33 for `x ≈ 0.33`."""
+    """Returns x = 1/3 for `x = 1/3 ≈ 0.33`, but 0.33 for `x ≈ 0.33`; `6 ≈ 5` is 6."""
     if "≈" not in relation.signs:
         return relation
     cut = relation.signs.index("≈")
     if cut == 0:
-        return relation.sides[1] if is_symbolic(relation.sides[0]) else relation.sides[0]
+        return relation.sides[1] if is_name(relation.sides[0]) else relation.sides[0]
     return Relation(relation.sides[: cut + 1], relation.signs[:cut])
 
 
-def shorten_chain(relation: Relation) -> Value:
-    """Returns z = 2 for `z = 1 + 1 = 2`."""
-    relation = drop_approximations(relation)
-    if isinstance(relation, Relation) and set(relation.signs) == {"="} and is_symbolic(relation.sides[0]):
-        return Relation((relation.sides[0], relation.sides[-1]), ("=",))
-    return relation
+def is_name(value: Value) -> bool:
+    """Returns whether a value is a name: a variable, a function of one, a segment, tuples of them, or words."""
+    if isinstance(value, Group | Ratio):
+        parts = value.items if isinstance(value, Group) else value.terms
+        return bool(parts) and all(map(is_name, parts))
+    if isinstance(value, Text):
+        return not _NEGATIONS & set(value.tokens)
+    return isinstance(value, Scalar) and not value.percent and is_name_expression(value.expression)
 
 
-def is_symbolic(value: Value) -> bool:
-    """Returns whether a value is a name: variables, their products and quotients, tuples of them, or words."""
-    if isinstance(value, Words):
+def is_name_expression(expression: Expression) -> bool:
+    """Returns whether an expression is a name."""
+    name = expression[0]
+    if name == "symbol":
+        return expression[1] not in ("pi", "e", "i")
+    if name == "application":
         return True
-    if isinstance(value, Group):
-        return all(is_symbolic(item) for item in value.items)
-    if not isinstance(value, Scalar) or len(value.value.terms) != 1:
+    if name in ("sin", "cos", "tan", "cot", "sec", "csc"):
+        return bool(variables(expression))
+    if name in ("abs", "multiply", "power"):
+        names = variables(expression)
+        return (
+            bool(names)
+            and all(part[:1].isupper() and len(part) < 3 for part in names)
+            and _has_unit_factors(expression)
+        )
+    return False
+
+
+def is_compound_name(value: Value) -> bool:
+    """Returns whether an expression can be what a problem asks the value of: `m+n`, `x/y`, `x+1/x`; not `2x`, `x+5`.
+
+    A formula of one variable is an equation to be solved, unless it holds both the variable and its reciprocal.
+    """
+    if not isinstance(value, Scalar):
         return False
-    ((radicand, imaginary, atoms), factor) = next(iter(value.value.terms.items()))
-    return radicand == 1 and not imaginary and factor == 1 and bool(atoms) and not value.value.has_functions
+    expression = value.expression
+    names = variables(expression)
+    if not names or not operations(expression) <= _ARITHMETIC:
+        return False
+    if len(names) == 1:
+        top = expression[1:] if expression[0] == "add" else ()
+        return len(top) == 2 and {_is_reciprocal(part) for part in top} == {True, False} and not _is_constant(top)
+    return _has_unit_factors(expression)
 
 
-def interval(relation: Relation) -> Group | None:
+def _is_constant(parts: tuple[Expression, ...]) -> bool:
+    return not all(map(variables, parts))
+
+
+def _is_reciprocal(part: Expression) -> bool:
+    return part[0] == "divide" and bool(variables(part[2])) and not variables(part[1])
+
+
+def _has_unit_factors(expression: Expression) -> bool:
+    """Returns whether an expression has numbers only as exponents and degrees of roots."""
+    if expression[0] == "number":
+        return False
+    parts = operands(expression)
+    return all(map(_has_unit_factors, parts[:1] if expression[0] in ("power", "root", "application") else parts))
+
+
+def value_of(value: Value, budget: Budget, is_reference: bool) -> Value:
+    """Returns what an equation states of a name (5 for `x = 5`); any other value as it is.
+
+    A given answer may also state the value of a compound (`m+n = 12`), or the result of a true calculation.
+    """
+    if not isinstance(value, Relation):
+        return value
+    value = drop_approximations(value)
+    if not isinstance(value, Relation) or not set(value.signs) <= {"=", "∈"}:
+        return value
+    first, last = value.sides[0], value.sides[-1]
+    if "∈" in value.signs:
+        return last if len(value.sides) == 2 and is_name(first) and isinstance(last, Group) else value
+    if _is_constant_side(first) and isinstance(last, Scalar) and is_name(last) and len(value.sides) == 2:
+        return first
+    starts = 1 if is_name(first) or (not is_reference and is_compound_name(first)) else 0
+    if starts and is_name(last) and len(value.sides) > 2:
+        return value
+    if starts == 0 and not all(map(_is_constant_side, value.sides)):
+        return value
+    return last if starts or _are_equal(value.sides, budget) else value
+
+
+def _is_constant_side(value: Value) -> bool:
+    return isinstance(value, Scalar) and not variables(value.expression)
+
+
+def _are_equal(sides: tuple[Value, ...], budget: Budget) -> bool:
+    """Returns whether neighbors are equal: `5 = 6` states nothing."""
+    for left, right in zip(sides, sides[1:], strict=False):
+        if not (isinstance(left, Scalar) and isinstance(right, Scalar)):
+            return False
+        if not are_identical(left.expression, right.expression, budget):
+            return False
+    return True
+
+
+def spread_names(value: Value) -> Value:
+    """Returns the list `x = 1, y = 1` for the chain `x = y = 1`; any other value as it is."""
+    if not isinstance(value, Relation) or set(value.signs) != {"="} or len(value.sides) < 3:
+        return value
+    *names, last = value.sides
+    simple = all(isinstance(name, Scalar) and name.expression[0] == "symbol" and is_name(name) for name in names)
+    if not simple or not _is_constant_side(last):
+        return value
+    return Group("", tuple(Relation((name, last), ("=",)) for name in names), "")
+
+
+def to_interval(relation: Relation) -> Group | None:
     """Returns `a < x ≤ b`, `x ≥ a` and their mirror images as intervals; None for any other relation."""
     sides, signs = relation.sides, relation.signs
     if not all(isinstance(side, Scalar) for side in sides) or not set(signs) <= set("<>≤≥"):
         return None
-    if len(sides) == 3 and is_symbolic(sides[1]) and len({sign in "<≤" for sign in signs}) == 1:
+    if signs[0] in ">≥":
+        sides, signs = sides[::-1], tuple(MIRROR[sign] for sign in signs[::-1])
+    if not set(signs) <= set("<≤"):
+        return None
+    if len(sides) == 3 and _is_variable(sides[1]):
         low, high = (sides[0], signs[0]), (sides[2], signs[1])
-        if signs[0] in ">≥":
-            low, high = high, low
-    elif len(sides) == 2 and is_symbolic(sides[0]) != is_symbolic(sides[1]):
-        bound = sides[1] if is_symbolic(sides[0]) else sides[0]
-        is_upper = (signs[0] in "<≤") == is_symbolic(sides[0])
-        low = (Scalar(-INFINITY), "<") if is_upper else (bound, signs[0])
-        high = (bound, signs[0]) if is_upper else (Scalar(INFINITY), "<")
+    elif len(sides) == 2 and _is_variable(sides[0]) != _is_variable(sides[1]):
+        if _is_variable(sides[0]):
+            low, high = (Scalar(MINUS_INFINITY), "<"), (sides[1], signs[0])
+        else:
+            low, high = (sides[0], signs[0]), (Scalar(INFINITY), "<")
     else:
         return None
-    opening, closing = "[" if low[1] in "≤≥" else "(", "]" if high[1] in "≤≥" else ")"
-    return Group(opening, (low[0], high[0]), closing)
+    return Group("[" if low[1] == "≤" else "(", (low[0], high[0]), "]" if high[1] == "≤" else ")")
 
 
-def symmetric_intervals(relation: Relation) -> SetUnion | None:
-    """Returns (-2, -1] ∪ [1, 2) for `1 ≤ |z| < 2`; None for any other relation."""
-    if len(relation.sides) != 3 or not isinstance(relation.sides[1], Scalar):
-        return None
-    middle = relation.sides[1].value
-    inside = next((a[1] for a in middle.atoms if isinstance(a, tuple) and a[0] == "abs"), None)
-    if inside is None or middle != functions.absolute(inside):
-        return None
-    positive = interval(Relation((relation.sides[0], Scalar(inside), relation.sides[2]), relation.signs))
-    if positive is None or not _is_positive_or_zero(positive.items[0]):
-        return None
-    low, high = (Scalar(-item.value) for item in positive.items)
-    opening, closing = "[" if positive.closing == "]" else "(", "]" if positive.opening == "[" else ")"
-    return SetUnion((Group(opening, (high, low), closing), positive))
-
-
-def _is_positive_or_zero(value: Scalar) -> bool:
-    return value.value.rational is not None and value.value.rational >= 0
+def _is_variable(value: Value) -> bool:
+    return isinstance(value, Scalar) and is_name_expression(value.expression)
 
 
 def bounded_side(relation: Relation) -> Value | None:
     """Returns the side of an inequality that it bounds: x of `a < x ≤ b`."""
-    return next((side for side in relation.sides if is_symbolic(side)), None)
+    if len(relation.sides) == 3:
+        return relation.sides[1]
+    return next((side for side in relation.sides if _is_variable(side)), None)
 
 
-def differences(relation: Relation) -> list[Difference] | None:
-    """Returns left minus right of each two neighbors; None if a side is no formula."""
-    if not all(isinstance(side, Scalar) for side in relation.sides):
+def are_names_compatible(left: Value, right: Value) -> bool:
+    """Returns whether two names may stand for the same: equal ones, `y` and `f(x)`, or one in words."""
+    if left == right:
+        return True
+    names = [value.expression for value in (left, right) if isinstance(value, Scalar)]
+    if len(names) < 2:
+        return not any(isinstance(value, Group) for value in (left, right))
+    words = [name for name in names if name[0] == "symbol" and " " in name[1]]
+    kinds = {name[0] if name[0] == "application" else name[1] if name[0] == "symbol" else "" for name in names}
+    return bool(words) and len(words) < 2 or kinds == {"application", "y"} and _has_free_argument(names)
+
+
+def _has_free_argument(names: list[Expression]) -> bool:
+    application = next(name for name in names if name[0] == "application")
+    return all(argument[0] == "symbol" for argument in application[2:])
+
+
+def are_equivalent(
+    reference: Relation, given: Relation, compare_sides: Callable[[Value, Value], bool | None], budget: Budget
+) -> bool | None:
+    """Returns whether two relations say the same: side by side in either direction, or as multiples."""
+    for sides, signs in ((given.sides, given.signs), (given.sides[::-1], _mirror(given.signs))):
+        if signs == reference.signs and all(map(compare_sides, reference.sides, sides)):
+            return True
+    if len(reference.sides) != 2 or len(given.sides) != 2:
+        return None if len(reference.sides) == len(given.sides) else False
+    pair = _difference(reference), _difference(given)
+    if None in pair:
+        return False
+    (sign, left), (other_sign, right) = pair
+    if sign != other_sign:
+        return False
+    factor = are_proportional(left, right, budget)
+    if factor and (sign in "=≠" or factor > 0):
+        return True
+    if sign in "=≠" and {"divide"} & (operations(left) | operations(right)):
+        return bool(are_proportional(to_fraction(left)[0], to_fraction(right)[0], budget))
+    return False
+
+
+def _mirror(signs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(MIRROR.get(sign, "") for sign in signs[::-1])
+
+
+def _difference(relation: Relation) -> tuple[str, Expression] | None:
+    """Returns (sign, left minus right) with the sign turned to `=`, `≠`, `>` or `≥`; None if a side is no formula."""
+    left, right = relation.sides
+    sign = relation.signs[0]
+    if not (isinstance(left, Scalar) and isinstance(right, Scalar)) or sign not in "=≠<>≤≥":
         return None
-    found = []
-    for left, sign, right in zip(relation.sides, relation.signs, relation.sides[1:], strict=False):
-        reverse = {"<": ">", "≤": "≥"}.get(sign)
-        difference = left.value - right.value
-        found.append(Difference(reverse, -difference) if reverse else Difference(sign, difference))
-    return found
+    if sign in "<≤":
+        left, right, sign = right, left, MIRROR[sign]
+    return sign, difference(left.expression, right.expression)

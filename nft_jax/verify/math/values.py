@@ -1,43 +1,82 @@
-"""The values that an answer can have: scalars, groups, unions, relations, matrices and words."""
+"""The values that an answer can have.
 
+An expression is a tuple: an operation's name and its operands. `("number", Fraction)` and `("symbol", name)` are the
+leaves; `evaluate.py` lists the operations. Equal expressions are the same tuple, but the same number can have many.
+"""
+
+from fractions import Fraction
 from typing import NamedTuple
 
-from . import polynomial
-from .polynomial import Polynomial
+Expression = tuple
 
-INFINITY = polynomial.atom("infinity")
+INFINITY: Expression = ("infinity",)
+MINUS_INFINITY: Expression = ("negative", INFINITY)
+ZERO: Expression = ("number", Fraction(0))
 
 
 class Scalar(NamedTuple):
     """A number or a formula.
 
     Attributes:
-      decimals: how many decimals a plain decimal number has (`0.50` has 2); None for anything else.
+      digits: a plain decimal number as it was written (`0.50`); None for anything else.
       percent: whether a percent sign follows it.
+      unit: the unit behind it, as words; empty for none.
+      product: the same text with a unit of one letter read as a variable (`5 m`); None if it has no such unit.
     """
 
-    value: Polynomial
-    decimals: int | None = None
+    expression: Expression
+    digits: str | None = None
     percent: bool = False
+    unit: str = ""
+    product: Expression | None = None
 
 
 class Group(NamedTuple):
-    """A list: a tuple, an interval (square or unequal brackets), a set (`{`) or a ratio (`:`).
+    """A list: a tuple, an interval (square or unequal brackets) or a set (`{`).
 
     Attributes:
       opening: the bracket before it; empty for a list without brackets.
       closing: the bracket behind it.
+      conjunction: the word between its last items: "and", "or" or none.
     """
 
     opening: str
     items: tuple["Value", ...]
     closing: str
+    conjunction: str = ""
 
 
-class SetUnion(NamedTuple):
-    """A union of sets."""
+class Ratio(NamedTuple):
+    """Terms with colons between them.
+
+    Attributes:
+      is_clock: whether it may be a time of day: two terms, the second with two digits below 60.
+      half: "am", "pm" or none.
+    """
+
+    terms: tuple[Scalar, ...]
+    is_clock: bool = False
+    half: str = ""
+
+
+class SetExpression(NamedTuple):
+    """Sets with `∪`, `∩` or `∖` between them, from left to right."""
 
     parts: tuple["Value", ...]
+    signs: tuple[str, ...]
+
+
+class NumberSet(NamedTuple):
+    """A set with a name: `ℝ`, `ℤ`, `ℕ`, `ℚ`, `ℂ`, or one of their signed parts (`ℝ+`)."""
+
+    name: str
+
+
+class Builder(NamedTuple):
+    """The set of all `element` with `condition`."""
+
+    element: "Value"
+    condition: "Value"
 
 
 class Relation(NamedTuple):
@@ -47,16 +86,73 @@ class Relation(NamedTuple):
     signs: tuple[str, ...]
 
 
+class Congruence(NamedTuple):
+    """`left ≡ right (mod modulus)`."""
+
+    left: Scalar
+    right: Scalar
+    modulus: Scalar
+
+
 class Matrix(NamedTuple):
     """Rows of scalars."""
 
     rows: tuple[tuple[Scalar, ...], ...]
 
 
-class Words(NamedTuple):
-    """An answer in words, or the letter of a choice."""
+class Conditional(NamedTuple):
+    """A value and the words behind it that restrict it: `2^k` with "for all k"."""
 
-    text: str
+    value: "Value"
+    condition: tuple[str, ...]
 
 
-Value = Scalar | Group | SetUnion | Relation | Matrix | Words
+class Choice(NamedTuple):
+    """The letter of a choice, with the text of that choice: `(C) 5`."""
+
+    letter: str
+    value: "Value"
+
+
+class Text(NamedTuple):
+    """Anything else: its tokens, to be compared whole. `is_words` is whether it has words and no formula."""
+
+    tokens: tuple[str, ...]
+    is_words: bool
+
+
+Value = (
+    Scalar | Group | Ratio | SetExpression | NumberSet | Builder | Relation | Congruence | Matrix | Conditional
+    | Choice | Text
+)  # fmt: skip
+
+
+def number(value: Fraction | int) -> Expression:
+    """Returns a rational number as an expression."""
+    return ("number", Fraction(value))
+
+
+def operands(expression: Expression) -> tuple[Expression, ...]:
+    """Returns the expressions inside an expression."""
+    return tuple(part for part in expression[1:] if isinstance(part, tuple))
+
+
+def symbols(expression: Expression) -> set[str]:
+    """Returns the names of the variables of an expression."""
+    found, stack = set(), [expression]
+    while stack:
+        current = stack.pop()
+        if current[0] == "symbol":
+            found.add(current[1])
+        stack.extend(operands(current))
+    return found
+
+
+def operations(expression: Expression) -> set[str]:
+    """Returns the names of the operations of an expression."""
+    found, stack = set(), [expression]
+    while stack:
+        current = stack.pop()
+        found.add(current[0])
+        stack.extend(operands(current))
+    return found

@@ -1,6 +1,31 @@
-"""Numbers in words."""
+"""Words of answers: numbers in words, units, and words that change a value and so are no units."""
 
+import re
 from fractions import Fraction
+
+CONNECTIVES = {"and", "or"}
+SHORT_WORDS = {
+    "no", "if", "is", "of", "on", "at", "up", "as", "so", "to", "we", "it", "an", "do", "go", "be", "by", "us",
+    "am", "pm", "in", "vs",
+}  # fmt: skip
+# Units with the quantity that a name stands for: two known names of one group are the same unit.
+_UNIT_GROUPS = (
+    "mm millimeter millimeters millimetre millimetres", "cm centimeter centimeters centimetre centimetres",
+    "dm", "km kilometer kilometers kilometre kilometres", "nm", "m meter meters metre metres",
+    "mg milligram milligrams", "kg kilogram kilograms", "g gram grams", "lb lbs pound pounds", "oz ounce ounces",
+    "ml mL milliliter milliliters", "l L liter liters litre litres", "ft foot feet", "yd yard yards",
+    "mi mile miles", "in inch inches", "s sec secs second seconds", "min mins minute minutes",
+    "h hr hrs hour hours", "day days", "week weeks", "month months", "year years yr yrs", "mph", "kph", "rpm",
+    "deg degree degrees", "rad radian radians", "dollar dollars usd", "cent cents", "euro euros eur",
+    "yuan rmb", "rupee rupees rs inr", "Hz hertz", "N newton newtons", "J joule joules", "W watt watts", "kW",
+    "V volt volts", "A ampere amperes amps", "K kelvin", "C", "F", "Pa", "kPa", "eV", "mol moles", "gallon gallons",
+    "ha hectare hectares", "acre acres",
+)  # fmt: skip
+_GROUP_OF = {name: group.split()[0] for group in _UNIT_GROUPS for name in group.split()}
+UNITS = {name for name in _GROUP_OF if len(name) > 1} | {"sq", "cu", "pct"}
+LETTER_UNITS = {"m", "g", "s", "h", "l", "L", "N", "J", "W", "V", "A", "K", "C", "F", "Omega"}
+_DIMENSIONS = {"sq", "square", "squares", "cu", "cubic", "units", "unit"}
+MONEY = {"rs", "usd", "us", "eur", "inr", "rmb", "cny", "gbp"}
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -12,8 +37,59 @@ _TENS = {
     for value, name in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)  # noqa: SIM905
 }
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+OTHER_SCALES = {"dozen": 12, "lakh": 10**5, "crore": 10**7, "score": 20, "gross": 144}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
+
+# Words that make another value of the number before them, or leave it open.
+_CHANGING = re.compile(
+    r"(?:squared?|cubed?|doubled?|tripled?|halve[ds]?|halved|twice|thrice|plus|minus|times|over|divided?|dividing|"
+    r"multiplied|multiply|multiples?|mod|modulo|choose|factorial|roots?|power|powers|raised|exponent|percent|pct|"
+    r"per ?cent|percentage|permille|less|more|fewer|greater|smaller|than|at|least|most|about|around|approximately|"
+    r"nearly|almost|maybe|possibly|perhaps|probably|either|neither|nor|not|no|non|every|all|some|other|another|"
+    r"else|or|and|if|but|except|unless|when|where|for|with|without|is|are|was|were|equals?|isn|to|between|from|"
+    r"through|until|up|down|is|point|recurring|repeating|negative|positive|inverse|reciprocal|opposite|log|ln|sin|"
+    r"cos|tan|exp|sqrt|base|binary|hex|octal|fold|tens|hundreds|thousands|millions|billions|"
+    r"ones|zeros?|wrong|incorrect|false|true|undefined|infinity|infinite|pi|i|e|x|y|z|n|k|"
+    r"then|finally|now|later|instead|rather|unknown|variable|variables|decreased?|increased?|added|subtracted|"
+    r"nothing|none|everything|anything|something|otherwise|tenths|hundredths|pairs?|couples?|squares)",
+    re.I,
+)
+_FRACTION_WORD = re.compile(r".*(?:th|ths|rds|nds)", re.I)
+_FINE = {"month", "months", "tenth", "length", "width", "north", "south", "earth", "booth", "cloth", "depth", "moth"}
+
+
+def changes_value(word: str) -> bool:
+    """Returns whether a word behind a number is no unit, because it makes another number of it or leaves it open."""
+    lower = word.lower()
+    if lower in _GROUP_OF or word in _GROUP_OF:
+        return False
+    is_number = lower in _ONES or lower in _TENS or lower in SCALES or lower in OTHER_SCALES or lower in _PARTS
+    return (
+        is_number
+        or lower in _ORDINALS
+        or bool(_CHANGING.fullmatch(lower))
+        or (bool(_FRACTION_WORD.fullmatch(lower)) and lower not in _FINE and lower.removesuffix("s") not in _FINE)
+    )
+
+
+def is_unit(words: list[str]) -> bool:
+    """Returns whether words behind a number name what it counts or measures."""
+    kept = [word for word in words if word.lower() not in _DIMENSIONS]
+    if len(words) > 6:
+        return False
+    if words == ["times"]:
+        return True
+    return all(not changes_value(word) or word.lower() in ("per", "of", "in", "the") for word in kept)
+
+
+def are_units_different(left: str, right: str) -> bool:
+    """Returns whether two units are known, and known to measure differently: `cm` and `m`."""
+    one, other = (
+        [word for word in re.findall(r"[A-Za-z]+", unit) if word.lower() not in _DIMENSIONS] for unit in (left, right)
+    )
+    groups = [[_GROUP_OF.get(word) or _GROUP_OF.get(word.lower()) for word in words] for words in (one, other)]
+    return bool(one and other) and None not in groups[0] + groups[1] and groups[0] != groups[1]
 
 
 def number_in_words(words: list[str]) -> Fraction | None:

@@ -86,4 +86,4 @@ def test_grade_uses_no_signals(monkeypatch):
 
     monkeypatch.setattr(signal, "alarm", _refuse)
     monkeypatch.setattr(signal, "signal", _refuse)
-    assert grade(r"\boxed{\frac{1}{2}}", r"\int_0^1 x dx").status == "correct"
+    assert grade(r"\boxed{\frac{1}{2}}", r"\sum_{k=1}^{3} \frac{k}{12}").status == "correct"

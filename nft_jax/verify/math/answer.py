@@ -1,0 +1,295 @@
+"""The reader of answers: lists, brackets, relations, sets, ratios and matrices."""
+
+import re
+
+from .cursor import END, Unreadable
+from .functions import to_expression
+from .measures import RELATIONS, SIDE_ENDS, ScalarReader
+from .structures import close, determinant, fold, group, to_text
+from .values import (
+    Builder,
+    Congruence,
+    Group,
+    Matrix,
+    NumberSet,
+    Ratio,
+    Relation,
+    Scalar,
+    SetExpression,
+    Value,
+)  # fmt: skip
+
+_CLOSINGS = {"⦃": "⦄", "{": "}", "]": "[]", "(": ")]", "[": ")]", "⟨": "⟩"}  # ]0, 1[ is an open interval
+_EMPTY = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "the empty set"}
+_REALS = re.compile(r"(?:all |the |any )?(?:set of )?(?:all )?(?:real numbers?|reals|real)")
+_NUMBERS = {"integers": "ℤ", "all integers": "ℤ", "natural numbers": "ℕ", "rational numbers": "ℚ"}
+_NEGATIONS = {"not", "no", "nor", "never", "neg", "lnot", "if", "unless"}
+
+
+class AnswerReader(ScalarReader):
+    """Reads an answer of any kind."""
+
+    def read_all(self) -> Value:
+        """Reads all tokens."""
+        value = self._read_list("")
+        if self.peek() is not END:
+            raise Unreadable(f"{self.peek().text!r} is left over")
+        return value
+
+    # Lists and brackets
+
+    def _read_list(self, closings: str) -> Value:
+        """Reads elements between commas, semicolons, "and" and "or", up to a bracket of `closings`."""
+        parts: list[list[Value]] = [[]]
+        conjunction = ""
+        while True:
+            parts[-1].extend(self._read_element())
+            if self.take(";"):
+                parts.append([])
+                if self._is_closed(closings):
+                    break
+                continue
+            comma = self.take(",")
+            if self.peek().kind == "word" and self.peek().text.lower() in ("and", "or"):
+                word = self.peek().text.lower()
+                self.at += 1
+                if conjunction and word != conjunction:
+                    raise Unreadable("a list has both and and or")
+                conjunction = word
+            elif not comma:
+                break
+            if self._is_closed(closings):
+                if not comma:
+                    raise Unreadable("a list ends with a connective")
+                break
+        parts = [part for part in parts if part]
+        if len(parts) > 1 and any(len(part) > 1 for part in parts) and not closings:
+            items = [group(part) for part in parts]
+        else:
+            items = [item for part in parts for item in part]
+        return items[0] if len(items) == 1 else Group("", tuple(items), "", conjunction)
+
+    def _is_closed(self, closings: str) -> bool:
+        return self.peek() is END or (bool(closings) and self.sees(*closings))
+
+    def _read_element(self) -> list[Value]:
+        """Reads one element; it becomes two if it contains ±."""
+        start, tokens = self.at, list(self.tokens)
+        value = self._read_relation()
+        part = tokens[start : start + self.at - start]
+        if self.plus_minus < 0 or not any(token.text == "±" and token.kind == "symbol" for token in part):
+            return [value]
+        negative = AnswerReader(tokens[start : self.at], -1, self.depth + 1)._read_relation()
+        return [value] if negative == value else [value, negative]
+
+    def _read_relation(self) -> Value:
+        start = self.at
+        try:
+            first = self._read_union()
+            if not self._is_side_over() and self.peek().text not in ("and", "or", "|"):
+                raise Unreadable(f"{self.peek().text!r} is left over")
+        except Unreadable:
+            first = self._read_named_side(start)
+        sides, signs = [first], []
+        while self.sees(*RELATIONS):
+            signs.append(self.peek().text)
+            self.at += 1
+            sides.append(self._read_union())
+            if signs[-1] == "≡":
+                return self._read_congruence(sides)
+        return Relation(tuple(sides), tuple(signs)) if signs else sides[0]
+
+    def _read_named_side(self, start: int) -> Value:
+        r"""Reads what no formula is but stands before `=`, as a name: `\text{Area of the square}`."""
+        depth = 0
+        for position in range(start, len(self.tokens)):
+            token = self.tokens[position]
+            if token.kind == "symbol":
+                depth += (token.text in "([⦃{") - (token.text in ")]⦄}")
+                if depth == 0 and token.text == "=" and position > start:
+                    name = " ".join(map(fold, self.tokens[start:position]))
+                    self.at = position
+                    return Scalar(("symbol", name))
+                if depth < 0 or depth == 0 and token.text in (",", ";", *RELATIONS[1:], "→", "⇒", "↦"):
+                    break
+            elif token.kind == "number" and depth == 0 or token.text.lower() in _NEGATIONS:
+                break
+        self.at = start
+        return self._read_words_or_fail()
+
+    def _read_words_or_fail(self) -> Value:
+        """Reads words, with the letters and numbers between them, up to the end of the element."""
+        start = self.at
+        while self.peek().kind in ("word", "letter", "number") or self.sees("-", "'", "."):
+            if self.peek().text.lower() in ("and", "or"):
+                break
+            self.at += 1
+        part = self.tokens[start : self.at]
+        if not any(token.kind == "word" for token in part):
+            raise Unreadable(f"{self.peek().text!r} begins no value")
+        words = " ".join(map(fold, part))
+        if words in _EMPTY:
+            return Group("{", (), "}")
+        if _REALS.fullmatch(words):
+            return NumberSet("ℝ")
+        return NumberSet(_NUMBERS[words]) if words in _NUMBERS else to_text(part)
+
+    def _read_congruence(self, sides: list[Value]) -> Value:
+        if len(sides) != 2:
+            raise Unreadable("a congruence stands in a chain")
+        left, right = sides
+        in_brackets = self.sees("(")
+        self.at += in_brackets
+        if isinstance(right, Scalar) and right.expression[0] == "mod":
+            right, modulus = Scalar(right.expression[1]), Scalar(right.expression[2])
+        else:
+            if not (self.sees_command("pmod", "bmod", "mod") and isinstance(left, Scalar)):
+                raise Unreadable("a congruence has no modulus")
+            self.at += 1
+            modulus = Scalar(self.read_argument())
+            if in_brackets:
+                self.expect(")")
+        if not isinstance(right, Scalar) or not isinstance(left, Scalar):
+            raise Unreadable("a congruence is of no numbers")
+        return Congruence(left, right, modulus)
+
+    def _read_union(self) -> Value:
+        parts, signs = [self._read_ratio()], []
+        while self.sees("∪", "∩", "∖") or self._sees_letter_union(parts[-1]):
+            token = self.peek()
+            signs.append(token.text if token.text in "∪∩∖" else "∪")
+            self.at += 1
+            parts.append(self._read_side())
+        return SetExpression(tuple(parts), tuple(signs)) if signs else parts[0]
+
+    def _sees_letter_union(self, before: Value) -> bool:
+        return isinstance(before, Group) and self.peek().text in ("U", "union") and self.peek(1) is not END
+
+    def _read_ratio(self) -> Value:
+        """Reads a side, and the terms that colons or "to" separate from it."""
+        start = self.at
+        first = self._read_side()
+        terms = [first]
+        while self.sees(":") and isinstance(terms[-1], Scalar) and not self._bars:
+            self.at += 1
+            terms.append(self._read_side())
+        if self.peek().text == "to" and self.peek().kind == "word" and len(terms) == 1:
+            self.at += 1
+            terms.append(self._read_side())
+        if len(terms) == 1:
+            return first
+        if not all(isinstance(term, Scalar) for term in terms):
+            raise Unreadable("a ratio is of no numbers")
+        texts = [token.text for token in self.tokens[start : self.at] if token.kind == "number"]
+        clock = len(terms) == 2 and self.at == start + 3 and bool(re.fullmatch(r"\d{1,2}:[0-5]\d", ":".join(texts)))
+        return Ratio(tuple(terms), clock, self._read_half() if clock else "")
+
+    def _read_half(self) -> str:
+        """Reads a.m. or p.m. behind a time; returns the empty text if neither is here."""
+        texts, position = "", self.at
+        while position < len(self.tokens) and len(texts) < 2 and self.tokens[position].kind != "number":
+            texts += self.tokens[position].text.lower().replace(".", "")
+            position += 1
+        if texts not in ("am", "pm"):
+            return ""
+        self.at = position + (position < len(self.tokens) and self.tokens[position].text == ".")
+        return texts
+
+    def _read_side(self) -> Value:
+        """Reads a set, a tuple, an interval or a matrix that stands alone, or else a scalar."""
+        token = self.peek()
+        if token.kind == "symbol" and token.text.startswith("begin "):
+            return self._read_matrix(token.text.removeprefix("begin "))
+        if token.kind == "symbol" and token.text in "ℝℤℕℚℂ":
+            return self._read_number_set()
+        if self.sees_command("emptyset"):
+            self.at += 1
+            return Group("{", (), "}")
+        if self.sees("(", "[", "⦃", "{", "]", "⟨"):
+            start, tokens = self.at, list(self.tokens)
+            group = self.read_group()
+            if not isinstance(group, Scalar) or self._is_side_over():
+                return group
+            if self.take("_"):  # (52)_8
+                base = self._read_name()
+                digits = "".join(token.text for token in tokens[start + 1 : self.at] if token.kind == "number")
+                return Scalar(("symbol", f"{digits.removesuffix(base)} base {base}"))
+            if self.sees("^", "!", "°"):  # they bind closer than what stands before
+                self.at, self.tokens = start, tokens
+                return self._read_scalar()
+            return self._read_scalar(to_expression(group))  # reading it again would double the work at every depth
+        return self._read_scalar()
+
+    def _is_side_over(self) -> bool:
+        """Returns whether nothing follows that could belong to the same formula."""
+        token = self.peek()
+        return token is END or (token.kind == "symbol" and token.text in SIDE_ENDS and token.text != "|")
+
+    def _read_number_set(self) -> Value:
+        name = self.peek().text
+        self.at += 1
+        if self.sees("^", "_"):
+            self.at += 1
+            sign = self._read_name() if self.sees("{") else self.peek().text
+            self.at += self.tokens[self.at - 1].text != "}"
+            name += {"*": "*", "+": "+", "-": "-", "> 0": "+"}.get(sign, f"^{sign}")
+        elif self.sees("+", "-") and (self.peek(1) is END or self.sees(*SIDE_ENDS, ahead=1)):
+            name += self.peek().text
+            self.at += 1
+        return NumberSet(name)
+
+    def read_group(self) -> Value:
+        """Reads what is between brackets: a set, a tuple, an interval, or the one value inside."""
+        opening = self.peek().text
+        if opening not in _CLOSINGS:
+            raise Unreadable(f"{opening!r} is no bracket")
+        closings = _CLOSINGS[opening]
+        with self.nest():
+            self.at += 1
+            if opening == "⦃" and self.take("⦄"):
+                return Group("{", (), "}")
+            bars, self._bars = self._bars, int(opening == "⦃")
+            inner = self._read_inside(opening, closings)
+            self._bars = bars
+            closing = self.peek().text
+            if not self.sees(*closings):
+                raise Unreadable(f"a bracket {opening} is not closed")
+            self.at += 1
+        return close(opening, inner, closing)
+
+    def _read_inside(self, opening: str, closings: str) -> Value:
+        inner = self._read_list(closings)
+        if opening == "⦃" and self.take("|", ":"):
+            bars, self._bars = self._bars, 0
+            condition = self._read_list(closings)
+            self._bars = bars
+            return Builder(inner, condition)
+        if opening == "{" and self.sees_command("over", "choose"):
+            name = self.peek().text
+            self.at += 1
+            bottom = to_expression(self._read_list(closings))
+            return Scalar(("divide" if name == "over" else "binomial", to_expression(inner), bottom))
+        return inner
+
+    def _read_matrix(self, name: str) -> Value:
+        """Reads rows between `¶`, and entries between `&`."""
+        if "matrix" not in name and name != "array":
+            raise Unreadable(f"{name} is unknown")
+        self.at += 1
+        rows: list[list[Scalar]] = [[]]
+        with self.nest():
+            while not self.take(f"end {name}"):
+                if self.take("¶"):
+                    rows.append([])
+                elif not self.take("&"):
+                    rows[-1].append(self._read_scalar())
+                    if not self.sees("&", "¶", f"end {name}"):
+                        raise Unreadable("an entry of a matrix is no scalar")
+        rows = [row for row in rows if row]
+        if not rows or len({len(row) for row in rows}) != 1:
+            raise Unreadable("the rows of a matrix differ in length")
+        if name == "vmatrix":
+            if len(rows) != len(rows[0]) or len(rows) > 4:
+                raise Unreadable("a determinant is not square, or larger than 4")
+            return Scalar(determinant([[to_expression(entry) for entry in row] for row in rows]))
+        return Matrix(tuple(map(tuple, rows)))

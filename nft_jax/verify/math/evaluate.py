@@ -1,0 +1,197 @@
+"""The value of an expression at a point: an exact rational number, or else a ball that contains it (FLINT, Arb).
+
+A ball proves that two numbers differ. That they are equal is believed when the ball of their difference contains 0 at
+a precision beyond all the information in the expression: four times the bits of its numbers and magnitudes. So no size
+of a term hides a difference. All work counts against a budget of steps, which no clock measures.
+"""
+
+import random
+from fractions import Fraction
+from typing import Any
+
+from .arithmetic import Arithmetic, Budget, Undecided, Undefined, is_exact_zero
+from .values import Expression, operands
+
+PRECISION_LIMIT = 1 << 15  # bits
+TERMS_LIMIT = 500  # of a sum
+
+# Operations that name a method of FLINT's complex balls.
+FUNCTIONS = {
+    "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch",
+    "asin", "acos", "atan", "asinh", "acosh", "atanh", "exp",
+}  # fmt: skip
+# Their values at 0, where these are rational.
+_AT_ZERO = {**dict.fromkeys(("sin", "tan", "sinh", "tanh", "asin", "atan", "asinh", "atanh"), 0),
+            **dict.fromkeys(("cos", "sec", "cosh", "sech", "exp"), 1)}  # fmt: skip
+PIECEWISE = {"abs", "max", "min", "root", "power", "floor", "ceil", "atan", "asin", "acos", "log"}
+
+
+def preload() -> None:
+    """Imports what `Evaluation` needs."""
+    import flint  # noqa: F401
+
+
+def is_zero(expression: Expression, point: dict[str, Fraction], budget: Budget) -> bool:
+    """Returns whether an expression is 0 at a point.
+
+    Raises:
+      Undecided: if that cannot be told.
+      Undefined: if it has no value there.
+    """
+    precision = 96
+    while True:
+        evaluation = Evaluation(precision, point, budget)
+        value = evaluation.evaluate(expression)
+        if isinstance(value, evaluation.flint.fmpq):
+            return value == 0
+        if value.is_finite() and not value.contains(0):
+            return False
+        needed = 512 + 4 * evaluation.bits
+        if value.is_finite() and precision >= needed:
+            return True
+        precision = max(precision * 4, needed)
+        if precision > PRECISION_LIMIT:
+            raise Undecided(f"whether it is 0 would need {precision} bits")
+
+
+def approximate(expression: Expression, budget: Budget, precision: int = 256) -> Any | None:
+    """Returns a real number without variables as a rational or a real ball; None if it is not real."""
+    evaluation = Evaluation(precision, {}, budget)
+    value = evaluation.evaluate(expression)
+    if isinstance(value, evaluation.flint.fmpq):
+        return value
+    return value.real if value.is_finite() and value.imag.is_zero() else None
+
+
+class Evaluation(Arithmetic):
+    """Values of expressions at one point and one precision."""
+
+    def __init__(self, precision: int, point: dict[str, Fraction], budget: Budget):
+        super().__init__(budget)
+        self._precision = precision
+        self._point = dict(point)
+        self._cost = 1 + precision // 512
+
+    def evaluate(self, expression: Expression) -> Any:
+        """Returns a rational number (fmpq) or a complex ball (acb). Raises Undecided or Undefined."""
+        before, self.flint.ctx.prec = self.flint.ctx.prec, self._precision
+        try:
+            return self._evaluate(expression)
+        except ZeroDivisionError as error:
+            raise Undefined("a division by 0") from error
+        except (OverflowError, ValueError, MemoryError, NotImplementedError) as error:
+            raise Undecided(str(error)) from error
+        finally:
+            self.flint.ctx.prec = before
+
+    def _evaluate(self, expression: Expression) -> Any:
+        self._budget.spend(self._cost)
+        name = expression[0]
+        if name == "number":
+            value = expression[1]
+            return self.flint.fmpq(value.numerator, value.denominator)
+        if name == "symbol":
+            return self._evaluate_symbol(expression[1])
+        if name in ("sum", "product", "series", "application"):
+            return getattr(self, f"_evaluate_{name}")(*expression[1:])
+        method = getattr(self, f"_{name}", None)
+        values = [self._evaluate(operand) for operand in operands(expression)]
+        if method is None:
+            if name not in FUNCTIONS:
+                raise Undecided(f"{name} has no value")
+            if is_exact_zero(values[0]) and name in _AT_ZERO:
+                return self.flint.fmpq(_AT_ZERO[name])
+            value = getattr(self._ball(values[0]), name)()
+        else:
+            value = method(*values)
+        return self._count(value)
+
+    def _evaluate_symbol(self, name: str) -> Any:
+        flint = self.flint
+        if name == "pi":
+            return flint.acb(flint.arb.pi())
+        if name == "e":
+            return flint.acb(flint.arb.const_e())
+        if name == "i":
+            return flint.acb(0, 1)
+        value = self._point.get(name)
+        if value is None:
+            raise Undecided(f"{name} has no value")
+        return flint.fmpq(value.numerator, value.denominator)
+
+    # Bound variables, and functions of which only the name is known
+
+    def _bounds(self, low: Expression, high: Expression) -> range:
+        low, high = self._evaluate(low), self._evaluate(high)
+        first, last = self._whole((low, high))
+        if last - first >= TERMS_LIMIT:
+            raise Undecided(f"a sum has more than {TERMS_LIMIT} terms")
+        return range(first, last + 1)
+
+    def _terms(self, index: str, low: Expression, high: Expression, body: Expression) -> list[Any]:
+        before, terms = self._point.get(index), []
+        for value in self._bounds(low, high):
+            self._point[index] = Fraction(value)
+            terms.append(self._evaluate(body))
+        self._point[index] = before
+        return terms
+
+    def _evaluate_sum(self, index: str, low: Expression, high: Expression, body: Expression) -> Any:
+        return self._add(self.flint.fmpq(0), *self._terms(index, low, high, body))
+
+    def _evaluate_product(self, index: str, low: Expression, high: Expression, body: Expression) -> Any:
+        return self._multiply(self.flint.fmpq(1), *self._terms(index, low, high, body))
+
+    def _evaluate_series(self, kind: str, index: str, *parts: Expression) -> Any:
+        """Returns a value that only the same limits and the same body have: an infinite sum, an integral, a limit."""
+        before = self._point.get(index)
+        self._point[index] = _draw("index")
+        keys = [kind, *(self._key(part) for part in parts)]
+        self._point[index] = before
+        return self._unknown(keys)
+
+    def _evaluate_application(self, name: str, *arguments: Expression) -> Any:
+        return self._unknown([name, *map(self._key, arguments)])
+
+    def _key(self, expression: Expression) -> str:
+        """Returns text that determines the value of an argument, to 100 digits if it is irrational."""
+        if operands(expression) == () and expression[0] not in ("number", "symbol"):
+            return expression[0]
+        if expression[0] == "negative" and expression[1][0] == "infinity":
+            return "-infinity"
+        value = self._evaluate(expression)
+        if isinstance(value, self.flint.fmpq):
+            return str(value) if max(value.p.bit_length(), value.q.bit_length()) < 10_000 else hex(hash(value))
+        if self._precision < 400:
+            raise_precision = Evaluation(400, self._point, self._budget)
+            value = raise_precision.evaluate(expression)
+            self.flint.ctx.prec = self._precision
+        if value.rel_accuracy_bits() < 340:
+            raise Undecided("an argument is too close to 0")
+        return f"{value.real.str(100, radius=False)},{value.imag.str(100, radius=False)}"
+
+    def _unknown(self, keys: list[str]) -> Any:
+        value = _draw("|".join(keys))
+        return self.flint.fmpq(value.numerator, value.denominator)
+
+
+def _draw(key: str) -> Fraction:
+    """Returns a rational number that the text determines."""
+    return Fraction(random.Random(key).randrange(1 << 40, 1 << 41), 1 << 40)
+
+
+def sign(expression: Expression, budget: Budget) -> int:
+    """Returns the sign of a real number: -1, 0 or 1. Raises Undecided or Undefined."""
+    if is_zero(expression, {}, budget):
+        return 0
+    precision = 96
+    while precision <= PRECISION_LIMIT:
+        value = approximate(expression, budget, precision)
+        if value is None:
+            raise Undecided("it is not real")
+        if value > 0:
+            return 1
+        if value < 0:
+            return -1
+        precision *= 4
+    raise Undecided("its sign cannot be told")

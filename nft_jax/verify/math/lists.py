@@ -1,0 +1,159 @@
+"""The comparison of lists, sets, tuples and matrices."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from .evaluate import Budget
+from .functions import to_number
+from .scalars import Rules
+from .values import Choice, Group, Matrix, Relation, Scalar, Text, Value
+
+ITEMS_LIMIT = 100  # of a list whose order does not count
+
+
+class ListComparison:
+    """Comparisons of lists, which compare their items by `compare`."""
+
+    def __init__(self, rules: Rules, budget: Budget):
+        self._rules = rules
+        self._budget = budget
+        self._in_list = False
+
+    def compare(self, reference: Value, given: Value) -> bool | None:
+        """Compares two values by the procedure for their types."""
+        raise NotImplementedError
+
+    def _ordered(self, reference: Sequence[Value], given: Sequence[Value]) -> bool | None:
+        if len(reference) != len(given):
+            return False
+        before, self._in_list = self._in_list, True
+        result = conjunction(self.compare(a, b) for a, b in zip(reference, given, strict=True))
+        self._in_list = before
+        return result
+
+    def _unordered(self, reference: Sequence[Value], given: Sequence[Value]) -> bool | None:
+        """Returns whether each item of one side can be paired with one of the other."""
+        if len(reference) != len(given):
+            return False
+        if len(reference) > ITEMS_LIMIT:
+            return None
+        before, self._in_list = self._in_list, True
+        left, unsure = list(given), False
+        for item in reference:
+            results = [self.compare(item, other) for other in left]
+            if True in results:
+                left.pop(results.index(True))
+            else:
+                unsure = unsure or None in results
+                if None not in results:
+                    self._in_list = before
+                    return False
+        self._in_list = before
+        return None if unsure else True
+
+    def _as_sets(self, reference: Sequence[Value], given: Sequence[Value]) -> bool | None:
+        """Returns whether each item of one side is in the other; repetitions do not count."""
+        if max(len(reference), len(given)) > ITEMS_LIMIT:
+            return None
+        return self._unordered(self._distinct(reference), self._distinct(given))
+
+    def _distinct(self, items: Sequence[Value]) -> list[Value]:
+        kept: list[Value] = []
+        for item in items:
+            if not any(self.compare(other, item) for other in kept):
+                kept.append(item)
+        return kept
+
+    def _groups(self, reference: Group, given: Group) -> bool | None:
+        """Compares sets and lists without order, tuples and intervals with it; a bare list may be either."""
+        reference, given = _chunk_like(reference, given), _chunk_like(given, reference)
+        brackets = {(group.opening, group.closing) for group in (reference, given)}
+        if brackets == {("", "")} and not self._rules.ordered:
+            if max(len(reference.items), len(given.items)) > ITEMS_LIMIT:
+                return None
+            is_distinct = len(self._distinct(reference.items)) == len(reference.items)
+            return self._unordered(reference.items, self._distinct(given.items) if is_distinct else given.items)
+        if brackets <= {("", ""), ("{", "}")} and brackets != {("", "")}:
+            return self._as_sets(reference.items, given.items)
+        pairs = {("", ""), ("(", ")"), ("[", "]")}
+        is_interval = len(reference.items) == 2 and len(brackets & {("(", ")"), ("[", "]")}) == 2
+        if len(brackets) == 1 or (brackets <= pairs and not is_interval):
+            return self._ordered(reference.items, given.items)
+        return False
+
+    def _scalar_and_group(self, reference: Scalar, given: Group) -> bool | None:
+        """Compares a number with a list of one, or with a number that has a decimal comma (`1,5`)."""
+        if given.opening == "{" and len(given.items) == 1:
+            return self.compare(reference, given.items[0])
+        if given.opening or len(given.items) != 2 or not all(isinstance(item, Scalar) for item in given.items):
+            return False
+        whole, part = (item.digits or "" for item in given.items)
+        if not re.fullmatch(r"-?\d+", whole) or not re.fullmatch(r"\d{1,2}|\d{4,}", part) or given.conjunction:
+            return False
+        return self._scalars(reference, Scalar(to_number(f"{whole}.{part}"), f"{whole}.{part}"))
+
+    def _group_and_scalar(self, reference: Group, given: Scalar) -> bool | None:
+        """Compares a set of one with its element, and the letters of choices with their product (`AC`)."""
+        if reference.opening == "{" and len(reference.items) == 1:
+            return self.compare(reference.items[0], given)
+        letters = [choice_letter(item) for item in reference.items]
+        if all(letters) and not reference.opening:
+            return _to_letters(given.expression) == sorted(letters)
+        return False
+
+    def _matrices(self, reference: Matrix, given: Matrix) -> bool | None:
+        if len(reference.rows) != len(given.rows):
+            return False
+        return conjunction(self._ordered(a, b) for a, b in zip(reference.rows, given.rows, strict=True))
+
+    def _matrix_and_group(self, matrix: Matrix, group: Group) -> bool | None:
+        """Compares one column or row with a tuple."""
+        if group.opening == "{" or (len(matrix.rows) > 1 and len(matrix.rows[0]) > 1):
+            return False
+        return self._ordered([entry for row in matrix.rows for entry in row], group.items)
+
+
+def conjunction(results: Iterable[bool | None]) -> bool | None:
+    """Returns True if all results are, False if one of them is, else None."""
+    unsure = False
+    for result in results:
+        if result is False:
+            return False
+        unsure = unsure or result is None
+    return None if unsure else True
+
+
+def _chunk_like(group: Group, other: Group) -> Group:
+    """Returns `x=1, y=2; x=3, y=4` for `x=1, y=2, x=3, y=4` if the other answer is grouped so."""
+    if not any(isinstance(item, Group) and not item.opening for item in other.items):
+        return group
+    if not all(isinstance(item, Relation) for item in group.items):
+        return group
+    names = [item.sides[0] for item in group.items]
+    length = names.index(names[0], 1) if names[0] in names[1:] else len(names)
+    chunks = [group.items[start : start + length] for start in range(0, len(names), length)]
+    if any([item.sides[0] for item in chunk] != names[:length] for chunk in chunks):
+        return group
+    return group._replace(items=tuple(Group("", tuple(chunk), "") for chunk in chunks))
+
+
+def choice_letter(value: Value) -> str:
+    """Returns the letter of a choice, or a letter that stands alone."""
+    if isinstance(value, Choice):
+        return value.letter
+    is_letter = isinstance(value, Scalar) and value.expression[0] == "symbol" and len(value.expression[1]) == 1
+    if is_letter:
+        return value.expression[1]
+    if isinstance(value, Text) and len(value.tokens) == 1 and len(value.tokens[0]) == 1:
+        return value.tokens[0]
+    return ""
+
+
+def _to_letters(expression: tuple) -> list[str]:
+    """Returns the capital letters of a product, sorted; none for anything else."""
+    if expression[0] == "symbol":
+        return [expression[1]] if len(expression[1]) == 1 and expression[1].isupper() else []
+    if expression[0] not in ("multiply", "divide"):
+        return []
+    left, right = map(_to_letters, expression[1:])
+    return sorted(left + right) if left and right else []

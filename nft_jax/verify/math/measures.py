@@ -1,0 +1,152 @@
+"""The reader of scalars with what stands around them: currency, percent signs, powers of ten in words, and units."""
+
+import re
+
+from .cursor import END, Unreadable
+from .formula import FormulaReader
+from .identity import variables
+from .tokens import Token
+from .values import Expression, Scalar, Value, number
+from .words import LETTER_UNITS, MONEY, OTHER_SCALES, SCALES, is_unit, number_in_words
+
+RELATIONS = ("=", "<", ">", "≤", "≥", "≠", "≈", "∈", "∉", "≡")
+SIDE_ENDS = {*RELATIONS, ",", ";", ")", "]", "}", "⦄", "⟩", "∪", "∩", "∖", "&", "¶", ":", "|", "→"}
+
+
+class ScalarReader(FormulaReader):
+    """Reads scalars; `_read_words_or_fail` and `read_all` are those of `AnswerReader`."""
+
+    def _read_scalar(self, first: Expression | None = None) -> Value:
+        """Reads a formula with its percent sign or unit."""
+        self._skip_currency()
+        start = self.at
+        if self.peek().kind == "word" and first is None:
+            return self._read_words()
+        if first is None and (split := self._find_letter_unit()) is not None:
+            return self._read_with_letter_unit(split)
+        expression = self.read_sum(first)
+        digits = None
+        literal = "".join(token.text for token in self.tokens[start : self.at])
+        if first is None and re.fullmatch(r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?", literal):
+            digits = literal.lstrip("+")
+        return self._read_suffix(expression, digits)
+
+    def _read_suffix(self, expression: Expression, digits: str | None) -> Scalar:
+        """Reads a word for a power of ten, a percent sign and a unit."""
+        while (scale := self._scale()) is not None:
+            expression, digits = ("multiply", expression, number(scale)), None
+            self.at += 1
+        if self.peek().text == "out" and self.peek(1).text == "of":
+            self.at += 2
+            expression, digits = ("divide", expression, self.read_sum()), None
+        percent = self._take_percent()
+        unit = "" if percent or variables(expression) else self._read_unit()
+        return Scalar(expression, digits, percent, unit)
+
+    def _scale(self) -> int | None:
+        token = self.peek()
+        if token.kind != "word":
+            return None
+        name = token.text.lower().removesuffix("s")
+        return SCALES.get(name) or OTHER_SCALES.get(name)
+
+    def _take_percent(self) -> bool:
+        words = [self.peek(ahead).text.lower() for ahead in range(2)]
+        if self.take("%"):
+            return True
+        count = 1 if words[0] in ("percent", "pct", "percentage") else 2 * (words == ["per", "cent"])
+        self.at += count
+        return count > 0
+
+    def _skip_currency(self) -> None:
+        """Moves behind a sign or a name of money that stands before a number."""
+        self.take("€", "£", "¥", "₹", "¢", "₩", "₽")
+        token = self.peek()
+        if token.kind == "word" and token.text.lower() in MONEY:
+            behind = 1 + self.sees(".", ahead=1)
+            if self.peek(behind).kind == "number":
+                self.at += behind
+
+    def _read_words(self) -> Value:
+        """Reads a number in words with its unit, or else words."""
+        start, words = self.at, []
+        while self.peek().kind == "word" or (self.sees("-") and self.peek(1).kind == "word" and words):
+            words.append(self.peek().text)
+            self.at += 1
+        for count in range(len(words), 0, -1):
+            value = number_in_words([word for word in words[:count] if word != "-"])
+            if value is not None:
+                self.at = start + count
+                return self._read_suffix(number(value), None)
+        self.at = start
+        return self._read_words_or_fail()
+
+    def _read_unit(self) -> str:
+        """Reads the words behind a number, up to the end of the element; none if they are no unit."""
+        start, parts, depth = self.at, [], 0
+        while depth or not self._is_element_over():
+            token = self.peek()
+            depth += (token.text in ("(", "{")) - (token.text in (")", "}"))
+            if token is END or not _can_be_in_unit(token, parts):
+                self.at = start
+                return ""
+            parts.append(token.text)
+            self.at += 1
+        words = [part for part in parts if part.isalpha() and part != "frac"]
+        is_half = "".join(words).lower() in ("am", "pm")
+        if parts and (is_half or not is_unit(words) or not words and not set(parts) & set("¢€£¥₹°")):
+            self.at = start
+            return ""
+        return " ".join(parts)
+
+    def _is_element_over(self) -> bool:
+        token = self.peek()
+        if token.kind == "word":
+            return token.text.lower() in ("and", "or", "to") or token.text == "out"
+        return token is END or (token.kind == "symbol" and token.text in SIDE_ENDS)
+
+    def _find_letter_unit(self) -> int | None:
+        """Returns where a unit of one letter begins behind a number (`5 m^2`); None if there is none."""
+        position, depth = self.at, 0
+        while position < len(self.tokens):
+            token = self.tokens[position]
+            depth += token.text in ("(", "{", "[")
+            depth -= token.text in (")", "}", "]")
+            if depth < 0:
+                return None
+            if token.kind == "letter":
+                is_unit_letter = token.text in LETTER_UNITS and (token.gap or token.text == "Omega")
+                is_behind_value = position > self.at and self.tokens[position - 1].text not in "+-*/^_(|±∓"
+                return position if is_unit_letter and is_behind_value and self._is_power_tail(position + 1) else None
+            if token.kind == "word" or token.text in SIDE_ENDS - {")", "]", "}"}:
+                return None
+            position += 1
+        return None
+
+    def _is_power_tail(self, position: int) -> bool:
+        """Returns whether only an exponent or a quotient of units stands between a position and the side's end."""
+        rest = []
+        for token in self.tokens[position:]:
+            if token.kind == "symbol" and token.text in SIDE_ENDS:
+                break
+            rest.append(token.text)
+        return bool(re.fullmatch(r"(?:\^[123]|\^\{-?[123]\})?(?:/(?:[msh]|min)(?:\^2)?)?", "".join(rest)))
+
+    def _read_with_letter_unit(self, split: int) -> Scalar:
+        inner = type(self)(self.tokens[self.at : split], self.plus_minus, self.depth + 1)
+        value = inner.read_all()
+        if not isinstance(value, Scalar):
+            raise Unreadable("a unit stands behind a list")
+        unit = self.tokens[split].text
+        product = self.read_sum()
+        return value._replace(unit=unit, product=product)
+
+
+def _can_be_in_unit(token: Token, before: list[str]) -> bool:
+    if token.kind == "word" or token.text == "frac":
+        return True
+    if token.kind == "letter":
+        return token.text in LETTER_UNITS or bool(before)
+    if token.kind == "number":
+        return bool(before) and (before[-1] in ("^", "-", "{") or len(token.text) == 1)
+    return token.kind == "symbol" and token.text in "/^*.-{}()°¢€£¥₹'"

@@ -1,0 +1,114 @@
+"""Whether two scalars are the same answer: exactly, as percent, as rounded decimal, or with a unit."""
+
+from fractions import Fraction
+from typing import NamedTuple
+
+from .evaluate import Budget, Undecided, Undefined, approximate
+from .identity import are_identical, variables
+from .values import Expression, Scalar, number
+from .words import are_units_different
+
+_FLOAT_DIGITS = (15, 17)  # significant digits of a number that a program printed as a 64-bit float
+_FLOAT_ERROR = Fraction(1, 1 << 50)  # relative: four times its rounding
+
+
+class Rules(NamedTuple):
+    """Options for cases in which test suites disagree on what the same answer is.
+
+    Attributes:
+      ordered: whether the order counts in a list without brackets (`1, 2`).
+      precision: how many decimals, and significant digits, a decimal number needs to be correct as the rounded value of
+        an exact one (`0.333333` for 1/3); with fewer it must be equal.
+    """
+
+    ordered: bool = False
+    precision: int = 6
+
+
+DEFAULT = Rules()
+
+
+def compare_scalars(reference: Scalar, given: Scalar, rules: Rules, budget: Budget) -> bool | None:
+    """Compares two scalars; None if they cannot be told apart."""
+    if reference.unit and given.unit and are_units_different(reference.unit, given.unit):
+        return False
+    left, right = reference.expression, given.expression
+    if given.product is not None and variables(left):  # `5 m` is a product if the other side has variables
+        right = given.product
+    elif reference.product is not None and variables(right):
+        left = reference.product
+    result = _compare_values(left, right, budget)
+    if reference.percent != given.percent:
+        result = _compare_percent(reference, given, result, budget)
+    if result:
+        return True
+    if _is_rounded(given, reference, rules, budget) or _is_rounded(reference, given, rules, budget):
+        return True
+    return result
+
+
+def _compare_values(left: Expression, right: Expression, budget: Budget) -> bool | None:
+    result = are_identical(left, right, budget)
+    if result is False and left[0] == right[0] == "symbol" and len(left[1]) == len(right[1]) == 1:
+        return left[1].lower() == right[1].lower()
+    return result
+
+
+def _compare_percent(reference: Scalar, given: Scalar, plain: bool | None, budget: Budget) -> bool | None:
+    """Returns whether p% is the other number: p/100, or p itself if it is at least 1."""
+    percent, other = (reference, given) if reference.percent else (given, reference)
+    hundredth = are_identical(("divide", percent.expression, number(100)), other.expression, budget)
+    if hundredth or not plain:
+        return hundredth if hundredth is not False or plain is False else plain
+    try:
+        size = approximate(percent.expression, budget)
+    except (Undecided, Undefined):
+        return None
+    return size is not None and bool(abs(size) >= 1)
+
+
+def _is_rounded(decimal: Scalar, exact: Scalar, rules: Rules, budget: Budget) -> bool:
+    """Returns whether a decimal number with enough digits is what the other, which is no decimal, rounds to."""
+    digits = decimal.digits
+    if digits is None or "." not in digits or "e" in digits or len(digits) > 60:
+        return False
+    decimals = len(digits.partition(".")[2])
+    significant = len(digits.lstrip("-0.").replace(".", "").rstrip("0"))
+    is_float = _FLOAT_DIGITS[0] <= significant <= _FLOAT_DIGITS[1]
+    if (
+        decimals < max(rules.precision, 1)
+        or significant < rules.precision
+        or (exact.digits is not None and not is_float)
+    ):
+        return False
+    if variables(exact.expression):
+        return False
+    value = Fraction(digits)
+    error = max(Fraction(1, 2 * 10**decimals), abs(value) * _FLOAT_ERROR * is_float)
+    return any(_is_near(value, side, error, budget) for side in _sizes(exact, decimal))
+
+
+def _sizes(exact: Scalar, decimal: Scalar) -> list[Expression]:
+    """Returns what the exact value is in the unit of the decimal: percent or not."""
+    if exact.percent == decimal.percent:
+        return [exact.expression]
+    factor = number(Fraction(1, 100) if exact.percent else 100)
+    return [("multiply", exact.expression, factor)]
+
+
+def _is_near(value: Fraction, exact: Expression, error: Fraction, budget: Budget) -> bool:
+    try:
+        size = approximate(exact, budget, 512)
+    except (Undecided, Undefined):
+        return False
+    if size is None:
+        return False
+    fmpq = _fmpq()
+    distance = abs(size - fmpq(value.numerator, value.denominator))
+    return bool(distance <= fmpq(error.numerator, error.denominator))
+
+
+def _fmpq() -> type:
+    from flint import fmpq
+
+    return fmpq

@@ -1,0 +1,257 @@
+"""The tokens of an answer: LaTeX, plain text and Unicode become one alphabet. No symbol is dropped except decoration.
+
+Decoration is what changes only the appearance: spaces, sizes, colors, dollars, `\\left`. A gap is remembered.
+"""
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from .alphabet import (
+    GREEK,
+    GREEK_COMMANDS,
+    HIGH,
+    HIGH_RUN,
+    LOW,
+    LOW_RUN,
+    SMALL_FRACTION,
+    SYNONYMS,
+    TABLE,
+)  # fmt: skip
+from .words import CONNECTIVES, MONEY, SHORT_WORDS, UNITS
+
+
+class Token(NamedTuple):
+    """One token.
+
+    Attributes:
+      kind: "number", "letter" (a variable), "word", "command" (a function or a structure) or "symbol".
+      text: a decimal number, a name, a word in its own case, or the symbol.
+      gap: whether a space stands before it.
+      upright: whether it stood in `\\text` or `\\mathrm`.
+    """
+
+    kind: str
+    text: str
+    gap: bool = False
+    upright: bool = False
+
+
+_NAMES = (
+    "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arcsinh arccosh arctanh "
+    "asin acos atan asinh acosh atanh exp log ln lg abs floor ceil max min gcd lcm"
+)
+FUNCTION_NAMES = {name: name.replace("arc", "a", 1) for name in _NAMES.split()} | {
+    "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh", "cosec": "csc", "ctg": "cot", "tg": "tan",
+}  # fmt: skip
+_PLAIN_COMMANDS = {*FUNCTION_NAMES, "sqrt", "cbrt", "frac", "binom", "mod", "pi", "infinity", "infty", "oo", "inf"}
+
+_DECORATION = (
+    "left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|boldsymbol|bm|pmb|large|Large|"
+    "LARGE|huge|Huge|small|normalsize|tiny|underline|ensuremath|unit|ldotp|centering|bf|it|rm|boxed|fbox|framebox|"
+    "mathstrut|strut|mathbf|mathit|textbf|emph|textit|mathnormal|bold|tt|sf|textsf|mathsf|texttt|newline|allowbreak|"
+    "nonumber|notag|hfill|par|quad|qquad|space|enspace|thinspace|negthinspace"
+)
+_TEXT_COMMANDS = "text|mbox|hbox|textrm|textnormal|textup|mathrm|operatorname|rm"
+_NUMBER = (
+    r"(?<![\d.])\d{1,3}(?:(?:\.\d{3}){2,}|(?:'\d{3})+)(?![\d.'])"  # 1.234.567, 1'234'567
+    r"|\d+(?:(?:\{,\}|\{\\[,!]\}|,\\!\s*|\\[,!]|\\text\{,\}|\\ )\d{3}(?!\d))*(?:\.\d+)?|\.\d+"
+)
+_TOKEN = re.compile(
+    r"(?P<space>(?:\s|~|\\[,;:!> ]|\\q?quad(?![A-HJ-Za-z])|<br\s*/?>|&nbsp;"
+    r"|\\[hvm]space\*?\{[^{}]*\}|\\kern[\d.]+[a-z]+)+)"
+    r"|\\(?:textcolor|color)\s*\{[^{}]*\}(?P<color>)"
+    r"|\\phantom\s*\{[^{}]*\}(?P<phantom>)"
+    r"|\\(?:begin|end)\s*\{(?:align|equation|gather|split|center)(?:ed)?\*?\}(?P<display>)"
+    r"|\\(?P<border>begin|end)\s*\{(?P<environment>[A-Za-z]+)\*?\}(?:\s*\{[clr|]*\})?"
+    rf"|\\(?P<font>{_TEXT_COMMANDS})\*?\s*(?=\{{)"
+    r"|\\mathbb\s*(?:\{(?P<set>[RZNQC])\}|(?P<set2>[RZNQC]))"
+    r"|\\(?:mathcal|mathfrak|mathscr)\s*\{(?P<script>[A-Za-z])\}"
+    rf"|\\(?:{_DECORATION})(?![A-Za-z])\*?(?P<decoration>)"
+    r"|(?P<repeating>\d*\.\d*(?:\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)\d*(?:\\dot\s*(?:\{\d\}|\d))?|\(\d+\)))"
+    r"|(?P<scientific>(?<![\w.])\d+(?:\.\d*)?[eE][-+]?\d{1,4}(?![\w.]))"
+    rf"|(?P<number>{_NUMBER})"
+    r"|(?P<letters>[A-Za-z]+)"
+    r"|\\(?P<command>[A-Za-z]+)"
+    r"|\\(?P<escaped>[{}%#&_|\\()\[\]$])"
+    r"|(?P<operator><=|>=|!=|==|:=|\*\*|->|=>)"
+    r"|(?P<foreign>[^\W\d_]+)"
+    r"|(?P<symbol>.)",
+    re.S,
+)
+_ESCAPED = {"{": "⦃", "}": "⦄", "|": "‖", "\\": "¶", "(": " ", ")": " ", "[": " ", "]": " ", "$": " "}
+_OPERATORS = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "=", ":=": "=", "**": "^", "->": "→", "=>": "⇒"}
+_DEGREE = re.compile(
+    r"(?:\{\s*\})?\^\s*(?:\{\s*(?:\\circ|°|\\degrees?)\s*\}|\\circ(?![A-Za-z])|°|\\degrees?(?![A-Za-z]))|\\degrees?(?![A-Za-z])"
+)
+_ORDINAL = re.compile(
+    r"(?<=\d)(?:\s*-\s*|\^\s*)?(?:\\(?:text|mathrm|textsuperscript)\s*)?(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?)?"
+    r"(?:st|nd|rd|th)(?:\s*\}){0,2}(?![A-Za-z])"
+)
+_CONSONANTS = re.compile(r"[^aeiouAEIOU]+")
+_RUNS = "abcdefghijklmnopqrstuvwxyz"
+_LONGEST_FIRST = "|".join(sorted(_PLAIN_COMMANDS - {"inf", "oo"}, key=len, reverse=True))
+_GLUED = re.compile(rf"({_LONGEST_FIRST})([xyztnkrabRXAB]{{1,2}})")
+_NOT_GLUED = {"sink", "sing", "cost", "pint", "pink", "tank", "tan", "maxx", "minx"}
+
+
+def tokenize(text: str) -> tuple[Token, ...]:
+    """Returns the tokens of an answer. The time is linear in the length of the text."""
+    return tuple(_tokens(_clean(text), upright=False))
+
+
+def normalize(text: str) -> str:
+    """Returns the tokens of an answer as text, without decoration."""
+    return " ".join(token.text for token in tokenize(text))
+
+
+def _clean(text: str) -> str:
+    """Returns the text with LaTeX or ASCII for Unicode symbols and digits."""
+    if not text.isascii():
+        text = SMALL_FRACTION.sub(lambda m: rf"\frac{{{_plain(m[1], HIGH)}}}{{{_plain(m[2], LOW)}}}", text)
+        text = HIGH_RUN.sub(lambda m: f"^{{{_plain(m.group(), HIGH)}}}", text)
+        text = LOW_RUN.sub(lambda m: f"_{{{_plain(m.group(), LOW)}}}", text)
+        text = "".join(map(_replace_character, unicodedata.normalize("NFC", text.translate(TABLE))))
+    text = text.translate({9: " ", 10: " ", 13: " ", 34: None, 96: None})
+    text = re.sub(r"(?<=\d)\.(?=\s*/)", "", _ORDINAL.sub("", _DEGREE.sub("° ", text)))
+    if r"\begin" not in text:  # elsewhere a double backslash ends a row
+        text = re.sub(r"\\\\(?=[A-Za-z{}!,])", lambda match: "\\", text)
+        text = re.sub(r"\\+\s*$", " ", text.replace("\\\\", " "))
+    return text
+
+
+def _plain(run: str, table: dict[str, str]) -> str:
+    return "".join(map(table.__getitem__, run))
+
+
+def _replace_character(character: str) -> str:
+    if character.isascii():
+        return character
+    if character in GREEK:
+        return f"\\{GREEK[character]} "
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    top, slash, bottom = unicodedata.normalize("NFKC", character).partition("⁄")
+    return rf"\frac{{{top}}}{{{bottom}}}" if slash and bottom else character
+
+
+def _tokens(text: str, upright: bool) -> list[Token]:
+    found: list[Token] = []
+    gap, at = False, 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        kind, at = match.lastgroup, match.end()
+        if kind in ("space", "color", "phantom", "display", "decoration"):
+            gap = True if kind in ("space", "phantom", "display") or upright else gap or kind == "decoration"
+            continue
+        if kind == "font":
+            inner, at = _argument(text, at)
+            new = _tokens(inner, upright=True)
+            gap = gap or inner[:1].isspace()
+            if len(new) == 1 and new[0].kind == "word" and not upright:
+                new = [_upright(new[0], match["font"])]
+            at_gap = inner[-1:].isspace()
+        else:
+            new, at_gap = _read_token(match, kind, found, gap, upright), False
+        if new:
+            found.append(new[0]._replace(gap=gap or new[0].gap))
+            found.extend(new[1:])
+            gap = at_gap
+    return found
+
+
+def _argument(text: str, start: int) -> tuple[str, int]:
+    """Returns what is between the braces from `start` on, and the position behind them."""
+    depth = 0
+    for brace in re.compile(r"(?<!\\)[{}]").finditer(text, start):
+        depth += 1 if brace.group() == "{" else -1
+        if depth == 0:
+            return text[start + 1 : brace.start()], brace.end()
+    return text[start + 1 :], len(text)
+
+
+def _upright(token: Token, font: str) -> Token:
+    """Returns a single upright letter as a variable; a name of a function as that function."""
+    name = token.text
+    if name in _PLAIN_COMMANDS and name not in ("in", "min"):
+        return Token("command", FUNCTION_NAMES.get(name, name))
+    if len(name) == 1 and font in ("mathrm", "rm", "operatorname"):
+        return Token("letter", name, upright=True)
+    return Token("word", name, upright=True)
+
+
+def _read_token(match: re.Match, kind: str, before: list[Token], gap: bool, upright: bool) -> list[Token]:
+    """Returns the tokens of one match; none for decoration."""
+    text = match.group()
+    if kind == "number":
+        return [Token("number", _digits(text))]
+    if kind in ("scientific", "repeating"):
+        return [Token("number", _repeating(text) if kind == "repeating" else text.lower())]
+    if kind == "letters":
+        return [Token("word", text, upright=True)] if upright else _split_letters(text, before, gap)
+    if kind == "foreign":
+        return [Token("word", text)]
+    if kind == "operator":
+        return [Token("symbol", _OPERATORS[text])]
+    if kind == "environment":
+        return [Token("symbol", f"{match['border']} {match['environment']}")]
+    if kind in ("set", "set2"):
+        return [Token("symbol", "ℝℤℕℚℂ"["RZNQC".index(match[kind])])]
+    if kind == "script":
+        return [Token("letter", f"script {match['script']}")]
+    if kind == "escaped":
+        symbol = _ESCAPED.get(match["escaped"], match["escaped"])
+        return [Token("symbol", symbol)] if symbol.strip() and symbol != "#" else []
+    if kind == "command":
+        return [_read_command(match["command"])]
+    is_number_sign = text == "#" and match.string[match.end() : match.end() + 1].isdigit()
+    return [Token("symbol", text)] if text != "$" and not is_number_sign else []
+
+
+def _read_command(name: str) -> Token:
+    if name in SYNONYMS:
+        name = SYNONYMS[name]
+        if name in CONNECTIVES:
+            return Token("word", name)
+        return Token("command", name) if name.isalpha() and name.isascii() else Token("symbol", name)
+    if name in GREEK_COMMANDS and name != "pi":
+        return Token("letter", name.removeprefix("var") if name != "varepsilon" else "epsilon")
+    return Token("command", FUNCTION_NAMES.get(name, name))
+
+
+def _digits(text: str) -> str:
+    """Returns the digits of a number without separators of thousands."""
+    if text.count(".") > 1 or "'" in text:
+        return re.sub(r"[.']", "", text)
+    whole, point, part = text.partition(".")
+    return re.sub(r"\D", "", whole) + point + part
+
+
+def _repeating(text: str) -> str:
+    r"""Returns `0.1(6)` for `0.1\overline{6}` and `0.1\dot{6}`; `0.(123)` for `0.\dot12\dot3`."""
+    whole, _, rest = text.partition(".")
+    once, *again = re.findall(r"\d+", rest) if rest[:1].isdigit() else ["", *re.findall(r"\d+", rest)]
+    if r"\dot" in rest:
+        first, *more = (re.sub(r"\D", "", part) for part in re.split(r"\\dot", rest))
+        return f"{whole}.{first}({''.join(more)})"
+    return f"{whole}.{once}({''.join(again)})"
+
+
+def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
+    """Returns letters that stand side by side as one function or word, or else as variables."""
+    if run in _PLAIN_COMMANDS and not (run in ("min", "inf") and before and before[-1].kind == "number"):
+        return [Token("command", FUNCTION_NAMES.get(run, "infty" if run in ("infinity", "oo", "inf") else run))]
+    glued = before and before[-1].kind == "number" and not gap
+    if len(run) == 1:
+        return [Token("letter", run)]
+    if run in UNITS or run.lower() in MONEY or run.lower() in CONNECTIVES or (run.lower() in SHORT_WORDS and not glued):
+        return [Token("word", run)]
+    if (match := _GLUED.fullmatch(run)) and run not in _NOT_GLUED:
+        name = FUNCTION_NAMES.get(match[1], match[1])
+        return [Token("command", name), *(Token("letter", letter) for letter in match[2])]
+    is_product = (
+        len(run) == 2
+        or glued and len(run) <= 4
+        or len(run) <= 4 and (run.isupper() or bool(_CONSONANTS.fullmatch(run)) or run.lower() in _RUNS)
+    )  # fmt: skip
+    return [Token("letter", letter) for letter in run] if is_product else [Token("word", run)]
