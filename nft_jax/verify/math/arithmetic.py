@@ -8,7 +8,7 @@ EXACT_BITS = 1 << 18  # of a rational number: 20000! has so many
 
 
 class Undecided(ArithmeticError):
-    """The value, or whether it is 0, cannot be told within the budget."""
+    """The value, or whether it is 0, cannot be decided within the budget."""
 
 
 class Undefined(ArithmeticError):

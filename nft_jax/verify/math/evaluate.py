@@ -35,7 +35,7 @@ def is_zero(expression: Expression, point: dict[str, Fraction], budget: Budget) 
     """Returns whether an expression is 0 at a point.
 
     Raises:
-      Undecided: if that cannot be told.
+      Undecided: if it cannot decide that.
       Undefined: if it has no value there.
     """
     precision = 96
@@ -194,4 +194,4 @@ def sign(expression: Expression, budget: Budget) -> int:
         if value < 0:
             return -1
         precision *= 4
-    raise Undecided("its sign cannot be told")
+    raise Undecided("its sign cannot be decided")

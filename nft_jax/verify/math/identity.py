@@ -25,7 +25,7 @@ def variables(*expressions: Expression) -> list[str]:
 
 
 def are_identical(left: Expression, right: Expression, budget: Budget) -> bool | None:
-    """Returns whether two expressions are equal wherever they are defined; None if that cannot be told.
+    """Returns whether two expressions are equal wherever they are defined; None if it cannot decide that.
 
     Variables are real. A function that is real where the other is not is another function.
     """

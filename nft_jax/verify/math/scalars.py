@@ -29,7 +29,7 @@ DEFAULT = Rules()
 
 
 def compare_scalars(reference: Scalar, given: Scalar, rules: Rules, budget: Budget) -> bool | None:
-    """Compares two scalars; None if they cannot be told apart."""
+    """Compares two scalars; None if it cannot decide."""
     if reference.unit and given.unit and are_units_different(reference.unit, given.unit):
         return False
     left, right = reference.expression, given.expression

@@ -1,14 +1,10 @@
 """The reader of sums, products over an index, integrals and limits."""
 
-from typing import TYPE_CHECKING
-
+from .cursor import Cursor
 from .values import Expression, number, operations
 
-if TYPE_CHECKING:
-    from .formula import FormulaReader
 
-
-def read_series(reader: "FormulaReader", name: str) -> Expression:
+def read_series(reader: Cursor, name: str) -> Expression:
     r"""Reads what follows `\sum`, `\prod`, `\int` or `\lim`.
 
     A sum or product with a finite upper limit is computed; the others equal only those with the same limits and body.
@@ -27,7 +23,7 @@ def read_series(reader: "FormulaReader", name: str) -> Expression:
     return ("sum" if name == "sum" else "product", index, low, high, body)
 
 
-def _read_below(reader: "FormulaReader", sign: str) -> tuple[str, Expression]:
+def _read_below(reader: Cursor, sign: str) -> tuple[str, Expression]:
     """Reads `_{k=0}`: the index and its first value."""
     reader.expect("_")
     reader.expect("{")
@@ -43,12 +39,12 @@ def _read_below(reader: "FormulaReader", sign: str) -> tuple[str, Expression]:
     return token.text, value
 
 
-def _read_body(reader: "FormulaReader") -> Expression:
+def _read_body(reader: Cursor) -> Expression:
     with reader.nest():
         return reader._read_product(None)
 
 
-def _read_integral(reader: "FormulaReader") -> Expression:
+def _read_integral(reader: Cursor) -> Expression:
     reader.expect("_")
     low = reader._read_signed() if reader.sees("-") else reader._read_digit()
     reader.expect("^")

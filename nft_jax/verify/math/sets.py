@@ -44,7 +44,7 @@ def is_set_like(value: Value) -> bool:
 
 
 def are_same_sets(left: Value, right: Value, budget: Budget) -> bool:
-    """Returns whether two values are the same set of real numbers. Raises Undecided if that cannot be told."""
+    """Returns whether two values are the same set of real numbers. Raises Undecided if it cannot decide that."""
     names = [name for name in (_variable(left), _variable(right)) if name]
     if len(names) == 2 and names[0] != names[1]:
         return False
