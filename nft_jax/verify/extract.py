@@ -42,7 +42,7 @@ _FOREIGN = re.compile(r"[^\W\d_\x00-\x7fͰ-Ͽ]")  # letters of other scripts tha
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}\s+[A-Za-z]{3,}")
 # Between two boxes of one list: `,`, "and", "or", with one noun before them and one name behind them.
 _SEPARATOR = re.compile(r"(?:(?P<noun>(?!and )[a-z]{3,}) )?(?P<sign>[,;])? ?(?P<word>and|or)? ?(?:[A-Za-z][\w']* =)?")
-_NOISE = re.compile(r"\\(?:text|mbox|q?quad|[()\[\],;:! ])|[${}*\s]+")
+_NOISE = re.compile(r"(?:\\(?:text|mbox|q?quad|[()\[\],;:! ])|[${}*\s])+")
 _NO_NOUNS = {"not", "then", "wait", "wrong", "but", "now", "actually", "incorrect"}
 _BOXES_LIMIT = 20
 

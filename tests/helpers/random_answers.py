@@ -1,5 +1,6 @@
 """Random answers of every type in random forms, with SymPy values as the oracle of what is equal."""
 
+import itertools
 import random
 from typing import Any
 
@@ -129,3 +130,55 @@ def change(kind: str, value: Any, draw: random.Random) -> Any:
         items[index] += move if index == len(items) - 1 or kind != "interval" else -move
         return tuple(items)
     return value + draw.choice((1, -1, sympy.Rational(1, 1000), sympy.Rational(1, 10**12), sympy.exp(-40)))
+
+
+def sign_pair(draw: random.Random) -> tuple[str, str, bool]:
+    """Returns two formulas that differ in a sign of absolute value, root or factorial, and whether they are equal."""
+    return draw.choice((absolute_pair, factorial_pair))(draw)
+
+
+def absolute_pair(draw: random.Random) -> tuple[str, str, bool]:
+    """Returns two formulas of |u|, of which u is negative only where a variable is."""
+    a, b = draw.choice(((1, 0), (1, 0), (3, 0), (0, 1), (1, 2), (2, 1)))
+    value = X**a * Y**b * draw.choice((1, 1, draw.randrange(2, 9), sympy.exp(X), 1 / (Y**2 + 1)))
+    value = draw.choice((value, value, X + Y))
+    u, square = sympy.latex(value), sympy.latex(sympy.expand(value**2))
+    positive = draw.choice((f"|{u}|", rf"\left|{u}\right|", rf"\sqrt{{{square}}}", f"|-({u})|"))
+    others = [(u, False), (f"-|{u}|", False), (f"-({u})", False), (f"|{u}|", True), (rf"\sqrt{{({u})^2}}", True)]
+    other, is_same = draw.choice(others)
+    return (positive, other, is_same) if draw.random() < 0.5 else (other, positive, is_same)
+
+
+def factorial_pair(draw: random.Random) -> tuple[str, str, bool]:
+    """Returns two formulas, of which the first holds a sign of the factorial."""
+    n, k = draw.randrange(3, 15), draw.randrange(2, 9)
+    product = sympy.factorial(n)
+    frame, work = draw.choice((
+        ("{}", lambda v: v), (rf"\frac{{{{{{}}}}}}{{{{{k}}}}}", lambda v: sympy.Rational(v, k)),
+        (f"{k}+{{}}", lambda v: k + v), (f"{k} \\cdot {{}}", lambda v: k * v), (f"{{}}-{k}", lambda v: v - k),
+    ))  # fmt: skip
+    shown = frame.format(f"{n}!")
+    letters = [("n!", "n"), ("(n+1)!", "n+1"), (r"\frac{n!}{2}", r"\frac{n}{2}"), (rf"x^{k}+n!", rf"x^{k}+n")]
+    pairs = [(shown, sympy.latex(work(n)), False), (shown, frame.format(n), False),
+             (shown, sympy.latex(work(product)), True), (rf"({shown}, {k})", rf"({sympy.latex(work(n))}, {k})", False),
+             (*draw.choice(letters), False), ("(n+1)!", r"(n+1)\cdot n!", True)]  # fmt: skip
+    return draw.choice(pairs)
+
+
+def matrix_pair(draw: random.Random) -> tuple[str, str, bool]:
+    """Returns a product of two or three matrices and a matrix, and whether they are equal."""
+    sizes = [draw.randrange(1, 4) for _ in range(draw.choice((3, 4)))]
+    sizes = [max(size, 2) for size in sizes[:1]] + sizes[1:]
+    factors = [sympy.Matrix(a, b, lambda *_: draw.randrange(-9, 10)) for a, b in itertools.pairwise(sizes)]
+    product = sympy.prod(factors)
+    is_same = draw.random() < 0.5
+    if not is_same:
+        product[draw.randrange(product.rows), draw.randrange(product.cols)] += draw.choice((1, -1, 10))
+    sign = draw.choice((" ", r" \cdot ", r" \times "))
+    return sign.join(map(render_matrix, factors)), render_matrix(product), is_same
+
+
+def render_matrix(matrix: Any) -> str:
+    """Returns a matrix in LaTeX."""
+    rows = r" \\ ".join(" & ".join(map(str, matrix.row(index))) for index in range(matrix.rows))
+    return rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}"

@@ -5,7 +5,7 @@ import re
 from .cursor import END, Unreadable
 from .functions import to_expression
 from .measures import RELATIONS, SIDE_ENDS, ScalarReader
-from .structures import close, determinant, fold, group, to_text
+from .structures import close, fold, group, multiply, to_matrix, to_text
 from .values import (
     Builder,
     Congruence,
@@ -199,7 +199,7 @@ class AnswerReader(ScalarReader):
         """Reads a set, a tuple, an interval or a matrix that stands alone, or else a scalar."""
         token = self.peek()
         if token.kind == "symbol" and token.text.startswith("begin "):
-            return self._read_matrix(token.text.removeprefix("begin "))
+            return self._read_matrices()
         if token.kind == "symbol" and token.text in "ℝℤℕℚℂ":
             return self._read_number_set()
         if self.sees_command("emptyset"):
@@ -271,8 +271,18 @@ class AnswerReader(ScalarReader):
             return Scalar(("divide" if name == "over" else "binomial", to_expression(inner), bottom))
         return inner
 
-    def _read_matrix(self, name: str) -> Value:
+    def _read_matrices(self) -> Value:
+        """Reads a matrix, and those that it is multiplied by."""
+        product, count = self._read_matrix(), 1
+        while isinstance(product, Matrix) and self.peek(self.sees("*")).text.startswith("begin "):
+            self.take("*")
+            count += 1
+            product = multiply(product, self._read_matrix(), count)
+        return product
+
+    def _read_matrix(self) -> Value:
         """Reads rows between `¶`, and entries between `&`."""
+        name = self.peek().text.removeprefix("begin ")
         if "matrix" not in name and name != "array":
             raise Unreadable(f"{name} is unknown")
         self.at += 1
@@ -285,11 +295,4 @@ class AnswerReader(ScalarReader):
                     rows[-1].append(self._read_scalar())
                     if not self.sees("&", "¶", f"end {name}"):
                         raise Unreadable("an entry of a matrix is no scalar")
-        rows = [row for row in rows if row]
-        if not rows or len({len(row) for row in rows}) != 1:
-            raise Unreadable("the rows of a matrix differ in length")
-        if name == "vmatrix":
-            if len(rows) != len(rows[0]) or len(rows) > 4:
-                raise Unreadable("a determinant is not square, or larger than 4")
-            return Scalar(determinant([[to_expression(entry) for entry in row] for row in rows]))
-        return Matrix(tuple(map(tuple, rows)))
+        return to_matrix(name, [row for row in rows if row])

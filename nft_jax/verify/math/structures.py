@@ -1,9 +1,11 @@
 """The values of texts, brackets and determinants from what is inside them."""
 
 from .cursor import Unreadable
+from .functions import to_expression
 from .tokens import Token
-from .values import Builder, Expression, Group, Text, Value
+from .values import Builder, Expression, Group, Matrix, Scalar, Text, Value
 
+_SIZE_LIMIT = _FACTORS_LIMIT = 4  # rows and factors, as formulas grow with one to the power of the other
 _PUNCTUATION = (".", ",", ";", "!", "?", ":")
 
 
@@ -38,12 +40,38 @@ def close(opening: str, inner: Value, closing: str) -> Value:
     return inner
 
 
-def determinant(rows: list[list[Expression]]) -> Expression:
+def to_matrix(name: str, rows: list[list[Scalar]]) -> Value:
+    """Returns the matrix of an environment, or its determinant."""
+    if not rows or len({len(row) for row in rows}) != 1:
+        raise Unreadable("the rows of a matrix differ in length")
+    if name != "vmatrix":
+        return Matrix(tuple(map(tuple, rows)))
+    if len(rows) != len(rows[0]) or len(rows) > _SIZE_LIMIT:
+        raise Unreadable(f"a determinant is not square, or larger than {_SIZE_LIMIT}")
+    return Scalar(_determinant([[to_expression(entry) for entry in row] for row in rows]))
+
+
+def _determinant(rows: list[list[Expression]]) -> Expression:
     if len(rows) == 1:
         return rows[0][0]
     terms = []
     for column, entry in enumerate(rows[0]):
-        minor = determinant([row[:column] + row[column + 1 :] for row in rows[1:]])
+        minor = _determinant([row[:column] + row[column + 1 :] for row in rows[1:]])
         term = ("multiply", entry, minor)
         terms.append(("negative", term) if column % 2 else term)
     return ("add", *terms)
+
+
+def multiply(left: Matrix, right: Value, factors: int) -> Matrix:
+    """Returns the product of two matrices, of which the second is factor number `factors`."""
+    if not isinstance(right, Matrix) or len(left.rows[0]) != len(right.rows):
+        raise Unreadable("the sizes of two matrices do not fit")
+    if factors > _FACTORS_LIMIT or max(map(len, (left.rows, right.rows, right.rows[0]))) > _SIZE_LIMIT:
+        raise Unreadable(f"a product of matrices has over {_FACTORS_LIMIT} factors, or over {_SIZE_LIMIT} rows")
+    columns = list(zip(*right.rows, strict=True))
+    return Matrix(tuple(tuple(Scalar(_dot(row, column)) for column in columns) for row in left.rows))
+
+
+def _dot(row: tuple[Scalar, ...], column: tuple[Scalar, ...]) -> Expression:
+    terms = [("multiply", to_expression(a), to_expression(b)) for a, b in zip(row, column, strict=True)]
+    return terms[0] if len(terms) == 1 else ("add", *terms)

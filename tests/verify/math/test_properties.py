@@ -32,6 +32,33 @@ def test_math_agrees_with_sympy_on_random_answers():
     assert len(faults) <= 3, (seed, faults)
 
 
+@pytest.mark.parametrize("make_pair", [random_answers.sign_pair, random_answers.matrix_pair])
+def test_math_keeps_signs_and_multiplies_matrices(make_pair):
+    seed = secrets.randbelow(10**9)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    pairs = [make_pair(draw) for _ in range(300)]
+    faults = [pair for pair in pairs if (grade(rf"\boxed{{{pair[0]}}}", pair[1]).status == "correct") != pair[2]]
+    assert faults == [], f"seed {seed}"
+
+
+def test_math_reads_boxes_with_names_before_them_as_a_list():
+    seed = secrets.randbelow(10**9)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    for _ in range(50):
+        values = [random_answers.random_number(draw)]
+        values.append(values[0] + draw.randrange(1, 9))
+        values = [random_answers.render(value, draw).replace("{,}", "").replace(",", "") for value in values]
+        names = draw.choice((("x", "y"), ("y_1", "y_2"), ("a", "b")))
+        opening, closing = draw.choice((("$", "$"), (r"\(", r"\)"), (r"\( ", r" \)")))
+        pairs = list(zip(names, values, strict=True))
+        boxes = [rf"{opening}{name} = \boxed{{{value}}}{closing}" for name, value in pairs]
+        gold = ", ".join(f"{name}={value}" for name, value in pairs)
+        assert grade(" and ".join(boxes), gold).status == "correct", (seed, boxes, gold)
+        assert grade(f"{boxes[0]} no, {boxes[1]}", gold).status != "correct", (seed, boxes, gold)
+
+
 @pytest.mark.slow
 def test_math_agrees_with_sympy_on_ten_thousand_random_answers():
     seed, faults = find_faults(10_000)
