@@ -38,11 +38,12 @@ def flat(values: dict, path: str = "") -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
-# What may change when a run resumes: the paths of files, and what hygiene leaves out, for problems are compared
+# What may change when a run resumes: where problems come from and which are left out, for problems are compared
 # themselves;
 MAY_CHANGE = (
     *("base", "model.path", "data.train", "data.validation", "data.test", "data.tokenizer", "data.folder"),
-    *("data.hygiene", "data.exclude", "data.shots"),
+    *("data.hygiene", "data.exclude", "data.shots", "data.validation_size"),
+    *("data.train_fields", "data.validation_fields", "data.test_fields"),
     # how fast the run is;
     *(
         "model.remat",
