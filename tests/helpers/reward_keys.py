@@ -26,6 +26,7 @@ _UNDEFINED = (
     r"\sin^2 x+\cos^2 x=1", "2+2=4", r"e^{i\pi}+1=0", "0<1", "the same as the reference", r"\text{gold}",
     r"\phantom{5}", r"\text{}", "$", r"\$", "%", r"\%", "-", "+", "=", r"\pm", r"\%\%", "*", "_", "!", r"\ ",
 )  # fmt: skip
+_FOREIGN = ("偶数", "нет", "否", "لا", "不存在", "нечётное", "γ", "ε", "αριθμός", r"\text{偶数}", "triangle A'B'C'")
 _HEDGES = (
     "{g} or {b}", "{b} or {g}", "{g}, {b}", "{b}; {g}", r"{g} \text{{ or }} {b}", r"\{{{g}, {b}\}}", "({g}, {b})",
     "either {g} or {b}", r"{g}\text{{ or possibly }}{b}", "{g} = {b}", "{g} ({b})",
@@ -76,6 +77,7 @@ def universal_keys(draw: random.Random) -> Iterator[str]:
     yield tiny
     yield f"{huge}-{huge}+{tiny}"
     yield draw.choice(_UNDEFINED)
+    yield draw.choice(_FOREIGN)
     yield "0." + "0" * draw.randrange(6, 30)
     yield "0." + "9" * draw.randrange(6, 30)
     yield ",".join(str(value) for value in range(-10, draw.randrange(20, 200)))
