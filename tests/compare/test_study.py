@@ -140,7 +140,8 @@ def test_study_needs_validation_and_test_problems(folder, config, tmp_path):
     problems = tmp_path / "train.jsonl"
     problems.write_text("\n".join(json.dumps({"problem": f"{i}+1=", "answer": str(i + 1)}) for i in range(20)))
     tokenizer = folder / "run" / "tokenizer" / "arithmetic.model"
-    values = settings(verify__grader=grader("coin"), data__train=str(problems), data__tokenizer=str(tokenizer))
+    data = {"data__train": str(problems), "data__tokenizer": str(tokenizer), "data__validation_size": 0}
+    values = settings(verify__grader=grader("coin"), **data)
     with pytest.raises(ValueError, match="set config.data.validation and config.data.test"):
         run_study(load(values), tmp_path / "run")
 
