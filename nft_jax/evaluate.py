@@ -42,9 +42,10 @@ from nft_jax.processes import distributed
 from nft_jax.resolve import locate, use_kept_settings
 from nft_jax.run import remote_workdir
 from nft_jax.run.best import resolve_step
-from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
+from nft_jax.run.checkpoint import Checkpoints, has_weights
 from nft_jax.run.fingerprint import check_origin, make_origin, problems_digest, weights_digest
 from nft_jax.run.workdir import as_json, provenance
+from nft_jax.sft import load_warm_start
 
 
 def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequence[str] = ()) -> dict[str, Score]:
@@ -79,10 +80,8 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
                 origin |= {"problems": paths.get(name) or f"generated {name_set(config, 'test')}"}
                 scores[name] = _evaluate_file(experiment, evaluator, weights, name, folder, origin)
                 remote_workdir.push(workdir)
-    print(
-        f"\n{tabulate_scores(scores)}\n\n{_caption(experiment.config, digest)}\nanswers and scores: {folder}",
-        flush=True,
-    )
+    caption = _caption(experiment.config, digest)
+    print(f"\n{tabulate_scores(scores)}\n\n{caption}\nanswers and scores: {folder}", flush=True)
     return scores
 
 
@@ -138,20 +137,21 @@ def _choose_step(step: int | None, checkpoints: Checkpoints) -> int:
 
 
 def _load_weights(
-    experiment: Experiment, workdir: Path, checkpoints: Checkpoints, step: int, config: Config
+    experiment: Experiment, workdir: Path, saved: Checkpoints, step: int, config: Config
 ) -> tuple[str, Any]:
     """Returns the place of the weights after `step`, and the weights; the config, as given, names those of step 0."""
     given = replace_value(experiment.config, "model.path", locate(config, workdir).model.path)
-    abstract, origin = experiment.model.abstract_weights(), make_origin(given, experiment.tokenizer)
+    origin, experiment = make_origin(given, experiment.tokenizer), dataclasses.replace(experiment, config=given)
     check_origin(workdir, origin | {"weights": None})
     if step:
-        return str(checkpoints.folder / str(step)), checkpoints.restore_weights(step, abstract)
+        trained = saved.restore_weights(step, experiment.model.abstract_trained())
+        return str(saved.folder / str(step)), experiment.add_frozen(trained, saved.read_run(step), workdir)
     own = [folder for folder in (workdir / "warm_start", workdir) if has_weights(folder)]
     if own and not config.base:
-        return str(own[0] / "weights"), load_weights(own[0], abstract)
+        return str(own[0] / "weights"), load_warm_start(experiment, own[0])
     if config.base or config.model.path:
         check_origin(workdir, origin)
-        return config.base or config.model.path, dataclasses.replace(experiment, config=given).starting_weights()
+        return config.base or config.model.path, experiment.starting_weights()
     raise ValueError(
         f"--workdir={workdir} holds no weights, and the config names none to start from; give the --workdir of a run, "
         f"--config.model.path=FOLDER of a Hugging Face model, or --config.base=WORKDIR of another run"

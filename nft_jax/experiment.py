@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nft_jax import losses
+from nft_jax.base import Source, add_frozen, load_base
 from nft_jax.config import Config, MeshConfig, RolloutConfig
 from nft_jax.data.dataset import Dataset, load_dataset
 from nft_jax.data.files import Problem
@@ -25,15 +26,14 @@ from nft_jax.evaluation.evaluator import Evaluator, compile_evaluator
 from nft_jax.files import atomically
 from nft_jax.losses import Loss
 from nft_jax.models import hf
+from nft_jax.models.lora import split_weights
 from nft_jax.models.sharded import ShardedModel, build_model, with_sharding
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.processes import distributed
 from nft_jax.resolve import locate, resolve
 from nft_jax.rollout.engine import Engine
-from nft_jax.run import hardware_notes, remote_workdir
-from nft_jax.run.checkpoint import load_weights
-from nft_jax.run.workdir import is_kept_model
+from nft_jax.run import hardware_notes
 from nft_jax.state import Record, State
 from nft_jax.step import Step
 from nft_jax.types import Prompts
@@ -79,7 +79,7 @@ class Experiment:
     def make_optimizer(self) -> Optimizer:
         """Returns the optimizer of the run, whose schedule ends with its last update."""
         config = self.config
-        return make_optimizer(config.optimizer, config.steps * config.updates_per_step, self.model.axes)
+        return make_optimizer(config.optimizer, config.steps * config.updates_per_step, self.model.trained_axes)
 
     def step(self, optimizer: Optimizer, grader: Grader | None = None) -> Step:
         """Returns the step on the training problems; answers are graded by `grader`, by default the verifier's."""
@@ -107,21 +107,13 @@ class Experiment:
     def starting_weights(self) -> Any:
         """Loads the weights of `config.base` or of the model folder, or draws random ones; in the training layout.
 
-        Raises:
-          FileNotFoundError: When their folder is gone.
-          ValueError: When they can't be used.
+        Adapters are new: they change nothing yet. Raises as `load_base`.
         """
-        abstract, path = self.model.abstract_weights(), self.config.model.path
-        if self.config.base:
-            return load_weights(remote_workdir.open_workdir(self.config.base, "config.base"), abstract)
-        if path and is_kept_model(Path(path)):
-            raise FileNotFoundError(
-                f"the weights before the first step are gone with the model that the run started from: {path} keeps "
-                f"its settings and tokenizer only; give the model's new place by --config.model.path=FOLDER"
-            )
-        if path:
-            return hf.load_weights(Path(path), abstract)
-        return self.model.random_weights(self.config.seed)
+        return self.model.start_adapters(load_base(Source.of(self.config), self.model), self.config.seed)
+
+    def add_frozen(self, trained: Any, fingerprint: dict, where: Any) -> Any:
+        """Returns all weights, given those that a run of this config saved; as `base.add_frozen`."""
+        return add_frozen(trained, Source.of(self.config), self.model, fingerprint, where)
 
     def write_model_settings(self, folder: Path) -> None:
         """Writes the model's settings and tokenizer as a Hugging Face folder without weights, completely or not at all.
@@ -141,18 +133,21 @@ class Experiment:
         carried = None
         if config.selection.carry:
             carried = (jax.tree.map(lambda _: whole, empty_groups(1, 1, 1)), whole)
+        trained, _ = split_weights(model.shapes)
+        trained_specs, frozen_specs = split_weights(model.weight_specs)
         specs = State(
-            weights=model.weight_specs,
-            optimizer_state=state_specs(optimizer, model.shapes, model.weight_specs),
+            weights=trained_specs,
+            optimizer_state=state_specs(optimizer, trained, trained_specs),
             step=whole,
             cursor=whole,
             carried=carried,
-            reference=model.weight_specs if config.loss.kl_weight else None,
+            reference=trained_specs if config.loss.kl_weight else None,
+            frozen=frozen_specs,
         )
         shardings = layout.shardings(model.mesh, specs)
         if not optimizer.offload:
             return shardings
-        moments = jax.eval_shape(optimizer.init, model.shapes)
+        moments = jax.eval_shape(optimizer.init, trained)
         return shardings._replace(optimizer_state=offload_shardings(shardings.optimizer_state, moments))
 
     def initial_state(self, optimizer: Optimizer, weights: Any) -> State:
@@ -172,8 +167,9 @@ class Experiment:
         if config.selection.carry:
             empty = empty_groups(config.carry_capacity, config.answers_per_prompt, config.rollout.max_answer_tokens)
             carried = (empty, jnp.int32(0))
-        reference = jax.tree.map(jnp.copy, weights) if config.loss.kl_weight else None
-        return State(weights, init(weights), jnp.int32(0), jnp.int32(0), carried, reference)
+        trained, frozen = split_weights(weights)
+        reference = jax.tree.map(jnp.copy, trained) if config.loss.kl_weight else None
+        return State(trained, init(trained), jnp.int32(0), jnp.int32(0), carried, reference, frozen)
 
 
 def open_data(config: Config, folder: Path, problems: dict[str, list[Problem]] | None = None) -> Dataset:
@@ -218,7 +214,7 @@ def build_experiment(
     dataset = dataset or open_data(config, folder, problems)
     mesh = open_mesh(config.mesh, devices)
     config = resolve(config, folder, dataset.tokenizer.vocab_size, mesh)
-    model = build_model(config.model, dataset.tokenizer.vocab_size, mesh)
+    model = build_model(config.model, dataset.tokenizer.vocab_size, mesh, config.lora)
     loss = losses.resolve(config.loss.name, config.loss.options)
     return Experiment(config, dataset, model, loss, make_engine(model, config.rollout, dataset.tokenizer))
 
@@ -238,7 +234,7 @@ def make_engine(model: ShardedModel, config: RolloutConfig, tokenizer: Tokenizer
     """Returns the engine that samples answers with the model's weights."""
     lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.uses_lockstep(model.mesh))
     ends = tokenizer.eos_ids, model.config.dtype, lockstep, tokenizer.stop_table
-    return Engine(model.graph, model.axes, model.mesh, config, *ends)
+    return Engine(model.base.graph, model.base.axes, model.mesh, config, *ends, adapter_scale=model.lora.scale)
 
 
 def make_evaluator(experiment: Experiment, tables: dict[str, PromptTable]) -> Evaluator:

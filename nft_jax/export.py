@@ -2,6 +2,8 @@ r"""Writes the weights of a run as a Hugging Face model folder, which transforme
 
 python -m nft_jax.export --workdir=runs/tiny --output=exported/tiny
 python -m nft_jax.export --workdir=runs/tiny --step=best --output=exported/tiny_best --dtype=bfloat16
+python -m nft_jax.export --workdir=runs/lora --output=exported/lora              # adapters, merged into their base
+python -m nft_jax.export --workdir=runs/lora --output=exported/peft --adapter    # adapters alone, for the package peft
 """
 
 import dataclasses
@@ -11,39 +13,60 @@ from typing import Any
 
 import jax
 from absl import flags
-from jax.sharding import SingleDeviceSharding
 
 from nft_jax import cli
+from nft_jax.base import Source, add_frozen
 from nft_jax.config import Config
+from nft_jax.data.named_models import NAMED_MODELS
 from nft_jax.files import atomically
-from nft_jax.models import hf, transformer
+from nft_jax.models import hf
+from nft_jax.models.lora import merge_adapters
+from nft_jax.models.sharded import ShardedModel, build_model
+from nft_jax.parallel.mesh import make_mesh
 from nft_jax.resolve import resolve_model, resolve_precision
 from nft_jax.run.best import resolve_step
 from nft_jax.run.checkpoint import Checkpoints
 
 
-def export(config: Config, workdir: Path, output: Path, step: int | None = None, dtype: str | None = None) -> str:
+def export(
+    config: Config,
+    workdir: Path,
+    output: Path,
+    step: int | None = None,
+    dtype: str | None = None,
+    *,
+    adapter: bool = False,
+) -> str:
     """Writes the weights after a step as a model folder, which appears complete or not at all.
 
     Args:
       step: Step of the checkpoint; None: the newest.
       dtype: Dtype of the weights; None: that of the model folder that the run started from, else float32.
+      adapter: Whether to write the adapters alone, as a folder for `peft`; else they are merged into their base.
 
     Returns:
       A description of what was written, for a person to read.
 
     Raises:
       FileNotFoundError: When the run has no such checkpoint.
-      ValueError: When `output` is not empty, or for an unknown dtype.
+      ValueError: When `output` is not empty, for an unknown dtype, for adapters where there are none or that belong
+        to no model folder, and when their base is no longer what they were trained on.
     """
     settings = workdir / "model"
+    if adapter and not config.lora.rank:
+        raise ValueError("--adapter: this run trained all weights (config.lora.rank=0); export it without --adapter")
     with Checkpoints(workdir) as checkpoints:
         step = _choose_step(workdir, output, checkpoints.steps, step)
         dtype = dtype or hf.read_dtype(settings)
         if dtype not in hf.DTYPES:
             raise ValueError(f"--dtype={dtype}: use one of {', '.join(hf.DTYPES)}")
         vocabulary = hf.read_model_settings(settings)["vocab"]
-        weights = checkpoints.restore_weights(step, _abstract_weights(config, settings, vocabulary))
+        model = _host_model(config, settings, vocabulary)
+        trained = checkpoints.restore_weights(step, model.abstract_trained())
+        if adapter:
+            return _export_adapters(config, trained, output, f"step {step} of {workdir}")
+        weights = add_frozen(trained, Source.of(config), model, checkpoints.read_run(step), workdir)
+        weights = merge_adapters(weights, config.lora.scale, "float32")
     with atomically(output.resolve()) as folder:
         shutil.copytree(settings, folder)
         hf.write_dtype(folder, dtype)
@@ -52,6 +75,24 @@ def export(config: Config, workdir: Path, output: Path, step: int | None = None,
     return (
         f"{output}: step {step} of {workdir}, {count:,} weights in {dtype}, {size / 2**20:,.1f} MiB\n"
         f'load it: transformers.AutoModelForCausalLM.from_pretrained("{output}")'
+    )
+
+
+def _export_adapters(config: Config, adapters: Any, output: Path, what: str) -> str:
+    path = config.model.path
+    if config.base or not path:
+        raise ValueError(
+            f"--adapter: the adapters belong to {Source.of(config)}, which is no model folder that peft could read; "
+            f"export without --adapter: that merges them"
+        )
+    base = NAMED_MODELS[path].repository if path in NAMED_MODELS else str(Path(path).expanduser().resolve())
+    with atomically(output.resolve()) as folder:
+        folder.mkdir()
+        count = hf.save_adapters(folder, adapters, config.lora, base)
+    return (
+        f"{output}: adapters of {what}, {count:,} weights in float32, of the base {base}\n"
+        f'load them: peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained("{base}"), '
+        f'"{output}")'
     )
 
 
@@ -80,15 +121,14 @@ def _choose_step(workdir: Path, output: Path, steps: list[int], step: int | None
     return steps[-1] if step is None else step
 
 
-def _abstract_weights(config: Config, settings: Path, vocabulary: int) -> Any:
-    """Returns the shapes of the checkpoint's weights, with the layout to read each whole into the host's memory."""
+def _host_model(config: Config, settings: Path, vocabulary: int) -> ShardedModel:
+    """Returns the run's model on one CPU device: all of an export happens in the host's memory."""
     path = str(settings) if config.model.path else ""
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, path=path))
     device = jax.devices("cpu")[0]
     config = resolve_precision(resolve_model(config, settings.parent, vocabulary), device)
-    _, shapes, _ = transformer.abstract_model(config.model, vocabulary)
-    host = SingleDeviceSharding(device)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=host), shapes)
+    model = dataclasses.replace(config.model, attention="xla")
+    return build_model(model, vocabulary, make_mesh(1, 1, [device]), config.lora)
 
 
 def main(config: Config, workdir: Path) -> None:
@@ -98,7 +138,8 @@ def main(config: Config, workdir: Path) -> None:
     # All of it happens in the host's memory, and the accelerators may be busy with the very run.
     jax.config.update("jax_platforms", "cpu")
     step = resolve_step(flags.FLAGS.step, workdir)
-    print(export(config, workdir, Path(flags.FLAGS.output), step, flags.FLAGS.dtype))
+    given = flags.FLAGS
+    print(export(config, workdir, Path(given.output), step, given.dtype, adapter=given.adapter))
 
 
 def _define_flags() -> None:
@@ -108,6 +149,7 @@ def _define_flags() -> None:
     flags.DEFINE_enum(
         "dtype", None, hf.DTYPES, "Dtype of the weights; by default that of the model that the run started from."
     )
+    flags.DEFINE_bool("adapter", False, "Write the adapters of a run alone, for the package peft, instead of merged.")
 
 
 if __name__ == "__main__":

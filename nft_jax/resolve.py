@@ -78,7 +78,9 @@ def locate(config: Config, folder: Path) -> Config:
     """
     if not config.model.path:
         return config
-    path = str(find_model(config.model.path, kept=folder / "model"))
+    # Adapters need the weights of their model, which the workdir does not keep.
+    kept = Path(config.model.path) if config.lora.rank else folder / "model"
+    path = str(find_model(config.model.path, kept))
     hf.read_model_settings(Path(path))
     model = dataclasses.replace(config.model, path=path)
     data = dataclasses.replace(config.data, tokenizer=config.data.tokenizer or path)

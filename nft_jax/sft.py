@@ -20,16 +20,18 @@ import jax
 import numpy as np
 
 from nft_jax import cli, report
+from nft_jax.base import read_fingerprint
 from nft_jax.config import Config, Phase
 from nft_jax.evaluation.tables import format_with_error
 from nft_jax.experiment import Experiment, build_experiment
 from nft_jax.loop import Loop, is_due
+from nft_jax.models.lora import join_weights, split_weights
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import RUN_AGAIN, exit_on_process_loss, is_multiprocess
 from nft_jax.run import best
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights, save_weights
 from nft_jax.run.compilations import Compilations
-from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, examples_digest, make_fingerprint
+from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, examples_digest, make_fingerprint, weights_digest
 from nft_jax.run.metrics import format_progress, share
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.workdir import Workdir, as_json, host_rss_mib, host_rss_peak_mib, read_json
@@ -44,7 +46,7 @@ class SupervisedLoop(Loop):
     """The loop over the updates of one supervised phase.
 
     Attributes:
-      measure: Takes weights and the number of the first example; returns the losses of one batch of held-out examples.
+      measure: Takes all weights and the number of the first example; returns the losses of a held-out batch.
       held_out: Number of held-out examples; 0: none are measured.
     """
 
@@ -98,7 +100,7 @@ class SupervisedLoop(Loop):
             return
         count = self.config.warm_start.examples_per_update
         starts = range(0, self.held_out, count)
-        result = held_out_loss(self.measure(self.state.weights, np.int32(start)) for start in starts)
+        result = held_out_loss(self.measure(self.state.model_weights, np.int32(start)) for start in starts)
         row = {"step": step} | as_json(result)
         self.folder.append(row, file="evaluation.jsonl")
         self.board.add(step, as_json(result), prefix="validation")
@@ -118,40 +120,54 @@ class SupervisedLoop(Loop):
 SHOWN = {"loss": "loss {:.4f}", "gradient_norm": "grad {:.2f}", "epoch": "epoch {:.2f}"}
 
 
-def warm_start(experiment: Experiment, folder: Workdir) -> Any:
+def warm_start(experiment: Experiment, folder: Workdir, start: Any = None) -> Any:
     """Trains the starting weights for `warm_start.steps` updates, saves them in `folder/weights`, and returns them.
 
-    Goes on from the newest checkpoint in the folder; where the weights are complete, they are loaded.
+    Goes on from the newest checkpoint in the folder; where the weights are complete, they are loaded. `start` are the
+    starting weights, if they are loaded already; this takes over their memory.
 
     Raises:
       SystemExit: With code 75, when it was asked to stop; the state is saved.
       ValueError: Before anything is compiled, when the folder holds another run or has no room for a checkpoint.
     """
-    fingerprint, config = check_warm_start(experiment, folder.path), experiment.config
+    config, frozen = experiment.config, None
+    if config.lora.rank:
+        start = start or experiment.starting_weights()
+        frozen = split_weights(start)[1]
+    fingerprint = check_warm_start(experiment, folder.path, frozen and weights_digest(frozen))
     if has_weights(folder.path):
-        return load_weights(folder.path, experiment.model.abstract_weights())
+        return join_weights(load_weights(folder.path, experiment.model.abstract_trained()), frozen)
     with (
         Compilations() as compilations,
         Checkpoints(folder.path, config.record.keep_checkpoints) as checkpoints,
         StopSignal(config.record.grace_seconds, checkpoints.describe_resume) as stop_signal,
         exit_on_process_loss(checkpoints.describe_resume) if is_multiprocess() else contextlib.nullcontext(),
     ):
-        loop = _prepare(experiment, folder, checkpoints, compilations, fingerprint)
+        loop = _prepare(experiment, folder, checkpoints, compilations, fingerprint, start)
         loop.run(stop_signal)
         if stop_signal.is_requested_anywhere():
             raise SystemExit(RUN_AGAIN)
-    return loop.state.weights
+    return loop.state.model_weights
 
 
-def check_warm_start(experiment: Experiment, folder: Path) -> dict:
+def load_warm_start(experiment: Experiment, folder: Path) -> Any:
+    """Returns the weights after the warm start that a run of this experiment saved in a folder."""
+    trained = load_weights(folder, experiment.model.abstract_trained())
+    return experiment.add_frozen(trained, read_fingerprint(folder), folder)
+
+
+def check_warm_start(experiment: Experiment, folder: Path, frozen: str | None = None) -> dict:
     """Returns the fingerprint of the experiment's warm start, after a check that the folder holds no other.
+
+    Args:
+      frozen: Digest of the frozen weights beside adapters; None: without adapters, or not known yet.
 
     Raises:
       ValueError: With both values of everything that differs.
     """
     dataset = experiment.dataset
     trained = dataset._replace(tables={"train": dataset.tables["train"]})
-    given = make_fingerprint(experiment.config, trained, folder) | {"phase": "supervised"}
+    given = make_fingerprint(experiment.config, trained, folder) | {"phase": "supervised", "frozen": frozen}
     given["problems"]["worked training"] = examples_digest(dataset.examples)
     saved = folder / FINGERPRINT_FILE
     with Checkpoints(folder) as checkpoints:
@@ -162,27 +178,34 @@ def check_warm_start(experiment: Experiment, folder: Path) -> dict:
 
 
 def _prepare(
-    experiment: Experiment, folder: Workdir, checkpoints: Checkpoints, compilations: Compilations, fingerprint: dict
+    experiment: Experiment,
+    folder: Workdir,
+    checkpoints: Checkpoints,
+    compilations: Compilations,
+    fingerprint: dict,
+    start: Any,
 ) -> SupervisedLoop:
     """Restores or starts the state, and compiles the update and the held-out loss."""
     config, warm = experiment.config, experiment.config.warm_start
-    optimizer = make_optimizer(warm.optimizer, warm.steps, experiment.model.axes)
+    optimizer = make_optimizer(warm.optimizer, warm.steps, experiment.model.trained_axes)
     # The KL term's reference and carried groups belong to the steps after this phase.
     abstract = experiment.abstract_state(optimizer)._replace(carried=None, reference=None)
-    folder.check_space(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)))
+    folder.check_space(abstract.saved_bytes)
     restored = checkpoints.restore(abstract, lambda run: check_same(run, fingerprint, folder.path, Phase.WARM_START))
     folder.write_run(config, experiment.model.attention.name)
     folder.write_json(FINGERPRINT_FILE, fingerprint)
     folder.push()
     if restored is None:
-        state = experiment.initial_state(optimizer, experiment.starting_weights())
+        state = experiment.initial_state(optimizer, start or experiment.starting_weights())
         restored = 0, state._replace(carried=None, reference=None)
+    elif config.lora.rank:
+        restored = restored[0], restored[1]._replace(frozen=split_weights(start)[1])
     done, state = restored
     examples = experiment.place(make_sequences(experiment.dataset.examples))
     step, began = SupervisedStep(experiment, optimizer), time.perf_counter()
     shardings, whole = jax.tree.map(lambda x: x.sharding, abstract), experiment.model.whole
     program = _compile_update(step, state, examples, shardings, whole)
-    measure, held_out = _compile_measure(experiment, step, state, shardings.weights), 0
+    measure, held_out = _compile_measure(experiment, step, state, shardings), 0
     if experiment.dataset.held_out_examples is not None:
         held_out = len(experiment.dataset.held_out_examples.prompt_length_Q)
     distributed.compile_collectives()
@@ -223,8 +246,8 @@ def _compile_measure(experiment, step, state, shardings) -> Callable[[Any, np.in
     def sft_held_out(weights, examples, start):
         return step.measure(weights, examples, start)
 
-    jitted = jax.jit(sft_held_out, in_shardings=(shardings, whole, whole), out_shardings=whole)
-    compiled = jitted.lower(state.weights, examples, np.int32(0)).compile()
+    jitted = jax.jit(sft_held_out, in_shardings=(shardings.model_weights, whole, whole), out_shardings=whole)
+    compiled = jitted.lower(state.model_weights, examples, np.int32(0)).compile()
     return lambda weights, start: compiled(weights, examples, start)
 
 

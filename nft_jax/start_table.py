@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 
+import jax
+
 from nft_jax.config.sizes import row_tokens
 from nft_jax.data.dataset import Dataset, name_set, unreadable_answers
 from nft_jax.data.prompts import PromptTable, template_notes
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.experiment import Experiment
 from nft_jax.machine.memory import slots_per_shard
+from nft_jax.models.lora import split_weights
+from nft_jax.models.sharded import count_weights
 
+MIB = 2**20
 _WIDTH, _MOST_TOKENS = 110, 72
 
 
@@ -19,6 +24,7 @@ def describe(experiment: Experiment) -> str:
     first = train.length_Q[0]
     lines = [
         *_describe_machine(experiment),
+        *_describe_adapters(experiment),
         *_describe_problems(experiment),
         f"prompt    template {config.data.template!r}; the first one has {first} tokens (between │), the "
         f"longest {train.length_Q.max()} of {config.data.max_prompt_tokens}:",
@@ -53,6 +59,20 @@ def _name_ends(tokenizer: Tokenizer) -> str:
     texts = tokenizer.token_texts(list(tokenizer.eos_ids))
     ends = [f"{text} ({number})" for text, number in zip(texts, tokenizer.eos_ids, strict=True)]
     return ", ".join([*ends, *(f"the text {text!r}" for text in tokenizer.stop_texts)])
+
+
+def _describe_adapters(experiment: Experiment) -> list[str]:
+    """Returns what trains and what is frozen, for a run with adapters."""
+    lora, (trained, frozen) = experiment.config.lora, split_weights(experiment.model.shapes)
+    if frozen is None:
+        return []
+    counts = count_weights(trained), experiment.model.parameters
+    sizes = [sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in (trained, frozen)]
+    return [
+        f"adapters  rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.target_names)}",
+        f"          {counts[0]:,} weights train, {100 * counts[0] / sum(counts):.2f} % of all: {sizes[0] / MIB:,.1f} "
+        f"MiB; the others are frozen in {experiment.config.model.dtype}: {sizes[1] / MIB:,.1f} MiB",
+    ]
 
 
 def _describe_machine(experiment: Experiment) -> Iterator[str]:

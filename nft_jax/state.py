@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple
 
+import jax
+
+from nft_jax.models.lora import join_weights
 from nft_jax.rollout.state import Progress
 from nft_jax.types import Array, Groups, Totals
 from nft_jax.update.groups import RolloutStatistics
@@ -13,12 +16,13 @@ class State(NamedTuple):
     """Everything that a step changes: donated to the next step, and checkpointed.
 
     Attributes:
-      weights: Nested dict of float32 arrays, in the training layout.
+      weights: The weights that train, all or adapters: nested dict of float32 arrays, in the training layout.
       optimizer_state: Optax's state, laid out as the weights.
       step: int32, steps done.
       cursor: int32, prompts drawn so far, over all rounds; it numbers the requests.
       carried: Surplus groups of the previous step and their number (int32); None without `selection.carry`.
-      reference: Frozen weights of the KL term, or None where `loss.kl_weight` is 0.
+      reference: The weights that the KL term compares with, or None where `loss.kl_weight` is 0.
+      frozen: The weights beside adapters, in the compute dtype; None without adapters. No checkpoint holds them.
     """
 
     weights: Any
@@ -27,6 +31,23 @@ class State(NamedTuple):
     cursor: Array
     carried: tuple[Groups, Array] | None
     reference: Any
+    frozen: Any = None
+
+    @property
+    def model_weights(self) -> Any:
+        """All weights of the model: those that train and the frozen ones."""
+        return join_weights(self.weights, self.frozen)
+
+    @property
+    def rest(self) -> dict[str, Any]:
+        """The parts that a checkpoint holds beside `weights`."""
+        parts = self._asdict().items()
+        return {name: part for name, part in parts if name not in ("weights", "frozen") and part is not None}
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes of a checkpoint, not compressed."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((self.weights, self.rest)))
 
 
 class GradedRound(NamedTuple):

@@ -78,7 +78,14 @@ class Step:
         record = Record(
             sampled.statistics, sampled.rounds, applied, totals, split.trained, from_carry, split.wasted, sampled.last
         )
-        return State(weights, optimizer_state, state.step + 1, sampled.cursor, carried, state.reference), record
+        state = state._replace(
+            weights=weights,
+            optimizer_state=optimizer_state,
+            step=state.step + 1,
+            cursor=sampled.cursor,
+            carried=carried,
+        )
+        return state, record
 
     def sample(self, state: State, prompts: Prompts) -> tuple[SamplingState, Array]:
         """Samples rounds until the pool holds enough groups or `max_rounds` is reached.
@@ -89,7 +96,7 @@ class Step:
         config, selection = self.config, self.config.selection
         Q, candidates = config.prompts_per_step, config.candidates_per_round
         K, T = config.answers_per_prompt, config.rollout.max_answer_tokens
-        sampling_weights = self.engine.sampling_weights(state.weights)
+        sampling_weights = self.engine.sampling_weights(state.model_weights)
         sample_round = functools.partial(self.sample_round, sampling_weights, prompts)
         # The pool is padded so that it divides over the data shards.
         pool = layout.split_rows(empty_groups(round_up(Q + candidates, shard_count(self.mesh)), K, T), self.mesh)
@@ -183,12 +190,13 @@ class Step:
 
     def update(self, state: State, packed: PackedRows, totals: Totals) -> UpdateOutcome:
         """Takes `updates_per_step` optimizer updates, one after the other; `applied` has a leading axis `[updates]`."""
+        updater = self.updater.freeze(state.frozen)
         if self.config.old_logp == "recompute":
-            packed = jax.lax.map(lambda minibatch: self.updater.recompute(state.weights, minibatch), packed)
+            packed = jax.lax.map(lambda minibatch: updater.recompute(state.weights, minibatch), packed)
 
         def take_update(carry, inputs):
             packed, totals, index = inputs
-            weights, optimizer_state, applied = self.updater(*carry, packed, totals, state.reference, index == 0)
+            weights, optimizer_state, applied = updater(*carry, packed, totals, state.reference, index == 0)
             return (weights, optimizer_state), applied
 
         inputs = packed, totals, jnp.arange(self.config.updates_per_step)

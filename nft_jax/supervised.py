@@ -84,7 +84,8 @@ class SupervisedStep:
             index = prompt_order(self.order_key, examples.present_I.shape[0], state.cursor, self.count)
             chosen = self._split(jax.tree.map(lambda x: x[index], examples))
             packed, totals = jax.tree.map(lambda x: x[0], (self._pack(chosen), count_totals(chosen, "answer")))
-            weights, optimizer_state, applied = self.updater(
+            updater = self.updater.freeze(state.frozen)
+            weights, optimizer_state, applied = updater(
                 state.weights, state.optimizer_state, packed, totals, None, True
             )
         state = state._replace(
@@ -93,7 +94,10 @@ class SupervisedStep:
         return state, SupervisedRecord(applied, totals.tokens)
 
     def measure(self, weights, examples: Sequences, start: Array) -> ExampleLosses:
-        """Measures the losses of the `warm_start.examples_per_update` examples from `start` on, without an update."""
+        """Measures the losses of the `warm_start.examples_per_update` examples from `start` on, without an update.
+
+        `weights` are all weights of the model.
+        """
         with jax.default_matmul_precision(self.config.model.precision):
             index = start + jnp.arange(self.count, dtype=jnp.int32)
             present = index < examples.present_I.shape[0]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from nft_jax import cli
@@ -20,6 +19,7 @@ from nft_jax.config import Config
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers
 from nft_jax.experiment import Experiment, compile_step, make_evaluator, open_experiment
+from nft_jax.models.lora import split_weights
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import exit_on_process_loss, is_multiprocess
 from nft_jax.run.checkpoint import Checkpoints, remove_checkpoints
@@ -67,20 +67,20 @@ def prepare(
       ValueError: Before anything is compiled, when the folder holds another run or has no room for a checkpoint.
     """
     config, tables = experiment.config, experiment.dataset.tables
-    fingerprint = make_fingerprint(config, experiment.dataset, folder.path)
+    # No checkpoint holds frozen weights: a resumed run needs them too.
+    start = experiment.starting_weights() if config.lora.rank else None
+    frozen = start and split_weights(start)[1]
+    fingerprint = make_fingerprint(config, experiment.dataset, folder.path, frozen)
     optimizer = experiment.make_optimizer()
-    done, state = restore(experiment, optimizer, folder, checkpoints, fingerprint)
+    done, state = restore(experiment, optimizer, folder, checkpoints, fingerprint, frozen)
     begin()
-    folder.write_json(FINGERPRINT_FILE, fingerprint)
-    if state is None or not (folder.path / "model").is_dir():
-        experiment.write_model_settings(folder.path / "model")
-    if experiment.dataset.hygiene is not None:
-        folder.write_json("hygiene.json", experiment.dataset.hygiene.to_json())
+    _write_inputs(experiment, folder, fingerprint, anew=state is None)
     # A pretrained model is scored before its warm start too, so that what follows is not credited with the format.
     is_pretrained, resumes = bool(config.model.path) and experiment.dataset.examples is not None, state is not None
-    load_base = functools.partial(load_base_weights, experiment, folder)
+    # A warm start takes over the memory of `start`, which a resumed state needs.
+    load_base = functools.partial(load_base_weights, experiment, folder, None if resumes else start)
     # Weights that can't be read are refused before anything is compiled.
-    weights = None if resumes else experiment.starting_weights() if is_pretrained else load_base()
+    weights = None if resumes else start or experiment.starting_weights() if is_pretrained else load_base()
     evaluator = make_evaluator(experiment, {name: table for name, table in tables.items() if name != "train"})
     answer = functools.partial(load_answers, folder, evaluator, done)
     pretrained_answers = {}
@@ -113,32 +113,51 @@ def prepare(
     )
 
 
+def _write_inputs(experiment: Experiment, folder: Workdir, fingerprint: dict, *, anew: bool) -> None:
+    """Writes what the run is made of, beside its config: its fingerprint, its model's settings, what its data lack."""
+    folder.write_json(FINGERPRINT_FILE, fingerprint)
+    if anew or not (folder.path / "model").is_dir():
+        experiment.write_model_settings(folder.path / "model")
+    if experiment.dataset.hygiene is not None:
+        folder.write_json("hygiene.json", experiment.dataset.hygiene.to_json())
+
+
 def restore(
-    experiment: Experiment, optimizer: Optimizer, folder: Workdir, checkpoints: Checkpoints, fingerprint: dict
+    experiment: Experiment,
+    optimizer: Optimizer,
+    folder: Workdir,
+    checkpoints: Checkpoints,
+    fingerprint: dict,
+    frozen: Any,
 ) -> tuple[int, State | None]:
     """Reads the newest checkpoint of the folder: the number of steps done, and the state; 0 and None without one.
+
+    The state gets the `frozen` weights, which no checkpoint holds.
 
     Raises:
       ValueError: When the folder holds another run, is past the last step, or has no room for a checkpoint.
     """
     abstract, steps = experiment.abstract_state(optimizer), experiment.config.steps
-    folder.check_space(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract)))
+    folder.check_space(abstract.saved_bytes)
     restored = checkpoints.restore(abstract, lambda run: check_same(run, fingerprint, folder.path))
     if restored is None:
         if experiment.dataset.examples is not None:
-            check_warm_start(experiment, folder.path / "warm_start")
+            check_warm_start(experiment, folder.path / "warm_start", fingerprint["frozen"])
         return 0, None
     if restored[0] > steps:
         raise ValueError(f"config.steps={steps}: {folder.path} is at step {restored[0]} already")
-    return restored
+    return restored[0], restored[1]._replace(frozen=frozen)
 
 
-def load_base_weights(experiment: Experiment, folder: Workdir) -> Any:
-    """Returns the weights before the first step, after the warm start if the config has one; trains it if needed."""
+def load_base_weights(experiment: Experiment, folder: Workdir, start: Any = None) -> Any:
+    """Returns the weights before the first step, after the warm start if the config has one; trains it if needed.
+
+    `start` are the starting weights, if they are loaded already; a warm start takes over their memory.
+    """
     path = folder.path / "warm_start"
     if experiment.dataset.examples is None:
-        return experiment.starting_weights()
-    weights = warm_start(experiment, Workdir(path, folder.path))
+        return start or experiment.starting_weights()
+    weights = warm_start(experiment, Workdir(path, folder.path), start)
     # They served to resume the warm start.
     remove_checkpoints(path)
     return weights

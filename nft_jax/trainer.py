@@ -77,7 +77,8 @@ class Trainer(Loop):
 
     def _answers(self, splits: Iterable[str]) -> dict[str, Answers]:
         """Answers the problems of those `splits` that the data has, with the current weights."""
-        return {name: self.evaluator(self.state.weights, name) for name in splits if name in self.evaluator.tables}
+        weights = self.state.model_weights
+        return {name: self.evaluator(weights, name) for name in splits if name in self.evaluator.tables}
 
     def _report_answers(self, step: int, answers: dict[str, Answers]) -> None:
         """Writes and prints the validation score, and saves the best step; the test split counts only at the ends."""

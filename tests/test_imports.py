@@ -24,7 +24,7 @@ ORDER = """
     run
     step
     evaluation
-    resolve verifier
+    resolve verifier base
     experiment
     cli
     machine

@@ -128,6 +128,17 @@ def test_warm_start_resumes_bit_for_bit_after_a_kill(trained, folder, step, caps
     assert_same(Ran(killed).checkpoint(30), Ran(folder / "one").checkpoint(30))
 
 
+def test_warm_start_of_adapters_resumes_bit_for_bit_after_a_kill(folder):
+    whole, killed = folder / "adapters", folder / "adapters, killed"
+    experiment, weights, _ = run(warm(20, lora__rank=2), whole)
+    left_by_a_kill(whole, killed, 10)
+    assert_same(on_host(sft.warm_start(experiment, Workdir(killed))), weights)
+    assert numbers(Ran(killed)) == numbers(Ran(whole))
+    assert_same(on_host(sft.load_warm_start(experiment, killed)), weights)
+    held_out = Ran(whole).rows("evaluation.jsonl")
+    assert held_out[-1]["loss"] < held_out[0]["loss"]
+
+
 @pytest.mark.parametrize("at", [4, pytest.param(UPDATES, marks=pytest.mark.slow)])
 def test_warm_start_saves_and_ends_with_code_75_when_asked(trained, folder, at, monkeypatch, capsys):
     experiment, weights, _ = trained

@@ -107,7 +107,7 @@ def open_bench(config: Config, workdir: Path, lengths: Lengths) -> Iterator[Benc
       ValueError: As `random_dataset` and `open_experiment`.
     """
     with open_experiment(config, workdir, dataset=random_dataset(config, lengths.ends)) as experiment:
-        optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.axes)
+        optimizer = make_optimizer(config.optimizer, config.steps, experiment.model.trained_axes)
         step = experiment.step(optimizer)
         grader = TimedGrader(step.grader)
         step = limit_answers(dataclasses.replace(step, grader=grader), lengths)

@@ -164,7 +164,7 @@ def measure_drift(lab: Gradients, weights: Any, update: int, pairs: Sequence[Pai
 def iterate_updates(experiment: Experiment, rollout: RolloutBuffer, weights: Any) -> Iterator[Any]:
     """Yields the weights before the updates of the config's loss on one rollout, and after each update."""
     config = experiment.config
-    optimizer = make_optimizer(config.optimizer, config.updates_per_step, experiment.model.axes)
+    optimizer = make_optimizer(config.optimizer, config.updates_per_step, experiment.model.trained_axes)
     step = experiment.step(optimizer)
     weights = experiment.place(weights, experiment.model.weight_specs)
     state = jax.jit(optimizer.init)(weights)
@@ -192,8 +192,10 @@ def run(config: Config, workdir: Path) -> None:
     """Runs the lab: samples, compares, draws, and writes all figures into `workdir`.
 
     Raises:
-      ValueError: if sizes don't divide over the devices, or no group of the rollout is mixed.
+      ValueError: if adapters are set, sizes don't divide over the devices, or no group of the rollout is mixed.
     """
+    if config.lora.rank:
+        raise ValueError(f"config.lora.rank={config.lora.rank}: gradients of all weights are compared; use lora.rank=0")
     began = time.perf_counter()
     # JAX reads this when it first looks for devices. It concerns CPUs only.
     jax.config.update("jax_num_cpu_devices", DEVICES)

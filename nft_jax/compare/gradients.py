@@ -18,6 +18,7 @@ from nft_jax.losses import LOSSES, Loss
 from nft_jax.losses.registry import find, traits_of
 from nft_jax.models import transformer
 from nft_jax.models.attention_backends import XLA, AttentionBackend
+from nft_jax.models.lora import split_weights
 from nft_jax.parallel import layout
 from nft_jax.precision import in_float64, to_float64
 from nft_jax.resolve import check_sizes
@@ -47,7 +48,7 @@ def sample_buffer(experiment: Experiment, weights: Any) -> RolloutBuffer:
     Raises:
       ValueError: if no group trains.
     """
-    step = experiment.step(make_optimizer(experiment.config.optimizer, 1, experiment.model.axes))
+    step = experiment.step(make_optimizer(experiment.config.optimizer, 1, experiment.model.trained_axes))
     prompts = experiment.prompts(experiment.dataset.tables["train"])
 
     @jax.jit
@@ -74,8 +75,8 @@ def make_training_step(
     Args:
       model: the model's settings; unlike `config.model`, their dtype may be float64.
     """
-    graph, _, axes = transformer.abstract_model(model, vocabulary, attention)
-    optimizer = make_optimizer(config.optimizer, config.steps, axes)
+    graph, _, axes = transformer.abstract_model(model, vocabulary, attention, config.lora)
+    optimizer = make_optimizer(config.optimizer, config.steps, split_weights(axes)[0])
     normalizer = config.loss.normalizer or loss.normalizer
     updater = Updater(config, loss, optimizer, graph, axes, mesh, old_logp=config.old_logp, normalizer=normalizer)
     return Step(config, mesh, None, None, loss, updater)

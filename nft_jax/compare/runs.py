@@ -100,7 +100,7 @@ class Runner:
             cost, since = Cost(*map(sum, zip(cost, step, strict=True))), [*since, metrics]
             last = is_nearest(cost.tokens, step.tokens, self.budget)
             if last or cost.tokens * MARKS >= self.budget * (len(curve) + 1):
-                curve.append(self._evaluate(state.weights, cost, since))
+                curve.append(self._evaluate(state.model_weights, cost, since))
                 since = []
             if last:
                 break
@@ -108,7 +108,7 @@ class Runner:
             raise ValueError(
                 f"seed {seed} drew more than {PROMPTS_PER_SEED} prompts; use fewer config.compare.sampled_tokens"
             )
-        return {"curve": curve, "test": as_json(score(self.evaluator(state.weights, "test")))}
+        return {"curve": curve, "test": as_json(score(self.evaluator(state.model_weights, "test")))}
 
     def start(self, weights: Any, seed: int, rate: float) -> State:
         """Returns the state before the first step: these host weights, at the beginning of the seed's prompts."""
@@ -138,7 +138,7 @@ class Runner:
 def open_runner(variant: Variant, base: Experiment, evaluator: Evaluator, folder: Path) -> Iterator[Runner]:
     """Opens the variant's experiment on the data of `base`, and compiles its step; raises as `open_experiment`."""
     with open_experiment(variant.config(base.config), folder, dataset=base.dataset) as experiment:
-        optimizer = with_rate(make_optimizer(experiment.config.optimizer, 1, experiment.model.axes))
+        optimizer = with_rate(make_optimizer(experiment.config.optimizer, 1, experiment.model.trained_axes))
         table = base.dataset.tables["train"]
         prompts, shardings = experiment.prompts(table), experiment.state_shardings(optimizer)
         program = compile_step(experiment.step(optimizer), experiment.abstract_state(optimizer), prompts, shardings)

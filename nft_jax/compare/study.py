@@ -20,7 +20,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
 from nft_jax.losses import LOSSES
-from nft_jax.run.checkpoint import has_weights, load_weights
+from nft_jax.run.checkpoint import has_weights
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
 from nft_jax.run.workdir import Workdir, as_json
 from nft_jax.sft import warm_start
@@ -118,9 +118,9 @@ class Study:
             if not config.base and config.warm_start.steps and not has_weights(folder):
                 with open_experiment(dataclasses.replace(config, seed=seed), self.workdir) as experiment:
                     warm_start(experiment, Workdir(folder))
-            warm = has_weights(folder)
-            weights = load_weights(folder, self.base.model.abstract_weights()) if warm else self.base.starting_weights()
-            self.bases[seed] = jax.device_get(weights)
+            if has_weights(folder):
+                config = dataclasses.replace(config, base=str(folder))
+            self.bases[seed] = jax.device_get(dataclasses.replace(self.base, config=config).starting_weights())
         return self.bases[seed]
 
     def _base_score(self, seed: int) -> dict:

@@ -11,6 +11,7 @@ from nft_jax.config.host_sections import (
     WarmStartConfig,
 )
 from nft_jax.config.sections import (
+    LoraConfig,
     LossConfig,
     MeshConfig,
     ModelConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluationConfig",
+    "LoraConfig",
     "LossConfig",
     "MeshConfig",
     "ModelConfig",

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax import losses
+from nft_jax.config.sections import LORA_TARGETS
 from nft_jax.config.setting import settings_of, value_of
 from nft_jax.config.settings import Settings
 from nft_jax.config.sizes import row_tokens_needed
 from nft_jax.losses import Loss
-from nft_jax.names import suggestion
+from nft_jax.names import suggestion, unknown
 
 
 def check(config: Settings) -> None:
@@ -21,7 +22,8 @@ def check(config: Settings) -> None:
     """
     alone = [setting.fault(value_of(config, setting.name)) for setting in settings_of(Settings)]
     faults = [fault for fault in alone if fault is not None]
-    for joint in (_data_faults, _sampling_faults, _evaluation_faults, _size_faults, _strict_faults, _loss_faults):
+    joint_checks = _data_faults, _sampling_faults, _evaluation_faults, _size_faults, _lora_faults
+    for joint in (*joint_checks, _strict_faults, _loss_faults):
         faults += joint(config)
     if faults:
         raise ValueError("the configuration can't run:\n  " + "\n  ".join(faults))
@@ -93,6 +95,15 @@ def _size_faults(config: Settings) -> Iterator[str]:
             f"config.model.rope_scaling.low_frequency={scaling.low_frequency:g} must be below high_frequency="
             f"{scaling.high_frequency:g}"
         )
+
+
+def _lora_faults(config: Settings) -> Iterator[str]:
+    names = config.lora.target_names
+    if config.lora.rank and not names:
+        yield f"config.lora.targets={config.lora.targets!r}: name some of {', '.join(LORA_TARGETS)}, or use lora.rank=0"
+    for name in names:
+        if name not in LORA_TARGETS:
+            yield f"config.lora.targets: {unknown('weight', name, LORA_TARGETS)}"
 
 
 def _strict_faults(config: Settings) -> Iterator[str]:

@@ -98,6 +98,28 @@ class ModelConfig:
     unrolled_layers: int = setting(1, "layers in the body of each loop over layers", at_least=1, decides=NONE)
 
 
+LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters: with a rank, they train, and all other weights are frozen in the compute dtype."""
+
+    rank: int = setting(0, "rank of the adapters; 0: no adapters, all weights train", at_least=0)
+    alpha: float = setting(16.0, "factor of an adapter's term, multiplied by 1/rank", above=0)
+    targets: str = setting(", ".join(LORA_TARGETS), "weights of a layer that get an adapter, comma between them")
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The names of `targets`; none where the rank is 0."""
+        return tuple(name.strip() for name in self.targets.split(",") if name.strip()) if self.rank else ()
+
+    @property
+    def scale(self) -> float:
+        """Factor of an adapter's term: alpha / rank."""
+        return self.alpha / max(self.rank, 1)
+
+
 @dataclass(frozen=True)
 class RolloutConfig:
     """How a step samples its answers."""

@@ -11,6 +11,7 @@ from nft_jax.config.host_sections import (
     WarmStartConfig,
 )
 from nft_jax.config.sections import (
+    LoraConfig,
     LossConfig,
     MeshConfig,
     ModelConfig,
@@ -55,6 +56,7 @@ class Settings:
         "", "workdir whose weights the run starts from; empty: those of the warm start or of model.path", decides=NONE
     )
     model: ModelConfig = section(ModelConfig)
+    lora: LoraConfig = section(LoraConfig)
     data: DataConfig = section(DataConfig)
     rollout: RolloutConfig = section(RolloutConfig)
     selection: SelectionConfig = section(SelectionConfig, RUN)

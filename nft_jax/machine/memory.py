@@ -18,7 +18,8 @@ def device_bytes(experiment: Experiment) -> dict[str, int]:
     """Returns the bytes of one device's memory that each item takes.
 
     Returns:
-      `weights`: float32 weights, and the reference policy of the KL term.
+      `weights`: The float32 weights that train, and the reference policy of the KL term.
+      `frozen`: The weights beside adapters; only where there are some.
       `moments`: The optimizer's state; 0 if it is offloaded.
       `sampling_weights`: The weights as the sampler reads them.
       `cache`: Keys and values of all slots of a shard.
@@ -27,11 +28,12 @@ def device_bytes(experiment: Experiment) -> dict[str, int]:
     config, model = experiment.config, experiment.model
     state = experiment.abstract_state(experiment.make_optimizer())
     layouts = layout.shardings(model.mesh, experiment.engine.specs)
-    sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), model.shapes)
+    sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), model.base.shapes)
     slots = slots_per_shard(experiment)
     prompts, tokens = ceil_div(slots, config.answers_per_prompt), config.data.max_prompt_tokens
     return {
         "weights": _held_bytes((state.weights, state.reference)),
+        **({} if state.frozen is None else {"frozen": _held_bytes(state.frozen)}),
         "moments": _held_bytes(state.optimizer_state),
         "sampling_weights": _held_bytes(jax.tree.map(with_sharding, sampling_weights, layouts)),
         "cache": slots * slot_bytes(experiment),

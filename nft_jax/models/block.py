@@ -1,7 +1,7 @@
 """One decoder layer: RMSNorm, grouped queries with rotary positions, SwiGLU; the config says which parts it has.
 
 Where to make changes: every product of a layer with a weight, except the down projection (`swiglu.py`), goes through
-`Block.project`, where an adapter such as LoRA would add its term. A new weight is declared in `Block.__init__` with its
+`Block.project`, where an adapter (`lora.py`) adds its term. A new weight is declared in `Block.__init__` with its
 logical axes (`parallel/layout.py` maps them to the mesh) and mapped to its Hugging Face name in `hf/weights.py`.
 """
 
@@ -15,7 +15,7 @@ from flax import nnx
 from nft_jax.config import ModelConfig
 from nft_jax.models.norms import rms_norm
 from nft_jax.models.rope import attention_factor, frequencies, rotate
-from nft_jax.models.swiglu import swiglu_down
+from nft_jax.models.swiglu import activate, swiglu_down
 from nft_jax.parallel.layout import UNCONSTRAINED
 from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
@@ -82,13 +82,16 @@ class Block(nnx.Module):
         out_MD = self.project("output", out.reshape(out.shape[0], -1))
         x_MD = constrain(x_MD + out_MD)
         h_MD = self._normalize("mlp_norm", x_MD)
-        out_MD = swiglu_down(self.project("gate", h_MD), self.project("up", h_MD), self.down[...])
+        gate, up = self.project("gate", h_MD), self.project("up", h_MD)
+        out_MD, adapter = swiglu_down(gate, up, self.down[...]), getattr(self, "down_adapter", None)
+        out_MD = out_MD if adapter is None else out_MD + adapter(activate(gate, up))
         x_MD = constrain(x_MD + self._add_bias("down", out_MD))
         return x_MD, state
 
     def project(self, name: str, x_MD: Array) -> Array:
-        """Multiplies `[M, inputs]` by the weight `name` and adds its bias, if the layer has one: `[M, outputs]`."""
-        return self._add_bias(name, x_MD @ getattr(self, name)[...])
+        """Multiplies `[M, inputs]` by the weight `name`, adds its adapter's term and its bias if the layer has them."""
+        out, adapter = x_MD @ getattr(self, name)[...], getattr(self, f"{name}_adapter", None)
+        return self._add_bias(name, out if adapter is None else out + adapter(x_MD))
 
     def _project_heads(self, name, x_MD):
         """Returns queries, keys or values by heads `[M, heads, H]`, with their norm, if the layer has one."""

@@ -9,15 +9,16 @@ from nft_jax.types import Array
 @jax.custom_vjp
 def swiglu_down(gate_MF: Array, up_MF: Array, down_FD: Array) -> Array:
     """Computes `(silu(gate) · up) @ down`, `[M, D]`: Shazeer 2020 (arXiv 2002.05202)."""
-    return _activate(gate_MF, up_MF) @ down_FD
+    return activate(gate_MF, up_MF) @ down_FD
 
 
-def _activate(gate_MF, up_MF):
+def activate(gate_MF: Array, up_MF: Array) -> Array:
+    """Computes `silu(gate) · up`."""
     return jax.nn.silu(gate_MF) * up_MF
 
 
 def _forward(gate_MF, up_MF, down_FD):
-    active_MF = _activate(gate_MF, up_MF)
+    active_MF = activate(gate_MF, up_MF)
     return active_MF @ down_FD, (gate_MF, up_MF, active_MF, down_FD)
 
 

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from nft_jax.config import ModelConfig
+from nft_jax.config import LoraConfig, ModelConfig
 from nft_jax.models.attention import MASK_VALUE, PromptKeys
 from nft_jax.models.attention_backends import XLA, AttentionBackend
 from nft_jax.models.attention_kernels import CHECKPOINT_NAME
 from nft_jax.models.block import Block
 from nft_jax.models.cache import Cache, cache_from_keys, write_token
 from nft_jax.models.head import head_logits
+from nft_jax.models.lora import NO_ADAPTERS, add_adapters
 from nft_jax.models.norms import rms_norm
 from nft_jax.parallel.layout import HOST_MEMORY, UNCONSTRAINED, Placement
 from nft_jax.types import Array, Prompts, Tokens
@@ -201,10 +202,18 @@ class AbstractModel(NamedTuple):
     axes: Any
 
 
-def abstract_model(config: ModelConfig, vocabulary: int, attention: AttentionBackend = XLA) -> AbstractModel:
-    """Builds the model without weights."""
+def abstract_model(
+    config: ModelConfig, vocabulary: int, attention: AttentionBackend = XLA, lora: LoraConfig = NO_ADAPTERS
+) -> AbstractModel:
+    """Builds the model without weights; with adapters, if `lora` has a rank."""
+
+    def build():
+        model = Transformer(config, vocabulary, attention, rngs=nnx.Rngs(0))
+        add_adapters(model.blocks, lora)
+        return model
+
     with nnx.use_eager_sharding(False):
-        graph, state = nnx.split(nnx.eval_shape(lambda: Transformer(config, vocabulary, attention, rngs=nnx.Rngs(0))))
+        graph, state = nnx.split(nnx.eval_shape(build))
     return AbstractModel(graph, nnx.to_pure_dict(state), nnx.to_pure_dict(nnx.get_partition_spec(state)))
 
 

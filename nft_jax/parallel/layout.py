@@ -38,6 +38,7 @@ TRAINING = {
     "heads_in": (TENSOR, DATA),
     "mlp_in": (TENSOR, DATA),
     "norm": None,
+    "rank": None,
 }
 # Generation reads every weight once a token, so it gathers none: split over `tensor` only, whole along `data`.
 GENERATION = TRAINING | {"vocab": TENSOR, "embed": None, "heads_in": TENSOR, "mlp_in": TENSOR}

@@ -121,7 +121,7 @@ def smallest_matrix(experiment: Experiment) -> int:
     """Returns the bytes of a layer's smallest matrix, split over `tensor`, in the compute dtype."""
     config = experiment.config.model
     size = jnp.dtype(config.dtype).itemsize
-    layers = jax.tree.leaves(experiment.model.shapes["blocks"])
+    layers = jax.tree.leaves(experiment.model.base.shapes["blocks"])
     smallest = min(leaf.size for leaf in layers if leaf.ndim > 2) // config.layers
     return smallest * size // experiment.model.mesh.shape[TENSOR]
 

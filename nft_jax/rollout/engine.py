@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
+from nft_jax.models.lora import merge_adapters
 from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import SHARDS, TENSOR, shard_axes
 from nft_jax.rollout.decode_loop import DecodeLoop, Decoding
@@ -35,13 +36,14 @@ class Engine:
     """Samples answers with one set of weights; call it inside a jitted program on `mesh`.
 
     Attributes:
-      graph: The model's structure.
-      axes: Logical axes of the model's weights.
+      graph: The model's structure, without adapters.
+      axes: Logical axes of its weights.
       config: Temperature, truncation, limits and slots.
       eos_ids: Token ids that end an answer.
       dtype: Compute dtype of the sampling weights.
       lockstep: Whether the data shards of a replica run the same number of loop trips.
       stop_table: The automaton of texts that end an answer too (nft_jax/data/stops.py), or None.
+      adapter_scale: Factor of the adapters' terms, where the weights have adapters.
     """
 
     graph: nnx.GraphDef
@@ -52,6 +54,7 @@ class Engine:
     dtype: str
     lockstep: bool
     stop_table: np.ndarray | None = None
+    adapter_scale: float = 1.0
 
     @property
     def specs(self) -> Any:
@@ -64,7 +67,8 @@ class Engine:
 
     @jax.named_scope(scopes.SAMPLING_WEIGHTS)
     def sampling_weights(self, weights: Any) -> Any:
-        """Casts the weights to the compute dtype and splits them over `tensor` only."""
+        """Merges adapters into the weights, casts them to the compute dtype and splits them over `tensor` only."""
+        weights = merge_adapters(weights, self.adapter_scale, self.dtype)
         return layout.constrain(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.mesh, self.specs)
 
     def __call__(self, sampling_weights: Any, requests: Requests, key: Array, submit: Submit | None = None) -> Round:

@@ -95,9 +95,10 @@ class Checkpoints:
         """
         if step in self.steps:
             return
-        rest = {name: part for name, part in state._asdict().items() if name != "weights" and part is not None}
         items = ocp.args.Composite(
-            weights=ocp.args.StandardSave(state.weights), rest=ocp.args.StandardSave(rest), run=ocp.args.JsonSave(run)
+            weights=ocp.args.StandardSave(state.weights),
+            rest=ocp.args.StandardSave(state.rest),
+            run=ocp.args.JsonSave(run),
         )
         with self._write_errors():
             self.manager.save(step, args=items)
@@ -118,7 +119,7 @@ class Checkpoints:
         Newer ones that can't be read are renamed to `<step>.damaged`, with a warning.
 
         Args:
-          state: The shapes and layouts of the state (ShapeDtypeStructs).
+          state: The shapes and layouts of the state (ShapeDtypeStructs); its frozen weights are returned as they are.
           check_run: Raises if the saved fingerprint is that of another run.
 
         Raises:
@@ -127,7 +128,7 @@ class Checkpoints:
         damaged = []
         for step in reversed(self.steps):
             try:
-                run = self._read(step, run=ocp.args.JsonRestore())["run"]
+                run = self.read_run(step)
             except Exception as error:
                 damaged.append((step, error))
                 continue
@@ -144,8 +145,12 @@ class Checkpoints:
             raise ValueError(f"no checkpoint in {self.folder} can be read; give another --workdir\n  {causes}")
         return None
 
+    def read_run(self, step: int) -> dict:
+        """Returns the fingerprint of the run, as `save` got it."""
+        return self._read(step, run=ocp.args.JsonRestore())["run"]
+
     def restore_weights(self, step: int, weights: Any) -> Any:
-        """Returns the weights after `step` steps, in the shapes and layouts of `weights` (ShapeDtypeStructs).
+        """Returns the trained weights after `step` steps, in the shapes and layouts of `weights` (ShapeDtypeStructs).
 
         Raises:
           FileNotFoundError: if there is no such checkpoint; the message names the saved steps.
@@ -156,9 +161,8 @@ class Checkpoints:
         return self._read(step, weights=ocp.args.StandardRestore(weights))["weights"]
 
     def _read_state(self, step, state):
-        parts = {name: part for name, part in state._asdict().items() if part is not None}
-        weights = parts.pop("weights")
-        read = self._read(step, weights=ocp.args.StandardRestore(weights), rest=ocp.args.StandardRestore(parts))
+        weights, rest = ocp.args.StandardRestore(state.weights), ocp.args.StandardRestore(state.rest)
+        read = self._read(step, weights=weights, rest=rest)
         return state._replace(weights=read["weights"], **read["rest"])
 
     def _read(self, step, **items):

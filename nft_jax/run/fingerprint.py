@@ -28,17 +28,19 @@ _ORIGIN = {
 _BLOCK, _BLOCKS = 4096, 256
 
 
-def make_fingerprint(config: Config, dataset: Dataset, folder: Path) -> dict:
+def make_fingerprint(config: Config, dataset: Dataset, folder: Path, frozen: Any = None) -> dict:
     """Returns what a checkpoint keeps of its run: every setting, digests of the problems by split, and the origin.
 
     Args:
       folder: the workdir, whose fingerprint tells what is not known any more because a model folder is gone.
+      frozen: the frozen weights beside adapters.
     """
     origin = make_origin(config, dataset.tokenizer)
     return {
         "config": to_dict(config),
         "problems": {name: problems_digest(table) for name, table in dataset.tables.items()},
         "origin": {name: read_origin(folder).get(name) if it is None else it for name, it in origin.items()},
+        "frozen": frozen and weights_digest(frozen),
     }
 
 
@@ -104,6 +106,9 @@ def check_same(
         if saved["problems"].get(name) != digest
     ]
     faults += find_other_origin(saved.get("origin", {}), given["origin"])
+    digests = saved.get("frozen"), given.get("frozen")
+    if None not in digests and digests[0] != digests[1]:
+        faults.append(f"the frozen weights: the run has those of digest {digests[0]}, given {digests[1]}")
     if faults:
         raise ValueError(
             f"{where} holds another run:\n  " + "\n  ".join(faults) + f"\ngive its values to go on with it, or another "
@@ -191,7 +196,7 @@ def examples_digest(table: ExampleTable) -> str:
 
 
 def weights_digest(weights: Any) -> str:
-    """Returns 16 hexadecimal digits that depend on every bit of float32 weights, and not on their layout on a mesh.
+    """Returns 16 hexadecimal digits that depend on every bit of the weights, and not on their layout on a mesh.
 
     Each tensor is summed on its devices, in integers, whose sum has no order: Σ mix(bits ⊕ mix(place)) mod 2³².
     """
@@ -204,5 +209,6 @@ def _checksum(x: Array) -> Array:
     place = jnp.zeros(x.shape, jnp.uint32)
     for axis, size in enumerate(x.shape):
         place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    unsigned = jnp.uint32 if x.dtype.itemsize == 4 else jnp.uint16
+    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
     return jnp.sum(mix_bits(bits ^ mix_bits(place)), dtype=jnp.uint32)

@@ -1,5 +1,6 @@
 """One optimizer update from one minibatch of packed rows: micro-batches, one gradient, one step of optax."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from nft_jax.config import Config
 from nft_jax.losses.kl import k3
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import logp_and_entropy
+from nft_jax.models.lora import join_weights, split_weights
 from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import REPLICA
 from nft_jax.types import Array, Totals
@@ -96,7 +98,10 @@ class _Accumulated(NamedTuple):
 
 
 class Updater:
-    """Optimizer updates of one model with one loss on one mesh; call it inside a jitted program."""
+    """Optimizer updates of one model with one loss on one mesh; call it inside a jitted program.
+
+    `graph` and `axes` are those of the model with its adapters, if it has some.
+    """
 
     def __init__(
         self,
@@ -113,20 +118,31 @@ class Updater:
         self.config, self.loss, self.optimizer, self.graph, self.mesh = config, loss, optimizer, graph, mesh
         self.old_logp, self.normalizer = old_logp, normalizer
         self.constant_tokens = config.loss.constant_tokens or config.rollout.max_answer_tokens
-        self.specs = layout.specs(axes, layout.TRAINING)
+        self.specs = layout.specs(split_weights(axes)[0], layout.TRAINING)
         outer_axes = {name: spec for name, spec in axes.items() if name != "blocks"}
         self.outer_specs = layout.specs(outer_axes, layout.GENERATION)
         self.placement = layout.layer_placement(mesh, axes["blocks"], sequence_parallel=config.mesh.sequence_parallel)
-        self.shared = SharedPrompts(self._model, self.placement, mesh, config.packing.rows_per_micro_batch)
+        self.frozen = None
+
+    @property
+    def shared(self) -> SharedPrompts:
+        """The prompts that rows share."""
+        return SharedPrompts(self._model, self.placement, self.mesh, self.config.packing.rows_per_micro_batch)
+
+    def freeze(self, frozen: Any) -> "Updater":
+        """Returns the updater of adapters on these frozen weights; None: all weights train."""
+        updater = copy.copy(self)
+        updater.frozen = frozen
+        return updater
 
     def __call__(self, weights, optimizer_state, packed: PackedRows, totals: Totals, reference, first) -> UpdateOutcome:
         """Takes one update, or changes nothing (also not the schedule) if nothing trains or the gradient is not finite.
 
         Args:
-          weights, optimizer_state: In the training layout.
+          weights, optimizer_state: Those that train, in the training layout.
           packed: The minibatch, with a leading axis of data shards.
           totals: The minibatch's counts, scalars.
-          reference: Frozen weights of the KL term, or None.
+          reference: What the KL term compares `weights` with, or None.
           first: Whether the weights are still those that sampled.
         """
         gradient, statistics = self.gradient(weights, packed, totals, reference, first)
@@ -256,6 +272,7 @@ class Updater:
 
     def _model(self, weights):
         # Embedding and head are gathered once a micro-batch, as float32 masters; layers one at a time, by `placement`.
+        weights = join_weights(weights, self.frozen)
         outer = {name: weights[name] for name in self.outer_specs}
         return transformer.bind(self.graph, weights | layout.constrain(outer, self.mesh, self.outer_specs))
 

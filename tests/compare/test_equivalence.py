@@ -47,6 +47,11 @@ def lab(experiment, rollout):
     return Gradients(experiment, rollout, mesh, equivalence.LOSSES, "float64")
 
 
+def test_run_refuses_adapters(tmp_path):
+    with pytest.raises(ValueError, match=r"config.lora.rank=2: .*; use lora.rank=0"):
+        equivalence.run(small(lora__rank=2), tmp_path)
+
+
 def test_sample_buffer_fills_one_training_buffer_with_mixed_groups(rollout, experiment):
     figures = rollout_figures(rollout)
     assert figures["answers"] == rollout.count * experiment.config.answers_per_prompt > 0

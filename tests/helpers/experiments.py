@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from helpers.small_parts import lively_weights
 from nft_jax.config import Config, default, load
 from nft_jax.experiment import Experiment, build_experiment, compile_step
+from nft_jax.parallel import layout
 from nft_jax.state import Record, State
 from nft_jax.step import Step
 from nft_jax.update.optimizer import Optimizer, make_optimizer
@@ -196,7 +197,7 @@ class Program:
             experiment.dataset.tables["train"],
             experiment.verifier.pool,
         )
-        self.optimizer = keep_gradient(make_optimizer(config.optimizer, config.steps, experiment.model.axes))
+        self.optimizer = keep_gradient(make_optimizer(config.optimizer, config.steps, experiment.model.trained_axes))
         self.weights = lively_weights(experiment.config.model)
         self.prompts = experiment.prompts(self.table)
         step = experiment.step(self.optimizer)
@@ -209,10 +210,10 @@ class Program:
     def start(self, weights: Any = None) -> State:
         """Resets to the state before the first step and the original pool; starts from these host weights, if given."""
         self.pool.pool, self.pool.items = self.pool.own, []
-        weights = self.experiment.place(
-            self.weights if weights is None else weights, self.experiment.model.weight_specs
-        )
-        self.state = self.experiment.initial_state(self.optimizer, weights)
+        model, weights = self.experiment.model, self.weights if weights is None else weights
+        weights = jax.tree.map(lambda x, like: x.astype(like.dtype), weights, model.base.shapes)
+        weights = self.experiment.place(weights, layout.specs(model.base.axes, layout.TRAINING))
+        self.state = self.experiment.initial_state(self.optimizer, model.start_adapters(weights, self.config.seed))
         return self.state
 
     def take(self, steps: int = 1) -> list[Record]:

@@ -22,3 +22,9 @@ def required(name: str) -> ModuleType:
 def torch() -> ModuleType:
     """PyTorch, which transformers' own models need."""
     return required("torch")
+
+
+@pytest.fixture(scope="session")
+def peft() -> ModuleType:
+    """Hugging Face's package of adapters."""
+    return required("peft")

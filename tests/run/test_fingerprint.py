@@ -202,7 +202,8 @@ def test_check_same_accepts_the_same_problems_from_another_place():
 @pytest.mark.parametrize("name", NAMES)
 def test_check_same_of_a_warm_start_compares_its_own_settings_alone(name):
     section = name.partition(".")[0]
-    decides = name in ("seed", "rollout.max_answer_tokens") or (section == "warm_start" and name not in OBSERVES)
+    decides = name in ("seed", "rollout.max_answer_tokens") or section == "lora"
+    decides |= section == "warm_start" and name not in OBSERVES
     decides |= section in ("model", "data") and not within(name, MAY_CHANGE)
     run_ = run()
     other, old, new = changed(run_, name)

@@ -255,7 +255,7 @@ class _State:
     """As much of a `State` as the updates read."""
 
     def __init__(self, weights, optimizer_state):
-        self.weights, self.optimizer_state, self.reference = weights, optimizer_state, None
+        self.weights, self.optimizer_state, self.reference, self.frozen = weights, optimizer_state, None, None
 
 
 def counts(optimizer_state):

@@ -9,6 +9,7 @@ from nft_jax.models.hf.config_json import (
     write_dtype,
     write_settings,
 )
+from nft_jax.models.hf.peft_folder import save_adapters
 from nft_jax.models.hf.weights import check_weights, load_weights, save_weights
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "read_model_settings",
     "read_token_limit",
     "resolve_model",
+    "save_adapters",
     "save_weights",
     "write_dtype",
     "write_settings",

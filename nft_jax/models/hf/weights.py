@@ -102,7 +102,7 @@ def load_weights(folder: Path, weights: Any) -> Any:
             name = path[-1].key
             if name in _TOP:
                 return _place(leaf, lambda index: _read_rows(tensor(_TOP[name]), leaf, index))
-            return _place(leaf, lambda index: _read_layers(lambda i: tensor(_layer_tensor(i, name)), leaf, index))
+            return _place(leaf, lambda index: _read_layers(lambda i: tensor(layer_tensor(i, name)), leaf, index))
 
         return jax.tree_util.tree_map_with_path(load, weights)
 
@@ -131,7 +131,7 @@ def save_weights(
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         file_of |= dict.fromkeys(names, file)
         tensors = {name: _round(name, _host_tensor(weights, places[name], vocab), dtype) for name in names}
-        _write(folder / file, tensors)
+        write_tensors(folder / file, tensors)
         del tensors
     total = sum(sizes.values())
     if len(shards) > 1:
@@ -140,7 +140,7 @@ def save_weights(
     return total // width
 
 
-def _write(path: Path, tensors: dict[str, np.ndarray]) -> None:
+def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     """Writes a file with the usual permissions; the library's own files are readable by their owner only."""
     path.touch()
     mode = path.stat().st_mode
@@ -167,11 +167,12 @@ def _places(weights: Any) -> Iterator[_Place]:
     blocks = weights["blocks"]
     yield _Place(_TOP["embedding"], "embedding")
     for layer in range(blocks["query"].shape[0]):
-        yield from (_Place(_layer_tensor(layer, name), name, layer) for name in _LAYER if name in blocks)
+        yield from (_Place(layer_tensor(layer, name), name, layer) for name in _LAYER if name in blocks)
     yield from (_Place(_TOP[name], name) for name in ("norm", "head") if name in weights)
 
 
-def _layer_tensor(layer: int, name: str) -> str:
+def layer_tensor(layer: int, name: str) -> str:
+    """Returns the name in the files of a layer's weight."""
     return f"model.layers.{layer}.{_LAYER[name]}"
 
 
