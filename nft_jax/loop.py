@@ -104,7 +104,7 @@ class Loop:
             ) from error
 
     def _run(self, stop_signal: StopSignal) -> None:
-        self._begin()
+        self.begin()
         with TensorBoard(self.folder.path / "tensorboard", self.done) as self.board:
             self._evaluate_missing()
             record = self.config.record
@@ -117,7 +117,8 @@ class Loop:
         verifier = self.experiment.verifier
         return "none" if verifier is None else verifier.activity
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Removes the lines of steps that will be taken again, and finds the best step so far."""
         if self.done:
             print(f"resumed from step {self.done} in {self.folder.path}", flush=True)
         for file in ("metrics.jsonl", "evaluation.jsonl"):

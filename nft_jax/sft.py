@@ -31,6 +31,7 @@ from nft_jax.processes.ending import RUN_AGAIN, exit_on_process_loss, is_multipr
 from nft_jax.run import best
 from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights, save_weights
 from nft_jax.run.compilations import Compilations
+from nft_jax.run.damage import make_digests
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, examples_digest, make_fingerprint, weights_digest
 from nft_jax.run.metrics import format_progress, share
 from nft_jax.run.stopping import StopSignal
@@ -209,6 +210,7 @@ def _prepare(
     if experiment.dataset.held_out_examples is not None:
         held_out = len(experiment.dataset.held_out_examples.prompt_length_Q)
     distributed.compile_collectives()
+    make_digests(state)  # compiles what saving needs
     compilations.finish()
     seconds = time.perf_counter() - began
     print(f"{_describe(experiment)} (compiled in {seconds:.0f} s)", flush=True)

@@ -24,13 +24,14 @@ from nft_jax.processes import distributed
 from nft_jax.processes.ending import exit_on_process_loss, is_multiprocess
 from nft_jax.run.checkpoint import Checkpoints, remove_checkpoints
 from nft_jax.run.compilations import Compilations
+from nft_jax.run.damage import make_digests
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.workdir import Workdir
 from nft_jax.sft import check_warm_start, warm_start
 from nft_jax.start_table import describe
 from nft_jax.state import State
-from nft_jax.trainer import Trainer
+from nft_jax.trainer import RESULT_FILE, Trainer
 from nft_jax.update.optimizer import Optimizer
 
 
@@ -47,9 +48,27 @@ def main(config: Config, workdir: Path) -> None:
         print(describe(experiment), flush=True)
         if experiment.dataset.hygiene is not None:
             print(experiment.dataset.hygiene.table(), flush=True)
+        if is_finished(experiment, folder, checkpoints):
+            return
         # A resumed run reads the config as it was given, and resolves it again.
         begin = functools.partial(folder.write_run, config, experiment.model.attention.name)
         prepare(experiment, folder, checkpoints, compilations, begin).run(stop_signal)
+
+
+def is_finished(experiment: Experiment, folder: Workdir, checkpoints: Checkpoints) -> bool:
+    """Returns whether the folder holds this run to its last step, with its results; then prints where they are.
+
+    Raises:
+      ValueError: When the folder holds another run.
+    """
+    steps, result = experiment.config.steps, folder.path / RESULT_FILE
+    # Only process 0 is sure to see the file that it wrote.
+    if checkpoints.latest != steps or not distributed.any_process(result.is_file()):
+        return False
+    fingerprint = make_fingerprint(experiment.config, experiment.dataset, folder.path)
+    check_same(checkpoints.read_run(steps), fingerprint, folder.path)
+    print(f"finished: step {steps} of {steps} is saved, and its results are in {result}; nothing to do", flush=True)
+    return True
 
 
 def prepare(
@@ -90,6 +109,7 @@ def prepare(
         weights = None if resumes else load_base()
     base_answers = answer("base_answers.npz", weights, load_base)
     state = experiment.initial_state(optimizer, weights) if state is None else state
+    make_digests(state)  # compiles what saving needs
     prompts = experiment.prompts(tables["train"])
     began = time.perf_counter()
     program = compile_step(experiment.step(optimizer), state, prompts, experiment.state_shardings(optimizer))

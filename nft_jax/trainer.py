@@ -19,6 +19,8 @@ from nft_jax.run.metrics import format_step, step_metrics
 from nft_jax.run.workdir import as_json, host_rss_mib, host_rss_peak_mib
 from nft_jax.state import Record
 
+RESULT_FILE = "result.json"
+
 
 @dataclass(kw_only=True)
 class Trainer(Loop):
@@ -44,6 +46,11 @@ class Trainer(Loop):
     @property
     def best_by(self) -> str:
         return self.config.record.best_by
+
+    def begin(self) -> None:
+        """Begins as every loop, and removes the results of a run with fewer steps."""
+        self.folder.remove(RESULT_FILE)
+        super().begin()
 
     def is_evaluated(self, step: int) -> bool:
         """Returns whether validation problems are answered after this step; `finish` answers those of the last."""
@@ -103,13 +110,14 @@ class Trainer(Loop):
             scores = score_stages(name, stages, tables[name], tables["train"])
             results |= {part: {stage: as_json(each) for stage, each in row.items()} for part, row in scores.items()}
             print("\n" + format_stages(scores))
-        self.folder.write_json("result.json", results)
         if "test" in answers:
             stages = self._stages("test", answers["test"])
             print("\n" + tabulate_answers(tables["test"], experiment.tokenizer, stages))
         if self.folder.is_writer:
             picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
             print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
+        # The last file: it says that the run is finished.
+        self.folder.write_json(RESULT_FILE, results)
 
     def _stages(self, split: str, final: Answers) -> dict[str, Answers]:
         """Returns the answers to a split by stage of the run."""

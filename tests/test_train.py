@@ -84,8 +84,9 @@ def straight(folder, first, straight_config):
 
 @pytest.fixture(scope="module")
 def again(folder, straight, straight_config):
-    """The finished run, started again; its program would fail if it were called."""
-    return run(straight_config, folder / "straight", folder / "straight again", compile_step=lambda *_: None)
+    """The finished run, started again."""
+    refuse = {name: lambda *_: pytest.fail("nothing is compiled") for name in ("compile_step", "make_evaluator")}
+    return run(straight_config, folder / "straight", folder / "straight again", **refuse)
 
 
 # The files of a run.
@@ -223,12 +224,12 @@ def test_main_with_a_base_has_no_warm_start(straight):
     assert not (straight.path / "warm_start").exists()
 
 
-def test_main_of_a_finished_run_only_reports(straight, again):
-    assert "resumed from step 4" in again.printed
-    for name in ("metrics.jsonl", "evaluation.jsonl", "result.json"):
-        assert (again.path / name).read_text() == (straight.path / name).read_text(), name
-    assert_same(straight.checkpoint(4), again.checkpoint(4))
-    assert "test, final: greedy" in again.printed
+def test_main_of_a_finished_run_only_says_so(straight, again):
+    assert "finished: step 4 of 4 is saved" in again.printed
+    for file in straight.path.rglob("*"):
+        # The tokenizer is trained again, with the same result.
+        if file.is_file() and "tokenizer" not in file.parts:
+            assert (again.path / file.relative_to(straight.path)).read_bytes() == file.read_bytes(), file
     assert again.compiled == []
 
 

@@ -2,11 +2,10 @@
 
 import contextlib
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -15,6 +14,8 @@ from orbax.checkpoint.path import atomicity, atomicity_types
 
 from nft_jax.processes import distributed, ending
 from nft_jax.run import remote_workdir
+from nft_jax.run.damage import check_damage, check_digests, make_digests, root_cause
+from nft_jax.run.fingerprint import text_digest, weights_digest
 from nft_jax.state import State
 
 _LOG = logging.getLogger(__name__)
@@ -22,8 +23,21 @@ _LOG = logging.getLogger(__name__)
 UNFINISHED = ".orbax-checkpoint-tmp"
 
 
+DIGESTS = "digests"
+
+
+class _SavedRun(NamedTuple):
+    """What a checkpoint keeps beside the state; `digests` is None where an older version saved it."""
+
+    run: dict
+    digests: dict[str, str] | None
+
+
 class Checkpoints:
     """The checkpoints of one run in `<workdir>/checkpoints`: the state after a step, and the run's fingerprint (JSON).
+
+    It also keeps digests of both, which are compared when it is read: Orbax and TensorStore check the indexes of their
+    files, and not the numbers.
 
     A checkpoint is written in the background under a temporary name and renamed when it is complete; only then is an
     older one deleted. So whenever the process dies, the newest complete one can be read. (A bucket can't rename: there
@@ -95,6 +109,7 @@ class Checkpoints:
         """
         if step in self.steps:
             return
+        run = run | {DIGESTS: make_digests(state) | {"run": text_digest(run)}}
         items = ocp.args.Composite(
             weights=ocp.args.StandardSave(state.weights),
             rest=ocp.args.StandardSave(state.rest),
@@ -123,31 +138,31 @@ class Checkpoints:
           check_run: Raises if the saved fingerprint is that of another run.
 
         Raises:
+          OSError: if one can't be read although nothing shows that it is damaged; nothing is changed.
           ValueError: if there are checkpoints but none can be read; a new run would overwrite them.
         """
         damaged = []
         for step in reversed(self.steps):
             try:
-                run = self.read_run(step)
+                run, digests = self._read_run(step)
             except Exception as error:
+                check_damage(step, error)
                 damaged.append((step, error))
                 continue
             check_run(run)
             try:
                 restored = self._read_state(step, state)
+                check_digests(self.folder / str(step), make_digests(restored), digests)
             except Exception as error:
+                check_damage(step, error)
                 damaged.append((step, error))
                 continue
             self._rename_damaged(damaged)
             return step, restored
         if damaged:
-            causes = "\n  ".join(f"{step}: {_root_cause(error)}" for step, error in damaged)
+            causes = "\n  ".join(f"{step}: {root_cause(error)}" for step, error in damaged)
             raise ValueError(f"no checkpoint in {self.folder} can be read; give another --workdir\n  {causes}")
         return None
-
-    def read_run(self, step: int) -> dict:
-        """Returns the fingerprint of the run, as `save` got it."""
-        return self._read(step, run=ocp.args.JsonRestore())["run"]
 
     def restore_weights(self, step: int, weights: Any) -> Any:
         """Returns the trained weights after `step` steps, in the shapes and layouts of `weights` (ShapeDtypeStructs).
@@ -158,7 +173,21 @@ class Checkpoints:
         if step not in self.steps:
             saved = ", ".join(map(str, self.steps)) or "none"
             raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}; saved steps: {saved}")
-        return self._read(step, weights=ocp.args.StandardRestore(weights))["weights"]
+        digests = self._read_run(step).digests
+        read = self._read(step, weights=ocp.args.StandardRestore(weights))["weights"]
+        check_digests(self.folder / str(step), {"weights": weights_digest(read)}, digests)
+        return read
+
+    def read_run(self, step: int) -> dict:
+        """Returns the fingerprint that the checkpoint of a step keeps."""
+        return self._read_run(step).run
+
+    def _read_run(self, step: int) -> "_SavedRun":
+        run = dict(self._read(step, run=ocp.args.JsonRestore())["run"])
+        digests = run.pop(DIGESTS, None)
+        if digests is not None and digests["run"] != text_digest(run):
+            raise ValueError("its settings are not those that were saved: their digest differs")
+        return _SavedRun(run, digests)
 
     def _read_state(self, step, state):
         weights, rest = ocp.args.StandardRestore(state.weights), ocp.args.StandardRestore(state.rest)
@@ -176,7 +205,7 @@ class Checkpoints:
         except Exception as error:
             newest = "none" if self.latest is None else f"that of step {self.latest}"
             raise OSError(
-                f"a checkpoint could not be written ({_root_cause(error)}); the newest complete one: {newest}"
+                f"a checkpoint could not be written ({root_cause(error)}); the newest complete one: {newest}"
             ) from error
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
@@ -202,7 +231,7 @@ class Checkpoints:
                 if aside.is_dir():
                     aside.rmtree()
                 (self.folder / str(step)).rename(aside)
-                cause = _root_cause(error)
+                cause = root_cause(error)
                 _LOG.warning("checkpoint %d can't be read; it is skipped and renamed to %s: %s", step, aside, cause)
 
         if damaged:
@@ -266,11 +295,3 @@ def _temporary_path(has_markers: bool) -> type[atomicity_types.TemporaryPath]:
 
 def _is_complete(path: epath.Path, has_markers: bool) -> bool:
     return not has_markers or (path / atomicity_types.COMMIT_SUCCESS_FILE).exists()
-
-
-def _root_cause(error):
-    """Returns the first cause of an error in one line, without the paths and settings that TensorStore adds."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    line = re.split(r"\n| \[\w+=", str(error).strip())[0]
-    return line if len(line) <= 320 else f"{line[:140]} … {line[-180:]}"

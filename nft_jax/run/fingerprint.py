@@ -1,5 +1,6 @@
 """Fingerprints of runs: the settings, problems, tokenizer and weights that decide the numbers of a run."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterator
@@ -15,6 +16,7 @@ from nft_jax.data.order import mix_bits
 from nft_jax.data.prompts import ExampleTable, PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.losses import LOSSES
+from nft_jax.parallel.layout import HOST_MEMORY
 from nft_jax.types import Array
 
 # In the folder of a run, of a warm start and of a study.
@@ -196,19 +198,37 @@ def examples_digest(table: ExampleTable) -> str:
 
 
 def weights_digest(weights: Any) -> str:
-    """Returns 16 hexadecimal digits that depend on every bit of the weights, and not on their layout on a mesh.
+    """Returns 16 hexadecimal digits that depend on every bit of the arrays, and not on their layout on a mesh.
 
-    Each tensor is summed on its devices, in integers, whose sum has no order: Σ mix(bits ⊕ mix(place)) mod 2³².
+    Each array is summed on its devices, in integers, whose sum has no order: Σ mix(bits ⊕ mix(place)) mod 2³². A change
+    of one element always changes the sum, because the mix is a bijection.
     """
-    sums = jax.device_get(jax.jit(lambda tree: jax.tree.map(_checksum, tree))(weights))
-    named = [f"{jax.tree_util.keystr(path)}={value}" for path, value in jax.tree_util.tree_leaves_with_path(sums)]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(weights)]
+    arrays = [jnp.asarray(x) for x in jax.tree.leaves(weights)]
+    waiting = tuple(x.sharding.memory_kind == HOST_MEMORY for x in arrays)
+    named = [f"{path}={value}" for path, value in zip(paths, jax.device_get(_checksums(arrays, waiting)), strict=True)]
     return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
+
+
+def text_digest(values: dict) -> str:
+    """Returns 16 hexadecimal digits that depend on every value of a JSON object, and not on the order of its names."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _checksums(arrays: list[Array], waiting: tuple[bool, ...]) -> list[Array]:
+    """Returns the checksum of each array; those that are `waiting` in the host's memory are moved first."""
+    moved = (jax.device_put(x, jax.memory.Space.Device) if it else x for x, it in zip(arrays, waiting, strict=True))
+    return [_checksum(x) for x in moved]
 
 
 def _checksum(x: Array) -> Array:
     place = jnp.zeros(x.shape, jnp.uint32)
     for axis, size in enumerate(x.shape):
         place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-    unsigned = jnp.uint32 if x.dtype.itemsize == 4 else jnp.uint16
-    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+    if x.dtype == bool:
+        bits = x.astype(jnp.uint32)
+    else:
+        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
     return jnp.sum(mix_bits(bits ^ mix_bits(place)), dtype=jnp.uint32)

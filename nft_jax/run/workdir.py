@@ -104,6 +104,11 @@ class Workdir:
             with atomically(self.path / name) as temporary:
                 np.savez_compressed(temporary, **values)
 
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        if self.is_writer:
+            (self.path / name).unlink(missing_ok=True)
+
     def push(self) -> None:
         """Copies what is new to the run's bucket, if it has one; prints a failure, and the next push tries again."""
         if self.is_writer:

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from helpers.checkpoints import RUN, any_run, assert_restored, filled, listing, save, warnings_of
@@ -116,6 +118,59 @@ def test_checkpoints_restore_notices_damage_to_any_file(simple, tmp_path, damage
         noticed += restored[0] == 1
         shutil.rmtree(folder)
     assert noticed > 3
+
+
+@pytest.mark.parametrize("count", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_checkpoints_restore_takes_no_flipped_bit_in_silence(simple, tmp_path, capsys, count):
+    """Any one bit of any file: the state is right bit for bit, or the checkpoint is set aside with a warning."""
+    seed = 16
+    random = np.random.default_rng(seed)
+    save(tmp_path / "whole", simple, 1, 2)
+    files = [path for path in all_files(tmp_path / "whole" / "checkpoints" / "2") if path.stat().st_size]
+    aside = 0
+    for _ in range(count):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / "one")
+        path = folder / files[random.integers(len(files))].relative_to(tmp_path / "whole")
+        data = bytearray(path.read_bytes())
+        bit = random.integers(8 * len(data))
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(data)
+        with Checkpoints(folder, 2) as checkpoints:
+            restored = checkpoints.restore(simple, any_run)
+        assert_restored(restored, restored[0], simple)
+        assert (folder / "checkpoints" / "2.damaged").exists() == (restored[0] == 1), path
+        aside += restored[0] == 1
+        shutil.rmtree(folder)
+    with capsys.disabled():
+        print(f"\n{count} bits flipped (seed {seed}): {aside} set aside, {count - aside} without effect")
+    assert aside > count // 5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        MemoryError(),
+        ValueError("INTERNAL: Error reading local file [OS error 5: EIO Input/output error]"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 3000000000 bytes"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("part", ["run", "weights"])
+def test_checkpoints_restore_changes_nothing_where_the_machine_fails(simple, tmp_path, monkeypatch, error, part):
+    save(tmp_path, simple, 1, 2)
+    before, read = listing(tmp_path), Checkpoints._read
+
+    def fail(checkpoints, step, **items):
+        if part in items:
+            raise error
+        return read(checkpoints, step, **items)
+
+    monkeypatch.setattr(Checkpoints, "_read", fail)
+    with Checkpoints(tmp_path, 2) as checkpoints, pytest.raises(OSError, match="checkpoint 2 can't be read now"):
+        checkpoints.restore(simple, any_run)
+    assert listing(tmp_path) == before
 
 
 def test_checkpoints_restore_raises_and_changes_nothing_where_all_are_damaged(simple, tmp_path):

@@ -1,0 +1,60 @@
+"""What tells a damaged checkpoint from a machine that can't read it now: digests of its parts, and kinds of errors."""
+
+import logging
+import re
+from typing import Any
+
+from nft_jax.run.fingerprint import weights_digest
+from nft_jax.state import State
+
+_LOG = logging.getLogger(__name__)
+
+# What a file system or an allocator says of itself; the bytes of the checkpoint may be whole.
+_OF_THE_MACHINE = re.compile(
+    r"\[OS error|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|[Oo]ut of memory|EIO|EACCES|ENOMEM"
+)
+_NO_SUCH_FILE = re.compile(r"ENOENT|EISDIR|ENOTDIR")
+
+
+def make_digests(state: State) -> dict[str, str]:
+    """Returns a digest of the weights, and one of the rest of a state that is saved."""
+    rest = state._replace(weights=None, frozen=None)
+    return {"weights": weights_digest(state.weights), "rest": weights_digest(rest)}
+
+
+def check_digests(where: Any, found: dict[str, str], saved: dict[str, str] | None) -> None:
+    """Raises a ValueError if a part of a restored state is not what was saved; warns where nothing is known of that."""
+    if saved is None:
+        _LOG.warning("%s has no digest, so damage to its bytes would not show", where)
+    elif changed := [part for part, digest in found.items() if saved[part] != digest]:
+        raise ValueError(f"{where}: its {' and '.join(changed)} differ from what was saved")
+
+
+def check_damage(step: int, error: Exception) -> None:
+    """Raises an OSError unless the error shows that the checkpoint of this step itself is damaged."""
+    if not is_damage(error):
+        raise OSError(
+            f"checkpoint {step} can't be read now ({root_cause(error)}); it may be whole, so nothing was changed: mend "
+            f"the cause, and run the same command again"
+        ) from error
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Returns whether an error is about the contents of a checkpoint, and not about reading or holding them."""
+    while error is not None:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        text = str(error)
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and not missing):
+            return False
+        if not missing and _OF_THE_MACHINE.search(text) and not _NO_SUCH_FILE.search(text):
+            return False
+        error = error.__cause__ or error.__context__
+    return True
+
+
+def root_cause(error):
+    """Returns the first cause of an error in one line, without the paths and settings that TensorStore adds."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    line = re.split(r"\n| \[\w+=", str(error).strip())[0]
+    return line if len(line) <= 320 else f"{line[:140]} … {line[-180:]}"
