@@ -79,7 +79,9 @@ class Workdir:
         """
         if remote_workdir.is_remote(self.path):
             return  # a bucket has no limit
-        free = shutil.disk_usage(self.path).free
+        # Process 0 makes the folder; another process may be here before it.
+        there = next(folder for folder in (self.path, *self.path.parents) if folder.is_dir())
+        free = shutil.disk_usage(there).free
         if free < state_bytes:
             raise ValueError(
                 f"--workdir={self.path}: a checkpoint of this run takes up to {state_bytes / 2**20:,.0f} MiB, and "

@@ -178,3 +178,11 @@ def test_workdir_write_json_takes_named_tuples_by_as_json(tmp_path):
     Workdir(tmp_path).write_json("result.json", {"test": {"base": as_json(totals)}})
     stored = json.loads((tmp_path / "result.json").read_text())
     assert stored == {"test": {"base": {"answers": 1.0, "tokens": 2.0, "pairs": 3.0}}}
+
+
+def test_check_space_measures_the_disk_of_a_folder_that_another_process_has_yet_to_make(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    folder = Workdir(tmp_path / "run" / "warm_start")
+    folder.check_space(1)
+    with pytest.raises(ValueError, match="make room"):
+        folder.check_space(2**80)
