@@ -103,7 +103,7 @@ def test_the_data_of_your_own(own, tmp_path, monkeypatch):
     config.data.train, config.data.test, config.data.tokenizer = "train.jsonl", "test.jsonl", "characters.model"
     config.warm_start.incorrect_share = 0.0
     dataset = load_dataset(load(config), tmp_path / "run")
-    assert {name: table.dropped for name, table in dataset.tables.items()} == {"train": 0, "test": 0}
+    assert {name: table.dropped for name, table in dataset.tables.items()} == {"train": 0, "validation": 0, "test": 0}
     texts = dataset.tokenizer.decode_batch([[i for i in row if i] for row in dataset.examples.response_QT[:3].tolist()])
     assert all(re.fullmatch(r"\\boxed\{\d+\}", text) for text in texts)
     assert jnp.all(dataset.tables["train"].length_Q > 3)
