@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
+from nft_jax.config import LoraConfig
 from nft_jax.models import transformer
 from nft_jax.parallel import layout
 
@@ -36,7 +37,8 @@ def test_specs_have_a_rule_for_each_axis_of_every_weight():
         found = specs_of(rules)
         assert found.keys() == weights.keys()
         assert all(len(spec) == weights[name].ndim for name, spec in found.items())
-    used = {axis for axes in by_name(AXES).values() for axis in axes}
+    _, _, adapted = transformer.abstract_model(MODEL, VOCABULARY, lora=LoraConfig(rank=2))
+    used = {axis for axes in by_name(adapted).values() for axis in axes}
     assert used == layout.TRAINING.keys() == layout.GENERATION.keys(), "a rule that no weight uses, or the reverse"
 
 
