@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.configs import flat
 from helpers.experiments import compilations, grader, open_on_mesh, small, write_graders
 from helpers.small_parts import lively_weights
 from nft_jax import evaluate as program
@@ -134,15 +135,6 @@ def unvoted(found: dict) -> dict:
     """The scores without maj@k, which needs the texts of the answers."""
     assert all(one.maj_at for one in found.values())
     return {name: one._replace(maj_at={}) for name, one in found.items()}
-
-
-def flat(values: dict) -> dict:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    flattened = {}
-    for name, value in values.items():
-        inner = flat(value) if isinstance(value, dict) else {"": value}
-        flattened |= {f"{name}.{rest}": x for rest, x in inner.items()}
-    return flattened
 
 
 # The command line.

@@ -1,4 +1,6 @@
-"""Configurations with any value put in, as a careless config file could, and their faults."""
+"""Configurations with any value put in, as a careless config file could, their faults, and nested values as flat."""
+
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
@@ -22,3 +24,9 @@ def faults(**changes) -> str:
     with pytest.raises(ValueError) as raised:
         load(changed(**changes))
     return str(raised.value)
+
+
+def flat(values: dict, path: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    parts = (flat(v, f"{path}{k}.") if isinstance(v, dict) else {f"{path}{k}": v} for k, v in values.items())
+    return {name: value for part in parts for name, value in part.items()}

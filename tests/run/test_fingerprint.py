@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from helpers.configs import flat
 from helpers.experiments import settings, small
 from helpers.model_folders import random_tensors, write_model
 from nft_jax.compare.study import VARIED
@@ -31,11 +32,6 @@ from nft_jax.run.fingerprint import (
 )
 
 OTHER_LOSSES = tuple(f"loss.{name}." for name in LOSSES if name != "nft")
-
-
-def flat(values: dict, path: str = "") -> dict[str, Any]:
-    parts = ({path + k: v} if not isinstance(v, dict) else flat(v, f"{path}{k}.") for k, v in values.items())
-    return {name: value for part in parts for name, value in part.items()}
 
 
 # What may change when a run resumes: where problems come from and which are left out, for problems are compared
