@@ -1,5 +1,6 @@
 """The loop over the steps of a run or of a warm start: takes, reports, saves and evaluates them; stops and resumes."""
 
+import abc
 import sys
 import time
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from nft_jax.state import State
 
 
 @dataclass(kw_only=True)
-class Loop:
+class Loop(abc.ABC):
     """The host's side of consecutive steps, after compilation; a subclass says what a step is.
 
     Attributes:
@@ -53,40 +54,40 @@ class Loop:
     # What a subclass defines.
 
     @property
+    @abc.abstractmethod
     def steps(self) -> int:
         """Number of the last step."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def checkpoint_every(self) -> int:
         """Steps from one checkpoint to the next; 0: only the last step."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def best_by(self) -> str:
         """The held-out score by which the best step is kept, as `Best` names it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def is_evaluated(self, step: int) -> bool:
         """Returns whether held-out problems are evaluated after this step."""
-        raise NotImplementedError
 
     def prepare_record(self, step: int, record: Any) -> Any:
         """Returns the part of a record that `report_step` needs; all processes call it."""
         del step
         return record
 
+    @abc.abstractmethod
     def report_step(self, step: int, record: Any, seconds: float) -> None:
         """Writes and prints the numbers of a step."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def evaluate(self, step: int) -> None:
         """Evaluates the current weights, which are those after `step` steps, and reports the scores."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def finish(self) -> None:
         """Reports after the last step."""
-        raise NotImplementedError
 
     # The loop itself.
 
