@@ -10,7 +10,7 @@ _BRACE = re.compile(r"[{}]")
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BOXES = (r"\boxed", r"\fbox")
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?\d+(?:[.,/]\d+)*|[A-Za-z](?![A-Za-z]))")
-_NEGATION = re.compile(r"\b(?:not|isn't|never)\W*$", re.I)
+_NEGATION = re.compile(r"(?:\b(?:not|never|cannot)|n't)(?: be| equal(?: to)?)?\W*$", re.I)
 _TAG = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*</answer>", re.S | re.I)
 
 _NUMBER = r"[-+]?[$€£¥]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:,\d+)?)(?:\.\d+)?|[-+]?\.\d+"
@@ -28,7 +28,8 @@ _ADVERB = "(?:therefore|thus|hence|simply|just|indeed|then)"
 _JOINT = rf"\s*(?:\*\*|\}})?\s*(?:is|:|=)\s*(?:\*\*|\}})?\s*:?\s*(?:{_ADVERB},?\s+)?"
 # Words that announce the answer; behind a box only "final answer" followed by a value does.
 _ANNOUNCEMENT = re.compile(
-    rf"(?i:\b(?:answer|ans|result|solution)){_JOINT}|(?i:\b(?:final\s+)?answer\b),?(?:\*\*)?[ \n]+(?=[-+$\\\d(])"
+    rf"(?i:\b(?:answer|ans|result|solution|option|choice)){_JOINT}"
+    r"|(?i:\b(?:final\s+)?answer\b),?(?:\*\*)?[ \n]+(?=[-+$\\\d(])"
     r"|^A\s*:\s*|####\s*(?=[-+$\\\d(.])",
     re.M,
 )
@@ -41,7 +42,7 @@ _SENTENCE = re.compile(r"\.\s+[A-Z]|\n|\.?\s*$")
 _FOREIGN = re.compile(r"[^\W\d_\x00-\x7fͰ-Ͽ]")  # letters of other scripts than Latin and Greek
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}\s+[A-Za-z]{3,}")
 # Between two boxes of one list: `,`, "and", "or", with one noun before them and one name behind them.
-_SEPARATOR = re.compile(r"(?:(?P<noun>(?!and )[a-z]{3,}) )?(?P<sign>[,;])? ?(?P<word>and|or)? ?(?:[A-Za-z][\w']* =)?")
+_SEPARATOR = re.compile(r"(?:(?P<noun>(?!and )[a-z]{3,}) )?(?P<sign>[,;])? ?(?P<word>and|or)? ?(?:[A-Za-z][\w']* ?=)?")
 _NOISE = re.compile(r"(?:\\(?:text|mbox|q?quad|[()\[\],;:! ])|[${}*\s])+")
 _NO_NOUNS = {"not", "then", "wait", "wrong", "but", "now", "actually", "incorrect"}
 _BOXES_LIMIT = 20
@@ -207,11 +208,16 @@ def _unwrap(text: str) -> str:
     return text if match is None else match.group(match.lastgroup)
 
 
+def _is_denied(match: re.Match) -> bool:
+    """Returns whether a "not" stands before a match."""
+    return bool(_NEGATION.search(match.string[max(match.start() - 20, 0) : match.start()]))
+
+
 def _find_last_formula(text: str) -> str | None:
     """Returns the last number after the last formula, else that formula; joins the formulas of one list."""
-    formulas = [match for match in _MATH.finditer(text) if not _PROSE.search(match.group())]
+    formulas = [match for match in _MATH.finditer(text) if not _PROSE.search(match.group()) and not _is_denied(match)]
     start = formulas[-1].end() if formulas else 0
-    numbers = list(_PLAIN.finditer(text, start))
+    numbers = [match for match in _PLAIN.finditer(text, start) if not _is_denied(match)]
     if numbers:
         return numbers[-1].group().strip()
     if not formulas:

@@ -16,8 +16,8 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _CALCULATION = re.compile(r"\d\s*[-+*/:×÷−^]\s*$")  # before a number: it is no result
-_CONTINUATION = re.compile(r"\s*[-+*/:×÷−]\s*\d")  # behind a number
-_RANGE = re.compile(r"\bbetween\s+\S+\s+and\s+$", re.I)
+_CONTINUATION = re.compile(r"\s*[-+*/:×÷−]\s*\d|\^|\s+(?:to|or)\s+[$€£]?\d")  # behind a number
+_RANGE = re.compile(r"\bbetween\s+\S+\s+and\s+$|\d\s+(?:to|or)\s+$", re.I)
 _MIXED = re.compile(r"(-?)(\d+)\s+(\d+)\s?/\s?(\d+)(?!\d)")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
 _SCALE = re.compile(rf"(?<=\d)\s*({'|'.join(SCALES)})\b", re.I)

@@ -28,7 +28,7 @@ GREEK = {
     for case in ("SMALL", "CAPITAL")
     for name in _LETTERS.split()
 }
-GREEK_COMMANDS = {*GREEK.values(), *(f"var{name}" for name in GREEK.values()), "ell", "hbar", "partial", "nabla"}
+GREEK_COMMANDS = {*GREEK.values(), *(f"var{name}" for name in GREEK.values()), "ell", "hbar"}
 HIGH = {"⁰": "0", "¹": "1", "²": "2", "³": "3", "⁴": "4", "⁵": "5", "⁶": "6", "⁷": "7", "⁸": "8", "⁹": "9",
          "⁺": "+", "⁻": "-", "⁽": "(", "⁾": ")", "ⁿ": "n", "ⁱ": "i"}  # fmt: skip
 LOW = {**{chr(0x2080 + digit): str(digit) for digit in range(10)}, "ₙ": "n", "ₖ": "k", "ᵢ": "i", "ₓ": "x", "₊": "+",

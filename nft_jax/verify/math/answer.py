@@ -3,14 +3,15 @@
 import re
 
 from .cursor import END, Unreadable
+from .environments import EnvironmentReader
 from .functions import to_expression
-from .measures import RELATIONS, SIDE_ENDS, ScalarReader
-from .structures import close, fold, group, multiply, to_matrix, to_text
+from .measures import RELATIONS, SIDE_ENDS
+from .structures import close, fold, group, to_text
 from .values import (
+    ANY,
     Builder,
     Congruence,
     Group,
-    Matrix,
     NumberSet,
     Ratio,
     Relation,
@@ -19,15 +20,18 @@ from .values import (
     Value,
 )  # fmt: skip
 
-_CLOSINGS = {"⦃": "⦄", "{": "}", "]": "[]", "(": ")]", "[": ")]", "⟨": "⟩"}  # ]0, 1[ is an open interval
+_CLOSINGS = {"⦃": "⦄", "{": "}", "]": "[]", "(": ")][", "[": ")][", "⟨": "⟩"}  # ]0, 1[ is an open interval
 _EMPTY = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "the empty set"}
 _REALS = re.compile(r"(?:all |the |any )?(?:set of )?(?:all )?(?:real numbers?|reals|real)")
 _NUMBERS = {"integers": "ℤ", "all integers": "ℤ", "natural numbers": "ℕ", "rational numbers": "ℚ"}
+_ENDS = ("and", "or", "|", "over", "choose")
 _NEGATIONS = {"not", "no", "nor", "never", "neg", "lnot", "if", "unless"}
 
 
-class AnswerReader(ScalarReader):
+class AnswerReader(EnvironmentReader):
     """Reads an answer of any kind."""
+
+    _in_element = False  # whether it reads what is between brackets other than those of a set
 
     def read_all(self) -> Value:
         """Reads all tokens."""
@@ -41,7 +45,7 @@ class AnswerReader(ScalarReader):
     def _read_list(self, closings: str) -> Value:
         """Reads elements between commas, semicolons, "and" and "or", up to a bracket of `closings`."""
         parts: list[list[Value]] = [[]]
-        conjunction = ""
+        conjunction, is_tight = "", False
         while True:
             parts[-1].extend(self._read_element())
             if self.take(";"):
@@ -49,7 +53,9 @@ class AnswerReader(ScalarReader):
                 if self._is_closed(closings):
                     break
                 continue
+            gap = self.peek().gap
             comma = self.take(",")
+            is_tight = not gap and not self.peek().gap if comma else is_tight
             if self.peek().kind == "word" and self.peek().text.lower() in ("and", "or"):
                 word = self.peek().text.lower()
                 self.at += 1
@@ -62,6 +68,8 @@ class AnswerReader(ScalarReader):
                 if not comma:
                     raise Unreadable("a list ends with a connective")
                 break
+        if is_tight and not conjunction and list(map(len, parts)) == [2]:
+            conjunction = ","
         parts = [part for part in parts if part]
         if len(parts) > 1 and any(len(part) > 1 for part in parts) and not closings:
             items = [group(part) for part in parts]
@@ -70,26 +78,29 @@ class AnswerReader(ScalarReader):
         return items[0] if len(items) == 1 else Group("", tuple(items), "", conjunction)
 
     def _is_closed(self, closings: str) -> bool:
-        return self.peek() is END or (bool(closings) and self.sees(*closings))
+        return self.peek() is END or self.sees(*closings) and (not self.sees("[") or self.sees_end_bracket())
 
     def _read_element(self) -> list[Value]:
-        """Reads one element; it becomes two if it contains ±."""
-        start, tokens = self.at, list(self.tokens)
+        """Reads one element; it becomes two if it contains ±, unless it is inside another element."""
+        start, tokens, before = self.at, list(self.tokens), self.signs
         value = self._read_relation()
-        part = tokens[start : start + self.at - start]
-        if self.plus_minus < 0 or not any(token.text == "±" and token.kind == "symbol" for token in part):
+        if self._in_element or self.signs == before:
             return [value]
-        negative = AnswerReader(tokens[start : self.at], -1, self.depth + 1)._read_relation()
-        return [value] if negative == value else [value, negative]
+        self.signs = before
+        part = tokens[start : len(tokens) - len(self.tokens) + self.at]
+        other = AnswerReader(part, -self.plus_minus, self.depth + 1)._read_relation()
+        return [value] if other == value else [value, other]
 
     def _read_relation(self) -> Value:
         start = self.at
         try:
             first = self._read_union()
-            if not self._is_side_over() and self.peek().text not in ("and", "or", "|"):
+            if not self._is_side_over() and self.peek().text not in _ENDS and not self._sees_modulus():
                 raise Unreadable(f"{self.peek().text!r} is left over")
         except Unreadable:
             first = self._read_named_side(start)
+        if isinstance(first, Scalar) and self._sees_modulus():
+            return self._read_congruence([Scalar(ANY), first])
         sides, signs = [first], []
         while self.sees(*RELATIONS):
             signs.append(self.peek().text)
@@ -134,6 +145,10 @@ class AnswerReader(ScalarReader):
             return NumberSet("ℝ")
         return NumberSet(_NUMBERS[words]) if words in _NUMBERS else to_text(part)
 
+    def _sees_modulus(self) -> bool:
+        token = self.peek(self.sees("("))
+        return token.kind == "command" and token.text in ("pmod", "bmod", "mod")
+
     def _read_congruence(self, sides: list[Value]) -> Value:
         if len(sides) != 2:
             raise Unreadable("a congruence stands in a chain")
@@ -143,7 +158,7 @@ class AnswerReader(ScalarReader):
         if isinstance(right, Scalar) and right.expression[0] == "mod":
             right, modulus = Scalar(right.expression[1]), Scalar(right.expression[2])
         else:
-            if not (self.sees_command("pmod", "bmod", "mod") and isinstance(left, Scalar)):
+            if not self.sees_command("pmod", "bmod", "mod"):
                 raise Unreadable("a congruence has no modulus")
             self.at += 1
             modulus = Scalar(self.read_argument())
@@ -199,7 +214,7 @@ class AnswerReader(ScalarReader):
         """Reads a set, a tuple, an interval or a matrix that stands alone, or else a scalar."""
         token = self.peek()
         if token.kind == "symbol" and token.text.startswith("begin "):
-            return self._read_matrices()
+            return self._read_cases() if token.text == "begin cases" else self._read_matrices()
         if token.kind == "symbol" and token.text in "ℝℤℕℚℂ":
             return self._read_number_set()
         if self.sees_command("emptyset"):
@@ -218,12 +233,16 @@ class AnswerReader(ScalarReader):
                 self.at, self.tokens = start, tokens
                 return self._read_scalar()
             return self._read_scalar(to_expression(group))  # reading it again would double the work at every depth
-        return self._read_scalar()
+        value = self._read_scalar()
+        if isinstance(value, Scalar) and self.peek().text.startswith("begin "):
+            return self._read_matrices(to_expression(value))
+        return value
 
     def _is_side_over(self) -> bool:
         """Returns whether nothing follows that could belong to the same formula."""
         token = self.peek()
-        return token is END or (token.kind == "symbol" and token.text in SIDE_ENDS and token.text != "|")
+        is_end = token.kind == "symbol" and token.text in SIDE_ENDS and token.text != "|"
+        return token is END or is_end or self.sees_end_bracket()
 
     def _read_number_set(self) -> Value:
         name = self.peek().text
@@ -248,9 +267,10 @@ class AnswerReader(ScalarReader):
             self.at += 1
             if opening == "⦃" and self.take("⦄"):
                 return Group("{", (), "}")
-            bars, self._bars = self._bars, int(opening == "⦃")
+            before = self._bars, self._in_element
+            self._bars, self._in_element = int(opening == "⦃"), opening != "⦃"
             inner = self._read_inside(opening, closings)
-            self._bars = bars
+            self._bars, self._in_element = before
             closing = self.peek().text
             if not self.sees(*closings):
                 raise Unreadable(f"a bracket {opening} is not closed")
@@ -270,29 +290,3 @@ class AnswerReader(ScalarReader):
             bottom = to_expression(self._read_list(closings))
             return Scalar(("divide" if name == "over" else "binomial", to_expression(inner), bottom))
         return inner
-
-    def _read_matrices(self) -> Value:
-        """Reads a matrix, and those that it is multiplied by."""
-        product, count = self._read_matrix(), 1
-        while isinstance(product, Matrix) and self.peek(self.sees("*")).text.startswith("begin "):
-            self.take("*")
-            count += 1
-            product = multiply(product, self._read_matrix(), count)
-        return product
-
-    def _read_matrix(self) -> Value:
-        """Reads rows between `¶`, and entries between `&`."""
-        name = self.peek().text.removeprefix("begin ")
-        if "matrix" not in name and name != "array":
-            raise Unreadable(f"{name} is unknown")
-        self.at += 1
-        rows: list[list[Scalar]] = [[]]
-        with self.nest():
-            while not self.take(f"end {name}"):
-                if self.take("¶"):
-                    rows.append([])
-                elif not self.take("&"):
-                    rows[-1].append(self._read_scalar())
-                    if not self.sees("&", "¶", f"end {name}"):
-                        raise Unreadable("an entry of a matrix is no scalar")
-        return to_matrix(name, [row for row in rows if row])

@@ -10,9 +10,10 @@ from typing import Any
 from . import relations, sets
 from .evaluate import Budget, Undecided, Undefined
 from .identity import are_identical, difference
-from .lists import ListComparison, choice_letter, conjunction
+from .lists import ListComparison, capitals, choice_letter, conjunction
 from .scalars import DEFAULT, Rules, compare_scalars
 from .values import (
+    ANY,
     Builder,
     Choice,
     Conditional,
@@ -85,7 +86,7 @@ class Comparison(ListComparison):
     def _state(self, value: Value, other: Value, is_reference: bool) -> Value:
         """Returns what an equation, or a list of equations, states, to compare it with what is no equation."""
         if isinstance(value, Relation):
-            return relations.value_of(value, self._budget, is_reference)
+            return relations.value_of(value, self._are_near, is_reference)
         if isinstance(value, Group) and not value.opening and not _has_relations(other):
             return self._state_list(value)
         return value
@@ -131,7 +132,7 @@ class Comparison(ListComparison):
             same_text = len(values) < 2 or Text((), False) in values or self.compare(*values)
             return same_text if letters[0].upper() == letters[1].upper() else False
         choice, other = (reference, given) if isinstance(reference, Choice) else (given, reference)
-        if choice is not reference or choice.value == Text((), False):
+        if choice.value == Text((), False):
             return False
         return self.compare(choice.value, other)
 
@@ -139,6 +140,9 @@ class Comparison(ListComparison):
         letters = [choice_letter(value) for value in (reference, given)]
         if all(letters):
             return letters[0].upper() == letters[1].upper()
+        names = [capitals(value) for value in (reference, given)]
+        if all(names):
+            return names[0] == names[1]
         if isinstance(reference, Text) and isinstance(given, Text):
             left, right = (_to_words(text) if text.is_words else text.tokens for text in (reference, given))
             return left == right or None
@@ -150,7 +154,7 @@ class Comparison(ListComparison):
         left, right = relations.drop_approximations(reference), relations.drop_approximations(given)
         if not (isinstance(left, Relation) and isinstance(right, Relation)):
             return self.compare(left, right)
-        stated = [relations.value_of(left, self._budget, True), relations.value_of(right, self._budget, False)]
+        stated = [relations.value_of(side, lambda *_: True, side is left) for side in (left, right)]
         if not any(isinstance(value, Relation) for value in stated):
             names = _name_of(left), _name_of(right)
             if None not in names and relations.are_names_compatible(*names):
@@ -196,9 +200,16 @@ class Comparison(ListComparison):
 
     # Scalars
 
+    def _are_near(self, reference: Value, given: Value) -> bool | None:
+        """Compares two sides of an equation, of which one may be rounded to two decimals."""
+        return Comparison(self._rules._replace(precision=2), self._budget).compare(reference, given)
+
     def _scalars(self, reference: Scalar, given: Scalar) -> bool | None:
         if self._in_list and reference.unit and given.unit and reference.unit != given.unit:
             return False
+        names = capitals(reference), capitals(given)
+        if all(names):  # a name, and no product
+            return names[0] == names[1]
         result = compare_scalars(reference, given, self._rules, self._budget)
         return result or _is_roman(reference, given) or result
 
@@ -222,10 +233,10 @@ class Comparison(ListComparison):
         return self._scalars(Scalar(("divide", top, bottom[0])), scalar)
 
     def _congruences(self, reference: Congruence, given: Congruence) -> bool | None:
-        same = conjunction(
-            are_identical(getattr(reference, side).expression, getattr(given, side).expression, self._budget)
-            for side in ("left", "modulus")
-        )
+        pairs = [(reference.modulus, given.modulus), (reference.left, given.left)]
+        if ANY in (reference.left.expression, given.left.expression):
+            pairs = pairs[:1]
+        same = conjunction(are_identical(a.expression, b.expression, self._budget) for a, b in pairs)
         if not same:
             return same
         gap = difference(reference.right.expression, given.right.expression)

@@ -15,13 +15,19 @@ class Unreadable(ValueError):
 
 
 class Cursor:
-    """Looks at tokens from `at` on. `plus_minus` is the sign that ± stands for."""
+    """Looks at tokens from `at` on.
+
+    Attributes:
+      plus_minus: the sign that ± stands for.
+      signs: how many ± and ∓ of the current element have been read.
+    """
 
     def __init__(self, tokens: Sequence[Token], plus_minus: int = 1, depth: int = 0):
         self.tokens = list(tokens)
         self.at = 0
         self.plus_minus = plus_minus
         self.depth = depth
+        self.signs = 0
         self._bars = 0
 
     def peek(self, ahead: int = 0) -> Token:
@@ -33,6 +39,10 @@ class Cursor:
         """Returns whether one of these symbols comes next."""
         token = self.peek(ahead)
         return token.kind == "symbol" and token.text in texts
+
+    def sees_end_bracket(self) -> bool:
+        """Returns whether a `[` comes next that closes an interval: `]0, 1[`."""
+        return self.sees("[") and (self.peek(1) is END or self.sees(",", ";", "∪", "∩", "∖", ")", "⦄", ahead=1))
 
     def sees_command(self, *names: str) -> bool:
         """Returns whether one of these commands comes next."""
@@ -58,3 +68,22 @@ class Cursor:
             raise Unreadable(f"it is nested more than {DEPTH_LIMIT} deep")
         yield
         self.depth -= 1
+
+    def _read_name(self) -> str:
+        """Reads a subscript: a bracket with any tokens, or one token."""
+        if not self.sees("{"):
+            token = self.peek()
+            if token.kind not in ("number", "letter", "word"):
+                raise Unreadable("a subscript is missing")
+            self.at += 1
+            return token.text
+        start, depth = self.at + 1, 0
+        while self.peek() is not END:
+            depth += self.sees("{") - self.sees("}")
+            self.at += 1
+            if depth == 0:
+                name = " ".join(token.text for token in self.tokens[start : self.at - 1])
+                if name:
+                    return name
+                break
+        raise Unreadable("a subscript is empty")

@@ -23,7 +23,6 @@ FUNCTIONS = {
 # Their values at 0, where these are rational.
 _AT_ZERO = {**dict.fromkeys(("sin", "tan", "sinh", "tanh", "asin", "atan", "asinh", "atanh"), 0),
             **dict.fromkeys(("cos", "sec", "cosh", "sech", "exp"), 1)}  # fmt: skip
-PIECEWISE = {"abs", "max", "min", "root", "power", "floor", "ceil", "atan", "asin", "acos", "log"}
 
 
 def preload() -> None:
@@ -47,11 +46,16 @@ def is_zero(expression: Expression, point: dict[str, Fraction], budget: Budget) 
         if value.is_finite() and not value.contains(0):
             return False
         needed = 512 + 4 * evaluation.bits
-        if value.is_finite() and precision >= needed:
+        if value.is_finite() and precision >= needed and _is_within(value, precision // 2):
             return True
         precision = max(precision * 4, needed)
         if precision > PRECISION_LIMIT:
             raise Undecided(f"whether it is 0 would need {precision} bits")
+
+
+def _is_within(value: Any, bits: int) -> bool:
+    """Returns whether a ball holds nothing larger than 2^-bits: one that lost its digits proves nothing."""
+    return bool(value.abs_upper() * (1 << bits) < 1)
 
 
 def approximate(expression: Expression, budget: Budget, precision: int = 256) -> Any | None:
@@ -101,7 +105,10 @@ class Evaluation(Arithmetic):
                 raise Undecided(f"{name} has no value")
             if is_exact_zero(values[0]) and name in _AT_ZERO:
                 return self.flint.fmpq(_AT_ZERO[name])
-            value = getattr(self._ball(values[0]), name)()
+            ball = self._ball(values[0])
+            if name in ("tanh", "coth"):  # they come within exp(-2x) of 1
+                self._count(ball.exp())
+            value = getattr(ball, name)()
         else:
             value = method(*values)
         return self._count(value)
@@ -144,9 +151,10 @@ class Evaluation(Arithmetic):
 
     def _evaluate_series(self, kind: str, index: str, *parts: Expression) -> Any:
         """Returns a value that only the same limits and the same body have: an infinite sum, an integral, a limit."""
-        before = self._point.get(index)
-        self._point[index] = _draw("index")
-        keys = [kind, *(self._key(part) for part in parts)]
+        before, keys = self._point.get(index), [kind]
+        for factor in (1, -1, 30):
+            self._point[index] = factor * _draw("index")
+            keys += map(self._key, parts)
         self._point[index] = before
         return self._unknown(keys)
 

@@ -1,9 +1,10 @@
 """The reader of formulas: sums, products, powers, numbers and variables, by recursive descent over tokens."""
 
-from .cursor import END, Unreadable
+from .cursor import Unreadable
 from .functions import FUNCTIONS, FunctionReader, find_period, negate, to_expression, to_number
 from .tokens import Token
 from .values import Expression, Value, number
+from .words import number_in_words
 
 _FUNCTION_LETTERS = set("fghFGHPQTE")
 _STRUCTURES = {
@@ -34,6 +35,7 @@ class FormulaReader(FunctionReader):
         while first is None and self.sees("+", "-", "±", "∓"):
             character = self.peek().text
             self.at += 1
+            self.signs += character in "±∓"
             sign *= {"+": 1, "-": -1, "±": self.plus_minus, "∓": -self.plus_minus}[character]
         product = self._read_product(first)
         return product if sign > 0 else negate(product)
@@ -99,7 +101,7 @@ class FormulaReader(FunctionReader):
             return before.kind == "symbol" and before.text in (")", "]", "}")
         if token.text == "|" and token.kind == "symbol":
             return not self._bars
-        return token.kind == "symbol" and token.text in ("(", "[", "{")
+        return token.kind == "symbol" and token.text in ("(", "[", "{") and not self.sees_end_bracket()
 
     # Powers
 
@@ -184,6 +186,8 @@ class FormulaReader(FunctionReader):
             return self._read_command()
         if self.sees("(", "[", "{"):
             return self.read_scalar_group()
+        if self.take("$") and self.peek().kind == "number":
+            return self._read_number()
         if self.take("|"):
             return self._read_bars()
         raise Unreadable(f"{token.text!r} begins no number, variable or bracket")
@@ -203,31 +207,15 @@ class FormulaReader(FunctionReader):
             self.at += 1
             return to_number(find_period(token.text))
         if self.take("_"):  # the problem asks for the digits in this base, and no other way of writing the number
-            return ("symbol", f"{token.text} base {self._read_name()}")
+            base = self._read_name()
+            return ("symbol", f"{token.text} base {number_in_words([base]) or base}")
         return to_number(token.text)
-
-    def _read_name(self) -> str:
-        """Reads a subscript: a bracket with any tokens, or one token."""
-        if not self.sees("{"):
-            token = self.peek()
-            if token.kind not in ("number", "letter", "word"):
-                raise Unreadable("a subscript is missing")
-            self.at += 1
-            return token.text
-        start, depth = self.at + 1, 0
-        while self.peek() is not END:
-            depth += self.sees("{") - self.sees("}")
-            self.at += 1
-            if depth == 0:
-                name = " ".join(token.text for token in self.tokens[start : self.at - 1])
-                if name:
-                    return name
-                break
-        raise Unreadable("a subscript is empty")
 
     def _read_variable(self) -> Expression:
         """Reads a variable with its primes and subscript; one that is applied to arguments is a function."""
         name = self.peek().text
+        if name == "d" and (derivative := self.read_derivative()) is not None:
+            return derivative
         self.at += 1
         decorated = False
         while self.sees("'", "_"):

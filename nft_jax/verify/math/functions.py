@@ -19,6 +19,7 @@ _ACCENTS = {
     "overline", "bar", "vec", "hat", "tilde", "widehat", "widetilde", "dot", "ddot", "overrightarrow", "overleftarrow",
     "overset", "arc", "wideparen", "overarc", "angle", "triangle", "odot", "square",
 }  # fmt: skip
+_DERIVATIVE = re.compile(r"\{ (d|partial) [^{}]*\} \{ \1 [^{}]+\}|d \w / d \w(?!\w)")
 
 
 class FunctionReader(Cursor):
@@ -33,6 +34,8 @@ class FunctionReader(Cursor):
         if name in _ACCENTS:
             return self._read_accent(name)
         if name == "frac":
+            if (derivative := self.read_derivative()) is not None:
+                return derivative
             top = self._read_digit()
             return ("divide", top, self._read_digit())
         if name in ("sqrt", "surd", "cbrt"):
@@ -54,6 +57,15 @@ class FunctionReader(Cursor):
         if name in ("sum", "prod", "int", "lim"):
             return read_series(self, name)
         raise Unreadable(f"\\{name} is unknown")
+
+    def read_derivative(self) -> Expression | None:
+        r"""Reads `{dy}{dx}` behind `\\frac`, or `d y/dx`, as a name; returns None for anything else."""
+        text = " ".join(token.text for token in self.tokens[self.at : self.at + 16])
+        match = _DERIVATIVE.match(text)
+        if match is None:
+            return None
+        self.at += len(match.group().split())
+        return ("application", match.group())
 
     def _read_root(self, name: str) -> Expression:
         degree: Expression = number(3 if name == "cbrt" else 2)
@@ -104,6 +116,8 @@ class FunctionReader(Cursor):
             raise Unreadable(f"{name} has a subscript")
         if exponent == number(-1) and name in _INVERSE:
             name = f"a{name}"
+        if name == "cis":
+            return ("exp", ("multiply", ("symbol", "i"), to_radians(argument)))
         if name in ("log", "ln"):
             return ("ln", argument) if name == "ln" else ("log", base or number(10), argument)
         if name[0] == "a" and name[1:] in _UNUSUAL:

@@ -4,14 +4,15 @@ import random
 from fractions import Fraction
 from functools import lru_cache
 
-from .evaluate import PIECEWISE, Budget, Evaluation, Undecided, Undefined, is_zero
+from .evaluate import Budget, Evaluation, Undecided, Undefined, approximate, is_zero
 from .values import Expression, number, operands, operations, symbols
 
 CONSTANTS = {"pi", "e", "i"}
-_SCALES = (1, 4, 20, 200)
-_POINTS, _PIECEWISE_POINTS = 12, 36
+_PIECEWISE = {"abs", "max", "min", "root", "floor", "ceil", "mod", "atan", "asin", "acos", "log", "ln"}
+_SCALES, _WIDE_SCALES = (1, 4, 20, 200), (1, 4, 20, 200, 10**4, 10**8, 10**16)
+_POINTS, _PIECEWISE_POINTS = 12, 42
+_CENTERS_LIMIT = 16
 _AGREEMENTS = 3  # points at which two functions must be defined and equal
-_STEP = 64  # points are multiples of 1/64
 
 
 def difference(left: Expression, right: Expression) -> Expression:
@@ -33,7 +34,7 @@ def are_identical(left: Expression, right: Expression, budget: Budget) -> bool |
         return True
     if left[0] == right[0] == "number":
         return False
-    if "infinity" in operations(left) | operations(right):
+    if _is_infinite(left) or _is_infinite(right):
         return False if _is_infinite(left) and _is_infinite(right) else None
     names = variables(left, right)
     try:
@@ -51,7 +52,7 @@ def _is_infinite(value: Expression) -> bool:
 def _agree_at_points(left: Expression, right: Expression, names: list[str], budget: Budget) -> bool | None:
     agreements = 0
     has_i = "i" in symbols(left) | symbols(right)
-    for point in points(left, right, names):
+    for point in points(left, right, names, budget):
         try:
             if is_zero(difference(left, right), point, budget):
                 agreements += 1
@@ -70,45 +71,73 @@ def _is_real(expression: Expression, point: dict[str, Fraction], budget: Budget)
     return not hasattr(value, "imag") or value.imag.contains(0)
 
 
-def points(left: Expression, right: Expression, names: list[str]) -> list[dict[str, Fraction]]:
-    """Returns where two expressions are compared: over four scales and all signs, and around their own numbers.
+def points(left: Expression, right: Expression, names: list[str], budget: Budget) -> list[dict[str, Fraction]]:
+    """Returns where two expressions are compared: over several scales, all signs, and around their own numbers.
 
     The two expressions determine the points, so no answer can be made for them.
+
+    Raises:
+      Undecided: if they may change their form at too many places.
     """
     draw = random.Random(repr((left, right)))
+    pieces = [piece for side in (left, right) for piece in _pieces(side)]
     used = operations(left) | operations(right)
     whole = {name for name in names if used & {"sum", "product"}}
-    count = _PIECEWISE_POINTS if used & PIECEWISE else _POINTS
+    count, scales = (_PIECEWISE_POINTS, _WIDE_SCALES) if pieces else (_POINTS, _SCALES)
     found = []
     for index in range(count):
-        scale = _SCALES[index // 3 % len(_SCALES)]
+        scale = scales[index // 3 % len(scales)]
         point = {}
         for name in names:
             if name in whole:
-                point[name] = Fraction(draw.randrange(1, 9 + index))
+                point[name] = Fraction(draw.randrange(1, 450 if index % 4 == 3 else 9 + index))
                 continue
             sign = (1, -1, draw.choice((1, -1)))[index % 3]
-            point[name] = Fraction(sign * draw.randrange(scale * _STEP // 4, scale * _STEP), _STEP)
+            bottom = draw.randrange(1 << 15, 1 << 16)
+            point[name] = Fraction(sign * draw.randrange(scale * bottom // 4, scale * bottom), bottom)
         found.append(point)
-    if used & PIECEWISE and not whole:
-        found += _points_around(_numbers(left) | _numbers(right), names, draw)
-    return found
+    return found if whole else found + _points_around(pieces, names, draw, budget)
 
 
-def _points_around(centers: set[Fraction], names: list[str], draw: random.Random) -> list[dict[str, Fraction]]:
-    """Returns points on both sides of each center and of its negative and its root."""
-    near = []
-    for center in sorted(centers, key=lambda value: (abs(value), value))[:6]:
-        root = Fraction(int(abs(center) ** 0.5 * _STEP), _STEP) if abs(center) < 10**12 else center
-        near += [sign * size for size in {center, root} for sign in (1, -1)]
-    moves = [Fraction(side * draw.randrange(1, _STEP // 2), _STEP) for side in (1, -1)]
+def _pieces(expression: Expression) -> list[Expression]:
+    """Returns the arguments of operations that have several forms, as absolute values have."""
+    name, *parts = expression
+    exponent = parts[1] if name == "power" else None
+    is_whole = exponent is not None and exponent[0] == "number" and exponent[1].denominator == 1
+    inner = [part for part in parts if isinstance(part, tuple)]
+    own = inner if name in _PIECEWISE or name == "power" and not is_whole else []
+    return own + [piece for part in inner for piece in _pieces(part)]
+
+
+def _points_around(
+    pieces: list[Expression], names: list[str], draw: random.Random, budget: Budget
+) -> list[dict[str, Fraction]]:
+    """Returns points on both sides of each number in the pieces, and of its negative and its root."""
+    centers = set()
+    for number_ in {inner for piece in pieces for inner in _constants(piece)}:
+        try:
+            value = approximate(number_, budget, 64)
+        except Undefined:
+            continue
+        if value is not None and abs(value) < 10**30:
+            centers.add(Fraction(round(float(value) * 64), 64))
+    if len(centers) > _CENTERS_LIMIT:
+        raise Undecided("it may change its form at too many places")
+    near: list[Fraction] = []
+    for center in sorted(centers):
+        near += [sign * size for size in {center, Fraction(abs(center) ** 0.5)} for sign in (1, -1)]
+    moves = [Fraction(side * draw.randrange(1, 32), 64) for side in (1, -1)]
     return [{name: center + move for name in names} for center in dict.fromkeys(near) for move in moves]
 
 
-def _numbers(expression: Expression) -> set[Fraction]:
-    if expression[0] == "number":
-        return {expression[1]}
-    return set().union(*map(_numbers, operands(expression))) if operands(expression) else set()
+def _constants(expression: Expression) -> set[Expression]:
+    """Returns the largest parts of an expression that have no variables, and the sums of those in one sum."""
+    if not variables(expression):
+        return {expression}
+    parts = operands(expression)
+    fixed = [part for part in parts if not variables(part)]
+    total = {("add", *fixed)} if expression[0] == "add" and len(fixed) > 1 else set()
+    return total.union(*map(_constants, parts))
 
 
 def substitute(expression: Expression, point: dict[str, Fraction]) -> Expression:
@@ -124,8 +153,8 @@ def are_proportional(left: Expression, right: Expression, budget: Budget) -> int
     if variables(left) != variables(right) or not names:
         return 0
     base = sign_of_factor = None
-    agreements = 0
-    for point in points(left, right, names):
+    agreements, varies = 0, False
+    for point in points(left, right, names, budget):
         values = [substitute(side, point) for side in (left, right)]
         try:
             zeros = [is_zero(value, {}, budget) for value in values]
@@ -141,12 +170,13 @@ def are_proportional(left: Expression, right: Expression, budget: Budget) -> int
             if not is_zero(cross, {}, budget):
                 return 0
             agreements += 1
+            varies = varies or not is_zero(difference(values[0], base[0]), {}, budget)
         except Undefined:
             continue
         except Undecided:
             if budget.left < 0:
                 return 0
-    return sign_of_factor if agreements >= _AGREEMENTS else 0
+    return sign_of_factor if agreements >= _AGREEMENTS and varies else 0
 
 
 def _factor_sign(values: list[Expression], budget: Budget) -> int:

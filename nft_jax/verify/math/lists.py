@@ -68,11 +68,11 @@ class ListComparison:
         """Compares sets and lists without order, tuples and intervals with it; a bare list may be either."""
         reference, given = _chunk_like(reference, given), _chunk_like(given, reference)
         brackets = {(group.opening, group.closing) for group in (reference, given)}
+        if brackets == {("cases", "cases")}:
+            return self._unordered(reference.items, given.items)
         if brackets == {("", "")} and not self._rules.ordered:
-            if max(len(reference.items), len(given.items)) > ITEMS_LIMIT:
-                return None
-            is_distinct = len(self._distinct(reference.items)) == len(reference.items)
-            return self._unordered(reference.items, self._distinct(given.items) if is_distinct else given.items)
+            is_solutions = all(isinstance(item, Group) for item in reference.items)  # of which none counts twice
+            return (self._as_sets if is_solutions else self._unordered)(reference.items, given.items)
         if brackets <= {("", ""), ("{", "}")} and brackets != {("", "")}:
             return self._as_sets(reference.items, given.items)
         pairs = {("", ""), ("(", ")"), ("[", "]")}
@@ -85,10 +85,12 @@ class ListComparison:
         """Compares a number with a list of one, or with a number that has a decimal comma (`1,5`)."""
         if given.opening == "{" and len(given.items) == 1:
             return self.compare(reference, given.items[0])
-        if given.opening or len(given.items) != 2 or not all(isinstance(item, Scalar) for item in given.items):
+        if not given.opening and capitals(reference):
+            return _are_choices(given, reference)
+        if given.conjunction != "," or not all(isinstance(item, Scalar) for item in given.items):
             return False
         whole, part = (item.digits or "" for item in given.items)
-        if not re.fullmatch(r"-?\d+", whole) or not re.fullmatch(r"\d{1,2}|\d{4,}", part) or given.conjunction:
+        if not re.fullmatch(r"-?\d+", whole) or not re.fullmatch(r"\d{1,2}|\d{4,}", part):
             return False
         return self._scalars(reference, Scalar(to_number(f"{whole}.{part}"), f"{whole}.{part}"))
 
@@ -96,10 +98,7 @@ class ListComparison:
         """Compares a set of one with its element, and the letters of choices with their product (`AC`)."""
         if reference.opening == "{" and len(reference.items) == 1:
             return self.compare(reference.items[0], given)
-        letters = [choice_letter(item) for item in reference.items]
-        if all(letters) and not reference.opening:
-            return _to_letters(given.expression) == sorted(letters)
-        return False
+        return not reference.opening and _are_choices(reference, given)
 
     def _matrices(self, reference: Matrix, given: Matrix) -> bool | None:
         if len(reference.rows) != len(given.rows):
@@ -107,7 +106,10 @@ class ListComparison:
         return conjunction(self._ordered(a, b) for a, b in zip(reference.rows, given.rows, strict=True))
 
     def _matrix_and_group(self, matrix: Matrix, group: Group) -> bool | None:
-        """Compares one column or row with a tuple."""
+        """Compares one column or row with a tuple, and rows with a list of lists."""
+        if all(isinstance(item, Group) and item.opening == group.opening == "[" for item in group.items):
+            rows = [Group("[", row, "]") for row in matrix.rows]
+            return self._ordered(rows, group.items)
         if group.opening == "{" or (len(matrix.rows) > 1 and len(matrix.rows[0]) > 1):
             return False
         return self._ordered([entry for row in matrix.rows for entry in row], group.items)
@@ -149,11 +151,25 @@ def choice_letter(value: Value) -> str:
     return ""
 
 
-def _to_letters(expression: tuple) -> list[str]:
-    """Returns the capital letters of a product, sorted; none for anything else."""
-    if expression[0] == "symbol":
-        return [expression[1]] if len(expression[1]) == 1 and expression[1].isupper() else []
-    if expression[0] not in ("multiply", "divide"):
-        return []
-    left, right = map(_to_letters, expression[1:])
-    return sorted(left + right) if left and right else []
+def capitals(value: Value, operations: tuple[str, ...] = ("multiply",)) -> str:
+    """Returns the capital letters that stand side by side, in their order: `ABC`; empty for anything else.
+
+    Two are a segment, so `BA` gives `AB`.
+    """
+    if isinstance(value, Text):
+        name = value.tokens[0].upper() if len(value.tokens) == 1 else ""
+    else:
+        name, expression = "", value.expression if isinstance(value, Scalar) else ("",)
+        while expression[0] in operations:
+            expression, last = expression[1:]
+            name = (last[1] if last[0] == "symbol" else "1") + name
+        name = expression[1] + name if expression[0] == "symbol" else ""
+    if len(name) < 2 or not (name.isalpha() and name.isupper()):
+        return ""
+    return name if len(name) > 2 else "".join(sorted(name))
+
+
+def _are_choices(group: Group, name: Scalar) -> bool:
+    """Returns whether a list has the letters of a name in their order: A, C for `AC`."""
+    letters = "".join(map(choice_letter, group.items))
+    return len(letters) == len(group.items) > 1 and letters == capitals(name, ("multiply", "divide"))

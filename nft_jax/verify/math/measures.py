@@ -6,8 +6,9 @@ from .cursor import END, Unreadable
 from .formula import FormulaReader
 from .identity import variables
 from .tokens import Token
+from .units import CURRENCY, LETTER_UNITS, MONEY, measure
 from .values import Expression, Scalar, Value, number
-from .words import LETTER_UNITS, MONEY, OTHER_SCALES, SCALES, is_unit, number_in_words
+from .words import OTHER_SCALES, SCALES, is_unit, number_in_words
 
 RELATIONS = ("=", "<", ">", "≤", "≥", "≠", "≈", "∈", "∉", "≡")
 SIDE_ENDS = {*RELATIONS, ",", ";", ")", "]", "}", "⦄", "⟩", "∪", "∩", "∖", "&", "¶", ":", "|", "→"}
@@ -18,7 +19,7 @@ class ScalarReader(FormulaReader):
 
     def _read_scalar(self, first: Expression | None = None) -> Value:
         """Reads a formula with its percent sign or unit."""
-        self._skip_currency()
+        currency = self._take_currency()
         start = self.at
         if self.peek().kind == "word" and first is None:
             return self._read_words()
@@ -29,7 +30,8 @@ class ScalarReader(FormulaReader):
         literal = "".join(token.text for token in self.tokens[start : self.at])
         if first is None and re.fullmatch(r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:e[-+]?\d+)?", literal):
             digits = literal.lstrip("+")
-        return self._read_suffix(expression, digits)
+        value = self._read_suffix(expression, digits)
+        return value if value.unit or value.percent else value._replace(unit=currency)
 
     def _read_suffix(self, expression: Expression, digits: str | None) -> Scalar:
         """Reads a word for a power of ten, a percent sign and a unit."""
@@ -41,6 +43,13 @@ class ScalarReader(FormulaReader):
             expression, digits = ("divide", expression, self.read_sum()), None
         percent = self._take_percent()
         unit = "" if percent or variables(expression) else self._read_unit()
+        if unit and self.peek().kind == "number":  # 2 hours 30 minutes
+            rest = self._read_scalar()
+            sizes = [measure(unit), measure(getattr(rest, "unit", "") or "?")]
+            if None in sizes or sizes[0][1] != sizes[1][1]:
+                raise Unreadable("a number stands behind a unit")
+            rest = ("multiply", rest.expression, number(sizes[1][0] / sizes[0][0]))
+            expression, digits = ("add", expression, rest), None
         return Scalar(expression, digits, percent, unit)
 
     def _scale(self) -> int | None:
@@ -58,14 +67,20 @@ class ScalarReader(FormulaReader):
         self.at += count
         return count > 0
 
-    def _skip_currency(self) -> None:
-        """Moves behind a sign or a name of money that stands before a number."""
-        self.take("€", "£", "¥", "₹", "¢", "₩", "₽")
-        token = self.peek()
-        if token.kind == "word" and token.text.lower() in MONEY:
+    def _take_currency(self) -> str:
+        """Takes a sign or a name of money before a number, also behind its minus, and returns it."""
+        place = self.sees("-", "+")
+        token = self.peek(place)
+        if self.sees(*CURRENCY, ahead=place):
+            del self.tokens[self.at + place]
+        elif token.kind == "word" and token.text.lower() in MONEY:
             behind = 1 + self.sees(".", ahead=1)
-            if self.peek(behind).kind == "number":
-                self.at += behind
+            if self.peek(behind).kind != "number":
+                return ""
+            self.at += behind
+        else:
+            return ""
+        return token.text
 
     def _read_words(self) -> Value:
         """Reads a number in words with its unit, or else words."""
@@ -87,14 +102,16 @@ class ScalarReader(FormulaReader):
         while depth or not self._is_element_over():
             token = self.peek()
             depth += (token.text in ("(", "{")) - (token.text in (")", "}"))
+            if token.kind == "number" and token.gap and parts and not depth and parts[-1].isalpha():
+                break
             if token is END or not _can_be_in_unit(token, parts):
                 self.at = start
                 return ""
-            parts.append(token.text)
+            parts += ["^"] * (token.kind == "number" and bool(parts) and parts[-1] not in "^{-") + [token.text]
             self.at += 1
         words = [part for part in parts if part.isalpha() and part != "frac"]
         is_half = "".join(words).lower() in ("am", "pm")
-        if parts and (is_half or not is_unit(words) or not words and not set(parts) & set("¢€£¥₹°")):
+        if parts and (is_half or not is_unit(words) or not words and not set(parts) & set(f"{CURRENCY}°")):
             self.at = start
             return ""
         return " ".join(parts)
@@ -137,8 +154,8 @@ class ScalarReader(FormulaReader):
         value = inner.read_all()
         if not isinstance(value, Scalar):
             raise Unreadable("a unit stands behind a list")
-        unit = self.tokens[split].text
         product = self.read_sum()
+        unit = " ".join(token.text for token in self.tokens[split : self.at])
         return value._replace(unit=unit, product=product)
 
 
@@ -149,4 +166,4 @@ def _can_be_in_unit(token: Token, before: list[str]) -> bool:
         return token.text in LETTER_UNITS or bool(before)
     if token.kind == "number":
         return bool(before) and (before[-1] in ("^", "-", "{") or len(token.text) == 1)
-    return token.kind == "symbol" and token.text in "/^*.-{}()°¢€£¥₹'"
+    return token.kind == "symbol" and token.text in f"/^*.-{{}}()°'{CURRENCY}"

@@ -52,11 +52,11 @@ def why_unreadable(text: str) -> str | None:
 
 
 def _strip(tokens: tuple[Token, ...]) -> list[Token]:
-    """Returns the tokens without punctuation behind the answer."""
+    """Returns the tokens without punctuation behind the answer and a sign of equality before it."""
     tokens = list(tokens)
     while tokens and tokens[-1].kind == "symbol" and tokens[-1].text in (".", ",", ";"):
         tokens.pop()
-    return tokens
+    return tokens[1:] if len(tokens) > 1 and tokens[0].kind == "symbol" and tokens[0].text in "=≈" else tokens
 
 
 def _read_whole(tokens: list[Token]) -> Value:
@@ -104,7 +104,9 @@ def _split_condition(tokens: list[Token]) -> tuple[list[Token], tuple[str, ...]]
     """Returns the tokens before the words that restrict the answer, and these: "for all k", "where k ≥ 1"."""
     depth = 0
     for position, token in enumerate(tokens):
-        depth += (token.text in "([⦃{") - (token.text in ")]⦄}") if token.kind == "symbol" else 0
+        if token.kind == "symbol":
+            depth += token.text in "([⦃{" or token.text.startswith("begin ")
+            depth -= token.text in ")]⦄}" or token.text.startswith("end ")
         if position and depth == 0 and token.kind == "word" and token.text.lower() in _CONDITIONS:
             condition = tokens[position:]
             if all(part.kind != "word" or part.text.lower() in _CONDITION_WORDS for part in condition):
@@ -135,7 +137,8 @@ def _read_choice(tokens: list[Token]) -> Value | None:
         return Choice(marker[2], Text((), False))
     pairs = itertools.pairwise(tail)
     hedges = any(a.text in _LETTERS and b.text in (")", ".") for a, b in pairs)
-    if not tail[0].gap or hedges or any(token.text.lower() in _HEDGES for token in tail) or tail[0].text in "(,/=":
+    has_gap = tail[0].gap or tokens[len(tokens) - len(tail) - 1].gap
+    if not has_gap or hedges or any(token.text.lower() in _HEDGES for token in tail) or tail[0].text in "(,/=":
         return None
     if not (marker[1] or marker[3]):
         return None

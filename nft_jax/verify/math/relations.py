@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from .evaluate import Budget
-from .identity import are_identical, are_proportional, difference, to_fraction, variables
+from .identity import are_proportional, difference, to_fraction, variables
 from .values import (
     INFINITY,
     MINUS_INFINITY,
@@ -17,6 +17,8 @@ from .values import (
     operands,
     operations,
 )  # fmt: skip
+
+Compare = Callable[[Value, Value], bool | None]
 
 MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈", "≡": "≡"}
 _NEGATIONS = {"not", "no", "nor", "never", "neg", "lnot", "if", "unless"}
@@ -95,10 +97,11 @@ def _has_unit_factors(expression: Expression) -> bool:
     return all(map(_has_unit_factors, parts[:1] if expression[0] in ("power", "root", "application") else parts))
 
 
-def value_of(value: Value, budget: Budget, is_reference: bool) -> Value:
+def value_of(value: Value, compare: Compare, is_reference: bool) -> Value:
     """Returns what an equation states of a name (5 for `x = 5`); any other value as it is.
 
-    A given answer may also state the value of a compound (`m+n = 12`), or the result of a true calculation.
+    A given answer may also state the value of a compound (`m+n = 12`), or the result of a true calculation. The sides
+    behind the name must be equal: `x = 5 = 6` states nothing.
     """
     if not isinstance(value, Relation):
         return value
@@ -115,21 +118,17 @@ def value_of(value: Value, budget: Budget, is_reference: bool) -> Value:
         return value
     if starts == 0 and not all(map(_is_constant_side, value.sides)):
         return value
-    return last if starts or _are_equal(value.sides, budget) else value
+    own = _names(last)
+    checked = [side for side in value.sides[starts:-1] if _names(side) <= own and not isinstance(side, Text)]
+    return last if all(compare(last, side) for side in checked) else value
 
 
 def _is_constant_side(value: Value) -> bool:
     return isinstance(value, Scalar) and not variables(value.expression)
 
 
-def _are_equal(sides: tuple[Value, ...], budget: Budget) -> bool:
-    """Returns whether neighbors are equal: `5 = 6` states nothing."""
-    for left, right in zip(sides, sides[1:], strict=False):
-        if not (isinstance(left, Scalar) and isinstance(right, Scalar)):
-            return False
-        if not are_identical(left.expression, right.expression, budget):
-            return False
-    return True
+def _names(value: Value) -> set[str]:
+    return set(variables(value.expression)) if isinstance(value, Scalar) else set()
 
 
 def spread_names(value: Value) -> Value:
@@ -192,9 +191,7 @@ def _has_free_argument(names: list[Expression]) -> bool:
     return all(argument[0] == "symbol" for argument in application[2:])
 
 
-def are_equivalent(
-    reference: Relation, given: Relation, compare_sides: Callable[[Value, Value], bool | None], budget: Budget
-) -> bool | None:
+def are_equivalent(reference: Relation, given: Relation, compare_sides: Compare, budget: Budget) -> bool | None:
     """Returns whether two relations say the same: side by side in either direction, or as multiples."""
     for sides, signs in ((given.sides, given.signs), (given.sides[::-1], _mirror(given.signs))):
         if signs == reference.signs and all(map(compare_sides, reference.sides, sides)):

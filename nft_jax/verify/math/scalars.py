@@ -4,9 +4,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from .evaluate import Budget, Undecided, Undefined, approximate
+from .functions import to_radians
 from .identity import are_identical, variables
-from .values import Expression, Scalar, number
-from .words import are_units_different
+from .units import measure
+from .values import Expression, Scalar, number, operations
 
 _FLOAT_DIGITS = (15, 17)  # significant digits of a number that a program printed as a 64-bit float
 _FLOAT_ERROR = Fraction(1, 1 << 50)  # relative: four times its rounding
@@ -30,14 +31,19 @@ DEFAULT = Rules()
 
 def compare_scalars(reference: Scalar, given: Scalar, rules: Rules, budget: Budget) -> bool | None:
     """Compares two scalars; None if it cannot decide."""
-    if reference.unit and given.unit and are_units_different(reference.unit, given.unit):
-        return False
     left, right = reference.expression, given.expression
+    if reference.unit and given.unit and reference.unit != given.unit:
+        one, other = measure(reference.unit), measure(given.unit)
+        if one and other and one != other:
+            scaled = [("multiply", side, number(size[0])) for side, size in ((left, one), (right, other))]
+            return one[1] == other[1] and are_identical(*scaled, budget)
     if given.product is not None and variables(left):  # `5 m` is a product if the other side has variables
         right = given.product
     elif reference.product is not None and variables(right):
         left = reference.product
     result = _compare_values(left, right, budget)
+    if not result and ("degree" in operations(left)) != ("degree" in operations(right)):  # 45° is also π/4
+        result = are_identical(to_radians(left), to_radians(right), budget) or result
     if reference.percent != given.percent:
         result = _compare_percent(reference, given, result, budget)
     if result:

@@ -177,6 +177,8 @@ class _Line:
         both = either = parts[0]
         for part in parts[1:]:
             both, either = self._and(both, part), self._or(either, part)
+        if value.conjunction == "and" and not any(both):
+            raise Undecided("conditions exclude each other")
         return both if value.conjunction != "or" and any(both) else either
 
     def _interval(

@@ -72,6 +72,27 @@ def multiply(left: Matrix, right: Value, factors: int) -> Matrix:
     return Matrix(tuple(tuple(Scalar(_dot(row, column)) for column in columns) for row in left.rows))
 
 
+def add(left: Matrix, right: Value) -> Matrix:
+    """Returns the sum of two matrices."""
+    if not isinstance(right, Matrix) or [*map(len, left.rows)] != [*map(len, right.rows)]:
+        raise Unreadable("the sizes of two matrices do not fit")
+    rows = zip(left.rows, right.rows, strict=True)
+    return Matrix(tuple(tuple(map(_add, *pair)) for pair in rows))
+
+
+def _add(left: Scalar, right: Scalar) -> Scalar:
+    return Scalar(("add", to_expression(left), to_expression(right)))
+
+
+def scale(factor: Expression, matrix: Value) -> Value:
+    """Returns a matrix, or the determinant of one, times a number."""
+    if isinstance(matrix, Scalar):
+        return Scalar(("multiply", factor, matrix.expression))
+    return Matrix(
+        tuple(tuple(Scalar(("multiply", factor, to_expression(entry))) for entry in row) for row in matrix.rows)
+    )
+
+
 def _dot(row: tuple[Scalar, ...], column: tuple[Scalar, ...]) -> Expression:
     terms = [("multiply", to_expression(a), to_expression(b)) for a, b in zip(row, column, strict=True)]
     return terms[0] if len(terms) == 1 else ("add", *terms)

@@ -18,7 +18,8 @@ from .alphabet import (
     SYNONYMS,
     TABLE,
 )  # fmt: skip
-from .words import CONNECTIVES, MONEY, SHORT_WORDS, UNITS
+from .units import MONEY, UNITS
+from .words import CONNECTIVES, SHORT_WORDS
 
 
 class Token(NamedTuple):
@@ -39,7 +40,7 @@ class Token(NamedTuple):
 
 _NAMES = (
     "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arcsinh arccosh arctanh "
-    "asin acos atan asinh acosh atanh exp log ln lg abs floor ceil max min gcd lcm"
+    "asin acos atan asinh acosh atanh cis exp log ln lg abs floor ceil max min gcd lcm"
 )
 FUNCTION_NAMES = {name: name.replace("arc", "a", 1) for name in _NAMES.split()} | {
     "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh", "cosec": "csc", "ctg": "cot", "tg": "tan",
@@ -55,7 +56,7 @@ _DECORATION = (
 _TEXT_COMMANDS = "text|mbox|hbox|textrm|textnormal|textup|mathrm|operatorname|rm"
 _NUMBER = (
     r"(?<![\d.])\d{1,3}(?:(?:\.\d{3}){2,}|(?:'\d{3})+)(?![\d.'])"  # 1.234.567, 1'234'567
-    r"|\d+(?:(?:\{,\}|\{\\[,!]\}|,\\!\s*|\\[,!]|\\text\{,\}|\\ )\d{3}(?!\d))*(?:\.\d+)?|\.\d+"
+    r"|\d+(?:(?:\\!)?(?:\{,\}|\{\\[,!]\}|,\\!\s*|\\[,!]|\\text\{,\}|\\ )\d{3}(?!\d))*(?:\.\d+)?|\.\d+"
 )
 _TOKEN = re.compile(
     r"(?P<space>(?:\s|~|\\[,;:!> ]|\\q?quad(?![A-HJ-Za-z])|<br\s*/?>|&nbsp;"
@@ -79,7 +80,7 @@ _TOKEN = re.compile(
     r"|(?P<symbol>.)",
     re.S,
 )
-_ESCAPED = {"{": "⦃", "}": "⦄", "|": "‖", "\\": "¶", "(": " ", ")": " ", "[": " ", "]": " ", "$": " "}
+_ESCAPED = {"{": "⦃", "}": "⦄", "|": "‖", "\\": "¶", "(": " ", ")": " ", "[": " ", "]": " "}
 _OPERATORS = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "=", ":=": "=", "**": "^", "->": "→", "=>": "⇒"}
 _DEGREE = re.compile(
     r"(?:\{\s*\})?\^\s*(?:\{\s*(?:\\circ|°|\\degrees?)\s*\}|\\circ(?![A-Za-z])|°|\\degrees?(?![A-Za-z]))|\\degrees?(?![A-Za-z])"
@@ -112,7 +113,7 @@ def _clean(text: str) -> str:
         text = HIGH_RUN.sub(lambda m: f"^{{{_plain(m.group(), HIGH)}}}", text)
         text = LOW_RUN.sub(lambda m: f"_{{{_plain(m.group(), LOW)}}}", text)
         text = "".join(map(_replace_character, unicodedata.normalize("NFC", text.translate(TABLE))))
-    text = text.translate({9: " ", 10: " ", 13: " ", 34: None, 96: None})
+    text = text.translate({9: " ", 10: " ", 13: " ", 34: None, 96: None}).replace("...", r"\ldots ")
     text = re.sub(r"(?<=\d)\.(?=\s*/)", "", _ORDINAL.sub("", _DEGREE.sub("° ", text)))
     if r"\begin" not in text:  # elsewhere a double backslash ends a row
         text = re.sub(r"\\\\(?=[A-Za-z{}!,])", lambda match: "\\", text)

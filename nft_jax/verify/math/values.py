@@ -11,7 +11,7 @@ Expression = tuple
 
 INFINITY: Expression = ("infinity",)
 MINUS_INFINITY: Expression = ("negative", INFINITY)
-ZERO: Expression = ("number", Fraction(0))
+ANY: Expression = ("symbol", "")  # what `3 \\pmod 5` is about
 
 
 class Scalar(NamedTuple):
@@ -37,7 +37,7 @@ class Group(NamedTuple):
     Attributes:
       opening: the bracket before it; empty for a list without brackets.
       closing: the bracket behind it.
-      conjunction: the word between its last items: "and", "or" or none.
+      conjunction: "and" or "or" between its last items; a comma for two without a space, which may be one number.
     """
 
     opening: str
@@ -87,7 +87,7 @@ class Relation(NamedTuple):
 
 
 class Congruence(NamedTuple):
-    """`left ≡ right (mod modulus)`."""
+    """`left ≡ right (mod modulus)`; `left` may be `ANY`."""
 
     left: Scalar
     right: Scalar

@@ -1,32 +1,15 @@
-"""Words of answers: numbers in words, units, and words that change a value and so are no units."""
+"""Words of answers: numbers in words, and words that change a value and so are no units."""
 
 import re
 from fractions import Fraction
+
+from .units import DIMENSIONS, KNOWN
 
 CONNECTIVES = {"and", "or"}
 SHORT_WORDS = {
     "no", "if", "is", "of", "on", "at", "up", "as", "so", "to", "we", "it", "an", "do", "go", "be", "by", "us",
     "am", "pm", "in", "vs",
 }  # fmt: skip
-# Units with the quantity that a name stands for: two known names of one group are the same unit.
-_UNIT_GROUPS = (
-    "mm millimeter millimeters millimetre millimetres", "cm centimeter centimeters centimetre centimetres",
-    "dm", "km kilometer kilometers kilometre kilometres", "nm", "m meter meters metre metres",
-    "mg milligram milligrams", "kg kilogram kilograms", "g gram grams", "lb lbs pound pounds", "oz ounce ounces",
-    "ml mL milliliter milliliters", "l L liter liters litre litres", "ft foot feet", "yd yard yards",
-    "mi mile miles", "in inch inches", "s sec secs second seconds", "min mins minute minutes",
-    "h hr hrs hour hours", "day days", "week weeks", "month months", "year years yr yrs", "mph", "kph", "rpm",
-    "deg degree degrees", "rad radian radians", "dollar dollars usd", "cent cents", "euro euros eur",
-    "yuan rmb", "rupee rupees rs inr", "Hz hertz", "N newton newtons", "J joule joules", "W watt watts", "kW",
-    "V volt volts", "A ampere amperes amps", "K kelvin", "C", "F", "Pa", "kPa", "eV", "mol moles", "gallon gallons",
-    "ha hectare hectares", "acre acres",
-)  # fmt: skip
-_GROUP_OF = {name: group.split()[0] for group in _UNIT_GROUPS for name in group.split()}
-UNITS = {name for name in _GROUP_OF if len(name) > 1} | {"sq", "cu", "pct"}
-LETTER_UNITS = {"m", "g", "s", "h", "l", "L", "N", "J", "W", "V", "A", "K", "C", "F", "Omega"}
-_DIMENSIONS = {"sq", "square", "squares", "cu", "cubic", "units", "unit"}
-MONEY = {"rs", "usd", "us", "eur", "inr", "rmb", "cny", "gbp"}
-
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -62,7 +45,7 @@ _FINE = {"month", "months", "tenth", "length", "width", "north", "south", "earth
 def changes_value(word: str) -> bool:
     """Returns whether a word behind a number is no unit, because it makes another number of it or leaves it open."""
     lower = word.lower()
-    if lower in _GROUP_OF or word in _GROUP_OF:
+    if lower in KNOWN or word in KNOWN:
         return False
     is_number = lower in _ONES or lower in _TENS or lower in SCALES or lower in OTHER_SCALES or lower in _PARTS
     return (
@@ -75,21 +58,12 @@ def changes_value(word: str) -> bool:
 
 def is_unit(words: list[str]) -> bool:
     """Returns whether words behind a number name what it counts or measures."""
-    kept = [word for word in words if word.lower() not in _DIMENSIONS]
+    kept = [word for word in words if word.lower() not in DIMENSIONS]
     if len(words) > 6:
         return False
     if words == ["times"]:
         return True
     return all(not changes_value(word) or word.lower() in ("per", "of", "in", "the") for word in kept)
-
-
-def are_units_different(left: str, right: str) -> bool:
-    """Returns whether two units are known, and known to measure differently: `cm` and `m`."""
-    one, other = (
-        [word for word in re.findall(r"[A-Za-z]+", unit) if word.lower() not in _DIMENSIONS] for unit in (left, right)
-    )
-    groups = [[_GROUP_OF.get(word) or _GROUP_OF.get(word.lower()) for word in words] for words in (one, other)]
-    return bool(one and other) and None not in groups[0] + groups[1] and groups[0] != groups[1]
 
 
 def number_in_words(words: list[str]) -> Fraction | None:

@@ -12,10 +12,11 @@ from verify.agreement import measure_agreement, read_rows
 
 # Each line holds ways to write one answer. Each pair of them is correct, in both directions.
 SAME = [
-    ["5", "5.0", "05", "+5", "5.", r"\boxed{5}", "$5$", r"\$5", "5$", r"5\%", "x=5", "x = 5", "5 = x",
+    ["5", "5.0", "05", "+5", "5.", r"\boxed{5}", "$5$", "5$", r"5\%", "x=5", "x = 5", "5 = x",
      r"5^\circ", r"5^{\circ}",
-     r"5\text{ cm}", r"5 \text{ cm}^2", r"5\mathrm{~cm}", "5 cm", "5 apples", "5°", r"\text{5}",
+     r"5\text{ cm}", r"5\mathrm{~cm}", "5 cm", "5 apples", "5°", r"\text{5}",
      r"\left(5\right)", "{5}", "10/2"],
+    [r"500\text{ cents}", r"\$5", "5 dollars", r"\$5.00", r"5\text{ USD}"],
     ["-1/2", r"-\frac{1}{2}", r"\frac{-1}{2}", r"\frac{1}{-2}", r"-\dfrac12", r"-\tfrac 12", "-0.5", "-.5",
      "−0.5", r"-\frac{2}{4}"],
     [r"12\frac{3}{5}", r"12 \frac{3}{5}", "12 3/5", "12.6", "63/5", r"\frac{63}{5}", "12.60"],
@@ -264,7 +265,6 @@ def _number_ways(value: Fraction) -> list[str]:
     ways += [
         rf"\left(\frac{{{top}}}{{{bottom}}}\right)",
         rf"\frac{{{top}}}{{{bottom}}}\text{{ cm}}",
-        rf"\$ {top}/{bottom}",
     ]
     if bottom == 1:
         ways += [f"{top}", f"{top}.00", f"{top:,}", f"{top:,}".replace(",", "{,}"), f"{top:,}".replace(",", r",\!")]

@@ -1,0 +1,77 @@
+"""The reader of LaTeX environments: matrices with their sums and products, systems of equations, and cases."""
+
+from .cursor import END, Unreadable
+from .measures import RELATIONS, ScalarReader
+from .structures import add, group, multiply, scale, to_matrix
+from .tokens import Token
+from .values import Builder, Expression, Group, Matrix, Scalar, Value, number
+
+
+class EnvironmentReader(ScalarReader):
+    """Reads environments; `read_all` is that of `AnswerReader`."""
+
+    def _read_matrices(self, factor: Expression | None = None) -> Value:
+        """Reads a sum of products of numbers and matrices; `factor` is what has been read of its first product."""
+        total = self._read_matrix_product(factor)
+        while isinstance(total, Matrix) and self.sees("+", "-"):
+            sign = number(1 if self.peek().text == "+" else -1)
+            self.at += 1
+            factor = None if self.peek().text.startswith("begin ") else self._read_product(None)
+            factor = sign if factor is None else ("multiply", sign, factor)
+            total = add(total, self._read_matrix_product(factor))
+        return total
+
+    def _read_matrix_product(self, factor: Expression | None) -> Value:
+        self.take("*")
+        product, count = self._read_matrix(), 1
+        while isinstance(product, Matrix) and self.peek(self.sees("*")).text.startswith("begin "):
+            self.take("*")
+            count += 1
+            product = multiply(product, self._read_matrix(), count)
+        return product if factor is None else scale(factor, product)
+
+    def _read_cases(self) -> Value:
+        """Reads the rows of a system of equations as a list, and values with their conditions as a set of these."""
+        self.at += 1
+        rows: list[list[list[Token]]] = [[[]]]
+        with self.nest():
+            while not self.take("end cases"):
+                token = self.peek()
+                if token is END or token.text.startswith("begin "):
+                    raise Unreadable("cases are not closed")
+                self.at += 1
+                if token.text == "¶":
+                    rows.append([[]])
+                elif token.text == "&":
+                    rows[-1].append([])
+                else:
+                    rows[-1][-1].append(token)
+            rows = [row for row in rows if row != [[]]]
+            if all(len(row) == 1 or row[1][0].text in RELATIONS for row in rows if row[-1]):
+                return group([self._read_row([token for part in row for token in part]) for row in rows])
+            pieces = [Builder(self._read_row(value), self._read_row(condition)) for value, condition in rows]
+        return Group("cases", tuple(pieces), "cases")
+
+    def _read_row(self, tokens: list[Token]) -> Value:
+        while tokens and tokens[0].text.lower() in ("if", "for", "when", "where"):
+            tokens = tokens[1:]
+        while tokens and tokens[-1].text in (",", ";", "."):
+            tokens = tokens[:-1]
+        return type(self)(tokens, self.plus_minus, self.depth).read_all()
+
+    def _read_matrix(self) -> Value:
+        """Reads rows between `¶`, and entries between `&`."""
+        name = self.peek().text.removeprefix("begin ")
+        if "matrix" not in name and name != "array":
+            raise Unreadable(f"{name} is unknown")
+        self.at += 1
+        rows: list[list[Scalar]] = [[]]
+        with self.nest():
+            while not self.take(f"end {name}"):
+                if self.take("¶"):
+                    rows.append([])
+                elif not self.take("&"):
+                    rows[-1].append(self._read_scalar())
+                    if not self.sees("&", "¶", f"end {name}"):
+                        raise Unreadable("an entry of a matrix is no scalar")
+        return to_matrix(name, [row for row in rows if row])

@@ -1,0 +1,60 @@
+"""Units: their names, and what each measures as a factor times base units."""
+
+import re
+from collections import Counter
+from fractions import Fraction
+from functools import lru_cache
+
+# Names of a unit: factor and base units. A unit that no exact factor connects with others is its own base.
+_TABLE = {
+    "m meter meters metre metres": "1 m", "mm millimeter millimeters millimetre millimetres": "1/1000 m",
+    "cm centimeter centimeters centimetre centimetres": "1/100 m", "dm decimeter decimeters": "1/10 m",
+    "km kilometer kilometers kilometre kilometres": "1000 m", "nm nanometer nanometers": "1/1000000000 m",
+    "ft foot feet": "381/1250 m", "in inch inches": "127/5000 m", "yd yard yards": "1143/1250 m",
+    "mi mile miles": "201168/125 m",
+    "kg kilogram kilograms": "1 kg", "g gram grams": "1/1000 kg", "mg milligram milligrams": "1/1000000 kg",
+    "lb lbs pound pounds": "45359237/100000000 kg", "oz ounce ounces": "45359237/1600000000 kg",
+    "l L liter liters litre litres": "1/1000 m m m", "ml mL milliliter milliliters": "1/1000000 m m m",
+    "ha hectare hectares": "10000 m m", "acre acres": "1 acre", "gallon gallons": "1 gallon",
+    "s sec secs second seconds": "1 s", "min mins minute minutes": "60 s", "h hr hrs hour hours": "3600 s",
+    "day days": "86400 s", "week weeks": "604800 s", "month months": "1 month", "year years yr yrs": "12 month",
+    "mph": "1397/3125 m /s", "kph": "5/18 m /s", "Hz hertz": "1 /s", "rpm": "1 rpm",
+    "N newton newtons": "1 kg m /s /s", "J joule joules": "1 kg m m /s /s", "W watt watts": "1 kg m m /s /s /s",
+    "kW kilowatt kilowatts": "1000 kg m m /s /s /s", "Pa pascal pascals": "1 kg /m /s /s", "kPa": "1000 kg /m /s /s",
+    "eV": "1 eV", "V volt volts": "1 V", "A ampere amperes amps": "1 A", "K kelvin": "1 K", "C": "1 C", "F": "1 F",
+    "mol moles": "1 mol", "Omega ohm ohms": "1 Omega", "deg degree degrees °": "1 deg", "rad radian radians": "1 rad",
+    "dollar dollars usd us $": "1 dollar", "cent cents ¢": "1/100 dollar", "euro euros eur €": "1 euro",
+    "gbp £": "1 gbp", "yuan rmb cny": "1 yuan", "rupee rupees rs inr ₹": "1 rupee",
+}  # fmt: skip
+KNOWN = {name: measure for names, measure in _TABLE.items() for name in names.split()}
+UNITS = {name for name in KNOWN if len(name) > 1} - {"us"} | {"sq", "cu", "pct"}
+LETTER_UNITS = {"m", "g", "s", "h", "l", "L", "N", "J", "W", "V", "A", "K", "C", "F", "Omega"}
+MONEY = {"rs", "usd", "us", "eur", "inr", "rmb", "cny", "gbp"}
+CURRENCY = "$€£¥₹¢₩₽"
+_POWERS = {"square": 2, "squares": 2, "sq": 2, "cubic": 3, "cu": 3}
+DIMENSIONS = {*_POWERS, "units", "unit"}
+_EXPONENT = re.compile(r"\^ (?:\{ )?(-? ?\d)(?: \})?")
+
+
+@lru_cache(maxsize=1024)
+def measure(unit: str) -> tuple[Fraction, frozenset] | None:
+    """Returns (factor, base units with their exponents) of a unit such as `km / h`; None if a part is unknown."""
+    factor, bases, sign, power, before = Fraction(1), Counter(), 1, 1, ""
+    parts = _EXPONENT.sub(lambda match: "^" + match[1].replace(" ", ""), unit).split()
+    for part, behind in zip(parts, [*parts[1:], ""], strict=True):
+        known = KNOWN.get(part) or KNOWN.get(part.lower())
+        if part in ("/", "per") or before + part == "}{":
+            sign = -1
+        elif part.lower() in _POWERS:
+            power = _POWERS[part.lower()]
+        elif known is not None:
+            exponent = sign * power * int(behind[1:] if behind[:1] == "^" else 1)
+            size, *base = known.split()
+            factor *= Fraction(size) ** exponent
+            for item in base:
+                bases[item.lstrip("/")] += -exponent if item[0] == "/" else exponent
+            power = 1
+        elif part[0] != "^" and part not in ("frac", "*", ".", "{", "}", "(", ")"):
+            return None
+        before = part
+    return factor, frozenset((base, count) for base, count in bases.items() if count)

@@ -1,0 +1,125 @@
+"""Random pairs of answers of one kind, each with whether the two are the same answer."""
+
+import random
+from fractions import Fraction
+
+Pair = tuple[str, str, bool]  # (given answer, reference answer, whether they are the same)
+
+LENGTHS = {"mm": 1, "cm": 10, "m": 1000, "km": 1_000_000}
+TIMES = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+MASSES = {"mg": 1, "g": 1000, "kg": 1_000_000}
+MONEY = {"cents": 1, "dollars": 100}
+
+
+def near_identity(draw: random.Random) -> Pair:
+    """Returns two formulas that differ only in a small part of their domain, or by very little."""
+    c, n = draw.randrange(300, 10**7), draw.randrange(500, 20_000)
+    hidden = draw.choice((f"{c}", f"({c - 17}+17)", rf"\sqrt{{{c * c}}}", f"e^{{{draw.randrange(6, 20)}}}"))
+    decoys = "+".join(f"{index}-{index}" for index in range(1, 8))
+    given, gold = draw.choice((
+        (rf"\tanh {n}", "1"), (rf"\coth({n})", "1"), (rf"{c}\tanh {n}", f"{c}"), (rf"\tanh({n})-\tanh({n + 1})", "0"),
+        (rf"x+\sin({n}\pi x)", "x"), (rf"x\cos({2 * n}\pi x)", "x"), (rf"\lfloor {n}x\rfloor/{n}", "x"),
+        (f"|x-{hidden}|", f"{hidden}-x"), (f"|x-{hidden}+{decoys}|", f"{hidden}-x"), (f"|x+{hidden}|", f"x+{hidden}"),
+        (rf"\sqrt{{(x-{hidden})^2}}", f"{hidden}-x"), (rf"\max(x,-{c})", "x"), (rf"\lfloor x/{10 * c}\rfloor", "0"),
+        (r"\int_{-1}^1 |x|^3 dx", r"\int_{-1}^1 x^3 dx"), (r"\sum_{k=1}^n k+\prod_{k=1}^{60}(n-k)",
+                                                            r"\frac{n(n+1)}{2}"),
+        (f"x+{n}=x", f"x+{c}=x"),
+    ))  # fmt: skip
+    return (given, gold, False) if draw.random() < 0.5 else (gold, given, False)
+
+
+def chain(draw: random.Random) -> Pair:
+    """Returns a chain of equal or contradictory sides, and what it would state."""
+    a, b = draw.randrange(2, 60), draw.randrange(2, 60)
+    side, value = draw.choice(((f"{a}+{b}", a + b), (rf"{a}\cdot {b}", a * b), (rf"\frac{{{a * b}}}{{{b}}}", a),
+                               (rf"\sqrt{{{a * a}}}", a), (f"{a}^2", a * a)))  # fmt: skip
+    name = draw.choice(("x", "AB", "m+n", "f(2)", r"\text{area}", r"\angle A", r"S_{ABC}", r"\frac{a}{b}"))
+    is_same = draw.random() < 0.5
+    stated = value if is_same else value + draw.choice((1, -1, 10))
+    sides = draw.choice(([side], [side, side], [f"{value}", side], [side, f"{value}"]))
+    return " = ".join([name, *sides, f"{stated}"]), f"{stated}", is_same
+
+
+def quantity(draw: random.Random) -> Pair:
+    """Returns two quantities in units of one or of two dimensions."""
+    units, other_units = draw.sample((LENGTHS, TIMES, MASSES, MONEY), 2)
+    one, other = draw.choice([*units]), draw.choice([*units])
+    value = Fraction(draw.randrange(1, 10**4), draw.choice((1, 2, 5)))
+    power = draw.choice((1, 1, 2, 3)) if units is LENGTHS else 1
+    exponent = f"^{power}" if power > 1 else ""
+    shown = rf"{value} \text{{{one}}}{exponent}"
+    is_same = draw.random() < 0.5
+    converted = value * Fraction(units[one], units[other]) ** power
+    if not is_same and draw.random() < 0.5:
+        return shown, rf"{value} \text{{ {draw.choice([*other_units])}}}", False
+    if not is_same and units is LENGTHS and draw.random() < 0.5:
+        return shown, rf"{value} \text{{ {one}}}^{power % 3 + 1}", False
+    return shown, rf"{converted if is_same else converted + 1} \text{{ {other}}}{exponent}", is_same
+
+
+def repetition(draw: random.Random) -> Pair:
+    """Returns two lists, of which one may have a member more often."""
+    items = draw.sample(range(-20, 20), draw.randrange(2, 5))
+    more = [*items, draw.choice(items)]
+    draw.shuffle(more)
+    given, gold = draw.choice(((more, items), (items, more), (items, items[::-1]), (more, more[::-1])))
+    return ", ".join(map(str, given)), ", ".join(map(str, gold)), len(given) == len(gold)
+
+
+def capital_letters(draw: random.Random) -> Pair:
+    """Returns two orders of the same letters."""
+    letters = draw.sample("ABCDEFGH", draw.randrange(3, 6))
+    other = letters[:]
+    draw.shuffle(other)
+    form = draw.choice(("{}", r"\text{{{}}}"))
+    return form.format("".join(letters)), "".join(other), letters == other
+
+
+def plus_minus(draw: random.Random) -> Pair:
+    """Returns a tuple or a formula with ±, and the two that it stands for, or two others."""
+    a, b = draw.randrange(2, 30), draw.randrange(1, 9)
+    is_same = draw.random() < 0.5
+    c = a if is_same else a + 1
+    given, gold = draw.choice((
+        (rf"({b}, \pm {a})", f"({b},-{c}),({b},{c})"), (rf"(\pm {a}, \mp {b})", f"({c},-{b}),(-{a},{b})"),
+        (rf"\{{0, \pm {a}\}}", rf"\{{{c},-{a},0\}}"),
+        (rf"\frac{{-{b}\pm\sqrt{{{a}}}}}{{2}}", rf"\frac{{-{b}+\sqrt{{{a}}}}}{{2}}, \frac{{-{b}-\sqrt{{{c}}}}}{{2}}"),
+        (rf"\mp {a}", rf"\pm {c}"),
+    ))  # fmt: skip
+    return given, gold, is_same
+
+
+def matrix_sum(draw: random.Random) -> Pair:
+    """Returns a sum of multiples of two matrices, and a matrix."""
+    rows, columns, factor = draw.randrange(1, 4), draw.randrange(2, 4), draw.randrange(2, 7)
+    one, other = ([[draw.randrange(-9, 10) for _ in range(columns)] for _ in range(rows)] for _ in range(2))
+    total = [[factor * a - b for a, b in zip(*pair, strict=True)] for pair in zip(one, other, strict=True)]
+    is_same = draw.random() < 0.5
+    total[0][0] += not is_same
+    first, second, result = (_matrix(matrix) for matrix in (one, other, total))
+    return rf"{factor}{first} - {second}", result, is_same
+
+
+def _matrix(rows: list[list[int]]) -> str:
+    return _environment("pmatrix", [" & ".join(map(str, row)) for row in rows])
+
+
+def _environment(name: str, rows: list[str]) -> str:
+    return rf"\begin{{{name}}} " + r" \\ ".join(rows) + rf" \end{{{name}}}"
+
+
+def cases(draw: random.Random) -> Pair:
+    """Returns values with conditions in two orders, or a system of equations and its solution."""
+    a, b = draw.randrange(1, 9), draw.randrange(1, 9)
+    is_same = draw.random() < 0.5
+    c = b if is_same else b + 1
+    rows = [rf"x+{a} & \text{{if }} x \ge {b}", rf"{a}-x, & x < {b}"]
+    others = [rf"{a}+x & {c} \le x", rf"-x+{a} & \text{{for }} x < {b}"]
+    draw.shuffle(others)
+    environments = [_environment("cases", part) for part in (rows, others)]
+    system = _environment("cases", [f"x = {a}", f"y = {b}"])
+    solution = draw.choice((f"({a}, {c})", f"x={a}, y={c}"))
+    return draw.choice(((*environments, is_same), (system, solution, is_same)))
+
+
+KINDS = [near_identity, chain, quantity, repetition, capital_letters, plus_minus, matrix_sum, cases]
