@@ -35,10 +35,10 @@ _ANNOUNCEMENT = re.compile(
 )
 _FINAL = re.compile(rf"(?i:\bfinal\s+answer){_JOINT}(?=[-+$\\\d(\[.]|[A-Z]\b)")
 _LEAD = re.compile(
-    r"(?i:(?:and|so|thus|hence|therefore|then|finally|we\s+(?:get|have|obtain|find)|(?:it|this)\s+is|result|[a-z]\s+is)\b[\s,:]*)+"
+    r"(?i:(?:and|so|thus|hence|therefore|then|finally|we\s+(?:get|have|obtain|find)|(?:it|this|that)(?:\s+is|'s)|result|[a-z]\s+is)\b[\s,:]*)+"
 )
 _QUESTION = re.compile(r"(?:^|(?<=[.!?\n]))[^.!?\n]*\?\s*$")  # what a question says is no answer
-_SENTENCE = re.compile(r"\.\s+[A-Z]|\n|\.?\s*$")
+_SENTENCE = re.compile(r"\.\s+[A-Z(]|\n|,?\s+(?:because|since)\b|\.?\s*$")
 _FOREIGN = re.compile(r"[^\W\d_\x00-\x7fͰ-Ͽ]")  # letters of other scripts than Latin and Greek
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}\s+[A-Za-z]{3,}")
 # Between two boxes of one list: `,`, "and", "or", with one noun before them and one name behind them.
@@ -112,7 +112,7 @@ def final_answer(text: str) -> str | None:
     if (announced := _find_announcement(text, 0, _ANNOUNCEMENT)) is not None:
         return announced
     text = _QUESTION.sub("", text)
-    short = text[lead.end() :] if (lead := _LEAD.match(text)) else text
+    short = (text[lead.end() :] if (lead := _LEAD.match(text)) else text).strip(" *")
     if _is_only_an_answer(short):
         return _unwrap(short)
     return _find_last_formula(text) or (text if len(text) < 40 else None)

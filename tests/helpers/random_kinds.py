@@ -122,4 +122,57 @@ def cases(draw: random.Random) -> Pair:
     return draw.choice(((*environments, is_same), (system, solution, is_same)))
 
 
-KINDS = [near_identity, chain, quantity, repetition, capital_letters, plus_minus, matrix_sum, cases]
+def point(draw: random.Random) -> Pair:
+    """Returns a point with its name, and a tuple."""
+    name = draw.choice(("A", "P", "M"))
+    items = draw.sample(range(-20, 20), draw.randrange(2, 4))
+    is_same = draw.random() < 0.5
+    others = items if is_same else items[::-1]
+    shown, gold = (", ".join(map(str, part)) for part in (items, others))
+    return draw.choice((f"{name}({shown})", f"{name}=({shown})", rf"\vec{{{name}}} = ({shown})")), f"({gold})", is_same
+
+
+def chinese(draw: random.Random) -> Pair:
+    """Returns a number with Chinese words that keep or change its value, or a date, and a number or another date."""
+    number = draw.randrange(2, 99)
+    keeps = [f"{number}元", f"{number}平方米", rf"{number}\text{{千米}}", f"{number}千克", f"{number}个"]
+    changes = [
+        f"{number}万",
+        f"{number}千",
+        f"{number}倍",
+        f"{number}成",
+        f"{number}多",
+        f"{number}亿元",
+        f"{number}分之一",
+    ]
+    dates = draw.sample([f"{month}月{day}日" for month in range(1, 10) for day in range(1, 10)], 2)
+    return draw.choice((
+        (draw.choice(keeps), f"{number}", True), (draw.choice(changes), f"{number}", False), (*dates, False),
+        (f"x<{number} 或 x>100", rf"(-\infty,{number})\cup(100,\infty)", True),
+        (f"x<{number} 且 x>100", rf"(-\infty,{number})\cup(100,\infty)", False),
+    ))  # fmt: skip
+
+
+def renamed_argument(draw: random.Random) -> Pair:
+    """Returns two functions that are written with different arguments, or differ."""
+    a, b = draw.randrange(2, 9), draw.randrange(1, 9)
+    one, other = draw.sample("xtnyz", 2)
+    is_same = draw.random() < 0.5
+    other_name = "f" if is_same or draw.random() < 0.5 else "g"
+    added = "" if is_same or other_name == "g" else f"+{one}"
+    return f"f({one})={a}{one}^2+{b}", f"{other_name}({other})={b}+{a}{other}^2{added}", is_same
+
+
+KINDS = [
+    near_identity,
+    chain,
+    quantity,
+    repetition,
+    capital_letters,
+    plus_minus,
+    matrix_sum,
+    cases,
+    point,
+    chinese,
+    renamed_argument,
+]

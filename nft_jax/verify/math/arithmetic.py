@@ -131,8 +131,10 @@ class Arithmetic:
     def _root(self, value: Any, degree: Any) -> Any:
         """Returns the principal root; of a negative number and an odd degree, the real one."""
         flint = self.flint
-        if not isinstance(degree, flint.fmpq) or degree.q != 1 or not 1 <= degree.p <= 1000:
-            raise Undecided("the degree of a root is not a whole number up to 1000")
+        if not isinstance(degree, flint.fmpq) or degree.q != 1:
+            return self._power(value, self._divide(flint.fmpq(1), degree))
+        if not 1 <= degree.p <= 1000:
+            raise Undecided("the degree of a root is not a number up to 1000")
         degree = int(degree.p)
         if isinstance(value, flint.fmpq):
             sign = -1 if value < 0 else 1

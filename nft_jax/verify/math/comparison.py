@@ -151,7 +151,8 @@ class Comparison(ListComparison):
     # Relations and sets
 
     def _relations(self, reference: Relation, given: Relation) -> bool | None:
-        left, right = relations.drop_approximations(reference), relations.drop_approximations(given)
+        left = relations.drop_approximations(reference)
+        right = relations.rename_argument(relations.drop_approximations(given), left)
         if not (isinstance(left, Relation) and isinstance(right, Relation)):
             return self.compare(left, right)
         stated = [relations.value_of(side, lambda *_: True, side is left) for side in (left, right)]

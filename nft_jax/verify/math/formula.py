@@ -98,7 +98,7 @@ class FormulaReader(FunctionReader):
         if token.kind == "number":  # `(n-2) 2^n` and `n 2^n` are products; two numbers side by side are not
             if before.kind == "letter":
                 return token.gap or self.sees("^", ahead=1)
-            return before.kind == "symbol" and before.text in (")", "]", "}")
+            return before.kind == "symbol" and before.text in (")", "]", "}", "!")
         if token.text == "|" and token.kind == "symbol":
             return not self._bars
         return token.kind == "symbol" and token.text in ("(", "[", "{") and not self.sees_end_bracket()

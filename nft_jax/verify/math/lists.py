@@ -83,6 +83,8 @@ class ListComparison:
 
     def _scalar_and_group(self, reference: Scalar, given: Group) -> bool | None:
         """Compares a number with a list of one, or with a number that has a decimal comma (`1,5`)."""
+        if (point := _to_point(reference)) is not None:
+            return self._groups(point, given)
         if given.opening == "{" and len(given.items) == 1:
             return self.compare(reference, given.items[0])
         if not given.opening and capitals(reference):
@@ -96,6 +98,8 @@ class ListComparison:
 
     def _group_and_scalar(self, reference: Group, given: Scalar) -> bool | None:
         """Compares a set of one with its element, and the letters of choices with their product (`AC`)."""
+        if (point := _to_point(given)) is not None:
+            return self._groups(reference, point)
         if reference.opening == "{" and len(reference.items) == 1:
             return self.compare(reference.items[0], given)
         return not reference.opening and _are_choices(reference, given)
@@ -137,6 +141,14 @@ def _chunk_like(group: Group, other: Group) -> Group:
     if any([item.sides[0] for item in chunk] != names[:length] for chunk in chunks):
         return group
     return group._replace(items=tuple(Group("", tuple(chunk), "") for chunk in chunks))
+
+
+def _to_point(value: Scalar) -> Group | None:
+    """Returns (1, 2) for the point A(1, 2); None for anything else."""
+    name, *parts = value.expression
+    if name != "application" or len(parts) < 3 or not parts[0][0].isupper():
+        return None
+    return Group("(", tuple(map(Scalar, parts[1:])), ")")
 
 
 def choice_letter(value: Value) -> str:

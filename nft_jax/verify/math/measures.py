@@ -1,12 +1,13 @@
 """The reader of scalars with what stands around them: currency, percent signs, powers of ten in words, and units."""
 
+import itertools
 import re
 
 from .cursor import END, Unreadable
 from .formula import FormulaReader
 from .identity import variables
 from .tokens import Token
-from .units import CURRENCY, LETTER_UNITS, MONEY, measure
+from .units import CURRENCY, KNOWN, LETTER_UNITS, MONEY, measure
 from .values import Expression, Scalar, Value, number
 from .words import OTHER_SCALES, SCALES, is_unit, number_in_words
 
@@ -107,7 +108,9 @@ class ScalarReader(FormulaReader):
             if token is END or not _can_be_in_unit(token, parts):
                 self.at = start
                 return ""
-            parts += ["^"] * (token.kind == "number" and bool(parts) and parts[-1] not in "^{-") + [token.text]
+            if token.kind == "number" and parts and parts[-1] in KNOWN:  # cm2
+                parts.append("^")
+            parts.append(token.text)
             self.at += 1
         words = [part for part in parts if part.isalpha() and part != "frac"]
         is_half = "".join(words).lower() in ("am", "pm")
@@ -134,20 +137,16 @@ class ScalarReader(FormulaReader):
             if token.kind == "letter":
                 is_unit_letter = depth == 0 and token.text in LETTER_UNITS and (token.gap or token.text == "Omega")
                 is_behind_value = position > self.at and self.tokens[position - 1].text not in "+-*/^_(|±∓"
-                return position if is_unit_letter and is_behind_value and self._is_power_tail(position + 1) else None
+                return position if is_unit_letter and is_behind_value and self._is_unit(position) else None
             if token.kind == "word" or token.text in SIDE_ENDS - {")", "]", "}"}:
                 return None
             position += 1
         return None
 
-    def _is_power_tail(self, position: int) -> bool:
-        """Returns whether only an exponent or a quotient of units stands between a position and the side's end."""
-        rest = []
-        for token in self.tokens[position:]:
-            if token.kind == "symbol" and token.text in SIDE_ENDS:
-                break
-            rest.append(token.text)
-        return bool(re.fullmatch(r"(?:\^[123]|\^\{-?[123]\})?(?:/(?:[msh]|min)(?:\^2)?)?", "".join(rest)))
+    def _is_unit(self, position: int) -> bool:
+        """Returns whether what stands between a position and the end of the side is a known unit."""
+        rest = itertools.takewhile(lambda token: token.text not in SIDE_ENDS - {"}", ")"}, self.tokens[position:])
+        return measure(" ".join(token.text for token in rest)) is not None
 
     def _read_with_letter_unit(self, split: int) -> Scalar:
         inner = type(self)(self.tokens[self.at : split], self.plus_minus, self.depth + 1)
@@ -165,5 +164,5 @@ def _can_be_in_unit(token: Token, before: list[str]) -> bool:
     if token.kind == "letter":
         return token.text in LETTER_UNITS or bool(before)
     if token.kind == "number":
-        return bool(before) and (before[-1] in ("^", "-", "{") or len(token.text) == 1)
+        return bool(before) and (before[-1] in ("^", "-", "{") or before[-1] in KNOWN and not token.gap)
     return token.kind == "symbol" and token.text in f"/^*.-{{}}()°'{CURRENCY}"

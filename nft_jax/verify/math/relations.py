@@ -16,6 +16,7 @@ from .values import (
     Value,
     operands,
     operations,
+    rename,
 )  # fmt: skip
 
 Compare = Callable[[Value, Value], bool | None]
@@ -172,6 +173,17 @@ def bounded_side(relation: Relation) -> Value | None:
     if len(relation.sides) == 3:
         return relation.sides[1]
     return next((side for side in relation.sides if _is_variable(side)), None)
+
+
+def rename_argument(value: Value, other: Value) -> Value:
+    """Returns `f(x) = 2x` for `f(t) = 2t` if the other relation is of f(x); else the value as it is."""
+    if not (isinstance(value, Relation) and isinstance(other, Relation)):
+        return value
+    own, target = (getattr(relation.sides[0], "expression", ("",)) for relation in (value, other))
+    if own[:2] != target[:2] or len(own) != 3 or len(target) != 3 or not own[2][0] == target[2][0] == "symbol":
+        return value
+    names = set().union(*map(_names, value.sides))
+    return value if target[2][1] in names else rename(value, {own[2][1]: target[2][1]})
 
 
 def are_names_compatible(left: Value, right: Value) -> bool:

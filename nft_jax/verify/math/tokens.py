@@ -19,7 +19,7 @@ from .alphabet import (
     TABLE,
 )  # fmt: skip
 from .units import MONEY, UNITS
-from .words import CONNECTIVES, SHORT_WORDS
+from .words import CONNECTIVES, FOREIGN_CONNECTIVES, SHORT_WORDS
 
 
 class Token(NamedTuple):
@@ -68,7 +68,7 @@ _TOKEN = re.compile(
     rf"|\\(?P<font>{_TEXT_COMMANDS})\*?\s*(?=\{{)"
     r"|\\mathbb\s*(?:\{(?P<set>[RZNQC])\}|(?P<set2>[RZNQC]))"
     r"|\\(?:mathcal|mathfrak|mathscr)\s*\{(?P<script>[A-Za-z])\}"
-    rf"|\\(?:{_DECORATION})(?![A-Za-z])\*?(?P<decoration>)"
+    rf"|\\(?:(?:left|right)\s*\.|(?:{_DECORATION})(?![A-Za-z])\*?)(?P<decoration>)"
     r"|(?P<repeating>\d*\.\d*(?:\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)\d*(?:\\dot\s*(?:\{\d\}|\d))?|\(\d+\)))"
     r"|(?P<scientific>(?<![\w.])\d+(?:\.\d*)?[eE][-+]?\d{1,4}(?![\w.]))"
     rf"|(?P<number>{_NUMBER})"
@@ -150,7 +150,7 @@ def _tokens(text: str, upright: bool) -> list[Token]:
             new = _tokens(inner, upright=True)
             gap = gap or inner[:1].isspace()
             if len(new) == 1 and new[0].kind == "word" and not upright:
-                new = [_upright(new[0], match["font"])]
+                new = [_upright(new[0], match["font"])._replace(gap=new[0].gap)]
             at_gap = inner[-1:].isspace()
         else:
             new, at_gap = _read_token(match, kind, found, gap, upright), False
@@ -191,7 +191,7 @@ def _read_token(match: re.Match, kind: str, before: list[Token], gap: bool, upri
     if kind == "letters":
         return [Token("word", text, upright=True)] if upright else _split_letters(text, before, gap)
     if kind == "foreign":
-        return [Token("word", text)]
+        return [Token("word", FOREIGN_CONNECTIVES.get(text, text))]
     if kind == "operator":
         return [Token("symbol", _OPERATORS[text])]
     if kind == "environment":

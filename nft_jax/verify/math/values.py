@@ -5,7 +5,7 @@ leaves; `evaluate.py` lists the operations. Equal expressions are the same tuple
 """
 
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Expression = tuple
 
@@ -135,6 +135,16 @@ def number(value: Fraction | int) -> Expression:
 def operands(expression: Expression) -> tuple[Expression, ...]:
     """Returns the expressions inside an expression."""
     return tuple(part for part in expression[1:] if isinstance(part, tuple))
+
+
+def rename(value: Any, names: dict[str, str]) -> Any:
+    """Returns a value or an expression with other names of variables."""
+    if not isinstance(value, tuple):
+        return value
+    if type(value) is tuple and value[:1] == ("symbol",):
+        return ("symbol", names.get(value[1], value[1]))
+    parts = [rename(part, names) for part in value]
+    return tuple(parts) if type(value) is tuple else type(value)(*parts)
 
 
 def symbols(expression: Expression) -> set[str]:

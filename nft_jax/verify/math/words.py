@@ -1,11 +1,13 @@
 """Words of answers: numbers in words, and words that change a value and so are no units."""
 
 import re
+import unicodedata
 from fractions import Fraction
 
 from .units import DIMENSIONS, KNOWN
 
 CONNECTIVES = {"and", "or"}
+FOREIGN_CONNECTIVES = {"或": "or", "或者": "or", "和": "and", "且": "and", "及": "and", "与": "and"}
 SHORT_WORDS = {
     "no", "if", "is", "of", "on", "at", "up", "as", "so", "to", "we", "it", "an", "do", "go", "be", "by", "us",
     "am", "pm", "in", "vs",
@@ -45,6 +47,8 @@ _FINE = {"month", "months", "tenth", "length", "width", "north", "south", "earth
 def changes_value(word: str) -> bool:
     """Returns whether a word behind a number is no unit, because it makes another number of it or leaves it open."""
     lower = word.lower()
+    if not word.isascii() and _changes_in_chinese(word):
+        return True
     if lower in KNOWN or word in KNOWN:
         return False
     is_number = lower in _ONES or lower in _TENS or lower in SCALES or lower in OTHER_SCALES or lower in _PARTS
@@ -54,6 +58,11 @@ def changes_value(word: str) -> bool:
         or bool(_CHANGING.fullmatch(lower))
         or (bool(_FRACTION_WORD.fullmatch(lower)) and lower not in _FINE and lower.removesuffix("s") not in _FINE)
     )
+
+
+def _changes_in_chinese(word: str) -> bool:
+    """Returns whether a word has a numeral (10000), or says times, tenths, parts, about, or more."""
+    return "分之" in word or any(c in "倍成折点點多约約余餘半负負不" or unicodedata.numeric(c, None) for c in word)
 
 
 def is_unit(words: list[str]) -> bool:
