@@ -1,0 +1,28 @@
+r"""NFT of Qwen3-8B-Base on DAPO-Math-17k: the recipe of `qwen25_math_7b_nft` with another model.
+
+Claim    None: nobody has run this file yet, and the paper has no such run.
+Cost     By `plan`: nft_jax/plan/README.md.
+Command  hf download Qwen/Qwen3-8B-Base --local-dir FOLDER
+         python -m nft_jax.plan  --config=qwen3_8b_nft --topology=v5e:8x8
+         python -m nft_jax.train --config=qwen3_8b_nft --workdir=gs://BUCKET/qwen3 --config.model.path=FOLDER
+"""
+
+from nft_jax import config_files
+
+
+def get_config():
+    config = config_files.config("qwen25_math_7b_nft")
+    # Qwen3-8B-Base, as in its config.json.
+    config.model.vocab = 151936
+    config.model.layers = 36
+    config.model.width = 4096
+    config.model.heads = 32
+    config.model.kv_heads = 8
+    config.model.head_size = 128
+    config.model.mlp_width = 12288
+    config.model.rope_theta = 1_000_000.0
+    config.model.qkv_bias = False
+    config.model.qk_norm = "head"
+
+    config.rollout.slots = 64
+    return config
