@@ -245,7 +245,8 @@ def make_evaluator(experiment: Experiment, tables: dict[str, PromptTable]) -> Ev
     """
     config, model = experiment.config, experiment.model
     sampling = {name: getattr(config.evaluation, name) for name in ("temperature", "top_p", "top_k")}
-    engine = make_engine(model, dataclasses.replace(config.rollout, **sampling), experiment.tokenizer)
+    rollout = dataclasses.replace(config.rollout, weights="model", **sampling)
+    engine = make_engine(model, rollout, experiment.tokenizer)
     return compile_evaluator(model, engine, experiment.grader, tables, config.evaluation, config.seed)
 
 

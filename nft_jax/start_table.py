@@ -25,6 +25,7 @@ def describe(experiment: Experiment) -> str:
     lines = [
         *_describe_machine(experiment),
         *_describe_adapters(experiment),
+        *_describe_sampler(experiment),
         *_describe_problems(experiment),
         f"prompt    template {config.data.template!r}; the first one has {first} tokens (between │), the "
         f"longest {train.length_Q.max()} of {config.data.max_prompt_tokens}:",
@@ -73,6 +74,16 @@ def _describe_adapters(experiment: Experiment) -> list[str]:
         f"          {counts[0]:,} weights train, {100 * counts[0] / sum(counts):.2f} % of all: {sizes[0] / MIB:,.1f} "
         f"MiB; the others are frozen in {experiment.config.model.dtype}: {sizes[1] / MIB:,.1f} MiB",
     ]
+
+
+def _describe_sampler(experiment: Experiment) -> list[str]:
+    """Returns what the sampler reads, where that is not the trained weights in the compute dtype."""
+    config = experiment.config
+    if config.rollout.weights == "model":
+        return []
+    shapes = jax.eval_shape(experiment.engine.sampling_weights, experiment.model.shapes)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    return [f"sampler   the layers' matrices in {config.rollout.weights}: {size / MIB:,.1f} MiB of weights in all"]
 
 
 def _describe_machine(experiment: Experiment) -> Iterator[str]:

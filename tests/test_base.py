@@ -1,4 +1,4 @@
-"""Runs with adapters: what they save, how they resume, which frozen weights they accept, and starts from them."""
+"""Runs with adapters and a sampler in int8: what they save, how they resume, which frozen weights they accept."""
 
 import contextlib
 import dataclasses
@@ -20,6 +20,7 @@ from nft_jax.run.checkpoint import save_weights
 RUN = {
     "steps": 4,
     "lora__rank": 2,
+    "rollout__weights": "int8",
     "loss__kl_weight": 0.1,
     "warm_start__steps": 3,
     "warm_start__examples_per_update": 8,
@@ -86,6 +87,11 @@ def test_checkpoint_holds_adapters_and_no_frozen_weights(whole, compiled):
     assert all(np.any(adapter["b"]) for adapter in saved["rest"]["reference"]["blocks"].values())
     assert [row["kl"] for row in whole.rows("metrics.jsonl")][0] == 0
     assert "adapters  rank 2, alpha 16, on query, key, value, output, gate, up, down" in whole.printed
+
+
+def test_run_reports_the_gap_of_a_sampler_in_int8(whole):
+    assert "sampler   the layers' matrices in int8: 0.0 MiB of weights in all" in whole.printed
+    assert all(1e-4 < row["sampler_gap_mean"] < 0.1 for row in whole.rows("metrics.jsonl"))
 
 
 def test_run_with_adapters_resumes_bit_for_bit(whole, config, compiled, folder):

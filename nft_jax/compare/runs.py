@@ -15,7 +15,7 @@ from nft_jax.compare.variants import PROMPTS_PER_SEED, Variant
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, compile_step, open_experiment
-from nft_jax.machine.speed import PASSES, forward_flops
+from nft_jax.machine.speed import PASSES, forward_flops, update_flops
 from nft_jax.run.metrics import step_metrics
 from nft_jax.run.workdir import as_json
 from nft_jax.state import State
@@ -120,11 +120,11 @@ class Runner:
         return jax.device_put(state, shardings)
 
     def _step_cost(self, metrics: dict, seconds: float) -> Cost:
-        config, weights = self.experiment.config, self.experiment.model.parameters
+        config, model = self.experiment.config, self.experiment.model
         prompts = metrics["answers"] / config.answers_per_prompt * self.prompt_length
         context = self.prompt_length + (metrics["answer_length"] or 0) / 2
-        forward = forward_flops(config, weights, metrics["tokens"] + prompts, context)
-        trained = PASSES[config.model.remat] * forward_flops(config, weights, metrics["tokens_trained"], context)
+        forward = forward_flops(config, model.parameters, metrics["tokens"] + prompts, context)
+        trained = update_flops(config, model, metrics["tokens_trained"], context, PASSES[config.model.remat])
         counts = metrics["tokens"], metrics["tokens_trained"], metrics["updates_taken"]
         return Cost(*counts, steps=1, flops=forward + trained, seconds=seconds)
 

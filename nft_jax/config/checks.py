@@ -111,6 +111,7 @@ def _strict_faults(config: Settings) -> Iterator[str]:
         "updates_per_step": 1,
         "selection.carry": False,
         "rollout.temperature": 1.0,
+        "rollout.weights": "model",
         "old_logp": "current",
     }
     for name, needed in needs.items():

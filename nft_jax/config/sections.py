@@ -149,6 +149,15 @@ class RolloutConfig:
     )
     top_p: float = setting(1.0, "must be 1: truncated sampling in training would bias the ratio", decides=RUN)
     top_k: int = setting(0, "must be 0: truncated sampling in training would bias the ratio", decides=RUN)
+    weights: str = setting(
+        "model",
+        "number format of the layers' matrices that the sampler reads. model: model.dtype; int8: integers with a scale "
+        "for each output channel, half the memory of 16 bits. The sampler's policy then differs from the trained one "
+        "(sampler_gap_mean): old_logp=sampler, the default, takes the ratio to the policy that sampled; recompute and "
+        "current leave the gap out of it. Evaluation samples with model.dtype",
+        choices=("model", "int8"),
+        decides=RUN,
+    )
     lockstep: str = setting(
         "auto",
         "whether all data shards run the same number of decode steps; auto: on TPUs, until `python -m nft_jax.smoke` "

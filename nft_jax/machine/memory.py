@@ -28,7 +28,7 @@ def device_bytes(experiment: Experiment) -> dict[str, int]:
     config, model = experiment.config, experiment.model
     state = experiment.abstract_state(experiment.make_optimizer())
     layouts = layout.shardings(model.mesh, experiment.engine.specs)
-    sampling_weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, config.model.dtype), model.base.shapes)
+    sampling_weights = jax.eval_shape(experiment.engine.sampling_weights, model.shapes)
     slots = slots_per_shard(experiment)
     prompts, tokens = ceil_div(slots, config.answers_per_prompt), config.data.max_prompt_tokens
     return {

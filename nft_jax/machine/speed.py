@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.config import Config
+from nft_jax.models.sharded import ShardedModel
 
 # Rows of the square matrices, length of the vector, and number of timings.
 SIZE, LONG, TIMES = 2048, 1 << 26, 5
@@ -70,6 +71,22 @@ def forward_flops(config: Config, weights: int, tokens: float, context: float) -
     model = config.model
     looked_up = 0 if model.tied_embedding else model.vocab * model.width
     return tokens * (2 * (weights - looked_up) + 4 * model.layers * model.heads * model.head_size * context)
+
+
+def update_flops(
+    config: Config, model: ShardedModel, tokens: float, context: float, passes: int = PASSES["none"]
+) -> float:
+    """Counts the FLOPs of forward and backward passes, which are three, and those that recompute.
+
+    Frozen weights beside adapters have no gradient, so one of the products with each is left out.
+
+    Args:
+      context: as in `forward_flops`.
+      passes: from `PASSES`; three count no recomputation.
+    """
+    adapters = model.adapters
+    left_out = forward_flops(config, model.parameters, tokens, 0) if adapters else 0
+    return passes * forward_flops(config, model.parameters + adapters, tokens, context) - left_out
 
 
 def decode_bytes(config: Config, weights: int, tokens: float, context: float, slots: float) -> float:

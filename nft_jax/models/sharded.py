@@ -66,6 +66,11 @@ class ShardedModel:
         """Number of weights, without adapters."""
         return count_weights(self.base.shapes)
 
+    @property
+    def adapters(self) -> int:
+        """Number of weights of the adapters; 0 without."""
+        return count_weights(self.shapes) - self.parameters
+
     def abstract_weights(self) -> Any:
         """Returns shapes and layouts of all weights."""
         return jax.tree.map(with_sharding, self.shapes, layout.shardings(self.mesh, self.weight_specs))

@@ -20,6 +20,7 @@ from nft_jax.models.attention_kernels import CHECKPOINT_NAME
 from nft_jax.models.block import Block
 from nft_jax.models.cache import Cache, cache_from_keys, write_token
 from nft_jax.models.head import head_logits
+from nft_jax.models.int8 import cast_weights
 from nft_jax.models.lora import NO_ADAPTERS, add_adapters
 from nft_jax.models.norms import rms_norm
 from nft_jax.parallel.layout import HOST_MEMORY, UNCONSTRAINED, Placement
@@ -185,7 +186,7 @@ class Transformer(nnx.Module):
         return rms_norm(x_MD, self.norm[...].astype(self.config.dtype), self.config.norm_epsilon)
 
     def _cast(self, weights):
-        return jax.tree.map(lambda x: x.astype(self.config.dtype), weights)
+        return cast_weights(weights, self.config.dtype)
 
 
 class AbstractModel(NamedTuple):

@@ -8,7 +8,7 @@ from nft_jax.config.sizes import row_tokens
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import Chip
 from nft_jax.machine.memory import slots_per_shard
-from nft_jax.machine.speed import PASSES, forward_flops
+from nft_jax.machine.speed import PASSES, forward_flops, update_flops
 from nft_jax.names import suggestion
 from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import REPLICA, shard_count
@@ -118,6 +118,9 @@ def estimate(
     def forward(tokens, context):
         return forward_flops(config, experiment.model.parameters, tokens, context)
 
+    def update(tokens, context):
+        return update_flops(config, experiment.model, tokens, context, passes)
+
     def products(flops):
         return flops / (devices * chip.flops * assumptions.products)
 
@@ -134,10 +137,10 @@ def estimate(
     flops = {
         "read": forward(rounds * C * assumptions.prompt, assumptions.prompt / 2),
         "decode": forward(sampled, context),
-        "update": passes * forward(trained, context),
+        "update": update(trained, context),
     }
     if shared:
-        flops["update"] += passes * forward(Q * assumptions.prompt, assumptions.prompt / 2)
+        flops["update"] += update(Q * assumptions.prompt, assumptions.prompt / 2)
     # The program's text contains the body of a micro-batch once for each update.
     micro_batch = max(products(flops["update"]) / (U * micro_batches), transfer_seconds(scopes.MICRO_BATCH) / U)
     optimizer = 2 * (held["weights"] + held["moments"]) / (chip.bandwidth * assumptions.memory)

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
+from nft_jax.models.int8 import cast_weights, quantize_layers, quantize_specs
 from nft_jax.models.lora import merge_adapters
 from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import SHARDS, TENSOR, shard_axes
@@ -38,9 +39,9 @@ class Engine:
     Attributes:
       graph: The model's structure, without adapters.
       axes: Logical axes of its weights.
-      config: Temperature, truncation, limits and slots.
+      config: Temperature, truncation, limits, slots and format of the weights.
       eos_ids: Token ids that end an answer.
-      dtype: Compute dtype of the sampling weights.
+      dtype: Compute dtype.
       lockstep: Whether the data shards of a replica run the same number of loop trips.
       stop_table: The automaton of texts that end an answer too (nft_jax/data/stops.py), or None.
       adapter_scale: Factor of the adapters' terms, where the weights have adapters.
@@ -59,7 +60,8 @@ class Engine:
     @property
     def specs(self) -> Any:
         """PartitionSpecs of the sampling weights."""
-        return layout.specs(self.axes, layout.GENERATION)
+        specs = layout.specs(self.axes, layout.GENERATION)
+        return quantize_specs(specs) if self.config.weights == "int8" else specs
 
     def slots(self, answers: int) -> int:
         """Returns the slots of a data shard that gives this many answers a round."""
@@ -67,9 +69,12 @@ class Engine:
 
     @jax.named_scope(scopes.SAMPLING_WEIGHTS)
     def sampling_weights(self, weights: Any) -> Any:
-        """Merges adapters into the weights, casts them to the compute dtype and splits them over `tensor` only."""
+        """Merges adapters into the weights, converts them to their format and splits them over `tensor` only."""
         weights = merge_adapters(weights, self.adapter_scale, self.dtype)
-        return layout.constrain(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.mesh, self.specs)
+        if self.config.weights == "int8":
+            # Before the layout changes, so that integers move between devices.
+            weights = quantize_layers(weights)
+        return layout.constrain(cast_weights(weights, self.dtype), self.mesh, self.specs)
 
     def __call__(self, sampling_weights: Any, requests: Requests, key: Array, submit: Submit | None = None) -> Round:
         """Samples the answers of one round; arguments as in `finish_round`."""

@@ -16,6 +16,7 @@ TYPOS = {
     "model.qk_norm": ("heads", "head"),
     "data.long_prompts": ("refused", "refuse"),
     "rollout.lockstep": ("yess", "yes"),
+    "rollout.weights": ("int9", "int8"),
     "verify.isolation": ("require", "required"),
     "optimizer.name": ("adam", "adamw"),
     "optimizer.schedule": ("cosin", "cosine"),
@@ -141,6 +142,10 @@ def test_check_refuses_numbers_outside_their_bounds(name):
         (
             {"strict_on_policy": True, "rollout__temperature": 0.7},
             ["config.strict_on_policy=true needs config.rollout.temperature=1.0, got 0.7"],
+        ),
+        (
+            {"strict_on_policy": True, "rollout__weights": "int8"},
+            ["config.strict_on_policy=true needs config.rollout.weights=model, got int8"],
         ),
         (
             {"strict_on_policy": True, "selection__carry": True},

@@ -3,7 +3,10 @@
 import dataclasses
 
 from helpers.experiments import small
+from helpers.small_parts import one_device
+from nft_jax.config import LoraConfig
 from nft_jax.machine import speed
+from nft_jax.models.sharded import build_model
 
 
 def test_forward_flops_count_the_products():
@@ -15,6 +18,26 @@ def test_forward_flops_count_the_products():
     assert not model.tied_embedding
     found = speed.forward_flops(config, products + D * model.vocab, tokens=10, context=7)
     assert found == 10 * (2 * products + 4 * model.layers * N * H * 7)
+
+
+def test_update_flops_leave_out_the_gradients_of_frozen_weights():
+    config = small(model__vocab=24, lora__rank=3)
+    model = config.model
+    D, F, N, G, H, r = model.width, model.mlp_width, model.heads, model.kv_heads, model.head_size, 3
+    sides = [(D, N * H), (D, G * H), (D, G * H), (N * H, D), (D, F), (D, F), (F, D)]
+    products = model.layers * sum(inputs * outputs for inputs, outputs in sides) + D * model.vocab
+    adapters = model.layers * sum(r * (inputs + outputs) for inputs, outputs in sides)
+    attention = 4 * model.layers * N * H * 7
+    adapted, whole = (build_model(model, 24, one_device(), lora) for lora in (config.lora, LoraConfig()))
+    # Biases and norms count as weights.
+    small_ones = 2 * (adapted.parameters - products - D * model.vocab)
+    assert adapted.adapters == adapters
+    assert whole.adapters == 0
+    for passes in (3, 4):
+        full = passes * (2 * products + small_ones + attention)
+        assert speed.update_flops(config, whole, 10, 7, passes) == 10 * full
+        lora = passes * (2 * adapters + attention) + (passes - 1) * (2 * products + small_ones)
+        assert speed.update_flops(config, adapted, 10, 7, passes) == 10 * lora
 
 
 def test_decode_bytes_count_weights_once_for_all_slots_and_the_context_of_each_token():

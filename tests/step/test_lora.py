@@ -17,7 +17,10 @@ SIZES = {
 }
 
 
-@pytest.fixture(scope="module", params=[{}, {"mesh__data": 2, "mesh__tensor": 2, "model__dtype": "bfloat16"}])
+ON_A_MESH = {"mesh__data": 2, "mesh__tensor": 2, "model__dtype": "bfloat16", "rollout__weights": "int8"}
+
+
+@pytest.fixture(scope="module", params=[{}, ON_A_MESH])
 def program(request, folder):
     program = Program(small(verify__grader=grader("coin"), **SIZES, **request.param), folder)
     yield program
