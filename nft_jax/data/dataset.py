@@ -13,9 +13,10 @@ from nft_jax.data.files import Problem, ProblemSet
 from nft_jax.data.generated import ARITHMETIC, GENERATED, generate, is_generated
 from nft_jax.data.hygiene import HygieneReport
 from nft_jax.data.hygiene_cache import clean_once
-from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render
+from nft_jax.data.prompts import ExampleTable, PromptTable, build_examples, build_prompts, render_prompts
 from nft_jax.data.references import check_references
-from nft_jax.data.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from nft_jax.data.sentencepiece_training import train_sentencepiece
+from nft_jax.data.tokenizer import Tokenizer, load_tokenizer
 from nft_jax.files import cache_folder
 from nft_jax.verify import check_reference
 from nft_jax.verify.gsm8k import gsm8k
@@ -221,29 +222,24 @@ def _build_warm_start_examples(
       ValueError: if no training problem has one, or none fits.
     """
     warm, most = config.warm_start, config.warm_start.validation_examples if split == "validation" else None
-    form = config.data.template
     if name_set(config, split).partition(":")[0] == ARITHMETIC:
         size = most or warm.arithmetic_examples
         drawn = arithmetic.draw_examples(problems, size=size, incorrect_share=warm.incorrect_share, seed=config.seed)
-        pairs = [(render(text, tokenizer, template=form, messages=messages), response) for text, response in drawn]
+        requests, responses = [(messages, text) for text, _ in drawn], [response for _, response in drawn]
     else:
         solved = [problem for problem in problems if problem.solution][:most]
-        pairs = [
-            (
-                render(each.problem, tokenizer, template=form, messages=(*messages, *each.messages)),
-                end_with_answer(each, config.verify.grader),
-            )
-            for each in solved
-        ]
-    if not pairs and split == "validation":
+        requests = [((*messages, *each.messages), each.problem) for each in solved]
+        responses = [end_with_answer(each, config.verify.grader) for each in solved]
+    if not responses and split == "validation":
         return None
-    if not pairs:
+    if not responses:
         raise ValueError(
             f"{config.data.train}: no problem has a worked solution, so the warm start has no examples; name the field "
             "of the solutions by --config.data.train_fields=PROBLEM,ANSWER,SOLUTION, or set config.warm_start.steps=0"
         )
+    prompts = render_prompts(requests, tokenizer, template=config.data.template)
     return build_examples(
-        pairs,
+        list(zip(prompts, responses, strict=True)),
         tokenizer,
         max_prompt_tokens=config.data.max_prompt_tokens,
         max_answer_tokens=config.rollout.max_answer_tokens,

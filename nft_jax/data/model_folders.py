@@ -40,6 +40,8 @@ _OTHER_FOLDERS = {
 }
 _OTHER_FOLDERS |= dict.fromkeys(("*.pt", "*.pth"), _OTHER_FOLDERS["*.bin"])
 _MOST_JSON_BYTES = 10**9
+# A base model's eos_token ends a document, an instruct model's ends a turn. Whichever is declared, both end an answer.
+_END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
 
 
 def download_hint(folder: Path) -> str:
@@ -91,3 +93,23 @@ def read_declared_eos(path: Path) -> list[int | None]:
     if not all(i is None or type(i) is int for i in ids):
         raise ValueError(f"{path}: eos_token_id is {declared!r}; it must be an id like 2 or a list of ids like [2, 5]")
     return ids
+
+
+def find_eos_ids(folder: Path, vocabulary: dict[str, int], declared: int | None) -> tuple[int, ...]:
+    """Returns the declared EOS, then those of the model's settings, then well-known ends of turn or document.
+
+    Raises:
+      ValueError: if there is none, or the settings declare what is no id.
+    """
+    ids, size = [declared], max(vocabulary.values()) + 1
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            ids += read_declared_eos(folder / name)
+    ids += [vocabulary.get(name) for name in _END_NAMES]
+    eos_ids = tuple(dict.fromkeys(i for i in ids if i is not None and 0 <= i < size))
+    if not eos_ids:
+        raise ValueError(
+            f"the tokenizer in {folder} has no end-of-sequence token, so no answer could end; "
+            'add "eos_token": "<its text>" to its tokenizer_config.json'
+        )
+    return eos_ids

@@ -1,13 +1,13 @@
 r"""Prompt templates, and tables of tokenized prompts and of supervised (prompt, response) examples of fixed width."""
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from nft_jax.data.control_tokens import TURN_MARK, MixedTextError, Prompt, blank, outside
 from nft_jax.data.files import Problem
-from nft_jax.data.template_files import SUFFIX, render_file
+from nft_jax.data.template_files import SUFFIX, Request, render_file
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.names import lookup
 
@@ -29,9 +29,8 @@ TEMPLATES: dict[str, str | None] = {
     ),
     "chat": None,
 }
-
-# How families mark turns: <|im_start|>, <｜User｜>, <start_of_turn>, [INST], <s>.
-_MARK = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|</?(?:start_of_turn|end_of_turn|s|bos|eos)>|\[/?INST\]")
+# The roles that templates know. Another one is a text from outside as well.
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
 
 
 class PromptTable(NamedTuple):
@@ -78,24 +77,47 @@ def render(problem: str, tokenizer: Tokenizer, *, template: str, messages: Seque
     """Returns the exact prompt text for a problem after the chat messages (role, text) before it.
 
     Raises:
+      FileNotFoundError, ValueError: as `render_prompts`.
+    """
+    return render_prompts([(messages, problem)], tokenizer, template=template)[0].text
+
+
+def render_prompts(requests: Sequence[Request], tokenizer: Tokenizer, *, template: str) -> list[Prompt]:
+    """Renders the prompts of problems, each after the chat messages (role, text) before it, with their outlines.
+
+    Raises:
       FileNotFoundError: if the template is a file that does not exist.
       ValueError: if the template is unknown, has no place for the messages, or is "chat" and the tokenizer has no
         usable chat template.
     """
+    outlines = [
+        ([(role if role in _ROLES else blank(role), blank(text)) for role, text in messages], blank(problem))
+        for messages, problem in requests
+    ]
+    texts = _render_texts([*requests, *outlines], tokenizer, template)
+    return [Prompt(*both) for both in zip(texts[: len(requests)], texts[len(requests) :], strict=True)]
+
+
+def _render_texts(requests: Sequence[Request], tokenizer: Tokenizer, template: str) -> list[str]:
     if template.endswith(SUFFIX):
-        return render_file(template, problem, messages)
+        return render_file(template, requests)
     form = lookup(TEMPLATES, template, "prompt template")
     if form is None:
-        chat = [*messages, ("user", problem)]
-        return tokenizer.apply_chat_template([{"role": role, "content": text} for role, text in chat])
-    if messages:
-        raise ValueError(
-            f"config.data.template={template} has no place for the {len(messages)} messages before the problem "
-            f"{problem[:40]!r} (config.data.system, config.data.shots, or a chat in the problem file; the first, by "
-            f"{messages[0][0]!r}: {messages[0][1][:40]!r}); use --config.data.template=chat, or a FILE{SUFFIX} with "
-            "`system` and `shots`; of a chat, config.data.train_fields=prompt.1.content,ANSWER takes one message alone"
+        chats = [[*messages, ("user", problem)] for messages, problem in requests]
+        return tokenizer.apply_chat_templates(
+            [[{"role": role, "content": text} for role, text in chat] for chat in chats]
         )
-    return form.replace(_SLOT, problem)  # not str.format: \boxed{} and the problem contain braces
+    for messages, problem in requests:
+        if messages:
+            raise ValueError(
+                f"config.data.template={template} has no place for the {len(messages)} messages before the problem "
+                f"{problem[:40]!r} (config.data.system, config.data.shots, or a chat in the problem file; the first, "
+                f"by {messages[0][0]!r}: {messages[0][1][:40]!r}); use --config.data.template=chat, or a FILE{SUFFIX} "
+                "with `system` and `shots`; of a chat, config.data.train_fields=prompt.1.content,ANSWER takes one "
+                "message alone"
+            )
+    # Not str.format: \boxed{} and the problem contain braces.
+    return [form.replace(_SLOT, problem) for _, problem in requests]
 
 
 def missing_marks(template: str, tokenizer: Tokenizer) -> list[str]:
@@ -104,7 +126,7 @@ def missing_marks(template: str, tokenizer: Tokenizer) -> list[str]:
     Raises:
       ValueError: as `render`.
     """
-    marks = dict.fromkeys(_MARK.findall(render("1", tokenizer, template=template)))
+    marks = dict.fromkeys(TURN_MARK.findall(render("1", tokenizer, template=template)))
     return [mark for mark in marks if len(tokenizer.encode(mark)) != 1]
 
 
@@ -155,12 +177,14 @@ def build_prompts(
     Raises:
       ValueError: if the template is unknown, a prompt has no tokens, no prompt fits, or a long prompt is refused.
     """
-    texts = [
-        render(each.problem, tokenizer, template=template, messages=(*messages, *each.messages)) for each in problems
-    ]
-    ids = tokenizer.encode_batch(texts)
+    requests = [((*messages, *each.messages), each.problem) for each in problems]
+    prompts = render_prompts(requests, tokenizer, template=template)
+    try:
+        ids = tokenizer.encode_prompts(prompts)
+    except MixedTextError as error:
+        raise ValueError(f"{source}: problem {problems[error.place].id!r}: {error}") from error
     length_Q = _count_tokens(ids)
-    _check_not_empty(length_Q, texts)
+    _check_not_empty(length_Q, prompts)
     kept = np.flatnonzero(length_Q <= max_prompt_tokens)
     if long_prompts == "refuse" and kept.size < len(problems):
         raise ValueError(f"{source}: {_describe_long_prompts(problems, length_Q, max_prompt_tokens)}")
@@ -170,7 +194,7 @@ def build_prompts(
         token_QP=_pad_rows([ids[i] for i in kept], max_prompt_tokens),
         length_Q=length_Q[kept],
         answers=[problems[i].answer for i in kept],
-        prompts=[texts[i] for i in kept],
+        prompts=[prompts[i].text for i in kept],
         problems=[problems[i] for i in kept],
         dropped=len(problems) - kept.size,
         longest=int(length_Q.max()),
@@ -178,28 +202,30 @@ def build_prompts(
 
 
 def build_examples(
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[Prompt, str]],
     tokenizer: Tokenizer,
     *,
     max_prompt_tokens: int,
     max_answer_tokens: int,
     source: str = "the examples",
 ) -> ExampleTable:
-    """Tokenizes (prompt text, response text) pairs for supervised training; the first EOS id ends each response.
+    """Tokenizes (prompt, response text) pairs for supervised training; the first EOS id ends each response.
 
     Prompt and response are tokenized separately, as in a rollout. A pair is left out, never cut, if its prompt has more
     than `max_prompt_tokens` tokens or its response, with EOS, more than `max_answer_tokens`. Errors name the pairs by
     `source`.
 
     Raises:
-      ValueError: if a prompt has no tokens or no pair fits.
+      ValueError: if a prompt has no tokens, no pair fits, or a text can't be distinguished from its template's.
     """
-    texts = [prompt for prompt, _ in pairs]
-    prompt_ids = tokenizer.encode_batch(texts)
-    end = tokenizer.eos_ids[0]
-    response_ids = [ids + [end] for ids in tokenizer.encode_batch([response for _, response in pairs])]
+    prompts, end = [prompt for prompt, _ in pairs], tokenizer.eos_ids[0]
+    try:
+        prompt_ids = tokenizer.encode_prompts(prompts)
+        response_ids = [ids + [end] for ids in tokenizer.encode_prompts([outside(text) for _, text in pairs])]
+    except MixedTextError as error:
+        raise ValueError(f"{source}: worked solution {error.place + 1}: {error}") from error
     prompt_length_Q, response_length_Q = _count_tokens(prompt_ids), _count_tokens(response_ids)
-    _check_not_empty(prompt_length_Q, texts)
+    _check_not_empty(prompt_length_Q, prompts)
     kept = np.flatnonzero((prompt_length_Q <= max_prompt_tokens) & (response_length_Q <= max_answer_tokens))
     if not kept.size:
         prompts = _describe_lengths("config.data.max_prompt_tokens", prompt_length_Q, max_prompt_tokens)
@@ -218,9 +244,11 @@ def _count_tokens(ids: Sequence[Sequence[int]]) -> np.ndarray:
     return np.fromiter(map(len, ids), dtype=np.int32, count=len(ids))
 
 
-def _check_not_empty(length_Q: np.ndarray, texts: Sequence[str]) -> None:
+def _check_not_empty(length_Q: np.ndarray, prompts: Sequence[Prompt]) -> None:
     if length_Q.size and not length_Q.min():
-        raise ValueError(f"prompt {length_Q.argmin()} ({texts[length_Q.argmin()]!r}) has no tokens to start from")
+        raise ValueError(
+            f"prompt {length_Q.argmin()} ({prompts[length_Q.argmin()].text!r}) has no tokens to start from"
+        )
 
 
 def _describe_long_prompts(problems: Sequence[Problem], length_Q: np.ndarray, limit: int) -> str:

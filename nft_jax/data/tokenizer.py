@@ -1,20 +1,30 @@
 """Text to token ids and back: one interface over Hugging Face and SentencePiece tokenizers."""
 
 import abc
-import io
+import copy
+import functools
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from nft_jax.data import gguf_tokenizer
+from nft_jax.data.control_tokens import (
+    TURN_MARK,
+    ControlTokens,
+    Encode,
+    Prompt,
+    find_control_ids,
+    rename_in_hugging_face,
+    rename_in_sentencepiece,
+)
 from nft_jax.data.gguf_files import is_gguf, open_gguf
-from nft_jax.data.model_folders import download_hint, read_declared_eos, read_json_object
+from nft_jax.data.model_folders import download_hint, find_eos_ids, read_json_object
 from nft_jax.data.stops import byte_level_pieces, compile_stops, cut_at_stop, sentencepiece_pieces
-from nft_jax.files import atomically
+from nft_jax.data.template_process import render_apart
 
 # Copied byte for byte on export, so that the exported folder holds the same tokenizer.
 _HUGGING_FACE_FILES = (
@@ -26,8 +36,6 @@ _HUGGING_FACE_FILES = (
     "vocab.json",
     "merges.txt",
 )
-# A base model's eos_token ends a document, an instruct model's ends a turn. Whichever is declared, both end an answer.
-_END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
 
 
 class Tokenizer(abc.ABC):
@@ -46,7 +54,10 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text, without BOS or EOS."""
+        """Returns the ids of each text, without BOS or EOS; control tokens count wherever they stand.
+
+        `encode_prompts` is for text of which only a part was written by a template.
+        """
 
     @abc.abstractmethod
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
@@ -55,6 +66,18 @@ class Tokenizer(abc.ABC):
         Raises:
           ValueError: if there is no chat template, or it fails.
         """
+
+    def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
+        """Applies the template to each chat; raises as `apply_chat_template`."""
+        return [self.apply_chat_template(messages) for messages in chats]
+
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Returns the ids of each prompt, without BOS or EOS; only its template writes control tokens.
+
+        Raises:
+          MixedTextError: if a prompt does not tell which of its text the template wrote.
+        """
+        return self._control_tokens.encode(prompts)
 
     @abc.abstractmethod
     def save(self, folder: str | Path) -> None:
@@ -87,6 +110,21 @@ class Tokenizer(abc.ABC):
         """Lets these texts end answers, of which `decode` leaves them out; raises ValueError as `compile_stops`."""
         self.stop_texts = tuple(texts)
         self.stop_table = compile_stops(texts, self._pieces()) if texts else None
+
+    @functools.cached_property
+    def _control_tokens(self) -> ControlTokens:
+        return ControlTokens(self._control_ids(), self.encode_batch, self._make_twin)
+
+    def _control_ids(self) -> dict[str, int]:
+        """Returns the texts that become control tokens, with their ids."""
+        return {}
+
+    def _make_twin(self, names: Mapping[str, str]) -> Encode:
+        """Returns an encoder that differs from `encode_batch` in the names of the control tokens, given by their texts.
+
+        Only tokenizers with control tokens have one.
+        """
+        raise NotImplementedError
 
     def _pieces(self) -> list[bytes]:
         """Returns the bytes of each id, which join to the text of several ids; raises ValueError if they do not."""
@@ -123,7 +161,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self._lock = threading.Lock()  # `tokenizers` may raise "Already borrowed" when threads share an object
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values()) + 1
-        self.eos_ids = self._find_eos(folder, vocabulary)
+        self.eos_ids = find_eos_ids(folder, vocabulary, self._tokenizer.eos_token_id)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         with self._lock:
@@ -134,15 +172,21 @@ class HuggingFaceTokenizer(Tokenizer):
             return self._backend.decode_batch([[i] for i in ids], skip_special_tokens=False)
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+        return self.apply_chat_templates([messages])[0]
+
+    def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
         if not self._tokenizer.chat_template:
             raise ValueError("this tokenizer has no chat template; choose another prompt template, e.g. 'plain_boxed'")
         try:
-            with self._lock:
-                return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is a program and may raise anything
-            raise ValueError(
-                f"this tokenizer's chat template can't be used: {error}; choose another prompt template"
-            ) from error
+            template, fault = self._tokenizer.get_chat_template(), ""
+        except ValueError as error:  # it has several templates, and none is the default
+            fault = str(error)
+        if not fault:
+            inputs, constants = [{"messages": list(chat)} for chat in chats], self._tokenizer.special_tokens_map
+            texts, fault, _ = render_apart("chat", template, inputs, constants)
+        if fault:
+            raise ValueError(f"this tokenizer's chat template can't be used: {fault}; choose another prompt template")
+        return texts
 
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
@@ -157,20 +201,13 @@ class HuggingFaceTokenizer(Tokenizer):
     def _pieces(self) -> list[bytes]:
         return byte_level_pieces(self._backend, self.vocab_size)
 
-    def _find_eos(self, folder: Path, vocabulary: dict[str, int]) -> tuple[int, ...]:
-        """Returns the declared EOS, then those of the model's settings, then well-known ends of turn or document."""
-        ids = [self._tokenizer.eos_token_id]
-        for name in ("generation_config.json", "config.json"):
-            if (folder / name).is_file():
-                ids += read_declared_eos(folder / name)
-        ids += [vocabulary.get(name) for name in _END_NAMES]
-        eos_ids = tuple(dict.fromkeys(i for i in ids if i is not None and 0 <= i < self.vocab_size))
-        if not eos_ids:
-            raise ValueError(
-                f"the tokenizer in {folder} has no end-of-sequence token, so no answer could end; "
-                'add "eos_token": "<its text>" to its tokenizer_config.json'
-            )
-        return eos_ids
+    def _control_ids(self) -> dict[str, int]:
+        return find_control_ids(self._backend.get_added_tokens_decoder(), self._tokenizer.unk_token)
+
+    def _make_twin(self, names: Mapping[str, str]) -> Encode:
+        twin = copy.copy(self)
+        twin._backend = type(self._backend).from_str(rename_in_hugging_face(self._backend.to_str(), names))
+        return twin.encode_batch
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -211,6 +248,17 @@ class SentencePieceTokenizer(Tokenizer):
     def _pieces(self) -> list[bytes]:
         return sentencepiece_pieces(self._processor)
 
+    def _control_ids(self) -> dict[str, int]:
+        # No text becomes a control piece, but a mark may be a piece of the user's definition.
+        pieces = ((self._processor.id_to_piece(i), i) for i in range(self.vocab_size))
+        return {text: i for text, i in pieces if TURN_MARK.fullmatch(text) and not self._processor.is_control(i)}
+
+    def _make_twin(self, names: Mapping[str, str]) -> Encode:
+        model = rename_in_sentencepiece(self._processor.serialized_model_proto(), names)
+        twin = copy.copy(self)
+        twin._processor = type(self._processor)(model_proto=model)
+        return twin.encode_batch
+
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Loads a folder with a `tokenizer.json`, a SentencePiece `.model` file, a folder with one, or a GGUF file's.
@@ -245,55 +293,3 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         f"{path} has neither a tokenizer.json nor exactly one SentencePiece .model file, but: {names or 'nothing'}. "
         "Give a folder with a tokenizer.json, or the path of one .model file"
     )
-
-
-def train_sentencepiece(texts: Iterable[str], path: str | Path, *, symbols: Sequence[str] = ("\\boxed{",)) -> Path:
-    """Trains a character-level SentencePiece model, in which each of `symbols` is one piece, and writes it to `path`.
-
-    Ids are 0 for `<unk>`, 1 for `</s>` (EOS), then the symbols, then the characters of `texts`, most frequent first.
-    There is no dummy prefix and no normalization. The bytes of the file depend on `texts` and `symbols` only.
-
-    Returns:
-      The path.
-
-    Raises:
-      ValueError: if `path` does not end in `.model`, there is no text, or a character can't become a piece.
-    """
-    import sentencepiece
-
-    path = Path(path)
-    if path.suffix != ".model":
-        raise ValueError(f"{path} does not end in .model, by which a SentencePiece model is recognized")
-    texts = [text for text in texts if text]
-    characters = set().union(*texts)
-    if not characters:
-        raise ValueError("training a tokenizer needs at least one text that is not empty")
-    unusable = sorted(characters & set("\n\r\0\u2581"))
-    if unusable:
-        raise ValueError(
-            f"the texts contain {unusable!r}, which SentencePiece can't give back; replace these characters"
-        )
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts),
-        model_writer=model,
-        model_type="char",
-        vocab_size=len(characters) + len(symbols) + 2,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        user_defined_symbols=list(symbols),
-        unk_id=0,
-        eos_id=1,
-        bos_id=-1,
-        pad_id=-1,
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        max_sentence_length=1 << 20,
-        shuffle_input_sentence=False,
-        num_threads=1,
-        minloglevel=2,
-    )
-    with atomically(path) as temporary:
-        temporary.write_bytes(model.getvalue())
-    return path

@@ -21,7 +21,7 @@ from nft_jax.data.dataset import (
 from nft_jax.data.files import Problem, ProblemSet
 from nft_jax.data.generated import GENERATED
 from nft_jax.data.prompts import PromptTable
-from nft_jax.data.tokenizer import train_sentencepiece
+from nft_jax.data.sentencepiece_training import train_sentencepiece
 from nft_jax.verify.grade import grade
 
 

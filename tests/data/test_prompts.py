@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from nft_jax.data.control_tokens import outside
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import (
     TEMPLATES,
@@ -158,6 +159,7 @@ def test_build_prompts_errors():
 
 def test_build_examples_ends_in_eos_and_drops_whole_pairs():
     pairs = [("1+1=", "2"), ("12345=", "1"), ("1=", "1234"), ("1=", "123"), ("2=", "")]
+    pairs = [(outside(prompt), response) for prompt, response in pairs]
     table = build_examples(pairs, Letters(), max_prompt_tokens=5, max_answer_tokens=4)
     assert table.dropped == 2  # a prompt of 6 tokens; a response of 4 tokens and its EOS
     np.testing.assert_array_equal(table.token_QP, [[49, 43, 49, 61, 0], [49, 61, 0, 0, 0], [50, 61, 0, 0, 0]])
@@ -172,9 +174,9 @@ def test_build_examples_errors():
         ValueError,
         match="2 to 2 tokens and config.data.max_prompt_tokens is 4 .*; .* 3 to 3 tokens and .*max_answer_tokens is 2",
     ):
-        build_examples([("1=", "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=2)
+        build_examples([(outside("1="), "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=2)
     with pytest.raises(ValueError, match="has no tokens"):
-        build_examples([("", "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=8)
+        build_examples([(outside(""), "12")], Letters(), max_prompt_tokens=4, max_answer_tokens=8)
 
 
 class Marked(Letters):

@@ -5,8 +5,9 @@ import pytest
 import sentencepiece
 import tokenizers
 
+from nft_jax.data.sentencepiece_training import train_sentencepiece
 from nft_jax.data.stops import byte_level_pieces, compile_stops, cut_at_stop, sentencepiece_pieces
-from nft_jax.data.tokenizer import load_tokenizer, train_sentencepiece
+from nft_jax.data.tokenizer import load_tokenizer
 
 TEXT = "Q: 1+1=2\nA: é → 日本 fine\n\nQ: why? " * 20
 

@@ -14,7 +14,8 @@ import pytest
 from nft_jax.data.arithmetic import all_problems, draw_examples, incorrect_solution, split
 from nft_jax.data.files import Problem, load_problems
 from nft_jax.data.prompts import build_prompts, render
-from nft_jax.data.tokenizer import load_tokenizer, train_sentencepiece
+from nft_jax.data.sentencepiece_training import train_sentencepiece
+from nft_jax.data.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (
@@ -91,7 +92,7 @@ def test_train_sentencepiece_has_one_piece_a_character_and_one_for_the_box(small
 def test_train_sentencepiece_writes_the_same_bytes_for_the_same_texts(tmp_path):
     texts = texts_of(all_problems(3))
     code = (
-        "import sys; from nft_jax.data import arithmetic as a, tokenizer as t; ps = a.all_problems(3);"
+        "import sys; from nft_jax.data import arithmetic as a, sentencepiece_training as t; ps = a.all_problems(3);"
         "t.train_sentencepiece([p.problem + s for p in ps for s in (p.solution, a.incorrect_solution(p))], sys.argv[1])"
     )
     paths = [tmp_path / "one.model", tmp_path / "deep" / "two.model", tmp_path / "three.model"]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from nft_jax.data.files import Problem
-from nft_jax.data.tokenizer import train_sentencepiece
+from nft_jax.data.sentencepiece_training import train_sentencepiece
 
 
 def write_problems(path: Path, *texts: str) -> str:
