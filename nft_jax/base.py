@@ -17,8 +17,9 @@ from nft_jax.models import hf
 from nft_jax.models.lora import join_weights, merge_adapters
 from nft_jax.models.sharded import ShardedModel, build_model
 from nft_jax.run import remote_workdir
-from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights
+from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, weights_digest
+from nft_jax.run.weights import has_weights, load_weights
 from nft_jax.run.workdir import is_kept_model
 
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from ml_collections import config_flags
 
 from nft_jax import config_files
 from nft_jax.config import Config, default, load, read_saved_config, to_dict
-from nft_jax.config.reference import check_names, help_text
+from nft_jax.config.reference import check_names, help_text, sections
+from nft_jax.names import quote
 from nft_jax.processes import distributed, ending
 from nft_jax.run import compile_cache, remote_workdir
 from nft_jax.run.workdir import versions
@@ -103,10 +105,10 @@ def _check_given(words: list[str], needs_workdir: bool) -> None:
 
 @contextlib.contextmanager
 def _errors_in_one_message() -> Iterator[None]:
-    """Ends the process with one message for an error in the input or on disk."""
+    """Ends the process with one message for an error in the input or on disk, or numbers that are not finite."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if DEBUG.value:
             raise
         if isinstance(error, ValueError | FileNotFoundError):
@@ -175,7 +177,7 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     try:
         rest = FLAGS(sys.argv)
     except flags.Error as error:
-        stop(f"{error}; --help lists the flags")
+        stop(f"{_describe_allowed(str(error)) or error}; --help lists the flags")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The config file raised it while it ran.
         stop(f"--config={name or default_config}: {error.args[0] if error.args else error}")
@@ -185,6 +187,14 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
         print(f"\n{help_text(CONFIG.value or default(), f'--config={name}' if name else path)}")
         sys.exit(0)
     return rest
+
+
+def _describe_allowed(fault: str) -> str | None:
+    """Returns what is allowed in place of a value that absl can't read, if it is one of a setting."""
+    found = re.match(r"flag --(no)?config\.([\w.]+)=(.*?): ", fault, re.DOTALL)
+    settings = {each.name: each for section in sections() for each in section.settings}
+    setting = found and settings.get(found[2])
+    return setting and f"config.{setting.name}={quote(found[3])}: must be {setting.allowed}"
 
 
 def _expand_home(word: str) -> str:

@@ -42,8 +42,9 @@ from nft_jax.processes import distributed
 from nft_jax.resolve import locate, use_kept_settings
 from nft_jax.run import remote_workdir
 from nft_jax.run.best import resolve_step
-from nft_jax.run.checkpoint import Checkpoints, has_weights
+from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.fingerprint import check_origin, make_origin, problems_digest, weights_digest
+from nft_jax.run.weights import has_weights
 from nft_jax.run.workdir import as_json, provenance
 from nft_jax.sft import load_warm_start
 
@@ -238,9 +239,7 @@ def _describe(experiment: Experiment, evaluator: Evaluator, step: int, source: s
         if evaluated < count:
             line = f"problems  {name}: the first {evaluated} of {count} (--config.evaluation.max_problems=0 takes all)"
         if prompts.dropped:
-            line += (
-                f"; {prompts.dropped} more are left out, with prompts of over {settings['max_prompt_tokens']} tokens"
-            )
+            line += f"; {prompts.dropped} more are left out: prompts of over {settings['max_prompt_tokens']} tokens"
         lines.append(line)
     lines += template_notes(config.data.template, experiment.tokenizer)
     lines += [*unreadable_answers(config.verify.grader, evaluator.tables), *experiment.dataset.notes]

@@ -1,10 +1,13 @@
-"""Files and folders that appear complete or not at all, and the folder of files that can be made again."""
+"""Files and folders that appear complete or not at all, their JSON, and the folder of files that can be made again."""
 
 import contextlib
+import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
@@ -47,6 +50,43 @@ def atomically(path: Path | epath.Path) -> Iterator[Path | epath.Path]:
         else:
             temporary.unlink(missing_ok=True)
         raise
+
+
+def json_text(value: Any, indent: int | None = None, *, sort_keys: bool = False) -> str:
+    """Returns a value as JSON, in which NaN and inf, which JSON lacks, are null; every file of JSON is written so."""
+    options: dict[str, Any] = {"indent": indent, "sort_keys": sort_keys, "ensure_ascii": False, "allow_nan": False}
+    try:
+        return json.dumps(value, **options)
+    except ValueError:
+        return json.dumps(_without_nonfinite(value), **options)
+
+
+def read_json_object(path: Path | epath.Path, most_bytes: int = 2**26) -> dict[str, Any]:
+    """Returns the object of a JSON file.
+
+    Raises:
+      ValueError: with one line for a file that is longer, or is anything else.
+    """
+    size = path.stat().st_size
+    if size > most_bytes:
+        raise ValueError(f"{path} has {size:,} bytes, more than any such file")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is no JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object {{…}}")
+    return value
+
+
+def _without_nonfinite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nonfinite(inner) for key, inner in value.items()}
+    return [_without_nonfinite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _flush_to_disk(path: Path | epath.Path) -> None:

@@ -8,16 +8,18 @@ from typing import Any
 
 import jax
 
-from nft_jax.config import Config
+from nft_jax.config import Config, value_of
 from nft_jax.experiment import Experiment
+from nft_jax.models.finite import describe_nonfinite, find_nonfinite
 from nft_jax.processes import distributed
 from nft_jax.run.best import Best
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.compilations import Compilations
+from nft_jax.run.health import NonFiniteUpdates
 from nft_jax.run.stopping import RUN_AGAIN, StopSignal
 from nft_jax.run.tensorboard import TensorBoard
 from nft_jax.run.watchdog import Watchdog
-from nft_jax.run.workdir import Workdir, read_lines
+from nft_jax.run.workdir import Workdir, host_rss_mib, host_rss_peak_mib, read_lines
 from nft_jax.state import State
 
 
@@ -46,6 +48,7 @@ class Loop(abc.ABC):
     done: int
     board: TensorBoard = field(init=False)
     best: Best = field(init=False)
+    nonfinite: NonFiniteUpdates = field(init=False)
 
     @property
     def config(self) -> Config:
@@ -65,6 +68,11 @@ class Loop(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def optimizer_setting(self) -> str:
+        """The name of the section that the optimizer has in the config."""
+
+    @property
+    @abc.abstractmethod
     def best_by(self) -> str:
         """The held-out score by which the best step is kept, as `Best` names it."""
 
@@ -79,7 +87,7 @@ class Loop(abc.ABC):
 
     @abc.abstractmethod
     def report_step(self, step: int, record: Any, seconds: float) -> None:
-        """Writes and prints the numbers of a step."""
+        """Writes and prints the numbers of a step, and counts it in `nonfinite`."""
 
     @abc.abstractmethod
     def evaluate(self, step: int) -> None:
@@ -96,9 +104,12 @@ class Loop(abc.ABC):
 
         Raises:
           OSError: When the folder cannot be written any more, with the step from which the run resumes.
+          FloatingPointError: When updates or the state are not finite, with the last good checkpoint.
         """
         try:
             self._run(stop_signal)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{self.folder.path}: {error}\n{self._describe_way_on()}") from error
         except OSError as error:
             raise OSError(
                 f"{self.folder.path}: {error}\nmake room if the disk is full; {self.checkpoints.describe_resume()}"
@@ -125,6 +136,7 @@ class Loop(abc.ABC):
         for file in ("metrics.jsonl", "evaluation.jsonl"):
             # A run that begins anew evaluates step 0 again.
             self.folder.remove_after(self.done or -1, file=file)
+        self.nonfinite = NonFiniteUpdates(self.config.record.nonfinite_steps)
         self.best = Best(self.best_by, self.folder, self.checkpoints)
 
     def _evaluate_missing(self) -> None:
@@ -152,20 +164,33 @@ class Loop(abc.ABC):
             if save or evaluate:
                 self.report_step(*waiting)
                 waiting = None
+            self.nonfinite.check()
             if stop:
                 stop_signal.lift_deadline()
-            if save:
+            # Weights whose updates are not finite may be broken themselves: they replace no good checkpoint.
+            if save and (last or not self.nonfinite.steps):
                 with watchdog.watch("saving step", step):
                     self.folder.push()  # the lines of a step are in the bucket before its checkpoint is
                     self.save(step)
             if stop and not last:
                 self._stop(step)
             if evaluate:
+                self._check_finite(step)
                 with watchdog.watch("evaluating step", step):
                     self.evaluate(step)
             self.checkpoints.check()
             self.compilations.report_late(step)
         self.checkpoints.wait()
+
+    def cost(self, tokens: int, seconds: float) -> dict[str, float]:
+        """Returns the metrics of what a step of so many tokens took of time and of the host's memory."""
+        return {
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
+            "compile_seconds": self.compile_seconds,
+            "host_rss_mib": host_rss_mib(),
+            "host_rss_peak_mib": host_rss_peak_mib(),
+        }
 
     def save(self, step: int) -> None:
         """Starts saving the state after `step` steps."""
@@ -174,14 +199,32 @@ class Loop(abc.ABC):
         # Several processes save a replicated array in slices; Orbax compiles the slicing at the first save.
         self.compilations.finish()
 
+    def _check_finite(self, step: int) -> None:
+        """Raises a FloatingPointError if the state after `step` steps holds NaN or inf, with which none answers."""
+        if found := find_nonfinite(self.state.saved_parts):
+            raise FloatingPointError(f"the state after step {step} can't be evaluated: {describe_nonfinite(found)}")
+
     def _stop(self, step: int) -> None:
         self.checkpoints.wait()
+        saved = "is not saved, because no update of it was finite" if self.nonfinite.steps else "is saved"
         print(
-            f"stopped after step {step}, which is saved; {self.checkpoints.describe_resume()}",
+            f"stopped after step {step}, which {saved}; {self.checkpoints.describe_resume()}",
             file=sys.stderr,
             flush=True,
         )
         raise SystemExit(RUN_AGAIN)
+
+    def _describe_way_on(self) -> str:
+        """Returns the last good checkpoint, and the command that starts from it with other settings."""
+        folder, latest, name = self.folder.path, self.checkpoints.latest, f"{self.optimizer_setting}.learning_rate"
+        rate = f"--config.{name}={value_of(self.config, name) / 10:g}"
+        if latest is None:
+            return f"no step is saved: begin anew in another --workdir, with other settings, such as {rate}"
+        return (
+            f"the last good checkpoint: step {latest} ({self.checkpoints.folder / str(latest)}); to go on from its "
+            f"weights with other settings: python -m nft_jax.train --config={folder / 'config.json'} "
+            f"--workdir={folder}_again --config.base={folder} {rate}"
+        )
 
 
 def is_due(step: int, every: int) -> bool:

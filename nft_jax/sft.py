@@ -29,13 +29,14 @@ from nft_jax.models.lora import join_weights, split_weights
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import RUN_AGAIN, exit_on_process_loss, is_multiprocess
 from nft_jax.run import best
-from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights, save_weights
+from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.compilations import Compilations
-from nft_jax.run.damage import make_digests
+from nft_jax.run.damage import compile_checks
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, examples_digest, make_fingerprint, weights_digest
 from nft_jax.run.metrics import format_progress, share
 from nft_jax.run.stopping import StopSignal
-from nft_jax.run.workdir import Workdir, as_json, host_rss_mib, host_rss_peak_mib, read_json
+from nft_jax.run.weights import has_weights, load_weights, save_weights
+from nft_jax.run.workdir import Workdir, as_json, read_json
 from nft_jax.supervised import ExampleLosses, SupervisedRecord, SupervisedStep, held_out_loss, make_sequences
 from nft_jax.update.optimizer import make_optimizer
 
@@ -63,6 +64,10 @@ class SupervisedLoop(Loop):
         return self.config.warm_start.checkpoint_every_steps
 
     @property
+    def optimizer_setting(self) -> str:
+        return "warm_start.optimizer"
+
+    @property
     def best_by(self) -> str:
         return best.LOSS if self.held_out and self.config.record.best_by != best.NONE else best.NONE
 
@@ -72,7 +77,7 @@ class SupervisedLoop(Loop):
         return bool(self.held_out) and due
 
     def report_step(self, step: int, record: SupervisedRecord, seconds: float) -> None:
-        """Writes the metrics of an update, and prints those of every twentieth part of the phase."""
+        """Writes the metrics of an update; prints every twentieth part of the phase, and what is not finite."""
         applied, tokens = jax.device_get(record)
         examples = self.config.warm_start.examples_per_update
         metrics = {
@@ -84,15 +89,12 @@ class SupervisedLoop(Loop):
             "updates_taken": int(applied.taken),
             "updates_nonfinite": int(applied.nonfinite),
             "tokens": int(tokens),
-            "seconds": seconds,
-            "tokens_per_second": int(tokens) / seconds,
-            "compile_seconds": self.compile_seconds,
-            "host_rss_mib": host_rss_mib(),
-            "host_rss_peak_mib": host_rss_peak_mib(),
+            **self.cost(int(tokens), seconds),
         }
         self.folder.append(metrics)
         self.board.add(step, metrics)
-        if step == self.steps or is_due(step, max(self.steps // LINES, 1)):
+        self.nonfinite.add(metrics)
+        if step == self.steps or is_due(step, max(self.steps // LINES, 1)) or applied.nonfinite:
             print("  " + format_progress(step, self.steps, metrics, SHOWN), flush=True)
 
     def evaluate(self, step: int) -> None:
@@ -210,7 +212,7 @@ def _prepare(
     if experiment.dataset.held_out_examples is not None:
         held_out = len(experiment.dataset.held_out_examples.prompt_length_Q)
     distributed.compile_collectives()
-    make_digests(state)  # compiles what saving needs
+    compile_checks(state)
     compilations.finish()
     seconds = time.perf_counter() - began
     print(f"{_describe(experiment)} (compiled in {seconds:.0f} s)", flush=True)

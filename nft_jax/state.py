@@ -45,9 +45,14 @@ class State(NamedTuple):
         return {name: part for name, part in parts if name not in ("weights", "frozen") and part is not None}
 
     @property
+    def saved_parts(self) -> dict[str, Any]:
+        """The parts that a checkpoint holds, by name."""
+        return {"weights": self.weights} | self.rest
+
+    @property
     def saved_bytes(self) -> int:
         """Bytes of a checkpoint, not compressed."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((self.weights, self.rest)))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.saved_parts))
 
 
 class GradedRound(NamedTuple):

@@ -24,7 +24,7 @@ from nft_jax.processes import distributed
 from nft_jax.processes.ending import exit_on_process_loss, is_multiprocess
 from nft_jax.run.checkpoint import Checkpoints, remove_checkpoints
 from nft_jax.run.compilations import Compilations
-from nft_jax.run.damage import make_digests
+from nft_jax.run.damage import compile_checks
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.workdir import Workdir
@@ -109,7 +109,7 @@ def prepare(
         weights = None if resumes else load_base()
     base_answers = answer("base_answers.npz", weights, load_base)
     state = experiment.initial_state(optimizer, weights) if state is None else state
-    make_digests(state)  # compiles what saving needs
+    compile_checks(state)
     prompts = experiment.prompts(tables["train"])
     began = time.perf_counter()
     program = compile_step(experiment.step(optimizer), state, prompts, experiment.state_shardings(optimizer))

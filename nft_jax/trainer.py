@@ -1,7 +1,7 @@
 """The steps of a run on the host: their metrics and rollouts, held-out answers, and the table at the end."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -15,8 +15,9 @@ from nft_jax.evaluation.stages import format_stages, score_stages
 from nft_jax.evaluation.tables import format_score, format_table
 from nft_jax.loop import Loop, is_due
 from nft_jax.processes import distributed
+from nft_jax.run.health import Hints
 from nft_jax.run.metrics import format_step, step_metrics
-from nft_jax.run.workdir import as_json, host_rss_mib, host_rss_peak_mib
+from nft_jax.run.workdir import as_json
 from nft_jax.state import Record
 
 RESULT_FILE = "result.json"
@@ -34,6 +35,7 @@ class Trainer(Loop):
     evaluator: Evaluator
     pretrained_answers: dict[str, Answers]
     base_answers: dict[str, Answers]
+    hints: Hints = field(init=False)
 
     @property
     def steps(self) -> int:
@@ -44,12 +46,17 @@ class Trainer(Loop):
         return self.config.record.checkpoint_every_steps
 
     @property
+    def optimizer_setting(self) -> str:
+        return "optimizer"
+
+    @property
     def best_by(self) -> str:
         return self.config.record.best_by
 
     def begin(self) -> None:
         """Begins as every loop, and removes the results of a run with fewer steps."""
         self.folder.remove(RESULT_FILE)
+        self.hints = Hints(self.config)
         super().begin()
 
     def is_evaluated(self, step: int) -> bool:
@@ -62,21 +69,16 @@ class Trainer(Loop):
         return record._replace(last=distributed.gather(record.last) if logged else None)
 
     def report_step(self, step: int, record: Record, seconds: float) -> None:
-        """Writes and prints the metrics of a step, and its rollouts if they are logged."""
+        """Writes and prints the metrics of a step, what they show, and its rollouts if they are logged."""
         experiment, record = self.experiment, jax.device_get(record)
         metrics = {"step": step} | step_metrics(record)
-        metrics |= {
-            "seconds": seconds,
-            "tokens_per_second": metrics["tokens"] / seconds,
-            "compile_seconds": self.compile_seconds,
-            "host_rss_mib": host_rss_mib(),
-            "host_rss_peak_mib": host_rss_peak_mib(),
-        }
+        metrics |= self.cost(metrics["tokens"], seconds)
         self.folder.append(metrics)
         self.board.add(step, metrics)
         if record.last is not None:
             self.folder.write_rollouts(step, record.last, experiment.dataset.tables["train"], experiment.tokenizer)
-        print(format_step(step, self.config.steps, metrics), flush=True)
+        self.nonfinite.add(metrics)
+        print("\n  ".join([format_step(step, self.config.steps, metrics), *self.hints.add_step(metrics)]), flush=True)
 
     def evaluate(self, step: int) -> None:
         """Answers the validation problems, except before the first step, and reports the answers."""
@@ -94,7 +96,8 @@ class Trainer(Loop):
             row = {"step": step} | as_json(result)
             self.folder.append(row, file="evaluation.jsonl")
             self.board.add(step, as_json(result), prefix="validation")
-            print("  " + format_score("validation", result), flush=True)
+            hints = self.hints.add_score(result.greedy, result.sampled, (result.greedy_error, result.sampled_error))
+            print("  " + "\n  ".join([format_score("validation", result), *hints]), flush=True)
             self.best.consider(row, lambda: self.save(step))
         self.folder.push()
 

@@ -15,7 +15,7 @@ from nft_jax import train
 from nft_jax.base import Source, add_frozen, load_base, read_fingerprint
 from nft_jax.evaluate import evaluate
 from nft_jax.models.lora import merge_adapters, split_weights
-from nft_jax.run.checkpoint import save_weights
+from nft_jax.run.weights import save_weights
 
 RUN = {
     "steps": 4,

@@ -30,6 +30,11 @@ CASES = {
     "mistyped setting of a section": ("train", *BOTH, "--config.loss.nft.epsilom=0.5"),
     "mistyped flag": ("train", *BOTH, "--wokdir=3"),
     "wrong kind": ("train", *BOTH, "--config.steps=many"),
+    "no number": ("train", *BOTH, "--config.optimizer.learning_rate=nan"),
+    "seed of 30 digits": ("train", *BOTH, f"--config.seed={10**30}"),
+    "neither true nor false": ("train", *BOTH, "--config.strict_on_policy=maybe"),
+    "no number for a loss": ("train", *BOTH, "--config.loss.nft.epsilon=x"),
+    "cut config of a run": ("train", "--workdir={folder}/cut"),
     "values that can't run": ("train", *BOTH, "--config.loss.name=ntf", "--config.prompts_per_step=7"),
     "unknown config": ("train", "--config=tinny", "--workdir={folder}/run"),
     "home folder": ("train", "--config=~/no_such_config", "--workdir={folder}/run"),
@@ -55,6 +60,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     (folder / "old").mkdir()
     (folder / "old" / "config.json").write_text("{}")
+    (folder / "cut").mkdir()
+    (folder / "cut" / "config.json").write_text('{"seed": 0, "ste')
     (folder / "empty.py").write_text("config = 3\n")
     (folder / "mistyped.py").write_text(
         "from nft_jax.config import default\n\n\n"
@@ -117,7 +124,12 @@ def answer(folder):
         ("mistyped setting and help", ["no setting 'step'; did you mean 'steps'?"]),
         ("config of another version", ["{folder}/old/config.json is no configuration that this version wrote"]),
         ("mistyped flag", ["wokdir", "workdir", "--help"]),
-        ("wrong kind", ["--config.steps=many", "int"]),
+        ("wrong kind", ["config.steps='many': must be a whole number, 1 or more and 2147483647 or less; --help lists"]),
+        ("no number", ["config.optimizer.learning_rate=nan: must be above 0 and 10 or less"]),
+        ("seed of 30 digits", [f"config.seed={10**30}: must be 0 or more and 4294967295 or less"]),
+        ("neither true nor false", ["config.strict_on_policy='maybe': must be true or false"]),
+        ("no number for a loss", ["config.loss.nft.epsilon='x': must be a number, -3.4"]),
+        ("cut config of a run", ["{folder}/cut/config.json is no JSON: "]),
         (
             "values that can't run",
             ["unknown loss 'ntf'", "did you mean 'nft'?", "config.prompts_per_step=7; use one of [1, 7]"],

@@ -24,7 +24,8 @@ from nft_jax.evaluation.answers import extract_vote
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import maj_at_k, score
 from nft_jax.experiment import make_evaluator
-from nft_jax.run.checkpoint import Checkpoints, save_weights
+from nft_jax.run.checkpoint import Checkpoints
+from nft_jax.run.weights import save_weights
 from nft_jax.run.workdir import as_json
 from nft_jax.update.optimizer import make_optimizer
 from nft_jax.verify.grade import STATUSES
@@ -167,7 +168,7 @@ def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
     assert {file: file.read_bytes() for file in before} == before
     printed = done.stdout.splitlines()
     assert f"weights   step 2, from {path}/checkpoints/2" in printed
-    assert "problems  many: all 8; 1 more are left out, with prompts of over 16 tokens" in printed
+    assert "problems  many: all 8; 1 more are left out: prompts of over 16 tokens" in printed
     assert "problems  few: all 2" in printed
     bars = [line.split("▕")[0].split() + line.split("▏")[1].split()[:1] for line in printed if "▕" in line]
     assert bars == [["many", "4/8"], ["many", "8/8"], ["few", "2/2"]]

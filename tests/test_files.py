@@ -1,12 +1,16 @@
-"""`atomically`: a file or a folder is complete, or what it was."""
+"""`atomically`: a file or a folder is complete, or what it was. `json_text`: JSON that every reader reads."""
 
+import ast
+import json
+import math
 import os
 import stat
 
 import pytest
 from etils import epath
 
-from nft_jax.files import TEMPORARY_PREFIX, atomically
+from helpers.documents import ROOT
+from nft_jax.files import TEMPORARY_PREFIX, atomically, json_text
 
 
 @pytest.fixture(params=[lambda path: path, epath.Path], ids=["pathlib", "epath"])
@@ -75,3 +79,40 @@ def test_atomically_raises_when_the_block_writes_nothing(folder):
     with pytest.raises(FileNotFoundError), atomically(folder / "result.json"):
         pass
     assert names(folder) == []
+
+
+def refuse(constant):
+    raise ValueError(f"{constant} is no JSON")
+
+
+def test_json_text_has_null_for_what_is_no_number():
+    value = {"a": math.nan, "b": [1.5, -math.inf, (math.inf, {"c": math.nan})], "d": "NaN", "é": None}
+    expected = {"a": None, "b": [1.5, None, [None, {"c": None}]], "d": "NaN", "é": None}
+    for indent in (None, 2):
+        text = json_text(value, indent)
+        assert json.loads(text, parse_constant=refuse) == expected
+        assert ("\n" in text) == bool(indent)
+        assert "é" in text
+    assert json_text({"b": 1, "a": [2]}, sort_keys=True) == '{"a": [2], "b": 1}'
+
+
+# Texts that no file keeps: digests, frames between our own processes, and scripts that run without this package.
+_NO_FILES = {
+    *("run/fingerprint.py", "data/hygiene_cache.py", "processes/rollcall.py", "verify/pool/worker.py"),
+    *("data/control_tokens.py", "data/template_process.py"),
+    *("bench/peers/generate_transformers.py", "bench/peers/process.py", "bench/peers/grpo_tunix.py"),
+    "bench/peers/grpo_trl.py",
+}
+
+
+def test_json_text_writes_all_json_of_the_package():
+    package, found = ROOT / "nft_jax", set()
+    for path in package.rglob("*.py"):
+        names = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "json"
+        }
+        if names & {"dump", "dumps"}:
+            found.add(str(path.relative_to(package)))
+    assert found == {"files.py"} | _NO_FILES

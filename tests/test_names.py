@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nft_jax.names import lookup, suggestion, unknown
+from nft_jax.names import lookup, quote, suggestion, unknown
 
 KNOWN = {"greedy": 1, "sampled": 2}
 
@@ -15,6 +15,15 @@ KNOWN = {"greedy": 1, "sampled": 2}
 )
 def test_suggestion_is_the_nearest_name_or_nothing(given, ending):
     assert suggestion(given, KNOWN) == ending
+
+
+def test_quote_cuts_what_is_long():
+    assert [quote(value) for value in (3, "a", [1, None])] == ["3", "'a'", "[1, None]"]
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in ("x" * 10**6, list(range(10**5)), 10**5000, deep):
+        assert len(quote(value)) < 130
 
 
 def test_unknown_lists_what_is_known():

@@ -16,8 +16,9 @@ from helpers.experiments import assert_same, build_on_mesh, compilations, on_hos
 from helpers.runs import MEASURED, Process, Ran
 from nft_jax import sft
 from nft_jax.export import export
-from nft_jax.run.checkpoint import Checkpoints, load_weights
+from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.stopping import StopSignal
+from nft_jax.run.weights import load_weights
 from nft_jax.run.workdir import Workdir
 
 BATCH = 16

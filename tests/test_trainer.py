@@ -12,6 +12,7 @@ from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import Answers
 from nft_jax.run.compilations import Compilations
+from nft_jax.run.health import NonFiniteUpdates
 from nft_jax.run.watchdog import Watchdog
 from nft_jax.trainer import Trainer, tabulate_answers
 
@@ -57,9 +58,10 @@ class Loop(Trainer):
 
     def __init__(self, where, compilations):
         self.where, self.compilations, self.inputs = where, compilations, None
-        self.state = SimpleNamespace(weights=None)
+        self.state = SimpleNamespace(weights=None, saved_parts={})
         config = small(steps=3, record__checkpoint_every_steps=1, evaluation__every_steps=1)
         self.experiment = SimpleNamespace(config=config)
+        self.nonfinite = NonFiniteUpdates(3)
         self.fingerprint, self.folder, self.step, self.done = {}, SimpleNamespace(push=lambda: None), 0, 0
         nothing = lambda *_: None  # noqa: E731
         self.checkpoints = SimpleNamespace(save=lambda *_: self.at("save"), check=nothing, wait=nothing)

@@ -16,7 +16,6 @@ alone transformers' `generate` (torch and transformers).
 """
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from nft_jax.bench.sweep import fit_lines, measure_values, read_sweep
 from nft_jax.bench.tables import step_table, sweep_table
 from nft_jax.bench.workload import Lengths, read_lengths
 from nft_jax.config import Config
+from nft_jax.files import json_text
 from nft_jax.run.workdir import Workdir, provenance
 
 
@@ -67,7 +67,7 @@ def main(config: Config, workdir: Path) -> None:
         result = measure(config, workdir, lengths, peers)
         text = step_table(result)
     Workdir(workdir).write_json("bench.json", result)
-    print(json.dumps(result) if given.json else text, flush=True)
+    print(json_text(result) if given.json else text, flush=True)
 
 
 def _define_flags() -> None:

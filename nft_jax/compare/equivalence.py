@@ -16,6 +16,7 @@ from nft_jax.compare.equivalence_report import drift_table, on_policy_table, rol
 from nft_jax.compare.gradients import Difference, Gradients, RolloutBuffer, difference, loss_label, sample_buffer
 from nft_jax.config import Config, LossConfig, MeshConfig, to_dict
 from nft_jax.experiment import Experiment, open_experiment
+from nft_jax.files import json_text
 from nft_jax.losses import resolve
 from nft_jax.losses.kl import k3
 from nft_jax.parallel.mesh import make_mesh
@@ -229,7 +230,7 @@ def run(config: Config, workdir: Path) -> None:
         "equalities": [each._asdict() for each in rows],
     }
     # Ten digits are enough to distinguish a cosine from 1.
-    result = json.loads(json.dumps(result), parse_float=lambda digits: float(f"{float(digits):.10g}"))
+    result = json.loads(json_text(result), parse_float=lambda digits: float(f"{float(digits):.10g}"))
     Workdir(workdir).write_json("equivalence.json", result)
     (workdir / "equalities.md").write_text(equalities.markdown(rows) + "\n", encoding="utf-8")
     equivalence_report.draw(comparisons, points, workdir)

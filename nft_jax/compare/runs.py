@@ -16,6 +16,7 @@ from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, compile_step, open_experiment
 from nft_jax.machine.speed import PASSES, forward_flops, update_flops
+from nft_jax.run.health import NonFiniteUpdates
 from nft_jax.run.metrics import step_metrics
 from nft_jax.run.workdir import as_json
 from nft_jax.state import State
@@ -90,12 +91,16 @@ class Runner:
 
         Raises:
           ValueError: if the run draws more prompts than its seed has.
+          FloatingPointError: as `NonFiniteUpdates.check`.
         """
         state, cost, curve, since = self.start(weights, seed, rate), Cost(), [], []
+        nonfinite = NonFiniteUpdates(self.experiment.config.record.nonfinite_steps)
         while True:
             began = time.perf_counter()
             state, record = jax.block_until_ready(self.program(state, self.prompts))
             metrics = step_metrics(jax.device_get(record._replace(last=None)))
+            nonfinite.add(metrics)
+            nonfinite.check()
             step = self._step_cost(metrics, time.perf_counter() - began)
             cost, since = Cost(*map(sum, zip(cost, step, strict=True))), [*since, metrics]
             last = is_nearest(cost.tokens, step.tokens, self.budget)

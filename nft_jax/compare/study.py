@@ -20,8 +20,8 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
 from nft_jax.losses import LOSSES
-from nft_jax.run.checkpoint import has_weights
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
+from nft_jax.run.weights import has_weights
 from nft_jax.run.workdir import Workdir, as_json
 from nft_jax.sft import warm_start
 
@@ -64,8 +64,10 @@ class Study:
         self.plan, self.base, self.workdir = plan, base, workdir
         tables = _held_out_tables(base)
         self._check_same(Workdir(workdir))
-        self.evaluator = make_evaluator(base, tables)
         self.done, self.began, self.bases = 0, time.perf_counter(), {}
+        if base.config.base or not base.config.warm_start.steps:
+            self.base_weights(plan.seeds[0])  # weights that can't be used are refused before anything is compiled
+        self.evaluator = make_evaluator(base, tables)
 
     def run(self) -> StudyResult:
         """Carries out the runs that the workdir does not hold, variant after variant."""
@@ -99,7 +101,13 @@ class Study:
             return json.loads(path.read_text())
         weights = self.base_weights(seed)
         began = time.perf_counter()
-        run = runner().run(weights, seed, rate)
+        try:
+            run = runner().run(weights, seed, rate)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"{variant.loss}, {variant.regime}, rate {rate:g}, seed {seed}: {error}; finished runs are kept: leave "
+                f"this rate out of config.compare.learning_rates, and run the same command again"
+            ) from error
         path.parent.mkdir(parents=True, exist_ok=True)
         Workdir(path.parent).write_json(path.name, run)
         last = run["curve"][-1]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from nft_jax import losses
-from nft_jax.config import Config, LossConfig
-from nft_jax.names import lookup
+from nft_jax.config import Config, LossConfig, settings_of
+from nft_jax.names import lookup, quote
 
 # Each seed has its own stretch of the endless stream of prompts and draws. A run here draws fewer prompts than this.
 PROMPTS_PER_SEED = 2**18
@@ -106,10 +106,13 @@ def _faults(config: Config, plan: Plan, updates: list[int]) -> Iterator[str]:
             f"config.compare.learning_rates={config.compare.learning_rates!r}: choosing among several rates needs "
             "config.compare.tuning_seeds, which is empty; give seeds that are not reported, or one rate"
         )
-    if not all(rate > 0 for rate in plan.rates):
-        yield f"config.compare.learning_rates={config.compare.learning_rates!r}: must be positive"
-    if not all(count > 0 for count in updates):
-        yield f"config.compare.updates_per_rollout={config.compare.updates_per_rollout!r}: must be positive"
+    for name, one, values in (
+        ("learning_rates", "optimizer.learning_rate", plan.rates),
+        ("updates_per_rollout", "updates_per_step", updates),
+    ):
+        setting = next(setting for setting in settings_of(Config) if setting.name == one)
+        if not all(setting.fault(value) is None for value in values):
+            yield f"config.compare.{name}={quote(getattr(config.compare, name))}: each must be {setting.allowed}"
     if config.optimizer.schedule != "constant":
         yield (
             f"config.optimizer.schedule={config.optimizer.schedule!r}: a run ends when it has sampled its tokens, so "
@@ -143,7 +146,7 @@ def _parse_value(text: str, default: Any) -> Any:
         return text
     try:
         value = ast.literal_eval(text.capitalize() if isinstance(default, bool) else text)
-    except (SyntaxError, ValueError):
+    except (MemoryError, RecursionError, SyntaxError, ValueError):
         return text
     return float(value) if isinstance(default, float) and isinstance(value, int) else value
 

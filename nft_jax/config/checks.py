@@ -1,5 +1,6 @@
 """Checks of settings against each other; the limits of a single setting are declared at its field."""
 
+import math
 from collections.abc import Iterator
 
 import jax
@@ -11,7 +12,7 @@ from nft_jax.config.setting import settings_of, value_of
 from nft_jax.config.settings import Settings
 from nft_jax.config.sizes import row_tokens_needed
 from nft_jax.losses import Loss
-from nft_jax.names import suggestion, unknown
+from nft_jax.names import quote, suggestion, unknown
 
 
 def check(config: Settings) -> None:
@@ -24,7 +25,12 @@ def check(config: Settings) -> None:
     faults = [fault for fault in alone if fault is not None]
     joint_checks = _data_faults, _sampling_faults, _evaluation_faults, _size_faults, _lora_faults
     for joint in (*joint_checks, _strict_faults, _loss_faults):
-        faults += joint(config)
+        try:
+            faults += joint(config)
+        except (ArithmeticError, TypeError, ValueError):
+            # Values that are refused alone may be none that can be computed with.
+            if not faults:
+                raise
     if faults:
         raise ValueError("the configuration can't run:\n  " + "\n  ".join(faults))
 
@@ -34,8 +40,8 @@ def _data_faults(config: Settings) -> Iterator[str]:
     if data.exclude and not (data.train and data.hygiene):
         remedy = "a file by config.data.train" if not data.train else "config.data.hygiene=true"
         yield (
-            f"config.data.exclude={data.exclude!r}: hygiene alone leaves problems out, and generated ones never; give "
-            f"{remedy}, or config.data.exclude=''"
+            f"config.data.exclude={quote(data.exclude)}: hygiene alone leaves problems out, and generated ones never; "
+            f"give {remedy}, or config.data.exclude=''"
         )
 
 
@@ -49,7 +55,8 @@ def _sampling_faults(config: Settings) -> Iterator[str]:
     try:
         _ = rollout.stop_texts
     except ValueError as error:
-        yield f'config.rollout.stop={rollout.stop!r}: {error}; give one text, or a JSON list such as ["\\nQ:", "###"]'
+        remedy = 'give one text, or a JSON list such as ["\\nQ:", "###"]'
+        yield f"config.rollout.stop={quote(rollout.stop)}: {error}; {remedy}"
     if not selection.rate_above < selection.rate_below:
         yield (
             f"config.selection.rate_above={selection.rate_above} must be below rate_below={selection.rate_below}; "
@@ -70,16 +77,15 @@ def _evaluation_faults(config: Settings) -> Iterator[str]:
         possible = False
     if not possible:
         yield (
-            f"config.evaluation.pass_at={config.evaluation.pass_at!r}: {most} sampled answers give pass@k for k from 1 "
-            f"to {most}; give such numbers, comma between them, or more config.evaluation.answers_per_problem"
+            f"config.evaluation.pass_at={quote(config.evaluation.pass_at)}: {most} sampled answers give pass@k for k "
+            f"from 1 to {most}; give such numbers, comma between them, or more config.evaluation.answers_per_problem"
         )
 
 
 def _size_faults(config: Settings) -> Iterator[str]:
     Q, U, model = config.prompts_per_step, config.updates_per_step, config.model
     if U > 0 and Q % U:
-        divisors = [n for n in range(1, Q + 1) if Q % n == 0]
-        yield f"config.updates_per_step={U} does not divide config.prompts_per_step={Q}; use one of {divisors}"
+        yield f"config.updates_per_step={U} does not divide config.prompts_per_step={Q}; use one of {_divisors(Q)}"
     if model.heads % max(model.kv_heads, 1):
         yield f"config.model.kv_heads={model.kv_heads} does not divide config.model.heads={model.heads}"
     if model.head_size % 2:
@@ -97,10 +103,16 @@ def _size_faults(config: Settings) -> Iterator[str]:
         )
 
 
+def _divisors(number: int) -> list[int]:
+    small = [n for n in range(1, math.isqrt(max(number, 0)) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
+
+
 def _lora_faults(config: Settings) -> Iterator[str]:
     names = config.lora.target_names
     if config.lora.rank and not names:
-        yield f"config.lora.targets={config.lora.targets!r}: name some of {', '.join(LORA_TARGETS)}, or use lora.rank=0"
+        given = quote(config.lora.targets)
+        yield f"config.lora.targets={given}: name some of {', '.join(LORA_TARGETS)}, or use lora.rank=0"
     for name in names:
         if name not in LORA_TARGETS:
             yield f"config.lora.targets: {unknown('weight', name, LORA_TARGETS)}"
@@ -125,6 +137,11 @@ def _loss_faults(config: Settings) -> Iterator[str]:
     except ValueError as error:
         yield f"config.loss: {error}"
         return
+    if loss.groups == "mixed" and config.answers_per_prompt == 1:
+        yield (
+            f"config.answers_per_prompt=1: loss {loss.name!r} trains on prompts with both correct and incorrect "
+            f"answers, and one answer is never both; use 2 or more, such as 8"
+        )
     group = jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.int32)
     try:
         # Options that depend on the limit of an answer (DAPO's overlong buffer) are checked here, on shapes alone.
@@ -132,11 +149,12 @@ def _loss_faults(config: Settings) -> Iterator[str]:
     except ValueError as error:
         yield f"config.loss.{loss.name}: {error}"
     normalizer = config.loss.normalizer or loss.normalizer
+    given = f"config.loss.normalizer={quote(normalizer)}"
     if normalizer not in losses.NORMALIZERS:
         known = tuple(losses.NORMALIZERS)
-        yield f"config.loss.normalizer={normalizer!r}: use one of {', '.join(known)}{suggestion(normalizer, known)}"
+        yield f"{given}: use one of {', '.join(known)}{suggestion(normalizer, known)}"
     if (normalizer == "pair_mean") != (loss.unit == "pair"):
-        yield f"config.loss.normalizer={normalizer!r} does not fit loss {loss.name!r}, whose unit is the {loss.unit}"
+        yield f"{given} does not fit loss {loss.name!r}, whose unit is the {loss.unit}"
     yield from _row_faults(config, loss)
 
 

@@ -1,9 +1,9 @@
 """Config files: the defaults that they change, and the way from an `ml_collections.ConfigDict` to a `Config`."""
 
 import dataclasses
-import json
+import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from nft_jax import losses
 from nft_jax.config.config import Config
 from nft_jax.config.setting import settings_of
 from nft_jax.config.settings import Settings
-from nft_jax.names import suggestion
+from nft_jax.files import read_json_object
+from nft_jax.names import quote, suggestion
 
 # The section for the options of a loss that is not of this package ("module:function").
 OWN = "own"
@@ -96,18 +97,42 @@ def read_saved_config(path: str) -> ConfigDict:
     """Returns the configuration that a run left in its `config.json`; the inverse of `to_dict`.
 
     Raises:
-      ValueError: for a file that this version did not write.
+      ValueError: for a file that this version did not write, in one line.
     """
+    values = read_json_object(Path(path))
+    faults = list(_saved_faults(values, ""))
+    loss = values.get("loss", {})
+    faults += [f"loss.{name} is missing" for name in ("name", "options") if not faults and name not in loss]
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise ValueError(f"{path} is no configuration that this version wrote: {faults[0]}{more}")
+    options, name = values["loss"].pop("options"), values["loss"]["name"]
+    values["loss"][name if name in losses.LOSSES else OWN] = options
     config = default()
     try:
-        values = json.loads(Path(path).read_text())
-        options = values["loss"].pop("options")
-        name = values["loss"]["name"]
-        values["loss"][name if name in losses.LOSSES else OWN] = options
         config.update(values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no configuration that this version wrote: {error}") from error
+        # Only the options of a loss have no settings of their own.
+        raise ValueError(f"{path}: the options of loss {name!r} are none of this version: {error.args[0]}") from error
     return config
+
+
+def _saved_faults(values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Yields a line for each name that is no setting, and for each value of another type than its setting's."""
+    known = {setting.name: setting for setting in settings_of(Settings)}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        if path in known:
+            kind = typing.get_origin(known[path].type) or known[path].type
+            accepted = (int, float) if kind is float else kind
+            if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
+                yield f"{path} is {quote(value)}; it must be {known[path].allowed}"
+        elif not any(other.startswith(f"{path}.") for other in known):
+            yield f"{quote(path)} is no setting{suggestion(path, known)}"
+        elif not isinstance(value, dict):
+            yield f"{path} is {quote(value)}, not an object {{…}}"
+        else:
+            yield from _saved_faults(value, f"{path}.")
 
 
 def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
@@ -127,9 +152,15 @@ def _build(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _typed(kind: type, value: Any, name: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     plain = typing.get_origin(kind) or kind
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf  # which no setting allows
     if not isinstance(value, plain) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"config.{name}={value!r}: expected {plain.__name__}, got {type(value).__name__}")
+        allowed = next(setting.allowed for setting in settings_of(Settings) if setting.name == name)
+        raise ValueError(
+            f"config.{name}={quote(value)}: expected {plain.__name__}, got {type(value).__name__}; use {allowed}"
+        )
     return value

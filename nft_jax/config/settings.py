@@ -32,7 +32,7 @@ class Settings:
     These settings are unchecked; `Config` adds the checks.
     """
 
-    seed: int = setting(0, "seed of all random numbers")
+    seed: int = setting(0, "seed of all random numbers", at_least=0, at_most=2**32 - 1)
     steps: int = setting(
         100, "steps of the run; may change where optimizer.schedule is constant", at_least=1, decides=RUN
     )

@@ -7,7 +7,6 @@ The rules are in nft_jax/data/hygiene.py; training applies the same ones with co
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from nft_jax.data import benchmarks
 from nft_jax.data.fields import parse_fields
 from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import clean
+from nft_jax.files import json_text
 
 
 def main(words: list[str] | None = None) -> None:
@@ -38,10 +38,10 @@ def _run(flags: argparse.Namespace) -> None:
     report = clean(problems, {name: read(name, "exclude_fields") for name in names})
     print(report.table())
     if flags.output:
-        lines = (json.dumps(_make_record(problem), ensure_ascii=False) + "\n" for problem in report.problems)
+        lines = (json_text(_make_record(problem)) + "\n" for problem in report.problems)
         Path(flags.output).write_text("".join(lines), encoding="utf-8")
     if flags.report:
-        Path(flags.report).write_text(json.dumps(report.to_json(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        Path(flags.report).write_text(json_text(report.to_json(), 2) + "\n", "utf-8")
 
 
 def _make_record(problem: Problem) -> dict:

@@ -3,7 +3,6 @@
 A GGUF file names its rules of splitting text ("pre-tokenizer") and lists the tokens and merges of byte-level BPE.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
 
 from nft_jax.data.gguf_files import Gguf
+from nft_jax.files import json_text
 from nft_jax.names import unknown
 
 # Kinds of tokens in `tokenizer.ggml.token_type`.
@@ -125,4 +125,4 @@ def _adds_bos(values: dict[str, Any]) -> bool:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(values, 2) + "\n", encoding="utf-8")

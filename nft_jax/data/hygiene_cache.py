@@ -11,7 +11,7 @@ from etils import epath
 from nft_jax.data import hygiene, normal_form
 from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import HygieneReport, Removal
-from nft_jax.files import atomically
+from nft_jax.files import atomically, json_text
 
 
 def clean_once(
@@ -29,7 +29,7 @@ def clean_once(
     report = hygiene.clean(problems, evaluations)
     kept = set(map(id, report.problems))
     left_out = [place for place, problem in enumerate(problems) if id(problem) not in kept]
-    text = json.dumps({"left_out": left_out, "removals": report.removals}, ensure_ascii=False)
+    text = json_text({"left_out": left_out, "removals": report.removals})
     try:
         with atomically(path) as temporary:
             temporary.write_text(f"{_checksum(text)}\n{text}\n", encoding="utf-8")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nft_jax.names import quote
+
 # What a folder without settings, weights or tokenizer may be: a pattern of its files, and what to do. The first that
 # is found counts.
 _OTHER_FOLDERS = {
@@ -91,7 +93,9 @@ def read_declared_eos(path: Path) -> list[int | None]:
     declared = read_json_object(path).get("eos_token_id")
     ids = declared if isinstance(declared, list) else [declared]
     if not all(i is None or type(i) is int for i in ids):
-        raise ValueError(f"{path}: eos_token_id is {declared!r}; it must be an id like 2 or a list of ids like [2, 5]")
+        raise ValueError(
+            f"{path}: eos_token_id is {quote(declared)}; it must be an id like 2 or a list of ids like [2, 5]"
+        )
     return ids
 
 

@@ -11,7 +11,7 @@ from nft_jax.config import Config
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation.scores import Answers, Score, judge_by_second, score
-from nft_jax.files import atomically
+from nft_jax.files import atomically, json_text
 from nft_jax.run.workdir import read_lines
 from nft_jax.verify.callback import NOT_GRADED
 from nft_jax.verify.extract import final_answer
@@ -57,9 +57,8 @@ def make_rows(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tok
 
 def parse_rows(rows: Sequence[dict]) -> Answers:
     """Returns the answers, without their tokens, of rows made by `make_rows`."""
-    length_EK, truncated_EK, logp_EK = (
-        np.array([row[part] for row in rows]) for part in ("lengths", "truncated", "logps")
-    )
+    length_EK, truncated_EK = (np.array([row[part] for row in rows]) for part in ("lengths", "truncated"))
+    logp_EK = np.array([row["logps"] for row in rows], float)  # null, a log-prob that was not finite, becomes NaN
     verdict_EK, second_EK = (
         np.array([[NOT_GRADED if status is None else STATUSES.index(status) for status in row[part]] for row in rows])
         for part in ("verdicts", "second_verdicts")
@@ -91,20 +90,20 @@ def read_rows(responses: Path, result_path: Path, result: dict) -> list[dict]:
       result: The settings, problems and weights of this evaluation.
     """
     try:
-        before = json.loads(result_path.read_text())
+        before = json.loads(result_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    same = all(before.get(part) == json.loads(json.dumps(value)) for part, value in result.items())
+    same = all(before.get(part) == json.loads(json_text(value)) for part, value in result.items())
     return read_lines(responses) if same else []
 
 
 def write_rows(file: TextIO, rows: Iterable[dict]) -> None:
     """Writes rows to the disk, so that an evaluation that is killed later loses none of them."""
-    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    file.writelines(json_text(row) + "\n" for row in rows)
     file.flush()
 
 
 def write_result(path: Path, result: dict) -> None:
     """Writes the settings of an evaluation, and once it is complete its score."""
     with atomically(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json_text(result, 2) + "\n", encoding="utf-8")

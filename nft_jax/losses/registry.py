@@ -16,12 +16,13 @@ import jax.numpy as jnp
 
 from nft_jax.losses.advantage import centered
 from nft_jax.losses.reduce import NORMALIZERS
-from nft_jax.names import lookup, unknown
+from nft_jax.names import lookup, quote, unknown
 from nft_jax.types import Array, LossBatch
 
 # Answers of a unit.
 UNITS = {"answer": 1, "pair": 2}
 GROUPS = ("mixed", "all")
+_LARGEST = float(jnp.finfo(jnp.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +103,12 @@ def find(name: str, known: Mapping[str, Callable]) -> Callable:
         return known[name]
     parts = name.split(":")
     if len(parts) != 2 or not parts[1].isidentifier() or not all(part.isidentifier() for part in parts[0].split(".")):
-        raise ValueError(f"loss {name!r}: write 'module:function', for example 'my_package.my_losses:my_loss'")
+        raise ValueError(f"loss {quote(name)}: write 'module:function', for example 'my_package.my_losses:my_loss'")
     try:
         module = importlib.import_module(parts[0])
     except ImportError as error:
         raise ValueError(
-            f"loss {name!r}: module {parts[0]!r} can't be imported ({error}); "
+            f"loss {quote(name)}: module {quote(parts[0])} can't be imported ({error}); "
             "write 'module:function' with a module that is installed or on PYTHONPATH"
         ) from error
     functions = {key: value for key, value in vars(module).items() if callable(value)}
@@ -136,7 +137,13 @@ def bind(name: str, function: Callable, options: Mapping[str, object]) -> Loss:
         if not _same_kind(value, default):
             kind = type(default).__name__
             raise ValueError(
-                f"option {option!r} of loss {name!r} is of type {kind}, not {type(value).__name__}: {value!r}"
+                f"option {option!r} of loss {name!r} is of type {kind}, not {type(value).__name__}: {quote(value)}"
+            )
+    for option, value in options.items():
+        if not isinstance(value, bool | str) and isinstance(value, numbers.Real) and not abs(value) <= _LARGEST:
+            raise ValueError(
+                f"option {option!r} of loss {name!r} is {quote(value)}: it must be a number from -{_LARGEST:g} to "
+                f"{_LARGEST:g}"
             )
     if missing := [option for option, default in (parameters | options).items() if default is inspect.Parameter.empty]:
         raise ValueError(f"loss {name!r} needs a value for {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Checkpoints of the whole state, and weights alone, written and read by Orbax."""
+"""Checkpoints of the whole state, written and read by Orbax."""
 
 import contextlib
 import logging
@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.path import atomicity, atomicity_types
 
+from nft_jax.models.finite import check_finite, describe_nonfinite, find_nonfinite
 from nft_jax.processes import distributed, ending
 from nft_jax.run import remote_workdir
 from nft_jax.run.damage import check_damage, check_digests, make_digests, root_cause
@@ -66,7 +67,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
             create=self.keep is not None,
-            temporary_path_class=_temporary_path(self._has_markers),
+            temporary_path_class=temporary_path(self._has_markers),
         )
         return ocp.CheckpointManager(self.folder, options=options)
 
@@ -88,7 +89,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """The steps with a complete checkpoint, ascending; also while another one is being written."""
-        return sorted(int(path.name) for path in self._step_folders() if _is_complete(path, self._has_markers))
+        return sorted(int(path.name) for path in self._step_folders() if is_complete(path, self._has_markers))
 
     @property
     def latest(self) -> int | None:
@@ -106,9 +107,12 @@ class Checkpoints:
 
         Raises:
           OSError: if this checkpoint or the one before could not be written; older ones are complete.
+          FloatingPointError: if the state holds NaN or inf; nothing is written, and no older one is deleted.
         """
         if step in self.steps:
             return
+        if found := find_nonfinite(state.saved_parts):
+            raise FloatingPointError(f"step {step} is not saved: {describe_nonfinite(found)}")
         run = run | {DIGESTS: make_digests(state) | {"run": text_digest(run)}}
         items = ocp.args.Composite(
             weights=ocp.args.StandardSave(state.weights),
@@ -139,7 +143,8 @@ class Checkpoints:
 
         Raises:
           OSError: if one can't be read although nothing shows that it is damaged; nothing is changed.
-          ValueError: if there are checkpoints but none can be read; a new run would overwrite them.
+          ValueError: if there are checkpoints but none can be read; a new run would overwrite them. Or if the newest
+            readable one holds NaN or inf.
         """
         damaged = []
         for step in reversed(self.steps):
@@ -157,6 +162,7 @@ class Checkpoints:
                 check_damage(step, error)
                 damaged.append((step, error))
                 continue
+            check_finite(restored.saved_parts, self.folder / str(step), self._remedy(step))
             self._rename_damaged(damaged)
             return step, restored
         if damaged:
@@ -169,6 +175,7 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: if there is no such checkpoint; the message names the saved steps.
+          ValueError: if they are damaged, or hold NaN or inf.
         """
         if step not in self.steps:
             saved = ", ".join(map(str, self.steps)) or "none"
@@ -176,7 +183,15 @@ class Checkpoints:
         digests = self._read_run(step).digests
         read = self._read(step, weights=ocp.args.StandardRestore(weights))["weights"]
         check_digests(self.folder / str(step), {"weights": weights_digest(read)}, digests)
+        check_finite(read, self.folder / str(step), self._remedy(step))
         return read
+
+    def _remedy(self, step: int) -> str:
+        """Returns what to do with a checkpoint that holds NaN or inf."""
+        older = [other for other in self.steps if other < step]
+        if not older:
+            return "training broke before it was saved; begin anew in another --workdir"
+        return f"training broke before it was saved; step {older[-1]} is older: move this folder away to use that"
 
     def read_run(self, step: int) -> dict:
         """Returns the fingerprint that the checkpoint of a step keeps."""
@@ -219,7 +234,7 @@ class Checkpoints:
 
     def _clear_unfinished(self):
         found = list(self.folder.iterdir()) if self.folder.is_dir() else []
-        unmarked = [path for path in self._step_folders() if not _is_complete(path, self._has_markers)]
+        unmarked = [path for path in self._step_folders() if not is_complete(path, self._has_markers)]
         for path in sorted([path for path in found if UNFINISHED in path.name] + unmarked):
             _LOG.warning("%s was not finished when its run ended; it is removed", path)
             path.rmtree()
@@ -246,52 +261,10 @@ def remove_checkpoints(folder: Path) -> None:
         path.rmtree()
 
 
-def save_weights(folder: Path, weights: Any) -> None:
-    """Writes weights alone to `folder/weights`; returns when they are complete."""
-    with ocp.StandardCheckpointer(
-        temporary_path_class=_temporary_path(remote_workdir.is_remote(folder))
-    ) as checkpointer:
-        checkpointer.save(remote_workdir.storage_folder(folder) / "weights", weights, force=True)
-
-
-def has_weights(folder: Path) -> bool:
-    """Returns whether `folder/weights` exists and is complete."""
-    path = remote_workdir.storage_folder(folder) / "weights"
-    return path.exists() and _is_complete(path, remote_workdir.is_remote(folder))
-
-
-def load_weights(folder: Path, weights: Any) -> Any:
-    """Returns the weights of a run: `folder/weights`, else those of its newest checkpoint.
-
-    Args:
-      folder: The workdir.
-      weights: Their shapes and layouts (ShapeDtypeStructs).
-
-    Raises:
-      FileNotFoundError: if there are none.
-      ValueError: if they are of another model.
-    """
-    try:
-        if has_weights(folder):
-            with ocp.StandardCheckpointer(
-                temporary_path_class=_temporary_path(remote_workdir.is_remote(folder))
-            ) as checkpointer:
-                return checkpointer.restore(remote_workdir.storage_folder(folder) / "weights", weights)
-        with Checkpoints(folder) as checkpoints:
-            if checkpoints.latest is not None:
-                return checkpoints.restore_weights(checkpoints.latest, weights)
-    except ValueError as error:
-        raise ValueError(f"config.base={folder}: its weights don't fit config.model: {error}") from error
-    raise FileNotFoundError(
-        f"config.base={folder}: neither a folder 'weights' nor a checkpoint in it; give the workdir of a "
-        f"`python -m nft_jax.sft` or `python -m nft_jax.train` run, or the folder 'warm_start' of the latter"
-    )
-
-
-def _temporary_path(has_markers: bool) -> type[atomicity_types.TemporaryPath]:
+def temporary_path(has_markers: bool) -> type[atomicity_types.TemporaryPath]:
     """Returns Orbax's way of showing that a folder is complete: a marker file, or its final name."""
     return atomicity.CommitFileTemporaryPath if has_markers else atomicity.AtomicRenameTemporaryPath
 
 
-def _is_complete(path: epath.Path, has_markers: bool) -> bool:
+def is_complete(path: epath.Path, has_markers: bool) -> bool:
     return not has_markers or (path / atomicity_types.COMMIT_SUCCESS_FILE).exists()

@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+from nft_jax.models.finite import find_nonfinite
 from nft_jax.run.fingerprint import weights_digest
 from nft_jax.state import State
 
@@ -20,6 +21,12 @@ def make_digests(state: State) -> dict[str, str]:
     """Returns a digest of the weights, and one of the rest of a state that is saved."""
     rest = state._replace(weights=None, frozen=None)
     return {"weights": weights_digest(state.weights), "rest": weights_digest(rest)}
+
+
+def compile_checks(state: State) -> None:
+    """Compiles what saving a state needs: its digests, and the search for NaN and inf."""
+    make_digests(state)
+    find_nonfinite(state.saved_parts)
 
 
 def check_digests(where: Any, found: dict[str, str], saved: dict[str, str] | None) -> None:

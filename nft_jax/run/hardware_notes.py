@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 from jax.sharding import Mesh
 
-from nft_jax.files import atomically, cache_folder
+from nft_jax.files import atomically, cache_folder, json_text
 from nft_jax.parallel.mesh import TENSOR
 from nft_jax.processes import distributed
 
@@ -30,7 +30,7 @@ def write_note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
     path = _path(kind)
     notes = {**_read(path), what: details}
     with atomically(path) as temporary:
-        temporary.write_text(json.dumps(notes, indent=2) + "\n")
+        temporary.write_text(json_text(notes, 2) + "\n")
     return path
 
 

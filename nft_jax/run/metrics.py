@@ -87,14 +87,25 @@ def format_step(step: int, steps: int, metrics: dict) -> str:
 
 
 def format_progress(step: int, steps: int, metrics: dict, shown: Mapping[str, str]) -> str:
-    """Formats one line: a progress bar, the metrics `shown` in these forms ("–" for None), tokens a second, seconds."""
+    """Formats one line: a progress bar, the metrics `shown` in these forms ("–" for None), speed, seconds, faults."""
     width = 20
     done = round(width * step / steps)
     numbers = [
         form.format(metrics[name]) if metrics[name] is not None else f"{form.partition('{')[0]}–"
         for name, form in shown.items()
     ]
+    faults = format_faults(metrics)
     return (
         f"{step:>{len(str(steps))}}/{steps} {'━' * done}{'╌' * (width - done)} {'  '.join(numbers)}  "
-        f"{metrics['tokens_per_second']:,.0f} tok/s  {metrics['seconds']:.1f} s"
+        f"{metrics['tokens_per_second']:,.0f} tok/s  {metrics['seconds']:.1f} s{f'  [{faults}]' if faults else ''}"
     )
+
+
+def format_faults(metrics: dict) -> str:
+    """Returns what went wrong in a step: updates that were not finite, no group, answers without a verdict; or ""."""
+    verdicts, nonfinite = metrics.get("verdicts", {}), metrics["updates_nonfinite"]
+    faults = [f"{nonfinite} of {nonfinite + metrics['updates_taken']} updates not finite"] * bool(nonfinite)
+    faults += ["no group trained"] * (metrics.get("groups_trained") == 0)
+    ungraded = [(verdicts.get(status, 0), status) for status in ("timeout", "error")]
+    counts = [f"{count} {status}{'s' * (count > 1)}" for count, status in ungraded if count]
+    return "; ".join([*faults, *([f"{', '.join(counts)} of the grader"] if counts else [])])

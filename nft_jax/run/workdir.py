@@ -21,7 +21,7 @@ import psutil
 from nft_jax.config import Config, to_dict
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
-from nft_jax.files import atomically
+from nft_jax.files import atomically, json_text
 from nft_jax.run import remote_workdir
 from nft_jax.types import Groups
 from nft_jax.verify.grade import STATUSES
@@ -91,14 +91,14 @@ class Workdir:
     def append(self, values: dict, *, file: str = "metrics.jsonl") -> None:
         """Appends one line to a JSONL file."""
         if self.is_writer:
-            with open(self.path / file, "a") as out:
-                out.write(json.dumps(values) + "\n")
+            with open(self.path / file, "a", encoding="utf-8") as out:
+                out.write(json_text(values) + "\n")
 
     def write_json(self, name: str, values: dict) -> None:
         """Writes a JSON file, atomically."""
         if self.is_writer:
             with atomically(self.path / name) as temporary:
-                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                temporary.write_text(json_text(values, 2) + "\n", encoding="utf-8")
 
     def write_arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
         """Writes an `.npz` file, atomically."""
@@ -129,7 +129,8 @@ class Workdir:
         if self.is_writer and path.exists():
             rows = read_lines(path)
             with atomically(path) as temporary:
-                temporary.write_text("".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+                kept = "".join(json_text(row) + "\n" for row in rows if row["step"] <= step)
+                temporary.write_text(kept, encoding="utf-8")
 
     def write_rollouts(self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> None:
         """Writes one line for each group: prompt, reference, answers, verdicts, success rate, lengths."""
@@ -137,9 +138,9 @@ class Workdir:
             return
         path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        with open(path, "w") as out:
+        with open(path, "w", encoding="utf-8") as out:
             for group in describe_groups(groups, table, tokenizer):
-                out.write(json.dumps(group, ensure_ascii=False) + "\n")
+                out.write(json_text(group) + "\n")
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -6,7 +6,6 @@ python -m nft_jax.smoke.checks --config=smoke --workdir=DIR --results=FILE [--se
 import contextlib
 import dataclasses
 import faulthandler
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.experiment import Experiment, open_experiment
+from nft_jax.files import json_text
 from nft_jax.parallel.mesh import describe_mesh, shard_count
 from nft_jax.run import hardware_notes
 from nft_jax.smoke import kernels, loops
@@ -64,7 +64,7 @@ class Checker:
     def write(self, row: dict[str, Any]) -> None:
         """Adds a line to the file."""
         with open(self.results, "a") as out:
-            out.write(json.dumps(row) + "\n")
+            out.write(json_text(row) + "\n")
 
 
 def main(config: Config, workdir: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from nft_jax.files import json_text
 from nft_jax.smoke.result import CheckResult
 
 KILLED_AT = 3  # the step after which the run is killed
@@ -91,7 +92,7 @@ class SmokeTest:
             report = {"passed": passed, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **self.facts, "checks": checks}
             folder = epath.Path(self.workdir)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "smoke.json").write_text(json.dumps(report, indent=2) + "\n")
+            (folder / "smoke.json").write_text(json_text(report, 2) + "\n")
         return 0 if passed else 1
 
 

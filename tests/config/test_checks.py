@@ -4,7 +4,7 @@ import pytest
 
 from helpers.configs import changed, faults
 from nft_jax.config import Config, load, settings_of
-from nft_jax.losses import NORMALIZERS
+from nft_jax.losses import LOSSES, NORMALIZERS, default_options
 
 TYPOS = {
     "packing.share_prompts": ("yess", "yes"),
@@ -29,11 +29,6 @@ TYPOS = {
 
 SETTINGS = {setting.name: setting for setting in settings_of(Config)}
 NUMBERS = {name: setting for name, setting in SETTINGS.items() if setting.type in (int, float)}
-# Numbers that can have any value, or whose checks are elsewhere.
-UNBOUNDED = {
-    *("seed", "model.rope_theta", "model.norm_epsilon", "rollout.top_p", "rollout.top_k", "mesh.data"),
-    "verify.worker_memory_mib",
-}
 
 
 def test_every_setting_with_choices_has_a_typo_here():
@@ -49,15 +44,14 @@ def test_check_names_the_nearest_of_all_choices(path):
 
 
 def test_every_number_has_a_lower_bound():
-    unbounded = {name for name, it in NUMBERS.items() if it.limits.at_least is None and it.limits.above is None}
-    assert unbounded == UNBOUNDED
+    assert [name for name, it in NUMBERS.items() if it.limits.at_least is None and it.limits.above is None] == []
 
 
-@pytest.mark.parametrize("name", sorted(set(NUMBERS) - UNBOUNDED))
+@pytest.mark.parametrize("name", sorted(NUMBERS))
 def test_check_refuses_numbers_outside_their_bounds(name):
     setting = NUMBERS[name]
     limits = setting.limits
-    outside = [-1, limits.above, limits.below]
+    outside = [-2, limits.above, limits.below]
     outside += [] if limits.at_least is None else [limits.at_least - 1]
     outside += [] if limits.at_most is None else [limits.at_most + 1]
     outside += [float("nan")] if setting.type is float else []
@@ -197,6 +191,28 @@ def test_check_accepts_settings_just_inside_the_limits(changes):
 )
 def test_check_refuses_training_on_nothing_or_backwards(path, value):
     assert f"config.{path.replace('__', '.')}" in faults(**{path: value})
+
+
+@pytest.mark.parametrize("loss", ["nft", "rft", "dapo", "dpo", "contrast"])
+def test_check_refuses_one_answer_where_groups_must_be_mixed(loss):
+    message = faults(answers_per_prompt=1, loss__name=loss)
+    assert f"config.answers_per_prompt=1: loss {loss!r} trains on prompts with both" in message
+    assert "use 2 or more" in message
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo"])
+def test_check_accepts_one_answer_where_all_groups_train(loss):
+    load(changed(answers_per_prompt=1, loss__name=loss))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e39, 10**400])
+def test_check_refuses_options_of_losses_that_are_no_numbers(value):
+    for loss in LOSSES:
+        for option, default in default_options(loss).items():
+            if isinstance(default, float):
+                message = faults(loss__name=loss, **{f"loss__{loss}__{option}": value})
+                assert f"option {option!r} of loss {loss!r} is " in message
+                assert "it must be a number from -3.4" in message
 
 
 def test_check_names_all_faults_at_once():

@@ -3,8 +3,10 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 from ml_collections import ConfigDict
@@ -148,22 +150,25 @@ def test_load_refuses_a_missing_setting(name):
 
 # Values of another type.
 
+STEPS, RATE = "a whole number, 1 or more and 2147483647 or less", "a number, above 0 and 10 or less"
+NORM = "a number, above 0 and 3.40282e+38 or less"
+
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("steps", "3", "config.steps='3': expected int, got str"),
-        ("steps", 3.0, "config.steps=3.0: expected int, got float"),
-        ("steps", True, "config.steps=True: expected int, got bool"),
-        ("steps", None, "config.steps=None: expected int, got NoneType"),
-        ("optimizer__learning_rate", "fast", "config.optimizer.learning_rate='fast': expected float, got str"),
-        ("optimizer__learning_rate", True, "config.optimizer.learning_rate=True: expected float, got bool"),
-        ("strict_on_policy", 1, "config.strict_on_policy=1: expected bool, got int"),
-        ("loss__normalizer", 7, "config.loss.normalizer=7: expected str, got int"),
+        ("steps", "3", "config.steps='3': expected int, got str; use {STEPS}"),
+        ("steps", 3.0, "config.steps=3.0: expected int, got float; use {STEPS}"),
+        ("steps", True, "config.steps=True: expected int, got bool; use {STEPS}"),
+        ("steps", None, "config.steps=None: expected int, got NoneType; use {STEPS}"),
+        ("optimizer__clip_norm", "big", "config.optimizer.clip_norm='big': expected float, got str; use {NORM}"),
+        ("optimizer__learning_rate", True, "config.optimizer.learning_rate=True: expected float, got bool; use {RATE}"),
+        ("strict_on_policy", 1, "config.strict_on_policy=1: expected bool, got int; use true or false"),
+        ("loss__normalizer", 7, "config.loss.normalizer=7: expected str, got int; use text"),
     ],
 )
 def test_load_refuses_a_value_of_another_type(path, value, message):
-    assert faults(**{path: value}) == message
+    assert faults(**{path: value}) == message.format(STEPS=STEPS, RATE=RATE, NORM=NORM)
 
 
 def test_load_takes_a_whole_number_for_a_float():
@@ -192,9 +197,69 @@ def test_stored_reads_what_resolved_wrote(tmp_path, changes):
     assert load(read_saved_config(str(path))) == config
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"loss": {"name": "nft", "options": {}}, "sed": 3}'])
-def test_stored_refuses_a_file_that_no_run_wrote(tmp_path, content):
-    path = tmp_path / "config.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match="config.json is no configuration that this version wrote"):
-        read_saved_config(str(path))
+WRITTEN = json.dumps(to_dict(load(default())), indent=2)
+
+
+def refusal(path: Path, content: bytes) -> str | None:
+    """The message for such a `config.json`; None if it is read, and its values accepted."""
+    path.write_bytes(content)
+    try:
+        load(read_saved_config(str(path)))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is no JSON: Expecting value: line 1 column 1 (char 0)"),
+        (WRITTEN[: len(WRITTEN) // 2], "is no JSON: "),
+        ("[]", "holds a JSON list, not an object {…}"),
+        ("[" * 100_000, "is no JSON: it is nested too deeply"),
+        ('{"seed": ' + "[" * 100_000, "is no JSON: it is nested too deeply"),
+        ("\xff\xfe", "is no JSON: 'utf-8' codec can't decode"),
+        ("{}", "that this version wrote: loss.name is missing (and 1 more)"),
+        ('{"loss": {"name": "nft", "options": {}}, "sed": 3}', "that this version wrote: 'sed' is no setting; did you"),
+        (WRITTEN.replace('"steps": 100', '"steps": "100"', 1), "steps is '100'; it must be a whole number, 1 or more"),
+        (WRITTEN.replace('"seed": 0', f'"seed": {[9] * 9000}'), "seed is [9, 9, 9"),
+        (WRITTEN.replace('"steps": 100', '"steps": null', 1), "steps is None; it must be a whole number"),
+        ('{"loss": 3, "model": []}', "loss is 3, not an object {…} (and 1 more)"),
+        (WRITTEN.replace('"epsilon": 1.0', '"epsilom": 1.0'), "the options of loss 'nft' are none of this version"),
+        (WRITTEN.replace('"omega": "one_minus_rate"', '"omega": []'), "the options of loss 'nft' are none of this ver"),
+    ],
+    ids=range(14),
+)
+def test_stored_refuses_a_file_that_no_run_wrote_in_one_line(tmp_path, content, words):
+    content = content.encode("latin-1" if "\xff" in content else "utf-8")
+    message = refusal(tmp_path / "config.json", content)
+    assert message is not None and words in message
+    assert message.startswith(f"{tmp_path}/config.json")
+    assert "\n" not in message and len(message) < 500
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
+def test_stored_takes_no_damaged_file_in_silence(tmp_path, count):
+    """A value of another kind in any place of a `config.json`, or the file cut anywhere: a short message, or none."""
+    seed = 18
+    random, refused = Random(seed), 0
+    for _ in range(count):
+        values = json.loads(WRITTEN)
+        place = values
+        while True:
+            name = random.choice(sorted(place))
+            if not (isinstance(place[name], dict) and place[name]) or random.random() < 0.2:
+                break
+            place = place[name]
+        before = place[name]
+        place[name] = random.choice([None, [], {}, {"x": 1}, "x", "x" * 9999, True, -7, 10**30, math.nan, [[]] * 999])
+        content = json.dumps(values)
+        if random.random() < 0.2:
+            content = content[: random.randrange(len(content))]
+        message = refusal(tmp_path / "config.json", content.encode())
+        refused += message is not None
+        if message is None:
+            assert isinstance(place[name], type(before)), f"seed {seed}: {name}={place[name]!r}"[:300]
+        else:
+            assert len(message) < 2000, f"seed {seed}"
+    assert refused > count // 2, f"seed {seed}"

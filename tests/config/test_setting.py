@@ -71,4 +71,35 @@ def test_replace_value_changes_one_value_of_a_copy():
 def test_setting_fault_names_value_and_limits():
     size, *_ = settings_of(Inner)
     assert size.fault(3) is None
-    assert size.fault(0) == "config.size=0: must be 1 or more"
+    assert size.fault(0) == "config.size=0: must be 1 or more and 2147483647 or less"
+
+
+SPEED = Setting("speed", float, 1.0, "a speed", Limits(above=0, below=1), Phase.NONE)
+
+
+@pytest.mark.parametrize("value", [0.5, 1.2e-38, 0.999])
+def test_setting_fault_is_none_for_what_float32_keeps_inside(value):
+    assert SPEED.fault(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(1e-50, "1e-50 is 0"), (1e-39, "1e-39 is 0"), (5e-324, "is 0"), (0.99999999, "1 is 1")]
+)
+def test_setting_fault_names_what_float32_moves_to_a_bound(value, rounded):
+    message = SPEED.fault(value)
+    assert message.startswith(f"config.speed={value}: must be above 0 and below 1 (")
+    assert f"{rounded} in float32)" in message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3.5e38, 1e308, -1e308])
+def test_setting_fault_refuses_what_no_float32_is(value):
+    free = Setting("speed", float, 1.0, "a speed", Limits(), Phase.NONE)
+    assert free.fault(value) == f"config.speed={value}: must be -3.40282e+38 or more and 3.40282e+38 or less"
+
+
+@pytest.mark.parametrize("value", [2**31, 2**64, 10**30, -(10**30), 10**999])
+def test_setting_fault_refuses_what_no_int32_is(value):
+    size, *_ = settings_of(Inner)
+    message = size.fault(value)
+    assert message.startswith("config.size=") and "must be 1 or more and 2147483647 or less" in message
+    assert len(message) < 200

@@ -82,7 +82,7 @@ def test_resolve_binds_options_to_the_loss_and_its_advantage():
         ("contrast", {"omega": "two"}, "unknown omega 'two'"),
         ("nft", {"ratio": "tokens"}, "did you mean 'token'"),
         ("nft", {"epsilon": -0.1}, "epsilon must be 0 or more, not -0.1"),
-        ("nft", {"epsilon": float("nan")}, "epsilon must be 0 or more"),
+        ("nft", {"epsilon": float("nan")}, "option 'epsilon' of loss 'nft' is nan: it must be a number from -3.4"),
         ("nft", {"negative_weight": -1.0}, "negative_weight must be 0 or more"),
         ("nft", {"clamp_rate": 1}, "'clamp_rate' of loss 'nft' is of type bool, not int"),
         ("nft", {"epsilon": "1"}, "is of type float, not str: '1'"),

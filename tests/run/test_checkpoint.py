@@ -9,7 +9,8 @@ import pytest
 
 from helpers.checkpoints import RUN, any_run, assert_restored, filled, listing, save
 from helpers.experiments import assert_same, build_on_mesh, on_host, small
-from nft_jax.run.checkpoint import Checkpoints, load_weights, save_weights
+from nft_jax.run.checkpoint import Checkpoints
+from nft_jax.run.weights import load_weights, save_weights
 from nft_jax.state import State
 from nft_jax.update.optimizer import make_optimizer
 

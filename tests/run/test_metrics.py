@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.experiments import STEP_METRICS
-from nft_jax.run.metrics import format_step, share, step_metrics
+from nft_jax.run.metrics import format_faults, format_step, share, step_metrics
 from nft_jax.state import Record
 from nft_jax.types import Totals
 from nft_jax.update.groups import RolloutStatistics, empty_groups
@@ -168,4 +168,23 @@ def test_format_step_has_its_bar_and_fields_in_their_places(step, bars):
     assert text.split("╌")[-1].split("━")[-1].split() == [
         *("reward", "0.375", "kept", "0.62", "entropy", "1.500", "ratio≤3.00", "gap≤1e-03", "grad", "1.50"),
         *("length", "7.5", "cut", "0.250", "12,346", "tok/s", "1.3", "s"),
+        *["[1", "of", "3", "updates", "not", "finite;", "2", "timeouts,", "1", "error", "of", "the", "grader]"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, ""),
+        ({"updates_nonfinite": 2}, "2 of 4 updates not finite"),
+        ({"groups_trained": 0, "updates_taken": 0}, "no group trained"),
+        ({"verdicts": {"timeout": 1}}, "1 timeout of the grader"),
+        ({"verdicts": {"error": 5}, "groups_trained": 0}, "no group trained; 5 errors of the grader"),
+    ],
+)
+def test_format_faults_has_what_went_wrong_in_a_step(changes, text):
+    assert (
+        format_faults({"updates_taken": 2, "updates_nonfinite": 0, "groups_trained": 8, "verdicts": {}} | changes)
+        == text
+    )
+    assert format_faults({"updates_taken": 1, "updates_nonfinite": 0}) == ""  # a supervised update

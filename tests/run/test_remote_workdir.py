@@ -10,8 +10,9 @@ import pytest
 
 from helpers.buckets import use_local_buckets, use_machine
 from nft_jax.run import remote_workdir
-from nft_jax.run.checkpoint import Checkpoints, has_weights, load_weights, save_weights
+from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.remote_workdir import STAMP, open_workdir, pull, push, storage_folder, synchronize
+from nft_jax.run.weights import has_weights, load_weights, save_weights
 from nft_jax.run.workdir import Workdir
 from nft_jax.state import State
 

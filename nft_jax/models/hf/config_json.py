@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ from nft_jax.config import ModelConfig, settings_of, value_of
 from nft_jax.data.gguf_files import is_gguf
 from nft_jax.data.model_folders import describe_contents, download_hint, read_json_object
 from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.files import json_text
 from nft_jax.models.hf import gguf
 from nft_jax.models.hf.settings import TokenLimit, describe_model, find_token_limit, parse_settings
+from nft_jax.names import quote
 from nft_jax.rounding import round_up
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -98,7 +99,7 @@ def read_dtype(folder: Path) -> str:
     values = read_config_json(folder)
     dtype = str(values.get("dtype") or values.get("torch_dtype") or "float32").removeprefix("torch.")
     if dtype not in DTYPES:
-        raise ValueError(f"{folder / 'config.json'}: dtype is {dtype!r}; set it to one of {', '.join(DTYPES)}")
+        raise ValueError(f"{folder / 'config.json'}: dtype is {quote(dtype)}; set it to one of {', '.join(DTYPES)}")
     return dtype
 
 
@@ -142,4 +143,4 @@ def _config_path(folder):
 
 
 def _to_json(values):
-    return (json.dumps(values, indent=2) + "\n").encode()
+    return (json_text(values, 2) + "\n").encode()

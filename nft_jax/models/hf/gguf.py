@@ -12,7 +12,7 @@ import numpy as np
 from nft_jax.data.gguf_files import Gguf, open_gguf
 from nft_jax.data.gguf_tokenizer import eos_ids
 from nft_jax.models.hf.headers import TensorHeader
-from nft_jax.names import unknown
+from nft_jax.names import quote, unknown
 
 _ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 # Settings, whose keys follow the name of the architecture, and their keys in config.json.
@@ -70,8 +70,8 @@ def read_config(path: Path) -> dict[str, Any]:
     scaling = {key: given.pop(f"rope.scaling.{key}") for key in _SCALING if f"rope.scaling.{key}" in given}
     sizes = {key: given[key] for key in _HEAD_SIZES if key in given}
     faults = [f"{prefix}{key}: missing" for key in _SETTINGS if given.get(key) is None]
-    faults += [f"{prefix}{key}: {v!r} is not one number" for key, v in given.items() if _is_list(key, v)]
-    faults += [f"{prefix}{key}: {v!r} is not read" for key, v in given.items() if _is_unknown(key, v)]
+    faults += [f"{prefix}{key}: {quote(v)} is not one number" for key, v in given.items() if _is_list(key, v)]
+    faults += [f"{prefix}{key}: {quote(v)} is not read" for key, v in given.items() if _is_unknown(key, v)]
     table = gguf.tensors.get("token_embd.weight")
     faults += ["token_embd.weight: missing, or no matrix"] * (table is None or len(table.shape) != 2)
     if len({repr(size) for size in sizes.values()}) > 1:

@@ -1,6 +1,5 @@
 """Writes adapters as a folder that the package `peft` loads onto the Hugging Face folder of their base."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nft_jax.config import LoraConfig
+from nft_jax.files import json_text
 from nft_jax.models.hf.weights import layer_tensor, write_tensors
 from nft_jax.models.lora import SUFFIX
 
@@ -44,5 +44,5 @@ def save_adapters(folder: Path, adapters: Any, lora: LoraConfig, base: str, dtyp
         "bias": "none",
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "adapter_config.json").write_text(json_text(config, 2) + "\n", encoding="utf-8")
     return sum(value.size for value in tensors.values())

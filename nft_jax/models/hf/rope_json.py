@@ -5,6 +5,7 @@ from typing import Any
 
 from nft_jax.config import RopeScaling
 from nft_jax.models.hf.kinds import is_positive
+from nft_jax.names import quote
 
 FIELDS = ("rope_parameters", "rope_scaling", "rope_theta")
 # The kinds of scaling, with the fields that each reads: the setting of `RopeScaling`, and whether it must be there.
@@ -36,7 +37,7 @@ def read_rope(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return {}, ["rope_parameters, rope_scaling: not an object {…}"]
     parts = [{name: value for name, value in part.items() if value is not None} for part in parts]
     faults = [
-        f"rope_scaling.{name}: {parts[1][name]!r} contradicts rope_parameters.{name}: {parts[0][name]!r}"
+        f"rope_scaling.{name}: {quote(parts[1][name])} contradicts rope_parameters.{name}: {quote(parts[0][name])}"
         for name in parts[0].keys() & parts[1].keys()
         if parts[0][name] != parts[1][name]
     ]
@@ -64,20 +65,22 @@ def _read_scaling(kind, rope, values):
     if not isinstance(kind, str) or kind not in _KINDS:
         known = ", ".join(map(repr, _KINDS))
         return None, [
-            f"rope scaling {kind!r} is not implemented, only {known}; set rope_scaling to null to go without it"
+            f"rope scaling {quote(kind)} is not implemented, only {known}; set rope_scaling to null to go without it"
         ]
     known = _KINDS[kind]
     if "original_max_position_embeddings" in known and "max_position_embeddings" in values:
         rope = {"original_max_position_embeddings": values["max_position_embeddings"]} | rope
     if rope.get("partial_rotary_factor") == 1:
         del rope["partial_rotary_factor"]
-    faults = [f"rope scaling {kind!r} with {name}={rope[name]!r} is not implemented" for name in rope.keys() - known]
+    faults = [
+        f"rope scaling {kind!r} with {name}={quote(rope[name])} is not implemented" for name in rope.keys() - known
+    ]
     settings = {}
     for name, (setting, needed) in known.items():
         if name not in rope and needed:
             faults.append(f"rope scaling {kind!r}: {name} is missing")
         elif name in rope and not (isinstance(rope[name], bool) if setting == "truncate" else is_positive(rope[name])):
-            faults.append(f"rope scaling {kind!r}: {name}={rope[name]!r} is not a number above 0")
+            faults.append(f"rope scaling {kind!r}: {name}={quote(rope[name])} is not a number above 0")
         elif name in rope:
             convert = bool if setting == "truncate" else int if setting in _WHOLE else float
             settings[setting] = convert(rope[name])

@@ -10,7 +10,7 @@ from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.models.hf import rope_json
 from nft_jax.models.hf.families import FAMILIES, FULL, IRRELEVANT, REQUIRED, SLIDING, Family
 from nft_jax.models.hf.kinds import kind_faults
-from nft_jax.names import suggestion, unknown
+from nft_jax.names import quote, suggestion, unknown
 
 # Fields of a ModelConfig, with their keys in config.json.
 _KEYS = {
@@ -114,17 +114,17 @@ def _field_faults(values, family):
         if name == "quantization_config" and value:
             method = value.get("quant_method", value) if isinstance(value, dict) else value
             faults.append(
-                f"quantization_config: weights quantized by {method!r} can't be read; use the model that isn't "
+                f"quantization_config: weights quantized by {quote(method)} can't be read; use the model that isn't "
                 f"quantized, or a GGUF file of it"
             )
         elif value is None or name in known - required.keys() or value in required.get(name, ()):
             continue
         elif name in required:
             allowed = " or ".join(map(repr, required[name])) or "null"
-            faults.append(f"{name}: {value!r} is not implemented, only {allowed}")
+            faults.append(f"{name}: {quote(value)} is not implemented, only {allowed}")
         else:
             faults.append(
-                f"{name}: {value!r} is a field that {family.model_type} models here don't know"
+                f"{name}: {quote(value)} is a field that {family.model_type} models here don't know"
                 f"{suggestion(name, known)}; remove it from the file if the model computes the same without it"
             )
     return faults
@@ -133,13 +133,13 @@ def _field_faults(values, family):
 def _layer_faults(values):
     """Returns a line for each field about windows that is not of its kind, or names unknown kinds of layers."""
     faults = [
-        f"{name}: {values[name]!r} is not a whole number"
+        f"{name}: {quote(values[name])} is not a whole number"
         for name in ("sliding_window", "max_window_layers", "max_position_embeddings")
         if values.get(name) is not None and not (type(values[name]) is int and values[name] >= 0)
     ]
     kinds = values.get("layer_types")
     if kinds is not None and not (isinstance(kinds, list) and all(kind in (FULL, SLIDING) for kind in kinds)):
-        faults.append(f"layer_types: {kinds!r} is not a list of {FULL!r} and {SLIDING!r}")
+        faults.append(f"layer_types: {quote(kinds)} is not a list of {FULL!r} and {SLIDING!r}")
     elif kinds is not None and len(kinds) != values["num_hidden_layers"]:
         faults.append(f"layer_types: {len(kinds)} of them for num_hidden_layers: {values['num_hidden_layers']}")
     return faults

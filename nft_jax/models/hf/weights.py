@@ -5,7 +5,6 @@ layer gets its name in `_LAYER`; all families have the same names.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from nft_jax.data.gguf_files import is_gguf
+from nft_jax.files import json_text
+from nft_jax.models.finite import NonFinite, check_finite
 from nft_jax.models.hf import gguf
 from nft_jax.models.hf.config_json import DTYPES, read_model_settings
 from nft_jax.models.hf.headers import INDEX, SINGLE, TensorHeader, read_headers
@@ -89,7 +90,7 @@ def load_weights(folder: Path, weights: Any) -> Any:
 
     Raises:
       FileNotFoundError: as `check_weights`.
-      ValueError: as `check_weights`, before any weight is read.
+      ValueError: as `check_weights`, before any weight is read; or with the tensors that hold NaN or inf.
     """
     file_of = check_weights(folder, weights)
     with contextlib.ExitStack() as stack:
@@ -104,7 +105,15 @@ def load_weights(folder: Path, weights: Any) -> Any:
                 return _place(leaf, lambda index: _read_rows(tensor(_TOP[name]), leaf, index))
             return _place(leaf, lambda index: _read_layers(lambda i: tensor(layer_tensor(i, name)), leaf, index))
 
-        return jax.tree_util.tree_map_with_path(load, weights)
+        loaded = jax.tree_util.tree_map_with_path(load, weights)
+    kind = jax.tree.leaves(weights)[0].dtype.name
+    check_finite(loaded, folder, f"a model can't be run with these (read as {kind}); download it again", _name_in_files)
+    return loaded
+
+
+def _name_in_files(found: NonFinite) -> str:
+    *_, name = found.path
+    return _TOP[name] if found.layer is None else layer_tensor(found.layer, name)
 
 
 def save_weights(
@@ -136,7 +145,7 @@ def save_weights(
     total = sum(sizes.values())
     if len(shards) > 1:
         index = {"metadata": {"total_parameters": total // width, "total_size": total}, "weight_map": file_of}
-        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        (folder / INDEX).write_text(json_text(index, 2, sort_keys=True) + "\n")
     return total // width
 
 

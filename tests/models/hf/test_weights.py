@@ -66,6 +66,17 @@ def test_load_weights_transposes_stacks_pads_and_lays_out(tmp_path, mesh, tied):
     assert jax.tree.all(jax.tree.map(lambda x, y: (x.dtype, x.sharding) == (y.dtype, y.sharding), found, abstract))
 
 
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("dtype", hf.DTYPES)
+def test_load_weights_refuses_a_tensor_that_is_not_finite(tmp_path, dtype, value):
+    for name, clean in random_tensors().items():
+        tensors = random_tensors(dtype=dtype)
+        tensors[name][(1,) * clean.ndim] = value
+        with pytest.raises(ValueError) as raised:
+            load_folder(write_model(tmp_path, tensors, dtype=dtype), eight_devices())
+        assert f"{tmp_path}: NaN or inf in {name} (1 of " in str(raised.value)
+
+
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("dtype", hf.DTYPES)
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
