@@ -17,7 +17,9 @@ _NUMBER = r"[-+]?[$€£¥]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:,\d+)?)(?:\.\d+)?|
 _FRACTION = r"-?\\[dtc]?frac\s*\{-?\d+(?:\.\d+)?\}\s*\{-?\d+(?:\.\d+)?\}"
 _PERCENT = r"(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?"
 # A number in prose is no part of a word (`AZYUK2A`); scripts without spaces may touch it. `a / b` is one number.
-_PLAIN = re.compile(rf"(?<![A-Za-z\d_.,/^\\])(?:{_FRACTION}|(?:{_NUMBER})(?:\s?/\s?\d+(?![\d.]))?){_PERCENT}", re.I)
+_PLAIN = re.compile(
+    rf"(?<![A-Za-z\d_.,/^\\])(?:{_FRACTION}|(?:{_NUMBER})(?:\s?/\s?\d+(?![\d.]))?)(?!\.?\d|[\^_√]|!\S){_PERCENT}", re.I
+)
 _MATH = re.compile(
     r"(?<!\\)\$\$(?P<display>[^$]+)\$\$"
     r"|\\\[(?P<bracket>(?:[^\\]|\\(?!\]))+)\\\]"
@@ -68,7 +70,7 @@ def last_boxed(text: str) -> str | None:
 def _find_last_opening(text: str, stop: int, names: tuple[str, ...] = _BOXES) -> tuple[int, int] | None:
     """Returns where the last box before `stop` begins, and where its content does; None if there is no box."""
     while True:
-        start = max(text.rfind(name, 0, stop) for name in names)
+        start = max([text.rfind(name, 0, stop) for name in names])  # faster than a generator
         if start < 0:
             return None
         match = _OPENING.match(text, start)

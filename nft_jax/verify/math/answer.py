@@ -19,13 +19,13 @@ from .values import (
     SetExpression,
     Value,
 )  # fmt: skip
+from .words import NEGATIONS
 
 _CLOSINGS = {"⦃": "⦄", "{": "}", "]": "[]", "(": ")][", "[": ")][", "⟨": "⟩"}  # ]0, 1[ is an open interval
 _EMPTY = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "the empty set"}
 _REALS = re.compile(r"(?:all |the |any )?(?:set of )?(?:all )?(?:real numbers?|reals|real)")
 _NUMBERS = {"integers": "ℤ", "all integers": "ℤ", "natural numbers": "ℕ", "rational numbers": "ℚ"}
 _ENDS = ("and", "or", "|", "over", "choose")
-_NEGATIONS = {"not", "no", "nor", "never", "neg", "lnot", "if", "unless"}
 
 
 class AnswerReader(EnvironmentReader):
@@ -123,7 +123,7 @@ class AnswerReader(EnvironmentReader):
                     return Scalar(("symbol", name))
                 if depth < 0 or depth == 0 and token.text in (",", ";", *RELATIONS[1:], "→", "⇒", "↦"):
                     break
-            elif token.kind == "number" and depth == 0 or token.text.lower() in _NEGATIONS:
+            elif token.kind == "number" and depth == 0 or token.text.lower() in NEGATIONS:
                 break
         self.at = start
         return self._read_words_or_fail()

@@ -112,7 +112,12 @@ class Arithmetic:
             raise Undefined("a power of 0")
         if isinstance(base, self.flint.fmpq) and base == 1:
             return base
+        self._spend_series(2)
         return self._ball(base) ** self._ball(exponent)
+
+    def _spend_series(self, count: int) -> None:
+        """Counts the steps of functions that need a series: their work grows with the square of the precision."""
+        self._budget.spend(count * (self.flint.ctx.prec // 512) ** 2 // 8)
 
     def _whole_power(self, base: Any, exponent: int) -> Any:
         if not isinstance(base, self.flint.fmpq):
@@ -155,6 +160,7 @@ class Arithmetic:
             raise Undefined("a logarithm of 0 or to base 1")
         if isinstance(value, self.flint.fmpq) and value == 1:
             return self.flint.fmpq(0)
+        self._spend_series(2)
         return self._ball(value).log() / self._ball(base).log()
 
     def _ln(self, value: Any) -> Any:
@@ -162,6 +168,7 @@ class Arithmetic:
             raise Undefined("the logarithm of 0")
         if isinstance(value, self.flint.fmpq) and value == 1:
             return self.flint.fmpq(0)
+        self._spend_series(1)
         return self._ball(value).log()
 
     def _abs(self, value: Any) -> Any:
@@ -176,6 +183,7 @@ class Arithmetic:
             if value <= 20000:
                 self._budget.spend(int(value.p) // 64)
                 return self._check(self.flint.fmpq(self.flint.fmpz(math.factorial(int(value.p)))))
+        self._spend_series(10)
         return (self._ball(value) + 1).gamma()
 
     def _binomial(self, top: Any, bottom: Any) -> Any:
@@ -186,6 +194,7 @@ class Arithmetic:
             if top <= 20000:
                 self._budget.spend(int(top.p) // 64)
                 return self._check(fmpq(self.flint.fmpz(math.comb(int(top.p), int(bottom.p)))))
+        self._spend_series(30)
         top, bottom = self._ball(top), self._ball(bottom)
         return (top + 1).gamma() * (bottom + 1).rgamma() * (top - bottom + 1).rgamma()
 

@@ -46,16 +46,20 @@ def is_zero(expression: Expression, point: dict[str, Fraction], budget: Budget) 
         if value.is_finite() and not value.contains(0):
             return False
         needed = 512 + 4 * evaluation.bits
-        if value.is_finite() and precision >= needed and _is_within(value, precision // 2):
+        is_small = value.is_finite() and bool(value.abs_upper() * (1 << precision // 2) < 1)
+        if is_small and precision >= needed:  # a ball that lost its digits would prove nothing
             return True
         precision = max(precision * 4, needed)
         if precision > PRECISION_LIMIT:
             raise Undecided(f"whether it is 0 would need {precision} bits")
 
 
-def _is_within(value: Any, bits: int) -> bool:
-    """Returns whether a ball holds nothing larger than 2^-bits: one that lost its digits proves nothing."""
-    return bool(value.abs_upper() * (1 << bits) < 1)
+def is_within(ball: Any, value: Fraction, error: Fraction) -> bool:
+    """Returns whether all of a real number or ball is at most `error` away from a value."""
+    import flint
+
+    center, radius = (flint.fmpq(part.numerator, part.denominator) for part in (value, error))
+    return bool(abs(ball - center) <= radius)
 
 
 def approximate(expression: Expression, budget: Budget, precision: int = 256) -> Any | None:
@@ -106,6 +110,7 @@ class Evaluation(Arithmetic):
             if is_exact_zero(values[0]) and name in _AT_ZERO:
                 return self.flint.fmpq(_AT_ZERO[name])
             ball = self._ball(values[0])
+            self._spend_series(1)
             if name in ("tanh", "coth"):  # they come within exp(-2x) of 1
                 self._count(ball.exp())
             value = getattr(ball, name)()

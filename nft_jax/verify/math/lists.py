@@ -55,14 +55,12 @@ class ListComparison:
         """Returns whether each item of one side is in the other; repetitions do not count."""
         if max(len(reference), len(given)) > ITEMS_LIMIT:
             return None
-        return self._unordered(self._distinct(reference), self._distinct(given))
-
-    def _distinct(self, items: Sequence[Value]) -> list[Value]:
-        kept: list[Value] = []
-        for item in items:
-            if not any(self.compare(other, item) for other in kept):
-                kept.append(item)
-        return kept
+        kept: tuple[list[Value], list[Value]] = [], []
+        for distinct, items in zip(kept, (reference, given), strict=True):
+            for item in items:
+                if not any(self.compare(other, item) for other in distinct):
+                    distinct.append(item)
+        return self._unordered(*kept)
 
     def _groups(self, reference: Group, given: Group) -> bool | None:
         """Compares sets and lists without order, tuples and intervals with it; a bare list may be either."""

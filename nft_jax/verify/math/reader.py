@@ -20,6 +20,10 @@ _CONDITION_WORDS = {
     "an", "a", "constant", "constants", "arbitrary", "and", "the",
 }  # fmt: skip
 _HEDGES = {"or", "and", "if", "otherwise", "else", "not", "unless", "maybe", "possibly", "nor", "either"}
+_CHOICE = re.compile(
+    rf"(?P<name>(?i:option|choice|answer|case)(?: is| :)? )?"
+    rf"(?:\( (?P<bracket>[{_LETTERS}]) \)|(?P<marked>[{_LETTERS}]) [).:]|(?(name)(?P<named>[{_LETTERS}])))(?: |$)"
+)
 _DATE = re.compile(r"\d{1,2}/\d{1,2}/\d{4}|\d{4}-\d\d-\d\d")
 
 
@@ -116,33 +120,23 @@ def _split_condition(tokens: list[Token]) -> tuple[list[Token], tuple[str, ...]]
 
 def _read_choice(tokens: list[Token]) -> Value | None:
     """Returns a choice: `(C)`, `C.`, "option C", `(C) 5`; None for anything else."""
-    is_named = tokens[0].kind == "word" and tokens[0].text.lower() in ("option", "choice", "answer", "case")
-    texts, ends = [], []  # of the first tokens that are no braces, and the positions behind them
-    for position, token in enumerate(tokens[:12]):
-        if token.text not in ("{", "}") and not (is_named and token.text in (":", "is") and len(texts) == 1):
-            texts.append(token.text)
-            ends.append(position + 1)
-    marker = re.match(r"(?:\w+ )?(\( )?([A-J])(?: (\)|\.|:))?(?: |$)", " ".join(texts[: 3 + is_named]))
-    if marker is None or (bool(marker[1]) and marker[3] != ")") or (" " in marker[0].strip()) is False:
+    kept = [(position, token.text) for position, token in enumerate(tokens[:12]) if token.text not in "{}"]
+    match = _CHOICE.match(" ".join(text for _, text in kept))
+    letter = match and (match["bracket"] or match["marked"] or match["named"])
+    if not letter:
         return None
-    if not (marker[1] or marker[3] or is_named):
-        return None
-    count = len(marker[0].split())
-    if is_named != (texts[0] == tokens[0].text and len(texts[0]) > 1):
-        return None
-    tail = tokens[ends[count - 1] :]
-    while tail and tail[0].text == "}":
-        tail = tail[1:]
+    position = kept[len(match.group().split()) - 1][0] + 1
+    tail = list(itertools.dropwhile(lambda token: token.text == "}", tokens[position:]))
     if not tail:
-        return Choice(marker[2], Text((), False))
-    pairs = itertools.pairwise(tail)
-    hedges = any(a.text in _LETTERS and b.text in (")", ".") for a, b in pairs)
+        return Choice(letter, Text((), False))
+    hedges = any(a.text in _LETTERS and b.text in (")", ".") for a, b in itertools.pairwise(tail))
     has_gap = tail[0].gap or tokens[len(tokens) - len(tail) - 1].gap
-    if not has_gap or hedges or any(token.text.lower() in _HEDGES for token in tail) or tail[0].text in "(,/=":
+    is_marked = bool(match["bracket"] or match["marked"])
+    if not (is_marked and has_gap) or hedges or tail[0].text in "(,/=":
         return None
-    if not (marker[1] or marker[3]):
+    if any(token.text.lower() in _HEDGES for token in tail):
         return None
     try:
-        return Choice(marker[2], AnswerReader(_strip(tuple(tail))).read_all())
+        return Choice(letter, AnswerReader(_strip(tuple(tail))).read_all())
     except Unreadable:
-        return Choice(marker[2], to_text(tail))
+        return Choice(letter, to_text(tail))

@@ -18,11 +18,11 @@ from .values import (
     operations,
     rename,
 )  # fmt: skip
+from .words import NEGATIONS
 
 Compare = Callable[[Value, Value], bool | None]
 
 MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈", "≡": "≡"}
-_NEGATIONS = {"not", "no", "nor", "never", "neg", "lnot", "if", "unless"}
 _ARITHMETIC = {"add", "negative", "multiply", "divide", "power", "symbol", "number", "root", "degree", "application"}
 
 
@@ -42,13 +42,15 @@ def is_name(value: Value) -> bool:
         parts = value.items if isinstance(value, Group) else value.terms
         return bool(parts) and all(map(is_name, parts))
     if isinstance(value, Text):
-        return not _NEGATIONS & set(value.tokens)
-    return isinstance(value, Scalar) and not value.percent and is_name_expression(value.expression)
+        return not NEGATIONS & set(value.tokens)
+    return is_variable(value) and not value.percent
 
 
-def is_name_expression(expression: Expression) -> bool:
-    """Returns whether an expression is a name."""
-    name = expression[0]
+def is_variable(value: Value) -> bool:
+    """Returns whether a scalar is a name."""
+    if not isinstance(value, Scalar):
+        return False
+    name, expression = value.expression[0], value.expression
     if name == "symbol":
         return expression[1] not in ("pi", "e", "i")
     if name == "application":
@@ -78,12 +80,8 @@ def is_compound_name(value: Value) -> bool:
         return False
     if len(names) == 1:
         top = expression[1:] if expression[0] == "add" else ()
-        return len(top) == 2 and {_is_reciprocal(part) for part in top} == {True, False} and not _is_constant(top)
+        return len(top) == 2 and {_is_reciprocal(part) for part in top} == {True, False} and all(map(variables, top))
     return _has_unit_factors(expression)
-
-
-def _is_constant(parts: tuple[Expression, ...]) -> bool:
-    return not all(map(variables, parts))
 
 
 def _is_reciprocal(part: Expression) -> bool:
@@ -137,7 +135,7 @@ def spread_names(value: Value) -> Value:
     if not isinstance(value, Relation) or set(value.signs) != {"="} or len(value.sides) < 3:
         return value
     *names, last = value.sides
-    simple = all(isinstance(name, Scalar) and name.expression[0] == "symbol" and is_name(name) for name in names)
+    simple = all(is_variable(name) and name.expression[0] == "symbol" for name in names)
     if not simple or not _is_constant_side(last):
         return value
     return Group("", tuple(Relation((name, last), ("=",)) for name in names), "")
@@ -152,10 +150,10 @@ def to_interval(relation: Relation) -> Group | None:
         sides, signs = sides[::-1], tuple(MIRROR[sign] for sign in signs[::-1])
     if not set(signs) <= set("<≤"):
         return None
-    if len(sides) == 3 and _is_variable(sides[1]):
+    if len(sides) == 3 and is_variable(sides[1]):
         low, high = (sides[0], signs[0]), (sides[2], signs[1])
-    elif len(sides) == 2 and _is_variable(sides[0]) != _is_variable(sides[1]):
-        if _is_variable(sides[0]):
+    elif len(sides) == 2 and is_variable(sides[0]) != is_variable(sides[1]):
+        if is_variable(sides[0]):
             low, high = (Scalar(MINUS_INFINITY), "<"), (sides[1], signs[0])
         else:
             low, high = (sides[0], signs[0]), (Scalar(INFINITY), "<")
@@ -164,15 +162,11 @@ def to_interval(relation: Relation) -> Group | None:
     return Group("[" if low[1] == "≤" else "(", (low[0], high[0]), "]" if high[1] == "≤" else ")")
 
 
-def _is_variable(value: Value) -> bool:
-    return isinstance(value, Scalar) and is_name_expression(value.expression)
-
-
 def bounded_side(relation: Relation) -> Value | None:
     """Returns the side of an inequality that it bounds: x of `a < x ≤ b`."""
     if len(relation.sides) == 3:
         return relation.sides[1]
-    return next((side for side in relation.sides if _is_variable(side)), None)
+    return next((side for side in relation.sides if is_variable(side)), None)
 
 
 def rename_argument(value: Value, other: Value) -> Value:
@@ -194,18 +188,18 @@ def are_names_compatible(left: Value, right: Value) -> bool:
     if len(names) < 2:
         return not any(isinstance(value, Group) for value in (left, right))
     words = [name for name in names if name[0] == "symbol" and " " in name[1]]
-    kinds = {name[0] if name[0] == "application" else name[1] if name[0] == "symbol" else "" for name in names}
-    return bool(words) and len(words) < 2 or kinds == {"application", "y"} and _has_free_argument(names)
-
-
-def _has_free_argument(names: list[Expression]) -> bool:
-    application = next(name for name in names if name[0] == "application")
-    return all(argument[0] == "symbol" for argument in application[2:])
+    return len(words) == 1 or any(
+        name == ("symbol", "y") and other[0] == "application" and all(part[0] == "symbol" for part in other[2:])
+        for name, other in (names, names[::-1])
+    )
 
 
 def are_equivalent(reference: Relation, given: Relation, compare_sides: Compare, budget: Budget) -> bool | None:
     """Returns whether two relations say the same: side by side in either direction, or as multiples."""
-    for sides, signs in ((given.sides, given.signs), (given.sides[::-1], _mirror(given.signs))):
+    for sides, signs in (
+        (given.sides, given.signs),
+        (given.sides[::-1], tuple(MIRROR.get(sign, "") for sign in given.signs[::-1])),
+    ):
         if signs == reference.signs and all(map(compare_sides, reference.sides, sides)):
             return True
     if len(reference.sides) != 2 or len(given.sides) != 2:
@@ -222,10 +216,6 @@ def are_equivalent(reference: Relation, given: Relation, compare_sides: Compare,
     if sign in "=≠" and {"divide"} & (operations(left) | operations(right)):
         return bool(are_proportional(to_fraction(left)[0], to_fraction(right)[0], budget))
     return False
-
-
-def _mirror(signs: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(MIRROR.get(sign, "") for sign in signs[::-1])
 
 
 def _difference(relation: Relation) -> tuple[str, Expression] | None:

@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import NamedTuple
 
-from .evaluate import Budget, Undecided, Undefined, approximate
+from .evaluate import Budget, Undecided, Undefined, approximate, is_within
 from .functions import to_radians
 from .identity import are_identical, variables
 from .units import measure
@@ -89,32 +89,13 @@ def _is_rounded(decimal: Scalar, exact: Scalar, rules: Rules, budget: Budget) ->
         return False
     if variables(exact.expression):
         return False
-    value = Fraction(digits)
-    error = max(Fraction(1, 2 * 10**decimals), abs(value) * _FLOAT_ERROR * is_float)
-    return any(_is_near(value, side, error, budget) for side in _sizes(exact, decimal))
-
-
-def _sizes(exact: Scalar, decimal: Scalar) -> list[Expression]:
-    """Returns what the exact value is in the unit of the decimal: percent or not."""
-    if exact.percent == decimal.percent:
-        return [exact.expression]
-    factor = number(Fraction(1, 100) if exact.percent else 100)
-    return [("multiply", exact.expression, factor)]
-
-
-def _is_near(value: Fraction, exact: Expression, error: Fraction, budget: Budget) -> bool:
+    size = exact.expression
+    if exact.percent != decimal.percent:
+        size = ("multiply", size, number(Fraction(1, 100) if exact.percent else 100))
     try:
-        size = approximate(exact, budget, 512)
+        ball = approximate(size, budget, 512)
     except (Undecided, Undefined):
         return False
-    if size is None:
-        return False
-    fmpq = _fmpq()
-    distance = abs(size - fmpq(value.numerator, value.denominator))
-    return bool(distance <= fmpq(error.numerator, error.denominator))
-
-
-def _fmpq() -> type:
-    from flint import fmpq
-
-    return fmpq
+    value = Fraction(digits)
+    error = max(Fraction(1, 2 * 10**decimals), abs(value) * _FLOAT_ERROR * is_float)
+    return ball is not None and is_within(ball, value, error)

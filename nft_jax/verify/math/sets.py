@@ -4,10 +4,12 @@ The boundaries of two sets, in order, cut the line into points and open interval
 holds each of these cells, so unions, intersections and complements are those of booleans.
 """
 
+import operator
 from collections.abc import Callable
 
 from .evaluate import Budget, Undecided, sign
 from .identity import difference, variables
+from .relations import MIRROR
 from .values import (
     INFINITY,
     MINUS_INFINITY,
@@ -23,7 +25,6 @@ from .values import (
 )  # fmt: skip
 
 _INEQUALITIES = set("<>≤≥≠")
-_MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠"}
 _BOUNDARIES_LIMIT = 40
 
 Cells = tuple[bool, ...]
@@ -122,7 +123,7 @@ class _Line:
             for item in value.items:
                 if not isinstance(item, Scalar):
                     raise Undecided("a set is of no numbers")
-                cells = self._or(cells, self._walk(item, insert))
+                cells = _or(cells, self._walk(item, insert))
             return cells
         if isinstance(value, Group) and not value.opening:
             return self._list(value, insert)
@@ -131,33 +132,19 @@ class _Line:
             return self._interval(low, value.opening == "[", high, value.closing == "]", insert)
         raise Undecided("it is no set of real numbers")
 
-    def _or(self, left: Cells, right: Cells) -> Cells:
-        return tuple(a or b for a, b in zip(left, right, strict=False))
-
-    def _and(self, left: Cells, right: Cells) -> Cells:
-        return tuple(a and b for a, b in zip(left, right, strict=False))
-
-    def _not(self, cells: Cells) -> Cells:
-        return tuple(not cell for cell in cells)
-
     def _number_set(self, name: str, insert: Callable | None) -> Cells:
-        zero = number(0)
-        if name == "ℝ":
-            return (True,) * self._size()
-        if name in ("ℝ+", "ℝ-"):
-            ends = (zero, INFINITY) if name == "ℝ+" else (MINUS_INFINITY, zero)
-            return self._interval(ends[0], False, ends[1], False, insert)
-        if name == "ℝ*":
-            return self._not(self._interval(zero, True, zero, True, insert))
-        raise Undecided(f"{name} is no union of intervals")
+        sign_ = {"ℝ+": ">", "ℝ-": "<", "ℝ*": "≠"}.get(name)
+        if sign_ is None and name != "ℝ":
+            raise Undecided(f"{name} is no union of intervals")
+        return self._half_line(sign_, number(0), insert) if sign_ else (True,) * self._size()
 
     def _combine(self, value: SetExpression, insert: Callable | None) -> Cells:
         cells = self._walk(value.parts[0], insert)
         for sign_, part in zip(value.signs, value.parts[1:], strict=True):
             other = self._walk(part, insert)
             if sign_ == "∖":
-                other = self._not(other)
-            cells = self._or(cells, other) if sign_ == "∪" else self._and(cells, other)
+                other = _not(other)
+            cells = _or(cells, other) if sign_ == "∪" else _and(cells, other)
         return cells
 
     def _builder(self, value: Builder, insert: Callable | None) -> Cells:
@@ -167,7 +154,7 @@ class _Line:
             raise Undecided("a set is not described by its element")
         if name.expression[0] != "symbol":
             raise Undecided("the element of a set is a formula")
-        return self._and(self._walk(domain, insert), self._walk(value.condition, insert))
+        return _and(self._walk(domain, insert), self._walk(value.condition, insert))
 
     def _list(self, value: Group, insert: Callable | None) -> Cells:
         """Returns all of the conditions together, or any of them if they exclude each other or "or" says so."""
@@ -176,7 +163,7 @@ class _Line:
         parts = [self._walk(item, insert) for item in value.items]
         both = either = parts[0]
         for part in parts[1:]:
-            both, either = self._and(both, part), self._or(either, part)
+            both, either = _and(both, part), _or(either, part)
         if value.conjunction == "and" and not any(both):
             raise Undecided("conditions exclude each other")
         return both if value.conjunction != "or" and any(both) else either
@@ -200,7 +187,7 @@ class _Line:
         """Returns the numbers for which all neighbors of a chain stand in their relation."""
         cells = (True,) * self._size()
         for left, sign_, right in zip(value.sides, value.signs, value.sides[1:], strict=False):
-            cells = self._and(cells, self._condition(left, sign_, right, insert))
+            cells = _and(cells, self._condition(left, sign_, right, insert))
         return cells
 
     def _condition(self, left: Value, sign_: str, right: Value, insert: Callable | None) -> Cells:
@@ -208,12 +195,12 @@ class _Line:
             if not (isinstance(left, Scalar) and left.expression[0] == "symbol"):
                 raise Undecided("the element of a set is a formula")
             cells = self._walk(right, insert)
-            return cells if sign_ == "∈" else self._not(cells)
-        if sign_ not in _MIRROR or not (isinstance(left, Scalar) and isinstance(right, Scalar)):
+            return cells if sign_ == "∈" else _not(cells)
+        if sign_ not in "<>≤≥=≠" or not (isinstance(left, Scalar) and isinstance(right, Scalar)):
             raise Undecided("it is no inequality")
         side, bound = left.expression, right.expression
         if not variables(side):
-            side, bound, sign_ = bound, side, _MIRROR[sign_]
+            side, bound, sign_ = bound, side, MIRROR[sign_]
         if variables(bound) or not variables(side):
             raise Undecided("no side of an inequality is a number")
         if side[0] == "symbol":
@@ -223,7 +210,7 @@ class _Line:
     def _half_line(self, sign_: str, bound: Expression, insert: Callable | None) -> Cells:
         if sign_ in "=≠":
             point = self._interval(bound, True, bound, True, insert)
-            return point if sign_ == "=" else self._not(point)
+            return point if sign_ == "=" else _not(point)
         if sign_ in "<≤":
             return self._interval(MINUS_INFINITY, False, bound, sign_ == "≤", insert)
         return self._interval(bound, sign_ == "≥", INFINITY, False, insert)
@@ -237,10 +224,22 @@ class _Line:
         if sign(bound, self._budget) < 0:
             return (sign_ in ">≥≠",) * self._size()
         if sign_ in "=≠":
-            ends = self._or(self._half_line("=", low, insert), self._half_line("=", high, insert))
-            return ends if sign_ == "=" else self._not(ends)
+            ends = _or(self._half_line("=", low, insert), self._half_line("=", high, insert))
+            return ends if sign_ == "=" else _not(ends)
         near = self._interval(low, sign_ in "≤>", high, sign_ in "≤>", insert)
-        return near if sign_ in "<≤" else self._not(near)
+        return near if sign_ in "<≤" else _not(near)
+
+
+def _or(left: Cells, right: Cells) -> Cells:
+    return tuple(map(operator.or_, left, right))
+
+
+def _and(left: Cells, right: Cells) -> Cells:
+    return tuple(map(operator.and_, left, right))
+
+
+def _not(cells: Cells) -> Cells:
+    return tuple(map(operator.not_, cells))
 
 
 def _center(inside: Expression) -> Expression:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from .units import DIMENSIONS, KNOWN
 
+NEGATIONS = {"not", "no", "nor", "never", "neg", "lnot", "if", "unless"}
 CONNECTIVES = {"and", "or"}
 FOREIGN_CONNECTIVES = {"或": "or", "或者": "or", "和": "and", "且": "and", "及": "and", "与": "and"}
 SHORT_WORDS = {
