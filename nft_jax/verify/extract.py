@@ -10,6 +10,7 @@ _BRACE = re.compile(r"[{}]")
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BOXES = (r"\boxed", r"\fbox")
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?\d+(?:[.,/]\d+)*|[A-Za-z](?![A-Za-z]))")
+_REFUSAL = re.compile(r"[^\w.\n]*\b(?:is|was)(?:n't| (?:not|wrong|incorrect)\b)", re.I)
 _NEGATION = re.compile(r"(?:\b(?:not|never|cannot)|n't)(?: be| equal(?: to)?)?\W*$", re.I)
 _TAG = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*</answer>", re.S | re.I)
 
@@ -102,7 +103,7 @@ def final_answer(text: str) -> str | None:
     6. the last formula or number
     7. the whole text, if it is short
     """
-    text = _drop_thinking(_first_turn(text))[-TAIL_CHARACTERS:].strip()
+    text = spoken_part(text)[-TAIL_CHARACTERS:].strip()
     text = _BARE_BOX.sub(r"\\boxed{\1}", text)
     boxed, end = _find_last_boxes(text)
     if end is None:  # the last box never closes: the response was cut off
@@ -120,20 +121,15 @@ def final_answer(text: str) -> str | None:
     return _find_last_formula(text) or (text if len(text) < 40 else None)
 
 
-def _first_turn(text: str) -> str:
-    """Returns the text up to the first mark of the end of a turn that has text before it."""
-    start = 0
+def spoken_part(text: str) -> str:
+    """Returns the text up to the mark of the end of a turn, behind the last `</think>`, before an open `<think>`."""
+    start, end = 0, len(text)
     for mark in _END_MARK.finditer(text):
         if text[start : mark.start()].strip():
-            return text[start : mark.start()]
+            end = mark.start()
+            break
         start = mark.end()
-    return text[start:]
-
-
-def _drop_thinking(text: str) -> str:
-    """Returns the text behind the last `</think>`, and before a `<think>` that never closes."""
-    text = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
-    return text.partition("<think>")[0]
+    return text[start:end].rpartition("</think>")[2].partition("<think>")[0]
 
 
 def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
@@ -147,7 +143,7 @@ def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
     end = last = _find_closing(text, opening[1])
     if end is None:
         return None, None
-    while opening is not None and _NEGATION.search(text[max(opening[0] - 20, 0) : opening[0]]):
+    while opening is not None and end is not None and is_denied(text, opening[0], end + 1):
         opening = _find_last_opening(text, opening[0])
         end = None if opening is None else _find_closing(text, opening[1])
     if opening is None or end is None:
@@ -210,16 +206,17 @@ def _unwrap(text: str) -> str:
     return text if match is None else match.group(match.lastgroup)
 
 
-def _is_denied(match: re.Match) -> bool:
-    """Returns whether a "not" stands before a match."""
-    return bool(_NEGATION.search(match.string[max(match.start() - 20, 0) : match.start()]))
+def is_denied(text: str, start: int, end: int) -> bool:
+    """Returns whether a text says "not" before a part of it, or "is wrong" behind it."""
+    return bool(_NEGATION.search(text[max(start - 20, 0) : start]) or _REFUSAL.match(text[end : end + 20]))
 
 
 def _find_last_formula(text: str) -> str | None:
     """Returns the last number after the last formula, else that formula; joins the formulas of one list."""
-    formulas = [match for match in _MATH.finditer(text) if not _PROSE.search(match.group()) and not _is_denied(match)]
+    formulas = [match for match in _MATH.finditer(text) if not _PROSE.search(match.group())]
+    formulas = [match for match in formulas if not is_denied(text, *match.span())]
     start = formulas[-1].end() if formulas else 0
-    numbers = [match for match in _PLAIN.finditer(text, start) if not _is_denied(match)]
+    numbers = [match for match in _PLAIN.finditer(text, start) if not is_denied(text, *match.span())]
     if numbers:
         return numbers[-1].group().strip()
     if not formulas:

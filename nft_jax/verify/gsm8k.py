@@ -4,7 +4,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from .extract import TAIL_CHARACTERS, last_boxed
+from .extract import TAIL_CHARACTERS, is_denied, last_boxed, spoken_part
 from .math.words import SCALES, number_in_words
 
 _DIGITS_LIMIT = 1000
@@ -12,10 +12,11 @@ _DIGITS = r"(?:(?<!\d)\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(
 # A minus belongs to a number that it touches, unless it subtracts. A number in a word or an exponent is none.
 _NUMBER = re.compile(
     rf"(?<![A-Za-z^_\d])(?P<sign>(?:(?<![\w.)\]%])[-−](?=[$€£\d.]))?(?:[$€£]\s?(?:[-−](?=[\d.]))?)?)"
-    rf"(?P<digits>{_DIGITS}(?:\s?/\s?\d+(?![\d.]))?)(?![²³⁰¹⁴-⁹])"
+    rf"(?P<digits>{_DIGITS}(?:\s?/\s?\d+(?![\d.]))?)(?![²³⁰¹⁴-⁹^\d]|\.\d|[!eE]\w)"
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
-_CALCULATION = re.compile(r"\d\s*[-+*/:×÷−^]\s*$")  # before a number: it is no result
+_CALCULATION = re.compile(r"(?:\d\s*[-+*/:×÷−^]|\b(?:minus|negative))\s*$", re.I)  # before a number: it is no result
+_SHORT_FRACTION = re.compile(r"(\\[dt]?frac)\s*(\d)\s*(\d)")
 _CONTINUATION = re.compile(r"\s*[-+*/:×÷−]\s*\d|\^|\s+(?:to|or)\s+[$€£]?\d")  # behind a number
 _RANGE = re.compile(r"\bbetween\s+\S+\s+and\s+$|\d\s+(?:to|or)\s+$", re.I)
 _MIXED = re.compile(r"(-?)(\d+)\s+(\d+)\s?/\s?(\d+)(?!\d)")
@@ -34,7 +35,7 @@ def gsm8k(response: str, answer: str) -> tuple[str, str | None]:
     Returns:
       (status, extracted number). The status is "unparsed" if the response has no number.
     """
-    extracted, reference = last_number(response), last_number(answer)
+    extracted, reference = last_number(spoken_part(response)), last_number(answer)
     if extracted is None:
         return "unparsed", None
     value = _to_fraction(extracted)
@@ -60,7 +61,7 @@ def any_number(response: str, answer: str) -> tuple[str, str | None]:
 
 def last_number(text: str) -> str | None:
     """Returns the number that a text ends with, without separators and currency: `-1234.5` or `3/4`; else None."""
-    text = _to_ascii_digits(text[-TAIL_CHARACTERS:])
+    text = _SHORT_FRACTION.sub(r"\1{\2}{\3}", _to_ascii_digits(text[-TAIL_CHARACTERS:]))
     _, mark, rest = text.rpartition(_MARK)
     if mark and (number := _marked_number(rest.partition("\n")[0])) is not None:
         return number or None
@@ -81,7 +82,7 @@ def _to_ascii_digits(text: str) -> str:
 
 def _marked_number(line: str) -> str | None:
     """Returns the number of a line that states the answer, empty if it states none; None for a line without any."""
-    line = line.rpartition("=")[2].strip()
+    line = _FRACTION.sub(r" \1/\2", line.rpartition("=")[2]).strip()
     if mixed := _MIXED.match(line):
         sign, whole, top, bottom = mixed.groups()
         if int(bottom):
@@ -109,7 +110,7 @@ def _first_number(text: str) -> str | None:
 def _last_number(text: str) -> str | None:
     """Returns the last number of a text; None if it is the end of a calculation without result, or of a range."""
     text = _FRACTION.sub(r" \1/\2", text)
-    matches = list(_NUMBER.finditer(text))
+    matches = [match for match in _NUMBER.finditer(text) if not is_denied(text, *match.span())]
     if not matches:
         return None
     before = text[: matches[-1].start()][-40:]

@@ -46,6 +46,14 @@ from nft_jax.verify.gsm8k import last_number
         ("5²", None),
         ("5:30", None),
         ("The answer is 12. It took 3 steps.", "12"),
+        ("#### 12^2", None),
+        ("#### 5 to 6", None),
+        ("#### 5 or 6", None),
+        (r"\boxed{7\frac12}", "15/2"),
+        ("7e2", None),
+        ("minus 7", None),
+        ("there are 5, not 7", "5"),
+        ("7 is wrong", None),
         ("no number", None),
         ("", None),
         ("####", None),
@@ -74,6 +82,8 @@ def test_last_number(response, expected):
         ("9" * 1001, "9" * 1001, "incorrect"),
         ("5", "five", "incorrect"),
         ("five", "5", "unparsed"),
+        ("<think>#### 5", "5", "unparsed"),
+        ("<think>#### 5</think>#### 6", "6", "correct"),
     ],
 )
 def test_gsm8k_statuses(response, answer, status):

@@ -188,10 +188,8 @@ def are_names_compatible(left: Value, right: Value) -> bool:
     if len(names) < 2:
         return not any(isinstance(value, Group) for value in (left, right))
     words = [name for name in names if name[0] == "symbol" and " " in name[1]]
-    return len(words) == 1 or any(
-        name == ("symbol", "y") and other[0] == "application" and all(part[0] == "symbol" for part in other[2:])
-        for name, other in (names, names[::-1])
-    )
+    is_function = [name[0] == "application" and {part[0] for part in name[2:]} == {"symbol"} for name in names]
+    return len(words) == 1 or any(is_function) and ("symbol", "y") in names
 
 
 def are_equivalent(reference: Relation, given: Relation, compare_sides: Compare, budget: Budget) -> bool | None:

@@ -32,8 +32,9 @@ DEFAULT = Rules()
 def compare_scalars(reference: Scalar, given: Scalar, rules: Rules, budget: Budget) -> bool | None:
     """Compares two scalars; None if it cannot decide."""
     left, right = reference.expression, given.expression
-    if reference.unit and given.unit and reference.unit != given.unit:
-        one, other = measure(reference.unit), measure(given.unit)
+    units = [side.unit or "deg" * (side.expression[0] == "degree") for side in (reference, given)]
+    if all(units) and units[0] != units[1]:
+        one, other = map(measure, units)
         if one and other and one != other:
             scaled = [("multiply", side, number(size[0])) for side, size in ((left, one), (right, other))]
             return one[1] == other[1] and are_identical(*scaled, budget)

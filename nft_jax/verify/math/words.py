@@ -64,7 +64,9 @@ def changes_value(word: str) -> bool:
 def _changes_in_chinese(word: str) -> bool:
     """Returns whether a word has a numeral (10000), or says times, tenths, parts, about, or more."""
     word = re.sub("千(?=[米克瓦])", "", word)  # kilometers, kilograms, kilowatts
-    return "分之" in word or any(c in "倍成折点點多约約余餘半负負不" or unicodedata.numeric(c, None) for c in word)
+    return "分之" in word or any(
+        c in "以左超至到倍成折点點多约約余餘半负負不" or unicodedata.numeric(c, None) for c in word
+    )
 
 
 def is_unit(words: list[str]) -> bool:
