@@ -16,8 +16,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nft_jax import config_files
-from nft_jax.config import Config, default, load, read_saved_config, to_dict
-from nft_jax.config.reference import check_names, help_text, sections
+from nft_jax.config import Config, default, load, read_saved_config, set_own_option, to_dict
+from nft_jax.config.reference import check_names, help_text, sections, take_own_options
 from nft_jax.names import quote
 from nft_jax.processes import distributed, ending
 from nft_jax.run import compile_cache, remote_workdir
@@ -166,7 +166,7 @@ def _load() -> Config:
 
 def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     """Parses the flags, or prints the help with every setting, and returns the words that are no flags."""
-    words = [_expand_home(word) for word in argv if word not in HELP]
+    words, own = take_own_options([_expand_home(word) for word in argv if word not in HELP])
     name = _take(words, "--config").value
     try:
         # ml_collections looks for the settings in sys.argv.
@@ -181,7 +181,9 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The config file raised it while it ran.
         stop(f"--config={name or default_config}: {error.args[0] if error.args else error}")
-    if len(words) < len(argv):
+    if CONFIG.value is not None:
+        _set_own_options(own)
+    if set(argv) & set(HELP):
         app.usage(shorthelp=True, writeto_stdout=True)
         path = (_take(sys.argv, "--config").value or "the defaults").rpartition(":")[2]
         print(f"\n{help_text(CONFIG.value or default(), f'--config={name}' if name else path)}")
@@ -195,6 +197,14 @@ def _describe_allowed(fault: str) -> str | None:
     settings = {each.name: each for section in sections() for each in section.settings}
     setting = found and settings.get(found[2])
     return setting and f"config.{setting.name}={quote(found[3])}: must be {setting.allowed}"
+
+
+def _set_own_options(options: dict[str, str]) -> None:
+    try:
+        for name, text in options.items():
+            set_own_option(CONFIG.value, name, text)
+    except ValueError as error:
+        stop(str(error))
 
 
 def _expand_home(word: str) -> str:

@@ -215,7 +215,7 @@ def build_experiment(
     mesh = open_mesh(config.mesh, devices)
     config = resolve(config, folder, dataset.tokenizer.vocab_size, mesh)
     model = build_model(config.model, dataset.tokenizer.vocab_size, mesh, config.lora)
-    loss = losses.resolve(config.loss.name, config.loss.options)
+    loss = losses.resolve(config.loss.name, config.loss.options, config.loss.additions)
     return Experiment(config, dataset, model, loss, make_engine(model, config.rollout, dataset.tokenizer))
 
 

@@ -4,7 +4,7 @@ import jax
 
 from nft_jax.types import Array
 
-STREAMS = ("weights", "warm_start", "order", "rollout", "pairs", "evaluation", "adapters")
+STREAMS = ("weights", "warm_start", "order", "rollout", "pairs", "evaluation", "adapters", "loss")
 
 
 def stream(seed: int, name: str) -> Array:

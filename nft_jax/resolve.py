@@ -33,7 +33,7 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
     """
     config = resolve_precision(resolve_model(config, folder, vocabulary), mesh.devices.flat[0])
     check_tokens(config)
-    loss = losses.resolve(config.loss.name, config.loss.options)
+    loss = losses.resolve(config.loss.name, config.loss.options, config.loss.additions)
     layout.check_host_memory(mesh, _offloads(config))
     config = _resolve_packing(config, attention_backends.select_attention(config.model, mesh))
     check_sizes(config, loss, mesh)

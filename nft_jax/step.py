@@ -195,10 +195,13 @@ class Step:
             packed = jax.lax.map(lambda minibatch: updater.recompute(state.weights, minibatch), packed)
 
         def take_update(carry, inputs):
-            packed, totals, index = inputs
-            weights, optimizer_state, applied = updater(*carry, packed, totals, state.reference, index == 0)
+            packed, totals, index, key = inputs
+            weights, optimizer_state, applied = updater(*carry, packed, totals, state.reference, index == 0, key)
             return (weights, optimizer_state), applied
 
-        inputs = packed, totals, jnp.arange(self.config.updates_per_step)
+        count, key_O = self.config.updates_per_step, None
+        if "key" in self.loss.reads:
+            key_O = jax.random.split(jax.random.fold_in(stream(self.config.seed, "loss"), state.step), count)
+        inputs = packed, totals, jnp.arange(count), key_O
         (weights, optimizer_state), applied = jax.lax.scan(take_update, (state.weights, state.optimizer_state), inputs)
         return UpdateOutcome(weights, optimizer_state, applied)

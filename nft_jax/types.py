@@ -69,6 +69,15 @@ class LossBatch(NamedTuple):
       rate_BT: float32, r̂, the share of correct answers in the token's group, in [0, 1].
       advantage_BT: float32, advantage of the token's answer, from the loss's own `advantage` function.
       pair_BT: int32, id of the (correct, incorrect) pair inside the row, for losses of unit "pair"; −1 is none.
+
+    The others are None, and cost nothing, unless the loss declares that it reads them:
+      sampler_logp_BT: float32, log-prob by the sampler; `old_logp_BT` may be recomputed by the trainer.
+      entropy_BT: float32, entropy of the policy's distribution of the token, in nats; with a gradient.
+      truncated_BT: float32, 1 if the answer was cut at the limit.
+      length_BT: float32, tokens of the whole answer, also where tokens were rejected.
+      complete_BT: float32, 1 if no answer of the group was truncated, so that its rate is one of complete answers.
+      key_BT: a random key for the token, the same however the answers are packed and split.
+      choice_BT: float32, what the loss's `prepare` wrote; 0 before.
     """
 
     old_logp_BT: Array
@@ -77,6 +86,13 @@ class LossBatch(NamedTuple):
     rate_BT: Array
     advantage_BT: Array
     pair_BT: Array
+    sampler_logp_BT: Array | None = None
+    entropy_BT: Array | None = None
+    truncated_BT: Array | None = None
+    length_BT: Array | None = None
+    complete_BT: Array | None = None
+    key_BT: Array | None = None
+    choice_BT: Array | None = None
 
 
 class Totals(NamedTuple):

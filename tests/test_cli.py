@@ -22,7 +22,13 @@ CASES = {
     "mistyped setting": ("train", *BOTH, "--config.answer_per_prompt=3"),
     "help of all settings": ("train", "--config=tiny", "--help", "--config.rollout.slots=7"),
     "help of all settings of plan": ("plan", "--help", "--config", "eval_7b"),
-    "unset option of an external loss": ("train", *BOTH, "--config.loss.own.strength=3"),
+    "option of an external loss without one": ("train", *BOTH, "--config.loss.own.strength=3"),
+    "mistyped option of an external loss": (
+        "train",
+        *BOTH,
+        "--config.loss.name=nft_jax.losses.rft:rft",
+        "--config.loss.own.strength=3",
+    ),
     "mistyped section": ("train", *BOTH, "--config.optimiser.learning_rate=1e-3"),
     "mistyped setting without a value": ("train", *BOTH, "--noconfig.strict_on_polcy"),
     "mistyped setting and help": ("train", "--config=tiny", "--help", "--config.step=3"),
@@ -117,7 +123,11 @@ def answer(folder):
     ("name", "words"),
     [
         ("mistyped setting", ["no setting 'answer_per_prompt'; did you mean 'answers_per_prompt'?"]),
-        ("unset option of an external loss", ["--config=tiny: the configuration has no setting 'strength'"]),
+        ("option of an external loss without one", ["config.loss.name='nft'; write --config.loss.nft.strength"]),
+        (
+            "mistyped option of an external loss",
+            ["unknown option 'strength' of loss 'nft_jax.losses.rft:"],
+        ),
         ("mistyped section", ["no setting 'optimiser.learning_rate'; did you mean 'optimizer.learning_rate'?"]),
         ("mistyped setting of a section", ["no setting 'loss.nft.epsilom'; did you mean 'loss.nft.epsilon'?"]),
         ("mistyped setting without a value", ["no setting 'strict_on_polcy'; did you mean 'strict_on_policy'?"]),

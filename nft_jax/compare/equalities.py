@@ -13,7 +13,7 @@ from nft_jax.losses.omega import OMEGAS
 from nft_jax.precision import in_float64
 from nft_jax.types import LossBatch, Totals
 
-PEERS = ("grpo", "dr_grpo", "dapo", "rft", "contrast")
+PEERS = ("grpo", "dr_grpo", "maxrl", "dapo", "rft", "contrast")
 SETTINGS = (*({"omega": omega} for omega in OMEGAS), {"omega": "one", "negative_weight": 0.0})
 # 14 mixed groups of 8 answers have each rate twice.
 Q, K, T = 14, 8, 7

@@ -110,7 +110,7 @@ class Gradients:
         self.experiment, self.rollout, self.mesh, self.dtype = experiment, rollout, mesh, dtype
         check_sizes(experiment.config, experiment.loss, mesh)
         self.places = {loss_label(loss): place for place, loss in enumerate(choices)}
-        self.losses = [losses.resolve(loss.name, loss.options) for loss in choices]
+        self.losses = [losses.resolve(loss.name, loss.options, loss.additions) for loss in choices]
         if pairs := [loss.name for loss in self.losses if loss.unit != "answer"]:
             raise ValueError(
                 f"{pairs[0]!r} is a loss of pairs, which trains on other answers; choose losses of unit 'answer'"
@@ -208,11 +208,20 @@ def switch_loss(choices: Sequence[Loss], place: Array) -> Loss:
     def function(logp_BT, batch):
         return jax.lax.switch(place, [loss.function for loss in choices], logp_BT, batch)
 
+    def prepare(logp_BT, batch):
+        each = [loss.prepare or (lambda _, batch: batch) for loss in choices]
+        return jax.lax.switch(place, each, logp_BT, batch)
+
     def advantage(correct_QK, length_QK, max_answer_tokens):
         functions = [functools.partial(loss.advantage, max_answer_tokens=max_answer_tokens) for loss in choices]
         return jax.lax.switch(place, functions, correct_QK, length_QK)
 
-    return Loss("switch", function, advantage, "answer", "constant", "mixed")
+    reads = tuple(sorted({name for loss in choices for name in loss.reads}))
+    prepares = any(loss.prepare for loss in choices)
+    forward = any(loss.forward for loss in choices)
+    return Loss(
+        "switch", function, advantage, "answer", "constant", "mixed", reads, prepare if prepares else None, forward
+    )
 
 
 def _flatten_shards(tree):

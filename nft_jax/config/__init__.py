@@ -1,7 +1,7 @@
 """The configuration of an experiment: every setting with its meaning and limits, the checks, and the config files."""
 
 from nft_jax.config.config import Config, to_dict
-from nft_jax.config.files import default, load, read_saved_config
+from nft_jax.config.files import default, load, read_saved_config, set_own_option
 from nft_jax.config.host_sections import (
     CompareConfig,
     DataConfig,
@@ -10,9 +10,9 @@ from nft_jax.config.host_sections import (
     VerifyConfig,
     WarmStartConfig,
 )
+from nft_jax.config.loss_section import LossConfig
 from nft_jax.config.sections import (
     LoraConfig,
-    LossConfig,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
@@ -45,6 +45,7 @@ __all__ = [
     "default",
     "load",
     "replace_value",
+    "set_own_option",
     "to_dict",
     "settings_of",
     "read_saved_config",

@@ -133,7 +133,7 @@ def _strict_faults(config: Settings) -> Iterator[str]:
 
 def _loss_faults(config: Settings) -> Iterator[str]:
     try:
-        loss = losses.resolve(config.loss.name, config.loss.options)
+        loss = losses.resolve(config.loss.name, config.loss.options, config.loss.additions)
     except ValueError as error:
         yield f"config.loss: {error}"
         return
@@ -155,6 +155,11 @@ def _loss_faults(config: Settings) -> Iterator[str]:
         yield f"{given}: use one of {', '.join(known)}{suggestion(normalizer, known)}"
     if (normalizer == "pair_mean") != (loss.unit == "pair"):
         yield f"{given} does not fit loss {loss.name!r}, whose unit is the {loss.unit}"
+    if config.loss.correction != losses.NO_CORRECTION and config.old_logp != "recompute":
+        yield (
+            f"config.loss.correction={config.loss.correction!r} with config.old_logp={config.old_logp!r}: the gap "
+            f"between trainer and sampler is only known by a second forward pass; use old_logp='recompute'"
+        )
     yield from _row_faults(config, loss)
 
 

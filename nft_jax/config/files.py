@@ -1,5 +1,6 @@
 """Config files: the defaults that they change, and the way from an `ml_collections.ConfigDict` to a `Config`."""
 
+import ast
 import dataclasses
 import math
 import typing
@@ -72,6 +73,26 @@ def default() -> ConfigDict:
     return config
 
 
+def set_own_option(config: ConfigDict, name: str, text: str) -> None:
+    """Sets an option of a loss that is not of this package; its value is read as true, false, a number, or text.
+
+    Raises:
+      ValueError: where `loss.name` is a loss of this package, whose options have a section of their own.
+    """
+    loss = config.loss.name
+    if loss in losses.LOSSES:
+        raise ValueError(
+            f"--config.loss.{OWN}.{name} is for a loss of your own (config.loss.name=module:function), and "
+            f"config.loss.name={loss!r}; write --config.loss.{loss}.{name}"
+        )
+    try:
+        value = ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
+    except (SyntaxError, ValueError):
+        value = text
+    with config.loss[OWN].unlocked():
+        config.loss[OWN][name] = value
+
+
 def loss_options() -> dict[str, dict[str, Any]]:
     """Returns the options of each loss with their defaults."""
     return {name: losses.default_options(name) for name in losses.LOSSES} | {OWN: {}}
@@ -86,8 +107,11 @@ def load(config: ConfigDict) -> Config:
     values = config.to_dict()
     if "loss" not in values or "name" not in values["loss"]:
         raise ValueError("config lacks loss.name; start from nft_jax.config.default()")
-    options = values["loss"].get(values["loss"]["name"], values["loss"].get(OWN, {}))
-    values["loss"] = {k: v for k, v in values["loss"].items() if not isinstance(v, dict)} | {"options": options}
+    # A name of another type can't be a key; `_build` reports it.
+    name = str(values["loss"]["name"])
+    options = values["loss"].get(name, values["loss"].get(OWN, {}))
+    values["loss"] = {k: v for k, v in values["loss"].items() if k not in (*losses.LOSSES, OWN)}
+    values["loss"]["options"] = options
     if values.get("old_logp") == "auto":
         values["old_logp"] = "current" if values.get("strict_on_policy") else "sampler"
     return _build(Config, values, "")

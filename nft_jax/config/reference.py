@@ -80,6 +80,23 @@ def check_names(words: list[str]) -> None:
             raise ValueError(unknown_setting(name, known))
 
 
+class OwnOptions(NamedTuple):
+    """The words of a command line without the options of a loss of the user's own, and these options' texts by name."""
+
+    rest: list[str]
+    options: dict[str, str]
+
+
+def take_own_options(words: list[str]) -> OwnOptions:
+    """Takes `--config.loss.own.NAME=VALUE` out of the words: ml_collections refuses settings that no file has."""
+    start, found = f"config.loss.{OWN}.", {}
+    for word in words:
+        name, _, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name.startswith(start):
+            found[name.removeprefix(start)] = value
+    return OwnOptions([word for word in words if not word.lstrip("-").startswith(start)], found)
+
+
 def help_text(config: ConfigDict, name: str) -> str:
     """Returns every setting of a config (that is called `name`) with its value, note, limits and default."""
     lines = [f"settings, with their values in {name}; change one by --config.NAME=VALUE:"]

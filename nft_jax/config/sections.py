@@ -1,8 +1,7 @@
-"""The sections that shape the program: model, sampling, selection, loss, optimizer, packing and mesh."""
+"""The sections that shape the program: model, sampling, selection, optimizer, packing and mesh."""
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from nft_jax.config.setting import Phase, section, setting
 
@@ -206,23 +205,6 @@ class SelectionConfig:
     carry: bool = setting(
         False, "whether groups that a step has too many of are kept for the next step; needs old_logp=sampler"
     )
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Which loss trains, and how it is averaged."""
-
-    name: str = setting("nft", "a loss of this package, or your own as module:function")
-    normalizer: str = setting(
-        "", "how the losses of tokens become one number; empty: as the loss declares. See nft_jax/losses/reduce.py"
-    )
-    constant_tokens: int = setting(
-        0, "tokens by which the normalizer `constant` divides each answer; 0: rollout.max_answer_tokens", at_least=0
-    )
-    kl_weight: float = setting(
-        0.0, "weight of a KL term (k3) against the frozen starting weights; 0 keeps no copy of them", at_least=0
-    )
-    options: dict[str, Any] = setting(dict, "the options of the loss, by name")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from nft_jax.config.host_sections import (
     VerifyConfig,
     WarmStartConfig,
 )
+from nft_jax.config.loss_section import LossConfig
 from nft_jax.config.sections import (
     LoraConfig,
-    LossConfig,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,

@@ -29,6 +29,89 @@ def centered(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Arr
     return correct_QK - jnp.mean(correct_QK, axis=1, keepdims=True)
 
 
+def leave_one_out(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Array:
+    """Returns the reward minus the mean of the others of the group.
+
+    advantage = correct − (sum of the others) / (K − 1) = K / (K − 1) · (correct − rate); 0 in a group of one
+
+    RLOO: Ahmadian et al., arXiv 2402.14740.
+    """
+    K = correct_QK.shape[1]
+    return K / max(K - 1, 1) * centered(correct_QK, length_QK, max_answer_tokens)
+
+
+def over_rate(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Array:
+    """Returns the reward minus its mean in the group, in units of the mean.
+
+    advantage = (correct − rate) / rate, exactly 0 where rate = 0
+
+    MaxRL: "Maximum likelihood reinforcement learning", arXiv 2602.02710.
+    """
+    rate_Q1 = jnp.mean(correct_QK, axis=1, keepdims=True)
+    solved_Q1 = rate_Q1 > 0
+    centered_QK = centered(correct_QK, length_QK, max_answer_tokens)
+    return jnp.where(solved_Q1, centered_QK / jnp.where(solved_Q1, rate_Q1, 1), 0)
+
+
+def raw(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Array:
+    """Returns the reward itself: `advantage = correct`."""
+    assert_group_inputs(correct_QK, length_QK)
+    del max_answer_tokens
+    return correct_QK
+
+
+def deficit(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Array:
+    """Returns what the reward lacks, as a penalty: `advantage = correct − 1`."""
+    return raw(correct_QK, length_QK, max_answer_tokens) - 1
+
+
+def calibrated(
+    correct_QK: Array, length_QK: Array, max_answer_tokens: int, *, virtual: int = 1, delta: float = 1e-6
+) -> Array:
+    """Returns the reward in standard deviations from the mean, both of the group and `virtual` more correct answers.
+
+    mean      = (sum + virtual) / (K + virtual)
+    std       = sample standard deviation of these K + virtual rewards
+    advantage = (correct − mean) / (std + delta), exactly 0 where all are correct
+
+    The incorrect answers of a group without a correct one get a negative advantage, not 0.
+    NGRPO: Nan et al., arXiv 2509.18851, advantage calibration; delta is that of the authors' code.
+
+    Raises:
+      ValueError: unless virtual is 1 or more, and delta 0 or more.
+    """
+    assert_group_inputs(correct_QK, length_QK)
+    del max_answer_tokens
+    if virtual < 1:
+        raise ValueError(f"virtual must be 1 or more, not {virtual}")
+    ones_Qn = jnp.ones((correct_QK.shape[0], virtual), correct_QK.dtype)
+    together_QK = _standardize(jnp.concatenate([correct_QK, ones_Qn], axis=1), True, delta)
+    return together_QK[:, : correct_QK.shape[1]]
+
+
+def signed(
+    correct_QK: Array,
+    length_QK: Array,
+    max_answer_tokens: int,
+    *,
+    positive_weight: float = 0.1,
+    negative_weight: float = 1.0,
+) -> Array:
+    """Returns a weight for each side: `advantage = positive_weight · correct − negative_weight · (1 − correct)`.
+
+    W-REINFORCE: Zhu et al., arXiv 2506.01347.
+
+    Raises:
+      ValueError: for a negative weight.
+    """
+    assert_group_inputs(correct_QK, length_QK)
+    del max_answer_tokens
+    for name, value in (("positive_weight", positive_weight), ("negative_weight", negative_weight)):
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be 0 or more, not {value}")
+    return positive_weight * correct_QK - negative_weight * (1 - correct_QK)
+
+
 def normalized(
     correct_QK: Array, length_QK: Array, max_answer_tokens: int, *, sample_std: bool = False, delta: float = 0.0
 ) -> Array:

@@ -4,8 +4,7 @@ import jax.numpy as jnp
 
 from nft_jax.losses.omega import OMEGAS, trained_rate
 from nft_jax.losses.ratio import assert_loss_inputs, log_ratio
-from nft_jax.losses.registry import declare
-from nft_jax.names import lookup
+from nft_jax.losses.registry import declare, find
 from nft_jax.types import Array, LossBatch
 
 
@@ -23,6 +22,6 @@ def contrast(logp_BT: Array, batch: LossBatch, *, omega: str = "one_minus_rate",
       ValueError: for an unknown `omega`.
     """
     assert_loss_inputs(logp_BT, batch)
-    weight_BT = lookup(OMEGAS, omega, "omega")(trained_rate(batch.rate_BT, clamp_rate))
+    weight_BT = find(omega, OMEGAS, "omega")(trained_rate(batch.rate_BT, clamp_rate))
     loss_BT = -weight_BT * (2 * batch.reward_BT - 1) * log_ratio(logp_BT, batch)
     return jnp.where(batch.answer_BT >= 0, loss_BT, 0.0)

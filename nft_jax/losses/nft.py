@@ -5,9 +5,8 @@ import jax.numpy as jnp
 
 from nft_jax.losses.omega import OMEGAS, rate_is_clamped, trained_rate
 from nft_jax.losses.ratio import MAX_LOG_RATIO, assert_loss_inputs, bounded_ratio, log_ratio
-from nft_jax.losses.reduce import answer_length, answer_sum
-from nft_jax.losses.registry import declare
-from nft_jax.names import lookup
+from nft_jax.losses.reduce import answer_length, answer_mean, answer_sum
+from nft_jax.losses.registry import declare, find
 from nft_jax.types import Array, LossBatch
 
 # ε = 0 is a valid ablation, but log 0 is infinite. Below this value float32 can't distinguish 1 − rate · R from 0.
@@ -24,6 +23,7 @@ def nft(
     negative_weight: float = 1.0,
     ratio: str = "token",
     clamp_rate: bool = True,
+    sides: str = "",
 ) -> Array:
     """Maximizes the likelihood of correct answers, and that of incorrect ones under an implicit negative policy.
 
@@ -35,11 +35,14 @@ def nft(
     Gradient of the loss = −multiplier · ∇logp, the multiplier being +ω on correct tokens and
     −negative_weight · ω · rate · R / (1 − rate) / max(negative_ratio, ε) on incorrect ones.
 
-    `omega` "one", "one_minus_rate" (on-policy: Dr. GRPO) or "sqrt_odds" (on-policy: GRPO).
+    `omega` "one", "one_minus_rate" (on-policy: Dr. GRPO), "sqrt_odds" (on-policy: GRPO) or "odds" (on-policy: MaxRL).
     `epsilon` below 1e-6 counts as 1e-6.
-    `ratio` "token": one R a token; or "answer": one R an answer, exp(sum of log R over its tokens), and one term. The
-    term of a correct answer is the sum of its token terms. The term of an incorrect answer is divided evenly
-    among its tokens; on-policy, its gradient is that of the token variant.
+    `ratio` "token": one R a token; "answer": one R an answer, exp(sum of log R over its tokens), and one term; or
+    "mean": one R an answer, exp(mean of log R), and as many terms as tokens (length-normalized). The term of a correct
+    answer is the sum of its token terms. The term of an incorrect answer is divided evenly among its tokens; on-policy,
+    its gradient is that of the token variant.
+    `sides` empty, or a function `rate_BT -> (positive_BT, negative_BT)` of your own: what multiplies the terms of
+    correct and of incorrect answers. `omega` and `ratio` may be your own functions too: "module:function".
     `clamp_rate` clamps the rate to [0.02, 0.98] first. Without it a group of rate 1 has no negative
     policy; an incorrect token in it (there should be none) has loss 0.
     log R is bounded only inside R: above the bound an incorrect token has no gradient, a correct one keeps its own.
@@ -54,12 +57,17 @@ def nft(
     for name, value in (("epsilon", epsilon), ("negative_weight", negative_weight)):
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be 0 or more, not {value}")
-    weight = lookup(OMEGAS, omega, "omega")
+    weight = find(omega, OMEGAS, "omega")
     rate_BT = trained_rate(batch.rate_BT, clamp_rate)
     log_ratio_BT = log_ratio(logp_BT, batch)
-    unit_log_ratio_BT, share_BT = lookup(RATIOS, ratio, "ratio")(log_ratio_BT, batch.answer_BT)
+    unit_log_ratio_BT, share_BT = find(ratio, RATIOS, "ratio")(log_ratio_BT, batch.answer_BT)
     negative_BT = share_BT * jnp.log(max_v(_negative_ratio(unit_log_ratio_BT, rate_BT), epsilon))
-    gain_BT = batch.reward_BT * log_ratio_BT + negative_weight * (1 - batch.reward_BT) * negative_BT
+    positive_BT = batch.reward_BT * log_ratio_BT
+    negative_BT = negative_weight * (1 - batch.reward_BT) * negative_BT
+    if sides:
+        up_BT, down_BT = find(sides, {}, "sides")(rate_BT)
+        positive_BT, negative_BT = up_BT * positive_BT, down_BT * negative_BT
+    gain_BT = positive_BT + negative_BT
     return jnp.where(batch.answer_BT >= 0, -weight(rate_BT) * gain_BT, 0.0)
 
 
@@ -90,7 +98,7 @@ def ratio_statistics(
     assert_loss_inputs(logp_BT, batch)
     inside_BT = batch.answer_BT >= 0
     rate_BT = trained_rate(batch.rate_BT, clamp_rate)
-    unit_log_ratio_BT, _ = lookup(RATIOS, ratio, "ratio")(log_ratio(logp_BT, batch), batch.answer_BT)
+    unit_log_ratio_BT, _ = find(ratio, RATIOS, "ratio")(log_ratio(logp_BT, batch), batch.answer_BT)
     clamped_BT = (batch.reward_BT == 0) & (_negative_ratio(unit_log_ratio_BT, rate_BT) < epsilon)
     statistics = {
         "ratio": bounded_ratio(unit_log_ratio_BT),
@@ -112,7 +120,12 @@ def _answer_term(log_ratio_BT: Array, answer_BT: Array) -> tuple[Array, Array]:
     return answer_sum(log_ratio_BT, answer_BT), 1 / answer_length(answer_BT, log_ratio_BT.dtype)
 
 
-RATIOS = {"token": _token_term, "answer": _answer_term}
+def _mean_term(log_ratio_BT: Array, answer_BT: Array) -> tuple[Array, Array]:
+    """Gives each token its answer's mean log R, and the share 1 of the term."""
+    return answer_mean(log_ratio_BT, answer_BT), jnp.ones_like(log_ratio_BT)
+
+
+RATIOS = {"token": _token_term, "answer": _answer_term, "mean": _mean_term}
 
 
 def _negative_ratio(log_ratio_BT: Array, rate_BT: Array) -> Array:

@@ -26,7 +26,13 @@ def sqrt_odds(rate_BT: Array) -> Array:
     return jnp.where(positive_BT, jnp.sqrt((1.0 - rate_BT) / jnp.where(positive_BT, rate_BT, 1.0)), 0.0)
 
 
-OMEGAS = {"one": one, "one_minus_rate": one_minus_rate, "sqrt_odds": sqrt_odds}
+def odds(rate_BT: Array) -> Array:
+    """Returns `ω = (1 − rate) / rate`, the odds of an incorrect answer: on-policy NFT is then MaxRL; 0 at rate 0."""
+    positive_BT = rate_BT > 0
+    return jnp.where(positive_BT, (1.0 - rate_BT) / jnp.where(positive_BT, rate_BT, 1.0), 0.0)
+
+
+OMEGAS = {"one": one, "one_minus_rate": one_minus_rate, "sqrt_odds": sqrt_odds, "odds": odds}
 
 
 def trained_rate(rate_BT: Array, clamp_rate: bool) -> Array:

@@ -12,7 +12,7 @@ MAX_LOG_RATIO = 10.0
 def assert_loss_inputs(logp_BT: Array, batch: LossBatch) -> None:
     """Checks the inputs of a loss: same `[B, T]` shape throughout; ids are integers, all else is floating."""
     chex.assert_rank(logp_BT, 2)
-    chex.assert_equal_shape([logp_BT, *batch])
+    chex.assert_equal_shape([logp_BT, *(value for value in batch if value is not None)])
     chex.assert_type([logp_BT, batch.old_logp_BT, batch.reward_BT, batch.rate_BT, batch.advantage_BT], float)
     chex.assert_type([batch.answer_BT, batch.pair_BT], int)
 

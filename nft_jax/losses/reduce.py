@@ -37,6 +37,11 @@ def answer_length(answer_BT: Array, dtype: jnp.dtype) -> Array:
     return jnp.where(answer_BT >= 0, answer_sum(jnp.ones(answer_BT.shape, dtype), answer_BT), 1)
 
 
+def answer_mean(x_BT: Array, answer_BT: Array) -> Array:
+    """Averages `x` over each answer and gives the mean to each of its tokens; 0 outside answers."""
+    return answer_sum(x_BT, answer_BT) / answer_length(answer_BT, x_BT.dtype)
+
+
 def sequence_mean(batch: LossBatch, totals: Totals, constant_tokens: float) -> Array:
     """Weighs a token by `1 / (length of the answer · answers)`: the mean over answers of their token means (GRPO)."""
     del constant_tokens

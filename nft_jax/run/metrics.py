@@ -1,11 +1,12 @@
 """The metrics of a step: from its record to the numbers and names in `metrics.jsonl`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from nft_jax.state import Record
+from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.grade import STATUSES
 
 _SHOWN = {
@@ -32,7 +33,8 @@ def step_metrics(record: Record) -> dict:
         # Not a product: a skipped update may have measured NaN.
         return np.where(applied.taken > 0, value_O, 0.0)
 
-    trained_tokens = float(np.sum(where_taken(totals.tokens)))
+    tokens_O = totals.tokens if applied.rejected is None else totals.tokens - applied.rejected
+    trained_tokens = float(np.sum(where_taken(tokens_O)))
 
     def per_token(value_O):
         return share(float(np.sum(where_taken(value_O))), trained_tokens)
@@ -55,13 +57,14 @@ def step_metrics(record: Record) -> dict:
         "entropy": per_token(statistics.entropy),
         "kl": per_token(statistics.kl),
         # Only the first update measures the gap between sampler and trainer: later ones have other weights.
-        "sampler_gap_mean": share(float(statistics.gap[0]), float(totals.tokens[0])),
+        "sampler_gap_mean": share(float(statistics.gap[0]), float(tokens_O[0])),
         "sampler_gap_max": share(float(statistics.gap_max[0]), 1.0),
         "ratio_mean": per_token(statistics.ratio),
         "ratio_max": float(np.max(where_taken(statistics.ratio_max))),
         "clamped_value": per_token(statistics.clamped),
         "clamped_rate": per_token(statistics.rate_clamped),
         "clamped_log_ratio": per_token(statistics.log_ratio_clamped),
+        **_loss_metrics(applied, per_token),
         "answer_length": share(rollout.tokens, rollout.answers),
         "answer_length_max": int(rollout.longest),
         "truncated": share(rollout.truncated, rollout.answers),
@@ -73,6 +76,16 @@ def step_metrics(record: Record) -> dict:
         "grading_seconds": float(rollout.seconds),
         "verifier_disagreement": share(rollout.disagreements, rollout.compared),
     }
+
+
+def _loss_metrics(applied: UpdateRecord, per_token: Callable) -> dict:
+    """Returns the means of the loss's own metrics, and how many tokens it rejected; nothing if it has none."""
+    metrics = {}
+    if applied.statistics.own:
+        metrics["loss_metrics"] = {name: per_token(value_O) for name, value_O in applied.statistics.own.items()}
+    if applied.rejected is not None:
+        metrics["tokens_rejected"] = int(np.sum(applied.rejected))
+    return metrics
 
 
 def share(part: float, whole: float) -> float | None:

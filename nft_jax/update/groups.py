@@ -70,9 +70,11 @@ def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array) -> Groups:
 
 
 def select_groups(groups: Groups, which: str, low: float, high: float) -> Array:
-    """Selects the groups that may train, bool `[Q]`: "all", or "mixed" with `low < rate < high`."""
+    """Selects the groups that may train, bool `[Q]`: "all", "some_incorrect" (rate < high) or "mixed"."""
     if which == "all":
         return jnp.ones_like(groups.rate_Q, bool)
+    if which == "some_incorrect":
+        return groups.rate_Q < high
     return (groups.rate_Q > low) & (groups.rate_Q < high)
 
 

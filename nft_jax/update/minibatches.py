@@ -90,7 +90,22 @@ def make_minibatches(
         advantage_I=arrange_answers(advantage_QK),
         present_I=present,
     )
-    return sequences, count_totals(sequences, loss.unit)
+    arranged = {name: arrange_answers(value_QK) for name, value_QK in _optional_values(groups, loss.reads).items()}
+    return sequences._replace(**arranged), count_totals(sequences, loss.unit)
+
+
+def _optional_values(groups: Groups, reads: tuple[str, ...]) -> dict[str, Array]:
+    """Returns the optional fields of `Sequences` that a loss reads: `[Q, K]` each."""
+    Q, K = groups.reward_QK.shape
+    dtype, truncated_QK = groups.reward_QK.dtype, groups.truncated_QK
+    values = {
+        "truncated": ("truncated_I", lambda: truncated_QK.astype(dtype)),
+        "length": ("length_I", lambda: groups.length_QK.astype(dtype)),
+        "complete": ("complete_I", lambda: jnp.repeat(~jnp.any(truncated_QK, axis=1), K).reshape(Q, K).astype(dtype)),
+        "key": ("number_I", lambda: jnp.arange(Q * K, dtype=jnp.int32).reshape(Q, K)),
+    }
+    # Only what is read is computed, so that the programs of other losses stay as they are.
+    return {field: compute() for name, (field, compute) in values.items() if name in reads}
 
 
 def _group_by_update(value_QU, updates):

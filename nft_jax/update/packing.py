@@ -20,6 +20,8 @@ class Sequences(NamedTuple):
       logp_IT: float32, log-probs of the answer's tokens by the sampler.
       reward_I, rate_I, advantage_I: float32, as in `LossBatch`.
       present_I: bool; False is an empty place, which takes no room in any row.
+      truncated_I, length_I, complete_I: float32, as in `LossBatch`; None unless the loss reads them.
+      number_I: int32, number of the answer in the training buffer, for random keys; None unless the loss reads them.
     """
 
     prompt_IP: Array
@@ -32,6 +34,10 @@ class Sequences(NamedTuple):
     rate_I: Array
     advantage_I: Array
     present_I: Array
+    truncated_I: Array | None = None
+    length_I: Array | None = None
+    complete_I: Array | None = None
+    number_I: Array | None = None
 
 
 class RowPrompts(NamedTuple):
@@ -53,6 +59,7 @@ class Rows(NamedTuple):
       target_BT: int32, the token that follows in the sequence, which the place predicts; 0 where none follows.
       sampler_logp_BT: float32, the sampler's log-probs, kept beside `batch.old_logp_BT` to measure the gap.
       prompt: The rows' shared prompts; None if rows hold their own prompts.
+      number_BT: int32, number of the token in the training buffer, for random keys; None unless the loss reads them.
     """
 
     tokens: Tokens
@@ -60,6 +67,7 @@ class Rows(NamedTuple):
     batch: LossBatch
     sampler_logp_BT: Array
     prompt: RowPrompts | None
+    number_BT: Array | None = None
 
 
 class PackedRows(NamedTuple):
@@ -200,6 +208,8 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
     next_answer_BT = sequences.answer_IT[sequence_BT, jnp.maximum(predicted_BT, 0)]
 
     def take_value(value_I, outside=0.0):
+        if value_I is None:
+            return None
         return jnp.where(predicts_BT, value_I[sequence_BT], jnp.asarray(outside, value_I.dtype))
 
     def take_prompt_token(column_BT):
@@ -222,7 +232,11 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
             rate_BT=take_value(sequences.rate_I),
             advantage_BT=take_value(sequences.advantage_I),
             pair_BT=take_value(id_I // 2, -1) if unit == 2 else jnp.full_like(source_BT, -1),
+            truncated_BT=take_value(sequences.truncated_I),
+            length_BT=take_value(sequences.length_I),
+            complete_BT=take_value(sequences.complete_I),
         ),
         sampler_logp_BT=logp_BT,
         prompt=None,
+        number_BT=None if sequences.number_I is None else take_value(sequences.number_I, 0) * T + predicted_BT,
     )

@@ -13,57 +13,17 @@ from jax.sharding import Mesh
 
 from nft_jax import losses
 from nft_jax.config import Config
-from nft_jax.losses.kl import k3
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.models.lora import join_weights, split_weights
 from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import REPLICA
-from nft_jax.types import Array, Totals
+from nft_jax.randomness import stream
+from nft_jax.types import Array, LossBatch, Totals
 from nft_jax.update.optimizer import Optimizer
 from nft_jax.update.packing import PackedRows, Rows
 from nft_jax.update.shared_prompts import SharedPrompts, loop_micro_batches, make_prompt_keys
-
-
-class UpdateStatistics(NamedTuple):
-    """What one update measured, as float32 scalars: sums over answer tokens, and maxima.
-
-    Attributes:
-      objective: The loss that was differentiated, KL term included.
-      entropy: Σ entropy, in nats.
-      gap, gap_max: Σ and maximum of |log-prob by this forward pass − log-prob by the sampler|.
-      ratio, ratio_max: Σ and maximum of π_θ/π_old.
-      clamped: Σ incorrect tokens at NFT's value clamp, (1 − r̂R)/(1 − r̂) < ε; counted for every loss, at ε = 1.
-      rate_clamped: Σ tokens whose r̂ is outside [0.02, 0.98] though the group is mixed.
-      log_ratio_clamped: Σ tokens with log R > 10.
-      kl: Σ k3 estimate of the KL divergence from the reference policy.
-    """
-
-    objective: Array
-    entropy: Array
-    gap: Array
-    gap_max: Array
-    ratio: Array
-    ratio_max: Array
-    clamped: Array
-    rate_clamped: Array
-    log_ratio_clamped: Array
-    kl: Array
-
-    def merge(self, other: "UpdateStatistics") -> "UpdateStatistics":
-        """Merges the statistics of two micro-batches: adds the sums, takes the larger maxima."""
-        return self._reduce(jnp.add, jnp.maximum, other)
-
-    def merge_axis(self) -> "UpdateStatistics":
-        """Merges several statistics along the first axis of each array."""
-        return self._reduce(functools.partial(jnp.sum, axis=0), functools.partial(jnp.max, axis=0))
-
-    def _reduce(self, add: Callable, largest: Callable, *others: "UpdateStatistics") -> "UpdateStatistics":
-        by_field = zip(self._fields, self, *others, strict=True)
-        return UpdateStatistics(*((largest if name.endswith("_max") else add)(*values) for name, *values in by_field))
-
-
-NO_STATISTICS = UpdateStatistics(*[0.0] * len(UpdateStatistics._fields))
+from nft_jax.update.statistics import UpdateStatistics, measure, no_statistics
 
 
 class UpdateRecord(NamedTuple):
@@ -73,12 +33,14 @@ class UpdateRecord(NamedTuple):
       taken: float32, 1 if the update was taken, else 0.
       nonfinite: float32, 1 if it was not taken because its gradient was not finite.
       gradient_norm: float32, global norm before clipping.
+      rejected: float32, answer tokens that the loss's `prepare` took out of the minibatch; None for a loss without one.
     """
 
     taken: Array
     nonfinite: Array
     gradient_norm: Array
     statistics: UpdateStatistics
+    rejected: Array | None = None
 
 
 class UpdateOutcome(NamedTuple):
@@ -135,7 +97,9 @@ class Updater:
         updater.frozen = frozen
         return updater
 
-    def __call__(self, weights, optimizer_state, packed: PackedRows, totals: Totals, reference, first) -> UpdateOutcome:
+    def __call__(
+        self, weights, optimizer_state, packed: PackedRows, totals: Totals, reference, first, key=None
+    ) -> UpdateOutcome:
         """Takes one update, or changes nothing (also not the schedule) if nothing trains or the gradient is not finite.
 
         Args:
@@ -144,8 +108,12 @@ class Updater:
           totals: The minibatch's counts, scalars.
           reference: What the KL term compares `weights` with, or None.
           first: Whether the weights are still those that sampled.
+          key: The update's random key, for a loss that reads one; None: the same in every update.
         """
-        gradient, statistics = self.gradient(weights, packed, totals, reference, first)
+        packed, counted = self.prepare(weights, packed, totals, first, key)
+        rejected = None if self.loss.prepare is None else totals.tokens - counted.tokens
+        totals = counted
+        gradient, statistics = self._gradient(weights, packed, totals, reference, first, key)
         norm = optax.tree.norm(gradient)
         present = (totals.pairs if self.loss.unit == "pair" else totals.answers) > 0
         finite = jnp.isfinite(norm)
@@ -159,10 +127,27 @@ class Updater:
         with jax.named_scope(scopes.OPTIMIZER):
             weights, optimizer_state = jax.lax.cond(present & finite, apply, lambda same: same, operands)
         taken, nonfinite = (x.astype(jnp.float32) for x in (present & finite, present & ~finite))
-        return UpdateOutcome(weights, optimizer_state, UpdateRecord(taken, nonfinite, norm, statistics))
+        return UpdateOutcome(weights, optimizer_state, UpdateRecord(taken, nonfinite, norm, statistics, rejected))
+
+    def prepare(self, weights, packed: PackedRows, totals: Totals, first=True, key=None) -> tuple[PackedRows, Totals]:
+        """Lets the loss change the batch of the whole minibatch, over micro-batches and data shards; counts it anew."""
+        if self.loss.prepare is None:
+            return packed, totals
+        rows, logp_XBT = packed.rows, None
+        batch = self._fill(rows.batch, rows, key)
+        if self.loss.forward:
+            logp_XBT = self.recompute(weights, packed).rows.batch.old_logp_BT
+            if self.old_logp == "current":
+                batch = batch._replace(old_logp_BT=jnp.where(first, logp_XBT, batch.old_logp_BT))
+        # The rows of all shards are one axis, so that a sum over it is one over the minibatch.
+        flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), (logp_XBT, batch))
+        prepared = self.loss.prepare(*flat)._replace(key_BT=None, sampler_logp_BT=None)
+        by_shard = jax.tree.map(lambda x: x.reshape(rows.target_BT.shape), prepared)
+        packed = packed._replace(rows=rows._replace(batch=layout.split_rows(by_shard, self.mesh)))
+        return packed, losses.count_rows(prepared)
 
     def gradient(
-        self, weights, packed: PackedRows, totals: Totals, reference=None, first=True
+        self, weights, packed: PackedRows, totals: Totals, reference=None, first=True, key=None
     ) -> tuple[Any, UpdateStatistics]:
         """Computes the gradient of the objective over one minibatch, float32 in the training layout, and statistics.
 
@@ -170,8 +155,12 @@ class Updater:
         result. Only micro-batches that hold tokens are run: their number is a runtime value, equal on all data shards.
         Replicas sum their gradients once, after their last micro-batch.
         """
+        packed, totals = self.prepare(weights, packed, totals, first, key)
+        return self._gradient(weights, packed, totals, reference, first, key)
+
+    def _gradient(self, weights, packed, totals, reference, first, key):
         one_replica = functools.partial(
-            self._gradient_of_replica, weights, totals=totals, reference=reference, first=first
+            self._gradient_of_replica, weights, totals=totals, reference=reference, first=first, key=key
         )
         if self.mesh.shape[REPLICA] == 1:
             return one_replica(packed)
@@ -201,8 +190,8 @@ class Updater:
         over_replicas = jax.vmap(function, in_axes=(PackedRows(0, None, 0, None),), spmd_axis_name=REPLICA)
         return over_replicas(PackedRows(split(rows), most[0], split(prompts), most[1]))
 
-    def _gradient_of_replica(self, weights, packed: PackedRows, *, totals, reference, first):
-        objective = functools.partial(self._objective, reference=reference, totals=totals, first=first)
+    def _gradient_of_replica(self, weights, packed: PackedRows, *, totals, reference, first, key):
+        objective = functools.partial(self._objective, reference=reference, totals=totals, first=first, key=key)
         keys = self.shared.read(weights, packed)
         reference_keys = None if reference is None else self.shared.read(reference, packed)
 
@@ -218,7 +207,7 @@ class Updater:
             return _Accumulated(self._add(so_far.gradient, new), by_keys, so_far.statistics.merge(measured))
 
         zero = layout.constrain(jax.tree.map(jnp.zeros_like, weights), self.mesh, self.specs)
-        none = jax.tree.map(packed.rows.batch.reward_BT.dtype.type, NO_STATISTICS)
+        none = jax.tree.map(packed.rows.batch.reward_BT.dtype.type, no_statistics(self.loss.metrics))
         start = _Accumulated(zero, self.shared.zero_gradient(keys), none)
         gradient, by_keys, statistics = self._loop_rows(packed, add_micro_batch, start)
         return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
@@ -241,23 +230,38 @@ class Updater:
         count = self.config.packing.rows_per_micro_batch
         return loop_micro_batches(packed.rows, packed.used, count, self.mesh, body, carry)
 
-    def _objective(self, weights, keys, rows: Rows, reference_keys, *, reference, totals, first):
+    def _objective(self, weights, keys, rows: Rows, reference_keys, *, reference, totals, first, key):
         logp_BT, entropy_BT = self._logp(weights, keys, rows)
         answer_BT = rows.batch.answer_BT
-        batch = rows.batch
+        batch = self._fill(rows.batch, rows, key)
+        if "entropy" in self.loss.reads:
+            batch = batch._replace(entropy_BT=jnp.where(answer_BT >= 0, entropy_BT, 0.0))
         if self.old_logp == "current":
             # The same log-prob without its gradient, so that R is exactly 1 in any precision.
             batch = batch._replace(old_logp_BT=jnp.where(first, jax.lax.stop_gradient(logp_BT), batch.old_logp_BT))
-        loss_BT = self.loss.function(logp_BT, batch)
+        loss_BT, own = self.loss.evaluate(logp_BT, batch)
         kl_BT = jnp.zeros_like(loss_BT)
         if reference is not None:
             frozen = jax.lax.stop_gradient(reference)
-            kl_BT = k3(logp_BT, self._logp(frozen, reference_keys, rows)[0], answer_BT)
+            estimate = losses.KLS[self.config.loss.kl]
+            kl_BT = estimate(logp_BT, self._logp(frozen, reference_keys, rows)[0], answer_BT)
             loss_BT = loss_BT + self.config.loss.kl_weight * kl_BT
         objective = losses.total_loss(loss_BT, batch, totals, self.normalizer, self.constant_tokens)
         return objective, jax.lax.stop_gradient(
-            _measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT)
+            measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT, own)
         )
+
+    def _fill(self, batch: LossBatch, rows: Rows, key) -> LossBatch:
+        """Adds the optional fields that the loss reads and that the rows do not hold in this form."""
+        if "sampler_logp" in self.loss.reads:
+            batch = batch._replace(sampler_logp_BT=rows.sampler_logp_BT)
+        if "choice" in self.loss.reads and batch.choice_BT is None:
+            batch = batch._replace(choice_BT=jnp.zeros_like(batch.reward_BT))
+        if "key" in self.loss.reads:
+            key = stream(self.config.seed, "loss") if key is None else key
+            key_M = jax.vmap(functools.partial(jax.random.fold_in, key))(rows.number_BT.reshape(-1))
+            batch = batch._replace(key_BT=key_M.reshape(rows.number_BT.shape))
+        return batch
 
     def _logp(self, weights, keys, rows: Rows):
         return logp_and_entropy(
@@ -275,21 +279,3 @@ class Updater:
         weights = join_weights(weights, self.frozen)
         outer = {name: weights[name] for name in self.outer_specs}
         return transformer.bind(self.graph, weights | layout.constrain(outer, self.mesh, self.outer_specs))
-
-
-def _measure(objective, logp_BT, entropy_BT, kl_BT, batch, sampler_logp_BT) -> UpdateStatistics:
-    answer_BT = batch.answer_BT >= 0
-    seen = losses.ratio_statistics(logp_BT, batch)
-    gap_BT = jnp.where(answer_BT, jnp.abs(logp_BT - sampler_logp_BT), 0.0)
-    return UpdateStatistics(
-        objective=objective,
-        entropy=jnp.sum(jnp.where(answer_BT, entropy_BT, 0.0)),
-        gap=jnp.sum(gap_BT),
-        gap_max=jnp.max(gap_BT),
-        ratio=jnp.sum(seen["ratio"]),
-        ratio_max=jnp.max(seen["ratio"]),
-        clamped=jnp.sum(seen["value_clamped"]),
-        rate_clamped=jnp.sum(seen["rate_clamped"]),
-        log_ratio_clamped=jnp.sum(seen["log_ratio_clamped"]),
-        kl=jnp.sum(kl_BT),
-    )

@@ -25,6 +25,7 @@ def test_table_needs_the_omega_and_the_normalizer_of_the_peer(rows):
         "one": {},
         "one_minus_rate": {"dr_grpo": "constant"},
         "sqrt_odds": {"grpo": "sequence_mean", "dapo": "token_mean"},
+        "odds": {"maxrl": "constant"},
     }
     for row in rows:
         equal = {"rft": "constant"} if "negative_weight" in row.options else relatives[row.options["omega"]]

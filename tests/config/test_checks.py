@@ -18,6 +18,8 @@ TYPOS = {
     "rollout.lockstep": ("yess", "yes"),
     "rollout.weights": ("int9", "int8"),
     "verify.isolation": ("require", "required"),
+    "loss.kl": ("k3_strait", "k3_straight"),
+    "loss.correction": ("tsi", "tis"),
     "optimizer.name": ("adam", "adamw"),
     "optimizer.schedule": ("cosin", "cosine"),
     "warm_start.optimizer.name": ("moun", "muon"),
@@ -100,6 +102,12 @@ def test_check_refuses_numbers_outside_their_bounds(name):
         ({"loss__name": "no_such_module:f"}, ["config.loss:", "no_such_module", "can't be imported"]),
         ({"loss__nft__omega": "sqrt_od"}, ["config.loss:", "sqrt_odds"]),
         ({"loss__nft__epsilon": "large"}, ["config.loss:", "'epsilon' of loss 'nft' is of type float, not str"]),
+        (
+            {"loss__correction": "tis"},
+            ["config.loss.correction='tis' with config.old_logp='sampler'", "use old_logp='recompute'"],
+        ),
+        ({"loss__correction": "mis", "loss__correction_low": 3.0}, ["correction_low=3.0", "below correction_high=2.0"]),
+        ({"loss__name": "dpo", "loss__mask_truncated": True}, ["'dpo' learns from pairs", "mask_truncated=false"]),
         ({"loss__nft__epsilom": 1.0}, ["unknown option 'epsilom' of loss 'nft'", "did you mean 'epsilon'?"]),
         (
             {"loss__normalizer": "tokenmean"},

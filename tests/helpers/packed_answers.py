@@ -14,16 +14,39 @@ CASES = [
     ("nft", {"omega": "one", "epsilon": 0.0, "clamp_rate": False}),
     ("nft", {"omega": "sqrt_odds", "clamp_rate": False, "ratio": "answer"}),
     ("nft", {"epsilon": 2.0, "ratio": "answer"}),
+    ("nft", {"omega": "odds", "epsilon": 0.5, "ratio": "mean"}),
     ("rft", {}),
     ("grpo", {}),
     ("grpo", {"clip_low": 1.0, "clip_high": 3.0}),
     ("dr_grpo", {"clip_low": 0.05, "clip_high": 0.1}),
     ("dapo", {}),
     ("dpo", {}),
+    ("grpo", {"dual_clip": 1.5}),
+    ("maxrl", {}),
+    ("rloo", {"clip_low": 0.1}),
+    ("reinforce_plus_plus", {}),
+    ("reinforce_plus_plus_baseline", {}),
+    ("ngrpo", {}),
+    ("psr", {}),
+    ("nsr", {}),
+    ("w_reinforce", {}),
+    ("gspo", {}),
+    ("gspo", {"clip_low": 0.2, "clip_high": 0.3}),
+    ("gmpo", {}),
+    ("cispo", {"clip_low": 0.3, "clip_high": 0.5}),
+    ("sapo", {"tau_positive": 2.0}),
+    ("dppo", {"max_ratio": 1.5}),
+    ("dppo", {"divergence": "kl", "limit_low": 0.05, "limit_high": 0.02}),
+    ("clip_cov", {}),
+    ("kl_cov", {"penalty": 0.7}),
     ("contrast", {}),
     ("contrast", {"omega": "sqrt_odds", "clamp_rate": False}),
 ]
 CASE_IDS = ["-".join([name, *(f"{key}={value}" for key, value in options.items())]) for name, options in CASES]
+
+
+# Tokens whose `old_logp` is below are those that a loss's `prepare` chose.
+CHOSEN_BELOW = -1.5
 
 
 class Answer(NamedTuple):
@@ -92,7 +115,8 @@ def pack(rows: list[list[Answer]], length: int, dtype=np.float32) -> Packed:
             pairs[b, place] = -1 if answer.pair < 0 else pair_ids.setdefault(answer.pair, len(pair_ids))
             places.append((b, place))
             start = place.stop
-    batch = LossBatch(*map(jnp.asarray, (old_logp, ids, reward, rate, advantage, pairs)))
+    choice = np.where(ids >= 0, old_logp < CHOSEN_BELOW, False).astype(dtype)
+    batch = LossBatch(*map(jnp.asarray, (old_logp, ids, reward, rate, advantage, pairs)), choice_BT=jnp.asarray(choice))
     return Packed(jnp.asarray(logp), batch, places)
 
 

@@ -7,7 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nft_jax.losses.advantage import centered, normalized, overlong_normalized
+from nft_jax.losses.advantage import (
+    calibrated,
+    centered,
+    deficit,
+    leave_one_out,
+    normalized,
+    over_rate,
+    overlong_normalized,
+    raw,
+    signed,
+)
 
 LIMIT = 20
 
@@ -34,6 +44,49 @@ def test_centered():
     correct_QK, length_QK = draw_group()
     expected = [[each - sum(group) / 8 for each in group] for group in np.asarray(correct_QK)]
     np.testing.assert_allclose(jitted(centered, correct_QK, length_QK), expected, atol=1e-15)
+
+
+def leave_one_out_twin(group):
+    return [each - (sum(group) - each) / (len(group) - 1) for each in group]
+
+
+def over_rate_twin(group):
+    return [(each - np.mean(group)) / np.mean(group) if any(group) else 0.0 for each in group]
+
+
+def calibrated_twin(group):
+    together = [*group, 1.0]
+    if all(group):
+        return [0.0] * len(group)
+    return [(each - np.mean(together)) / (np.std(together, ddof=1) + 1e-6) for each in group]
+
+
+@pytest.mark.parametrize(
+    ("advantage", "twin"),
+    [
+        (leave_one_out, leave_one_out_twin),
+        (over_rate, over_rate_twin),
+        (calibrated, calibrated_twin),
+        (raw, list),
+        (deficit, lambda group: [each - 1 for each in group]),
+        (signed, lambda group: [0.1 if each else -1.0 for each in group]),
+    ],
+)
+@jax.enable_x64(True)
+def test_advantages_are_their_twins_on_groups_of_every_kind(advantage, twin):
+    correct_QK, length_QK = draw_group()
+    expected = [twin(group) for group in np.asarray(correct_QK)]
+    np.testing.assert_allclose(jitted(advantage, correct_QK, length_QK), expected, rtol=1e-13, atol=1e-15)
+
+
+def test_calibrated_pushes_down_groups_without_a_correct_answer():
+    correct_QK = jnp.array([[0.0] * 4, [1.0] * 4], jnp.float32)
+    advantage_QK = jitted(calibrated, correct_QK, jnp.ones((2, 4), jnp.int32))
+    np.testing.assert_allclose(advantage_QK, [[-(5**-0.5)] * 4, [0.0] * 4], rtol=1e-5)
+
+
+def test_leave_one_out_is_zero_in_a_group_of_one():
+    assert jitted(leave_one_out, jnp.ones((1, 1), jnp.float32), jnp.ones((1, 1), jnp.int32)) == 0
 
 
 @pytest.mark.parametrize(("options", "ddof", "delta"), [({}, 0, 0), ({"sample_std": True, "delta": 1e-6}, 1, 1e-6)])
@@ -90,5 +143,9 @@ def test_advantages_refuse_options_out_of_range():
         overlong_normalized(*group, LIMIT, overlong_buffer=21)
     with pytest.raises(ValueError, match="overlong_weight"):
         overlong_normalized(*group, LIMIT, overlong_weight=-1.0)
+    with pytest.raises(ValueError, match="virtual must be 1 or more"):
+        calibrated(*group, LIMIT, virtual=0)
+    with pytest.raises(ValueError, match="positive_weight must be 0 or more"):
+        signed(*group, LIMIT, positive_weight=-0.1)
     with pytest.raises(ValueError, match="delta"):
         normalized(*group, LIMIT, delta=float("nan"))

@@ -32,7 +32,7 @@ def edges():
     old_logp_BT = spread(np.minimum(-log_ratio, 0), outside=-np.inf)
     pair_BT = np.where(inside_BT, np.int32(1), np.int32(-1))
     columns = (old_logp_BT, id_BT, spread(reward), spread(rate), spread(2 * reward - 1), pair_BT)
-    return logp_BT, LossBatch(*map(jnp.asarray, columns))
+    return logp_BT, LossBatch(*map(jnp.asarray, columns), choice_BT=spread(reward))
 
 
 def value_and_gradient(loss, logp_BT, batch):

@@ -1,6 +1,7 @@
 """NFT's gradient multiplier, its clamps, its spread over an answer, and its diagnostics."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +28,13 @@ def grid(reward, dtype=np.float64):
 
 
 def omega_of(rate, omega):
-    return {"one": np.ones_like(rate), "one_minus_rate": 1 - rate, "sqrt_odds": np.sqrt((1 - rate) / rate)}[omega]
+    odds = (1 - rate) / rate
+    return {"one": np.ones_like(rate), "one_minus_rate": 1 - rate, "sqrt_odds": np.sqrt(odds), "odds": odds}[omega]
 
 
-@pytest.mark.parametrize("ratio", ["token", "answer"])
+@pytest.mark.parametrize("ratio", ["token", "answer", "mean"])
 @pytest.mark.parametrize("epsilon", [1e-3, 0.1, 1.0, 2.0])
-@pytest.mark.parametrize("omega", ["one", "one_minus_rate", "sqrt_odds"])
+@pytest.mark.parametrize("omega", ["one", "one_minus_rate", "sqrt_odds", "odds"])
 @jax.enable_x64(True)
 def test_nft_gradient_multiplier(omega, epsilon, ratio):
     rate, ratios = RATES[:, None], RATIOS[None, :]
@@ -70,6 +72,36 @@ def test_max_v_has_the_value_of_max_and_the_gradient_of_x():
     x = jnp.array([-1e8, 0.5, 1.0, 3.0], jnp.float32)
     np.testing.assert_array_equal(max_v(x, 1.0), np.array([1, 1, 1, 3], np.float32))
     np.testing.assert_array_equal(jax.vmap(jax.grad(lambda each: max_v(each, 1.0)))(x), np.ones(4, np.float32))
+
+
+def double_odds(rate_BT):
+    """An ω of one's own."""
+    return 2 * (1 - rate_BT) / rate_BT
+
+
+def cautious_sides(rate_BT):
+    """Weights of correct and incorrect answers of one's own."""
+    return 1.5, 1 - rate_BT
+
+
+def last_token(log_ratio_BT, answer_BT):
+    """A ratio of one's own: the square of each token's."""
+    del answer_BT
+    return 2 * log_ratio_BT, jnp.full_like(log_ratio_BT, 0.5)
+
+
+@jax.enable_x64(True)
+def test_nft_takes_functions_of_the_users_own(monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_nft", sys.modules[__name__])
+    rate, ratios = RATES[:, None], RATIOS[None, :]
+    own = {"omega": "my_nft:double_odds", "sides": "my_nft:cautious_sides", "ratio": "my_nft:last_token"}
+    weight = 2 * (1 - rate) / rate
+    negative = (1 - rate * ratios**2) / (1 - rate)
+    incorrect = -(1 - rate) * weight * rate * ratios**2 / (1 - rate) / np.maximum(negative, 1)
+    inside = ratios**2 < np.exp(10)
+    for reward, multiplier in ((1.0, 1.5 * weight * np.ones_like(ratios)), (0.0, incorrect * inside)):
+        gradient_BT = jax.jit(jax.grad(lambda *inputs: nft(*inputs, **own).sum()))(*grid(reward))
+        np.testing.assert_allclose(gradient_BT, -multiplier, rtol=1e-9)
 
 
 @jax.enable_x64(True)

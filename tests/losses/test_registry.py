@@ -21,6 +21,21 @@ TABLE = {
     "dapo": ("answer", "token_mean", "mixed", "overlong_normalized"),
     "dpo": ("pair", "pair_mean", "mixed", "centered"),
     "contrast": ("answer", "constant", "mixed", "centered"),
+    "maxrl": ("answer", "constant", "all", "over_rate"),
+    "rloo": ("answer", "constant", "all", "leave_one_out"),
+    "reinforce_plus_plus": ("answer", "token_mean", "all", "raw"),
+    "reinforce_plus_plus_baseline": ("answer", "token_mean", "all", "centered"),
+    "ngrpo": ("answer", "token_mean", "some_incorrect", "calibrated"),
+    "psr": ("answer", "token_mean", "all", "raw"),
+    "nsr": ("answer", "token_mean", "all", "deficit"),
+    "w_reinforce": ("answer", "token_mean", "all", "signed"),
+    "gspo": ("answer", "sequence_mean", "all", "normalized"),
+    "gmpo": ("answer", "sequence_mean", "all", "normalized"),
+    "cispo": ("answer", "token_mean", "all", "normalized"),
+    "sapo": ("answer", "sequence_mean", "all", "normalized"),
+    "dppo": ("answer", "constant", "all", "normalized"),
+    "clip_cov": ("answer", "token_mean", "all", "normalized"),
+    "kl_cov": ("answer", "token_mean", "all", "normalized"),
 }
 
 
@@ -56,6 +71,7 @@ def test_default_options_join_the_loss_and_its_advantage():
     assert default_options("dapo") == {
         "clip_low": 0.2,
         "clip_high": 0.28,
+        "dual_clip": 0.0,
         "overlong_buffer": 0,
         "overlong_weight": 1.0,
         "sample_std": False,

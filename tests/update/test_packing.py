@@ -44,6 +44,10 @@ def random_sequences(seed, unit, *, present_share=0.7, longest=False) -> Sequenc
         rate_I=rate_I.astype(np.float32),
         advantage_I=advantage_I.astype(np.float32),
         present_I=present_I,
+        truncated_I=random.integers(0, 2, M).astype(np.float32),
+        length_I=answer_length_I.astype(np.float32),
+        complete_I=random.integers(0, 2, M).astype(np.float32),
+        number_I=random.permutation(M).astype(np.int32),
     )
 
 
@@ -65,7 +69,10 @@ def first_fit_decreasing(sequences, unit, row_tokens, shared):
 
 def expected_row(sequences, members, unit, row_tokens, shared):
     """The fields of one row, place by place: `{name: [row_tokens]}`."""
-    names = ("target", "sampler_logp", *(name.removesuffix("_BT") for name in (*Tokens._fields, *LossBatch._fields)))
+    # What the update fills in later is no part of the rows.
+    later = ("sampler_logp_BT", "entropy_BT", "key_BT", "choice_BT")
+    packed = (name for name in (*Tokens._fields, *LossBatch._fields) if name not in later)
+    names = ("target", "sampler_logp", *(name.removesuffix("_BT") for name in packed))
     fields = {name: [] for name in names}
 
     def append(**values):
@@ -79,10 +86,12 @@ def expected_row(sequences, members, unit, row_tokens, shared):
             append(token=tokens[i], segment=place, position=i, target=tokens[i + 1])
             if i < prompt - 1:
                 append(old_logp=0, sampler_logp=0, answer=-1, reward=0, rate=0, advantage=0, pair=-1)
+                append(truncated=0, length=0, complete=0)
                 continue
             append(**dict.fromkeys(("old_logp", "sampler_logp"), sequences.logp_IT[m, i + 1 - prompt]))
             append(answer=place, pair=place // 2 if unit == 2 else -1)
             append(reward=sequences.reward_I[m], rate=sequences.rate_I[m], advantage=sequences.advantage_I[m])
+            append(truncated=sequences.truncated_I[m], length=answer, complete=sequences.complete_I[m])
     padding = {name: -1 if name in ("segment", "answer", "pair") else 0 for name in fields}
     return {name: [*values, *[padding[name]] * (row_tokens - len(values))] for name, values in fields.items()}
 
@@ -97,6 +106,10 @@ def check(sequences, unit, row_tokens, shared=False):
     assert packed.used == len(expected)
     for row in range(len(rows.target_BT)):
         members = expected[row] if row < packed.used else []
+        # Every predicted token has a number of its own.
+        inside_T = rows.batch.answer_BT[row] >= 0
+        numbers = [sequences.number_I[m] * T + i for m in members for i in range(sequences.answer_length_I[m])]
+        np.testing.assert_array_equal(rows.number_BT[row][inside_T], np.array(numbers, np.int32))
         for name, values in expected_row(sequences, members, unit, row_tokens, shared).items():
             found = fields[f"{name}_BT"]
             np.testing.assert_array_equal(found[row], np.asarray(values, found.dtype), f"{name} {row}")
@@ -159,7 +172,9 @@ def test_pack_fills_the_rows_of_long_units_with_short_ones():
     sequences = random_sequences(0, 1, present_share=1.0)
     prompt_length_I = np.where(np.arange(M) % 2 == 0, 4, 1).astype(np.int32)
     answer_length_I = np.where(np.arange(M) % 2 == 0, 5, 2).astype(np.int32)
-    sequences = sequences._replace(prompt_length_I=prompt_length_I, answer_length_I=answer_length_I)
+    sequences = sequences._replace(
+        prompt_length_I=prompt_length_I, answer_length_I=answer_length_I, length_I=answer_length_I.astype(np.float32)
+    )
     assert check(sequences, 1, 10) == M // 2
 
 

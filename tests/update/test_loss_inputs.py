@@ -1,0 +1,121 @@
+"""What the update gives to a loss that asks for more, however the minibatch is cut into micro-batches and shards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from helpers.small_parts import (
+    ANSWER_LIMIT,
+    MODEL,
+    assert_close,
+    eight_devices,
+    lively_weights,
+    one_device,
+    random_groups,
+    random_prompts,
+    small_config,
+    training_step,
+)
+from helpers.update_twin import Reference
+from nft_jax.config import LossConfig, PackingConfig
+
+Q, K = 8, 4
+WEIGHTS = lively_weights(MODEL)
+PROMPTS = random_prompts(0, Q)
+
+
+@pytest.fixture(scope="module")
+def groups():
+    drawn = random_groups(3, Q, K)
+    noise = np.random.default_rng(4).uniform(-3, -1, drawn.logp_QKT.shape).astype(np.float32)
+    inside_QKT = np.arange(ANSWER_LIMIT) < drawn.length_QK[..., None]
+    return drawn._replace(logp_QKT=np.where(inside_QKT, noise, 0.0).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def exact(groups):
+    return Reference(WEIGHTS, groups, Q, PROMPTS)
+
+
+def take(name, groups, mesh=None, key=None, **packing):
+    """The gradient, the statistics and the recounted totals of one update."""
+    rows = {"row_tokens": 30, "rows_per_micro_batch": 2, "logp_chunk_tokens": 8} | packing
+    loss = LossConfig(name=f"helpers.probe_losses:{name}")
+    step = training_step(small_config(loss=loss, packing=PackingConfig(**rows)), mesh or one_device())
+
+    @jax.jit
+    def program(weights, groups, key):
+        packed, totals = step.pack(groups, jnp.int32(Q), jax.tree.map(jnp.asarray, PROMPTS), jnp.int32(0))
+        packed, totals = jax.tree.map(lambda x: x[0], (packed, totals))
+        _, left = step.updater.prepare(weights, packed, totals, False, key)
+        return *step.updater.gradient(weights, packed, totals, None, False, key), left
+
+    return jax.device_get(program(WEIGHTS, groups, jax.random.key(7) if key is None else key))
+
+
+@pytest.fixture(scope="module")
+def everything(groups):
+    return take("everything", groups)
+
+
+def test_optional_fields_are_those_of_the_groups(everything, groups, exact):
+    """Each metric is Σ field · log-prob over the tokens."""
+    _, statistics, _ = everything
+    logp_QKT = exact.of_answers(exact.logp_BS)
+    shape = logp_QKT.shape
+    truncated_QK = groups.truncated_QK.astype(np.float32)
+    assert 0 < truncated_QK.sum() < truncated_QK.size
+    expected = {
+        "sampler_logp": groups.logp_QKT,
+        "truncated": np.broadcast_to(truncated_QK[..., None], shape),
+        "length": np.broadcast_to(groups.length_QK[..., None], shape),
+        "complete": np.broadcast_to(~groups.truncated_QK.any(axis=1)[:, None, None], shape),
+    }
+    for name, field_QKT in expected.items():
+        np.testing.assert_allclose(statistics.own[name], np.sum(field_QKT * logp_QKT), rtol=1e-4, err_msg=name)
+    assert statistics.own["entropy"] < 0
+    assert 0.3 < statistics.own["draw"] / np.sum(logp_QKT) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("mesh", "packing"),
+    [
+        ("one", {"rows_per_micro_batch": 4}),
+        ("one", {"row_tokens": 18}),
+        ("one", {"share_prompts": "no"}),
+        ("eight", {}),
+    ],
+)
+def test_optional_fields_do_not_depend_on_micro_batches_and_shards(mesh, packing, everything, groups):
+    devices = one_device() if mesh == "one" else eight_devices()
+    gradient, statistics, _ = take("everything", groups, devices, **packing)
+    assert_close(gradient, everything[0], 1e-5)
+    for name, value in everything[1].own.items():
+        np.testing.assert_allclose(statistics.own[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_keys_differ_from_update_to_update(everything, groups):
+    _, statistics, _ = take("everything", groups, key=jax.random.key(8))
+    assert abs(statistics.own["draw"] - everything[1].own["draw"]) > 1e-3
+    np.testing.assert_allclose(statistics.own["entropy"], everything[1].own["entropy"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mesh", ["one", "eight"])
+def test_prepare_sees_the_whole_minibatch(mesh, groups, exact):
+    gradient, _, totals = take("centered_likelihood", groups, one_device() if mesh == "one" else eight_devices())
+    inside_BS = exact.answer_BS
+    centered_BS = np.where(inside_BS, exact.logp_BS - exact.logp_BS[inside_BS].mean(), 0) / inside_BS.sum()
+    assert_close(gradient, exact.gradient(centered_BS.astype(np.float32)), 1e-5)
+    assert totals.tokens == inside_BS.sum()
+
+
+@pytest.mark.parametrize("mesh", ["one", "eight"])
+def test_prepare_rejects_before_the_denominators_are_counted(mesh, groups, exact):
+    gradient, _, totals = take("complete_likelihood", groups, one_device() if mesh == "one" else eight_devices())
+    keep_B1 = ~groups.truncated_QK.reshape(-1, 1)
+    kept = keep_B1.sum()
+    weight_BS = exact.answer_BS * keep_B1 / (kept * exact.length_B[:, None])
+    assert_close(gradient, exact.gradient(-weight_BS.astype(np.float32)), 1e-5)
+    assert totals.answers == kept < Q * K
+    assert totals.tokens == (exact.answer_BS & keep_B1).sum()
