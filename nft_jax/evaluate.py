@@ -11,7 +11,6 @@ to every problem (.jsonl). An evaluation that was interrupted continues with the
 
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Score, score
 from nft_jax.evaluation.tables import format_progress, format_score, tabulate_scores
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
+from nft_jax.printing import print_progress
 from nft_jax.processes import distributed
 from nft_jax.resolve import locate, use_kept_settings
 from nft_jax.run import remote_workdir
@@ -219,7 +219,7 @@ def _answer(
             seconds = time.perf_counter() - began
             left = seconds / (len(rows) - len(done)) * (problems - len(rows))
             line = format_progress(name, problems, score(parse_rows(rows)), seconds, left)
-            _print_progress(line, last=len(rows) == problems)
+            print_progress(line, last=len(rows) == problems)
     return rows
 
 
@@ -260,13 +260,6 @@ def _caption(config: Config, digest: str) -> str:
         f"sampled {_format_sampling(settings)}\nverifier {settings['grader']}; weights {digest[:12]}; "
         f"± one standard error"
     )
-
-
-def _print_progress(line: str, last: bool) -> None:
-    """Prints a line of progress: a terminal shows it in place of the one before, a file keeps them all."""
-    rewrites = sys.stdout.isatty()
-    end = "\n" if last or not rewrites else ""
-    print(f"\r{line}\x1b[K" if rewrites else line, end=end, flush=True)
 
 
 def main(config: Config, workdir: Path) -> None:

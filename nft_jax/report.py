@@ -11,9 +11,11 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.text import Text
 
 from nft_jax import cli
 from nft_jax.config import Config
+from nft_jax.printing import visible
 from nft_jax.run.workdir import read_lines
 
 # Checked for color-blind readers on white: blue, orange, aqua, in this order.
@@ -104,7 +106,9 @@ def _draw_curve(axis, steps, name, label, color):
 
 
 def save_figure(figure: Any, path: Path, dpi: int = 110) -> Path:
-    """Writes a picture, closes it, and returns its path."""
+    """Writes a picture, closes it, and returns its path; its texts show control characters as escapes."""
+    for text in figure.findobj(Text):
+        text.set_text(visible(text.get_text()))
     figure.savefig(path, dpi=dpi)
     plt.close(figure)
     return path

@@ -15,10 +15,12 @@ from nft_jax.data.fields import parse_fields
 from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import clean
 from nft_jax.files import json_text
+from nft_jax.printing import show_control_characters
 
 
 def main(words: list[str] | None = None) -> None:
     """Cleans the problems that the flags name; on a bad flag or problem, exits with code 2 and a message."""
+    show_control_characters()
     flags = _make_parser().parse_args(words)
     try:
         _run(flags)

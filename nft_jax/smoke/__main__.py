@@ -13,11 +13,13 @@ they use the devices.
 import argparse
 import sys
 
+from nft_jax.printing import show_control_characters
 from nft_jax.smoke.runner import SmokeTest
 
 
 def main() -> int:
     """Runs the smoke test; returns the exit code."""
+    show_control_characters()
     known, others = _parser().parse_known_args()
     if {"--help", "--helpfull", "-h"} & set(others):
         print(__doc__)
