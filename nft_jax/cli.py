@@ -19,8 +19,11 @@ from nft_jax import config_files
 from nft_jax.config import Config, default, load, read_saved_config, set_own_option, to_dict
 from nft_jax.config.reference import check_names, help_text, sections, take_own_options
 from nft_jax.names import quote
+from nft_jax.own_code import describe_error, is_own, register
+from nft_jax.printing import show_control_characters
 from nft_jax.processes import distributed, ending
 from nft_jax.run import compile_cache, remote_workdir
+from nft_jax.run.fingerprint import own_code
 from nft_jax.run.workdir import versions
 
 FLAGS = flags.FLAGS
@@ -60,6 +63,8 @@ def run(
       default_config: the config where none is given.
     """
     sys.modules["__main__"].__doc__ = usage
+    show_control_characters()
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)  # it has the stream of its import
     for name in ("config", "workdir", "compile_cache", *(_define_process_flags() if several else ())):
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
 
@@ -111,13 +116,17 @@ def _errors_in_one_message() -> Iterator[None]:
     except (ValueError, OSError, FloatingPointError) as error:
         if DEBUG.value:
             raise
+        if is_own(error):
+            stop(f"{describe_error(error)}\n(--debug_errors shows where)")
         if isinstance(error, ValueError | FileNotFoundError):
             stop(f"{error}\n(--debug_errors shows where)")
         # Orbax leaves coroutines of a failed write behind, which would print pages when the interpreter ends.
         sys.unraisablehook = lambda _: None
         gc.collect()
         stop(str(error), code=1)
-    except Exception:
+    except Exception as error:
+        if is_own(error) and not DEBUG.value:
+            stop(f"{describe_error(error)}\n(--debug_errors shows the whole traceback)")
         if not ending.is_multiprocess():
             raise
         traceback.print_exc()
@@ -147,7 +156,7 @@ def _read_launch() -> distributed.Launch | None:
 def _start_processes(launch: distributed.Launch, config: Config, workdir: Path) -> None:
     """Connects the processes; all must have the same settings, versions, folder and devices."""
     compared = {name: versions()[name] for name in ("nft_jax", "jax", "jaxlib")}
-    facts = {"config": to_dict(config), "version": compared}
+    facts = {"config": to_dict(config), "version": compared, "own code": own_code(config)}
     storage = remote_workdir.storage_folder(workdir)
     distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds, storage, facts)
     distributed.check_devices()
@@ -181,6 +190,10 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The config file raised it while it ran.
         stop(f"--config={name or default_config}: {error.args[0] if error.args else error}")
+    except (Exception, SystemExit) as error:
+        if not is_own(error):
+            raise
+        stop(f"--config={name}: {describe_error(error)}")
     if CONFIG.value is not None:
         _set_own_options(own)
     if set(argv) & set(HELP):
@@ -253,6 +266,7 @@ def find_config(name: str) -> str:
         read_saved_config(name)  # ml_collections would wrap its error in a traceback
         return f"{config_files.__file__}:{name}"
     if Path(name).is_file():
+        register(name)
         return name
     if path := config_files.find(name):
         return str(path)

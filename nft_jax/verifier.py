@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from nft_jax.config import VerifyConfig
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.verify.callback import Grader
+from nft_jax.verify.grade import OutcomeError
 from nft_jax.verify.pool.pool import Pool
 from nft_jax.verify.pool.process import StartError
 
@@ -60,11 +61,11 @@ def start_pool(config: VerifyConfig, setting: str) -> Pool:
     """Starts the processes of the grader that a setting names: "grader" or "second_grader".
 
     Raises:
-      ValueError: For a grader that does not exist or does not start.
+      ValueError: For a grader that does not exist, does not start, or returns what is no judgment.
     """
     grader = getattr(config, setting)
     try:
-        return Pool(
+        pool = Pool(
             grader,
             workers=config.workers,
             item_seconds=config.seconds_per_answer,
@@ -73,3 +74,15 @@ def start_pool(config: VerifyConfig, setting: str) -> Pool:
         )
     except (StartError, ValueError) as error:
         raise ValueError(f"config.verify.{setting}={grader!r}: {error}") from error
+    if ":" in grader and (reason := _try(pool, config.seconds_per_answer)):
+        pool.close()
+        raise ValueError(f"config.verify.{setting}={grader!r}: {reason}")
+    return pool
+
+
+def _try(pool: Pool, seconds: float) -> str:
+    r"""Grades `\boxed{1}` as an answer to 1; returns what is wrong if a grader returns what is no judgment, else ""."""
+    batch = pool.begin(seconds)
+    batch.add([("\\boxed{1}", "1")])
+    verdict = batch.collect()[0]
+    return verdict.reason if verdict.reason.startswith(OutcomeError.__name__) else ""

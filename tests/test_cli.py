@@ -5,10 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from helpers.experiments import small
+from nft_jax import cli
 from nft_jax.cli import find_config
+from nft_jax.own_code import digest
+from nft_jax.printing import visible
 
 ROOT = Path(__file__).parents[1]
 # No such platform exists: whoever touches a device, or only asks how many there are, dies of it.
@@ -57,6 +62,38 @@ CASES = {
     "unwritable": ("train", "--config=tiny", "--workdir={folder}/empty.py/run"),
     "nothing to draw": ("report", *BOTH),
 }
+# What a terminal obeys, in whatever a command line or a file may hold; FILE has it in its name, problems and ids.
+EVIL = "\x1b[31m\x9b2J\u202e\u2066\u200b\u2028\r\x7f"
+HOSTILE = {
+    f"hostile {name}": words
+    for name, words in {
+        "config": ("train", f"--config={EVIL}", "--workdir={folder}/run"),
+        "flag": ("sft", *BOTH, f"--{EVIL}=3"),
+        "word": ("evaluate", *BOTH, EVIL),
+        "setting": ("bench", *BOTH, f"--config.steps={EVIL}"),
+        "value": ("compare", *BOTH, f"--config.loss.name={EVIL}"),
+        "workdir": ("report", "--config=tiny", f"--workdir={{folder}}/{EVIL}"),
+        "model": ("export", "--config=tiny", f"--workdir={{folder}}/{EVIL}", "--output={folder}/new"),
+        "plan": ("plan", f"--config=tiny{EVIL}"),
+        "smoke": ("smoke", f"--{EVIL}"),
+        "problems": ("data", f"--problems={{folder}}/{EVIL}.jsonl"),
+        "fields": ("data", f"--problems={{folder}}/{EVIL}.jsonl", "--fields=problem,gold"),
+        "record": ("data", "--problems={folder}/evil.jsonl"),
+        "lines": ("data", "--problems={folder}/evil_lines.jsonl"),
+        "config file": ("train", "--config={folder}/evil.py", "--workdir={folder}/run"),
+    }.items()
+}
+CASES |= HOSTILE
+# Config files, and what is said of them.
+WRONG_FILES = {
+    "divides": ("\nx = 1 / 0\n", "ZeroDivisionError: division by zero, in {path}:2"),
+    "exits": ("import sys\nsys.exit(3)\n", "it exits, by SystemExit: 3, in {path}:2"),
+    "stumbles": ("def get_config()\n", "SyntaxError: expected ':', in {path}:1"),
+    "wonders": ("def get_config():\n    return undefined\n", "name 'undefined' is not defined, in {path}:2"),
+}
+CASES |= {
+    f"file that {name}": ("report", f"--config={{folder}}/{name}.py", "--workdir={folder}/run") for name in WRONG_FILES
+}
 # Run as they would be typed. Whether a folder can be written is process 0's to try, and who that is the device knows.
 ALONE = {"help": NO_DEVICE, "mistyped setting": NO_DEVICE, "unwritable": "cpu"}
 
@@ -73,6 +110,13 @@ def folder(tmp_path_factory):
         "from nft_jax.config import default\n\n\n"
         "def get_config():\n    config = default()\n    config.answer_per_prompt = 3\n    return config\n"
     )
+    problem = {"problem": f"1{EVIL}", "answer": f"2{EVIL}", "id": EVIL, EVIL: 1}
+    (folder / f"{EVIL}.jsonl").write_text(json.dumps(problem))
+    (folder / "evil.jsonl").write_text(json.dumps({"problem": {EVIL: EVIL}, "answer": "1"}))
+    (folder / "evil_lines.jsonl").write_text(json.dumps(problem, ensure_ascii=False) + f"\n{{{EVIL}")
+    for name, (source, _) in WRONG_FILES.items():
+        (folder / f"{name}.py").write_text(source)
+    (folder / "evil.py").write_text(f"raise NameError({EVIL!r})\n")
     return folder
 
 
@@ -202,3 +246,49 @@ def test_find_config_takes_the_name_of_a_shipped_config_or_a_path(tmp_path):
     assert find_config(str(mine)) == str(mine)
     with pytest.raises(FileNotFoundError, match="mine2.*there are: .*tiny"):
         find_config("mine2")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_run_prints_no_control_characters_from_outside(answer, name):
+    done = answer(name)
+    printed = done.stdout + done.stderr
+    assert printed == visible(printed)
+    assert "\\x1b[31m" in printed or name == "hostile smoke", printed
+    assert done.returncode in ((0, 2) if name != "hostile smoke" else (1, 2))
+
+
+# Programs that print no text from outside: a page of settings, and JSON that their parent reads.
+WITHOUT_DOOR = ("config/__main__", "data/template_worker", "bench/peers/")
+
+
+def test_every_command_shows_control_characters():
+    """Each module that is run prints through the door: by `cli.run`, or of itself."""
+    package = ROOT / "nft_jax"
+    commands = {path for path in package.rglob("*.py") if '__name__ == "__main__"' in path.read_text()}
+    commands |= {*package.rglob("__main__.py")}
+    doors = ("cli.run(", "show_control_characters()")
+    without = {str(path.relative_to(package)) for path in commands if not any(x in path.read_text() for x in doors)}
+    assert {name for name in without if not name.startswith(WITHOUT_DOOR)} == set()
+    assert len(commands) > 10
+
+
+# Errors in a config file, and what processes compare.
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_run_names_the_line_of_an_error_in_a_config_file(answer, folder, name):
+    done, path = answer(f"file that {name}"), folder / f"{name}.py"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: --config={path}: ")
+    assert done.stderr.endswith(f"{WRONG_FILES[name][1].format(path=path)}\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_processes_compare_the_code_of_a_users_own(tmp_path, monkeypatch):
+    (tmp_path / "own_of_cli.py").write_text("def mine(a, b):\n    return a\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config, seen = small(verify__grader="own_of_cli:mine"), {}
+    monkeypatch.setattr(cli.distributed, "start", lambda *given: seen.update(given[4]))
+    monkeypatch.setattr(cli, "FLAGS", SimpleNamespace(wait_seconds=1, heartbeat_seconds=10))
+    cli._start_processes(None, config, tmp_path)
+    assert seen["own code"] == {"verify.grader": digest("own_of_cli:mine")}

@@ -9,7 +9,8 @@ from helpers.documents import ROOT
 
 # A room imports only rooms of the lines above its own, and itself.
 ORDER = """
-    compat names types files rounding
+    compat names types files rounding printing
+    own_code
     precision randomness losses
     parallel
     verify

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nft_jax import own_code
 from nft_jax.compare.runs import Runner, open_runner
 from nft_jax.compare.variants import Plan, Variant
 from nft_jax.config import Phase
@@ -142,8 +143,7 @@ class Study:
 
     def _path(self, variant: Variant, seed: int, rate: float) -> Path:
         regime = f"{self.base.config.compare.sampled_tokens}_tokens", f"{variant.updates}_updates"
-        loss = re.sub(r"[^\w.=+-]+", "_", variant.loss)
-        return self.workdir.joinpath("runs", *regime, loss, f"rate_{rate:g}_seed_{seed}.json")
+        return self.workdir.joinpath("runs", *regime, name_folder(variant.loss), f"rate_{rate:g}_seed_{seed}.json")
 
     def _base_folder(self, seed: int) -> Path:
         return self.workdir / "bases" / f"seed_{seed}"
@@ -155,6 +155,12 @@ class Study:
             check_same(json.loads(path.read_text()), now, self.workdir, Phase.ALL, VARIED)
         folder.write_run(self.base.config, self.base.model.attention.name)
         folder.write_json(path.name, now)
+
+
+def name_folder(loss: str) -> str:
+    """Returns the name of the folder with a loss's runs; a loss of a user's own is another one with other code."""
+    code = own_code.digest(loss.split()[0])
+    return re.sub(r"[^\w.=+-]+", "_", loss) + (f"_{code}" if code else "")
 
 
 def _held_out_tables(experiment: Experiment) -> dict[str, PromptTable]:

@@ -6,7 +6,6 @@ defaults.
 
 import dataclasses
 import functools
-import importlib
 import inspect
 import numbers
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 from nft_jax.losses.advantage import centered
 from nft_jax.losses.reduce import NORMALIZERS
 from nft_jax.names import lookup, quote, unknown
+from nft_jax.own_code import OwnCodeError, check_call, describe_error, is_own, load
 from nft_jax.types import Array, LossBatch
 
 # The loss of each token, and the loss's own metrics of each token.
@@ -118,24 +118,17 @@ def find(name: str, known: Mapping[str, Callable], kind: str = "loss") -> Callab
     """Returns the function called `name` in `known`, or the one that "module:function" imports.
 
     Raises:
-      ValueError: for a name that is neither, a module that can't be imported, or one without the function.
+      ValueError: for a name that is neither, a module that can't be imported, one without the function, or a function
+        of other arguments.
     """
     if ":" not in name:
         if name not in known:
             raise ValueError(f"{unknown(kind, name, known)} (your own {kind} is written 'module:function')")
         return known[name]
-    parts = name.split(":")
-    if len(parts) != 2 or not parts[1].isidentifier() or not all(part.isidentifier() for part in parts[0].split(".")):
-        raise ValueError(f"{kind} {quote(name)}: write 'module:function', for example 'my_package.my_losses:my_loss'")
-    try:
-        module = importlib.import_module(parts[0])
-    except ImportError as error:
-        raise ValueError(
-            f"{kind} {quote(name)}: module {quote(parts[0])} can't be imported ({error}); "
-            "write 'module:function' with a module that is installed or on PYTHONPATH"
-        ) from error
-    functions = {key: value for key, value in vars(module).items() if callable(value)}
-    return lookup(functions, parts[1], "function", f"module {parts[0]!r}")
+    function = load(name, kind)
+    if kind == "loss":
+        check_call(function, name, kind, "loss(logp_BT, batch)")
+    return function
 
 
 def traits_of(function: Callable) -> Traits:
@@ -243,7 +236,7 @@ def check_results(loss: Loss) -> Loss:
         loss = dataclasses.replace(
             loss, function=functools.partial(_first, function), measured=function, metrics=tuple(sorted(metrics))
         )
-    advantage = jax.eval_shape(lambda *group: loss.advantage(*group, NO_LIMIT), floats, ids)
+    advantage = _trace(loss, lambda *group: loss.advantage(*group, NO_LIMIT), floats, ids)
     named = {"the loss": result, "its advantage": advantage} | {f"its metric {key!r}": x for key, x in metrics.items()}
     for what, found in named.items():
         if (getattr(found, "shape", None), getattr(found, "dtype", None)) != (floats.shape, floats.dtype):
@@ -252,16 +245,21 @@ def check_results(loss: Loss) -> Loss:
 
 
 def _trace(loss: Loss, function: Callable, *inputs: Any) -> Any:
-    """Returns the shapes of a function's results; blames a read that isn't declared for an error with None."""
+    """Returns the shapes of a function's results; an error becomes one sentence with its place in a user's own code.
+
+    A read that isn't declared is blamed for an error with None.
+    """
     try:
         return jax.eval_shape(function, *inputs)
-    except (AttributeError, TypeError) as error:
-        if "None" not in str(error):
+    except (Exception, SystemExit) as error:
+        if isinstance(error, AttributeError | TypeError) and "None" in str(error):
+            raise ValueError(
+                f"loss {loss.name!r} fails on a field that is None ({error}); it reads {list(loss.reads)}, and "
+                f"declares others of {', '.join(READS)} by @declare(reads=(…))"
+            ) from error
+        if ":" not in loss.name and not is_own(error):
             raise
-        raise ValueError(
-            f"loss {loss.name!r} fails on a field that is None ({error}); it reads {list(loss.reads)}, and declares "
-            f"others of {', '.join(READS)} by @declare(reads=(…))"
-        ) from error
+        raise OwnCodeError(f"loss {loss.name!r}: {describe_error(error)}") from error
 
 
 def _first(measured: Callable, logp_BT: Array, batch: LossBatch) -> Array:

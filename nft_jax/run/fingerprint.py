@@ -14,8 +14,10 @@ from nft_jax.config import Config, Phase, settings_of, to_dict
 from nft_jax.data.dataset import Dataset
 from nft_jax.data.order import mix_bits
 from nft_jax.data.prompts import ExampleTable, PromptTable
+from nft_jax.data.template_files import SUFFIX, read_template
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.losses import LOSSES
+from nft_jax.own_code import digest
 from nft_jax.parallel.layout import HOST_MEMORY
 from nft_jax.types import Array
 
@@ -40,10 +42,22 @@ def make_fingerprint(config: Config, dataset: Dataset, folder: Path, frozen: Any
     origin = make_origin(config, dataset.tokenizer)
     return {
         "config": to_dict(config),
+        "own_code": own_code(config),
         "problems": {name: problems_digest(table) for name, table in dataset.tables.items()},
         "origin": {name: read_origin(folder).get(name) if it is None else it for name, it in origin.items()},
         "frozen": frozen and weights_digest(frozen),
     }
+
+
+def own_code(config: Config) -> dict[str, str]:
+    """Returns digests of a user's own code, by the settings that name it: losses, their parts, graders, templates."""
+    settings = _settings(to_dict(config)).items()
+    named = {key: x for key, x in settings if key.startswith(("loss.", "verify.")) and isinstance(x, str)}
+    digests = {setting: digest(name) for setting, name in named.items()}
+    if config.data.template.endswith(SUFFIX):
+        text = read_template(config.data.template).encode()
+        digests["data.template"] = hashlib.sha256(text).hexdigest()[:16]
+    return {setting: digest for setting, digest in digests.items() if digest is not None}
 
 
 def make_origin(config: Config, tokenizer: Tokenizer) -> dict:
@@ -101,6 +115,15 @@ def check_same(
         f"config.{name}: the run has {before.get(name)!r}, given {now.get(name)!r}"
         for name in shared
         if before.get(name) != now.get(name) and _is_in(name, deciding) and not _is_in(name, varied)
+    ]
+    codes = saved.get("own_code", {})
+    faults += [
+        f"the code of config.{name}={now[name]!r}: the run has that of digest {codes[name]}, given {code}"
+        for name, code in given.get("own_code", {}).items()
+        if codes.get(name) not in (None, code)
+        and before.get(name) == now[name]
+        and _is_in(name, deciding)
+        and not _is_in(name, varied)
     ]
     faults += [
         f"the {name} problems: the run has those of digest {saved['problems'].get(name)}, given {digest}"

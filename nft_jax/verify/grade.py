@@ -4,12 +4,12 @@ Grading workers load this file without the package root (`pool/worker.py`), so i
 imports and the standard library only. `math` imports its libraries when an answer first needs them.
 """
 
-import importlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..names import unknown
+from ..own_code import check_call, describe_error, load
 from .extract import last_boxed
 from .gsm8k import any_number, gsm8k
 from .math import grader as math_grader
@@ -25,6 +25,10 @@ BOX_TAIL_CHARACTERS = 300
 
 Outcome = bool | str | tuple[str, str | None]
 GraderFunction = Callable[[str, str], Outcome]
+
+
+class OutcomeError(TypeError):
+    """A grader returned what is no judgment."""
 
 
 class Verdict(NamedTuple):
@@ -69,9 +73,8 @@ def resolve_grader(name: str) -> GraderFunction:
     """Returns the grader called `name`: a key of `GRADERS`, or a custom grader "module:function", which is imported.
 
     Raises:
-      ValueError: for an unknown name.
-      ImportError: if the module cannot be imported; also whatever the module raises.
-      AttributeError, TypeError: if it has no such function.
+      ValueError: for an unknown name, a module that can't be imported, one without the function, or a function of other
+        arguments.
     """
     if name in GRADERS:
         return GRADERS[name]
@@ -81,9 +84,8 @@ def resolve_grader(name: str) -> GraderFunction:
             f"{unknown('grader', name, GRADERS)} (a custom grader is written 'module:function', for example "
             "'my_graders:same_number', with function(response: str, answer: str) -> bool)"
         )
-    function = getattr(importlib.import_module(module), attribute)
-    if not callable(function):
-        raise TypeError(f"grader {name!r} is a {type(function).__name__}, not a function of (response, answer)")
+    function = load(name, "grader")
+    check_call(function, name, "grader", "grader(response, answer)")
     return function
 
 
@@ -103,7 +105,7 @@ def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", 
       **options: its keyword arguments, such as `ordered=True` of `math`.
 
     Raises:
-      ValueError, ImportError, AttributeError, TypeError: as `resolve_grader`.
+      ValueError: as `resolve_grader`.
     """
     function = grader if callable(grader) else resolve_grader(grader)
     start = time.perf_counter()
@@ -111,18 +113,18 @@ def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", 
         status, extracted = _read_outcome(function(response, answer, **options))
         reason = ""
     except (Exception, SystemExit) as error:  # a grader that calls exit() must not end its host
-        status, extracted, reason = "error", None, f"{type(error).__name__}: {error}"
+        status, extracted, reason = "error", None, describe_error(error)
     return Verdict(status, extracted, time.perf_counter() - start, reason)
 
 
 def _read_outcome(outcome: Outcome) -> tuple[str, str | None]:
-    """Returns (status, extracted) of what a grader returned. Raises TypeError or ValueError for any other form."""
+    """Returns (status, extracted) of what a grader returned. Raises OutcomeError for any other form."""
     # By name, because NumPy's bool is no bool, and NumPy must not be imported here.
     if type(outcome).__name__ in ("bool", "bool_"):
         return ("correct" if outcome else "incorrect"), None
     status, extracted = outcome if isinstance(outcome, tuple) and len(outcome) == 2 else (outcome, None)
     if not isinstance(status, str) or not isinstance(extracted, str | None):
-        raise TypeError(f"the grader returned {outcome!r:.200}; use a bool, a status or (status, extracted)")
+        raise OutcomeError(f"the grader returned {outcome!r:.200}; use a bool, a status or (status, extracted)")
     if status not in STATUSES:
-        raise ValueError(f"the grader returned status {status!r:.200}; use one of {', '.join(STATUSES)}")
+        raise OutcomeError(f"the grader returned status {status!r:.200}; use one of {', '.join(STATUSES)}")
     return status, extracted

@@ -11,7 +11,7 @@ from helpers.experiments import assert_same, compilations, grader, settings, sma
 from helpers.small_parts import lively_weights
 from nft_jax.compare import study
 from nft_jax.compare.runs import is_nearest, open_runner, with_rate
-from nft_jax.compare.study import Study
+from nft_jax.compare.study import Study, name_folder
 from nft_jax.compare.variants import PROMPTS_PER_SEED, Variant, read_plan
 from nft_jax.config import load
 from nft_jax.experiment import open_experiment
@@ -172,3 +172,14 @@ def test_runner_starts_each_seed_at_its_own_prompts(folder, config):
                 state = runner.start(one.base_weights(seed), seed, 1e-3)
                 assert int(state.cursor) == int(state.step) == seed * PROMPTS_PER_SEED
                 assert float(state.optimizer_state[0]) == pytest.approx(1e-3)
+
+
+def test_runs_of_a_loss_whose_code_changed_are_not_those_of_the_loss(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    names = []
+    for value in (1, 2):
+        (tmp_path / "loss_of_study.py").write_text(f"x = {value}\n")
+        names.append(name_folder("loss_of_study:mine floor=-3.0"))
+    assert names[0] != names[1]
+    assert all(name.startswith("loss_of_study_mine_floor=-3.0_") for name in names)
+    assert name_folder("nft omega=one") == "nft_omega=one"

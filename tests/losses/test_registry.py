@@ -113,7 +113,11 @@ def test_resolve_binds_options_to_the_loss_and_its_advantage():
         ("a:b:c", {}, "write 'module:function'"),
         ("module:", {}, "write 'module:function'"),
         (".relative:f", {}, "write 'module:function'"),
-        ("no_such_module_anywhere:f", {}, "can't be imported .*No module named.*PYTHONPATH"),
+        (
+            "no_such_module_anywhere:f",
+            {},
+            "can't be imported: there is no module 'no_such_module_anywhere'.*PYTHONPATH",
+        ),
         (
             "nft_jax.losses.nft:ntf",
             {},

@@ -1,11 +1,14 @@
 """`gsm8k`: the last number, compared exactly."""
 
 import json
+import random
+import sys
+import unicodedata
 
 import pytest
 
 from nft_jax.verify import Pool, grade
-from nft_jax.verify.gsm8k import last_number
+from nft_jax.verify.gsm8k import any_number, gsm8k, last_number
 
 
 @pytest.mark.parametrize(
@@ -122,3 +125,15 @@ def test_gsm8k_agrees_on_real_responses(data_folder):
     agreed = [(grade(r["response"], r["gold"], grader="gsm8k").status == "correct") == r["correct"] for r in rows]
     assert len(agreed) > 3000
     assert all(agreed)
+
+
+def test_gsm8k_reads_the_digits_of_every_script():
+    """Unicode has digits of more than sixty scripts, and characters such as ² that are digits without being decimal."""
+    digits = [c for c in map(chr, range(sys.maxunicode + 1)) if c.isdigit() or c.isdecimal() or c.isnumeric()]
+    draw = random.Random(3)
+    for _ in range(3000):
+        number = "".join(draw.choices([*digits, "-", ".", ",", "/", " ", "$", "٫", "٬"], k=draw.randint(1, 8)))
+        for form in ("%s", "#### %s", "\\boxed{%s}", "The answer is %s."):
+            gsm8k(form % number, number), any_number(form % number, number)  # none raises
+    for zero in (c for c in digits if unicodedata.decimal(c, None) == 0):
+        assert gsm8k(f"#### {chr(ord(zero) + 4)}{chr(ord(zero) + 2)}", "42") == ("correct", "42")

@@ -14,7 +14,7 @@ from functools import partial
 from ..grade import Verdict, resolve_grader
 from .batch import Batch, ChunkQueue, Item, error_verdict
 from .isolation import MODES
-from .process import GradingProcess, StartError
+from .process import GraderError, GradingProcess, StartError
 from .supervisor import Supervisor
 
 _LOG = logging.getLogger(__name__)
@@ -171,9 +171,11 @@ class Pool:
         failure = next((supervisor.failure for supervisor in self._supervisors if supervisor.failure is not None), None)
         if failure is not None:
             self.close()
+            if isinstance(failure, GraderError):
+                raise failure
             raise StartError(
-                f"grader {self.grader!r} cannot run: {failure}. Its module must be importable by {sys.executable} "
-                "from sys.path or from `paths`, within the memory limit"
+                f"grader {self.grader!r} cannot run: {failure}. Its module must load in {sys.executable} within the "
+                "memory limit, and neither exit nor crash"
             ) from failure
 
 

@@ -27,6 +27,10 @@ class StartError(RuntimeError):
     """A grading process could not be started, or could not load its grader."""
 
 
+class GraderError(StartError):
+    """The grader can't be loaded; the message is a whole sentence about it."""
+
+
 class ProcessDied(Exception):
     """The process ended, or no longer follows the protocol."""
 
@@ -87,8 +91,10 @@ class GradingProcess:
             reply = self.receive(deadline)
         except DeadlinePassed as error:
             raise StartError("the grading process took too long to load its grader") from error
-        if not isinstance(reply, dict) or "isolated" not in reply:
-            raise StartError(str(reply["failed"]) if isinstance(reply, dict) and "failed" in reply else repr(reply))
+        if not isinstance(reply, dict) or not {"isolated", "failed"} & reply.keys():
+            raise StartError(repr(reply))
+        if "failed" in reply:
+            raise (GraderError if reply.get("is_whole") else StartError)(str(reply["failed"]))
         self.isolated = bool(reply["isolated"])
 
     def send_items(self, items: Sequence[Sequence[str]], deadline: float) -> None:

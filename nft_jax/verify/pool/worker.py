@@ -4,8 +4,8 @@
 imports jax waits for the accelerator that its parent holds. Frames are a 4-byte length and that many bytes of JSON;
 JSON, because then nothing in a response can be executed, and because its escapes carry lone surrogates.
 
-    parent → {"grader", "paths", "memory_mib",      worker → {"isolated": bool} or {"failed": reason}
-              "isolation"}
+    parent → {"grader", "paths", "memory_mib",      worker → {"isolated": bool} or
+              "isolation"}                                   {"failed": reason, "is_whole": is a sentence}
     parent → [[response, answer], …]                worker → "received", then for each item in order
                                                              [status, extracted, seconds, reason, is_last]
 
@@ -117,12 +117,15 @@ def main() -> None:
     _limit_process(hello["memory_mib"])
     try:
         grading = _load_grade_module()
+        # What a grader prints as an error may hold the response.
+        importlib.import_module("_nft_jax.printing").show_control_characters()
         sys.path[:0] = [path for path in hello["paths"] if path not in sys.path]
         function = grading.resolve_grader(hello["grader"])
         grading.preload(hello["grader"])
         isolated = importlib.import_module("_nft_jax.verify.pool.isolation").isolate(hello["isolation"])
     except BaseException as error:
-        _write(sink, {"failed": f"{type(error).__name__}: {error}"})
+        own = importlib.import_module("_nft_jax.own_code")
+        _write(sink, {"failed": own.describe_error(error), "is_whole": isinstance(error, ValueError)})
         os._exit(0)
     _write(sink, {"isolated": isolated})
     try:

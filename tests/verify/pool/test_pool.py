@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -177,8 +178,8 @@ def test_close_wakes_waiting_callers():
     ("arguments", "error", "words"),
     [
         ({"grader": "boxed_exakt"}, ValueError, "did you mean 'boxed_exact'"),
-        ({"grader": "no_such_module:f"}, RuntimeError, "no_such_module:f.*ModuleNotFoundError.*`paths`"),
-        ({"grader": "helpers.hostile_graders:nothing"}, RuntimeError, "AttributeError.*nothing"),
+        ({"grader": "no_such_module:f"}, RuntimeError, "no_such_module:f.*there is no module 'no_such_module'"),
+        ({"grader": "helpers.hostile_graders:nothing"}, RuntimeError, "unknown function 'nothing' of module"),
         ({"grader": "helpers.hostile_graders:not_a_function"}, RuntimeError, "int, not a function"),
         ({"workers": 0}, ValueError, "workers=0"),
         ({"item_seconds": 0.0}, ValueError, "item_seconds"),
@@ -210,9 +211,10 @@ def test_log_first_error_logs_one_reason(caplog):
     with hostile_pool() as pool, caplog.at_level(logging.WARNING, logger=pool_module.__name__):
         pool.grade([("raise", "")] * 5)
         pool.grade([("raise", "")])
-    assert [record.getMessage() for record in caplog.records] == [
-        f"grader {GRADER!r} failed on an answer (logged once): ZeroDivisionError: division by zero"
-    ]
+    (record,) = caplog.records
+    words = f"grader {GRADER!r} failed on an answer (logged once): ZeroDivisionError: division by zero, in "
+    assert record.getMessage().startswith(words)
+    assert re.search(r"hostile_graders.py:\d+$", record.getMessage())
 
 
 def test_pool_gives_the_same_verdicts_when_workers_are_killed_at_random():
