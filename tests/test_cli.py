@@ -68,14 +68,8 @@ HOSTILE = {
     f"hostile {name}": words
     for name, words in {
         "config": ("train", f"--config={EVIL}", "--workdir={folder}/run"),
-        "flag": ("sft", *BOTH, f"--{EVIL}=3"),
-        "word": ("evaluate", *BOTH, EVIL),
         "setting": ("bench", *BOTH, f"--config.steps={EVIL}"),
-        "value": ("compare", *BOTH, f"--config.loss.name={EVIL}"),
         "workdir": ("report", "--config=tiny", f"--workdir={{folder}}/{EVIL}"),
-        "model": ("export", "--config=tiny", f"--workdir={{folder}}/{EVIL}", "--output={folder}/new"),
-        "plan": ("plan", f"--config=tiny{EVIL}"),
-        "smoke": ("smoke", f"--{EVIL}"),
         "problems": ("data", f"--problems={{folder}}/{EVIL}.jsonl"),
         "fields": ("data", f"--problems={{folder}}/{EVIL}.jsonl", "--fields=problem,gold"),
         "record": ("data", "--problems={folder}/evil.jsonl"),
@@ -253,8 +247,8 @@ def test_run_prints_no_control_characters_from_outside(answer, name):
     done = answer(name)
     printed = done.stdout + done.stderr
     assert printed == visible(printed)
-    assert "\\x1b[31m" in printed or name == "hostile smoke", printed
-    assert done.returncode in ((0, 2) if name != "hostile smoke" else (1, 2))
+    assert "\\x1b[31m" in printed
+    assert done.returncode == (0 if name == "hostile problems" else 2)
 
 
 # Programs that print no text from outside: a page of settings, and JSON that their parent reads.
