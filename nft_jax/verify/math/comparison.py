@@ -93,25 +93,16 @@ class Comparison(ListComparison):
 
     def _state_list(self, group: Group) -> Value:
         """Returns (1, 2) for `x=1, y=2`, and the list 1, 2 for `x=1, x=2` and `x=1, 2`."""
-        first = group.items[0]
-        if not isinstance(first, Relation) or not all(
-            isinstance(item, Relation) and item.signs == ("=",) for item in group.items if isinstance(item, Relation)
-        ):
+        equations = [item for item in group.items if isinstance(item, Relation)]
+        names = [equation.sides[0] for equation in equations]
+        if group.items[0] not in equations or not all(map(relations.is_name, names)):
             return group
-        names, items = [], []
-        for item in group.items:
-            if isinstance(item, Relation):
-                if not relations.is_name(item.sides[0]):
-                    return group
-                names.append(item.sides[0])
-                item = item.sides[1]
-            items.append(item)
-        distinct = len(set(names))
-        if distinct == 1:
-            return group._replace(items=tuple(items))
-        if distinct != len(group.items):
+        if any(equation.signs != ("=",) for equation in equations):
             return group
-        return Group("(", tuple(items), ")")
+        items = tuple(item.sides[1] if isinstance(item, Relation) else item for item in group.items)
+        if len(set(names)) == 1:
+            return group._replace(items=items)
+        return Group("(", items, ")") if len(set(names)) == len(items) else group
 
     # Wrappers
 

@@ -60,13 +60,17 @@ class FormulaReader(FunctionReader):
                 return value
 
     def _read_signed(self) -> Expression:
-        if self.sees("+", "-"):
-            with self.nest():
-                negative = self.peek().text == "-"
-                self.at += 1
-                value = self._read_signed()
-            return negate(value) if negative else value
-        return self._read_power()
+        negative = self._read_signs()
+        value = self._read_power()
+        return negate(value) if negative else value
+
+    def _read_signs(self) -> bool:
+        """Reads any + and -, and returns whether they make a minus."""
+        negative = False
+        while self.sees("+", "-"):
+            negative ^= self.peek().text == "-"
+            self.at += 1
+        return negative
 
     def _read_mixed(self, whole: Expression) -> Expression:
         r"""Returns `whole` plus the fraction behind it, if that is one of two whole numbers and below 1."""
@@ -101,7 +105,8 @@ class FormulaReader(FunctionReader):
             return before.kind == "symbol" and before.text in (")", "]", "}", "!")
         if token.text == "|" and token.kind == "symbol":
             return not self._bars
-        return token.kind == "symbol" and token.text in ("(", "[", "{") and not self.sees_end_bracket()
+        is_remark = token.text == "(" and self.peek(1).kind == "word"
+        return self.sees("(", "[", "{") and not is_remark and not self.sees_end_bracket()
 
     # Powers
 
@@ -134,10 +139,7 @@ class FormulaReader(FunctionReader):
         return ("power", base, exponent)
 
     def _read_exponent(self) -> Expression:
-        negative = False
-        while self.sees("-", "+"):
-            negative ^= self.peek().text == "-"
-            self.at += 1
+        negative = self._read_signs()
         is_group = self.sees("{", "(")
         value = self.read_argument()
         if not is_group and self.take("^"):  # 2^3^4 is 2^(3^4)

@@ -81,9 +81,7 @@ class FunctionReader(Cursor):
 
     def _read_accent(self, name: str) -> Expression:
         """Reads an accent or a sign with what it marks, as one variable."""
-        if self.sees("{"):
-            inner = self._read_name()
-        elif name in ("angle", "triangle", "odot"):
+        if name in ("angle", "triangle", "odot") and not self.sees("{"):
             letters = []
             while self.peek().kind in ("letter", "number") and len(letters) < 4:
                 letters.append(self.peek().text + "'" * self.sees("'", ahead=1))

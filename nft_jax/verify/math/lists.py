@@ -80,27 +80,23 @@ class ListComparison:
         return False
 
     def _scalar_and_group(self, reference: Scalar, given: Group) -> bool | None:
-        """Compares a number with a list of one, or with a number that has a decimal comma (`1,5`)."""
-        if (point := _to_point(reference)) is not None:
-            return self._groups(point, given)
-        if given.opening == "{" and len(given.items) == 1:
-            return self.compare(reference, given.items[0])
-        if not given.opening and capitals(reference):
-            return _are_choices(given, reference)
-        if given.conjunction != "," or not all(isinstance(item, Scalar) for item in given.items):
-            return False
-        whole, part = (item.digits or "" for item in given.items)
-        if not re.fullmatch(r"-?\d+", whole) or not re.fullmatch(r"\d{1,2}|\d{4,}", part):
-            return False
-        return self._scalars(reference, Scalar(to_number(f"{whole}.{part}"), f"{whole}.{part}"))
+        """Compares a number also with one that has a decimal comma (`1,5`)."""
+        digits = [getattr(item, "digits", None) or "" for item in given.items]
+        if given.conjunction == "," and re.fullmatch(r"-?\d+,(?:\d{1,2}|\d{4,})", ",".join(digits)):
+            decimal = ".".join(digits)
+            return self._scalars(reference, Scalar(to_number(decimal), decimal))
+        return self._group_and_scalar(given, reference)
 
-    def _group_and_scalar(self, reference: Group, given: Scalar) -> bool | None:
-        """Compares a set of one with its element, and the letters of choices with their product (`AC`)."""
-        if (point := _to_point(given)) is not None:
-            return self._groups(reference, point)
-        if reference.opening == "{" and len(reference.items) == 1:
-            return self.compare(reference.items[0], given)
-        return not reference.opening and _are_choices(reference, given)
+    def _group_and_scalar(self, group: Group, scalar: Scalar) -> bool | None:
+        """Compares a set of one with its element, a point with a tuple, and the letters of choices with `AC`."""
+        name, *parts = scalar.expression
+        if name == "application" and len(parts) > 2 and parts[0][0].isupper():
+            return self._groups(group, Group("(", tuple(map(Scalar, parts[1:])), ")"))
+        if group.opening == "{" and len(group.items) == 1:
+            return self.compare(group.items[0], scalar)
+        letters = "".join(map(choice_letter, group.items))
+        is_choices = not group.opening and len(letters) == len(group.items)
+        return is_choices and letters == capitals(scalar, ("multiply", "divide"))
 
     def _matrices(self, reference: Matrix, given: Matrix) -> bool | None:
         if len(reference.rows) != len(given.rows):
@@ -141,14 +137,6 @@ def _chunk_like(group: Group, other: Group) -> Group:
     return group._replace(items=tuple(Group("", tuple(chunk), "") for chunk in chunks))
 
 
-def _to_point(value: Scalar) -> Group | None:
-    """Returns (1, 2) for the point A(1, 2); None for anything else."""
-    name, *parts = value.expression
-    if name != "application" or len(parts) < 3 or not parts[0][0].isupper():
-        return None
-    return Group("(", tuple(map(Scalar, parts[1:])), ")")
-
-
 def choice_letter(value: Value) -> str:
     """Returns the letter of a choice, or a letter that stands alone."""
     if isinstance(value, Choice):
@@ -177,9 +165,3 @@ def capitals(value: Value, operations: tuple[str, ...] = ("multiply",)) -> str:
     if len(name) < 2 or not (name.isalpha() and name.isupper()):
         return ""
     return name if len(name) > 2 else "".join(sorted(name))
-
-
-def _are_choices(group: Group, name: Scalar) -> bool:
-    """Returns whether a list has the letters of a name in their order: A, C for `AC`."""
-    letters = "".join(map(choice_letter, group.items))
-    return len(letters) == len(group.items) > 1 and letters == capitals(name, ("multiply", "divide"))

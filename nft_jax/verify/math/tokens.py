@@ -238,9 +238,17 @@ def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
     if run in _PLAIN_COMMANDS and not (run in ("min", "inf") and before and before[-1].kind == "number"):
         return [Token("command", FUNCTION_NAMES.get(run, "infty" if run in ("infinity", "oo", "inf") else run))]
     glued = before and before[-1].kind == "number" and not gap
+    signs = "".join(token.text for token in before[-2:]) if not gap else ""
     if len(run) == 1:
         return [Token("letter", run)]
-    if run in UNITS or run.lower() in MONEY or run.lower() in CONNECTIVES or (run.lower() in SHORT_WORDS and not glued):
+    if (
+        run in UNITS
+        or run.lower() in MONEY
+        or run.lower() in CONNECTIVES
+        or (
+            run.lower() in SHORT_WORDS and not glued and not re.search(r"[-+*/^_]$|[\^_]\{$", signs)  # e^{-at}
+        )
+    ):
         return [Token("word", run)]
     if (match := _GLUED.fullmatch(run)) and run not in _NOT_GLUED:
         name = FUNCTION_NAMES.get(match[1], match[1])

@@ -4,6 +4,7 @@ An expression is a tuple: an operation's name and its operands. `("number", Frac
 leaves; `evaluate.py` lists the operations. Equal expressions are the same tuple, but the same number can have many.
 """
 
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -143,26 +144,24 @@ def rename(value: Any, names: dict[str, str]) -> Any:
         return value
     if type(value) is tuple and value[:1] == ("symbol",):
         return ("symbol", names.get(value[1], value[1]))
-    parts = [rename(part, names) for part in value]
-    return tuple(parts) if type(value) is tuple else type(value)(*parts)
+    renamed = [rename(part, names) for part in value]
+    return tuple(renamed) if type(value) is tuple else type(value)(*renamed)
+
+
+def parts(expression: Expression) -> Iterator[Expression]:
+    """Yields an expression, and all that are inside it."""
+    stack = [expression]
+    while stack:
+        current = stack.pop()
+        yield current
+        stack.extend(operands(current))
 
 
 def symbols(expression: Expression) -> set[str]:
     """Returns the names of the variables of an expression."""
-    found, stack = set(), [expression]
-    while stack:
-        current = stack.pop()
-        if current[0] == "symbol":
-            found.add(current[1])
-        stack.extend(operands(current))
-    return found
+    return {part[1] for part in parts(expression) if part[0] == "symbol"}
 
 
 def operations(expression: Expression) -> set[str]:
     """Returns the names of the operations of an expression."""
-    found, stack = set(), [expression]
-    while stack:
-        current = stack.pop()
-        found.add(current[0])
-        stack.extend(operands(current))
-    return found
+    return {part[0] for part in parts(expression)}

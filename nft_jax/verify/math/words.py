@@ -29,12 +29,12 @@ _ORDINALS = {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "nint
 
 # Words that make another value of the number before them, or leave it open.
 _CHANGING = re.compile(
-    r"(?:squared?|cubed?|doubled?|tripled?|halve[ds]?|halved|twice|thrice|plus|minus|times|over|divided?|dividing|"
+    r"(?:squared?|cubed?|doubled?|tripled?|halve[ds]?|twice|thrice|plus|minus|times|over|divided?|dividing|"
     r"multiplied|multiply|multiples?|mod|modulo|choose|factorial|roots?|power|powers|raised|exponent|percent|pct|"
     r"per ?cent|percentage|permille|less|more|fewer|greater|smaller|than|at|least|most|about|around|approximately|"
-    r"nearly|almost|maybe|possibly|perhaps|probably|either|neither|nor|not|no|non|every|all|some|other|another|"
+    r"approx|rounded|nearly|almost|maybe|possibly|perhaps|probably|either|neither|nor|not|no|non|every|all|some|other|another|"
     r"else|or|and|if|but|except|unless|when|where|for|with|without|is|are|was|were|equals?|isn|to|between|from|"
-    r"through|until|up|down|is|point|recurring|repeating|negative|positive|inverse|reciprocal|opposite|log|ln|sin|"
+    r"through|until|up|down|point|recurring|repeating|negative|positive|inverse|reciprocal|opposite|log|ln|sin|"
     r"cos|tan|exp|sqrt|base|binary|hex|octal|fold|tens|hundreds|thousands|millions|billions|"
     r"ones|zeros?|wrong|incorrect|false|true|undefined|infinity|infinite|pi|i|e|x|y|z|n|k|"
     r"then|finally|now|later|instead|rather|unknown|variable|variables|decreased?|increased?|added|subtracted|"
