@@ -60,7 +60,7 @@ def step_metrics(record: Record) -> dict:
         "sampler_gap_mean": share(float(statistics.gap[0]), float(tokens_O[0])),
         "sampler_gap_max": share(float(statistics.gap_max[0]), 1.0),
         "ratio_mean": per_token(statistics.ratio),
-        "ratio_max": float(np.max(where_taken(statistics.ratio_max))),
+        "ratio_max": share(float(np.max(where_taken(statistics.ratio_max))), float(np.any(applied.taken))),
         "clamped_value": per_token(statistics.clamped),
         "clamped_rate": per_token(statistics.rate_clamped),
         "clamped_log_ratio": per_token(statistics.log_ratio_clamped),

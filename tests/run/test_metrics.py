@@ -124,12 +124,13 @@ def test_step_metrics_have_no_means_where_nothing_trained():
         "kl",
         "sampler_gap_mean",
         "ratio_mean",
+        "ratio_max",
         "clamped_value",
         "clamped_rate",
         "clamped_log_ratio",
     }
     assert metrics["reward"] == 24 / 64
-    assert "entropy –" in format_step(1, 10, metrics | {"tokens_per_second": 1.0, "seconds": 1.0})
+    assert "entropy –  ratio≤–  gap" in format_step(1, 10, metrics | {"tokens_per_second": 1.0, "seconds": 1.0})
 
 
 def not_finite(record: Record, update: int) -> Record:
