@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nft_jax.data import template_process
 from nft_jax.data.arithmetic import all_problems, draw_examples, incorrect_solution, split
 from nft_jax.data.files import Problem, load_problems
 from nft_jax.data.prompts import build_prompts, render
@@ -254,9 +255,15 @@ def test_apply_chat_template_uses_the_folders_template(tmp_path, keep):
         ("{% for %}", "can't be used: Expected an expression"),
         ("{{ raise_exception('no lone user') }}", "can't be used: no lone user; choose another prompt template"),
         ([{"name": "a", "template": "x"}, {"name": "b", "template": "y"}], "can't be used: .* no default"),
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "can't be used: one prompt takes it more than 0.5 s of processor time, so it loops; choose another",
+        ),
+        ("{{ 'x' * 10 ** 11 }}", "can't be used: MemoryError; choose another prompt template"),
     ],
 )
-def test_apply_chat_template_that_fails_is_an_error(tmp_path, template, message):
+def test_apply_chat_template_that_fails_is_an_error(tmp_path, monkeypatch, template, message):
+    monkeypatch.setattr(template_process, "_SECONDS", 0.5)
     pytest.importorskip("jinja2", reason="chat templates need jinja2")
     tokenizer = load_tokenizer(make_twin(tmp_path, config={"eos_token": "<|im_end|>", "chat_template": template}))
     with pytest.raises(ValueError, match=message):
