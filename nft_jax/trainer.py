@@ -14,9 +14,11 @@ from nft_jax.evaluation.scores import Answers, score
 from nft_jax.evaluation.stages import format_stages, score_stages
 from nft_jax.evaluation.tables import format_score, format_table
 from nft_jax.loop import Loop, is_due
+from nft_jax.models.lora import split_weights
+from nft_jax.models.sharded import count_weights
 from nft_jax.processes import distributed
 from nft_jax.run.health import Hints
-from nft_jax.run.metrics import format_step, step_metrics
+from nft_jax.run.metrics import format_step, optimizer_metrics, step_metrics
 from nft_jax.run.workdir import as_json
 from nft_jax.state import Record
 
@@ -72,6 +74,8 @@ class Trainer(Loop):
         """Writes and prints the metrics of a step, what they show, and its rollouts if they are logged."""
         experiment, record = self.experiment, jax.device_get(record)
         metrics = {"step": step} | step_metrics(record)
+        weights = count_weights(split_weights(experiment.model.shapes)[0])
+        metrics |= optimizer_metrics(record.applied, self.config.optimizer, weights)
         metrics |= self.cost(metrics["tokens"], seconds)
         self.folder.append(metrics)
         self.board.add(step, metrics)

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from helpers.experiments import STEP_METRICS, assert_same, compilations, grader, settings, small, write_graders
+from helpers.experiments import (
+    OPTIMIZER_METRICS,
+    STEP_METRICS,
+    assert_same,
+    compilations,
+    grader,
+    settings,
+    small,
+    write_graders,
+)
 from helpers.runs import MEASURED, Ran, run, untimed
 from nft_jax import sft, train
 from nft_jax.config import load, to_dict
@@ -122,7 +131,7 @@ def test_main_writes_all_step_metrics(first):
     rows = first.rows("metrics.jsonl")  # refuses NaN
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:
-        assert row.keys() == STEP_METRICS | MEASURED | {"step"}
+        assert row.keys() == STEP_METRICS | OPTIMIZER_METRICS | MEASURED | {"step"}
         assert [name for name, value in row.items() if value is None] == [
             "verifier_disagreement"
         ]  # there is one grader
@@ -132,6 +141,8 @@ def test_main_writes_all_step_metrics(first):
         assert sum(row["verdicts"].values()) == row["answers"] == sum(row["rate_histogram"]) * 4
         assert row["verdicts"]["correct"] == pytest.approx(row["reward"] * row["answers"])
         assert row["updates_taken"] == 1
+        assert row["updates_clipped"] == (row["gradient_norm"] > 1)
+        assert row["gradient_over_epsilon"] > 100
 
 
 def test_main_logs_rollouts_every_n_steps(first, resumed):

@@ -12,6 +12,9 @@ from nft_jax.config import Config
 _NONE_CORRECT, _ALL_CORRECT = 0, -1
 _FAR_BELOW = 0.5  # of the greedy score
 _ERRORS = 3.0  # standard errors, beyond which a difference is no accident
+# In units of AdamW's ε: where the root mean square of the gradient is smaller, ε takes more than a percent of the step
+# of a weight with such a gradient, and more of most others, whose gradients are smaller than the mean.
+_SMALLEST_GRADIENT = 100.0
 
 
 class NonFiniteUpdates:
@@ -60,6 +63,8 @@ class Hints:
         hints = []
         if (metrics["truncated"] or 0) >= 0.5:
             hints += self._once("cut", self._describe_cut(metrics["truncated"]))
+        if self.config.optimizer.name == "adamw" and 0 < (metrics["gradient_over_epsilon"] or 0) < _SMALLEST_GRADIENT:
+            hints += self._once("epsilon", self._describe_epsilon(metrics["gradient_over_epsilon"]))
         if not _is_idle(metrics):
             self._idle_steps, self._idle = 0, Counter()
             return hints
@@ -94,6 +99,14 @@ class Hints:
             f"{100 * share:.0f} % of the answers are cut at config.rollout.max_answer_tokens="
             f"{self.config.rollout.max_answer_tokens} and count as incorrect: raise it, or start from weights that end "
             f"their answers (a warm start; an instruct model with config.data.template=chat)"
+        )
+
+    def _describe_epsilon(self, gradient: float) -> str:
+        return (
+            f"the root mean square of the gradient is {gradient:.3g} × config.optimizer.epsilon="
+            f"{self.config.optimizer.epsilon:g}. Below {_SMALLEST_GRADIENT:g} ×, epsilon shortens AdamW's steps, which "
+            f"then depend on the scale of the loss: use a smaller config.optimizer.epsilon, or with the normalizer "
+            f"`constant` a smaller config.loss.constant_tokens"
         )
 
     def _describe_idle(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from nft_jax.config import OptimizerConfig
 from nft_jax.state import Record
 from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.grade import STATUSES
@@ -86,6 +87,26 @@ def _loss_metrics(applied: UpdateRecord, per_token: Callable) -> dict:
     if applied.rejected is not None:
         metrics["tokens_rejected"] = int(np.sum(applied.rejected))
     return metrics
+
+
+def optimizer_metrics(applied: UpdateRecord, config: OptimizerConfig, weights: int) -> dict:
+    """Returns what clipping and AdamW's ε do to the gradients of a step's updates.
+
+    updates_clipped       = share of the updates whose gradient has a norm above clip_norm
+    gradient_over_epsilon = mean over the updates of min(norm, clip_norm) / √weights / ε
+
+    The second is the root mean square of the clipped gradient in units of ε, and so the size of √v in AdamW's step
+    m / (√v + ε): where it is not large, ε shortens the step, the more the smaller the loss.
+
+    Args:
+      weights: number of the weights that train.
+    """
+    norm_O = applied.gradient_norm[applied.taken > 0]
+    rms = np.minimum(norm_O, config.clip_norm) / math.sqrt(weights)
+    return {
+        "updates_clipped": share(float(np.sum(norm_O > config.clip_norm)), norm_O.size),
+        "gradient_over_epsilon": share(float(np.sum(rms)) / config.epsilon, norm_O.size),
+    }
 
 
 def share(part: float, whole: float) -> float | None:

@@ -242,6 +242,8 @@ STEP_METRICS = {
     *("answer_length", "answer_length_max", "truncated", "verdicts", "answers", "tokens", "tokens_trained"),
     *("grading_seconds", "verifier_disagreement", "slots_useful"),
 }
+# Those of `optimizer_metrics`.
+OPTIMIZER_METRICS = {"updates_clipped", "gradient_over_epsilon"}
 
 
 def on_host(tree: Any) -> Any:

@@ -17,6 +17,7 @@ def metrics(taken=1, nonfinite=0, **changes):
         "updates_taken": taken,
         "updates_nonfinite": nonfinite,
         "gradient_norm": 0.5 if taken else None,
+        "gradient_over_epsilon": 1e4 if taken else None,
         "truncated": 0.0,
         "answers": ANSWERS,
         "rate_histogram": [ANSWERS // K, *[0] * 10],
@@ -60,6 +61,19 @@ def test_nonfinite_updates_without_a_limit_end_nothing():
         counter.add(metrics(taken=0, nonfinite=1))
         counter.check()
     assert counter.steps == 99
+
+
+# Settings to change.
+
+
+def test_hints_say_once_that_epsilon_shortens_the_steps():
+    small_gradient = metrics(gradient_over_epsilon=20.0)
+    (first, second) = hints_of(small_gradient, small_gradient, optimizer__epsilon=1e-3)
+    assert len(first) == 1 and second == []
+    assert "20 × config.optimizer.epsilon=0.001. Below 100 ×" in first[0] and "config.loss.constant_tokens" in first[0]
+    for rms in (100.0, 1e6, 0.0, None):
+        assert hints_of(metrics(gradient_over_epsilon=rms)) == [[]]
+    assert hints_of(small_gradient, optimizer__name="muon") == [[]]
 
 
 # Nothing trains.
