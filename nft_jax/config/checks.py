@@ -57,6 +57,12 @@ def _sampling_faults(config: Settings) -> Iterator[str]:
     except ValueError as error:
         remedy = 'give one text, or a JSON list such as ["\\nQ:", "###"]'
         yield f"config.rollout.stop={quote(rollout.stop)}: {error}; {remedy}"
+    try:
+        _ = rollout.end_numbers
+    except ValueError as error:
+        yield (
+            f"config.rollout.end_ids={quote(rollout.end_ids)}: {error}; give ids, comma between them, such as 151643"
+        )
     if not selection.rate_above < selection.rate_below:
         yield (
             f"config.selection.rate_above={selection.rate_above} must be below rate_below={selection.rate_below}; "

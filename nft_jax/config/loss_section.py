@@ -16,8 +16,8 @@ class LossConfig:
     normalizer: str = setting(
         "", "how the losses of tokens become one number; empty: as the loss declares. See nft_jax/losses/reduce.py"
     )
-    constant_tokens: int = setting(
-        0, "tokens by which the normalizer `constant` divides each answer; 0: rollout.max_answer_tokens", at_least=0
+    constant_tokens: float = setting(
+        0.0, "tokens by which the normalizer `constant` divides each answer; 0: rollout.max_answer_tokens", at_least=0
     )
     kl_weight: float = setting(
         0.0, "weight of a KL term against the frozen starting weights; 0 keeps no copy of them", at_least=0

@@ -136,6 +136,12 @@ class RolloutConfig:
         'line break. Several as a JSON list: ["\\nQ:", "###"]; empty: only ids end answers',
         decides=RUN,
     )
+    end_ids: str = setting(
+        "",
+        "ids of the tokens that end an answer, comma between them; empty: those that the tokenizer and the model's "
+        "settings declare, and well-known ends of a turn or document, such as <|im_end|>",
+        decides=RUN,
+    )
     slots: int = setting(
         0,
         "answers that a data shard decodes at a time, whose cache is the memory of the rollout; 0: all, at most 64",
@@ -172,6 +178,15 @@ class RolloutConfig:
         choices=("auto", "yes", "no"),
         decides=NONE,
     )
+
+    @property
+    def end_numbers(self) -> tuple[int, ...]:
+        """The ids of `end_ids`.
+
+        Raises:
+          ValueError: if one is no number.
+        """
+        return tuple(int(number) for number in self.end_ids.split(",") if number.strip())
 
     @property
     def stop_texts(self) -> tuple[str, ...]:
@@ -219,6 +234,12 @@ class OptimizerConfig:
         choices=("constant", "linear", "cosine"),
     )
     warmup_updates: int = setting(10, "updates over which the learning rate rises from 0 to learning_rate", at_least=0)
+    warmup_stair: int = setting(
+        0,
+        "updates for which a learning rate of the warmup stays, the first of which is then 0, as in trainers that "
+        "advance it once a step; 0: it rises at each update, the first included",
+        at_least=0,
+    )
     beta1: float = setting(0.9, "decay of the first moment of Adam", at_least=0, below=1)
     beta2: float = setting(0.999, "decay of the second moment of Adam", at_least=0, below=1)
     epsilon: float = setting(1e-8, "number added to the denominator of Adam", above=0, at_most=1)

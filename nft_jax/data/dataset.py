@@ -70,6 +70,7 @@ def load_dataset(config: Config, folder: Path, problems: dict[str, list[Problem]
     if own and "validation" not in problems and not is_generated(name_set(config, "train")):
         problems = cut_validation(problems, config.data.validation_size, config.seed)
     tokenizer = _load_or_train_tokenizer(config, folder)
+    tokenizer.eos_ids = _choose_ends(tokenizer, config.rollout.end_numbers)
     tokenizer.stop_at(config.rollout.stop_texts)
     data, messages = config.data, read_messages(config, problems)
     form = {"template": data.template, "messages": messages}
@@ -209,6 +210,17 @@ def _load_or_train_tokenizer(config: Config, folder: Path) -> Tokenizer:
     # Every process of a run trains it and writes the same bytes.
     texts = [problem.problem + problem.solution for problem in read_splits(config, ("train",))["train"]]
     return load_tokenizer(train_sentencepiece(texts, folder / "tokenizer" / f"{name.partition(':')[0]}.model"))
+
+
+def _choose_ends(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[int, ...]:
+    """Returns the ids that end an answer: the given ones, or without any those that the tokenizer has found."""
+    for number in ids:
+        if not 0 <= number < tokenizer.vocab_size:
+            raise ValueError(
+                f"config.rollout.end_ids: the tokenizer has ids from 0 to {tokenizer.vocab_size - 1}, not {number}; by "
+                f"default {', '.join(map(str, tokenizer.eos_ids))} end an answer"
+            )
+    return tuple(dict.fromkeys(ids)) or tokenizer.eos_ids
 
 
 def _build_warm_start_examples(

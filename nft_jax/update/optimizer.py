@@ -26,8 +26,12 @@ class Optimizer(NamedTuple):
 
 
 def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
-    """Makes a schedule: linear warm-up from 0, then constant, or linear or cosine decay to 0 at `updates` updates."""
-    peak, warmup = config.learning_rate, config.warmup_updates
+    """Makes a schedule: linear warm-up from 0, then constant, or linear or cosine decay to 0 at `updates` updates.
+
+    With a `warmup_stair` of n updates, update u of the warm-up (from 0) has the rate peak · n ⌊u/n⌋ / warmup: 0 in the
+    first stair.
+    """
+    peak, warmup, stair = config.learning_rate, config.warmup_updates, config.warmup_stair
     rest = max(updates - warmup, 1)
     after = {
         "constant": optax.constant_schedule(peak),
@@ -37,7 +41,15 @@ def learning_rate(config: OptimizerConfig, updates: int) -> optax.Schedule:
     if warmup == 0:
         return after
     # The first update has the rate peak / warmup; torch's warm-up schedulers begin at 0 and have it in the second.
-    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)), after], [warmup])
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([_climb_stairs(peak / warmup, stair) if stair else rise, after], [warmup])
+
+
+def _climb_stairs(slope, stair):
+    def rate(update):
+        return slope * (update // stair * stair)
+
+    return rate
 
 
 def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> Optimizer:

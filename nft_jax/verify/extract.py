@@ -8,7 +8,7 @@ TAIL_CHARACTERS = 4096  # of the end of a response, searched for the answer
 _END_MARK = re.compile(r"<\|[A-Za-z_]{2,30}\|>|</s>|<eos>|<(?:start|end)_of_turn>")
 _BRACE = re.compile(r"[{}]")
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BOXES = (r"\boxed", r"\fbox")
+_BOXES, _UNSPACED_BOXES = (r"\boxed", r"\fbox"), (r"\boxed{",)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?\d+(?:[.,/]\d+)*|[A-Za-z](?![A-Za-z]))")
 _REFUSAL = re.compile(r"[^\w.\n]*\b(?:is|was)(?:n't| (?:not|wrong|incorrect)\b)", re.I)
 _NEGATION = re.compile(r"(?:\b(?:not|never|cannot)|n't)(?: be| equal(?: to)?)?\W*$", re.I)
@@ -57,13 +57,13 @@ def reference_answer(text: str) -> str:
     return (boxed or text).strip()
 
 
-def last_boxed(text: str) -> str | None:
+def last_boxed(text: str, *, spaced: bool = True) -> str | None:
     r"""Returns the content of the last `\boxed{…}`, with balanced braces; None if no box is there or it never closes.
 
-    `\boxed{\boxed{5}}` gives `5`. Escaped braces (`\{`) count as braces, as in the official reward. The time is linear
-    in the length of the text, also for hostile text.
+    `\boxed{\boxed{5}}` gives `5`. Escaped braces (`\{`) count as braces, as in the official reward. `spaced`: whether
+    `\boxed {5}` is a box too. The time is linear in the length of the text, also for hostile text.
     """
-    opening = _find_last_opening(text, len(text), _BOXES[:1])
+    opening = _find_last_opening(text, len(text), _BOXES[:1] if spaced else _UNSPACED_BOXES)
     end = None if opening is None else _find_closing(text, opening[1])
     return None if end is None else text[opening[1] : end]
 

@@ -21,7 +21,7 @@ STATUSES = ("incorrect", "correct", "unparsed", "timeout", "error")
 # The box must start within so many characters of the end of a response. verl's DAPO reward keeps the last 300. Its
 # strict-box branch, which the NFT release calls, then keeps the last 100 of those; verl #7440 treats that as a bug,
 # because it can cut the `\boxed{` off a long answer.
-BOX_TAIL_CHARACTERS = 300
+BOX_TAIL_CHARACTERS, STRICT_BOX_TAIL_CHARACTERS = 300, 100
 
 Outcome = bool | str | tuple[str, str | None]
 GraderFunction = Callable[[str, str], Outcome]
@@ -61,9 +61,22 @@ def boxed_exact(response: str, answer: str) -> tuple[str, str | None]:
     return ("correct" if extracted == answer.strip() else "incorrect"), extracted
 
 
+def boxed_strict(response: str, answer: str) -> tuple[str, str | None]:
+    r"""Compares the last `\boxed{}` with the reference as the NFT release does in training: `configs/official.md`.
+
+    As `boxed_exact`, but the box must start within the last `STRICT_BOX_TAIL_CHARACTERS`, with no space in `\boxed{`,
+    and white space counts: `\boxed{ 5 }` is not 5.
+    """
+    extracted = last_boxed(response[-STRICT_BOX_TAIL_CHARACTERS:], spaced=False)
+    if extracted is None:
+        return "unparsed", None
+    return ("correct" if extracted == answer else "incorrect"), extracted
+
+
 GRADERS: dict[str, GraderFunction] = {
     "any_number": any_number,
     "boxed_exact": boxed_exact,
+    "boxed_strict": boxed_strict,
     "gsm8k": gsm8k,
     "math": math_grader.math,
 }

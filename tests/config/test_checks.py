@@ -75,6 +75,7 @@ def test_check_refuses_numbers_outside_their_bounds(name):
             {"model__rope_scaling__kind": "yarn", "model__rope_scaling__low_frequency": 5.0},
             ["kind='yarn' needs config.model.rope_scaling.original_tokens", "low_frequency=5 must be below high_fre"],
         ),
+        ({"rollout__end_ids": "151643, end"}, ["config.rollout.end_ids='151643, end'", "such as 151643"]),
         ({"rollout__top_k": 40}, ["config.rollout.top_p=1.0, top_k=40", "biases the ratio"]),
         (
             {"selection__rate_above": 0.5, "selection__rate_below": 0.5},

@@ -137,6 +137,15 @@ def test_read_splits_and_read_problems_by_name(tmp_path):
     assert [each.problem for each in read_problems(config, str(tmp_path / "aime24.jsonl"))] == ["x"]
 
 
+def test_load_dataset_ends_answers_with_the_given_ids_alone(files, tmp_path):
+    declared = dataset(files, tmp_path).tokenizer.eos_ids
+    found = dataset(files, tmp_path, rollout__end_ids=" 3, 2,3")
+    assert declared == (1,) and found.tokenizer.eos_ids == (3, 2)
+    assert found.tokenizer.decode([5, 1, 6, 3, 7]) == found.tokenizer.decode([5, 1, 6])
+    with pytest.raises(ValueError, match="has ids from 0 to [0-9]+, not 151643; by default 1 end an answer"):
+        dataset(files, tmp_path, rollout__end_ids="151643")
+
+
 # Generated sets.
 
 

@@ -46,6 +46,14 @@ def test_learning_rate_allows_a_warm_up_longer_than_the_run():
     np.testing.assert_allclose([float(rate(jnp.int32(i))) for i in range(5)], [0.1, 0.2, 0.3, 0.4, 0.5], rtol=1e-6)
 
 
+def test_learning_rate_climbs_by_stairs_from_zero():
+    """As a scheduler of torch that is advanced after every 4 updates: its rate is peak · min(advances / 3, 1)."""
+    rate = learning_rate(OptimizerConfig(learning_rate=0.6, warmup_updates=12, warmup_stair=4), 100)
+    with jax.numpy_dtype_promotion("standard"):  # inside optax
+        found = [float(rate(jnp.int32(update))) for update in range(20)]
+    np.testing.assert_allclose(found, [0.6 * min(update // 4 / 3, 1) for update in range(20)], rtol=1e-6)
+
+
 def adamw(value, steps):
     """One number under AdamW by the book, its gradient 0.3, no clipping; returns it after `steps`."""
     first = second = 0.0

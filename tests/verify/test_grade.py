@@ -56,6 +56,22 @@ def test_boxed_exact_needs_a_box_near_the_end():
 
 
 @pytest.mark.parametrize(
+    ("response", "status", "extracted"),
+    [
+        (r"so \boxed{5}", "correct", "5"),
+        (r"so \boxed{ 5 }", "incorrect", " 5 "),
+        (r"\boxed{5} or \boxed {6}", "correct", "5"),
+        (r"\boxed{\boxed{5}}", "correct", "5"),
+        (r"\boxed{5} and \boxed{6", "unparsed", None),
+        (r"\boxed{5}" + "x" * 91, "correct", "5"),
+        (r"\boxed{5}" + "x" * 92, "unparsed", None),
+    ],
+)
+def test_boxed_strict_is_the_reward_of_the_nft_release(response, status, extracted):
+    assert grade(response, "5", grader="boxed_strict")[:2] == (status, extracted)
+
+
+@pytest.mark.parametrize(
     ("returned", "status"),
     [
         (True, "correct"),
