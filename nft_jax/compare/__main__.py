@@ -2,6 +2,7 @@
 
     python -m nft_jax.compare --config=compare_losses --workdir=runs/compare
     python -m nft_jax.compare --equivalence
+    python -m nft_jax.compare --scale --config=smollm2 --workdir=runs/scale
 
 The config's section `compare` names the losses, the numbers of updates a rollout, and the seeds:
 
@@ -17,6 +18,10 @@ parameter: strictly on-policy, in float64 and float32, on 1 and on 8 devices (si
 drifts from the one that sampled. Any config will do; the default is configs/equivalence.py. It writes equivalence.json,
 equivalence.png, multipliers.png and equalities.md (with which ω and normalizer NFT equals another algorithm) into
 --workdir, by default runs/equivalence.
+
+--scale samples one rollout and computes the gradients of its updates. It gives them to AdamW at several scales of the
+loss, and writes how many are clipped and how much of a step ε leaves; and how much the difference between sampler and
+trainer weakens incorrect tokens where log π_old comes from the sampler. It writes scale.json and scale.md.
 """
 
 import sys
@@ -25,7 +30,7 @@ from pathlib import Path
 from absl import flags
 
 from nft_jax import cli
-from nft_jax.compare import equivalence, figures
+from nft_jax.compare import equivalence, figures, scale
 from nft_jax.compare.study import Study
 from nft_jax.compare.summary import markdown, summarize
 from nft_jax.compare.variants import read_plan
@@ -38,6 +43,8 @@ def main(config: Config, workdir: Path | None) -> None:
     """Compares gradients, or trained models."""
     if flags.FLAGS.equivalence:
         equivalence.run(config, workdir or Path("runs/equivalence"))
+    elif flags.FLAGS.scale:
+        scale.run(config, workdir or Path("runs/scale"))
     elif workdir is None:
         raise ValueError("a study needs --workdir=DIR, which keeps its runs and lets the same command continue it")
     else:
@@ -59,6 +66,7 @@ def run_study(config: Config, workdir: Path) -> None:
 
 def _define_flags() -> None:
     flags.DEFINE_bool("equivalence", False, "Compare gradients on one rollout.")
+    flags.DEFINE_bool("scale", False, "Measure AdamW's steps at several scales of the loss.")
 
 
 if __name__ == "__main__":

@@ -41,17 +41,19 @@ def token_multipliers(loss: Loss, logp_BT: Array, batch: LossBatch) -> Array:
     return -jax.grad(lambda logp_BT: jnp.sum(loss.function(logp_BT, batch)))(logp_BT)
 
 
-def ratio_multipliers(loss: Loss, ratio_T: np.ndarray, *, rate: float, correct: bool) -> np.ndarray:
+def ratio_multipliers(
+    loss: Loss, ratio_T: np.ndarray, *, rate: float, correct: bool, answers: int = ANSWERS
+) -> np.ndarray:
     """Returns the multiplier of a token at each ratio R, in answers of one token.
 
     Raises:
-      ValueError: if `rate` is not the success rate of a mixed group of 8 answers.
+      ValueError: if `rate` is not the success rate of a mixed group of so many `answers`.
     """
-    count = round(rate * ANSWERS)
-    if count != rate * ANSWERS or not 0 < count < ANSWERS:
-        raise ValueError(f"rate must be one of {', '.join(str(n / ANSWERS) for n in range(1, ANSWERS))}, not {rate}")
-    correct_QK = (jnp.arange(ANSWERS) < count).astype(jnp.float32)[None]
-    advantage_QK = loss.advantage(correct_QK, jnp.ones((1, ANSWERS), jnp.int32), NO_LIMIT)
+    count = round(rate * answers)
+    if count != rate * answers or not 0 < count < answers:
+        raise ValueError(f"rate must be one of {', '.join(str(n / answers) for n in range(1, answers))}, not {rate}")
+    correct_QK = (jnp.arange(answers) < count).astype(jnp.float32)[None]
+    advantage_QK = loss.advantage(correct_QK, jnp.ones((1, answers), jnp.int32), NO_LIMIT)
     logp_BT = jnp.log(jnp.asarray(ratio_T, jnp.float32))[None]
 
     def all_of(value):
