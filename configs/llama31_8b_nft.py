@@ -30,5 +30,7 @@ def get_config():
 
     config.data.template = "chat"
     config.data.system = "Please reason step by step, and put your final answer within \\boxed{}."
+    # The ids that this model's folder declares, not those of Qwen2.5-Math-7B.
+    config.rollout.end_ids = ""
     config.rollout.slots = 64
     return config

@@ -2,8 +2,10 @@ r"""NFT of Qwen2.5-32B on DAPO-Math-17k: the recipe of the paper's 32B run (arXi
 
 Claim    The paper's, not ours: AIME24 37.8, MATH500 88.4, AIME25 31.5, AMC23 93.8, Olympiad 55.0, Minerva 48.9 after
          320 steps, from 4.1, 68.6, 1.0, 45.0, 31.1, 27.9. Nobody has run this file yet.
-Recipe   As `qwen25_math_7b_nft`, with prompts of up to 2,048 tokens, answers of up to 14,336, and evaluation at
-         temperature 1.
+Recipe   As `qwen25_math_7b_nft`, with prompts of up to 2,048 tokens and answers of up to 14,336: the released script,
+         beside which the published figures are of a context of 32K.
+Scale    The 128 GPUs of the README are 16 groups of 8 that share a sequence. Each group sums its tokens' losses over
+         1000, and the average over the GPUs is one over the groups: 1/16,000 = 1/(512 × 31.25). On 256 GPUs: 62.5.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 3,584 tokens
          and one round of candidates.
            v5p:8x8x4  160 slots  91.66 of 95.74  1,279 s
@@ -33,5 +35,5 @@ def get_config():
     config.mesh.tensor = 8
     # The layer inputs of one row would take 10 GiB of each chip.
     config.mesh.sequence_parallel = True
-    config.evaluation.temperature = 1.0
+    config.loss.constant_tokens = 1000 * 16 / 512
     return config

@@ -4,12 +4,13 @@ Claim    The paper's, not ours: AIME24 32.0, MATH500 83.2, AIME25 18.3, AMC23 88
          320 steps, from 13.3, 69.0, 5.5, 45.8, 34.7, 21.3. Nobody has run this file yet.
 Recipe   512 prompts × 16 answers a step, from rounds of 3 × 512 candidates, at most 10; 16 updates of 512 answers;
          AdamW 1e-6, weight decay 0.1, clip 1; no KL, no entropy bonus; ω = 1 − r̂, ε = 1; truncated answers are
-         incorrect. The released trainer advances its learning rate once a step, so its 10 steps of warmup are 160
-         updates. Differs on purpose from the released code: the token loss is divided by (answers × most tokens of an
-         answer) over the whole update, where the released code divides by 1000 in each micro-batch, so that its scale
-         depends on the number of GPUs; after 10 rounds a step trains on the groups it has, where the released code
-         ends the run; old log-probs come from the sampler of the same program, where the released code recomputes
-         them.
+         incorrect. configs/official.md has it field by field: released, paper, here, and why.
+Scale    The released trainer sums the tokens' losses over 1000 on each GPU, and FSDP averages the gradients over the
+         GPUs: 1/32,000 of the sum over an update on the 32 GPUs of its README. `constant` divides by 512 answers ×
+         constant_tokens, so 62.5 tokens give 1/(512 × 62.5) = 1/32,000. On 64 GPUs the same script gives 125.
+Differs  On purpose: the scale does not depend on the number of devices; after 10 rounds a step trains on the groups it
+         has, where the released code ends the run; groups that a step has too many of are dropped by both; training
+         problems that overlap with one of the six benchmarks are left out; an update holds whole groups.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
          and one round of candidates.
            v5e:8x8    176 slots  15.21 of 15.75  338 s
@@ -45,20 +46,32 @@ def get_config():
 
     config.data.train = "dapo_math_17k"
     config.data.validation = "aime24"
-    config.data.test = "math500"
+    # As the validation problems, the released code scores them by the training reward; other benchmarks by mathematics,
+    # which `evaluate --config=eval_7b` does.
+    config.data.test = "aime25"
+    config.data.exclude = "math500, amc23, olympiadbench, minerva_math"
     config.data.template = "qwen_math"
     config.data.max_prompt_tokens = 512
     config.rollout.max_answer_tokens = 3584
+    # <|endoftext|> alone: the released code reads on behind <|im_end|>.
+    config.rollout.end_ids = "151643"
     config.rollout.slots = 176
 
     config.selection.candidates_per_round = 3 * 512
     config.selection.max_rounds = 10
+    # The released trainer advances its learning rate once a step, from 0.
     config.optimizer.warmup_updates = 10 * 16
+    config.optimizer.warmup_stair = 16
+    config.loss.constant_tokens = 1000 * 32 / 512
+    # By a second forward pass, as released: with ε = 1 each difference between sampler and trainer weakens incorrect
+    # tokens of easy prompts (configs/official.md).
+    config.old_logp = "recompute"
     config.packing.row_tokens = 4096
     config.packing.rows_per_micro_batch = 1
     config.packing.logp_chunk_tokens = 512
     config.mesh.tensor = 4
 
+    config.verify.grader = "boxed_strict"
     config.verify.workers = 16
     config.evaluation.every_steps = 20
     config.evaluation.answers_per_problem = 32

@@ -24,5 +24,7 @@ def get_config():
     config.model.qkv_bias = False
     config.model.qk_norm = "head"
 
+    # The ids that this model's folder declares, not those of Qwen2.5-Math-7B.
+    config.rollout.end_ids = ""
     config.rollout.slots = 64
     return config

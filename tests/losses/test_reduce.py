@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from helpers.packed_answers import draw_answers, pack, totals_of, units
-from nft_jax.losses import NORMALIZERS, answer_sum, total_loss
+from nft_jax import config_files
+from nft_jax.config import load
+from nft_jax.losses import NORMALIZERS, answer_sum, resolve, total_loss
 from nft_jax.types import Totals
 
 
@@ -55,6 +57,43 @@ def test_normalizers(name, micro_batches):
         loss_BT = jnp.where(packed.batch.answer_BT >= 0, packed.logp_BT, 0.0)
         total += jax.jit(total_loss, static_argnums=(3, 4))(loss_BT, packed.batch, totals, name, 10)
     np.testing.assert_allclose(total, expected_total(name, pairs, losses), rtol=1e-12)
+
+
+def released_weights(answers: int, tokens: int, gpus: int, shared: int) -> np.ndarray:
+    """The weight of each token `[answer, token]` in the gradient of the NFT release on `gpus` GPUs.
+
+    `shared` GPUs read the same answers, each a slice of their tokens. Each of them sums the losses of all these tokens
+    over 1000, micro-batch by micro-batch; gathering the slices multiplies the gradient by `shared` on the way back and
+    keeps the GPU's own slice. FSDP then averages over the GPUs.
+    """
+    total = np.zeros((answers, tokens))
+    for gpu in range(gpus):
+        group, slice_ = divmod(gpu, shared)
+        mine = np.array_split(np.arange(answers), gpus // shared)[group]
+        for micro_batch in np.array_split(mine, 3):
+            place = np.arange(micro_batch.size * tokens)
+            weight = np.where(place * shared // place.size == slice_, shared / 1000, 0.0) if place.size else place
+            total[micro_batch] += weight.reshape(-1, tokens)
+    return total / gpus
+
+
+@pytest.mark.parametrize(("config", "gpus", "shared"), [("qwen25_math_7b", 32, 1), ("qwen25_32b", 128, 8)])
+@pytest.mark.parametrize("name", ["nft", "rft", "dr_grpo"])
+def test_constant_has_the_scale_of_the_nft_release(config, gpus, shared, name):
+    """On an eighth of the GPUs and of the answers, of random length."""
+    loaded = load(config_files.config(f"{config}_nft"))
+    assert resolve(name, {}).normalizer == "constant"
+    answers, tokens = loaded.prompts_per_step // loaded.updates_per_step * loaded.answers_per_prompt // 8, 24
+    random = np.random.default_rng(0)
+    inside = np.arange(tokens) < random.integers(1, tokens + 1, answers)[:, None]
+    loss = np.where(inside, random.normal(size=inside.shape), 0.0)
+    released = released_weights(answers, tokens, gpus // 8, shared)
+    batch = pack([draw_answers(seed=11)[:1]], length=30).batch._replace(answer_BT=jnp.where(inside, 0, -1))
+    totals = Totals(answers=jnp.float32(answers), tokens=jnp.float32(inside.sum()), pairs=jnp.float32(0))
+    ours = total_loss(jnp.asarray(loss, jnp.float32), batch, totals, "constant", loaded.loss.constant_tokens)
+    np.testing.assert_allclose(ours, np.sum(released * loss), rtol=1e-5)
+    weight = NORMALIZERS["constant"](batch, totals, loaded.loss.constant_tokens)
+    np.testing.assert_allclose(weight[inside], released[inside], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", NORMALIZERS)
