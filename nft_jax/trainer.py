@@ -75,7 +75,8 @@ class Trainer(Loop):
         experiment, record = self.experiment, jax.device_get(record)
         metrics = {"step": step} | step_metrics(record)
         weights = count_weights(split_weights(experiment.model.shapes)[0])
-        metrics |= optimizer_metrics(record.applied, self.config.optimizer, weights)
+        norm_O = record.applied.gradient_norm[record.applied.taken > 0]
+        metrics |= optimizer_metrics(norm_O, self.config.optimizer, weights)
         metrics |= self.cost(metrics["tokens"], seconds)
         self.folder.append(metrics)
         self.board.add(step, metrics)

@@ -21,7 +21,6 @@ from nft_jax.models.sharded import count_weights
 from nft_jax.run.metrics import optimizer_metrics
 from nft_jax.run.workdir import Workdir, provenance
 from nft_jax.update.optimizer import make_optimizer
-from nft_jax.update.update import NO_STATISTICS, UpdateRecord
 
 # Those of the released 32B and 7B recipes, the answer limits of the two, which are the default, and larger ones.
 CONSTANT_TOKENS = (31.25, 62.5, 250.0, 1000.0, 3584.0, 14336.0, 57344.0, 229376.0)
@@ -114,13 +113,12 @@ def measure_scales(
     without = make_walk(dataclasses.replace(config, epsilon=NO_EPSILON))
     for tokens in constants:
         factor = given / tokens
-        record = UpdateRecord(np.ones_like(norm_O), np.zeros_like(norm_O), norm_O * factor, NO_STATISTICS)
         step = with_epsilon(gradients, factor)
         scales.append(
             Scale(
                 tokens,
                 float(np.mean(norm_O)) * factor,
-                **optimizer_metrics(record, config, weights),
+                **optimizer_metrics(norm_O * factor, config, weights),
                 step=step,
                 kept=step / without(gradients, factor),
             )

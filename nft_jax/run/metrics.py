@@ -89,8 +89,8 @@ def _loss_metrics(applied: UpdateRecord, per_token: Callable) -> dict:
     return metrics
 
 
-def optimizer_metrics(applied: UpdateRecord, config: OptimizerConfig, weights: int) -> dict:
-    """Returns what clipping and AdamW's ε do to the gradients of a step's updates.
+def optimizer_metrics(norm_O: np.ndarray, config: OptimizerConfig, weights: int) -> dict:
+    """Returns what clipping and AdamW's ε do to gradients of these norms.
 
     updates_clipped       = share of the updates whose gradient has a norm above clip_norm
     gradient_over_epsilon = mean over the updates of min(norm, clip_norm) / √weights / ε
@@ -99,9 +99,9 @@ def optimizer_metrics(applied: UpdateRecord, config: OptimizerConfig, weights: i
     m / (√v + ε): where it is not large, ε shortens the step, the more the smaller the loss.
 
     Args:
+      norm_O: norms before clipping, of the updates that were taken.
       weights: number of the weights that train.
     """
-    norm_O = applied.gradient_norm[applied.taken > 0]
     rms = np.minimum(norm_O, config.clip_norm) / math.sqrt(weights)
     return {
         "updates_clipped": share(float(np.sum(norm_O > config.clip_norm)), norm_O.size),
