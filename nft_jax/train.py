@@ -33,6 +33,7 @@ from nft_jax.start_table import describe
 from nft_jax.state import State
 from nft_jax.trainer import RESULT_FILE, Trainer
 from nft_jax.update.optimizer import Optimizer
+from nft_jax.update.token_scores import compile_scores
 
 
 def main(config: Config, workdir: Path) -> None:
@@ -112,7 +113,9 @@ def prepare(
     compile_checks(state)
     prompts = experiment.prompts(tables["train"])
     began = time.perf_counter()
-    program = compile_step(experiment.step(optimizer), state, prompts, experiment.state_shardings(optimizer))
+    step = experiment.step(optimizer)
+    program = compile_step(step, state, prompts, experiment.state_shardings(optimizer))
+    scorer = compile_scores(step.updater, program, experiment.config.record.token_prompts, state, prompts)
     distributed.compile_collectives(program)
     seconds = time.perf_counter() - began
     print(f"step: one program, compiled in {seconds:.0f} s\n{compilations.finish()}", flush=True)
@@ -127,6 +130,7 @@ def prepare(
         inputs=prompts,
         state=state,
         done=done,
+        scorer=scorer,
         evaluator=evaluator,
         pretrained_answers=pretrained_answers,
         base_answers=base_answers,

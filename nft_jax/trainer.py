@@ -2,27 +2,43 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from nft_jax import report
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
+from nft_jax.evaluation.answers import make_rows, write_rows
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers, score
 from nft_jax.evaluation.stages import format_stages, score_stages
 from nft_jax.evaluation.tables import format_score, format_table
+from nft_jax.files import atomically
 from nft_jax.loop import Loop, is_due
 from nft_jax.models.lora import split_weights
 from nft_jax.models.sharded import count_weights
 from nft_jax.processes import distributed
+from nft_jax.report import curves, page
 from nft_jax.run.health import Hints
 from nft_jax.run.metrics import format_step, optimizer_metrics, step_metrics
 from nft_jax.run.workdir import as_json
 from nft_jax.state import Record
+from nft_jax.types import TokenScores
 
 RESULT_FILE = "result.json"
+
+
+class StepReport(NamedTuple):
+    """What the host reports of a step.
+
+    Attributes:
+      record: The step's record; its groups are gathered on the host if the step is logged.
+      scores: How the weights after the step score the tokens of its first groups; None if the step is not logged.
+    """
+
+    record: Record
+    scores: TokenScores | None
 
 
 @dataclass(kw_only=True)
@@ -30,10 +46,12 @@ class Trainer(Loop):
     """The loop over the steps of one run.
 
     Attributes:
+      scorer: Scores the tokens of logged groups: `token_scores.score_tokens`, compiled; None if no tokens are kept.
       pretrained_answers: By split, the answers of a pretrained model before its warm start; empty without one.
       base_answers: By split, the answers before the first step.
     """
 
+    scorer: jax.stages.Compiled | None
     evaluator: Evaluator
     pretrained_answers: dict[str, Answers]
     base_answers: dict[str, Answers]
@@ -65,14 +83,18 @@ class Trainer(Loop):
         """Returns whether validation problems are answered after this step; `finish` answers those of the last."""
         return step != self.steps and is_due(step, self.config.evaluation.every_steps)
 
-    def prepare_record(self, step: int, record: Record) -> Record:
-        """Gathers the groups of a step that goes into the rollout log, and leaves out those of other steps."""
-        logged = step in (1, self.steps) or is_due(step, self.config.record.rollouts_every_steps)
-        return record._replace(last=distributed.gather(record.last) if logged else None)
+    def prepare_record(self, step: int, record: Record) -> StepReport:
+        """Gathers and scores the groups of a step that is logged, and leaves out those of other steps."""
+        if step not in (1, self.steps) and not is_due(step, self.config.record.rollouts_every_steps):
+            return StepReport(record._replace(last=None), None)
+        scores = None
+        if self.scorer is not None:
+            scores = jax.device_get(self.scorer(self.state.weights, self.state.frozen, self.inputs, record.last))
+        return StepReport(record._replace(last=distributed.gather(record.last)), scores)
 
-    def report_step(self, step: int, record: Record, seconds: float) -> None:
+    def report_step(self, step: int, report: StepReport, seconds: float) -> None:
         """Writes and prints the metrics of a step, what they show, and its rollouts if they are logged."""
-        experiment, record = self.experiment, jax.device_get(record)
+        experiment, (record, scores) = self.experiment, jax.device_get(report)
         metrics = {"step": step} | step_metrics(record)
         weights = count_weights(split_weights(experiment.model.shapes)[0])
         norm_O = record.applied.gradient_norm[record.applied.taken > 0]
@@ -81,7 +103,8 @@ class Trainer(Loop):
         self.folder.append(metrics)
         self.board.add(step, metrics)
         if record.last is not None:
-            self.folder.write_rollouts(step, record.last, experiment.dataset.tables["train"], experiment.tokenizer)
+            table = experiment.dataset.tables["train"]
+            self.folder.write_rollouts(step, record.last, table, experiment.tokenizer, scores)
         self.nonfinite.add(metrics)
         print("\n  ".join([format_step(step, self.config.steps, metrics), *self.hints.add_step(metrics)]), flush=True)
 
@@ -122,10 +145,21 @@ class Trainer(Loop):
             stages = self._stages("test", answers["test"])
             print("\n" + tabulate_answers(tables["test"], experiment.tokenizer, stages))
         if self.folder.is_writer:
-            picture = report.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
-            print(f"\nrun: {self.folder.path}\npicture: {picture}", flush=True)
+            self._write_held_out(answers)
+            picture = curves.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
+            report = page.write_page(self.folder.path, config, results)
+            print(f"\nrun: {self.folder.path}\npicture: {picture}\npage: {report}", flush=True)
         # The last file: it says that the run is finished.
         self.folder.write_json(RESULT_FILE, results)
+
+    def _write_held_out(self, answers: dict[str, Answers]) -> None:
+        """Writes each stage's answers to the held-out problems as text."""
+        folder, tables = self.folder.path / "held_out", self.experiment.dataset.tables
+        folder.mkdir(exist_ok=True)
+        for split, final in answers.items():
+            for stage, each in self._stages(split, final).items():
+                with atomically(folder / f"{split}_{stage}.jsonl") as temporary, open(temporary, "w") as out:
+                    write_rows(out, make_rows(each, tables[split], 0, self.experiment.tokenizer))
 
     def _stages(self, split: str, final: Answers) -> dict[str, Answers]:
         """Returns the answers to a split by stage of the run."""

@@ -146,6 +146,20 @@ class Groups(NamedTuple):
     rate_Q: Array
 
 
+class TokenScores(NamedTuple):
+    """What weights say of the tokens of whole groups; 0 after an answer's end.
+
+    Attributes:
+      place_Q: int32, places of the groups among those that were sampled.
+      logp_QKT: float32, log-prob of each token.
+      entropy_QKT: float32, entropy of the distribution that each token is drawn from, in nats.
+    """
+
+    place_Q: Array
+    logp_QKT: Array
+    entropy_QKT: Array
+
+
 class Prompts(NamedTuple):
     """Tokenized prompts. Every device holds the whole table of training prompts, from which the program draws.
 

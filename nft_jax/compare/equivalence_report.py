@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from nft_jax.compare.gradients import RolloutBuffer
 from nft_jax.compare.multipliers import Curve
-from nft_jax.report import AQUA, BLUE, INK, ORANGE, plt, save_figure, style_axis
+from nft_jax.report.curves import AQUA, BLUE, INK, ORANGE, plt, save_figure, style_axis
 
 PRECISION_COLORS = {"float64": BLUE, "float32": ORANGE}
 LINE_STYLES = ((BLUE, "-"), (ORANGE, "-"), (AQUA, "-"), (INK, "--"), (INK, ":"))

@@ -9,7 +9,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from nft_jax.compare.summary import interval
-from nft_jax.report import INK, plt, save_figure, style_axis
+from nft_jax.report.curves import INK, plt, save_figure, style_axis
 
 # Okabe and Ito's colors, which color-blind readers tell apart; gray for all variants beyond.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#8a8a85")

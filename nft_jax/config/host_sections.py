@@ -159,6 +159,12 @@ class RecordConfig:
     rollouts_every_steps: int = setting(
         10, "steps from one saved rollout to the next, beside the first and last step; 0: only those two", at_least=0
     )
+    token_prompts: int = setting(
+        4,
+        "prompts of a saved rollout whose answers are kept token by token, with log-probs before and after the step "
+        "and entropies, for the page of the run; 0: none",
+        at_least=0,
+    )
     checkpoint_every_steps: int = setting(
         10, "steps from one checkpoint to the next; 0: only the last step", at_least=0
     )

@@ -23,7 +23,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.files import atomically, json_text
 from nft_jax.run import remote_workdir
-from nft_jax.types import Groups
+from nft_jax.types import Groups, TokenScores
 from nft_jax.verify.grade import STATUSES
 
 PACKAGES = (
@@ -132,14 +132,16 @@ class Workdir:
                 kept = "".join(json_text(row) + "\n" for row in rows if row["step"] <= step)
                 temporary.write_text(kept, encoding="utf-8")
 
-    def write_rollouts(self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> None:
-        """Writes one line for each group: prompt, reference, answers, verdicts, success rate, lengths."""
+    def write_rollouts(
+        self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer, scores: TokenScores | None = None
+    ) -> None:
+        """Writes a line for each group: prompt, reference, answers, verdicts, rate, lengths; tokens if scored."""
         if not self.is_writer:
             return
         path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
         with open(path, "w", encoding="utf-8") as out:
-            for group in describe_groups(groups, table, tokenizer):
+            for group in describe_groups(groups, table, tokenizer, scores):
                 out.write(json_text(group) + "\n")
 
 
@@ -173,8 +175,11 @@ def read_json(path: Path) -> dict:
         raise ValueError(f"{path} is no JSON object ({error}): repair or remove the file") from error
 
 
-def describe_groups(groups: Groups, table: PromptTable, tokenizer: Tokenizer) -> Iterator[dict]:
-    """Yields each group with its prompt and answers as text."""
+def describe_groups(
+    groups: Groups, table: PromptTable, tokenizer: Tokenizer, scores: TokenScores | None = None
+) -> Iterator[dict]:
+    """Yields each group with its prompt and answers as text, and the tokens of those that are scored."""
+    scored = {} if scores is None else {place: row for row, place in enumerate(scores.place_Q.tolist())}
     for q, prompt in enumerate(np.asarray(groups.prompt_Q).tolist()):
         ids = [row[:n].tolist() for row, n in zip(groups.token_QKT[q], groups.length_QK[q], strict=True)]
         yield {
@@ -185,7 +190,20 @@ def describe_groups(groups: Groups, table: PromptTable, tokenizer: Tokenizer) ->
             "verdicts": [STATUSES[code] for code in groups.verdict_QK[q]],
             "truncated": groups.truncated_QK[q].tolist(),
             "lengths": groups.length_QK[q].tolist(),
+            **({"tokens": _describe_tokens(groups, q, scores, scored[q], ids, tokenizer)} if q in scored else {}),
         }
+
+
+def _describe_tokens(
+    groups: Groups, q: int, scores: TokenScores, row: int, ids: list[list[int]], tokenizer: Tokenizer
+) -> list[dict]:
+    """Returns for each answer the texts of its tokens, their log-probs by sampler and by trainer, and entropies."""
+    by_token = {"old": groups.logp_QKT[q], "new": scores.logp_QKT[row], "entropy": scores.entropy_QKT[row]}
+    return [
+        {"texts": tokenizer.token_texts(answer)}
+        | {name: np.round(value_KT[k, : len(answer)].astype(float), 4).tolist() for name, value_KT in by_token.items()}
+        for k, answer in enumerate(ids)
+    ]
 
 
 def is_kept_model(path: Path) -> bool:

@@ -89,7 +89,7 @@ class Updater:
     @property
     def shared(self) -> SharedPrompts:
         """The prompts that rows share."""
-        return SharedPrompts(self._model, self.placement, self.mesh, self.config.packing.rows_per_micro_batch)
+        return SharedPrompts(self.model, self.placement, self.mesh, self.config.packing.rows_per_micro_batch)
 
     def freeze(self, frozen: Any) -> "Updater":
         """Returns the updater of adapters on these frozen weights; None: all weights train."""
@@ -265,7 +265,7 @@ class Updater:
 
     def _logp(self, weights, keys, rows: Rows):
         return logp_and_entropy(
-            self._model(weights),
+            self.model(weights),
             rows.tokens,
             rows.target_BT,
             self.config.rollout.temperature,
@@ -274,7 +274,8 @@ class Updater:
             make_prompt_keys(keys, rows),
         )
 
-    def _model(self, weights):
+    def model(self, weights):
+        """Returns the model with these weights, the frozen ones joined, as an update runs it."""
         # Embedding and head are gathered once a micro-batch, as float32 masters; layers one at a time, by `placement`.
         weights = join_weights(weights, self.frozen)
         outer = {name: weights[name] for name in self.outer_specs}

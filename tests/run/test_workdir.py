@@ -11,7 +11,7 @@ from helpers.experiments import small
 from nft_jax.config import to_dict
 from nft_jax.data.prompts import PromptTable
 from nft_jax.run.workdir import PACKAGES, Workdir, as_json, describe_groups, read_lines
-from nft_jax.types import Totals
+from nft_jax.types import TokenScores, Totals
 from nft_jax.update.groups import empty_groups
 
 
@@ -20,6 +20,9 @@ class Letters:
 
     def decode_batch(self, rows):
         return ["".join("abcdefgh"[i] for i in row) for row in rows]
+
+    def token_texts(self, ids):
+        return [self.decode_batch([[i]])[0] for i in ids]
 
 
 def two_groups():
@@ -34,7 +37,15 @@ def two_groups():
     )
 
 
+SCORES = TokenScores(np.array([1]), np.full((1, 2, 3), -0.25, np.float32), np.full((1, 2, 3), 0.123456, np.float32))
 TABLE = PromptTable(np.zeros((2, 4), np.int32), np.ones(2, np.int32), ["4", "5"], ["2+2=", "2+3="], [], 0)
+
+
+def test_describe_groups_has_the_tokens_of_groups_that_are_scored():
+    first, second = describe_groups(two_groups(), TABLE, Letters(), SCORES)
+    assert "tokens" not in first
+    assert [answer["texts"] for answer in second["tokens"]] == [["e", "f", "g"], ["h", "h"]]
+    assert second["tokens"][1] == {"texts": ["h", "h"], "old": [0, 0], "new": [-0.25] * 2, "entropy": [0.1235] * 2}
 
 
 def test_describe_groups_has_prompts_and_answers_as_text():

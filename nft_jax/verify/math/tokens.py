@@ -101,6 +101,11 @@ def tokenize(text: str) -> tuple[Token, ...]:
     return tuple(_tokens(_clean(text), upright=False))
 
 
+def normalize(text: str) -> str:
+    """Returns the tokens of an answer as text, without decoration."""
+    return " ".join(token.text for token in tokenize(text))
+
+
 def _clean(text: str) -> str:
     """Returns the text with LaTeX or ASCII for Unicode symbols and digits."""
     if not text.isascii():

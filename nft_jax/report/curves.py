@@ -1,8 +1,6 @@
-"""Draws the curves of a run: `curves.png`, from its `metrics.jsonl` and `evaluation.jsonl`.
+"""The curves of a run, from its `metrics.jsonl` and `evaluation.jsonl`: a picture, and drawings for the page."""
 
-python -m nft_jax.report --config=tiny --workdir=runs/tiny
-"""
-
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,9 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from nft_jax import cli
-from nft_jax.config import Config
 from nft_jax.printing import visible
 from nft_jax.run.workdir import read_lines
 
@@ -23,7 +20,20 @@ BLUE, ORANGE, AQUA, INK, GRID = "#2a78d6", "#eb6834", "#1baf7a", "#3d3d3a", "#e4
 
 
 def draw(workdir: Path, title: str) -> Path:
-    """Draws the curves of the run in `workdir`, and returns the picture's path.
+    """Draws the curves of the run in `workdir`, and returns the picture's path; raises as `make_figure`."""
+    return save_figure(make_figure(workdir, title), workdir / "curves.png")
+
+
+def draw_svg(workdir: Path, title: str) -> bytes:
+    """Draws the same curves as an SVG on a transparent ground; raises as `make_figure`."""
+    figure, drawing = make_figure(workdir, title), io.BytesIO()
+    figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    return drawing.getvalue()
+
+
+def make_figure(workdir: Path, title: str) -> Figure:
+    """Makes the figure of the run in `workdir`.
 
     Raises:
       FileNotFoundError: When the run has no metrics yet.
@@ -35,7 +45,7 @@ def draw(workdir: Path, title: str) -> Path:
             f"{workdir / 'metrics.jsonl'}: nothing to draw yet; give the workdir of a `python -m nft_jax.train` run"
         )
     if "reward" not in steps[0]:
-        return _draw_supervised(workdir, title, steps, held_out)
+        return _make_supervised_figure(title, steps, held_out)
     figure, axes = plt.subplots(2, 3, figsize=(13, 6.6), constrained_layout=True)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     _draw_accuracy(axes[0, 0], steps, held_out)
@@ -50,10 +60,10 @@ def draw(workdir: Path, title: str) -> Path:
     gaps = [("sampler_gap_max", "max", ORANGE), ("sampler_gap_mean", "mean", BLUE)]
     _draw_lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
     _draw_lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
-    return save_figure(figure, workdir / "curves.png")
+    return figure
 
 
-def _draw_supervised(workdir, title, steps, held_out):
+def _make_supervised_figure(title, steps, held_out):
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     _draw_lines(axes[0], steps, "loss (nats a token)", [("loss", "training", AQUA)])
@@ -63,7 +73,7 @@ def _draw_supervised(workdir, title, steps, held_out):
         axes[0].errorbar(x, y, yerr=error, color=BLUE, lw=2, capsize=3, marker="o", ms=5, label="held out")
         axes[0].legend(frameon=False, fontsize=8)
     _draw_lines(axes[1], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
-    return save_figure(figure, workdir / "curves.png")
+    return figure
 
 
 def _draw_accuracy(axis, steps, held_out):
@@ -123,12 +133,3 @@ def style_axis(axis: Any, title: str, across: str = "step") -> None:
     axis.set_axisbelow(True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
-
-
-def main(config: Config, workdir: Path) -> None:
-    """Draws the curves again."""
-    print(draw(workdir, f"{config.loss.name}, seed {config.seed}"))
-
-
-if __name__ == "__main__":
-    cli.run(main, __doc__)

@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from nft_jax.report import draw
+from nft_jax.report.curves import draw
 
 # Metrics of a step that trained nothing: no mean, no loss, no gradient.
 NOTHING = {

@@ -1,0 +1,34 @@
+"""Draws the curves of a run again (curves.png), and makes one page of it (report.html).
+
+    python -m nft_jax.report --workdir=runs/tiny
+    python -m nft_jax.report --workdir=runs/nft --against=runs/rft,runs/grpo
+
+The page needs no server and no network. It shows scores, curves, settings, the answers that the run trained on, token
+by token where they were saved so (`config.record.token_prompts`), and answers to held-out problems. --against adds a
+table of the test problems that this run answers correctly and the other does not, and the reverse.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from nft_jax import cli
+from nft_jax.config import Config
+from nft_jax.report import curves, page
+from nft_jax.run import remote_workdir
+from nft_jax.run.workdir import read_lines
+
+
+def main(config: Config, workdir: Path) -> None:
+    """Draws the curves, and writes the page of a run of `train`."""
+    print(curves.draw(workdir, f"{config.loss.name}, seed {config.seed}"))
+    if "reward" not in read_lines(workdir / "metrics.jsonl")[0]:
+        return  # a supervised run has no answers to show
+    others = [folder for folder in (flags.FLAGS.against or "").split(",") if folder]
+    against = [remote_workdir.open_workdir(folder, "--against") for folder in others]
+    print(page.write_page(workdir, config, page.read_results(workdir), against))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("against", None, "Other workdirs, comma between them, to compare answers with.")
+    cli.run(main, __doc__)
