@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from nft_jax.printing import VisibleStream, print_progress, show_control_characters, visible
-from nft_jax.report import save_figure
+from nft_jax.report.curves import save_figure
 
 
 def test_visible_escapes_exactly_what_a_terminal_obeys_or_hides():

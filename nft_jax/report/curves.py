@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 
@@ -26,9 +26,8 @@ def draw(workdir: Path, title: str) -> Path:
 
 def draw_svg(workdir: Path, title: str) -> bytes:
     """Draws the same curves as an SVG on a transparent ground; raises as `make_figure`."""
-    figure, drawing = make_figure(workdir, title), io.BytesIO()
-    figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
-    plt.close(figure)
+    drawing = io.BytesIO()
+    save_figure(make_figure(workdir, title), drawing, format="svg", transparent=True, metadata={"Date": None})
     return drawing.getvalue()
 
 
@@ -115,11 +114,11 @@ def _draw_curve(axis, steps, name, label, color):
     axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=color, lw=2, label=label)
 
 
-def save_figure(figure: Any, path: Path, dpi: int = 110) -> Path:
-    """Writes a picture, closes it, and returns its path; its texts show control characters as escapes."""
+def save_figure(figure: Any, path: Path | BinaryIO, dpi: int = 110, **options: Any) -> Path | BinaryIO:
+    """Writes a picture, closes it, and returns its path or file; its texts show control characters as escapes."""
     for text in figure.findobj(Text):
         text.set_text(visible(text.get_text()))
-    figure.savefig(path, dpi=dpi)
+    figure.savefig(path, dpi=dpi, **options)
     plt.close(figure)
     return path
 
