@@ -5,9 +5,11 @@
 # Uses the `python` of PATH (source .venv/bin/activate). Each process has --devices CPU devices; gloo connects them over
 # the loopback. When one ends, the others have --grace seconds to end too; then they get SIGTERM, and after as many
 # seconds again SIGKILL. The exit code is the first that is not 0, or 1 if a process had to be ended. 75 means: the work
-# is saved; run the same command again (--again does that).
+# is saved; run the same command again (--again does that). It is also the code where a process was killed (137, as by
+# the kernel when memory is short) and no other one failed by itself: the last checkpoint is there.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+KILLED=137
 devices=1 module=nft_jax.train again=no grace=90
 parse_options "devices module again grace" "$@"
 count="${rest[0]-}"
@@ -26,7 +28,8 @@ signal_all() {
   kill "-$1" "${pids[@]}" 2>/dev/null || true
 }
 
-# Collects the exit codes of the processes that have ended; `result` is the first that is not 0.
+# Collects the exit codes of the processes that have ended; `result` is the first failure, else 75 if one ended with 75
+# or was killed.
 collect_exit_codes() {
   local i code
   for ((i = 0; i < count; i++)); do
@@ -36,7 +39,9 @@ collect_exit_codes() {
       ended[i]="$code"
       first="${first:-$i}"
       if ((code)); then echo "process $i of $count ended with exit code $code" >&2; fi
-      if ((result == 0)); then result="$code"; fi
+      if ((code == KILLED)); then code="$AGAIN"; fi
+      # Those that notice that another one is gone end with 75, and may be seen before it.
+      if ((result == 0 || (result == AGAIN && code != 0))); then result="$code"; fi
     fi
   done
 }

@@ -1,4 +1,4 @@
-"""How a run stops on request: SIGTERM or Ctrl-C, a grace period for the running step, exit code 75."""
+"""How a run stops on request: SIGTERM, SIGHUP or Ctrl-C, a grace period for the running step, exit code 75."""
 
 import contextlib
 import os
@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import RUN_AGAIN
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopSignal:
-    """Receives SIGTERM and Ctrl-C in its own thread, because the main thread may wait inside XLA for minutes.
+    """Receives SIGTERM, SIGHUP and Ctrl-C in its own thread: the main thread may wait inside XLA for minutes.
+
+    SIGHUP says that the terminal is gone; it stays ignored where it was, as `nohup` wants it.
 
     Outside `wait_for_steps` nothing needs saving, so a signal ends the process at once with code 75. Inside, it sets
     `is_requested`; the main thread then has `grace_seconds` to finish its step and call `lift_deadline`, after which it
@@ -37,7 +39,8 @@ class StopSignal:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         # Python runs a handler only when the main thread is in Python again; the byte in the pipe arrives at once.
-        self._handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        heard = [number for number in SIGNALS if number != signal.SIGHUP or not _is_ignored(number)]
+        self._handlers = {number: signal.signal(number, lambda *_: None) for number in heard}
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._watcher = threading.Thread(target=self._watch, name="stop signal", daemon=True)
         self._watcher.start()
@@ -105,6 +108,10 @@ class StopSignal:
         _print(message)
         # Not sys.exit: the main thread may be deep inside XLA. Grading processes end when their pipe closes.
         os._exit(code)
+
+
+def _is_ignored(number: int) -> bool:
+    return signal.getsignal(number) == signal.SIG_IGN
 
 
 def _print(message: str) -> None:

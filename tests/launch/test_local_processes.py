@@ -31,6 +31,8 @@ while sum(name.startswith("process.") for name in os.listdir(folder)) < int(os.e
 if isinstance(fate, list):
     count = len(open(os.path.join(folder, f"process.{number}")).readlines())
     fate = fate[count - 1]
+if fate == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if fate in ("hangs", "deaf"):
     time.sleep(60)
 sys.exit(fate)
@@ -59,7 +61,10 @@ def test_local_processes_know_their_numbers(stand):
 
 @pytest.mark.parametrize(
     ("fates", "code"),
-    [([0, "hangs"], 1), (["hangs", 3], 3), (["hangs", 75], 75), ([1, "deaf"], 1), ([75, 75], 75)],
+    [
+        *[([0, "hangs"], 1), (["hangs", 3], 3), (["hangs", 75], 75), ([1, "deaf"], 1), ([75, 75], 75)],
+        *[(["killed", 75], 75), ([75, "killed"], 75), (["killed", "killed"], 75), (["killed", 3], 3), ([75, 3], 3)],
+    ],
 )
 def test_local_processes_end_together_with_the_first_failure(stand, fates, code):
     began = time.monotonic()
@@ -78,8 +83,15 @@ def test_local_processes_run_again_after_75_with_again(stand):
     assert len({one["NFT_JAX_DISTRIBUTED"] for one in started[0]}) > 1 or len(started[0]) < 3
 
 
+def test_local_processes_run_again_after_a_kill_with_again(stand):
+    ran, started = processes(stand, [["killed", 75, 0], [75, "killed", 0]], "--again")
+    assert ran.returncode == 0, ran.stderr
+    assert "process 0 of 2 ended with exit code 137" in ran.stderr
+    assert [len(one) for one in started] == [3, 3]
+
+
 @pytest.mark.parametrize("words", [(), ("--again",)])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_local_processes_all_stop_when_the_script_is_stopped(stand, words, number):
     stand.add(stand.folder / "bin" / "python", PROCESS.replace("/usr/bin/env python3", f"{sys.executable} -IS"))
     given = {"FOLDER": str(stand.folder), "FATE": '["hangs", "hangs"]'}

@@ -16,7 +16,7 @@ import ctypes, os, signal, threading, time
 from nft_jax.run.stopping import StopSignal
 
 FOR_EVER = {FOR_EVER}
-SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
+SIGTERM, SIGINT, SIGHUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 def get(number):
     os.kill(os.getpid(), number)
@@ -41,7 +41,7 @@ def process(body: str, *, grace: float = FOR_EVER) -> subprocess.CompletedProces
     return subprocess.run([sys.executable, "-c", whole], cwd=ROOT, capture_output=True, text=True, timeout=30)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 @pytest.mark.parametrize("wait", ["time.sleep(FOR_EVER)", "deadlock()"])
 def test_stop_signal_ends_the_process_at_once_while_no_step_runs(name, wait):
     done = process(f"threading.Timer(0.1, get, [{name}]).start()\n{wait}")
@@ -51,7 +51,7 @@ def test_stop_signal_ends_the_process_at_once_while_no_step_runs(name, wait):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_stop_signal_lift_deadline_leaves_time_to_save(name):
     done = process(
         f"""
@@ -157,6 +157,20 @@ def test_stop_signal_prints_and_leaves_nothing_without_a_signal():
     """
     done = process(after)
     assert (done.returncode, done.stdout, done.stderr) == (0, "my own\nthe end\n", "")
+
+
+def test_stop_signal_leaves_sighup_to_nohup():
+    done = process(
+        """
+        signal.signal(SIGHUP, signal.SIG_IGN)
+        with StopSignal(FOR_EVER, lambda: "") as inner, inner.wait_for_steps():
+            get(SIGHUP)
+            time.sleep(0.2)
+            assert not inner.is_requested
+        assert signal.getsignal(SIGHUP) == signal.SIG_IGN
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the end\n", "")
 
 
 def test_stop_signal_ignores_other_signals():
