@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -87,6 +88,77 @@ def test_tensorboard_replaces_later_steps_of_a_resumed_run(tmp_path):
     with TensorBoard(tmp_path, 0) as board:  # from the beginning
         board.add(0, {"other": 1})
     assert curves(tmp_path) == {"reward": {}, "other": {0: 1}}
+
+
+def numbered(steps):
+    return [{"step": step, "reward": 10.0 * step, "rate_histogram": [step, 1]} for step in steps]
+
+
+def write_session(folder, resume_from, steps, kept=(), scores=(), kept_scores=()):
+    """Adds the events of a run that begins after `resume_from` and takes these steps."""
+    with TensorBoard(folder, resume_from, {"": numbered(kept), "validation": numbered(kept_scores)}) as board:
+        for row in numbered(steps):
+            board.add(row["step"], row)
+        for row in numbered(scores):
+            board.add(row["step"], row, "validation")
+
+
+def shown_steps(folder, name="reward"):
+    """The steps of a curve, a step as often as it is shown."""
+    steps = []
+    for event in events(folder):
+        if event.HasField("session_log"):
+            steps = [step for step in steps if step < event.step]
+        steps += [event.step for value in event.summary.value if value.tag == name]
+    return steps
+
+
+@pytest.mark.parametrize("moves", [(0, -3600, -7200), (0, 10**9, -3600), (0, 0, 0)], ids=["back", "ahead", "still"])
+def test_tensorboard_shows_each_step_once_whatever_the_clock_says(tmp_path, monkeypatch, moves):
+    now = time.time()
+    for (done, steps), move in zip(((0, range(1, 7)), (4, range(5, 9)), (8, range(9, 11))), moves, strict=True):
+        monkeypatch.setattr(time, "time", lambda move=move: now + move)
+        write_session(tmp_path, done, steps, range(1, done + 1))
+    assert shown_steps(tmp_path) == list(range(1, 11))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_tensorboard_begins_after_a_file_of_any_name(tmp_path):
+    for name in ("events.out.tfevents.1.host", "events.out.tfevents.9999999999.host.1.0.v2"):
+        (tmp_path / name).write_bytes(b"")
+    for _ in range(3):
+        write_session(tmp_path, 0, range(1, 4))
+    assert shown_steps(tmp_path) == [1, 2, 3]
+
+
+def test_tensorboard_adds_the_steps_that_its_files_lack(tmp_path):
+    """After a disk that was full, and after a kill between the line of a score and its event."""
+    write_session(tmp_path, 0, [1, 2, 3, 6], scores=[0, 2])
+    write_session(tmp_path, 6, [7, 8], kept=range(1, 7), kept_scores=[0, 2, 4, 6])
+    assert shown_steps(tmp_path) == list(range(1, 9))
+    assert shown_steps(tmp_path, "validation/reward") == [0, 2, 4, 6]
+    assert curves(tmp_path)["rate_histogram/0"] == {step: step for step in range(1, 9)}
+    # What is there already is not written again.
+    before = len(events(tmp_path))
+    write_session(tmp_path, 8, [9], kept=range(1, 9), kept_scores=[0, 2, 4, 6])
+    assert len(events(tmp_path)) == before + 3
+
+
+def test_tensorboard_shows_the_score_of_the_last_step_once_where_it_is_taken_again(tmp_path):
+    write_session(tmp_path, 0, [1, 2], scores=[0, 2])
+    write_session(tmp_path, 2, [], kept=[1, 2], scores=[2], kept_scores=[0])
+    assert shown_steps(tmp_path) == [1, 2]
+    assert shown_steps(tmp_path, "validation/reward") == [0, 2]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 30, b"garbage", None], ids=["empty", "zeros", "garbage", "cut"])
+def test_tensorboard_adds_what_a_damaged_file_lost(tmp_path, damage):
+    write_session(tmp_path, 0, range(1, 5))
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-20] if damage is None else damage)
+    write_session(tmp_path, 4, [5], kept=range(1, 5))
+    file.unlink()
+    assert shown_steps(tmp_path) == list(range(4 if damage is None else 1, 6))
 
 
 def test_tensorboard_keeps_what_was_added_before_a_kill(tmp_path):
