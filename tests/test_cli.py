@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from helpers.experiments import small
 from nft_jax import cli
 from nft_jax.cli import find_config
+from nft_jax.losses import resolve
 from nft_jax.own_code import digest
 from nft_jax.printing import visible
 
@@ -276,6 +278,22 @@ def test_run_names_the_line_of_an_error_in_a_config_file(answer, folder, name):
     assert done.stderr.startswith(f"error: --config={path}: ")
     assert done.stderr.endswith(f"{WRONG_FILES[name][1].format(path=path)}\n")
     assert done.stderr.count("\n") == 1
+
+
+def test_an_error_in_a_users_own_code_ends_a_command_with_one_sentence(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "late_of_cli.py"
+    path.write_text("def mine(a, b):\n    assert a.shape[-1] < 8, 'rows are too long'\n    return a\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "DEBUG", SimpleNamespace(value=False))
+    # It fails only at the sizes of a run, when the step is traced.
+    loss = resolve("late_of_cli:mine", {})
+    with pytest.raises(SystemExit) as ended, cli._errors_in_one_message():
+        jax.eval_shape(jax.jit(loss.function), jax.ShapeDtypeStruct((2, 9), "float32"), None)
+    assert ended.value.code == 2
+    sentence = f"error: AssertionError: rows are too long, in {path}:2\n(--debug_errors shows the whole traceback)\n"
+    assert capsys.readouterr().err == sentence
+    with pytest.raises(ZeroDivisionError), cli._errors_in_one_message():
+        1 // 0  # noqa: B018
 
 
 def test_processes_compare_the_code_of_a_users_own(tmp_path, monkeypatch):
