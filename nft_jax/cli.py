@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from nft_jax import config_files
+from nft_jax.compat import coordination
 from nft_jax.config import Config, default, load, read_saved_config, set_own_option, to_dict
 from nft_jax.config.reference import check_names, help_text, sections, take_own_options
 from nft_jax.names import quote
@@ -24,6 +25,8 @@ from nft_jax.printing import show_control_characters
 from nft_jax.processes import distributed, ending
 from nft_jax.run import compile_cache, remote_workdir
 from nft_jax.run.fingerprint import own_code
+from nft_jax.run.lock import WorkdirLock
+from nft_jax.run.streams import outlive_readers
 from nft_jax.run.workdir import versions
 
 FLAGS = flags.FLAGS
@@ -48,6 +51,7 @@ def run(
     usage: str,
     *,
     several: bool = False,
+    holds_workdir: bool = False,
     needs_workdir: bool = True,
     default_config: str | None = None,
 ) -> None:
@@ -59,9 +63,11 @@ def run(
     Args:
       usage: the text of `--help` above the flags.
       several: whether several processes can run the program together; they first find and check one another.
+      holds_workdir: whether the program locks the workdir until its end, so that no other one writes there.
       needs_workdir: whether --workdir must be given; else `workdir` may be None.
       default_config: the config where none is given.
     """
+    outlive_readers()
     sys.modules["__main__"].__doc__ = usage
     show_control_characters()
     logging.get_absl_handler().python_handler.setStream(sys.stderr)  # it has the stream of its import
@@ -78,10 +84,20 @@ def run(
         compile_cache.start()
         with _errors_in_one_message():
             launch = _read_launch() if several else None
-            with ending.exit_on_process_loss() if launch else contextlib.nullcontext():
+            with (
+                ending.exit_on_process_loss() if launch else contextlib.nullcontext(),
+                contextlib.ExitStack() as stack,
+            ):
                 workdir = remote_workdir.open_workdir(WORKDIR.value) if WORKDIR.value else None
+                lock = WorkdirLock(workdir) if workdir and holds_workdir else None
+                if lock:
+                    stack.callback(lock.release)
                 if launch:
-                    _start_processes(launch, config, workdir)
+                    _start_processes(launch, config, workdir, lock)
+                if lock and not coordination.process_id:
+                    lock.acquire()
+                    # Its last holder may have gone on until then.
+                    remote_workdir.pull(workdir)
                 main(config, workdir)
                 if workdir is not None:
                     remote_workdir.push(workdir)
@@ -153,12 +169,13 @@ def _read_launch() -> distributed.Launch | None:
     return distributed.read_launch({name: FLAGS[name].value for name in distributed.VARIABLES}, os.environ)
 
 
-def _start_processes(launch: distributed.Launch, config: Config, workdir: Path) -> None:
-    """Connects the processes; all must have the same settings, versions, folder and devices."""
+def _start_processes(launch: distributed.Launch, config: Config, workdir: Path, lock: WorkdirLock | None) -> None:
+    """Connects the processes, whose settings, versions, folder and devices must agree; process 0 takes the lock."""
     compared = {name: versions()[name] for name in ("nft_jax", "jax", "jaxlib")}
     facts = {"config": to_dict(config), "version": compared, "own code": own_code(config)}
     storage = remote_workdir.storage_folder(workdir)
-    distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds, storage, facts)
+    claim = lock.claim if lock else (lambda: "")
+    distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds, storage, facts, claim)
     distributed.check_devices()
     remote_workdir.synchronize(workdir)
 

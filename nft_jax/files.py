@@ -1,6 +1,7 @@
-"""Files and folders that appear complete or not at all, their JSON, and the folder of files that can be made again."""
+"""Files and folders that appear complete or not at all, their JSON, locks, and the folder of files to make again."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -96,3 +97,53 @@ def _flush_to_disk(path: Path | epath.Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def lock_file(path: Path) -> int | None:
+    """Locks a file, which is made if it is missing, until `unlock_file` or the end of this process.
+
+    Returns:
+      A handle for `unlock_file`; None if another process has locked it.
+
+    Raises:
+      OSError: if the file can't be opened, or its file system keeps no locks.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A holder removes the file at its end: the lock of a file that is gone keeps nobody out.
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Returns whether a process has locked a file by `lock_file`."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def unlock_file(path: Path, handle: int) -> None:
+    """Removes a file that `lock_file` locked, and its lock."""
+    path.unlink(missing_ok=True)
+    os.close(handle)

@@ -83,4 +83,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, holds_workdir=True)

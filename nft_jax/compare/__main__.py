@@ -24,7 +24,9 @@ loss, and writes how many are clipped and how much of a step ε leaves; and how 
 trainer weakens incorrect tokens where log π_old comes from the sampler. It writes scale.json and scale.md.
 """
 
+import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -36,19 +38,27 @@ from nft_jax.compare.summary import markdown, summarize
 from nft_jax.compare.variants import read_plan
 from nft_jax.config import Config
 from nft_jax.experiment import open_experiment
+from nft_jax.run.lock import WorkdirLock
 from nft_jax.run.workdir import Workdir, provenance
 
 
 def main(config: Config, workdir: Path | None) -> None:
     """Compares gradients, or trained models."""
     if flags.FLAGS.equivalence:
-        equivalence.run(config, workdir or Path("runs/equivalence"))
+        _run_lab(equivalence.run, config, workdir, "equivalence")
     elif flags.FLAGS.scale:
-        scale.run(config, workdir or Path("runs/scale"))
+        _run_lab(scale.run, config, workdir, "scale")
     elif workdir is None:
         raise ValueError("a study needs --workdir=DIR, which keeps its runs and lets the same command continue it")
     else:
         run_study(config, workdir)
+
+
+def _run_lab(run: Callable[[Config, Path], None], config: Config, workdir: Path | None, name: str) -> None:
+    """Runs a lab in the workdir, which is locked already, or else in `runs/NAME`."""
+    folder = workdir or Path("runs") / name
+    with contextlib.nullcontext() if workdir else WorkdirLock(folder):
+        run(config, folder)
 
 
 def run_study(config: Config, workdir: Path) -> None:
@@ -73,4 +83,4 @@ if __name__ == "__main__":
     _define_flags()
     # Only --equivalence has a default config.
     default = "equivalence" if any(word.startswith("--equivalence") for word in sys.argv) else None
-    cli.run(main, __doc__, needs_workdir=False, default_config=default)
+    cli.run(main, __doc__, holds_workdir=True, needs_workdir=False, default_config=default)

@@ -4,6 +4,7 @@ Process 0 writes and prints. All processes call the same functions and programs 
 """
 
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -99,13 +100,14 @@ def start(
     heartbeat_seconds: int = 60,
     workdir: Path | None = None,
     facts: dict[str, Any] | None = None,
+    claim: Callable[[], str] = lambda: "",
 ) -> None:
     """Connects the processes that `launch` asks for; without one, does nothing.
 
     Args:
       wait_seconds: How long to wait for the other processes.
       heartbeat_seconds: A connected process that is silent for this long counts as lost, and the others end.
-      workdir, facts: What all must share, as in `roll_call`.
+      workdir, facts, claim: What all must share, as in `roll_call`.
 
     Raises:
       ValueError: if the processes don't find one another or don't belong together, or the environment names none.
@@ -118,7 +120,7 @@ def start(
         f"{heartbeat_seconds} s is taken for dead)",
         flush=True,
     )
-    roll_call(address, processes, process, wait_seconds, workdir, facts)
+    roll_call(address, processes, process, wait_seconds, workdir, facts, claim)
     # This service would install a C++ handler of SIGTERM, which swallows the signal until the run installs its own.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -172,11 +174,25 @@ def barrier(name: str, seconds: int = 600) -> None:
         coordination.client.wait_at_barrier(f"nft_jax/{next(_barriers)}/{name}", seconds * 1000)
 
 
-def on_process_0(act: Callable[[], Any], name: str) -> None:
-    """Calls `act` in process 0; the others wait until it is done."""
+def on_process_0(act: Callable[[], Any], name: str, seconds: int = 600) -> None:
+    """Calls `act` in process 0; the others wait until it is done.
+
+    Raises:
+      ValueError, OSError: in every process, if `act` raises one.
+    """
+    fault, key = None, f"nft_jax/{next(_barriers)}/{name}"
     if not coordination.process_id:
-        act()
-    barrier(name)
+        try:
+            act()
+        except (ValueError, OSError) as error:
+            fault = error
+        if is_multiprocess():
+            coordination.client.key_value_set(key, json.dumps(fault and [isinstance(fault, OSError), str(fault)]))
+    elif is_multiprocess():
+        saved = json.loads(coordination.client.blocking_key_value_get(key, seconds * 1000))
+        fault = saved and (OSError if saved[0] else ValueError)(saved[1])
+    if fault is not None:
+        raise fault
 
 
 def any_process(value: bool) -> bool:

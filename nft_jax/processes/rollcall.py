@@ -36,6 +36,7 @@ def roll_call(
     seconds: float,
     workdir: Path | None = None,
     facts: dict[str, Any] | None = None,
+    claim: Callable[[], str] = lambda: "",
 ) -> None:
     """Waits until all processes have come to `address` (HOST:PORT of process 0) and agree; then frees the port.
 
@@ -43,23 +44,27 @@ def roll_call(
       seconds: How long to wait for all to come.
       workdir: The folder that all must see and write (`epath.Path` in a bucket).
       facts: What must be equal in all processes, such as settings and versions: nested dicts of JSON values.
+      claim: Process 0 takes the folder by it before any process writes there; returns who else has it, "" for nobody.
 
     Raises:
-      ValueError: in every process that came, if others are missing, two have the same number, or one can't use the
-        folder or differs from process 0. The message names them.
+      ValueError: in every process that came, if another run has the folder, others are missing, two have the same
+        number, or one can't use the folder or differs from process 0. The message names them.
     """
     if processes == 1:
         return
     facts = {"nft_jax sources": sources_digest()} | (facts or {})
 
     def report(token):
-        return ("" if workdir is None else _folder_fault(workdir, token, process)), facts
+        return ("" if workdir is None or token is None else _folder_fault(workdir, token, process)), facts
 
     if process:
         fault = _attend(address, process, seconds, report)
     else:
-        with _shared_token(workdir) as token:
-            fault = _preside(address, processes, seconds, token, report)
+        in_use = ""
+        with contextlib.suppress(OSError):  # the check of the folder names this process and the error
+            in_use = claim()
+        with contextlib.nullcontext() if in_use else _shared_token(workdir) as token:
+            fault = _preside(address, processes, seconds, token, report, in_use)
     if fault:
         raise ValueError(fault)
 
@@ -83,8 +88,18 @@ def sources_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def _preside(address: str, processes: int, seconds: float, token: str, report: Callable[[str], _Report]) -> str:
-    """Process 0's part: receives the others' reports, sends each what is wrong ("": nothing) and returns it."""
+def _preside(
+    address: str,
+    processes: int,
+    seconds: float,
+    token: str | None,
+    report: Callable[[str | None], _Report],
+    in_use: str,
+) -> str:
+    """Process 0's part: receives the others' reports, sends each what is wrong ("": nothing) and returns it.
+
+    The folder is left alone where it is `in_use` (who has it): then the token is None.
+    """
     deadline, callers = time.monotonic() + seconds, []
     try:
         listener = _open_listener(address, processes)
@@ -107,14 +122,14 @@ def _preside(address: str, processes: int, seconds: float, token: str, report: C
                 f"same address and number of processes, and let no firewall block that port"
             )
         reports = [report(token), *(_receive(one) for one in callers)]
-        fault = fault or _difference_fault(callers, reports)
+        fault = in_use or fault or _difference_fault(callers, reports)
         for one in callers:
             with contextlib.suppress(OSError):
                 _send(one.connection, fault)
     return fault
 
 
-def _attend(address: str, process: int, seconds: float, report: Callable[[str], _Report]) -> str:
+def _attend(address: str, process: int, seconds: float, report: Callable[[str | None], _Report]) -> str:
     """The part of any other process: sends its report to process 0, and returns what is wrong ("": nothing)."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:

@@ -9,6 +9,9 @@ machines, for example when those of a slice were preempted.
 Each push writes a new random stamp into the bucket and the mirror. Equal stamps mean that no other machine has pushed
 since, so the mirror is at least as new as the bucket; different stamps mean that the bucket is newer.
 
+A run that goes on on this machine has locked its mirror, which is then not older than the bucket: `open_workdir` leaves
+it alone.
+
 In the tests a local folder stands for the bucket. They cover which files are copied when, but neither gcsfs nor
 credentials nor the time that copying takes.
 """
@@ -22,11 +25,12 @@ from pathlib import Path
 from etils import epath
 
 from nft_jax.compat import coordination
-from nft_jax.files import TEMPORARY_PREFIX, atomically, cache_folder
+from nft_jax.files import TEMPORARY_PREFIX, atomically, cache_folder, is_locked
 from nft_jax.processes import distributed
 
 SCHEME = "gs://"
 STAMP = ".bucket_stamp"
+LOCKS = (".lock", "lock.json")  # of the folder here, and of the one in the bucket
 _LARGE_FOLDERS = ("checkpoints", "weights")  # in the bucket alone, at any depth
 _THREADS = 16
 
@@ -47,7 +51,8 @@ def open_workdir(workdir: str, setting: str = "--workdir") -> Path:
         raise ValueError(f"{setting}={workdir} needs the package gcsfs: pip install 'nft_jax[gcs]'")
     mirror = _mirrors() / name
     try:
-        pull(mirror)
+        if not is_locked(mirror / LOCKS[0]):
+            pull(mirror)
     except OSError as error:
         raise ValueError(
             f"{setting}={workdir}: {error}\n(to get access: gcloud auth application-default login, or the machine's "
@@ -127,7 +132,7 @@ def _small_files(folder: Path | epath.Path, inside: str = "") -> Iterator[str]:
     """Yields the files to copy, as paths relative to `folder`."""
     if (folder / inside).is_dir():
         for path in (folder / inside).iterdir():
-            if path.name in (*_LARGE_FOLDERS, STAMP) or path.name.startswith(TEMPORARY_PREFIX):
+            if path.name in (*_LARGE_FOLDERS, *LOCKS, STAMP) or path.name.startswith(TEMPORARY_PREFIX):
                 continue
             name = f"{inside}/{path.name}" if inside else path.name
             yield from _small_files(folder, name) if path.is_dir() else [name]
