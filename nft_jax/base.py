@@ -5,7 +5,6 @@ resumed run too, loads the frozen weights from where the run had them, and compa
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from nft_jax.models.lora import join_weights, merge_adapters
 from nft_jax.models.sharded import ShardedModel, build_model
 from nft_jax.run import remote_workdir
 from nft_jax.run.checkpoint import Checkpoints
-from nft_jax.run.fingerprint import FINGERPRINT_FILE, weights_digest
+from nft_jax.run.fingerprint import FINGERPRINT_FILE, read_fingerprint_file, weights_digest
 from nft_jax.run.weights import has_weights, load_weights
 from nft_jax.run.workdir import is_kept_model
 
@@ -92,7 +91,7 @@ def read_fingerprint(folder: Path) -> dict:
     """Returns the fingerprint beside the weights that `load_weights` reads from a folder; {} without one."""
     if has_weights(folder):
         path = folder / FINGERPRINT_FILE
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_fingerprint_file(path) if path.exists() else {}
     with Checkpoints(folder) as checkpoints:
         return {} if checkpoints.latest is None else checkpoints.read_run(checkpoints.latest)
 

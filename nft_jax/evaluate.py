@@ -9,10 +9,11 @@ In <workdir>/evaluations/step_000040/ it writes for each problem file the scores
 to every problem (.jsonl). An evaluation that was interrupted continues with the first unanswered problem.
 """
 
+import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ from nft_jax.run import remote_workdir
 from nft_jax.run.best import resolve_step
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.fingerprint import check_origin, make_origin, problems_digest, weights_digest
+from nft_jax.run.json_files import set_aside
+from nft_jax.run.lock import WorkdirLock
 from nft_jax.run.weights import has_weights
 from nft_jax.run.workdir import as_json, provenance
 from nft_jax.sft import load_warm_start
@@ -70,9 +73,9 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
         step = _choose_step(step, checkpoints)
         problems = {name: read_problems(config, path) for name, path in paths.items()}
         problems, kept = problems or read_splits(config, ("test",)), use_kept_settings(config, workdir)
-        with open_experiment(kept, workdir, problems=problems) as experiment:
+        with open_experiment(kept, workdir, problems=problems) as experiment, contextlib.ExitStack() as stack:
             source, weights = _load_weights(experiment, workdir, checkpoints, step, config)
-            folder = _make_folder(workdir / "evaluations" / f"step_{step:06d}")
+            folder = stack.enter_context(_held_folder(workdir / "evaluations" / f"step_{step:06d}"))
             evaluator, digest = make_evaluator(experiment, experiment.dataset.tables), weights_digest(weights)
             print(_describe(experiment, evaluator, step, source), flush=True)
             scores = {}
@@ -97,17 +100,8 @@ def compare(workdir: Path, other: Path, step: int | None = None) -> str:
       FileNotFoundError: When one has no evaluations.
       ValueError: When they have none in common.
     """
-    folders = _find_evaluations(workdir, step), _find_evaluations(other, None)
+    folders = paired.find_evaluations(workdir, step), paired.find_evaluations(other, None)
     return f"this   {folders[0]}\nother  {folders[1]}\n\n{paired.tabulate_pairs(paired.compare(*folders))}"
-
-
-def _find_evaluations(folder: Path, step: int | None) -> Path:
-    if any(folder.glob("*_n*.jsonl")):
-        return folder
-    steps = sorted((folder / "evaluations").glob("step_*" if step is None else f"step_{step:06d}"))
-    if not steps:
-        raise FileNotFoundError(f"{folder}: no evaluations there; run python -m nft_jax.evaluate --workdir={folder}")
-    return steps[-1]
 
 
 def _paths(config: Config, files: Sequence[str]) -> dict[str, str]:
@@ -159,13 +153,15 @@ def _load_weights(
     )
 
 
-def _make_folder(folder: Path) -> Path:
-    if jax.process_index() == 0:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"{folder} can't be written: {error}") from error
-    return folder
+@contextlib.contextmanager
+def _held_folder(folder: Path) -> Iterator[Path]:
+    """Makes the folder, and locks it while the block runs: another evaluation would write the same files."""
+    lock = WorkdirLock(folder, str(folder))
+    distributed.on_process_0(lock.acquire, "lock")
+    try:
+        yield folder
+    finally:
+        lock.release()
 
 
 def _evaluate_file(
@@ -186,9 +182,12 @@ def _evaluate_file(
         },
         "origin": origin,
     }
-    done = read_rows(responses, scores, result)[:problems]
+    done, fault = read_rows(responses, scores, result, prompts)
+    done = done[:problems]
     # Process 0 writes these files anew.
     distributed.barrier("answered before")
+    if fault and jax.process_index() == 0:
+        set_aside(responses, fault)
     if done:
         print(f"  {name}: {len(done)} of {problems} problems are answered already ({responses})")
     result |= {"config": to_dict(config), "run": provenance(config, experiment.model.attention.name)}

@@ -15,12 +15,17 @@ from nft_jax.processes import distributed
 from nft_jax.run.best import Best
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.compilations import Compilations
+from nft_jax.run.damage import is_disk_full
 from nft_jax.run.health import NonFiniteUpdates
+from nft_jax.run.inspection import format_steps
+from nft_jax.run.json_files import read_lines
 from nft_jax.run.stopping import RUN_AGAIN, StopSignal
 from nft_jax.run.tensorboard import TensorBoard
 from nft_jax.run.watchdog import Watchdog
-from nft_jax.run.workdir import Workdir, host_rss_mib, host_rss_peak_mib, read_lines
+from nft_jax.run.workdir import Workdir, host_rss_mib, host_rss_peak_mib
 from nft_jax.state import State
+
+VALIDATION = "validation"  # before the names of held-out scores
 
 
 @dataclass(kw_only=True)
@@ -111,19 +116,23 @@ class Loop(abc.ABC):
         except FloatingPointError as error:
             raise FloatingPointError(f"{self.folder.path}: {error}\n{self._describe_way_on()}") from error
         except OSError as error:
-            raise OSError(
-                f"{self.folder.path}: {error}\nmake room if the disk is full; {self.checkpoints.describe_resume()}"
-            ) from error
+            remedy = "make room; " if is_disk_full(error) else ""
+            raise OSError(f"{self.folder.path}: {error}\n{remedy}{self.checkpoints.describe_resume()}") from error
 
     def _run(self, stop_signal: StopSignal) -> None:
         self.begin()
-        with TensorBoard(self.folder.path / "tensorboard", self.done) as self.board:
+        with TensorBoard(self.folder.path / "tensorboard", self.done, self._read_rows()) as self.board:
             self._evaluate_missing()
             record = self.config.record
             watchdog = Watchdog(record.hang_factor, record.hang_seconds, self._describe_verifier)
             with stop_signal.wait_for_steps(), watchdog:
                 self._steps(stop_signal, watchdog)
             self.finish()
+
+    def _read_rows(self) -> dict[str, list[dict]]:
+        """Returns the lines of metrics and of held-out scores by the prefix of their curves."""
+        files = {"": "metrics.jsonl", VALIDATION: "evaluation.jsonl"}
+        return {prefix: read_lines(self.folder.path / file) for prefix, file in files.items()}
 
     def _describe_verifier(self) -> str:
         verifier = self.experiment.verifier
@@ -133,9 +142,11 @@ class Loop(abc.ABC):
         """Removes the lines of steps that will be taken again, and finds the best step so far."""
         if self.done:
             print(f"resumed from step {self.done} in {self.folder.path}", flush=True)
-        for file in ("metrics.jsonl", "evaluation.jsonl"):
-            # A run that begins anew evaluates step 0 again.
-            self.folder.remove_after(self.done or -1, file=file)
+        # A run that begins anew evaluates step 0 again.
+        removed = self.folder.remove_after(self.done or -1)
+        self.folder.remove_after(self.done or -1, file="evaluation.jsonl")
+        if removed:
+            print(f"not saved, and taken again: {format_steps(removed)}", flush=True)
         self.nonfinite = NonFiniteUpdates(self.config.record.nonfinite_steps)
         self.best = Best(self.best_by, self.folder, self.checkpoints)
 

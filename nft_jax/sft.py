@@ -10,6 +10,7 @@ The loss is that of the responses' tokens; prompts are masked. The same --workdi
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from nft_jax.base import read_fingerprint
 from nft_jax.config import Config, Phase
 from nft_jax.evaluation.tables import format_with_error
 from nft_jax.experiment import Experiment, build_experiment
-from nft_jax.loop import Loop, is_due
+from nft_jax.loop import VALIDATION, Loop, is_due
 from nft_jax.models.lora import join_weights, split_weights
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import RUN_AGAIN, exit_on_process_loss, is_multiprocess
@@ -33,11 +34,21 @@ from nft_jax.run import best
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.compilations import Compilations
 from nft_jax.run.damage import compile_checks
-from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, examples_digest, make_fingerprint, weights_digest
+from nft_jax.run.fingerprint import (
+    FINGERPRINT_FILE,
+    check_same,
+    examples_digest,
+    make_fingerprint,
+    read_fingerprint_file,
+    weights_digest,
+)
+from nft_jax.run.inspection import LOSS_SCORES, Damage, inspect_folder
+from nft_jax.run.json_files import set_aside
 from nft_jax.run.metrics import format_progress, share
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.weights import has_weights, load_weights, save_weights
-from nft_jax.run.workdir import Workdir, as_json, read_json
+from nft_jax.run.workdir import Workdir, as_json
+from nft_jax.start_table import describe_warm_start
 from nft_jax.supervised import ExampleLosses, SupervisedRecord, SupervisedStep, held_out_loss, make_sequences
 from nft_jax.update.optimizer import make_optimizer
 
@@ -107,7 +118,7 @@ class SupervisedLoop(Loop):
         result = held_out_loss(self.measure(self.state.model_weights, np.int32(start)) for start in starts)
         row = {"step": step} | as_json(result)
         self.folder.append(row, file="evaluation.jsonl")
-        self.board.add(step, as_json(result), prefix="validation")
+        self.board.add(step, as_json(result), prefix=VALIDATION)
         loss = "–" if result.loss is None else format_with_error(result.loss, result.loss_error)
         print(f"  validation: loss {loss} a token ({result.examples} examples, {result.tokens} tokens)", flush=True)
         self.best.consider(row, lambda: self.save(step))
@@ -177,7 +188,7 @@ def check_warm_start(experiment: Experiment, folder: Path, frozen: str | None = 
     with Checkpoints(folder) as checkpoints:
         begun = has_weights(folder) or checkpoints.latest is not None
     if begun and saved.exists():
-        check_same(read_json(saved), given, folder, Phase.WARM_START)
+        check_same(read_fingerprint_file(saved), given, folder, Phase.WARM_START)
     return given
 
 
@@ -216,7 +227,7 @@ def _prepare(
     compile_checks(state)
     compilations.finish()
     seconds = time.perf_counter() - began
-    print(f"{_describe(experiment)} (compiled in {seconds:.0f} s)", flush=True)
+    print(f"{describe_warm_start(experiment)} (compiled in {seconds:.0f} s)", flush=True)
     return SupervisedLoop(
         experiment=experiment,
         folder=folder,
@@ -256,23 +267,6 @@ def _compile_measure(experiment, step, state, shardings) -> Callable[[Any, np.in
     return lambda weights, start: compiled(weights, examples, start)
 
 
-def _describe(experiment: Experiment) -> str:
-    """Returns what the phase is going to do."""
-    warm, dataset = experiment.config.warm_start, experiment.dataset
-    count = len(dataset.examples.prompt_length_Q)
-    epochs = warm.steps * warm.examples_per_update / count
-    lines = [
-        f"warm start: {warm.steps} updates of {warm.examples_per_update} examples, {epochs:.3g} epochs of {count} "
-        f"({dataset.examples.dropped} too long)"
-    ]
-    if dataset.held_out_examples is not None:
-        held_out = dataset.held_out_examples
-        lines.append(f"validation: {len(held_out.prompt_length_Q)} examples ({held_out.dropped} too long)")
-    elif warm.validate_every_steps:
-        lines.append("validation: none; config.data.validation names no problems with worked solutions")
-    return "\n".join(lines)
-
-
 def main(config: Config, workdir: Path) -> None:
     """Runs the warm start alone."""
     if not config.warm_start.steps:
@@ -282,11 +276,15 @@ def main(config: Config, workdir: Path) -> None:
             f"config.base={config.base}: the warm start begins with the weights of config.model.path, or random ones; "
             f'use config.base=""'
         )
+    damage: list[Damage] = []
+    distributed.on_process_0(lambda: damage.extend(inspect_folder(workdir, LOSS_SCORES)), "inspection")
     folder = Workdir(workdir)
     with Checkpoints(workdir) as checkpoints, StopSignal(config.record.grace_seconds, checkpoints.describe_resume):
         experiment = build_experiment(config, workdir)
         check_warm_start(experiment, workdir)
         finished = has_weights(workdir)
+        for path, fault in damage:
+            print(f"{fault}; nothing reads it any more", file=sys.stderr) if finished else set_aside(path, fault)
         if not (workdir / "model").is_dir():
             experiment.write_model_settings(workdir / "model")
         if not finished:
@@ -298,4 +296,4 @@ def main(config: Config, workdir: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, several=True)
+    cli.run(main, __doc__, several=True, holds_workdir=True)

@@ -160,3 +160,20 @@ def _describe_step(experiment: Experiment) -> Iterator[str]:
         f"optimizer {config.optimizer.name} at {config.optimizer.learning_rate:g}, reached after "
         f"{config.optimizer.warmup_updates} of {config.steps * U} updates in {config.steps} steps"
     )
+
+
+def describe_warm_start(experiment: Experiment) -> str:
+    """Returns what a supervised phase is going to do."""
+    warm, dataset = experiment.config.warm_start, experiment.dataset
+    count = len(dataset.examples.prompt_length_Q)
+    epochs = warm.steps * warm.examples_per_update / count
+    lines = [
+        f"warm start: {warm.steps} updates of {warm.examples_per_update} examples, {epochs:.3g} epochs of {count} "
+        f"({dataset.examples.dropped} too long)"
+    ]
+    if dataset.held_out_examples is not None:
+        held_out = dataset.held_out_examples
+        lines.append(f"validation: {len(held_out.prompt_length_Q)} examples ({held_out.dropped} too long)")
+    elif warm.validate_every_steps:
+        lines.append("validation: none; config.data.validation names no problems with worked solutions")
+    return "\n".join(lines)

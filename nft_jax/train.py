@@ -7,6 +7,7 @@ The same --workdir resumes from its newest checkpoint.
 
 import contextlib
 import functools
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ from nft_jax.run.checkpoint import Checkpoints, remove_checkpoints
 from nft_jax.run.compilations import Compilations
 from nft_jax.run.damage import compile_checks
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
+from nft_jax.run.inspection import SCORES, Damage, inspect_folder
+from nft_jax.run.json_files import find_fault, read_json, set_aside
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.workdir import Workdir
 from nft_jax.sft import check_warm_start, warm_start
@@ -38,6 +41,8 @@ from nft_jax.update.token_scores import compile_scores
 
 def main(config: Config, workdir: Path) -> None:
     """Runs the experiment to its last step, and reports."""
+    damage: list[Damage] = []
+    distributed.on_process_0(lambda: damage.extend(inspect_folder(workdir, SCORES)), "inspection")
     folder = Workdir(workdir)
     with (
         Compilations() as compilations,
@@ -49,10 +54,15 @@ def main(config: Config, workdir: Path) -> None:
         print(describe(experiment), flush=True)
         if experiment.dataset.hygiene is not None:
             print(experiment.dataset.hygiene.table(), flush=True)
-        if is_finished(experiment, folder, checkpoints):
+        if not distributed.any_process(bool(damage)) and is_finished(experiment, folder, checkpoints):
             return
-        # A resumed run reads the config as it was given, and resolves it again.
-        begin = functools.partial(folder.write_run, config, experiment.model.attention.name)
+
+        def begin():
+            for path, fault in damage:
+                set_aside(path, fault)
+            # A resumed run reads the config as it was given, and resolves it again.
+            folder.write_run(config, experiment.model.attention.name)
+
         prepare(experiment, folder, checkpoints, compilations, begin).run(stop_signal)
 
 
@@ -64,12 +74,22 @@ def is_finished(experiment: Experiment, folder: Workdir, checkpoints: Checkpoint
     """
     steps, result = experiment.config.steps, folder.path / RESULT_FILE
     # Only process 0 is sure to see the file that it wrote.
-    if checkpoints.latest != steps or not distributed.any_process(result.is_file()):
+    if checkpoints.latest != steps or not distributed.any_process(_has_results(experiment, folder)):
         return False
     fingerprint = make_fingerprint(experiment.config, experiment.dataset, folder.path)
     check_same(checkpoints.read_run(steps), fingerprint, folder.path)
     print(f"finished: step {steps} of {steps} is saved, and its results are in {result}; nothing to do", flush=True)
     return True
+
+
+def _has_results(experiment: Experiment, folder: Workdir) -> bool:
+    """Returns whether the writer finds the results of all held-out splits."""
+    path, splits = folder.path / RESULT_FILE, experiment.dataset.tables.keys() - {"train"}
+    if not folder.is_writer or not path.is_file():
+        return False
+    if fault := find_fault(read_json(path), dict.fromkeys(sorted(splits), dict)):
+        print(f"{path} {fault}: it is made anew", file=sys.stderr, flush=True)
+    return not fault
 
 
 def prepare(
@@ -196,8 +216,11 @@ def load_answers(
     """
     path, splits = folder.path / file, evaluator.tables
     if done and path.exists():
-        with np.load(path) as kept:
-            return {name: Answers(*(kept[f"{name}.{field}"] for field in Answers._fields)) for name in splits}
+        try:
+            return _read_answers(path, evaluator)
+        except (KeyError, ValueError) as error:
+            if folder.is_writer:
+                set_aside(path, f"{path} is not that of this run and version: {error}")
     weights = load() if weights is None else weights
     answers = {name: evaluator(weights, name) for name in splits}
     arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
@@ -205,5 +228,16 @@ def load_answers(
     return answers
 
 
+def _read_answers(path: Path, evaluator: Evaluator) -> dict[str, Answers]:
+    """Returns the answers of a file that `load_answers` wrote; raises a KeyError or ValueError for another file."""
+    with np.load(path) as kept:
+        read = {name: Answers(*(kept[f"{name}.{field}"] for field in Answers._fields)) for name in evaluator.tables}
+    for name, answers in read.items():
+        there, wanted = {part.shape[:2] for part in answers}, (evaluator.problems[name], evaluator.answers)
+        if there != {wanted}:
+            raise ValueError(f"{name} has answers of shape {sorted(there)}, and {wanted} is needed")
+    return read
+
+
 if __name__ == "__main__":
-    cli.run(main, __doc__, several=True)
+    cli.run(main, __doc__, several=True, holds_workdir=True)

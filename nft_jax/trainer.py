@@ -15,7 +15,7 @@ from nft_jax.evaluation.scores import Answers, score
 from nft_jax.evaluation.stages import format_stages, score_stages
 from nft_jax.evaluation.tables import format_score, format_table
 from nft_jax.files import atomically
-from nft_jax.loop import Loop, is_due
+from nft_jax.loop import VALIDATION, Loop, is_due
 from nft_jax.models.lora import split_weights
 from nft_jax.models.sharded import count_weights
 from nft_jax.processes import distributed
@@ -76,6 +76,8 @@ class Trainer(Loop):
     def begin(self) -> None:
         """Begins as every loop, and removes the results of a run with fewer steps."""
         self.folder.remove(RESULT_FILE)
+        # `finish` evaluates the last step, also where an earlier one was interrupted.
+        self.folder.remove_after(self.steps - 1, file="evaluation.jsonl")
         self.hints = Hints(self.config)
         super().begin()
 
@@ -123,7 +125,7 @@ class Trainer(Loop):
             result = score(answers["validation"])
             row = {"step": step} | as_json(result)
             self.folder.append(row, file="evaluation.jsonl")
-            self.board.add(step, as_json(result), prefix="validation")
+            self.board.add(step, as_json(result), prefix=VALIDATION)
             hints = self.hints.add_score(result.greedy, result.sampled, (result.greedy_error, result.sampled_error))
             print("  " + "\n  ".join([format_score("validation", result), *hints]), flush=True)
             self.best.consider(row, lambda: self.save(step))
@@ -133,7 +135,6 @@ class Trainer(Loop):
         """Evaluates the last step, compares it with the base, and draws the curves."""
         experiment, config = self.experiment, self.config
         answers = self._answers(("validation", "test"))
-        self.folder.remove_after(config.steps - 1, file="evaluation.jsonl")
         self._report_answers(config.steps, answers)
         results, tables = {}, experiment.dataset.tables
         for name, final in answers.items():

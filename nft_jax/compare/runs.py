@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, compile_step, open_experiment
 from nft_jax.machine.speed import PASSES, forward_flops, update_flops
 from nft_jax.run.health import NonFiniteUpdates
+from nft_jax.run.json_files import NUMBER, NUMBER_OR_NONE, find_fault
 from nft_jax.run.metrics import step_metrics
 from nft_jax.run.workdir import as_json
 from nft_jax.state import State
@@ -149,6 +150,27 @@ def open_runner(variant: Variant, base: Experiment, evaluator: Evaluator, folder
         program = compile_step(experiment.step(optimizer), experiment.abstract_state(optimizer), prompts, shardings)
         budget = base.config.compare.sampled_tokens
         yield Runner(experiment, evaluator, optimizer, program, prompts, float(table.length_Q.mean()), budget)
+
+
+def check_run(values: dict) -> None:
+    """Raises a KeyError, TypeError or ValueError unless the values are those of a `Runner.run`."""
+    check_score(values["test"])
+    if not values["curve"]:
+        raise ValueError("its curve is empty")
+    for mark in values["curve"]:
+        _check_numbers(mark, ("greedy", "sampled", *Cost._fields), NUMBER)
+        _check_numbers(mark, ("held_out_entropy", *MARK_METRICS), NUMBER_OR_NONE)
+
+
+def check_score(values: dict) -> None:
+    """Raises a KeyError, TypeError or ValueError unless the values are those of a `Score`, as a comparison reads it."""
+    _check_numbers(values, ("greedy", "sampled", "entropy", "length"), NUMBER)
+    _check_numbers(values["pass_at"], list(values["pass_at"])[-1:], NUMBER)
+
+
+def _check_numbers(values: dict, names: Sequence[str], kind: tuple[type, ...]) -> None:
+    if fault := find_fault(values, dict.fromkeys(names, kind)):
+        raise ValueError(f"it {fault}")
 
 
 def is_nearest(tokens: int, step: int, budget: int) -> bool:

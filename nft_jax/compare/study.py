@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import re
 import time
 from collections.abc import Callable
@@ -14,14 +13,15 @@ import jax
 import numpy as np
 
 from nft_jax import own_code
-from nft_jax.compare.runs import Runner, open_runner
+from nft_jax.compare.runs import Runner, check_run, check_score, open_runner
 from nft_jax.compare.variants import Plan, Variant
 from nft_jax.config import Phase
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
 from nft_jax.losses import LOSSES
-from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint
+from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerprint, read_fingerprint_file
+from nft_jax.run.json_files import read_json, set_aside
 from nft_jax.run.weights import has_weights
 from nft_jax.run.workdir import Workdir, as_json
 from nft_jax.sft import warm_start
@@ -98,8 +98,8 @@ class Study:
     def _run_once(self, variant: Variant, runner: Callable[[], Runner], seed: int, rate: float) -> dict:
         self.done += 1
         path = self._path(variant, seed, rate)
-        if path.exists():
-            return json.loads(path.read_text())
+        if (kept := _read_kept(path, check_run)) is not None:
+            return kept
         weights = self.base_weights(seed)
         began = time.perf_counter()
         try:
@@ -135,11 +135,16 @@ class Study:
     def _base_score(self, seed: int) -> dict:
         folder = Workdir(self._base_folder(seed))
         path = folder.path / "score.json"
-        if not path.exists():
+        if (kept := _read_kept(path, self._check_base)) is None:
             weights = self.base.place(self.base_weights(seed), self.base.model.weight_specs)
             scores = {name: as_json(score(self.evaluator(weights, name))) for name in self.evaluator.tables}
             folder.write_json(path.name, scores)
-        return json.loads(path.read_text())
+            kept = read_json(path)
+        return kept
+
+    def _check_base(self, scores: dict) -> None:
+        for name in self.evaluator.tables:
+            check_score(scores[name])
 
     def _path(self, variant: Variant, seed: int, rate: float) -> Path:
         regime = f"{self.base.config.compare.sampled_tokens}_tokens", f"{variant.updates}_updates"
@@ -152,7 +157,7 @@ class Study:
         """Checks that the workdir's runs differ only in what is compared."""
         now, path = make_fingerprint(self.base.config, self.base.dataset, folder.path), folder.path / FINGERPRINT_FILE
         if path.exists():
-            check_same(json.loads(path.read_text()), now, self.workdir, Phase.ALL, VARIED)
+            check_same(read_fingerprint_file(path), now, self.workdir, Phase.ALL, VARIED)
         folder.write_run(self.base.config, self.base.model.attention.name)
         folder.write_json(path.name, now)
 
@@ -172,6 +177,19 @@ def _held_out_tables(experiment: Experiment) -> dict[str, PromptTable]:
             f"set {' and '.join(f'config.data.{name}' for name in missing)}"
         )
     return {name: tables[name] for name in HELD_OUT}
+
+
+def _read_kept(path: Path, check: Callable[[dict], Any]) -> dict | None:
+    """Returns a result that the workdir keeps; None without one, or where it is damaged and set aside."""
+    if not path.exists():
+        return None
+    try:
+        values = read_json(path)
+        check(values)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        set_aside(path, f"{path} is damaged: {error!r}")
+        return None
+    return values
 
 
 def best_rate(scores: dict[float, list[float]]) -> float:

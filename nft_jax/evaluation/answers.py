@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -12,12 +12,23 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation.scores import Answers, Score, judge_by_second, score
 from nft_jax.files import atomically, json_text
-from nft_jax.run.workdir import read_lines
+from nft_jax.run.json_files import NUMBER_OR_NONE, find_fault, parse_object, read_json
 from nft_jax.verify.callback import NOT_GRADED
 from nft_jax.verify.extract import final_answer
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.math.tokens import normalize
 from nft_jax.verify.version import version
+
+# The parts of a row that have a value for each answer, and its kind.
+_COLUMNS = {
+    "answers": str,
+    "verdicts": str,
+    "second_verdicts": str | None,
+    "truncated": bool,
+    "lengths": int,
+    "logps": NUMBER_OR_NONE,
+}
+_STATUSES = (*STATUSES, None)
 
 
 def score_settings(config: Config) -> dict:
@@ -81,20 +92,63 @@ def extract_vote(response: str) -> str | None:
     return None if answer is None else normalize(answer)
 
 
-def read_rows(responses: Path, result_path: Path, result: dict) -> list[dict]:
+class Rows(NamedTuple):
+    """The rows of an earlier evaluation, in the order of the problems, and what is wrong with the files ("": nothing).
+
+    Behind a damaged row none counts, because nothing would say which problem it belongs to.
+    """
+
+    rows: list[dict]
+    fault: str = ""
+
+
+def read_rows(responses: Path, result_path: Path, result: dict, prompts: PromptTable) -> Rows:
     """Reads the rows of an earlier evaluation; none unless it had the same settings, problems and weights.
 
     Args:
       responses: The file of rows.
       result_path: The file with the settings of those rows.
       result: The settings, problems and weights of this evaluation.
+      prompts: The problems.
     """
+    if not responses.exists() or not responses.stat().st_size:
+        return Rows([])
     try:
-        before = json.loads(result_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    same = all(before.get(part) == json.loads(json_text(value)) for part, value in result.items())
-    return read_lines(responses) if same else []
+        before = read_json(result_path)
+        if fault := find_fault(before, dict.fromkeys(result, dict)):
+            raise ValueError(f"{result_path} {fault}")
+    except (FileNotFoundError, ValueError) as error:
+        return Rows([], f"the settings of {responses} are not known ({error})")
+    if any(before.get(part) != json.loads(json_text(value)) for part, value in result.items()):
+        return Rows([])
+    lines, rows = responses.read_bytes().split(b"\n"), []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_object(line)
+        except ValueError as error:
+            is_last = not any(rest.strip() for rest in lines[number:])  # an evaluation that was killed left it
+            return Rows(rows, "" if is_last else f"{responses}:{number} is no JSON object ({error})")
+        if fault := _find_row_fault(row, prompts, len(rows), 1 + result["settings"]["answers"]):
+            return Rows(rows, f"{responses}:{number} {fault}")
+        rows.append(row)
+    return Rows(rows)
+
+
+def _find_row_fault(row: dict, prompts: PromptTable, number: int, answers: int) -> str:
+    """Returns what is wrong with the row of a problem, the first has number 0; "" for nothing."""
+    if fault := find_fault(row, {"prompt": str} | dict.fromkeys(_COLUMNS, list)):
+        return fault
+    if number >= len(prompts.prompts):
+        return "is one more than there are problems"
+    if (row["prompt"], row.get("id")) != (prompts.prompts[number], prompts.problems[number].id):
+        return f"is not about problem {number + 1}, {prompts.problems[number].id!r}"
+    for name, kind in _COLUMNS.items():
+        if len(row[name]) != answers or not all(isinstance(value, kind) for value in row[name]):
+            return f"needs {answers} values as {name!r} and has {str(row[name])[:40]}"
+    odd = [status for name in ("verdicts", "second_verdicts") for status in row[name] if status not in _STATUSES]
+    return f"has the unknown verdict {odd[0]!r}" if odd else ""
 
 
 def write_rows(file: TextIO, rows: Iterable[dict]) -> None:

@@ -55,6 +55,7 @@ class Evaluator:
     Attributes:
       tables: Prompts by split.
       problems: How many problems of each split are evaluated.
+      answers: Number of answers to a problem, the greedy one and those that are sampled.
       batch: How many problems the program answers at a time.
       program: The compiled program; None without any split.
     """
@@ -62,6 +63,7 @@ class Evaluator:
     model: ShardedModel
     tables: dict[str, PromptTable]
     problems: dict[str, int]
+    answers: int
     batch: int
     program: Callable[[Any, Batch], Answers] | None
 
@@ -105,21 +107,22 @@ def compile_evaluator(
     """
     problems = {name: _limit(len(table.answers), config.max_problems) for name, table in tables.items()}
     _check_request_numbers(problems, config.answers_per_problem)
+    answers = 1 + config.answers_per_problem
     # Whole problems on every data shard, and answers on every device that grades them.
     devices = model.mesh.size
     batch = round_up(min(config.problems_per_batch, max(problems.values(), default=1)), devices)
     if not tables:
-        return Evaluator(model, tables, problems, batch, None)
+        return Evaluator(model, tables, problems, answers, batch, None)
     host = grader([answer for table in tables.values() for answer in table.answers])
 
     def evaluate(weights, inputs):
-        return _evaluate(model, engine, host, 1 + config.answers_per_problem, seed, weights, inputs)
+        return _evaluate(model, engine, host, answers, seed, weights, inputs)
 
     layouts = layout.shardings(model.mesh, model.weight_specs), model.whole
     jitted = jax.jit(evaluate, in_shardings=layouts, out_shardings=model.whole)
     name, table = next(iter(tables.items()))
     inputs = _make_batch(table, 0, batch, problems[name], 0)
-    return Evaluator(model, tables, problems, batch, jitted.lower(model.abstract_weights(), inputs).compile())
+    return Evaluator(model, tables, problems, answers, batch, jitted.lower(model.abstract_weights(), inputs).compile())
 
 
 def _make_batch(table: PromptTable, first: int, size: int, count: int, offset: int) -> Batch:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nft_jax.evaluation.tables import format_table
-from nft_jax.run.workdir import read_lines
+from nft_jax.run.json_files import read_lines
 
 DRAWS = 10_000
+_KINDS = {"prompt": str, "verdicts": list, "truncated": list}
 
 
 class Paired(NamedTuple):
@@ -41,6 +42,20 @@ def compare_values(first_E: np.ndarray, second_E: np.ndarray, seed: int = 0) -> 
     return Paired(*values, float(low), float(high), count)
 
 
+def find_evaluations(folder: Path, step: int | None) -> Path:
+    """Returns the folder of an evaluation: the given one, or that of a step of a workdir, by default the newest.
+
+    Raises:
+      FileNotFoundError: When there is none.
+    """
+    if any(folder.glob("*_n*.jsonl")):
+        return folder
+    steps = sorted((folder / "evaluations").glob("step_*" if step is None else f"step_{step:06d}"))
+    if not steps:
+        raise FileNotFoundError(f"{folder}: no evaluations there; run python -m nft_jax.evaluate --workdir={folder}")
+    return steps[-1]
+
+
 def compare(first: Path, second: Path) -> dict[str, dict[str, Paired]]:
     """Compares the evaluations that two folders have in common: {"gsm8k_n4_…": {"greedy": …, "avg@4": …}}.
 
@@ -58,7 +73,9 @@ def compare(first: Path, second: Path) -> dict[str, dict[str, Paired]]:
 
 
 def _compare_files(first: Path, second: Path) -> dict[str, Paired]:
-    one, other = ({(row["id"], row["prompt"]): _correct(row) for row in read_lines(path)} for path in (first, second))
+    one, other = (
+        {(row.get("id"), row["prompt"]): _correct(row) for row in read_lines(path, _KINDS)} for path in (first, second)
+    )
     problems = [problem for problem in one if problem in other]
     if not problems:
         raise ValueError(f"{first} and {second} have no problem in common")

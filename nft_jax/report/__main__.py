@@ -16,11 +16,13 @@ from nft_jax import cli
 from nft_jax.config import Config
 from nft_jax.report import curves, page
 from nft_jax.run import remote_workdir
-from nft_jax.run.workdir import read_lines
+from nft_jax.run.inspection import check_lines
+from nft_jax.run.json_files import read_lines
 
 
 def main(config: Config, workdir: Path) -> None:
     """Draws the curves, and writes the page of a run of `train`."""
+    check_lines(workdir)
     print(curves.draw(workdir, f"{config.loss.name}, seed {config.seed}"))
     if "reward" not in read_lines(workdir / "metrics.jsonl")[0]:
         return  # a supervised run has no answers to show

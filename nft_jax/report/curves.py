@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from nft_jax.printing import visible
-from nft_jax.run.workdir import read_lines
+from nft_jax.run.json_files import read_lines
 
 # Checked for color-blind readers on white: blue, orange, aqua, in this order.
 BLUE, ORANGE, AQUA, INK, GRID = "#2a78d6", "#eb6834", "#1baf7a", "#3d3d3a", "#e4e3de"
@@ -38,7 +38,7 @@ def make_figure(workdir: Path, title: str) -> Figure:
       FileNotFoundError: When the run has no metrics yet.
       ValueError: When a file of the run is damaged.
     """
-    steps, held_out = read_lines(workdir / "metrics.jsonl"), read_lines(workdir / "evaluation.jsonl")
+    steps, held_out = (read_lines(workdir / name, {"step": int}) for name in ("metrics.jsonl", "evaluation.jsonl"))
     if not steps:
         raise FileNotFoundError(
             f"{workdir / 'metrics.jsonl'}: nothing to draw yet; give the workdir of a `python -m nft_jax.train` run"
@@ -66,9 +66,9 @@ def _make_supervised_figure(title, steps, held_out):
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     _draw_lines(axes[0], steps, "loss (nats a token)", [("loss", "training", AQUA)])
-    rows = [row for row in held_out if row["loss"] is not None]
+    rows = [row for row in held_out if row.get("loss") is not None]
     if rows:
-        x, y, error = ([row[key] or 0.0 for row in rows] for key in ("step", "loss", "loss_error"))
+        x, y, error = ([row.get(key) or 0.0 for row in rows] for key in ("step", "loss", "loss_error"))
         axes[0].errorbar(x, y, yerr=error, color=BLUE, lw=2, capsize=3, marker="o", ms=5, label="held out")
         axes[0].legend(frameon=False, fontsize=8)
     _draw_lines(axes[1], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
@@ -79,10 +79,10 @@ def _draw_accuracy(axis, steps, held_out):
     style_axis(axis, "share of correct answers")
     _draw_curve(axis, steps, "reward", "training samples", AQUA)
     for name, label, color in (("sampled", "held out, sampled", ORANGE), ("greedy", "held out, greedy", BLUE)):
-        if held_out:
-            x = [row["step"] for row in held_out]
+        rows = [row for row in held_out if row.get(name) is not None]
+        if rows:
             # A single problem has no standard error: no bar.
-            y, error = ([row[key] or 0.0 for row in held_out] for key in (name, f"{name}_error"))
+            x, y, error = ([row.get(key) or 0.0 for row in rows] for key in ("step", name, f"{name}_error"))
             axis.errorbar(x, y, yerr=error, color=color, lw=2, capsize=3, marker="o", ms=5, label=label)
     axis.set_ylim(0, 1)
     axis.legend(frameon=False, fontsize=8, loc="lower right")
@@ -91,6 +91,9 @@ def _draw_accuracy(axis, steps, held_out):
 def _draw_rates(axis, steps):
     """Draws the histogram of the groups' success rates r̂ over time, one column a step."""
     style_axis(axis, "groups by success rate r̂")
+    steps = [row for row in steps if row.get("rate_histogram")]
+    if not steps:
+        return
     columns = [[count / max(sum(row["rate_histogram"]), 1) for count in row["rate_histogram"]] for row in steps]
     grid = [list(values) for values in zip(*columns, strict=True)]
     extent = (steps[0]["step"] - 0.5, steps[-1]["step"] + 0.5, -0.05, 1.05)
@@ -103,14 +106,14 @@ def _draw_lines(axis, steps, title, curves, *, log=False):
     style_axis(axis, title)
     for name, label, color in curves:
         _draw_curve(axis, steps, name, label, color)
-    if log and any(row[name] for row in steps for name, _, _ in curves):
+    if log and any(row.get(name) for row in steps for name, _, _ in curves):
         axis.set_yscale("log")
     if len(curves) > 1:
         axis.legend(frameon=False, fontsize=8)
 
 
 def _draw_curve(axis, steps, name, label, color):
-    rows = [row for row in steps if row[name] is not None]
+    rows = [row for row in steps if row.get(name) is not None]
     axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=color, lw=2, label=label)
 
 

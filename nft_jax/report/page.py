@@ -14,7 +14,7 @@ from nft_jax.config import Config, to_dict
 from nft_jax.evaluation.paired import compare_values
 from nft_jax.files import atomically
 from nft_jax.report import curves
-from nft_jax.run.workdir import read_json, read_lines
+from nft_jax.run.json_files import read_json, read_lines
 
 PAGE_FILE = "report.html"
 # A page stays quick to open: of more text than this, each step shows a part.

@@ -1,13 +1,13 @@
 """The best checkpoint of a run: the saved step with the best validation score or loss."""
 
-import json
 import math
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from nft_jax.processes import distributed
 from nft_jax.run.checkpoint import Checkpoints
-from nft_jax.run.workdir import Workdir, read_lines
+from nft_jax.run.json_files import NUMBER_OR_NONE, read_json, read_lines
+from nft_jax.run.workdir import Workdir
 
 FILE = "best.json"
 NONE = "none"
@@ -27,7 +27,9 @@ class Best:
 
     def __init__(self, kind: str, folder: Workdir, checkpoints: Checkpoints):
         self.kind, self.folder, self.checkpoints = kind, folder, checkpoints
-        self._keep(find_best_row(read_lines(folder.path / "evaluation.jsonl"), kind, checkpoints.steps))
+        scores = {} if kind == NONE else dict.fromkeys((kind, f"{kind}_error"), NUMBER_OR_NONE)
+        rows = read_lines(folder.path / "evaluation.jsonl", {"step": int} | scores)
+        self._keep(find_best_row(rows, kind, checkpoints.steps))
 
     def consider(self, row: dict, save: Callable[[], None]) -> None:
         """Saves the step of a new row of `evaluation.jsonl` by `save()` if its score is the best so far."""
@@ -71,7 +73,7 @@ def resolve_step(step: str | None, workdir: Path) -> int | None:
       FileNotFoundError: if the run has no best step yet.
       ValueError: for anything else.
     """
-    if step is None or step.isdecimal():
+    if step is None or (step.isascii() and step.isdecimal()):
         return None if step is None else int(step)
     if step != "best":
         raise ValueError(f"--step={step}: give the number of a step, 0 or more, or 'best'")
@@ -81,7 +83,7 @@ def resolve_step(step: str | None, workdir: Path) -> int | None:
             f"--step=best: there is no {file}; a run with validation problems and config.record.best_by writes it when "
             f"it evaluates a step"
         )
-    best = json.loads(file.read_text())["step"]
+    best = read_json(file, {"step": int})["step"]
     with Checkpoints(workdir) as checkpoints:
         if best not in checkpoints.steps:
             saved = ", ".join(map(str, checkpoints.steps)) or "none"

@@ -15,15 +15,13 @@ from orbax.checkpoint.path import atomicity, atomicity_types
 from nft_jax.models.finite import check_finite, describe_nonfinite, find_nonfinite
 from nft_jax.processes import distributed, ending
 from nft_jax.run import remote_workdir
-from nft_jax.run.damage import check_damage, check_digests, make_digests, root_cause
+from nft_jax.run.damage import check_damage, check_digests, check_names, make_digests, root_cause
 from nft_jax.run.fingerprint import text_digest, weights_digest
 from nft_jax.state import State
 
 _LOG = logging.getLogger(__name__)
 
 UNFINISHED = ".orbax-checkpoint-tmp"
-
-
 DIGESTS = "digests"
 
 
@@ -229,8 +227,10 @@ class Checkpoints:
         return [place >= first or one.step == self.best for place, one in enumerate(checkpoints)]
 
     def _step_folders(self):
-        """Returns the folders that are named after a step, complete or not."""
-        return [path for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
+        """Returns the folders that are named after a step, complete or not; raises as `check_names`."""
+        found = [path for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
+        check_names(found)
+        return found
 
     def _clear_unfinished(self):
         found = list(self.folder.iterdir()) if self.folder.is_dir() else []
@@ -245,6 +245,8 @@ class Checkpoints:
                 aside = self.folder / f"{step}.damaged"
                 if aside.is_dir():
                     aside.rmtree()
+                elif aside.exists():
+                    aside.unlink()
                 (self.folder / str(step)).rename(aside)
                 cause = root_cause(error)
                 _LOG.warning("checkpoint %d can't be read; it is skipped and renamed to %s: %s", step, aside, cause)

@@ -1,7 +1,9 @@
 """What tells a damaged checkpoint from a machine that can't read it now: digests of its parts, and kinds of errors."""
 
+import errno
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from nft_jax.models.finite import find_nonfinite
@@ -14,6 +16,7 @@ _LOG = logging.getLogger(__name__)
 _OF_THE_MACHINE = re.compile(
     r"\[OS error|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|[Oo]ut of memory|EIO|EACCES|ENOMEM"
 )
+_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|ENOSPC|EDQUOT")
 _NO_SUCH_FILE = re.compile(r"ENOENT|EISDIR|ENOTDIR")
 
 
@@ -37,6 +40,15 @@ def check_digests(where: Any, found: dict[str, str], saved: dict[str, str] | Non
         raise ValueError(f"{where}: its {' and '.join(changed)} differ from what was saved")
 
 
+def check_names(folders: Sequence[Any]) -> None:
+    """Raises a ValueError for the folder of a step with another name than a run gives it, which Orbax would not find.
+
+    Python takes 026, ² and ١ for digits too.
+    """
+    if odd := [str(path) for path in folders if not re.fullmatch("0|[1-9][0-9]*", path.name)]:
+        raise ValueError(f"{', '.join(odd)}: a run names the folder of a step like 26; rename it, or move it away")
+
+
 def check_damage(step: int, error: Exception) -> None:
     """Raises an OSError unless the error shows that the checkpoint of this step itself is damaged."""
     if not is_damage(error):
@@ -57,6 +69,18 @@ def is_damage(error: BaseException | None) -> bool:
             return False
         error = error.__cause__ or error.__context__
     return True
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Returns whether an error, or one of its causes, is that of a full disk or of a used-up quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # The libraries below Orbax have only the words.
+        if not (isinstance(error, OSError) and error.errno) and _DISK_FULL.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def root_cause(error):

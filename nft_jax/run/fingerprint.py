@@ -19,6 +19,7 @@ from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.losses import LOSSES
 from nft_jax.own_code import digest
 from nft_jax.parallel.layout import HOST_MEMORY
+from nft_jax.run.json_files import find_fault, read_json
 from nft_jax.types import Array
 
 # In the folder of a run, of a warm start and of a study.
@@ -76,7 +77,22 @@ def make_origin(config: Config, tokenizer: Tokenizer) -> dict:
 def read_origin(folder: Path) -> dict:
     """Returns the origin of the run in a folder; empty where no version that writes one has run there."""
     path = folder / FINGERPRINT_FILE
-    return json.loads(path.read_text()).get("origin", {}) if path.is_file() else {}
+    return read_fingerprint_file(path).get("origin", {}) if path.is_file() else {}
+
+
+def read_fingerprint_file(path: Path) -> dict:
+    """Returns a fingerprint that a run has written.
+
+    Raises:
+      ValueError: if the file holds anything else.
+    """
+    values = read_json(path, {"config": dict, "problems": dict})
+    loss = {"loss": dict(), **values["config"]}["loss"]
+    if not isinstance(loss, dict) or find_fault(loss, {"name": str, "options": dict}):
+        raise ValueError(f"{path} has no settings of a loss: repair or remove the file")
+    if not isinstance(values.get("origin", {}), dict):
+        raise ValueError(f"{path} needs an object as 'origin': repair or remove the file")
+    return values
 
 
 def find_other_origin(saved: dict, given: dict) -> list[str]:

@@ -1,7 +1,6 @@
 """The folder of a run: its config, versions, metrics, rollouts and results."""
 
 import dataclasses
-import json
 import os
 import platform
 import resource
@@ -23,6 +22,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.files import atomically, json_text
 from nft_jax.run import remote_workdir
+from nft_jax.run.json_files import read_lines
 from nft_jax.types import Groups, TokenScores
 from nft_jax.verify.grade import STATUSES
 
@@ -119,18 +119,20 @@ class Workdir:
             except OSError as error:
                 print(f"{error}; the run goes on, and tries again later", file=sys.stderr, flush=True)
 
-    def remove_after(self, step: int, *, file: str = "metrics.jsonl") -> None:
-        """Removes the lines of steps after `step`; a resumed run writes them again.
+    def remove_after(self, step: int, *, file: str = "metrics.jsonl") -> list[int]:
+        """Removes the lines of steps after `step`, which a resumed run writes again; returns these steps.
 
         Raises:
           ValueError: as `read_lines` does.
         """
         path = self.path / file
-        if self.is_writer and path.exists():
-            rows = read_lines(path)
-            with atomically(path) as temporary:
-                kept = "".join(json_text(row) + "\n" for row in rows if row["step"] <= step)
-                temporary.write_text(kept, encoding="utf-8")
+        if not self.is_writer or not path.exists():
+            return []
+        rows = read_lines(path, {"step": int})
+        with atomically(path) as temporary:
+            kept = "".join(json_text(row) + "\n" for row in rows if row["step"] <= step)
+            temporary.write_text(kept, encoding="utf-8")
+        return [row["step"] for row in rows if row["step"] > step]
 
     def write_rollouts(
         self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer, scores: TokenScores | None = None
@@ -143,36 +145,6 @@ class Workdir:
         with open(path, "w", encoding="utf-8") as out:
             for group in describe_groups(groups, table, tokenizer, scores):
                 out.write(json_text(group) + "\n")
-
-
-def read_lines(path: Path) -> list[dict]:
-    """Returns the objects of a JSONL file, [] if there is none; ignores a last line that a killed run left incomplete.
-
-    Raises:
-      ValueError: if any other line is no JSON object; the message has its number.
-    """
-    lines = enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1)
-    lines = [(number, line) for number, line in lines if line.strip()]
-    rows = []
-    for number, line in lines:
-        try:
-            rows.append(dict(json.loads(line)))
-        except (TypeError, ValueError) as error:
-            if number < lines[-1][0]:
-                raise ValueError(f"{path}:{number} is no JSON object ({error}): repair or remove the line") from error
-    return rows
-
-
-def read_json(path: Path) -> dict:
-    """Returns the object of a JSON file.
-
-    Raises:
-      ValueError: if the file holds anything else.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no JSON object ({error}): repair or remove the file") from error
 
 
 def describe_groups(

@@ -84,6 +84,11 @@ def run(config: Config, folder: Path, snapshot: Path, **replaced: Any) -> Ran:
     return Ran(snapshot, printed.getvalue(), compiled)
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """Returns the environment of a process that finds the package, and the graders of `folder`."""
+    return os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"}
+
+
 class Process:
     """`python -m nft_jax.PROGRAM` in `workdir`, with the graders of `folder`; `run` is its workdir."""
 
@@ -91,10 +96,11 @@ class Process:
         self.run, self.log = Ran(workdir), workdir.with_name(f"{workdir.name}.log")
         file = workdir.with_name(f"{workdir.name}.json")
         file.write_text(json.dumps(to_dict(config)))
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"}
         command = [sys.executable, "-m", f"nft_jax.{program}", f"--config={file}", f"--workdir={workdir}"]
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment(folder), stdout=log, stderr=subprocess.STDOUT
+            )
 
     @property
     def printed(self) -> str:

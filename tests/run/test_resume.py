@@ -4,6 +4,7 @@ import contextlib
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 
 from helpers.buckets import use_local_buckets, use_machine
 from helpers.experiments import assert_same, compilations, small
-from helpers.runs import Process, Ran, run, untimed
+from helpers.runs import Process, Ran, environment, run, untimed
 from nft_jax import train
 from nft_jax.run import remote_workdir
 from nft_jax.run.checkpoint import Checkpoints
@@ -206,6 +207,8 @@ def test_train_refuses_a_warm_start_with_other_settings(whole, tmp_path):
 class Ended(NamedTuple):
     """How a process ended: exit code, output, and the steps in its metrics and checkpoints."""
 
+    path: Path
+    pid: int
     code: int
     printed: str
     steps: list[int]
@@ -223,7 +226,9 @@ def until(folder):
         assert process.wait(lambda: moment(process.run)) == (number is not None), process.printed
         code = process.end(number)
         with Checkpoints(process.run.path) as checkpoints:
-            return Ended(code, process.printed, process.run.steps, checkpoints.steps)
+            return Ended(
+                process.run.path, process.process.pid, code, process.printed, process.run.steps, checkpoints.steps
+            )
 
     return start
 
@@ -242,13 +247,25 @@ def has(count: int) -> Callable[[Ran], bool]:
 
 
 @pytest.fixture(scope="module")
-def hung(until, folder):
-    """Stopped while its grader hangs."""
+def second():
+    """How a second start of the run ended while the first one hung, and the folder before and after it."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def hung(until, folder, second):
+    """Stopped while its grader hangs; meanwhile the same command is given again."""
 
     def moment(run):
         if len(run.steps) >= 2:
             (folder / "hang").touch()
-        return (folder / "hangs").exists() and "has taken" in (folder / "ended.log").read_text()
+        hangs = (folder / "hangs").exists() and "has taken" in (folder / "ended.log").read_text()
+        if hangs and not second:
+            second["before"] = contents(run.path)
+            command = [sys.executable, "-m", "nft_jax.train", f"--workdir={run.path}"]
+            second["ended"] = subprocess.run(command, capture_output=True, text=True, env=environment(folder))
+            second["after"] = contents(run.path)
+        return hangs
 
     began = time.monotonic()
     hangs = {"record__hang_factor": 1.5, "record__hang_seconds": 1.5}
@@ -275,6 +292,17 @@ def finished(stopped, until):
     return until(lambda run: False)
 
 
+def test_train_refuses_a_folder_where_a_run_is_alive_and_changes_nothing(hung, second):
+    """Neither the live run's lines nor its checkpoint in the making."""
+    ended = second["ended"]
+    assert ended.returncode == 2
+    assert f"error: --workdir={hung[0].path} is in use by process {hung[0].pid} on " in ended.stderr
+    assert "nft_jax.train --config=" in ended.stderr
+    assert f"kill {hung[0].pid})" in ended.stderr
+    assert second["after"] == second["before"]
+    assert "lock.json" in second["before"]
+
+
 def test_stop_signal_gives_up_a_step_that_hangs(hung):
     ended, seconds = hung
     assert ended.code == 75
@@ -295,6 +323,9 @@ def test_stop_signal_saves_the_running_step(stopped):
 
 def test_train_resumes_from_the_newest_checkpoint(hung, killed, stopped, finished):
     assert (killed.code, finished.code) == (-signal.SIGKILL, 0)
+    assert f"its last run has ended without giving it back (process {killed.pid} on " in stopped.printed
+    assert "without giving it back" not in finished.printed
+    assert not (finished.path / "lock.json").exists()
     assert "resumed from" not in hung[0].printed
     for before, after in ((hung[0], killed), (killed, stopped), (stopped, finished)):
         assert f"resumed from step {before.saved[-1]} in" in after.printed
