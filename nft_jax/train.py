@@ -160,7 +160,7 @@ def prepare(
 def _write_inputs(experiment: Experiment, folder: Workdir, fingerprint: dict, *, anew: bool) -> None:
     """Writes what the run is made of, beside its config: its fingerprint, its model's settings, what its data lack."""
     folder.write_json(FINGERPRINT_FILE, fingerprint)
-    if anew or not (folder.path / "model").is_dir():
+    if anew or not (folder.path / "model" / "config.json").is_file():
         experiment.write_model_settings(folder.path / "model")
     if experiment.dataset.hygiene is not None:
         folder.write_json("hygiene.json", experiment.dataset.hygiene.to_json())

@@ -18,17 +18,19 @@ import numpy as np
 
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, read_fingerprint_file
-from nft_jax.run.json_files import NUMBER_OR_NONE, REMEDY, is_number, read_json, read_lines
+from nft_jax.run.json_files import NUMBER_OR_NONE, REMEDY, Kinds, is_number, read_json, read_lines
 from nft_jax.run.weights import has_weights
 
 SCORES = ("greedy", "greedy_error", "sampled", "sampled_error")
 LOSS_SCORES = ("loss", "loss_error")
 # Made anew by the run that goes on in the folder.
-_REMADE = ("config.json", "run.json", "hygiene.json", "best.json", "result.json")
+_REMADE: dict[str, Kinds] = dict.fromkeys(("config.json", "run.json", "hygiene.json", "result.json"), {})
+_REMADE |= {"best.json": {"step": int}}
 _ANSWERS = ("base_answers.npz", "pretrained_answers.npz")
 _LINES = ("metrics.jsonl", "evaluation.jsonl")
 _FILES = (*_REMADE, *_ANSWERS, *_LINES, FINGERPRINT_FILE, "curves.png")
 _FOLDERS = ("checkpoints", "evaluations", "model", "rollouts", "tensorboard", "tokenizer", "warm_start", "weights")
+_EFFECTIVE = os.access in os.supports_effective_ids
 # What `np.load` raises for a file that is cut, or is something else.
 _NOT_ARRAYS = (ValueError, KeyError, EOFError, BadZipFile, ZlibError, NotImplementedError)
 
@@ -62,11 +64,10 @@ def inspect_folder(folder: Path, scores: Sequence[str]) -> list[Damage]:
             faults.append(str(error))
     if faults:
         raise ValueError("\n".join(faults))
-    for name in (*_REMADE, *_ANSWERS):
-        path = folder / name
+    for path in (*(folder / name for name in (*_REMADE, *_ANSWERS)), *sorted(folder.glob("model/*.json"))):
         try:
             if path.is_file():
-                _check_arrays(path) if name in _ANSWERS else read_json(path)
+                _check_arrays(path) if path.suffix == ".npz" else read_json(path, _REMADE.get(path.name))
         except ValueError as error:
             remade.append(Damage(path, str(error).removesuffix(REMEDY)))
     phase = folder / "warm_start"
@@ -83,14 +84,16 @@ def _find_misplaced(folder: Path) -> Iterator[str]:
         if path.is_dir() != (name in _FOLDERS) or not path.exists():
             kind = ("file", "folder")[name in _FOLDERS]
             yield f"{path} is no {kind}, and the run has a {kind} of this name: move it away"
-        elif not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)):
+        elif not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0), effective_ids=_EFFECTIVE):
             yield f"{path} can't be read and written by this user: chmod u+rwX, or chown it"
 
 
 def _check_steps(folder: Path) -> None:
-    """Raises a ValueError for folders of checkpoints under other names than a run gives them."""
+    """Raises a ValueError for checkpoints under other names than a run gives them; says which are empty."""
     with Checkpoints(folder) as checkpoints:
-        _ = checkpoints.steps
+        for path in (checkpoints.folder / str(step) for step in checkpoints.steps):
+            if not path.is_dir() or not any(path.iterdir()):
+                _say(f"{path} holds no checkpoint")
 
 
 def _check_fingerprint(folder: Path) -> list[Damage]:
