@@ -93,11 +93,14 @@ def run(
                 if lock:
                     stack.callback(lock.release)
                 if launch:
-                    _start_processes(launch, config, workdir, lock)
+                    _connect_processes(launch, config, workdir, lock)
                 if lock and not coordination.process_id:
                     lock.acquire()
                     # Its last holder may have gone on until then.
                     remote_workdir.pull(workdir)
+                if launch:
+                    distributed.check_devices()
+                    remote_workdir.synchronize(workdir)
                 main(config, workdir)
                 if workdir is not None:
                     remote_workdir.push(workdir)
@@ -169,15 +172,13 @@ def _read_launch() -> distributed.Launch | None:
     return distributed.read_launch({name: FLAGS[name].value for name in distributed.VARIABLES}, os.environ)
 
 
-def _start_processes(launch: distributed.Launch, config: Config, workdir: Path, lock: WorkdirLock | None) -> None:
-    """Connects the processes, whose settings, versions, folder and devices must agree; process 0 takes the lock."""
+def _connect_processes(launch: distributed.Launch, config: Config, workdir: Path, lock: WorkdirLock | None) -> None:
+    """Connects the processes, whose settings, versions and folder must agree; process 0 takes the lock before."""
     compared = {name: versions()[name] for name in ("nft_jax", "jax", "jaxlib")}
     facts = {"config": to_dict(config), "version": compared, "own code": own_code(config)}
     storage = remote_workdir.storage_folder(workdir)
     claim = lock.claim if lock else (lambda: "")
     distributed.start(launch, FLAGS.wait_seconds, FLAGS.heartbeat_seconds, storage, facts, claim)
-    distributed.check_devices()
-    remote_workdir.synchronize(workdir)
 
 
 def _load() -> Config:

@@ -148,7 +148,8 @@ class Loop(abc.ABC):
         if removed:
             print(f"not saved, and taken again: {format_steps(removed)}", flush=True)
         rows = {row["step"] for row in read_lines(self.folder.path / "evaluation.jsonl")}
-        if lost := [step for step in range(1, self.done) if rows and step not in rows and self.is_evaluated(step)]:
+        evaluated = {step for step in range(self.done) if not step or self.is_evaluated(step)}
+        if lost := sorted(evaluated - rows) if rows else []:
             print(f"evaluation.jsonl has no line of {format_steps(lost)}", flush=True)
         self.nonfinite = NonFiniteUpdates(self.config.record.nonfinite_steps)
         self.best = Best(self.best_by, self.folder, self.checkpoints)

@@ -83,9 +83,9 @@ def is_finished(experiment: Experiment, folder: Workdir, checkpoints: Checkpoint
 
 
 def _has_results(experiment: Experiment, folder: Workdir) -> bool:
-    """Returns whether the writer finds the results of all held-out splits."""
+    """Returns whether the writer finds the results of all held-out splits, and the model's settings."""
     path, splits = folder.path / RESULT_FILE, experiment.dataset.tables.keys() - {"train"}
-    if not folder.is_writer or not path.is_file():
+    if not folder.is_writer or not path.is_file() or not (folder.path / "model" / "config.json").is_file():
         return False
     if fault := find_fault(read_json(path), dict.fromkeys(sorted(splits), dict)):
         print(f"{path} {fault}: it is made anew", file=sys.stderr, flush=True)

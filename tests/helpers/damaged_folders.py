@@ -170,7 +170,7 @@ def _damage_checkpoint(folder, drawn):
 
 
 def _empty_step(folder, drawn):
-    name = drawn.choice(("3", "9"))
+    name = drawn.choice([name for name in "1239" if not (folder / "checkpoints" / name).exists()])
     (folder / "checkpoints" / name).mkdir()
     return f"checkpoints/{name}", (f"checkpoint {name}", f"checkpoints/{name}")
 
@@ -201,7 +201,7 @@ def _empty_folder(folder, drawn):
     name = drawn.choice(("checkpoints", "model"))
     shutil.rmtree(folder / name)
     (folder / name).mkdir()
-    return name, (name, "taken again")
+    return name, ("taken again",)
 
 
 KINDS = {
