@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from nft_jax.compat import coordination, detect_cluster
+from nft_jax.files import json_text
 from nft_jax.processes.ending import is_multiprocess
 from nft_jax.processes.rollcall import is_loopback, roll_call
 
@@ -187,7 +188,7 @@ def on_process_0(act: Callable[[], Any], name: str, seconds: int = 600) -> None:
         except (ValueError, OSError) as error:
             fault = error
         if is_multiprocess():
-            coordination.client.key_value_set(key, json.dumps(fault and [isinstance(fault, OSError), str(fault)]))
+            coordination.client.key_value_set(key, json_text(fault and [isinstance(fault, OSError), str(fault)]))
     elif is_multiprocess():
         saved = json.loads(coordination.client.blocking_key_value_get(key, seconds * 1000))
         fault = saved and (OSError if saved[0] else ValueError)(saved[1])

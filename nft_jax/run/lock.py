@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import psutil
 
-from nft_jax.files import atomically, lock_file, unlock_file
+from nft_jax.files import atomically, json_text, lock_file, unlock_file
 from nft_jax.run import remote_workdir
 
 GUARD, RECORD = remote_workdir.LOCKS
@@ -204,12 +204,12 @@ class WorkdirLock:
         while not self._released.wait(BEAT_SECONDS):
             try:
                 token, number = self._token(), number + 1
-                if token not in (holder.token, None):
+                if token and token != holder.token:
                     words = f"{self.name} was taken over by {self._read_holder()}; this run ends"
                     print(words, file=sys.stderr, flush=True)
                     self._end()
                     return
-                if token is None or self._is_remote:
+                if not token or self._is_remote:
                     self._write(holder, number)
                 else:
                     os.utime(self._record)  # works on a full disk too
@@ -224,7 +224,7 @@ class WorkdirLock:
 
     def _write(self, holder: Holder, beat: int = 0) -> None:
         with atomically(self._record) as temporary:
-            temporary.write_text(json.dumps(holder._asdict() | {"beat": beat}, indent=2) + "\n")
+            temporary.write_text(json_text(holder._asdict() | {"beat": beat}, 2) + "\n")
 
     def _sign(self) -> tuple | None:
         """Returns what changes with each sign of life; None without a record."""

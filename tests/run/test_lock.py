@@ -14,6 +14,7 @@ import pytest
 
 from helpers.buckets import use_local_buckets, use_machine
 from helpers.checkpoints import listing
+from nft_jax.files import atomically
 from nft_jax.run import lock, remote_workdir
 from nft_jax.run.lock import GUARD, RECORD, Holder, WorkdirLock
 
@@ -40,7 +41,8 @@ def leave_record(folder: Path, **changes) -> Holder:
     there = {"token": "theirs", "place": "there 1 pid", "host": "there", "pid": 12, "started": "34", "command": "train"}
     folder.mkdir(parents=True, exist_ok=True)
     holder = Holder(since="2026-01-02 03:04:05 UTC", **there | changes)
-    (folder / RECORD).write_text(json.dumps(holder._asdict()))
+    with atomically(folder / RECORD) as temporary:
+        temporary.write_text(json.dumps(holder._asdict()))
     return holder
 
 
