@@ -28,8 +28,18 @@ _REMADE: dict[str, Kinds] = dict.fromkeys(("config.json", "run.json", "hygiene.j
 _REMADE |= {"best.json": {"step": int}}
 _ANSWERS = ("base_answers.npz", "pretrained_answers.npz")
 _LINES = ("metrics.jsonl", "evaluation.jsonl")
-_FILES = (*_REMADE, *_ANSWERS, *_LINES, FINGERPRINT_FILE, "curves.png")
-_FOLDERS = ("checkpoints", "evaluations", "model", "rollouts", "tensorboard", "tokenizer", "warm_start", "weights")
+_FILES = (*_REMADE, *_ANSWERS, *_LINES, FINGERPRINT_FILE, "curves.png", "report.html")
+_FOLDERS = (
+    "checkpoints",
+    "evaluations",
+    "held_out",
+    "model",
+    "rollouts",
+    "tensorboard",
+    "tokenizer",
+    "warm_start",
+    "weights",
+)
 _EFFECTIVE = os.access in os.supports_effective_ids
 # What `np.load` raises for a file that is cut, or is something else.
 _NOT_ARRAYS = (ValueError, KeyError, EOFError, BadZipFile, ZlibError, NotImplementedError)
