@@ -16,8 +16,9 @@ command continues an interrupted study. At the end it writes comparison.json, co
 --equivalence samples one rollout and compares the gradients of NFT with those of GRPO, Dr. GRPO and RFT, for each
 parameter: strictly on-policy, in float64 and float32, on 1 and on 8 devices (simulated on CPUs), and then as the policy
 drifts from the one that sampled. Any config will do; the default is configs/equivalence.py. It writes equivalence.json,
-equivalence.png, multipliers.png and equalities.md (with which ω and normalizer NFT equals another algorithm) into
---workdir, by default runs/equivalence.
+equivalence.png, multipliers.png, equalities.md (with which ω and normalizer NFT equals another algorithm), and
+matrix.md and matrix.png (which of all losses are equal, or equal up to a factor) into --workdir, by default
+runs/equivalence.
 
 --scale samples one rollout and computes the gradients of its updates. It gives them to AdamW at several scales of the
 loss, and writes how many are clipped and how much of a step ε leaves; and how much the difference between sampler and

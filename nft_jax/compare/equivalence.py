@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nft_jax.compare import equalities, equivalence_report, multipliers
+from nft_jax.compare import equalities, equivalence_report, matrix, multipliers
 from nft_jax.compare.equivalence_report import drift_table, on_policy_table, rollout_figures, rollout_line
 from nft_jax.compare.gradients import Difference, Gradients, RolloutBuffer, difference, loss_label, sample_buffer
 from nft_jax.config import Config, LossConfig, MeshConfig, to_dict
@@ -220,6 +220,7 @@ def run(config: Config, workdir: Path) -> None:
         print(on_policy_table(comparisons), flush=True)
         points = drift(labs[0], weights)  # in the last of the precisions, which real runs use
         print(drift_table(points), flush=True)
+    relations = matrix.make_matrix(matrix.shown_losses(), equalities.rollout_groups(rollout))
     rows, seconds = equalities.table(), time.perf_counter() - began
     result = {
         "run": provenance(config, experiment.model.attention.name) | {"seconds": seconds},
@@ -228,11 +229,15 @@ def run(config: Config, workdir: Path) -> None:
         "on_policy": [each._asdict() for each in comparisons],
         "drift": [each._asdict() for each in points],
         "equalities": [each._asdict() for each in rows],
+        "matrix": {row: {column: cell._asdict() for column, cell in cells.items()} for row, cells in relations.items()},
     }
     # Ten digits are enough to distinguish a cosine from 1.
     result = json.loads(json_text(result), parse_float=lambda digits: float(f"{float(digits):.10g}"))
     Workdir(workdir).write_json("equivalence.json", result)
     (workdir / "equalities.md").write_text(equalities.markdown(rows) + "\n", encoding="utf-8")
+    (workdir / "matrix.md").write_text(matrix.markdown(relations) + "\n", encoding="utf-8")
+    matrix.draw(relations, workdir / "matrix.png")
     equivalence_report.draw(comparisons, points, workdir)
     equivalence_report.draw_multipliers(multipliers.curves(multipliers.nft_and_grpo()), workdir)
-    print(f"{seconds:.0f} s; in {workdir}: equivalence.json, equivalence.png, multipliers.png, equalities.md")
+    files = "equivalence.json, equivalence.png, multipliers.png, equalities.md, matrix.md, matrix.png"
+    print(f"{seconds:.0f} s; in {workdir}: {files}")

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from nft_jax import losses
 from nft_jax.config.sections import OptimizerConfig
 from nft_jax.config.setting import Phase, section, setting
 from nft_jax.verify.pool import isolation
@@ -201,7 +200,7 @@ class CompareConfig:
     """What `python -m nft_jax.compare` compares; no other program reads it."""
 
     losses: str = setting(
-        "; ".join(losses.LOSSES),
+        "nft; rft; grpo; dr_grpo; dapo; dpo; contrast",
         "losses with their options, semicolon between them, as in `nft; nft omega=one epsilon=0.1; my_losses:mine`. "
         "The others are compared with the first. normalizer=NAME is an option too",
     )

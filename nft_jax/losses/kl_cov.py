@@ -1,5 +1,6 @@
 """KL-Cov: holds back the tokens that lower the entropy most."""
 
+import jax
 import jax.numpy as jnp
 
 from nft_jax.losses.advantage import normalized
@@ -45,5 +46,7 @@ def kl_cov(logp_BT: Array, batch: LossBatch, *, penalty: float = 1.0) -> Measure
     if not 0 <= penalty < float("inf"):
         raise ValueError(f"penalty must be 0 or more, not {penalty}")
     log_ratio_BT = log_ratio(logp_BT, batch)
-    loss_BT = -bounded_ratio(log_ratio_BT) * batch.advantage_BT + penalty * batch.choice_BT * jnp.abs(log_ratio_BT)
+    # |log R|, with the gradient 0 at R = 1, where `jnp.abs` has 1.
+    distance_BT = log_ratio_BT * jax.lax.stop_gradient(jnp.sign(log_ratio_BT))
+    loss_BT = -bounded_ratio(log_ratio_BT) * batch.advantage_BT + penalty * batch.choice_BT * distance_BT
     return jnp.where(batch.answer_BT >= 0, loss_BT, 0.0), {"chosen": batch.choice_BT}

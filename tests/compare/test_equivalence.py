@@ -12,7 +12,7 @@ import pytest
 
 from helpers.experiments import grader, open_on_mesh, small, write_graders
 from helpers.small_parts import lively_weights
-from nft_jax.compare import equivalence
+from nft_jax.compare import equalities, equivalence, matrix
 from nft_jax.compare.equivalence_report import drift_table, on_policy_table, rollout_figures
 from nft_jax.compare.gradients import Gradients, difference, loss_label, name_parameters, sample_buffer
 from nft_jax.config import LossConfig
@@ -92,6 +92,25 @@ def test_iterate_updates_takes_the_updates_of_the_config(experiment, rollout, we
         assert all((x != y).any() for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
 
 
+def test_matrix_of_all_losses_on_a_real_rollout(rollout, tmp_path):
+    found = matrix.make_matrix(matrix.shown_losses(), equalities.rollout_groups(rollout))
+    K = rollout.groups.reward_QK.shape[1]
+    for row, column, factor in (
+        ("nft omega=sqrt_odds", "grpo", 1),
+        ("nft omega=one_minus_rate", "dr_grpo", 1),
+        ("nft omega=odds", "maxrl", 1),
+        ("nft omega=odds ratio=mean", "maxrl", 1),
+        ("nft omega=one negative_weight=0", "rft", 1),
+        ("gspo", "grpo", 1),
+        ("rloo", "dr_grpo", K / (K - 1)),
+    ):
+        cell = found[row][column]
+        assert cell.relation == (matrix.EQUAL if factor == 1 else matrix.FACTOR), (row, column)
+        np.testing.assert_allclose(cell.factor, factor, rtol=1e-12)
+    assert found["grpo"]["dr_grpo"].relation == found["nft omega=one"]["grpo"].relation == matrix.DIFFERENT
+    assert matrix.draw(found, tmp_path / "matrix.png").stat().st_size > 10_000
+
+
 def test_gradients_refuse_a_loss_of_pairs(experiment, rollout):
     with pytest.raises(ValueError, match="'dpo' is a loss of pairs"):
         Gradients(experiment, rollout, experiment.model.mesh, [LossConfig(name="dpo")])
@@ -127,4 +146,4 @@ def test_compare_equivalence_command_shows_both_precisions_and_both_numbers_of_d
     assert (first["update"], last["update"]) == (0, 16) and first["log_ratio"] < 1e-4 < last["log_ratio"]
     assert min(first["cosine"][pair.label] for pair in equivalence.PAIRS[:2]) > 1 - 1e-6
     assert max(last["cosine"][pair.label] for pair in equivalence.PAIRS[:2]) < 1 - 1e-3
-    assert {path.name for path in tmp_path.glob("*.png")} == {"equivalence.png", "multipliers.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"equivalence.png", "multipliers.png", "matrix.png"}

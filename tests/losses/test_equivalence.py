@@ -7,7 +7,7 @@ import pytest
 
 from helpers.packed_answers import draw_answers, pack, totals_of
 from nft_jax.losses import resolve, total_loss
-from nft_jax.losses.advantage import centered, normalized
+from nft_jax.losses.advantage import centered, leave_one_out, normalized, over_rate
 
 VOCABULARY = 7
 NORMALIZERS = ("constant", "sequence_mean")
@@ -51,6 +51,31 @@ def assert_same_gradient(first, second):
 def test_nft_is_its_peer_on_policy(omega, peer, advantage, ratio, normalizer):
     mine = policy_gradient("nft", {"omega": omega, "ratio": ratio}, normalizer)
     assert_same_gradient(mine, policy_gradient(peer, {}, normalizer, advantage))
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("ratio", ["token", "answer", "mean"])
+@jax.enable_x64(True)
+def test_nft_with_the_odds_is_maxrl_on_policy(ratio, normalizer):
+    mine = policy_gradient("nft", {"omega": "odds", "ratio": ratio}, normalizer)
+    assert_same_gradient(mine, policy_gradient("maxrl", {}, normalizer, over_rate))
+
+
+@jax.enable_x64(True)
+def test_rloo_is_dr_grpo_times_its_factor_at_any_ratio():
+    for drift in (0.0, 0.5):
+        mine = policy_gradient("rloo", {}, "constant", leave_one_out, drift)
+        assert_same_gradient(mine, 5 / 4 * policy_gradient("dr_grpo", {}, "constant", centered, drift))
+
+
+@pytest.mark.parametrize("name", ["gspo", "gmpo", "cispo", "sapo", "dppo"])
+@jax.enable_x64(True)
+def test_other_ratios_are_grpo_on_policy_and_not_off_policy(name):
+    theirs = policy_gradient("grpo", {}, "sequence_mean", normalized)
+    assert_same_gradient(policy_gradient(name, {}, "sequence_mean", normalized), theirs)
+    theirs = policy_gradient("grpo", {}, "sequence_mean", normalized, drift=0.5)
+    mine = policy_gradient(name, {}, "sequence_mean", normalized, drift=0.5)
+    assert np.abs(mine - theirs).max() > 0.05 * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
