@@ -12,7 +12,7 @@ Differs  On purpose: the scale does not depend on the number of devices; after 1
          has, where the released code ends the run; groups that a step has too many of are dropped by both; training
          problems that overlap with one of the six benchmarks are left out; an update holds whole groups.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
-         and one round of candidates.
+         and one round of candidates. Of old_logp=sampler: the second forward pass adds to the seconds.
            v5e:8x8    176 slots  15.21 of 15.75  338 s
            v5e:16x16  128 slots  11.44 of 15.75   94 s   --config.rollout.slots=128 (192 fit, at 14.88)
            v6e:8x8    448 slots  30.43 of 31.25  128 s   --config.rollout.slots=448 (456 fit, at 30.89)

@@ -41,7 +41,7 @@ def read_value(cell: str):
     return {"true": True, "false": False}[text] if text in ("true", "false") else ast.literal_eval(text)
 
 
-RECIPE, SIBLINGS = tables()
+RECIPE, SIBLINGS, *_ = tables()
 CLAIMS = [(config, row["setting"], row[size]) for row in RECIPE for size, config in SIZES.items()]
 CLAIMS += [(row["config"].strip("`"), row["setting"], row["here"]) for row in SIBLINGS]
 
