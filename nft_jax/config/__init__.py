@@ -11,14 +11,13 @@ from nft_jax.config.host_sections import (
     WarmStartConfig,
 )
 from nft_jax.config.loss_section import LossConfig
+from nft_jax.config.model_section import FULL_LAYER, WINDOW_LAYER, ModelConfig, RopeScaling
 from nft_jax.config.sections import (
     LoraConfig,
     MeshConfig,
-    ModelConfig,
     OptimizerConfig,
     PackingConfig,
     RolloutConfig,
-    RopeScaling,
     SelectionConfig,
 )
 from nft_jax.config.setting import Phase, Setting, replace_value, settings_of, value_of
@@ -28,6 +27,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluationConfig",
+    "FULL_LAYER",
     "LoraConfig",
     "LossConfig",
     "MeshConfig",
@@ -41,6 +41,7 @@ __all__ = [
     "SelectionConfig",
     "Setting",
     "VerifyConfig",
+    "WINDOW_LAYER",
     "WarmStartConfig",
     "default",
     "load",

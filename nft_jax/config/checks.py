@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax import losses
+from nft_jax.config.model_section import LAYER_KINDS
 from nft_jax.config.sections import LORA_TARGETS
 from nft_jax.config.setting import settings_of, value_of
 from nft_jax.config.settings import Settings
@@ -96,6 +97,16 @@ def _size_faults(config: Settings) -> Iterator[str]:
         yield f"config.model.kv_heads={model.kv_heads} does not divide config.model.heads={model.heads}"
     if model.head_size % 2:
         yield f"config.model.head_size={model.head_size}: rotary positions need an even size"
+    if not model.layer_kinds or set(model.layer_kinds) - set(LAYER_KINDS):
+        yield (
+            f"config.model.layer_kinds={model.layer_kinds!r}: use one letter for each of several layers, "
+            f"{' or '.join(LAYER_KINDS)}, such as 'wwwf'"
+        )
+    if "w" in model.layer_kinds and not model.window_rope_theta:
+        yield (
+            f"config.model.layer_kinds={model.layer_kinds!r} needs config.model.window_rope_theta, the rope_theta of "
+            f"layers of kind w, such as 10000"
+        )
     scaling = model.rope_scaling
     if scaling.kind in ("llama3", "yarn") and not scaling.original_tokens:
         yield (

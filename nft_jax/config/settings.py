@@ -11,10 +11,10 @@ from nft_jax.config.host_sections import (
     WarmStartConfig,
 )
 from nft_jax.config.loss_section import LossConfig
+from nft_jax.config.model_section import ModelConfig
 from nft_jax.config.sections import (
     LoraConfig,
     MeshConfig,
-    ModelConfig,
     OptimizerConfig,
     PackingConfig,
     RolloutConfig,

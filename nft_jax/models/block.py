@@ -1,4 +1,4 @@
-"""One decoder layer: RMSNorm, grouped queries with rotary positions, SwiGLU; the config says which parts it has.
+"""One decoder layer: RMSNorms, grouped queries with rotary positions, SwiGLU; the config says which parts it has.
 
 Where to make changes: every product of a layer with a weight, except the down projection (`swiglu.py`), goes through
 `Block.project`, where an adapter (`lora.py`) adds its term. A new weight is declared in `Block.__init__` with its
@@ -14,7 +14,7 @@ from flax import nnx
 
 from nft_jax.config import ModelConfig
 from nft_jax.models.norms import rms_norm
-from nft_jax.models.rope import attention_factor, frequencies, rotate
+from nft_jax.models.rope import layer_rope, rotate
 from nft_jax.models.swiglu import activate, swiglu_down
 from nft_jax.parallel.layout import UNCONSTRAINED
 from nft_jax.precision import accumulation_dtype
@@ -35,10 +35,13 @@ class Block(nnx.Module):
             return nnx.Param(jnp.zeros(outputs), out_sharding=(axis,))
 
         def norm(size):
-            return nnx.Param(jnp.ones(size), out_sharding=("norm",))
+            return nnx.Param(jnp.full(size, 1.0 - config.norm_offset), out_sharding=("norm",))
 
         residual = (2 * config.layers) ** -0.5
-        self.attention_norm, self.mlp_norm = norm(D), norm(D)
+        if config.norms != "after":
+            self.attention_norm, self.mlp_norm = norm(D), norm(D)
+        if config.norms != "before":
+            self.attention_out_norm, self.mlp_out_norm = norm(D), norm(D)
         self.query = matrix(D, N * H, ("embed", "heads"))
         self.key = matrix(D, G * H, ("embed", "kv_heads"))
         self.value = matrix(D, G * H, ("embed", "kv_heads"))
@@ -46,8 +49,9 @@ class Block(nnx.Module):
             self.query_bias = bias(N * H, "heads")
             self.key_bias = bias(G * H, "kv_heads")
             self.value_bias = bias(G * H, "kv_heads")
-        if config.qk_norm == "head":
-            self.query_norm, self.key_norm = norm(H), norm(H)
+        if config.qk_norm != "none":
+            sizes = (H, H) if config.qk_norm == "head" else (N * H, G * H)
+            self.query_norm, self.key_norm = map(norm, sizes)
         self.output = matrix(N * H, D, ("heads_in", "embed_out"), residual)
         if config.output_bias:
             self.output_bias = bias(D, "norm")
@@ -59,13 +63,19 @@ class Block(nnx.Module):
         self.config = config
 
     def __call__(
-        self, x_MD: Array, position_M: Array, attend: Callable, constrain: Callable = UNCONSTRAINED.tokens
+        self,
+        x_MD: Array,
+        position_M: Array,
+        layer: Array,
+        attend: Callable,
+        constrain: Callable = UNCONSTRAINED.tokens,
     ) -> tuple[Array, Any]:
         """Applies the layer.
 
         Args:
           x_MD: The residual stream, in the compute dtype.
           position_M: int32, each token's position in its sequence.
+          layer: int32, the number of the layer, which decides its kind.
           attend: `(query_MNH, key_MGH, value_MGH) -> (out_MNH, state)`; `state` may be anything.
           constrain: Lays out the residual stream over the mesh.
 
@@ -75,17 +85,19 @@ class Block(nnx.Module):
         config = self.config
         h_MD = self._normalize("attention_norm", x_MD)
         query, key, value = (self._project_heads(name, h_MD) for name in ("query", "key", "value"))
-        dtype, scaling = accumulation_dtype(x_MD.dtype), config.rope_scaling
-        frequency_h = frequencies(config.rope_theta, config.head_size, scaling, dtype)
-        query, key = (rotate(x, position_M, frequency_h, attention_factor(scaling)) for x in (query, key))
+        rope = layer_rope(config, layer, accumulation_dtype(x_MD.dtype))
+        # Attention divides scores by √H. What the config divides them by instead is put into the queries, in float32.
+        factor = (config.head_size / (config.query_scalar or config.head_size)) ** 0.5
+        query = rotate(query, position_M, rope.frequency_h, rope.factor * factor)
+        key = rotate(key, position_M, rope.frequency_h, rope.factor)
         out, state = attend(query, key, value)
         out_MD = self.project("output", out.reshape(out.shape[0], -1))
-        x_MD = constrain(x_MD + out_MD)
+        x_MD = constrain(x_MD + self._normalize("attention_out_norm", out_MD))
         h_MD = self._normalize("mlp_norm", x_MD)
         gate, up = self.project("gate", h_MD), self.project("up", h_MD)
-        out_MD, adapter = swiglu_down(gate, up, self.down[...]), getattr(self, "down_adapter", None)
-        out_MD = out_MD if adapter is None else out_MD + adapter(activate(gate, up))
-        x_MD = constrain(x_MD + self._add_bias("down", out_MD))
+        out_MD, adapter = swiglu_down(gate, up, self.down[...], config.activation), getattr(self, "down_adapter", None)
+        out_MD = out_MD if adapter is None else out_MD + adapter(activate(gate, up, config.activation))
+        x_MD = constrain(x_MD + self._normalize("mlp_out_norm", self._add_bias("down", out_MD)))
         return x_MD, state
 
     def project(self, name: str, x_MD: Array) -> Array:
@@ -104,7 +116,7 @@ class Block(nnx.Module):
     def _normalize(self, name, x):
         """Applies the norm `name`, if the layer has it."""
         scale = getattr(self, name, None)
-        return x if scale is None else rms_norm(x, scale[...], self.config.norm_epsilon)
+        return x if scale is None else rms_norm(x, scale[...], self.config.norm_epsilon, self.config.norm_offset)
 
     def _add_bias(self, name, out):
         bias = getattr(self, f"{name}_bias", None)

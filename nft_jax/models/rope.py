@@ -1,15 +1,47 @@
-"""Rotary positions, plain and scaled to longer texts than those of a model's first training."""
+"""Rotary positions, plain and scaled to longer texts than those of a model's first training; each kind of layer's."""
 
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from nft_jax.config import RopeScaling
+from nft_jax.config import FULL_LAYER, WINDOW_LAYER, ModelConfig, RopeScaling
 from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
 
-def rotate(x_MNH: Array, position_M: Array, frequency_h: Array, factor: float = 1.0) -> Array:
+class Rope(NamedTuple):
+    """The rotary positions of a layer.
+
+    Attributes:
+      frequency_h: The angles per position of a head's pairs.
+      factor: The number that multiplies rotated queries and keys: a float, or an array if layers differ in it.
+    """
+
+    frequency_h: Array
+    factor: float | Array
+
+
+def layer_rope(config: ModelConfig, layer: Array, dtype: jnp.dtype) -> Rope:
+    """Returns the rotary positions of layer number `layer`, by its kind."""
+    choices = {
+        FULL_LAYER: (config.rope_theta, config.rope_scaling),
+        WINDOW_LAYER: (config.window_rope_theta, RopeScaling()),
+    }
+    ropes = {
+        kind: Rope(frequencies(theta, config.head_size, scaling, dtype), attention_factor(scaling))
+        for kind, (theta, scaling) in choices.items()
+        if kind in config.kinds_of_layers
+    }
+    if len(ropes) == 1:
+        return next(iter(ropes.values()))
+    full, window = ropes[FULL_LAYER], ropes[WINDOW_LAYER]
+    is_full = jnp.array([kind == FULL_LAYER for kind in config.kinds_of_layers])[layer]
+    factor = full.factor if full.factor == window.factor else jnp.where(is_full, full.factor, window.factor)
+    return Rope(jnp.where(is_full, full.frequency_h, window.frequency_h), factor)
+
+
+def rotate(x_MNH: Array, position_M: Array, frequency_h: Array, factor: float | Array = 1.0) -> Array:
     """Turns pair (i, i + H/2) by `position · frequency_i` and multiplies it by `factor`, with angles in float32.
 
     Su et al. 2021 (arXiv 2104.09864).
@@ -17,8 +49,8 @@ def rotate(x_MNH: Array, position_M: Array, frequency_h: Array, factor: float = 
     dtype = accumulation_dtype(x_MNH.dtype)
     angle = position_M.astype(dtype)[:, None, None] * frequency_h[None, None]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    if factor != 1:
-        cos, sin = cos * factor, sin * factor
+    if not isinstance(factor, float) or factor != 1:
+        cos, sin = (x * jnp.asarray(factor, dtype) for x in (cos, sin))
     first, second = jnp.split(x_MNH.astype(dtype), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_MNH.dtype)
 

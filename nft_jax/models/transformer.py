@@ -56,7 +56,7 @@ class Transformer(nnx.Module):
 
         self.embedding = table()
         self.blocks = stack(rngs)
-        self.norm = nnx.Param(jnp.ones(config.width), out_sharding=("norm",))
+        self.norm = nnx.Param(jnp.full(config.width, 1.0 - config.norm_offset), out_sharding=("norm",))
         if not config.tied_embedding:
             self.head = table()
         self.config, self.vocabulary, self.attention = config, vocabulary, attention
@@ -123,7 +123,7 @@ class Transformer(nnx.Module):
                     cache = write_token(cache, stack, index, key, value, column_S)
                     return self.attention.decode(query, column_S, cache, stack, index), cache
 
-                x_SD, cache = bind(graph, weights)(x_SD, column_S, attend)
+                x_SD, cache = bind(graph, weights)(x_SD, column_S, index * self.stacks + stack, attend)
             return (x_SD, cache), None
 
         carry = self._embed(token_S), cache
@@ -161,17 +161,18 @@ class Transformer(nnx.Module):
             return out.reshape(B * T, *query.shape[2:]), (key, value) if keep_keys else None
 
         def layer(x_MD, inputs):
-            weights, keys = inputs
+            weights, keys, number = inputs
             of_layer = None if prompt is None else PromptKeys(*keys, prompt.length_B)
             block = bind(graph, placement.weights(self._cast(weights)))
             x_MD = checkpoint_name(x_MD, LAYER_INPUT)
-            return block(x_MD, position_M, functools.partial(attend, prompt=of_layer), placement.tokens)
+            return block(x_MD, position_M, number, functools.partial(attend, prompt=of_layer), placement.tokens)
 
         if self.config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
         x_MD = placement.tokens(self._embed(tokens.token_BT.reshape(-1)))
         keys = None if prompt is None else (prompt.key_BPGH, prompt.value_BPGH)
-        hidden_MD, kept = jax.lax.scan(layer, x_MD, (stacked, keys), unroll=self.config.unrolled_layers)
+        inputs = stacked, keys, jnp.arange(self.config.layers, dtype=jnp.int32)
+        hidden_MD, kept = jax.lax.scan(layer, x_MD, inputs, unroll=self.config.unrolled_layers)
         return self._final_norm(hidden_MD).reshape(B, T, -1), kept
 
     def _split_layers(self):
@@ -180,10 +181,12 @@ class Transformer(nnx.Module):
         return graph, nnx.to_pure_dict(stacked)
 
     def _embed(self, token_M):
-        return self.embedding[...].astype(self.config.dtype)[token_M]
+        x_MD = self.embedding[...].astype(self.config.dtype)[token_M]
+        return x_MD * jnp.asarray(self.config.width**0.5, x_MD.dtype) if self.config.embedding_scaled else x_MD
 
     def _final_norm(self, x_MD):
-        return rms_norm(x_MD, self.norm[...].astype(self.config.dtype), self.config.norm_epsilon)
+        scale_D = self.norm[...].astype(self.config.dtype)
+        return rms_norm(x_MD, scale_D, self.config.norm_epsilon, self.config.norm_offset)
 
     def _cast(self, weights):
         return cast_weights(weights, self.config.dtype)

@@ -6,19 +6,30 @@ import numpy as np
 def forward(weights, config, token_T, segment_T, position_T):
     """Logits `[T, V]` of one packed row."""
     weights = _as_float64(weights)
-    x_TD = weights["embedding"][token_T]
+    x_TD = weights["embedding"][token_T] * (config.width**0.5 if config.embedding_scaled else 1)
     for layer in range(config.layers):
         block = {name: stacked[layer] for name, stacked in weights["blocks"].items()}
-        x_TD = _layer(block, config, x_TD, segment_T, position_T)
+        kind = config.layer_kinds[layer % len(config.layer_kinds)]
+        theta = {"f": config.rope_theta, "w": config.window_rope_theta}[kind]
+        x_TD = _layer(block, config, theta, x_TD, segment_T, position_T)
     table_VD = weights["embedding"] if config.tied_embedding else weights["head"]
     return np.stack([norm(x_D, weights["norm"], config) @ table_VD.T for x_D in x_TD])
 
 
-def _layer(weights, config, x_TD, segment_T, position_T):
+def _layer(weights, config, theta, x_TD, segment_T, position_T):
     H, share = config.head_size, config.heads // config.kv_heads
-    normed_TD = np.stack([norm(x_D, weights["attention_norm"], config) for x_D in x_TD])
+
+    def normed(name, x):
+        """Each row with the norm, if the layer has it; a norm that is shorter than the row is that of each head."""
+        if name not in weights:
+            return x
+        parts = x.reshape(-1, len(weights[name]))
+        return np.stack([norm(part, weights[name], config) for part in parts]).reshape(x.shape)
+
+    normed_TD = normed("attention_norm", x_TD)
     query, key, value = (
-        normed_TD @ weights[name] + weights.get(f"{name}_bias", 0) for name in ("query", "key", "value")
+        normed(f"{name}_norm", normed_TD @ weights[name] + weights.get(f"{name}_bias", 0))
+        for name in ("query", "key", "value")
     )
     attended = np.zeros_like(query)
     for head in range(config.heads):
@@ -26,18 +37,22 @@ def _layer(weights, config, x_TD, segment_T, position_T):
         shared = slice(head // share * H, (head // share + 1) * H)
         for t in range(len(x_TD)):
             seen = [s for s in range(t + 1) if segment_T[s] == segment_T[t]]
-            rotated = rotate(query[t, own], position_T[t], config.rope_theta)
-            score = np.array([rotated @ rotate(key[s, shared], position_T[s], config.rope_theta) for s in seen])
-            weight = np.exp((score - score.max()) / np.sqrt(H))
+            rotated = rotate(query[t, own], position_T[t], theta)
+            score = np.array([rotated @ rotate(key[s, shared], position_T[s], theta) for s in seen])
+            weight = np.exp((score - score.max()) / np.sqrt(config.query_scalar or H))
             attended[t, own] = weight / weight.sum() @ value[seen][:, shared]
-    x_TD = x_TD + attended @ weights["output"]
-    normed_TD = np.stack([norm(x_D, weights["mlp_norm"], config) for x_D in x_TD])
+    x_TD = x_TD + normed("attention_out_norm", attended @ weights["output"])
+    normed_TD = normed("mlp_norm", x_TD)
     gate = normed_TD @ weights["gate"]
-    return x_TD + (gate / (1 + np.exp(-gate)) * (normed_TD @ weights["up"])) @ weights["down"]
+    if config.activation == "silu":
+        active = gate / (1 + np.exp(-gate))
+    else:
+        active = gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) / 2
+    return x_TD + normed("mlp_out_norm", (active * (normed_TD @ weights["up"])) @ weights["down"])
 
 
 def norm(x_D, scale_D, config):
-    return x_D / np.sqrt(np.mean(x_D**2) + config.norm_epsilon) * scale_D
+    return x_D / np.sqrt(np.mean(x_D**2) + config.norm_epsilon) * (config.norm_offset + scale_D)
 
 
 def rotate(x_H, position, theta):

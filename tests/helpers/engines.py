@@ -35,11 +35,11 @@ def requests(greedy=False, start=0):
     return Requests(PROMPTS, np.arange(Q, dtype=np.int32), number_QK, LIMIT_QK, np.full((Q, K), greedy))
 
 
-def program(mesh, *, dtype="float32", lockstep=False, submit=None, stop_table=None, **settings):
+def program(mesh, *, model=MODEL, dtype="float32", lockstep=False, submit=None, stop_table=None, **settings):
     """A jitted engine: `(weights, requests) -> Round`."""
-    graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
+    graph, _, axes = transformer.abstract_model(dataclasses.replace(model, dtype=dtype), VOCABULARY)
     config = RolloutConfig(T, temperature=TEMPERATURE, **settings)
-    engine = Engine(graph, AXES, mesh, config, EOS_IDS, dtype, lockstep, stop_table)
+    engine = Engine(graph, axes, mesh, config, EOS_IDS, dtype, lockstep, stop_table)
     return jax.jit(lambda weights, asked: engine(engine.sampling_weights(weights), asked, KEY, submit))
 
 
@@ -49,9 +49,9 @@ def sampler(mesh, **settings):
     return lambda weights, asked: jax.device_get(compiled(weights, asked).rollout)
 
 
-def teacher(dtype="float32"):
+def teacher(dtype="float32", model=MODEL):
     """The full forward: `(weights, tokens) -> logp_BT`, as the trainer computes it."""
-    graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, dtype=dtype), VOCABULARY)
+    graph, _, _ = transformer.abstract_model(dataclasses.replace(model, dtype=dtype), VOCABULARY)
     return jax.jit(lambda w, tokens: at_tokens(transformer.bind(graph, w), tokens, TEMPERATURE, 128)[0])
 
 

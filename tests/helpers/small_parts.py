@@ -1,5 +1,6 @@
 """Small parts that tests build on: a model of two layers with lively weights, meshes, prompts and groups of answers."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -18,6 +19,18 @@ from nft_jax.types import Groups, Prompts, Tokens
 VOCABULARY, ROWS, EOS_IDS = 21, 24, (1, 2)
 MODEL = ModelConfig(
     vocab=ROWS, layers=2, width=32, heads=4, kv_heads=2, head_size=8, mlp_width=48, tied_embedding=False, remat="none"
+)
+# The same sizes with parts of other families: norms after what reads and before, layers of two kinds, and more.
+MIXED = dataclasses.replace(
+    MODEL,
+    layer_kinds="wf",
+    window_rope_theta=50.0,
+    norms="both",
+    norm_offset=1.0,
+    qk_norm="all",
+    query_scalar=20.0,
+    activation="gelu_tanh",
+    embedding_scaled=True,
 )
 TEMPERATURE = 0.8
 PROMPT_LIMIT, ANSWER_LIMIT = 5, 7

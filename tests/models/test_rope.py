@@ -3,13 +3,14 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from helpers import decoder_twin
-from nft_jax.config import RopeScaling
-from nft_jax.models.rope import attention_factor, frequencies, rotate
+from nft_jax.config import ModelConfig, RopeScaling
+from nft_jax.models.rope import attention_factor, frequencies, layer_rope, rotate
 
 M, N, H, THETA = 5, 3, 64, 1e4
 PLAIN = RopeScaling()
@@ -56,3 +57,20 @@ def test_attention_factor_is_the_given_one_or_that_of_yarn():
     assert attention_factor(YARN) == pytest.approx(0.1 * math.log(4) + 1)
     assert attention_factor(dataclasses.replace(YARN, attention_factor=1.25)) == 1.25
     assert attention_factor(dataclasses.replace(YARN, factor=0.5)) == 1
+
+
+def test_layer_rope_is_that_of_the_kind_of_the_layer():
+    """Layers with windows have their own theta and no scaling; a model of one kind has plain constants."""
+    config = ModelConfig(layers=5, head_size=H, rope_theta=THETA, rope_scaling=YARN, window_rope_theta=100.0)
+    full, window = (dataclasses.replace(config, layer_kinds=kind) for kind in "fw")
+    expected = {"f": layer_rope(full, 0, jnp.float32), "w": layer_rope(window, 0, jnp.float32)}
+    np.testing.assert_array_equal(expected["f"].frequency_h, frequencies_of(YARN))
+    np.testing.assert_array_equal(expected["w"].frequency_h, frequencies(100.0, H, PLAIN, jnp.float32))
+    assert (expected["f"].factor, expected["w"].factor) == (attention_factor(YARN), 1)
+    mixed = dataclasses.replace(config, layer_kinds="wwf")
+    for layer, kind in enumerate("wwfww"):
+        found = jax.jit(lambda layer: layer_rope(mixed, layer, jnp.float32))(layer)
+        np.testing.assert_allclose(found.frequency_h, expected[kind].frequency_h, rtol=1e-6)
+        np.testing.assert_allclose(found.factor, expected[kind].factor, rtol=1e-7)
+    only_used = dataclasses.replace(mixed, layers=2)
+    assert isinstance(layer_rope(only_used, 0, jnp.float32).factor, float)

@@ -9,7 +9,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from helpers import decoder_twin
-from helpers.small_parts import MODEL, ROWS, VOCABULARY, assert_close, at_tokens, lively_weights
+from helpers.small_parts import MIXED, MODEL, ROWS, VOCABULARY, assert_close, at_tokens, lively_weights
 from nft_jax.config import ModelConfig, settings_of
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import scaled_log_softmax
@@ -18,6 +18,7 @@ from nft_jax.precision import in_float64, to_float64
 from nft_jax.types import Tokens
 
 TIED_WITHOUT_BIAS = dataclasses.replace(MODEL, tied_embedding=True, qkv_bias=False)
+NORMS_AFTER = dataclasses.replace(TIED_WITHOUT_BIAS, norms="after", qk_norm="head")
 # Row 0: two sequences, then padding. Row 1: padding, then one sequence.
 SEGMENT_BT = np.array([[0] * 5 + [1] * 4 + [-1] * 3, [-1] * 2 + [3] * 10], np.int32)
 POSITION_BT = np.array([[*range(5), *range(4), 0, 0, 0], [0, 0, *range(10)]], np.int32)
@@ -45,7 +46,9 @@ def assert_twins_logits(config, weights, logits_BTV, tolerance):
         )
 
 
-@pytest.mark.parametrize("config", [MODEL, TIED_WITHOUT_BIAS], ids=["untied", "tied-no-bias"])
+@pytest.mark.parametrize(
+    "config", [MODEL, TIED_WITHOUT_BIAS, MIXED, NORMS_AFTER], ids=["untied", "tied-no-bias", "mixed", "norms-after"]
+)
 def test_transformer_matches_its_twin_to_float64_rounding(config):
     weights = to_float64(lively_weights(config))
     with in_float64():

@@ -9,16 +9,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 
 from helpers.parity import (
-    MODELS,
-    PUBLISHED,
     choose_eos_ids,
     differences,
     load_in_bfloat16,
     our_outputs,
-    random_model,
     round_trip_is_identical,
     their_outputs,
 )
+from helpers.parity_models import MODELS, PUBLISHED, random_model
 
 QUANTITIES = ("logits", "logp", "packed", "gradient")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.model_folders import stored_tensors
-from helpers.parity import VOCABULARY, random_model
+from helpers.parity_models import VOCABULARY, random_model
 from helpers.small_parts import one_device
 from nft_jax.config import Config, LoraConfig, ModelConfig
 from nft_jax.export import export

@@ -13,27 +13,33 @@ import pytest
 
 from helpers.model_folders import abstract_weights, write_tokenizer
 from helpers.parity import (
-    MODELS,
-    PUBLISHED,
     choose_eos_ids,
     differences,
     load_in_bfloat16,
     our_logits_and_logp,
     our_outputs,
     pack_rows,
-    random_model,
     read_folder,
     round_trip_is_identical,
     sequences,
     their_logits_and_logp,
     their_outputs,
 )
+from helpers.parity_models import MODELS, PUBLISHED, SIZES, random_model
 from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights
 from nft_jax.config import RopeScaling
 from nft_jax.data.tokenizer import load_tokenizer
 from nft_jax.models import hf, transformer
+from nft_jax.models.hf.settings import parse_settings
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("torch")]
+
+
+OLMO3 = {"norms": "after", "qk_norm": "all", "qkv_bias": False, "layer_kinds": "wf", "window_rope_theta": 10000.0}
+GEMMA3 = {
+    **{"norms": "both", "norm_offset": 1.0, "qk_norm": "head", "qkv_bias": False, "layer_kinds": "wf"},
+    **{"window_rope_theta": 50.0, "activation": "gelu_tanh", "embedding_scaled": True},
+}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -71,6 +77,8 @@ def test_float32_matches_transformers_to_float32_rounding(twin, exact):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_settings_match_transformers_to_float32_rounding(tmp_path, torch, name):
     model = random_model(tmp_path / "in", name)
+    fields = SIZES | {"num_hidden_layers": 2} | PUBLISHED[name]
+    assert parse_settings(fields, tmp_path) == hf.read_model_settings(tmp_path / "in")
     eos_ids = choose_eos_ids(model)
     found = differences(our_outputs(tmp_path / "in", eos_ids), their_outputs(model, eos_ids, tmp_path / "gradient"))
     assert max(found.logits, found.logp, found.packed, found.gradient) < 1e-4
@@ -131,8 +139,10 @@ def test_transformers_loads_equal_tensors_after_save_weights(twin, tmp_path, tor
         {"head_size": 12, "tied_embedding": True},
         {"qkv_bias": False, "rope_theta": 1e6, "norm_epsilon": 1e-5},
         {"output_bias": True, "mlp_bias": True, "rope_scaling": RopeScaling("llama3", 8.0, 16)},
+        OLMO3 | {"rope_scaling": RopeScaling("yarn", 4.0, 16)},
+        GEMMA3 | {"query_scalar": 20.0, "rope_scaling": RopeScaling("linear", 4.0)},
     ],
-    ids=["plain", "tied, with a head size of its own", "without biases", "with all biases, scaled"],
+    ids=["plain", "tied, with a head size of its own", "without biases", "with all biases, scaled", "olmo3", "gemma3"],
 )
 def test_transformers_computes_the_same_after_save_weights(tmp_path, torch, changes):
     config = dataclasses.replace(MODEL, **changes)

@@ -1,5 +1,7 @@
 """The engine: its log-probs are the full forward's, answers end where they should and do not depend on each other."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,9 +9,11 @@ import pytest
 from helpers.engines import GRAPH, PROMPTS, WEIGHTS, K, Q, T, program, requests, sampler, teacher, teacher_forced
 from helpers.small_parts import (
     EOS_IDS,
+    MIXED,
     PROMPT_LIMIT,
     VOCABULARY,
     eight_devices,
+    lively_weights,
     one_device,
     one_per_row,
     random_prompts,
@@ -43,6 +47,16 @@ def test_engine_log_probs_are_those_of_the_full_forward_in_bfloat16(forward):
     full = teacher_forced(forward, WEIGHTS, found)
     assert np.abs(half - full).mean() > 1e-3
     assert np.abs(found.logp_BT - half).mean() < np.abs(half - full).mean()
+
+
+def test_engine_log_probs_of_layers_of_two_kinds_are_those_of_the_full_forward():
+    """On eight devices; the decode loop counts its layers by two where two are unrolled."""
+    model = dataclasses.replace(MIXED, layers=4, layer_kinds="wwf", unrolled_layers=2)
+    weights = lively_weights(model)
+    found = sampler(eight_devices(), model=model)(weights, requests())
+    expected_BT = teacher_forced(teacher(model=model), weights, found)
+    assert np.ptp(expected_BT) > 3
+    np.testing.assert_allclose(found.logp_BT, expected_BT, rtol=0, atol=1e-5)
 
 
 def test_engine_takes_the_argmax_of_the_full_forward_for_greedy_requests(sample):

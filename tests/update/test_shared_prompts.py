@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.small_parts import (
+    MIXED,
     MODEL,
     assert_close,
     eight_devices,
@@ -25,11 +26,11 @@ from nft_jax.precision import in_float64, to_float64
 
 Q, K = 8, 4
 WEIGHTS = lively_weights(MODEL)
+MODELS = {"dpo": MODEL, "nft": MIXED}
 PROMPTS = random_prompts(0, Q)
 # Prompts are read four at a time; rows hold several answers, and aren't all full.
 ROWS = {"row_tokens": 17, "rows_per_micro_batch": 2, "logp_chunk_tokens": 8}
 IN_ROWS = PackingConfig(share_prompts="no")  # one answer a row, behind its prompt
-DOUBLE = dataclasses.replace(MODEL, dtype="float64")
 
 
 def groups(seed=1):
@@ -62,13 +63,14 @@ def gradient(step, weights, packed, totals):
 def test_shared_prompts_give_the_gradient_of_one_prompt_an_answer_to_float64_rounding(name, mesh):
     """With old log-probs of the very forward pass, and with a reference that has keys of its own."""
     loss = LossConfig(name=name, kl_weight=0.3 if name == "nft" else 0.0)
+    double, weights = dataclasses.replace(MODELS[name], dtype="float64"), lively_weights(MODELS[name])
     with in_float64():
         alone, shared = (
-            packed_program(small_config(loss=loss, old_logp="current", packing=packing), mesh, gradient, DOUBLE)
+            packed_program(small_config(loss=loss, old_logp="current", packing=packing), mesh, gradient, double)
             for packing, mesh in ((IN_ROWS, one_device()), (PackingConfig(**ROWS), mesh()))
         )
         for count in (Q, 5, 1):
-            inputs = to_float64(WEIGHTS), to_float64(groups()), np.int32(count), PROMPTS
+            inputs = to_float64(weights), to_float64(groups()), np.int32(count), PROMPTS
             expected, found = (jax.device_get(program(*inputs)) for program in (alone, shared))
             assert all(x.dtype == np.float64 for x in jax.tree.leaves(found[0]))
             assert_close(found[0], expected[0], 1e-12)

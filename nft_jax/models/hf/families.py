@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nft_jax.config import ModelConfig
+from nft_jax.config import WINDOW_LAYER, ModelConfig
+from nft_jax.models.hf.rope_json import FULL, SLIDING
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+MAX_POSITIONS = 32768  # of a written folder, which needs the field, though it allocates nothing here
 # Fields that change none of the numbers computed here: names, ids (read by `data/tokenizer.py`), dtypes (read by
 # `read_dtype`), caches, what initial weights and other people's training are like, and defaults of text generation.
 _IRRELEVANT = """
@@ -53,8 +54,19 @@ def _qwen_kinds(values: Mapping[str, Any]) -> Any:
         return (FULL,)
     if values.get("layer_types"):
         return values["layer_types"]
-    first = values.get("max_window_layers")
-    return (SLIDING,) if (28 if first is None else first) < values["num_hidden_layers"] else (FULL,)
+    first, layers = values.get("max_window_layers"), values["num_hidden_layers"]
+    return (SLIDING,) if (28 if first is None else first) < layers else (FULL,)
+
+
+def _mixed_kinds(default: int) -> Callable[[Mapping[str, Any]], Any]:
+    """Returns the `layer_kinds` of families whose every n-th layer attends to all tokens, with a default n."""
+
+    def kinds(values):
+        n = values.get("sliding_window_pattern") or values.get("_sliding_window_pattern") or default
+        listed = [SLIDING if (layer + 1) % n else FULL for layer in range(values["num_hidden_layers"])]
+        return values.get("layer_types") or listed
+
+    return kinds
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,10 @@ class Family:
       required: Fields that must have one of these values if they are there; a written folder has the first one.
       defaults: Values of fields that a file may leave out.
       layer_kinds: Returns the kinds of layers that the model has, each `FULL` or `SLIDING`.
-      window_fields: The fields that `layer_kinds` reads, and what a written folder has in each.
+      fields: Fields that not all families have, and what a written folder has in each; None for no field.
+      window_theta: The field that gives the `rope_theta` of layers with windows, whose positions are never scaled, in
+        files of transformers 4; empty where all layers have the same rotary positions. If it is set, `layer_kinds`
+        returns the kind of each layer.
     """
 
     model_type: str
@@ -79,7 +94,8 @@ class Family:
     required: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: {"hidden_act": ("silu",)})
     defaults: Mapping[str, Any] = field(default_factory=dict)
     layer_kinds: Callable[[Mapping[str, Any]], Any] = _all_full
-    window_fields: Mapping[str, Callable[[ModelConfig], Any]] = field(default_factory=dict)
+    fields: Mapping[str, Callable[[ModelConfig], Any] | None] = field(default_factory=dict)
+    window_theta: str = ""
 
 
 _QWEN_WINDOWS = {
@@ -88,13 +104,26 @@ _QWEN_WINDOWS = {
     "sliding_window": lambda model: None,
     "use_sliding_window": lambda model: False,
 }
+_MIXED_WINDOWS = {
+    "layer_types": lambda model: [SLIDING if kind == WINDOW_LAYER else FULL for kind in model.kinds_of_layers],
+    # As long as any sequence: windows are not implemented.
+    "sliding_window": lambda model: MAX_POSITIONS,
+}
+_OLMO = {
+    "settings": {"norms": "after", "qk_norm": "all"},
+    "switches": {"attention_bias": ("qkv_bias", "output_bias")},
+}
+# Other values of `model_type`, and what to do with such a folder.
+HINTS = {
+    "gemma3": "this Gemma 3 reads images too; nft_jax/models/README.md says how to save its text part, gemma3_text",
+}
 FAMILIES = (
     Family(
         "qwen2",
         "Qwen2ForCausalLM",
         settings={"qkv_bias": True},
         layer_kinds=_qwen_kinds,
-        window_fields=_QWEN_WINDOWS,
+        fields=_QWEN_WINDOWS,
     ),
     Family(
         "llama",
@@ -105,7 +134,7 @@ FAMILIES = (
         "mistral",
         "MistralForCausalLM",
         layer_kinds=_all_sliding,
-        window_fields={"sliding_window": lambda model: None},
+        fields={"sliding_window": lambda model: None},
     ),
     Family(
         "qwen3",
@@ -114,6 +143,49 @@ FAMILIES = (
         switches={"attention_bias": ("qkv_bias", "output_bias")},
         defaults={"head_dim": 128},
         layer_kinds=_qwen_kinds,
-        window_fields=_QWEN_WINDOWS,
+        fields=_QWEN_WINDOWS,
+    ),
+    Family("olmo2", "Olmo2ForCausalLM", **_OLMO),
+    Family(
+        "olmo3",
+        "Olmo3ForCausalLM",
+        **_OLMO,
+        layer_kinds=_mixed_kinds(4),
+        fields=_MIXED_WINDOWS,
+        window_theta="rope_theta",
+    ),
+    Family(
+        "gemma3_text",
+        "Gemma3ForCausalLM",
+        settings={
+            "activation": "gelu_tanh",
+            "embedding_scaled": True,
+            "norm_offset": 1.0,
+            "norms": "both",
+            "qk_norm": "head",
+        },
+        switches={"attention_bias": ("qkv_bias", "output_bias")},
+        required={
+            "hidden_activation": ("gelu_pytorch_tanh",),
+            "attn_logit_softcapping": (),
+            "final_logit_softcapping": (),
+            "use_bidirectional_attention": (False,),
+        },
+        defaults={
+            "head_dim": 256,
+            "query_pre_attn_scalar": 256,
+            "rope_local_base_freq": 1e4,
+            "rope_theta": 1e6,
+            "tie_word_embeddings": True,
+        },
+        layer_kinds=_mixed_kinds(6),
+        fields=_MIXED_WINDOWS
+        | {
+            "query_pre_attn_scalar": lambda model: int(model.query_scalar) or model.head_size,
+            "rope_local_base_freq": lambda model: model.window_rope_theta or model.rope_theta,
+            "sliding_window_pattern": None,
+            "_sliding_window_pattern": None,
+        },
+        window_theta="rope_local_base_freq",
     ),
 )

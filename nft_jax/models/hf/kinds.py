@@ -21,9 +21,13 @@ SIZES = {
     "max_position_embeddings": 2**31,
     "max_window_layers": _MOST["layers"],
     "sliding_window": 2**31,
+    "query_pre_attn_scalar": 2**20,
+    "sliding_window_pattern": _MOST["layers"],
+    "_sliding_window_pattern": _MOST["layers"],
 }
 _LARGEST = float(np.finfo(np.float32).max)
-_OPTIONAL = ("head_dim", "max_position_embeddings", "max_window_layers", "sliding_window")
+_MAY_BE_0 = ("head_dim", "max_position_embeddings", "max_window_layers", "sliding_window")
+_OPTIONAL = (*_MAY_BE_0, "query_pre_attn_scalar", "sliding_window_pattern", "_sliding_window_pattern")
 
 
 def kind_faults(values: Mapping[str, Any], switches: Collection[str]) -> list[str]:
@@ -37,7 +41,7 @@ def kind_faults(values: Mapping[str, Any], switches: Collection[str]) -> list[st
         value = values.get(name)
         if value is None:
             faults += [f"{name}: missing"] * (name not in _OPTIONAL)
-        elif type(value) is not int or not (name not in _OPTIONAL) <= value <= most:
+        elif type(value) is not int or not (name not in _MAY_BE_0) <= value <= most:
             faults.append(f"{name}: {quote(value)} is not a whole number above 0, and at most {most:,}")
     if values.get("rms_norm_eps") is None:
         faults.append("rms_norm_eps: missing")

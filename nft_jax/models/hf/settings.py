@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nft_jax.config import ModelConfig
+from nft_jax.config import FULL_LAYER, WINDOW_LAYER, ModelConfig, RopeScaling
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.models.hf import rope_json
-from nft_jax.models.hf.families import FAMILIES, FULL, IRRELEVANT, REQUIRED, SLIDING, Family
+from nft_jax.models.hf.families import FAMILIES, FULL, HINTS, IRRELEVANT, MAX_POSITIONS, REQUIRED, SLIDING, Family
 from nft_jax.models.hf.kinds import kind_faults
 from nft_jax.names import quote, suggestion, unknown
 
@@ -29,7 +29,14 @@ _PARTS = {
     "output_bias": False,
     "mlp_bias": False,
     "qk_norm": "none",
+    "norms": "before",
+    "norm_offset": 0.0,
+    "activation": "silu",
+    "embedding_scaled": False,
+    "layer_kinds": FULL_LAYER,
+    "window_rope_theta": 0.0,
 }
+_SCALAR = "query_pre_attn_scalar"
 DEFAULT_WINDOW = 4096  # of all families, where the file names none
 
 
@@ -43,20 +50,33 @@ def parse_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
         that are neither read nor known to change no number.
     """
     family, values = _find_family(values, path), dict(values)
-    for name, value in family.defaults.items():
-        values.setdefault(name, value)
-    rope, rope_faults = rope_json.read_rope(values)
+    values |= {name: value for name, value in family.defaults.items() if values.get(name) is None}
+    mixed = family.window_theta
+    rope, rope_faults = rope_json.read_ropes(values, mixed) if mixed else rope_json.read_rope(values)
     sizes = _size_faults(values, family)
-    faults = sizes + rope_faults + _field_faults(values, family) + ([] if sizes else _layer_faults(values))
+    faults = sizes + rope_faults + _field_faults(values, family) + ([] if sizes else _layer_faults(values, family))
     if faults:
         raise ValueError(f"{path} can't be used:\n  " + "\n  ".join(faults))
     settings = {field: values[key] for field, key in _KEYS.items()}
     switches = {field: bool(values.get(key)) for key, fields in family.switches.items() for field in fields}
+    head_size, scalar = values.get("head_dim") or settings["width"] // settings["heads"], values.get(_SCALAR)
+    rope = _mix(rope, family.layer_kinds(values)) if mixed else rope
     return settings | _PARTS | dict(family.settings) | switches | rope | {
         "norm_epsilon": float(settings["norm_epsilon"]),
-        "head_size": values.get("head_dim") or settings["width"] // settings["heads"],
+        "head_size": head_size,
+        "query_scalar": 0.0 if scalar in (None, head_size) else float(scalar),
         "tied_embedding": bool(values.get("tie_word_embeddings", False)),
     }  # fmt: skip
+
+
+def _mix(rope, kinds):
+    """Returns the settings of rotary positions for these kinds of layers, of one kind if they are the same in all."""
+    same = rope["window_rope_theta"] == rope["rope_theta"] and rope["rope_scaling"] == RopeScaling()
+    if same or SLIDING not in kinds:
+        return rope | {"window_rope_theta": 0.0}
+    letters = "".join(WINDOW_LAYER if kind == SLIDING else FULL_LAYER for kind in kinds)
+    period = next(n for n in range(1, len(letters) + 1) if (letters[:n] * len(letters)).startswith(letters))
+    return rope | {"layer_kinds": letters[:period]}
 
 
 class TokenLimit(NamedTuple):
@@ -90,7 +110,9 @@ def _find_family(values: Mapping[str, Any], path: Path) -> Family:
     family = next((family for family in FAMILIES if family.model_type == values.get("model_type")), None)
     if family is None:
         known = [family.model_type for family in FAMILIES]
-        raise ValueError(f"{path}: {unknown('model_type', values.get('model_type'), known)}")
+        given = values.get("model_type")
+        hint = HINTS.get(str(given), unknown("model_type", given, known))
+        raise ValueError(f"{path}: {hint}")
     return family
 
 
@@ -109,7 +131,7 @@ def _field_faults(values, family):
     """Returns a line for each field with a value that the decoder lacks, and for each unknown field."""
     required, faults = REQUIRED | dict(family.required), []
     read = set(_KEYS.values()) | set(rope_json.FIELDS) | {"head_dim", "tie_word_embeddings"}
-    known = read | required.keys() | IRRELEVANT | family.switches.keys() | set(family.window_fields)
+    known = read | required.keys() | IRRELEVANT | family.switches.keys() | set(family.fields)
     for name, value in values.items():
         if name == "quantization_config" and value:
             method = value.get("quant_method", value) if isinstance(value, dict) else value
@@ -130,13 +152,15 @@ def _field_faults(values, family):
     return faults
 
 
-def _layer_faults(values):
+def _layer_faults(values, family):
     """Returns a line for each field about windows that is not of its kind, or names unknown kinds of layers."""
     faults = [
         f"{name}: {quote(values[name])} is not a whole number"
         for name in ("sliding_window", "max_window_layers", "max_position_embeddings")
         if values.get(name) is not None and not (type(values[name]) is int and values[name] >= 0)
     ]
+    if family.window_theta and values.get("sliding_window") == 0:
+        faults.append("sliding_window: 0 leaves layers with windows nothing to attend to")
     kinds = values.get("layer_types")
     if kinds is not None and not (isinstance(kinds, list) and all(kind in (FULL, SLIDING) for kind in kinds)):
         faults.append(f"layer_types: {quote(kinds)} is not a list of {FULL!r} and {SLIDING!r}")
@@ -171,15 +195,16 @@ def _describe(model, family, tokenizer):
         "eos_token_id": list(tokenizer.eos_ids),
         "head_dim": model.head_size,
         "initializer_range": 0.02,
-        # The field is required, but allocates nothing here.
-        "max_position_embeddings": 32768,
+        "max_position_embeddings": MAX_POSITIONS,
         "model_type": family.model_type,
         "tie_word_embeddings": model.tied_embedding,
         "use_cache": True,
     }
     values |= {key: getattr(model, field) for field, key in _KEYS.items()}
-    values |= rope_json.write_rope(model.rope_theta, model.rope_scaling) | {"vocab_size": tokenizer.vocab_size}
-    values |= {key: allowed[0] for key, allowed in family.required.items()}
+    mixed = family.window_theta
+    values |= rope_json.write_ropes(model) if mixed else rope_json.write_rope(model.rope_theta, model.rope_scaling)
+    values |= {"vocab_size": tokenizer.vocab_size}
+    values |= {key: allowed[0] for key, allowed in family.required.items() if allowed}
     values |= {key: getattr(model, fields[0]) for key, fields in family.switches.items()}
-    values |= {key: write(model) for key, write in family.window_fields.items()}
+    values |= {key: write(model) for key, write in family.fields.items() if write}
     return dict(sorted(values.items()))

@@ -1,7 +1,7 @@
 """Reading and writing the weights of a Hugging Face model folder: names, orientation, dtypes.
 
 Our matrices are `[in, out]`, stacked over layers; the files have one `[out, in]` tensor a layer. A new weight of a
-layer gets its name in `_LAYER`; all families have the same names.
+layer gets its name in `_LAYER`; all families have the same names, but where attention's output has a norm.
 """
 
 import contextlib
@@ -43,8 +43,12 @@ _LAYER = {
     "down": "mlp.down_proj.weight",
     "down_bias": "mlp.down_proj.bias",
     "attention_norm": "input_layernorm.weight",
-    "mlp_norm": "post_attention_layernorm.weight",
+    "attention_out_norm": "post_attention_layernorm.weight",
+    "mlp_norm": "pre_feedforward_layernorm.weight",
+    "mlp_out_norm": "post_feedforward_layernorm.weight",
 }
+# Without a norm of attention's output, its name means the norm that comes next.
+_WITHOUT_OUT_NORMS = {"mlp_norm": _LAYER["attention_out_norm"]}
 _TABLES = ("embedding", "head")
 _ROWS_AT_A_TIME = 8192  # of two tables that are compared
 _FLOATING = ("F32", "BF16", "F16")
@@ -93,6 +97,7 @@ def load_weights(folder: Path, weights: Any) -> Any:
       ValueError: as `check_weights`, before any weight is read; or with the tensors that hold NaN or inf.
     """
     file_of = check_weights(folder, weights)
+    name_of = {(place.weight, place.layer): place.tensor for place in _places(weights)}
     with contextlib.ExitStack() as stack:
         files = {path: stack.enter_context(_open(path)) for path in set(file_of.values())}
 
@@ -103,7 +108,7 @@ def load_weights(folder: Path, weights: Any) -> Any:
             name = path[-1].key
             if name in _TOP:
                 return _place(leaf, lambda index: _read_rows(tensor(_TOP[name]), leaf, index))
-            return _place(leaf, lambda index: _read_layers(lambda i: tensor(layer_tensor(i, name)), leaf, index))
+            return _place(leaf, lambda index: _read_layers(lambda i: tensor(name_of[name, i]), leaf, index))
 
         loaded = jax.tree_util.tree_map_with_path(load, weights)
     kind = jax.tree.leaves(weights)[0].dtype.name
@@ -174,14 +179,15 @@ class _Place(NamedTuple):
 def _places(weights: Any) -> Iterator[_Place]:
     """Yields the place of each tensor, in the order of transformers."""
     blocks = weights["blocks"]
+    names = _LAYER if "attention_out_norm" in blocks else _LAYER | _WITHOUT_OUT_NORMS
     yield _Place(_TOP["embedding"], "embedding")
     for layer in range(blocks["query"].shape[0]):
-        yield from (_Place(layer_tensor(layer, name), name, layer) for name in _LAYER if name in blocks)
+        yield from (_Place(f"model.layers.{layer}.{names[name]}", name, layer) for name in names if name in blocks)
     yield from (_Place(_TOP[name], name) for name in ("norm", "head") if name in weights)
 
 
 def layer_tensor(layer: int, name: str) -> str:
-    """Returns the name in the files of a layer's weight."""
+    """Returns the name in the files of a layer's matrix."""
     return f"model.layers.{layer}.{_LAYER[name]}"
 
 

@@ -29,7 +29,7 @@ def test_read_model_settings_of_transformers_4_and_5(tmp_path):
 BAD_SETTINGS = {
     "another family": (
         {"model_type": "gpt2"},
-        ["unknown model_type 'gpt2'", "known are llama, mistral, qwen2"],
+        ["unknown model_type 'gpt2'", "known are gemma3_text, llama, mistral, olmo2, olmo3, qwen2"],
     ),
     "unknown fields": (
         {"hiden_act": "gelu", "logit_scale": 0.1, "use_mrope": True, "pruned_heads": {"1": [2]}},
@@ -77,6 +77,33 @@ BAD_SETTINGS = {
         {"quantization_config": {"bits": 4}},
         ["quantization_config: weights quantized"],
     ),
+    "scaled positions in layers with windows": (
+        {"model_type": "olmo3", "rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 4.0}}},
+        ["rope_parameters.sliding_attention: linear is not implemented, only positions as they are"],
+    ),
+    "a theta that transformers 4 and 5 read differently": (
+        {"model_type": "olmo3", "rope_theta": 10000.0},
+        ["rope_theta: 10000.0 counts for layers with windows in transformers 4, and 500000 does in transformers 5"],
+    ),
+    "positions of no kind of layers": (
+        {"model_type": "olmo3", "rope_parameters": {"rope_type": "default"}, "sliding_window": 0},
+        ["{'rope_type': 'default'} has other keys than 'full_attention' and 'sliding_attention'", "sliding_window: 0"],
+    ),
+    "parts of another Gemma": (
+        {
+            **{"model_type": "gemma3_text", "hidden_activation": "gelu", "attn_logit_softcapping": 50.0},
+            **{"query_pre_attn_scalar": 0, "rope_local_base_freq": -1, "sliding_window_pattern": 0},
+        },
+        [
+            "hidden_activation: 'gelu' is not implemented, only 'gelu_pytorch_tanh'",
+            "attn_logit_softcapping: 50.0 is not implemented, only null",
+            "query_pre_attn_scalar: 0 is not a whole number above 0",
+            "sliding_window_pattern: 0 is not a whole number above 0",
+            "rope_local_base_freq",
+            "hidden_act: 'silu' is a field that gemma3_text models here don't know",
+        ],
+    ),
+    "images": ({"model_type": "gemma3"}, ["this Gemma 3 reads images too; nft_jax/models/README.md says how"]),
     "odd heads": ({"num_attention_heads": 5}, ["num_attention_heads: 5 does not divide hidden_size: 32"]),
 }
 
@@ -155,6 +182,18 @@ def test_write_settings_copies_a_model_folder_byte_for_byte(tmp_path):
 
 
 LLAMA = dataclasses.replace(MODEL, qkv_bias=False)
+YARN = RopeScaling("yarn", 4.0, 64)
+OLMO = dataclasses.replace(LLAMA, norms="after", qk_norm="all")
+GEMMA = dataclasses.replace(
+    LLAMA,
+    norms="both",
+    norm_offset=1.0,
+    qk_norm="head",
+    activation="gelu_tanh",
+    embedding_scaled=True,
+    layer_kinds="fw",
+    window_rope_theta=500.0,
+)
 WRITTEN = [
     (MODEL, "qwen2"),
     (dataclasses.replace(MODEL, tied_embedding=True, head_size=16), "qwen2"),
@@ -164,6 +203,13 @@ WRITTEN = [
     (dataclasses.replace(LLAMA, mlp_bias=True, rope_scaling=RopeScaling("llama3", 8.0, 64)), "llama"),
     (dataclasses.replace(LLAMA, qk_norm="head"), "qwen3"),
     (dataclasses.replace(MODEL, output_bias=True, rope_scaling=RopeScaling("linear", 8.0)), "llama"),
+    (OLMO, "olmo2"),
+    (dataclasses.replace(OLMO, output_bias=True, qkv_bias=True, rope_scaling=YARN), "olmo2"),
+    (dataclasses.replace(OLMO, layers=5, layer_kinds="wwwf", window_rope_theta=500.0), "olmo3"),
+    (dataclasses.replace(OLMO, layer_kinds="w", window_rope_theta=10000.0, rope_scaling=YARN), "olmo3"),
+    (GEMMA, "gemma3_text"),
+    (dataclasses.replace(GEMMA, query_scalar=12.0, tied_embedding=True, rope_scaling=YARN), "gemma3_text"),
+    (dataclasses.replace(GEMMA, layer_kinds="f", window_rope_theta=0.0, head_size=24), "gemma3_text"),
 ]
 
 
