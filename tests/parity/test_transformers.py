@@ -6,11 +6,14 @@
 import copy
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import nft_jax
 from helpers.model_folders import abstract_weights, write_tokenizer
 from helpers.parity import (
     choose_eos_ids,
@@ -180,3 +183,25 @@ def test_check_weights_tells_the_reading_of_transformers_for_a_head_beside_a_tie
     path.write_text(json.dumps(values | {"tie_word_embeddings": False}))
     found, _ = our_logits_and_logp(read_folder(tmp_path), pack_rows([[row] for row in sequences()]))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_text_part_of_a_gemma3_that_reads_images_is_read_after_the_lines_of_the_readme(tmp_path, torch, monkeypatch):
+    """nft_jax/models/README.md has the lines, for a folder that is refused."""
+    import transformers
+
+    monkeypatch.chdir(tmp_path)
+    page = Path(nft_jax.__file__).parent / "models" / "README.md"
+    (lines,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    text = SIZES | {"num_hidden_layers": 2, "head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision | {"image_size": 28, "patch_size": 14}, image_token_index=100
+    )
+    whole = transformers.Gemma3ForConditionalGeneration(config).eval()
+    whole.save_pretrained("FOLDER")
+    with pytest.raises(ValueError, match="this Gemma 3 reads images too"):
+        hf.read_model_settings(Path("FOLDER"))
+    exec(lines, {})
+    rows = [row % 90 for row in sequences(3)]  # ids of images are the last ones
+    found, _ = our_logits_and_logp(read_folder(Path("NEW_FOLDER")), pack_rows([[row] for row in rows]))
+    np.testing.assert_allclose(found, their_logits_and_logp(whole, rows)[0], rtol=0, atol=1e-4)

@@ -162,6 +162,35 @@ def test_read_token_limit_is_the_window_or_the_positions_that_scaling_extends(tm
         assert hf.read_token_limit(tmp_path) == expected
 
 
+NO_QWEN = {"max_window_layers": None, "use_sliding_window": None, "hidden_act": None, "sliding_window": 32}
+OLMO3 = NO_QWEN | {"model_type": "olmo3", "rope_theta": 500000}
+GEMMA3 = NO_QWEN | {"model_type": "gemma3_text", "rope_theta": None, "num_hidden_layers": 7}
+FULL, SLIDING = "full_attention", "sliding_attention"
+ROPES = {FULL: {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e5}, SLIDING: {"rope_theta": 1e3}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds", "theta", "window_theta", "limit"),
+    [
+        (OLMO3, "f", 5e5, 0, 32),
+        (OLMO3 | {"rope_scaling": {"type": "linear", "factor": 8.0}}, "w", 5e5, 5e5, 32),
+        (OLMO3 | {"rope_parameters": ROPES, "num_hidden_layers": 6}, "wwwf", 1e5, 1e3, 32),
+        (OLMO3 | {"rope_parameters": ROPES, "layer_types": [FULL, FULL]}, "f", 1e5, 0, None),
+        (OLMO3 | {"rope_parameters": ROPES, "layer_types": [FULL, SLIDING]}, "fw", 1e5, 1e3, 32),
+        (GEMMA3 | {"sliding_window": None}, "wwwwwf", 1e6, 1e4, 4096),
+        (GEMMA3 | {"sliding_window_pattern": 3, "rope_local_base_freq": 5e3, "rope_theta": 1e5}, "wwf", 1e5, 5e3, 32),
+        (GEMMA3 | {"sliding_window_pattern": 1}, "f", 1e6, 0, None),
+    ],
+)
+def test_read_model_settings_of_layers_with_windows(tmp_path, changes, kinds, theta, window_theta, limit):
+    """Their kinds matter where their rotary positions differ; their window limits the tokens wherever there is one."""
+    write_model(tmp_path, random_tensors(), **changes)
+    found = hf.read_model_settings(tmp_path)
+    assert (found["layer_kinds"], found["rope_theta"], found["window_rope_theta"]) == (kinds, theta, window_theta)
+    assert found["rope_scaling"].kind == ("linear" if {"rope_parameters", "rope_scaling"} & changes.keys() else "none")
+    assert hf.read_token_limit(tmp_path) == (limit and (limit, "sliding_window"))
+
+
 def test_resolve_model_names_contradictions_with_both_values(tmp_path):
     write_model(tmp_path, random_tensors())
     with pytest.raises(ValueError) as raised:
