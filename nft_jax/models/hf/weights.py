@@ -5,6 +5,7 @@ layer gets its name in `_LAYER`; all families have the same names, but where att
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from safetensors.numpy import save_file
 
 from nft_jax.data.gguf_files import is_gguf
 from nft_jax.files import json_text
-from nft_jax.models.finite import NonFinite, check_finite
+from nft_jax.models.finite import check_finite
 from nft_jax.models.hf import gguf
 from nft_jax.models.hf.config_json import DTYPES, read_model_settings
 from nft_jax.models.hf.headers import INDEX, SINGLE, TensorHeader, read_headers
@@ -47,8 +48,7 @@ _LAYER = {
     "mlp_norm": "pre_feedforward_layernorm.weight",
     "mlp_out_norm": "post_feedforward_layernorm.weight",
 }
-# Without a norm of attention's output, its name means the norm that comes next.
-_WITHOUT_OUT_NORMS = {"mlp_norm": _LAYER["attention_out_norm"]}
+_WITHOUT_OUT_NORMS = {"mlp_norm": _LAYER["attention_out_norm"]}  # where no norm follows attention
 _TABLES = ("embedding", "head")
 _ROWS_AT_A_TIME = 8192  # of two tables that are compared
 _FLOATING = ("F32", "BF16", "F16")
@@ -101,24 +101,20 @@ def load_weights(folder: Path, weights: Any) -> Any:
     with contextlib.ExitStack() as stack:
         files = {path: stack.enter_context(_open(path)) for path in set(file_of.values())}
 
-        def tensor(name):
+        def tensor(weight, layer=None):
+            name = name_of[weight, layer]
             return files[file_of[name]].get_slice(name)
 
         def load(path, leaf):
-            name = path[-1].key
-            if name in _TOP:
-                return _place(leaf, lambda index: _read_rows(tensor(_TOP[name]), leaf, index))
-            return _place(leaf, lambda index: _read_layers(lambda i: tensor(name_of[name, i]), leaf, index))
+            weight = path[-1].key
+            if weight in _TOP:
+                return _place(leaf, lambda index: _read_rows(tensor(weight), leaf, index))
+            return _place(leaf, lambda index: _read_layers(functools.partial(tensor, weight), leaf, index))
 
         loaded = jax.tree_util.tree_map_with_path(load, weights)
-    kind = jax.tree.leaves(weights)[0].dtype.name
-    check_finite(loaded, folder, f"a model can't be run with these (read as {kind}); download it again", _name_in_files)
+    advice = f"a model can't be run with these (read as {jax.tree.leaves(weights)[0].dtype.name}); download it again"
+    check_finite(loaded, folder, advice, lambda found: name_of[found.path[-1], found.layer])
     return loaded
-
-
-def _name_in_files(found: NonFinite) -> str:
-    *_, name = found.path
-    return _TOP[name] if found.layer is None else layer_tensor(found.layer, name)
 
 
 def save_weights(
