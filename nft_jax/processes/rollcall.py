@@ -61,7 +61,7 @@ def roll_call(
         fault = _attend(address, process, seconds, report)
     else:
         in_use = ""
-        with contextlib.suppress(OSError):  # the check of the folder names this process and the error
+        with contextlib.suppress(Exception):  # the check of the folder names this process and the error
             in_use = claim()
         with contextlib.nullcontext() if in_use else _shared_token(workdir) as token:
             fault = _preside(address, processes, seconds, token, report, in_use)

@@ -168,7 +168,7 @@ def _kind_of(value: Any) -> Any:
 def _say_what_is_cut(path: Path) -> None:
     lines = path.read_bytes().splitlines() if path.exists() else []
     if lines and lines[-1].strip() and len(read_lines(path)) < sum(bool(line.strip()) for line in lines):
-        _say(f"{path}: the last line is incomplete, as a run leaves it that is killed; it is removed")
+        _say(f"{path}: the last line is incomplete, as a run leaves it that is killed; it does not count")
 
 
 def _say_what_differs(path: Path, rows: list[dict]) -> None:

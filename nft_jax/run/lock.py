@@ -109,7 +109,7 @@ class WorkdirLock:
         """
         try:
             fault = self.claim()
-        except OSError as error:
+        except Exception as error:  # for a bucket, its library may raise anything
             raise ValueError(f"{self.name} can't be written: {error}") from error
         if fault:
             raise ValueError(fault)
@@ -118,7 +118,7 @@ class WorkdirLock:
         """Takes the lock as `acquire` does; returns who has it instead, "" for nobody.
 
         Raises:
-          OSError: if the folder can't be written.
+          OSError: if the folder can't be written; for one in a bucket, anything else.
         """
         if self._holder is not None:
             return ""
@@ -152,7 +152,7 @@ class WorkdirLock:
         try:
             if holder is not None and self._token() == holder.token:
                 self._record.unlink()
-        except OSError as error:
+        except Exception as error:
             print(f"{self._record} can't be removed: {error}", file=sys.stderr, flush=True)
         self._drop_guard()
 
@@ -213,7 +213,7 @@ class WorkdirLock:
                     self._write(holder, number)
                 else:
                     os.utime(self._record)  # works on a full disk too
-            except OSError:
+            except Exception:
                 continue  # the disk or the bucket is out of reach for a moment
 
     def _in_use(self, holder: Holder) -> str:
@@ -241,6 +241,8 @@ class WorkdirLock:
     def _read_holder(self) -> Holder | None:
         """Returns the holder by the record, with unknown parts where it is no record; None without one."""
         try:
+            if not self._record.exists():
+                return None
             values = json.loads(self._record.read_bytes())
             known = {name: values[name] for name in Holder._fields}
             return Holder(**known) if _fits(known) else Holder()
