@@ -15,9 +15,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
     return error
 
 
-WORDS = ValueError('RESOURCE_EXHAUSTED: Error writing "x": Failed to write 325 bytes to file 34: No space left on device')
-    'RESOURCE_EXHAUSTED: Error writing "x": Failed to write 325 bytes to file 34: No space left on device'
-)
+WORDS = ValueError("RESOURCE_EXHAUSTED: Error writing x: Failed to write 325 bytes to file 34: No space left on device")
 
 
 @pytest.mark.parametrize(
