@@ -163,6 +163,19 @@ def renamed_argument(draw: random.Random) -> Pair:
     return f"f({one})={a}{one}^2+{b}", f"{other_name}({other})={b}+{a}{other}^2{added}", is_same
 
 
+def other_type(draw: random.Random) -> Pair:
+    """Returns two answers with the same numbers that are of different types, or have different marks."""
+    a, b = sorted(draw.sample(range(2, 90), 2))
+    given, gold = draw.choice((
+        (f"f({a})<f(1)<f({b})", f"({b},{a})"), (f"{b}<x<{a}", f"({b + 1},{a})"), (f"[{a},{b}]", f"{a},{b}"),
+        (rf"{a}\%", rf"{a}^\circ"), (rf"{a}\%", rf"{a}\text{{ days}}"), (rf"{a}^\circ", rf"{a}\text{{ rad}}"),
+        (rf"{a}\text{{ miles}}", rf"{a}\text{{ pieces}}"), (f"{a}:1", rf"{a}\text{{ cm}}"),
+        (rf"\{{{a},{b}\}}", f"({a},{b})"), (f"x'+{a}x-c={b}", f"y={b}"), (f"x^{a}={b}", f"{b}"), (f"{a}!", f"{a}"),
+        (rf"\frac{{dy}}{{dx}}={a}x", f"y={a}x"), (r"\frac{dy}{dx}", r"\frac{y}{x}"), (rf"{a} \pmod{{{b}}}", f"{a}"),
+    ))  # fmt: skip
+    return (given, gold, False) if draw.random() < 0.5 else (gold, given, False)
+
+
 KINDS = [
     near_identity,
     chain,
@@ -175,4 +188,5 @@ KINDS = [
     point,
     chinese,
     renamed_argument,
+    other_type,
 ]

@@ -118,7 +118,10 @@ class AnswerReader(EnvironmentReader):
             if token.kind == "symbol":
                 depth += (token.text in "([⦃{") - (token.text in ")]⦄}")
                 if depth == 0 and token.text == "=" and position > start:
-                    name = " ".join(map(fold, self.tokens[start:position]))
+                    part = self.tokens[start:position]
+                    if any(each.text in "+-*/^" for each in part) and not any(each.kind == "word" for each in part):
+                        break  # a formula that is not read
+                    name = " ".join(map(fold, part))
                     self.at = position
                     return Scalar(("symbol", name))
                 if depth < 0 or depth == 0 and token.text in (",", ";", *RELATIONS[1:], "→", "⇒", "↦"):

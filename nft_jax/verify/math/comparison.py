@@ -220,7 +220,7 @@ class Comparison(ListComparison):
     def _ratio_and_scalar(self, ratio: Ratio, scalar: Scalar) -> bool | None:
         """Compares `3:4` with 3/4. A time with minutes below 10 is no quotient."""
         top, *bottom = (term.expression for term in ratio.terms)
-        if len(bottom) != 1 or ratio.half or (ratio.is_clock and bottom[0][1] < 10):
+        if len(bottom) != 1 or ratio.half or scalar.unit or (ratio.is_clock and bottom[0][1] < 10):
             return False
         return self._scalars(Scalar(("divide", top, bottom[0])), scalar)
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from .arithmetic import Arithmetic, Budget, Undecided, Undefined, is_exact_zero
-from .values import Expression, operands
+from .values import Expression, operands, operations
 
 PRECISION_LIMIT = 1 << 15  # bits
 TERMS_LIMIT = 500  # of a sum
@@ -197,6 +197,8 @@ def sign(expression: Expression, budget: Budget) -> int:
     """Returns the sign of a real number: -1, 0 or 1. Raises Undecided or Undefined."""
     if is_zero(expression, {}, budget):
         return 0
+    if {"application", "series"} & operations(expression):
+        raise Undecided("the sign of an unknown function")
     precision = 96
     while precision <= PRECISION_LIMIT:
         value = approximate(expression, budget, precision)

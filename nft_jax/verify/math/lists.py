@@ -74,7 +74,7 @@ class ListComparison:
         if brackets <= {("", ""), ("{", "}")} and brackets != {("", "")}:
             return self._as_sets(reference.items, given.items)
         pairs = {("", ""), ("(", ")"), ("[", "]")}
-        is_interval = len(reference.items) == 2 and len(brackets & {("(", ")"), ("[", "]")}) == 2
+        is_interval = len(reference.items) == 2 and ("[", "]") in brackets
         if len(brackets) == 1 or (brackets <= pairs and not is_interval):
             return self._ordered(reference.items, given.items)
         return False

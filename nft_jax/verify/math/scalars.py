@@ -6,7 +6,7 @@ from typing import NamedTuple
 from .evaluate import Budget, Undecided, Undefined, approximate, is_within
 from .functions import to_radians
 from .identity import are_identical, variables
-from .units import measure
+from .units import is_same_word, measure
 from .values import Expression, Scalar, number, operations
 
 _FLOAT_DIGITS = (15, 17)  # significant digits of a number that a program printed as a 64-bit float
@@ -33,8 +33,12 @@ def compare_scalars(reference: Scalar, given: Scalar, rules: Rules, budget: Budg
     """Compares two scalars; None if it cannot decide."""
     left, right = reference.expression, given.expression
     units = [side.unit or "deg" * (side.expression[0] == "degree") for side in (reference, given)]
+    if any(units) and (reference.percent or given.percent):
+        return False
     if all(units) and units[0] != units[1]:
         one, other = map(measure, units)
+        if (one is None) != (other is None) and not is_same_word(*units):
+            return False
         if one and other and one != other:
             scaled = [("multiply", side, number(size[0])) for side, size in ((left, one), (right, other))]
             return one[1] == other[1] and are_identical(*scaled, budget)

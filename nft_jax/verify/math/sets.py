@@ -180,7 +180,7 @@ class _Line:
         first = 0 if low == MINUS_INFINITY else 2 * self._find(low)[0] + 1 + (not has_low)
         last = size - 1 if high == INFINITY else 2 * self._find(high)[0] + 1 - (not has_high)
         if low == INFINITY or high == MINUS_INFINITY or first > last:
-            return (False,) * size
+            raise Undecided("an interval is empty")
         return tuple(first <= index <= last for index in range(size))
 
     def _relation(self, value: Relation, insert: Callable | None) -> Cells:

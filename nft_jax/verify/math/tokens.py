@@ -85,6 +85,7 @@ _OPERATORS = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "=", ":=": "=", "**":
 _DEGREE = re.compile(
     r"(?:\{\s*\})?\^\s*(?:\{\s*(?:\\circ|°|\\degrees?)\s*\}|\\circ(?![A-Za-z])|°|\\degrees?(?![A-Za-z]))|\\degrees?(?![A-Za-z])"
 )
+_PRIMES = re.compile(r"\^\s*(?:\{\s*(?:\\prime\s*)+\}|\\prime(?![A-Za-z]))")
 _ORDINAL = re.compile(
     r"(?<=\d)(?:\s*-\s*|\^\s*)?(?:\\(?:text|mathrm|textsuperscript)\s*)?(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?)?"
     r"(?:st|nd|rd|th)(?:\s*\}){0,2}(?![A-Za-z])"
@@ -114,6 +115,8 @@ def _clean(text: str) -> str:
         text = LOW_RUN.sub(lambda m: f"_{{{_plain(m.group(), LOW)}}}", text)
         text = "".join(map(_replace_character, unicodedata.normalize("NFC", text.translate(TABLE))))
     text = text.translate({9: " ", 10: " ", 13: " ", 34: None, 96: None}).replace("...", r"\ldots ")
+    if "prime" in text:
+        text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
     text = re.sub(r"(?<=\d)\.(?=\s*/)", "", _ORDINAL.sub("", _DEGREE.sub("° ", text)))
     if r"\begin" not in text:  # elsewhere a double backslash ends a row
         text = re.sub(r"\\\\(?=[A-Za-z{}!,])", lambda match: "\\", text)

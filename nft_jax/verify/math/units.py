@@ -58,3 +58,9 @@ def measure(unit: str) -> tuple[Fraction, frozenset] | None:
             return None
         before = part
     return factor, frozenset((base, count) for base, count in bases.items() if count)
+
+
+def is_same_word(left: str, right: str) -> bool:
+    """Returns whether two units share a known name (`cm` and `cm long`), or one is "units"."""
+    one, other = ({KNOWN.get(word) or KNOWN.get(word.lower()) for word in unit.split()} for unit in (left, right))
+    return bool(one & other - {None}) or bool({"unit", "units"} & {*left.split(), *right.split()})
