@@ -165,7 +165,7 @@ def renamed_argument(draw: random.Random) -> Pair:
 
 def other_type(draw: random.Random) -> Pair:
     """Returns two answers with the same numbers that are of different types, or have different marks."""
-    a, b = sorted(draw.sample(range(2, 90), 2))
+    a, b = sorted(draw.sample(range(3, 90), 2))
     given, gold = draw.choice((
         (f"f({a})<f(1)<f({b})", f"({b},{a})"), (f"{b}<x<{a}", f"({b + 1},{a})"), (f"[{a},{b}]", f"{a},{b}"),
         (rf"{a}\%", rf"{a}^\circ"), (rf"{a}\%", rf"{a}\text{{ days}}"), (rf"{a}^\circ", rf"{a}\text{{ rad}}"),
