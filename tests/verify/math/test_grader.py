@@ -13,7 +13,7 @@ from verify.agreement import measure_agreement, read_rows
 # Each line holds ways to write one answer. Each pair of them is correct, in both directions.
 SAME = [
     ["5", "5.0", "05", "+5", "5.", r"\boxed{5}", "$5$", "5$", "x=5", "x = 5", "5 = x",
-     r"5\text{ cm}", r"5\mathrm{~cm}", "5 cm", "5 apples", r"\text{5}",
+     r"5\text{ cm}", r"5\mathrm{~cm}", "5 cm", r"\text{5}",
      r"\left(5\right)", "{5}", "10/2"],
     [r"72^\circ", r"72^{\circ}", "72°", r"72\text{ degrees}", "72"],
     [r"500\text{ cents}", r"\$5", "5 dollars", r"\$5.00", r"5\text{ USD}"],
