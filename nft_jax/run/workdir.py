@@ -21,6 +21,7 @@ from nft_jax.config import Config, to_dict
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.files import atomically, json_text
+from nft_jax.printing import visible
 from nft_jax.run import remote_workdir
 from nft_jax.run.json_files import read_lines
 from nft_jax.types import Groups, TokenScores
@@ -50,12 +51,14 @@ class Workdir:
       is_writer: Whether this is process 0.
 
     Raises:
-      ValueError: if the folder can't be written, before anything is compiled.
+      ValueError: if the folder can't be written or read again, before anything is compiled.
     """
 
     def __init__(self, path: Path, run: Path | None = None):
         self.path, self.run = path, run or path
         self.is_writer = jax.process_index() == 0
+        if visible(str(path)) != str(path):
+            raise ValueError(f"--workdir={path} has control characters, and no checkpoint is found there; rename it")
         if not self.is_writer:
             return
         try:

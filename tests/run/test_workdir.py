@@ -186,3 +186,10 @@ def test_check_space_measures_the_disk_of_a_folder_that_another_process_has_yet_
     folder.check_space(1)
     with pytest.raises(ValueError, match="make room"):
         folder.check_space(2**80)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "\u202ea", "a\x7f"])
+def test_workdir_refuses_a_name_with_control_characters(tmp_path, name):
+    with pytest.raises(ValueError, match="has control characters"):
+        Workdir(tmp_path / name)
+    assert not any(tmp_path.iterdir())
