@@ -123,21 +123,25 @@ def _faults(config: Config, plan: Plan, updates: list[int]) -> Iterator[str]:
 def read_loss(text: str) -> LossConfig:
     """Reads a loss from `NAME [OPTION=VALUE …]`; other options have the loss's defaults.
 
+    An option may also be `normalizer` or one of `losses.Additions`, such as entropy_weight.
+
     Raises:
       ValueError: for an unknown loss or option.
     """
     name, *words = text.split()
-    options, normalizer = losses.default_options(name), ""
+    options = losses.default_options(name)
+    additions = {field.name: field.default for field in dataclasses.fields(losses.Additions)} | {"normalizer": ""}
     changes: dict[str, Any] = {}
+    added: dict[str, Any] = {}
     for word in words:
         option, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"config.compare.losses: {word!r} in {text!r} is not of the form OPTION=VALUE")
-        if option == "normalizer":
-            normalizer = value
+        if option in additions and option not in options:
+            added[option] = _parse_value(value, additions[option])
         else:
             changes[option] = _parse_value(value, lookup(options, option, "option", f"loss {name!r}"))
-    return LossConfig(name=name, normalizer=normalizer, options=options | changes)
+    return LossConfig(name=name, options=options | changes, **added)
 
 
 def _parse_value(text: str, default: Any) -> Any:

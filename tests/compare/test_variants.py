@@ -19,6 +19,9 @@ def test_read_loss_fills_in_defaults():
     assert found.options == losses.default_options("nft") | changed
     assert read_loss("nft epsilon=1").options["epsilon"] == 1.0
     assert read_loss("rft").options == {}
+    with_bonus = read_loss("grpo entropy_weight=0.01 mask_truncated=true dual_clip=3")
+    assert with_bonus.additions == losses.Additions(entropy_weight=0.01, mask_truncated=True)
+    assert with_bonus.options == losses.default_options("grpo") | {"dual_clip": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
 
 def training_step(config: Config, mesh: jax.sharding.Mesh, model: ModelConfig | None = None) -> Step:
     """The step's training half: what samples and grades is missing. `model` may be what a `Config` refuses."""
-    loss = resolve(config.loss.name, config.loss.options)
+    loss = resolve(config.loss.name, config.loss.options, config.loss.additions)
     return make_training_step(config, loss, mesh, model or config.model, VOCABULARY)
 
 

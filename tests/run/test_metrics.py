@@ -13,7 +13,8 @@ from nft_jax.run.metrics import format_faults, format_step, optimizer_metrics, s
 from nft_jax.state import Record
 from nft_jax.types import Totals
 from nft_jax.update.groups import RolloutStatistics, empty_groups
-from nft_jax.update.update import UpdateRecord, UpdateStatistics
+from nft_jax.update.statistics import UpdateStatistics
+from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.grade import STATUSES
 
 
@@ -62,6 +63,18 @@ def by_hand(taken=(1, 1, 0), nonfinite=(0, 0, 1)) -> Record:
         wasted=np.int32(3),
         last=jax.device_get(empty_groups(8, 4, 16)),
     )
+
+
+def test_step_metrics_average_the_metrics_of_the_loss_over_the_tokens_that_it_left():
+    record = by_hand()
+    statistics = record.applied.statistics._replace(own={"clipped": array(3, 1, 100)})
+    applied = record.applied._replace(statistics=statistics, rejected=array(10, 2, 0))
+    metrics = step_metrics(record._replace(applied=applied))
+    # Of 20 and 12 tokens 10 and 2 were rejected; the third update was not taken.
+    assert metrics["loss_metrics"] == {"clipped": 4 / 20}
+    assert (metrics["tokens_rejected"], metrics["tokens_trained"]) == (12, 20)
+    assert metrics["entropy"] == 48 / 20
+    assert not {"loss_metrics", "tokens_rejected"} & step_metrics(record).keys()
 
 
 EXPECTED = {

@@ -45,6 +45,7 @@ def test_make_groups_counts_a_truncated_answer_as_incorrect():
         ("mixed", 0.0, 1.0, [0, 1, 1, 1, 0]),
         ("mixed", 0.25, 0.75, [0, 0, 1, 0, 0]),
         ("all", 0.25, 0.75, [1, 1, 1, 1, 1]),
+        ("some_incorrect", 0.25, 1.0, [1, 1, 1, 1, 0]),
     ],
 )
 def test_select_groups_excludes_both_ends_of_the_band(which, low, high, expected):

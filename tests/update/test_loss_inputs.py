@@ -19,6 +19,7 @@ from helpers.small_parts import (
 )
 from helpers.update_twin import Reference
 from nft_jax.config import LossConfig, PackingConfig
+from nft_jax.state import State
 
 Q, K = 8, 4
 WEIGHTS = lively_weights(MODEL)
@@ -119,3 +120,37 @@ def test_prepare_rejects_before_the_denominators_are_counted(mesh, groups, exact
     assert_close(gradient, exact.gradient(-weight_BS.astype(np.float32)), 1e-5)
     assert totals.answers == kept < Q * K
     assert totals.tokens == (exact.answer_BS & keep_B1).sum()
+
+
+def test_step_updates_with_additions_keys_and_a_choice_over_the_whole_minibatch(groups):
+    """Clip-Cov's draw, TIS, truncation masking and an entropy bonus, in two updates after a second forward pass."""
+    loss = LossConfig(
+        name="clip_cov",
+        options={"share": 0.2, "covariance_low": 0.0, "covariance_high": 9.0},
+        correction="tis",
+        mask_truncated=True,
+        entropy_weight=0.01,
+    )
+    config = small_config(loss=loss, updates_per_step=2, old_logp="recompute")
+    step = training_step(config, one_device())
+
+    @jax.jit
+    def program(weights, groups, number):
+        packed, totals = step.pack(groups, jnp.int32(Q), jax.tree.map(jnp.asarray, PROMPTS), number)
+        state = State(weights, step.updater.optimizer.init(weights), number, jnp.int32(0), None, None)
+        return step.update(state, packed, totals), totals
+
+    (first, totals), (other, _) = (jax.device_get(program(WEIGHTS, groups, jnp.int32(n))) for n in (0, 1))
+    applied = first.applied
+    assert applied.taken.tolist() == [1, 1]
+    # Group i goes to update i mod 2.
+    truncated_tokens_Q = (groups.length_QK * groups.truncated_QK).sum(axis=1)
+    np.testing.assert_array_equal(applied.rejected, truncated_tokens_Q.reshape(-1, 2).sum(axis=0))
+    assert applied.rejected.any()
+    left = totals.tokens - applied.rejected
+    assert applied.statistics.own.keys() == {"chosen", "correction"}
+    assert (applied.statistics.own["chosen"] <= 0.2 * left + 1).all()
+    assert applied.statistics.own["chosen"].sum() > 0
+    # Another step draws other tokens.
+    changed = jax.tree.map(lambda one, two: np.abs(one - two).max(), first.weights, other.weights)
+    assert max(jax.tree.leaves(changed)) > 0
