@@ -10,7 +10,7 @@ _BRACE = re.compile(r"[{}]")
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BOXES, _UNSPACED_BOXES = (r"\boxed", r"\fbox"), (r"\boxed{",)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?\d+(?:[.,/]\d+)*|[A-Za-z](?![A-Za-z]))")
-_REFUSAL = re.compile(r"[^\w.\n]*\b(?:is|was)(?:n't| (?:not|wrong|incorrect)\b)", re.I)
+_REFUSAL = re.compile(r"[^\w.\n]{0,12}\b(?:is|was)(?:n't| (?:not|wrong|incorrect)\b)", re.I)
 _NEGATION = re.compile(r"(?:\b(?:not|never|cannot)|n't)(?: be| equal(?: to)?)?\W*$", re.I)
 _TAG = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*</answer>", re.S | re.I)
 
@@ -129,7 +129,8 @@ def spoken_part(text: str) -> str:
             end = mark.start()
             break
         start = mark.end()
-    return text[start:end].rpartition("</think>")[2].partition("<think>")[0]
+    text = text[start:end]
+    return text.rpartition("</think>")[2].partition("<think>")[0] if "think>" in text else text
 
 
 def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
@@ -208,7 +209,9 @@ def _unwrap(text: str) -> str:
 
 def is_denied(text: str, start: int, end: int) -> bool:
     """Returns whether a text says "not" before a part of it, or "is wrong" behind it."""
-    return bool(_NEGATION.search(text[max(start - 20, 0) : start]) or _REFUSAL.match(text[end : end + 20]))
+    before = text[max(start - 20, 0) : start].lower()
+    has_word = "not" in before or "n't" in before or "never" in before  # most texts have none, and need no pattern
+    return has_word and bool(_NEGATION.search(before)) or bool(_REFUSAL.match(text, end))
 
 
 def _find_last_formula(text: str) -> str | None:
