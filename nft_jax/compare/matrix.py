@@ -11,7 +11,7 @@ from tabulate import tabulate
 from nft_jax.compare.equalities import AnswerGroups, objective_weights, weights_match
 from nft_jax.losses import LOSSES, Loss, resolve
 from nft_jax.losses.omega import OMEGAS
-from nft_jax.report import AQUA, BLUE, INK, plt, save_figure
+from nft_jax.report.curves import AQUA, BLUE, INK, plt, save_figure
 
 EQUAL, FACTOR, DIFFERENT = "equal", "factor", "different"
 NORMALIZER = "constant"
