@@ -60,10 +60,8 @@ def _sampling_faults(config: Settings) -> Iterator[str]:
         yield f"config.rollout.stop={quote(rollout.stop)}: {error}; {remedy}"
     try:
         _ = rollout.end_numbers
-    except ValueError as error:
-        yield (
-            f"config.rollout.end_ids={quote(rollout.end_ids)}: {error}; give ids, comma between them, such as 151643"
-        )
+    except ValueError:
+        yield f"config.rollout.end_ids={quote(rollout.end_ids)}: give ids, comma between them, such as 151643"
     if not selection.rate_above < selection.rate_below:
         yield (
             f"config.selection.rate_above={selection.rate_above} must be below rate_below={selection.rate_below}; "
@@ -99,13 +97,13 @@ def _size_faults(config: Settings) -> Iterator[str]:
         yield f"config.model.head_size={model.head_size}: rotary positions need an even size"
     if not model.layer_kinds or set(model.layer_kinds) - set(LAYER_KINDS):
         yield (
-            f"config.model.layer_kinds={model.layer_kinds!r}: use one letter for each of several layers, "
+            f"config.model.layer_kinds={quote(model.layer_kinds)}: use one letter for each of several layers, "
             f"{' or '.join(LAYER_KINDS)}, such as 'wwwf'"
         )
     if "w" in model.layer_kinds and not model.window_rope_theta:
         yield (
-            f"config.model.layer_kinds={model.layer_kinds!r} needs config.model.window_rope_theta, the rope_theta of "
-            f"layers of kind w, such as 10000"
+            f"config.model.layer_kinds={quote(model.layer_kinds)} needs config.model.window_rope_theta, the "
+            f"rope_theta of layers of kind w, such as 10000"
         )
     scaling = model.rope_scaling
     if scaling.kind in ("llama3", "yarn") and not scaling.original_tokens:
