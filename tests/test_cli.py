@@ -302,5 +302,5 @@ def test_processes_compare_the_code_of_a_users_own(tmp_path, monkeypatch):
     config, seen = small(verify__grader="own_of_cli:mine"), {}
     monkeypatch.setattr(cli.distributed, "start", lambda *given: seen.update(given[4]))
     monkeypatch.setattr(cli, "FLAGS", SimpleNamespace(wait_seconds=1, heartbeat_seconds=10))
-    cli._start_processes(None, config, tmp_path)
+    cli._connect_processes(None, config, tmp_path, None)
     assert seen["own code"] == {"verify.grader": digest("own_of_cli:mine")}

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nft_jax.printing import show_control_characters
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.damage import make_digests
 from nft_jax.state import State
@@ -68,6 +69,7 @@ def _median(act: Callable[[], Any]) -> float:
 
 def main() -> None:
     """Prints a line for each figure."""
+    show_control_characters()
     parser = argparse.ArgumentParser("nft_jax.bench.digests", description=__doc__.split("\n\n")[0])
     parser.add_argument("--parameters", type=float, default=494e6, help="numbers of the weights")
     parser.add_argument("--folder", type=Path, help="where a checkpoint is saved and restored; it must be empty")
