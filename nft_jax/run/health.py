@@ -129,7 +129,7 @@ class Hints:
             )
         harder = "harder" if seen["correct"] > seen["incorrect"] else "easier"
         text = f"of {groups} groups with {answers} answers, {' and '.join(found) or 'none gave a gradient'}"
-        causes = {cause: count for cause, count in causes.items() if 2 * count >= answers}
+        causes = {cause: count for cause, count in causes.items() if count and 2 * count >= answers}
         if causes:
             return "; ".join([text, *sorted(causes, key=lambda cause: -causes[cause])])
         return f"{text}; take {harder} problems, or more config.answers_per_prompt={self.config.answers_per_prompt}"
