@@ -21,7 +21,7 @@ from helpers.experiments import (
     small,
     write_graders,
 )
-from helpers.runs import MEASURED, Ran, run, untimed
+from helpers.runs import MEASURED, Around, Ran, run, untimed
 from nft_jax import sft, train
 from nft_jax.config import load, to_dict
 
@@ -52,16 +52,13 @@ def first(folder):
 def late(folder, first):
     """The same folder, resumed to four steps, the last of which compiles something; and the output on stderr."""
 
+    def compile_late(number, state):
+        if number == 2:
+            jax.jit(lambda x: x + 1)(np.ones(7, np.float32))
+        return state
+
     def compile_step(*arguments):
-        program, taken = train_compile_step(*arguments), []
-
-        def step(state, prompts):
-            taken.append(1)
-            if len(taken) == 2:
-                jax.jit(lambda x: x + 1)(np.ones(7, np.float32))
-            return program(state, prompts)
-
-        return step
+        return Around(train_compile_step(*arguments), compile_late)
 
     printed, train_compile_step = io.StringIO(), train.compile_step
     with contextlib.redirect_stderr(printed):

@@ -8,7 +8,7 @@ import enum
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class Setting(NamedTuple):
     @property
     def allowed(self) -> str:
         """The values that it may have, in words."""
-        return ", ".join(text for text in (_KINDS[self.type], str(self.range)) if text)
+        return ", ".join(text for text in (_KINDS[get_origin(self.type) or self.type], str(self.range)) if text)
 
     def fault(self, value: Any) -> str | None:
         """The message for a value outside the limits, or None for one inside; float32 must keep a number inside."""

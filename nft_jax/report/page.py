@@ -1,7 +1,6 @@
 """One HTML page of a run, without a server: scores, curves, answers by token, held-out answers, settings."""
 
 import base64
-import json
 import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -12,7 +11,7 @@ import jinja2
 
 from nft_jax.config import Config, to_dict
 from nft_jax.evaluation.paired import compare_values
-from nft_jax.files import atomically
+from nft_jax.files import atomically, json_text
 from nft_jax.report import curves
 from nft_jax.run.json_files import read_json, read_lines
 
@@ -78,7 +77,7 @@ def _read(name: str) -> Any:
 
 def _script_json(values: Any) -> Any:
     """Returns JSON for a script element; no text in it can end the element or begin a comment."""
-    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    text = json_text(values)
     escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
     return jinja2.utils.markupsafe.Markup(escaped)
 
@@ -127,7 +126,7 @@ def read_rollouts(workdir: Path, most_bytes: int = MOST_BYTES) -> tuple[list[dic
     rollouts, kept, total = [], 0, 0
     for path in paths:
         groups = read_lines(path)
-        sizes = [len(json.dumps(group)) for group in groups]
+        sizes = [len(json_text(group)) for group in groups]
         order = sorted(range(len(groups)), key=lambda q: "tokens" not in groups[q])
         used, chosen = 0, []
         for q in order:

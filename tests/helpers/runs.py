@@ -89,6 +89,20 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"}
 
 
+class Around:
+    """A compiled program that calls `before(number, state)` first, and takes the state that this returns."""
+
+    def __init__(self, program: Any, before: Callable[[int, Any], Any]):
+        self.program, self.before, self.calls = program, before, 0
+
+    def __call__(self, state: Any, *inputs: Any) -> Any:
+        self.calls += 1
+        return self.program(self.before(self.calls, state), *inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.program, name)
+
+
 class Process:
     """`python -m nft_jax.PROGRAM` in `workdir`, with the graders of `folder`; `run` is its workdir."""
 

@@ -12,6 +12,7 @@ import pytest
 from helpers.checkpoints import RUN, any_run, assert_restored, filled, listing, save
 from helpers.experiments import grader, small, write_graders
 from helpers.model_folders import random_tensors, write_model, write_tokenizer
+from helpers.runs import Around
 from nft_jax import sft, train
 from nft_jax.compare.__main__ import run_study
 from nft_jax.evaluate import evaluate
@@ -138,13 +139,8 @@ def broken(tmp_path_factory):
     compile_step = train.compile_step
 
     def compile_broken(*arguments):
-        program, taken = compile_step(*arguments), []
-
-        def step(state, prompts):
-            taken.append(1)
-            return program(spoil(state, "reference") if len(taken) == 3 else state, prompts)
-
-        return step
+        before = lambda number, state: spoil(state, "reference") if number == 3 else state  # noqa: E731
+        return Around(compile_step(*arguments), before)
 
     config = small(
         steps=9,
