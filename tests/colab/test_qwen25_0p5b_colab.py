@@ -1,4 +1,4 @@
-"""The config for one accelerator with 16 GB: what its step computes in, and what it keeps, byte for byte."""
+"""The configs for one accelerator with 16 GB: what their step computes in, and what it keeps, byte for byte."""
 
 import dataclasses
 
@@ -41,6 +41,24 @@ def test_what_it_keeps(config):
     # The view and the cache are gone when the gradient, and what a micro-batch adds to it, are there.
     kept = held["weights"] + held["moments"] + held["prompts"]
     assert kept + max(held["sampling_weights"] + held["cache"], 8 * WEIGHTS) < 0.9 * T4_BY_DEFAULT
+
+
+def test_what_it_keeps_with_adapters():
+    config = load(config_files.config("qwen25_0p5b_colab_lora"))
+    placed = experiment(config)
+    D, F, KV, rank = 896, 4864, 2 * 64, config.lora.rank
+    adapters = 24 * rank * (2 * (D + D) + 2 * (D + KV) + 3 * (D + F))
+    assert placed.model.parameters == WEIGHTS
+    assert placed.model.adapters == adapters
+    held = device_bytes(placed)
+    assert (held["weights"], held["frozen"]) == (4 * adapters, 4 * WEIGHTS)
+    assert held["sampling_weights"] == 4 * WEIGHTS
+    assert 0 <= held["moments"] - 8 * adapters < 64
+    # In int8, the matrices of the layers take a quarter, and 4 bytes for each of their outputs.
+    outputs = 24 * (2 * D + 2 * KV + 2 * F + D)
+    matrices = 24 * (2 * D * D + 2 * D * KV + 3 * D * F)
+    rounded = experiment(dataclasses.replace(config, rollout=dataclasses.replace(config.rollout, weights="int8")))
+    assert device_bytes(rounded)["sampling_weights"] == 4 * (WEIGHTS - matrices) + matrices + 4 * outputs
 
 
 @pytest.mark.parametrize(("dtype", "halves"), [("float32", False), ("bfloat16", True)])

@@ -6,10 +6,12 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 from helpers.experiments import small
 from nft_jax.experiment import open_experiment
 from nft_jax.machine.chips import GIB
+from nft_jax.models.int8 import Int8Matrix
 from nft_jax.parallel import layout
 from nft_jax.plan import hlo, planner
 from nft_jax.plan.page import format_page
@@ -101,6 +103,27 @@ def test_engine_decode_loop_gathers_no_weight(devices, data, tensor):
 
     # The sampling weights are gathered before the loop, where this reading finds the gathers.
     assert largest(hlo.loop_instructions(text)) < smallest <= largest(text.splitlines())
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+def test_a_loop_over_int8_weights_keeps_no_copy_of_them_in_the_compute_dtype(layers):
+    """One layer is constant in the loop over tokens, so a compiler could convert it before; a scan converts each."""
+    device = SingleDeviceSharding(find_devices("v5e:1x1")[0])
+
+    def shape(*sizes, dtype):
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=device)
+
+    def loop(x_MD, weights):
+        def token(_, x_MD):
+            return jax.lax.scan(lambda x, weight: (x @ weight[...], None), x_MD, weights)[0]
+
+        return jax.lax.fori_loop(0, 100, token, x_MD)
+
+    D = 2048
+    matrix = Int8Matrix(shape(layers, D, D, dtype=jnp.int8), shape(layers, 1, D, dtype=jnp.float32))
+    memory = jax.jit(loop).lower(shape(64, D, dtype=jnp.bfloat16), matrix).compile().memory_analysis()
+    assert memory.argument_size_in_bytes < 1.2 * layers * D * D
+    assert memory.temp_size_in_bytes < D * D
 
 
 def test_smoke_programs_compile_for_a_tpu(devices, tmp_path):
