@@ -71,7 +71,7 @@ class RolloutConfig:
         "number format of the layers' matrices that the sampler reads. model: model.dtype; int8: integers with a scale "
         "for each output channel, half the memory of 16 bits. The sampler's policy then differs from the trained one "
         "(sampler_gap_mean): old_logp=sampler, the default, takes the ratio to the policy that sampled; recompute and "
-        "current leave the gap out of it. Evaluation samples with model.dtype",
+        "current leave the gap out of it, unless loss.correction brings it in. Evaluation samples with model.dtype",
         choices=("model", "int8"),
         decides=RUN,
     )
