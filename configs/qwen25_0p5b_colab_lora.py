@@ -4,9 +4,9 @@ Claim    None: settings only. Nobody has trained with this file yet.
 Differs  from `qwen25_0p5b_colab`: adapters of rank 16 on all matrices of the layers train, 1.75 % of the
          weights. The learning rate is ten times that of all weights, the ratio that Schulman et al. 2025 (Thinking
          Machines Lab, "LoRA Without Regret") found. `export` merges the adapters, or writes them as a folder for peft.
-Cost     8,798,208 weights of adapters beside 494,032,768. Peak memory of a v5e-1 in bfloat16, by the compiler for TPUs:
-         3.42 GiB of 15.75, where all weights need 10.40. In float32 the step keeps 4.97 GiB by its shapes, where all
-         weights take 8.55 (nft_jax/models/README.md).
+Cost     8,798,208 weights of adapters beside 494,032,768. Peak memory of the device by `plan`, GiB:
+           T4   float32   4.85 of 15, by the compiler for CPUs   (all weights: 10.01)
+           v5e  bfloat16  3.42 of 15.75, by the compiler for TPUs   (all weights: 10.40)
 Command  hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir FOLDER
          python -m nft_jax.train --config=qwen25_0p5b_colab_lora --workdir=runs/lora --config.model.path=FOLDER
          python -m nft_jax.plan  --config=qwen25_0p5b_colab_lora
