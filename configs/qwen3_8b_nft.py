@@ -4,6 +4,8 @@ Claim    None: nobody has run this file yet, and the paper has no such run.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
          and one round of candidates.
            v5e:8x8    64 slots  14.95 of 15.75  775 s
+         On v5p:4x4x4 with --config.mesh.tensor=1 --config.rollout.slots=128 a chip keeps 89.29 GiB by shapes alone, of
+         95.74; that step was not compiled yet.
 Command  hf download Qwen/Qwen3-8B-Base --local-dir FOLDER
          python -m nft_jax.plan  --config=qwen3_8b_nft --topology=v5e:8x8
          python -m nft_jax.train --config=qwen3_8b_nft --workdir=gs://BUCKET/qwen3 --config.model.path=FOLDER
