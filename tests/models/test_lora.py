@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.small_parts import MODEL, VOCABULARY, assert_close, lively_weights
+from helpers.small_parts import MIXED, MODEL, VOCABULARY, assert_close, lively_weights
 from nft_jax.config import LoraConfig, ModelConfig
 from nft_jax.models import transformer
 from nft_jax.models.lora import SUFFIX, initial_adapters, join_weights, merge_adapters, split_weights
@@ -74,7 +74,7 @@ def test_initial_adapters_are_uniform_and_differ():
     assert len(set(firsts)) == len(firsts)
 
 
-@pytest.mark.parametrize(("seed", "config"), [(0, MODEL), (1, MODEL), (2, HEAD_NORMS)])
+@pytest.mark.parametrize(("seed", "config"), [(0, MODEL), (1, HEAD_NORMS), (2, MIXED)])
 def test_merge_adapters_gives_the_same_model(seed, config):
     base = lively_weights(config)
     weights = join_weights(lively_adapters(seed), base)
