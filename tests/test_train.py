@@ -102,6 +102,8 @@ def test_main_leaves_the_documented_files(first):
     assert {path.name for path in first.path.iterdir()} == {
         *("config.json", "run.json", "metrics.jsonl", "evaluation.jsonl", "result.json", "curves.png"),
         *(
+            "report.html",
+            "held_out",
             "rollouts",
             "checkpoints",
             "warm_start",
@@ -147,7 +149,11 @@ def test_main_logs_rollouts_every_n_steps(first, resumed):
     assert names == ["step_000001.jsonl", "step_000002.jsonl", "step_000004.jsonl"]
     (row, *_) = rows = first.rows("rollouts/step_000001.jsonl")
     assert len(rows) == 8
-    assert row.keys() == {"prompt", "reference", "rate", "answers", "verdicts", "truncated", "lengths"}
+    assert row.keys() - {"tokens"} == {"prompt", "reference", "rate", "answers", "verdicts", "truncated", "lengths"}
+    scored = [row for row in rows if "tokens" in row]
+    assert len(scored) == 4
+    for row in scored:
+        assert [len(answer["new"]) for answer in row["tokens"]] == row["lengths"]
     assert all(len(row[name]) == 4 for name in ("answers", "verdicts", "truncated", "lengths"))
     assert row["prompt"].endswith("=")
 
