@@ -7,8 +7,8 @@ Recipe   The sizes and the optimizer of Tunix's example for this model (google/t
          tokens each, temperature 0.7, AdamW at 1e-6 with β₂ 0.95, no weight decay, no warmup, clip 100, no KL.
          Differs: the reward is 1 or 0 for the number alone, with nothing for the form; and the chat template is used
          as the tokenizer has it, so that the model thinks first if the template lets it.
-Cost     1,720,574,976 weights. On v5e:2x4 a chip keeps 13.11 GiB by shapes alone, of 15.75; the step was not compiled
-         yet, which `plan` does.
+Cost     1,720,574,976 weights. On v5e:2x4 the peak is 14.06 GiB of 15.75, by the compiler (`plan` with libtpu
+         0.0.42.1).
 Command  hf download Qwen/Qwen3-1.7B --local-dir FOLDER
          python -m nft_jax.plan  --config=qwen3_1p7b_gsm8k_grpo --topology=v5e:2x4
          python -m nft_jax.train --config=qwen3_1p7b_gsm8k_grpo --workdir=runs/qwen3 --config.model.path=FOLDER
