@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,10 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # What one test compiles must not depend on what another has.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+
+# What nohup ignores, the processes of a test would ignore too. One that starts has the default in place of a handler.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 import jax
 import pytest
