@@ -11,6 +11,9 @@ from nft_jax.verify.grade import OutcomeError
 from nft_jax.verify.pool.pool import Pool
 from nft_jax.verify.pool.process import StartError
 
+# What a new grader is tried on: a response, and the answer that counts as correct.
+TRIAL = ("\\boxed{1}", "1")
+
 
 @dataclasses.dataclass(frozen=True)
 class Verifier:
@@ -83,6 +86,6 @@ def start_pool(config: VerifyConfig, setting: str) -> Pool:
 def _try(pool: Pool, seconds: float) -> str:
     r"""Grades `\boxed{1}` as an answer to 1; returns what is wrong if a grader returns what is no judgment, else ""."""
     batch = pool.begin(seconds)
-    batch.add([("\\boxed{1}", "1")])
+    batch.add([TRIAL])
     verdict = batch.collect()[0]
     return verdict.reason if verdict.reason.startswith(OutcomeError.__name__) else ""
