@@ -1,6 +1,6 @@
 """Draws the curves of a run again (curves.png), and makes one page of it (report.html).
 
-    python -m nft_jax.report --workdir=runs/tiny
+    python -m nft_jax.report --config=tiny --workdir=runs/tiny
     python -m nft_jax.report --workdir=runs/nft --against=runs/rft,runs/grpo
 
 The page needs no server and no network. It shows scores, curves, settings, the answers that the run trained on, token

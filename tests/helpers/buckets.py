@@ -12,7 +12,8 @@ def use_local_buckets(patch: pytest.MonkeyPatch, folder: Path) -> str:
     """Makes `folder/buckets/NAME` stand for the bucket NAME; returns what then stands for "gs://"."""
     scheme = f"{folder}/buckets/"
     patch.setattr(remote_workdir, "SCHEME", scheme)
-    patch.setattr(importlib.util, "find_spec", lambda name: name)
+    find = importlib.util.find_spec
+    patch.setattr(importlib.util, "find_spec", lambda name: name if name == "gcsfs" else find(name))
     return scheme
 
 
