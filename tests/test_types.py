@@ -17,7 +17,11 @@ def legend() -> list[str]:
 
 def identifiers(source: str) -> set[str]:
     """All names of variables, arguments, attributes and fields."""
-    nodes = list(ast.walk(ast.parse(source)))
+    try:
+        tree = ast.parse(source)
+    except SystemError:  # Python 3.11 can lose count of its depth once, while other threads parse
+        tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     return names | {node.arg for node in nodes if isinstance(node, ast.arg | ast.keyword) and node.arg}

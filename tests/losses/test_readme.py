@@ -39,6 +39,8 @@ def table() -> dict[str, list[str]]:
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     """The folder that holds the page's loss as my_losses.py."""
+    # Another test's module may have this name.
+    monkeypatch.delitem(sys.modules, NAME.partition(":")[0], raising=False)
     (code,) = [code for code in snippets(PAGE, "python") if "# my_losses.py" in code]
     (tmp_path / "my_losses.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
