@@ -30,11 +30,11 @@ from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerpri
 from nft_jax.run.inspection import SCORES, Damage, inspect_folder
 from nft_jax.run.json_files import find_fault, read_json, set_aside
 from nft_jax.run.stopping import StopSignal
-from nft_jax.run.workdir import Workdir
+from nft_jax.run.workdir import RESULT_FILE, Workdir
 from nft_jax.sft import check_warm_start, warm_start
 from nft_jax.start_table import describe
 from nft_jax.state import State
-from nft_jax.trainer import RESULT_FILE, Trainer
+from nft_jax.trainer import Trainer
 from nft_jax.update.optimizer import Optimizer
 from nft_jax.update.token_scores import compile_scores
 

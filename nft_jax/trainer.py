@@ -22,11 +22,9 @@ from nft_jax.processes import distributed
 from nft_jax.report import curves, page
 from nft_jax.run.health import Hints
 from nft_jax.run.metrics import format_step, optimizer_metrics, step_metrics
-from nft_jax.run.workdir import as_json
+from nft_jax.run.workdir import HELD_OUT_FOLDER, RESULT_FILE, as_json
 from nft_jax.state import Record
 from nft_jax.types import TokenScores
-
-RESULT_FILE = "result.json"
 
 
 class StepReport(NamedTuple):
@@ -34,7 +32,7 @@ class StepReport(NamedTuple):
 
     Attributes:
       record: The step's record; its groups are gathered on the host if the step is logged.
-      scores: How the weights after the step score the tokens of its first groups; None if the step is not logged.
+      scores: How the weights after the step score the tokens of some groups; None where no tokens are kept.
     """
 
     record: Record
@@ -155,11 +153,14 @@ class Trainer(Loop):
 
     def _write_held_out(self, answers: dict[str, Answers]) -> None:
         """Writes each stage's answers to the held-out problems as text."""
-        folder, tables = self.folder.path / "held_out", self.experiment.dataset.tables
+        folder, tables = self.folder.path / HELD_OUT_FOLDER, self.experiment.dataset.tables
         folder.mkdir(exist_ok=True)
         for split, final in answers.items():
             for stage, each in self._stages(split, final).items():
-                with atomically(folder / f"{split}_{stage}.jsonl") as temporary, open(temporary, "w") as out:
+                with (
+                    atomically(folder / f"{split}_{stage}.jsonl") as temporary,
+                    open(temporary, "w", encoding="utf-8") as out,
+                ):
                     write_rows(out, make_rows(each, tables[split], 0, self.experiment.tokenizer))
 
     def _stages(self, split: str, final: Answers) -> dict[str, Answers]:

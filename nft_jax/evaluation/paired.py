@@ -74,7 +74,8 @@ def compare(first: Path, second: Path) -> dict[str, dict[str, Paired]]:
 
 def _compare_files(first: Path, second: Path) -> dict[str, Paired]:
     one, other = (
-        {(row.get("id"), row["prompt"]): _correct(row) for row in read_lines(path, _KINDS)} for path in (first, second)
+        {(row.get("id"), row["prompt"]): are_correct(row) for row in read_lines(path, _KINDS)}
+        for path in (first, second)
     )
     problems = [problem for problem in one if problem in other]
     if not problems:
@@ -85,7 +86,8 @@ def _compare_files(first: Path, second: Path) -> dict[str, Paired]:
     return {"greedy": compare_values(*greedy), f"avg@{correct[0].shape[1] - 1}": compare_values(*sampled)}
 
 
-def _correct(row: dict) -> list[bool]:
+def are_correct(row: dict) -> list[bool]:
+    """Returns which answers of a row made by `answers.make_rows` are correct; a truncated one never is."""
     return [verdict == "correct" and not cut for verdict, cut in zip(row["verdicts"], row["truncated"], strict=True)]
 
 

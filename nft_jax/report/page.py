@@ -10,10 +10,11 @@ from typing import Any
 import jinja2
 
 from nft_jax.config import Config, to_dict
-from nft_jax.evaluation.paired import compare_values
+from nft_jax.evaluation.paired import are_correct, compare_values
 from nft_jax.files import atomically, json_text
 from nft_jax.report import curves
 from nft_jax.run.json_files import read_json, read_lines
+from nft_jax.run.workdir import HELD_OUT_FOLDER, RESULT_FILE
 
 PAGE_FILE = "report.html"
 # A page stays quick to open: of more text than this, each step shows a part.
@@ -144,13 +145,12 @@ def read_rollouts(workdir: Path, most_bytes: int = MOST_BYTES) -> tuple[list[dic
 def read_held_out(workdir: Path, most: int = MOST_HELD_OUT) -> dict[str, list[dict]]:
     """Reads the greedy answers to the first held-out problems: {split: [{"problem", stage: [answer]}]}."""
     splits: dict[str, list[dict]] = {}
-    for path in sorted((workdir / "held_out").glob("*.jsonl"), key=_stage_order):
+    for path in sorted((workdir / HELD_OUT_FOLDER).glob("*.jsonl"), key=_stage_order):
         split, _, stage = path.stem.rpartition("_")
         lines = read_lines(path)[:most]
         rows = splits.setdefault(split, [{"problem": line["prompt"], "reference": line["reference"]} for line in lines])
         for row, line in zip(rows, lines, strict=True):
-            correct = line["verdicts"][0] == "correct" and not line["truncated"][0]
-            row[stage] = [{"text": line["answers"][0], "correct": correct}]
+            row[stage] = [{"text": line["answers"][0], "correct": are_correct(line)[0]}]
     for rows in splits.values():
         short = _strip_common([row["problem"] for row in rows])
         for row, text in zip(rows, short, strict=True):
@@ -180,7 +180,7 @@ def _strip_common(texts: list[str]) -> list[str]:
 
 def _compare(workdir: Path, other: Path) -> dict:
     """Compares the last greedy answers of two runs to the test problems that they have in common."""
-    here, there = ({row["prompt"]: _is_correct(row) for row in _last_answers(folder)} for folder in (workdir, other))
+    here, there = ({row["prompt"]: are_correct(row)[0] for row in _last_answers(folder)} for folder in (workdir, other))
     common = [prompt for prompt in here if prompt in there]
     if not common:
         raise ValueError(f"--against={other}: it has no test problem in common with {workdir}")
@@ -199,14 +199,10 @@ def _compare(workdir: Path, other: Path) -> dict:
 
 
 def _last_answers(workdir: Path) -> list[dict]:
-    path = workdir / "held_out" / "test_final.jsonl"
+    path = workdir / HELD_OUT_FOLDER / "test_final.jsonl"
     if not path.is_file():
         raise ValueError(f"{path} is missing: a run writes it when it is finished and has test problems")
     return read_lines(path)
-
-
-def _is_correct(row: dict) -> bool:
-    return row["verdicts"][0] == "correct" and not row["truncated"][0]
 
 
 def _flatten(settings: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -219,5 +215,5 @@ def _flatten(settings: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def read_results(workdir: Path) -> dict | None:
     """Returns what `result.json` holds, None for a run that is not finished."""
-    path = workdir / "result.json"
+    path = workdir / RESULT_FILE
     return read_json(path) if path.exists() else None

@@ -2,7 +2,6 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const COLUMNS = ["texts", "old", "new", "entropy"];
 
 function make(tag, properties = {}, children = []) {
   const node = document.createElement(tag);
@@ -17,9 +16,13 @@ function mean(values) {
 
 // ---- the values of a token ----
 
+function isCorrect(group, k) {
+  return group.verdicts[k] === "correct" && !group.truncated[k];
+}
+
 function tokenValues(group, answer, index) {
   const tokens = group.tokens[answer];
-  const reward = group.verdicts[answer] === "correct" && !group.truncated[answer] ? 1 : 0;
+  const reward = Number(isCorrect(group, answer));
   const logRatio = tokens.new[index] - tokens.old[index];
   const multiplier = MULTIPLIERS[options.loss](logRatio, reward, group.rate, options);
   return { multiplier, logRatio, surprise: -tokens.old[index], entropy: tokens.entropy[index], old: tokens.old[index], new: tokens.new[index] };
@@ -33,10 +36,10 @@ function tint(name, value) {
   return `rgba(var(--${value >= 0 ? "good" : "bad"}), ${(0.75 * strength).toFixed(3)})`;
 }
 
-// Spaces and line ends are shown, and what would change the direction of text is escaped.
+// Line ends and tabs are shown; control and format characters are escaped, as nft_jax/printing.py does.
 function visible(text) {
-  const escaped = text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
-    (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const escaped = text.replace(/(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu,
+    (sign) => `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
   return escaped.replace(/\n/g, "⏎\n").replace(/\t/g, "→\t");
 }
 
@@ -80,7 +83,7 @@ function drawList() {
   shown = shown.map((group, place) => [key(group), place, group]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((row) => row[2]);
   selected = Math.min(selected, Math.max(shown.length - 1, 0));
   $("prompts").replaceChildren(...shown.map((group, place) => {
-    const marks = group.verdicts.map((verdict, k) => (verdict === "correct" && !group.truncated[k] ? "✓" : "✗")).join("");
+    const marks = group.verdicts.map((_, k) => (isCorrect(group, k) ? "✓" : "✗")).join("");
     const line = `${marks} ${group.tokens ? "◆ " : ""}${data.questions[group.prompt] ?? group.prompt}`;
     const item = make("li", { textContent: visible(line.slice(0, 160)), onclick: () => select(place) });
     item.setAttribute("role", "option");
@@ -106,7 +109,7 @@ function drawGroup() {
 }
 
 function drawAnswer(group, k) {
-  const correct = group.verdicts[k] === "correct" && !group.truncated[k];
+  const correct = isCorrect(group, k);
   const head = `${correct ? "✓" : "✗"} ${group.verdicts[k]}${group.truncated[k] ? ", cut" : ""}, ${group.lengths[k]} tokens`;
   const body = make("div", { className: "tokens" });
   if (group.tokens) body.append(...group.tokens[k].texts.map((text, index) => drawToken(group, k, text, index)));
@@ -139,7 +142,7 @@ function silentShares() {
   let total = 0;
   for (const group of groupsOfStep().filter((each) => each.tokens && each.rate > 0 && each.rate < 1)) {
     group.tokens.forEach((tokens, k) => {
-      const reward = group.verdicts[k] === "correct" && !group.truncated[k] ? 1 : 0;
+      const reward = Number(isCorrect(group, k));
       tokens.new.forEach((value, index) => {
         total += 1;
         for (const [name, multiplier] of Object.entries(MULTIPLIERS)) {

@@ -27,6 +27,9 @@ from nft_jax.run.json_files import read_lines
 from nft_jax.types import Groups, TokenScores
 from nft_jax.verify.grade import STATUSES
 
+# What the end of a run writes, and its report reads.
+RESULT_FILE, HELD_OUT_FOLDER = "result.json", "held_out"
+
 PACKAGES = (
     "nft_jax",
     "jax",
