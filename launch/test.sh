@@ -5,6 +5,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 parse_options "" "$@"
 use_environment test
+# The losses of these libraries are compared with ours; nothing that the libraries need is.
+case ",$EXTRAS," in
+  *,parity,*) run python -m pip install --quiet --disable-pip-version-check --no-deps verl==0.9.1 trl==1.16.0 ;;
+esac
 
 run ruff check .
 run ruff format --check .

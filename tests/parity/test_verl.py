@@ -1,8 +1,6 @@
 """Losses, advantages and KL estimates against verl's own functions: pip install --no-deps verl==0.9.1."""
 
 import contextlib
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -19,12 +17,9 @@ TOLERANCE = {"float64": 1e-12, "float32": 3e-5}
 
 
 @pytest.fixture(scope="module")
-def core(torch):
+def core(torch, peer_folder):
     """verl's `core_algos`, without the rest of verl."""
-    found = importlib.util.find_spec("verl")
-    if found is None:
-        pytest.skip("verl isn't installed: pip install --no-deps verl==0.9.1")
-    return load_core_algos(Path(found.origin).parent)
+    return load_core_algos(peer_folder("verl"))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
