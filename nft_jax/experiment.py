@@ -6,6 +6,7 @@ that sample answers, and ends the grading processes when its `with` block ends.
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +18,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nft_jax import losses
 from nft_jax.base import Source, add_frozen, load_base
-from nft_jax.config import Config, MeshConfig, RolloutConfig
+from nft_jax.config import Config, MeshConfig, RolloutConfig, replace_value
 from nft_jax.data.dataset import Dataset, load_dataset
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation.evaluator import Evaluator, compile_evaluator
 from nft_jax.files import atomically
-from nft_jax.losses import Loss
+from nft_jax.losses import Loss, TokenReward
 from nft_jax.models import hf
 from nft_jax.models.lora import split_weights
 from nft_jax.models.sharded import ShardedModel, build_model, with_sharding
@@ -36,6 +37,7 @@ from nft_jax.rollout.engine import Engine
 from nft_jax.run import hardware_notes
 from nft_jax.state import Record, State
 from nft_jax.step import Step
+from nft_jax.teacher import build_teacher, load_teacher
 from nft_jax.types import Prompts
 from nft_jax.update.groups import empty_groups
 from nft_jax.update.optimizer import Optimizer, make_optimizer, offload_shardings, state_specs
@@ -53,6 +55,7 @@ class Experiment:
       dataset: Tokenizer, prompts and examples.
       engine: Samples the training rollouts.
       verifier: The grading processes; None where nothing is sampled.
+      teacher: The frozen model of a distillation; None without one.
     """
 
     config: Config
@@ -61,6 +64,7 @@ class Experiment:
     loss: Loss
     engine: Engine
     verifier: Verifier | None = None
+    teacher: ShardedModel | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -83,17 +87,20 @@ class Experiment:
 
     def step(self, optimizer: Optimizer, grader: Grader | None = None) -> Step:
         """Returns the step on the training problems; answers are graded by `grader`, by default the verifier's."""
-        config, loss, model = self.config, self.loss, self.model
-        updater = Updater(
-            config,
-            loss,
-            optimizer,
-            *(model.graph, model.axes, model.mesh),
-            old_logp=config.old_logp,
-            normalizer=config.loss.normalizer or loss.normalizer,
-        )
+        config, loss, mesh = self.config, self.loss, self.model.mesh
+        normalizer = config.loss.normalizer or loss.normalizer
+
+        def make_updater(model):
+            parts = model.graph, model.axes, mesh
+            return Updater(config, loss, optimizer, *parts, old_logp=config.old_logp, normalizer=normalizer)
+
         grader = grader or self.grader(self.dataset.tables["train"].answers)
-        return Step(config, model.mesh, self.engine, grader, loss, updater)
+        updater, teacher = make_updater(self.model), self.teacher and make_updater(self.teacher)
+        return Step(config, mesh, self.engine, grader, loss, updater, self._token_reward(), teacher)
+
+    def _token_reward(self) -> TokenReward | None:
+        name, ids = self.config.loss.token_reward, range(self.tokenizer.vocab_size)
+        return losses.bind_token_reward(name, self.tokenizer.token_texts(list(ids))) if name else None
 
     def place(self, tree: Any, specs: Any = None) -> Any:
         """Puts host arrays on the mesh, laid out by `specs`, or whole on each device."""
@@ -132,7 +139,7 @@ class Experiment:
         config, model, whole = self.config, self.model, PartitionSpec()
         carried = None
         if config.selection.carry:
-            carried = (jax.tree.map(lambda _: whole, empty_groups(1, 1, 1)), whole)
+            carried = (jax.tree.map(lambda _: whole, empty_groups(1, 1, 1, config.verify.graded)), whole)
         trained, _ = split_weights(model.shapes)
         trained_specs, frozen_specs = split_weights(model.weight_specs)
         specs = State(
@@ -143,6 +150,7 @@ class Experiment:
             carried=carried,
             reference=trained_specs if config.loss.kl_weight else None,
             frozen=frozen_specs,
+            teacher=self.teacher and self.teacher.weight_specs,
         )
         shardings = layout.shardings(model.mesh, specs)
         if not optimizer.offload:
@@ -155,21 +163,27 @@ class Experiment:
         shardings = self.state_shardings(optimizer)
         # Jitted, so that each moment is allocated in its own layout.
         init = jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)
-        return jax.device_put(self._first_state(init, weights), shardings)
+        return jax.device_put(self._first_state(init, weights, self.load_teacher()), shardings)
+
+    def load_teacher(self) -> Any:
+        """Loads the weights of the teacher; None without one. Raises as `teacher.load_teacher`."""
+        return self.teacher and load_teacher(self.teacher)
 
     def abstract_state(self, optimizer: Optimizer) -> State:
         """Returns shapes and layouts of the state: a checkpoint is read into them, and the step compiled for them."""
-        shapes = jax.eval_shape(lambda weights: self._first_state(optimizer.init, weights), self.model.shapes)
+        first = functools.partial(self._first_state, optimizer.init)
+        shapes = jax.eval_shape(first, self.model.shapes, self.teacher and self.teacher.shapes)
         return jax.tree.map(with_sharding, shapes, self.state_shardings(optimizer))
 
-    def _first_state(self, init, weights):
+    def _first_state(self, init, weights, teacher):
         config, carried = self.config, None
         if config.selection.carry:
-            empty = empty_groups(config.carry_capacity, config.answers_per_prompt, config.rollout.max_answer_tokens)
+            sizes = config.answers_per_prompt, config.rollout.max_answer_tokens, config.verify.graded
+            empty = empty_groups(config.carry_capacity, *sizes)
             carried = (empty, jnp.int32(0))
         trained, frozen = split_weights(weights)
         reference = jax.tree.map(jnp.copy, trained) if config.loss.kl_weight else None
-        return State(trained, init(trained), jnp.int32(0), jnp.int32(0), carried, reference, frozen)
+        return State(trained, init(trained), jnp.int32(0), jnp.int32(0), carried, reference, frozen, teacher)
 
 
 def open_data(config: Config, folder: Path, problems: dict[str, list[Problem]] | None = None) -> Dataset:
@@ -215,8 +229,13 @@ def build_experiment(
     mesh = open_mesh(config.mesh, devices)
     config = resolve(config, folder, dataset.tokenizer.vocab_size, mesh)
     model = build_model(config.model, dataset.tokenizer.vocab_size, mesh, config.lora)
-    loss = losses.resolve(config.loss.name, config.loss.options, config.loss.additions)
-    return Experiment(config, dataset, model, loss, make_engine(model, config.rollout, dataset.tokenizer))
+    loss = config.resolve_loss()
+    # What is only evaluated needs no teacher, which may be gone.
+    teacher = build_teacher(config, dataset.tokenizer, model.attention.name, mesh) if problems is None else None
+    if teacher is not None:
+        config = replace_value(config, "distillation.teacher", teacher.config.path)
+    engine = make_engine(model, config.rollout, dataset.tokenizer)
+    return Experiment(config, dataset, model, loss, engine, teacher=teacher)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from nft_jax import losses
 from nft_jax.config import Config, replace_value
 from nft_jax.config.sizes import row_tokens, rows_per_micro_batch
 from nft_jax.data.named_models import find_model
@@ -33,7 +32,7 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
     """
     config = resolve_precision(resolve_model(config, folder, vocabulary), mesh.devices.flat[0])
     check_tokens(config)
-    loss = losses.resolve(config.loss.name, config.loss.options, config.loss.additions)
+    loss = config.resolve_loss()
     layout.check_host_memory(mesh, _offloads(config))
     config = _resolve_packing(config, attention_backends.select_attention(config.model, mesh))
     check_sizes(config, loss, mesh)

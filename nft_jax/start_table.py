@@ -25,6 +25,7 @@ def describe(experiment: Experiment) -> str:
     lines = [
         *_describe_machine(experiment),
         *_describe_adapters(experiment),
+        *_describe_teacher(experiment),
         *_describe_sampler(experiment),
         *_describe_problems(experiment),
         f"prompt    template {config.data.template!r}; the first one has {first} tokens (between │), the "
@@ -73,6 +74,18 @@ def _describe_adapters(experiment: Experiment) -> list[str]:
         f"adapters  rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.target_names)}",
         f"          {counts[0]:,} weights train, {100 * counts[0] / sum(counts):.2f} % of all: {sizes[0] / MIB:,.1f} "
         f"MiB; the others are frozen in {experiment.config.model.dtype}: {sizes[1] / MIB:,.1f} MiB",
+    ]
+
+
+def _describe_teacher(experiment: Experiment) -> list[str]:
+    """Returns the model of a distillation, if there is one, and what it trains beside."""
+    config, teacher = experiment.config.distillation, experiment.teacher
+    if teacher is None:
+        return []
+    beside = "alone" if config.alone else f"beside {experiment.loss.name}"
+    return [
+        f"teacher   {teacher.parameters:,} weights, {teacher.config.layers} layers, frozen in {teacher.config.dtype}, "
+        f"from {config.teacher}; {config.kl} of weight {config.weight:g}, {beside}"
     ]
 
 

@@ -11,6 +11,9 @@ from nft_jax.update.groups import RolloutStatistics
 from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.callback import HostReport
 
+# Parts of a state that a run loads again.
+UNSAVED = ("frozen", "teacher")
+
 
 class State(NamedTuple):
     """Everything that a step changes: donated to the next step, and checkpointed.
@@ -23,6 +26,8 @@ class State(NamedTuple):
       carried: Surplus groups of the previous step and their number (int32); None without `selection.carry`.
       reference: The weights that the KL term compares with, or None where `loss.kl_weight` is 0.
       frozen: The weights beside adapters, in the compute dtype; None without adapters. No checkpoint holds them.
+      teacher: The weights of the model of a distillation, in the compute dtype; None without one. No checkpoint holds
+        them.
     """
 
     weights: Any
@@ -32,6 +37,7 @@ class State(NamedTuple):
     carried: tuple[Groups, Array] | None
     reference: Any
     frozen: Any = None
+    teacher: Any = None
 
     @property
     def model_weights(self) -> Any:
@@ -42,7 +48,7 @@ class State(NamedTuple):
     def rest(self) -> dict[str, Any]:
         """The parts that a checkpoint holds beside `weights`."""
         parts = self._asdict().items()
-        return {name: part for name, part in parts if name not in ("weights", "frozen") and part is not None}
+        return {name: part for name, part in parts if name not in ("weights", *UNSAVED) and part is not None}
 
     @property
     def saved_parts(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from jax.sharding import Mesh
 
 from nft_jax.config import Config
 from nft_jax.data.order import prompt_order
-from nft_jax.losses import Loss
+from nft_jax.losses import Loss, TokenReward
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
@@ -48,14 +48,19 @@ from nft_jax.update.groups import (
     split_pool,
 )
 from nft_jax.update.minibatches import make_minibatches, pack_shards
-from nft_jax.update.packing import PackedRows
+from nft_jax.update.packing import PackedRows, replace_values
 from nft_jax.update.update import UpdateOutcome, Updater
 from nft_jax.verify.callback import Grader, Submitter, verify
 
 
 @dataclass(frozen=True)
 class Step:
-    """The parts of one experiment's step, bound together; `__call__` is the program to jit."""
+    """The parts of one experiment's step, bound together; `__call__` is the program to jit.
+
+    Attributes:
+      token_reward: A reward for each token, from a function of the user's own; None without one.
+      teacher: Reads answers with the weights of `State.teacher`; None without a teacher.
+    """
 
     config: Config
     mesh: Mesh
@@ -63,6 +68,8 @@ class Step:
     grader: Grader
     loss: Loss
     updater: Updater
+    token_reward: TokenReward | None = None
+    teacher: Updater | None = None
 
     def __call__(self, state: State, prompts: Prompts) -> tuple[State, Record]:
         """Takes one step: fills the training buffer, then takes `updates_per_step` optimizer updates on it."""
@@ -95,11 +102,11 @@ class Step:
         """
         config, selection = self.config, self.config.selection
         Q, candidates = config.prompts_per_step, config.candidates_per_round
-        K, T = config.answers_per_prompt, config.rollout.max_answer_tokens
+        shape = config.answers_per_prompt, config.rollout.max_answer_tokens, config.verify.graded
         sampling_weights = self.engine.sampling_weights(state.model_weights)
         sample_round = functools.partial(self.sample_round, sampling_weights, prompts)
         # The pool is padded so that it divides over the data shards.
-        pool = layout.split_rows(empty_groups(round_up(Q + candidates, shard_count(self.mesh)), K, T), self.mesh)
+        pool = layout.split_rows(empty_groups(round_up(Q + candidates, shard_count(self.mesh)), *shape), self.mesh)
         from_carry = jnp.int32(0)
         if state.carried is not None:
             carried, many = state.carried
@@ -111,7 +118,8 @@ class Step:
         def take_round(sampled: SamplingState) -> SamplingState:
             begins_next = sampled.rounds + 1 < selection.max_rounds
             progress, graded = sample_round(sampled.cursor, sampled.progress, begins_next)
-            kept_Q = select_groups(graded.groups, self.loss.groups, selection.rate_above, selection.rate_below)
+            bounds = self.loss.groups, selection.rate_above, selection.rate_below
+            kept_Q = select_groups(graded.groups, *bounds, by_verdicts=self.loss.by_verdicts)
             pool, count = append_groups(sampled.pool, sampled.count, graded.groups, kept_Q)
             return SamplingState(
                 pool=layout.split_rows(pool, self.mesh),
@@ -123,7 +131,7 @@ class Step:
                 progress=progress,
             )
 
-        no_groups = layout.split_rows(empty_groups(candidates, K, T), self.mesh)
+        no_groups = layout.split_rows(empty_groups(candidates, *shape), self.mesh)
         progress = self.engine.start(sampling_weights, self.next_requests(prompts, state.cursor))
         start = SamplingState(pool, from_carry, state.cursor, jnp.int32(0), empty_statistics(), no_groups, progress)
         return jax.lax.while_loop(unfilled, take_round, start), from_carry
@@ -152,8 +160,9 @@ class Step:
             ~rollout.truncated_B,
             request_QK.reshape(-1),
             ticket_X,
+            rewards=self.config.verify.graded,
         )
-        groups = layout.split_rows(make_groups(problem_Q, rollout, verdict_B), self.mesh)
+        groups = layout.split_rows(make_groups(problem_Q, rollout, verdict_B, host.reward_B), self.mesh)
         return progress, GradedRound(groups, host, capacity_X)
 
     def next_requests(self, prompts: Prompts, cursor: Array) -> Requests:
@@ -184,6 +193,7 @@ class Step:
             max_answer_tokens=config.rollout.max_answer_tokens,
             key=jax.random.fold_in(stream(config.seed, "pairs"), step),
             mesh=self.mesh,
+            token_reward=self.token_reward,
         )
         packed = pack_shards(sequences, config, self.loss.unit, shared=config.prompts_are_shared)
         return layout.split_rows(packed, self.mesh, axis=1), totals
@@ -193,6 +203,9 @@ class Step:
         updater = self.updater.freeze(state.frozen)
         if self.config.old_logp == "recompute":
             packed = jax.lax.map(lambda minibatch: updater.recompute(state.weights, minibatch), packed)
+        if self.teacher is not None:
+            taught = jax.lax.map(lambda minibatch: self.teacher.logp(state.teacher, minibatch), packed)
+            packed = replace_values(packed, teacher_logp_BT=taught)
 
         def take_update(carry, inputs):
             packed, totals, index, key = inputs

@@ -176,7 +176,7 @@ def restore(
 ) -> tuple[int, State | None]:
     """Reads the newest checkpoint of the folder: the number of steps done, and the state; 0 and None without one.
 
-    The state gets the `frozen` weights, which no checkpoint holds.
+    The state gets the `frozen` weights and the teacher, which no checkpoint holds.
 
     Raises:
       ValueError: When the folder holds another run, is past the last step, or has no room for a checkpoint.
@@ -190,7 +190,7 @@ def restore(
         return 0, None
     if restored[0] > steps:
         raise ValueError(f"config.steps={steps}: {folder.path} is at step {restored[0]} already")
-    return restored[0], restored[1]._replace(frozen=frozen)
+    return restored[0], restored[1]._replace(frozen=frozen, teacher=experiment.load_teacher())
 
 
 def load_base_weights(experiment: Experiment, folder: Workdir, start: Any = None) -> Any:

@@ -76,6 +76,9 @@ class LossBatch(NamedTuple):
       truncated_BT: float32, 1 if the answer was cut at the limit.
       length_BT: float32, tokens of the whole answer, also where tokens were rejected.
       complete_BT: float32, 1 if no answer of the group was truncated, so that its rate is one of complete answers.
+      graded_BT: float32, the grader's reward of the answer in [0, 1]; that of its verdict if it gives no other.
+      token_reward_BT: float32, the token's own reward, from the function of `loss.token_reward`; 0 without one.
+      teacher_logp_BT: float32, log-prob by the teacher of `distillation.teacher`.
       key_BT: a random key for the token, the same however the answers are packed and split.
       choice_BT: float32, what the loss's `prepare` wrote; 0 before.
     """
@@ -91,6 +94,9 @@ class LossBatch(NamedTuple):
     truncated_BT: Array | None = None
     length_BT: Array | None = None
     complete_BT: Array | None = None
+    graded_BT: Array | None = None
+    token_reward_BT: Array | None = None
+    teacher_logp_BT: Array | None = None
     key_BT: Array | None = None
     choice_BT: Array | None = None
 
@@ -134,6 +140,7 @@ class Groups(NamedTuple):
       verdict_QK: int32, status codes: indices into `verify.grade.STATUSES`.
       reward_QK: float32, 1 for a correct answer, else 0.
       rate_Q: float32, share of correct answers.
+      graded_QK: float32, rewards in [0, 1] of a grader that returns some; None if it gives verdicts alone.
     """
 
     prompt_Q: Array
@@ -144,6 +151,12 @@ class Groups(NamedTuple):
     verdict_QK: Array
     reward_QK: Array
     rate_Q: Array
+    graded_QK: Array | None = None
+
+    @property
+    def earned_QK(self) -> Array:
+        """float32, what advantages are made of: the grader's rewards, or those of its verdicts."""
+        return self.reward_QK if self.graded_QK is None else self.graded_QK
 
 
 class TokenScores(NamedTuple):

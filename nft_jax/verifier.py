@@ -48,7 +48,8 @@ class Verifier:
         if not self.pool.isolated and config.isolation == "auto":
             own = "a grader of your own: config.verify.isolation=required does"
             isolated += f" ({own if ':' in config.grader else 'pip install seccompy, on Linux'})"
-        return f"{config.grader}{second}; {config.workers} processes, {isolated}"
+        rewards = f", correct from a reward of {config.correct_from:g}" if config.graded else ""
+        return f"{config.grader}{rewards}{second}; {config.workers} processes, {isolated}"
 
 
 @contextlib.contextmanager
@@ -74,6 +75,7 @@ def start_pool(config: VerifyConfig, setting: str) -> Pool:
             item_seconds=config.seconds_per_answer,
             memory_mib=config.worker_memory_mib,
             isolation=config.isolation,
+            correct_from=config.correct_from,
         )
     except (StartError, ValueError) as error:
         raise ValueError(f"config.verify.{setting}={grader!r}: {error}") from error

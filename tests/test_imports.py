@@ -25,7 +25,7 @@ ORDER = """
     run
     step
     evaluation
-    resolve verifier base
+    resolve verifier base teacher
     experiment
     cli
     machine

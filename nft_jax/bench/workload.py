@@ -54,7 +54,7 @@ def read_lengths(text: str, config: Config) -> Lengths:
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitedStep(Step):
     """A step whose answers end at `limit_B`: int32, by request number modulo their number."""
 

@@ -9,9 +9,10 @@ The config's section `compare` names the losses, the numbers of updates a rollou
     --config.compare.losses="nft; nft omega=one; my_losses:mine" --config.compare.updates_per_rollout=1,8 \\
     --config.compare.seeds=0,1,2
 
-All runs start from the same bases and sample the same number of tokens. Each loss chooses its learning rate among
-`compare.learning_rates` on `compare.tuning_seeds`, which are not reported. The workdir keeps finished runs: the same
-command continues an interrupted study. At the end it writes comparison.json, comparison.md, learning.png and final.png.
+All runs start from the same bases and sample the same number of tokens, or take the same number of updates, if
+`compare.updates` is given. Each loss chooses its learning rate among `compare.learning_rates` on
+`compare.tuning_seeds`, which are not reported. The workdir keeps finished runs: the same command continues an
+interrupted study. At the end it writes comparison.json, comparison.md, learning.png and final.png.
 
 --equivalence samples one rollout and compares the gradients of NFT with those of GRPO, Dr. GRPO and RFT, for each
 parameter: strictly on-policy, in float64 and float32, on 1 and on 8 devices (simulated on CPUs), and then as the policy
@@ -66,7 +67,7 @@ def run_study(config: Config, workdir: Path) -> None:
     """Trains all variants, and writes tables and pictures."""
     plan = read_plan(config)
     with open_experiment(config, workdir) as base:
-        summary = summarize(Study(plan, base, workdir).run(), config.compare.sampled_tokens)
+        summary = summarize(Study(plan, base, workdir).run())
         run = provenance(config, base.model.attention.name)
     Workdir(workdir).write_json("comparison.json", {"provenance": run} | summary)
     text = markdown(summary)

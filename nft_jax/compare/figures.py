@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from nft_jax.compare.summary import interval
+from nft_jax.compare.summary import interval, read_budget
 from nft_jax.report.curves import INK, plt, save_figure, style_axis
 
 # Okabe and Ito's colors, which color-blind readers tell apart; gray for all variants beyond.
@@ -29,13 +29,13 @@ def draw(summary: dict, folder: Path) -> list[Path]:
 
 def _draw_learning(summary: dict) -> Any:
     """Draws a row of panels for each regime: means over seeds as lines, 95 % intervals as bands."""
-    regimes = _regimes(summary)
+    regimes, budget = _regimes(summary), read_budget(summary)
     figure, axes = _grid(regimes, len(PANELS), 4.2)
     for row, variants in zip(axes, regimes, strict=True):
         for axis, (name, title) in zip(row, PANELS, strict=True):
-            style_axis(axis, title, "sampled tokens (thousands)")
+            style_axis(axis, title, f"{budget.noun}{' (thousands)' * (budget.of == 'tokens')}")
             for variant, color in zip(variants, _colors(variants), strict=True):
-                _draw_band(axis, variant, name, color)
+                _draw_band(axis, variant, name, budget.of, color)
         # Bands of few seeds are wider than shares can be.
         low, high = row[0].get_ylim()
         row[0].set_ylim(max(low, 0), min(high, 1))
@@ -55,18 +55,18 @@ def _scale_ratios(axis: Axes) -> None:
     axis.set_ylim(min(0.9, low), max(10.0, high))
 
 
-def _draw_band(axis: Axes, variant: dict, name: str, color: str) -> None:
-    tokens = np.array(variant["curve"]["tokens"]) / 1000
+def _draw_band(axis: Axes, variant: dict, name: str, of: str, color: str) -> None:
+    marks = np.array(variant["curve"][of]) / (1000 if of == "tokens" else 1)
     columns = list(zip(*variant["curve"][name], strict=True))
     known = [index for index, column in enumerate(columns) if None not in column]
     # Ratios span orders of magnitude, so their mean is the geometric one.
     forward: Callable = np.log if name == "ratio_max" else np.asarray
     backward: Callable = np.exp if name == "ratio_max" else np.asarray
     intervals = [interval(forward(columns[index])) for index in known]
-    axis.plot(tokens[known], backward([one["mean"] for one in intervals]), color=color, lw=2, label=variant["loss"])
+    axis.plot(marks[known], backward([one["mean"] for one in intervals]), color=color, lw=2, label=variant["loss"])
     if intervals and intervals[0]["low"] is not None:
         low, high = (backward([one[end] for one in intervals]) for end in ("low", "high"))
-        axis.fill_between(tokens[known], low, high, color=color, alpha=0.13, lw=0)
+        axis.fill_between(marks[known], low, high, color=color, alpha=0.13, lw=0)
 
 
 def _draw_final(summary: dict) -> Any:

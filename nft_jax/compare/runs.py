@@ -1,4 +1,4 @@
-"""One run of a comparison: trains a base until it has sampled its tokens."""
+"""One run of a comparison: trains a base until its budget is spent."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nft_jax.compare.variants import PROMPTS_PER_SEED, Variant
+from nft_jax.compare.variants import PROMPTS_PER_SEED, Budget, Variant
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, compile_step, open_experiment
@@ -29,7 +29,7 @@ MARK_METRICS = (
     *("reward", "entropy", "ratio_mean", "ratio_max", "clamped_value", "gradient_norm"),
     *("groups_kept", "answer_length"),
 )
-# Number of held-out evaluations of a run, evenly spaced over its tokens.
+# Number of held-out evaluations of a run, evenly spaced over its budget.
 MARKS = 6
 
 
@@ -72,7 +72,7 @@ class Runner:
       experiment: The variant's experiment, with its grading processes.
       optimizer: The optimizer, whose learning rate is part of its state.
       prompt_length: Mean tokens of a prompt.
-      budget: Sampled tokens of a run.
+      budget: When a run ends.
     """
 
     experiment: Experiment
@@ -81,10 +81,10 @@ class Runner:
     program: jax.stages.Compiled
     prompts: Prompts
     prompt_length: float
-    budget: int
+    budget: Budget
 
     def run(self, weights: Any, seed: int, rate: float) -> dict:
-        """Trains host weights until the sampled tokens are as near to the budget as whole steps allow.
+        """Trains host weights until the budget is spent as exactly as whole steps allow.
 
         Returns:
           {"curve": at each mark the held-out score, the cost so far, and means of metrics since the mark before;
@@ -104,16 +104,19 @@ class Runner:
             nonfinite.check()
             step = self._step_cost(metrics, time.perf_counter() - began)
             cost, since = Cost(*map(sum, zip(cost, step, strict=True))), [*since, metrics]
-            last = is_nearest(cost.tokens, step.tokens, self.budget)
-            if last or cost.tokens * MARKS >= self.budget * (len(curve) + 1):
+            spent, spends = (getattr(each, self.budget.of) for each in (cost, step))
+            last = is_nearest(spent, spends, self.budget.amount)
+            if last or spent * MARKS >= self.budget.amount * (len(curve) + 1):
                 curve.append(self._evaluate(state.model_weights, cost, since))
                 since = []
+            # Also in a run in which nothing trains, which takes no updates.
+            if int(state.cursor) > (seed + 1) * PROMPTS_PER_SEED:
+                raise ValueError(
+                    f"seed {seed} drew more than {PROMPTS_PER_SEED} prompts; let runs end after fewer "
+                    f"{self.budget.noun} than {self.budget.amount:,}"
+                )
             if last:
                 break
-        if int(state.cursor) > (seed + 1) * PROMPTS_PER_SEED:
-            raise ValueError(
-                f"seed {seed} drew more than {PROMPTS_PER_SEED} prompts; use fewer config.compare.sampled_tokens"
-            )
         return {"curve": curve, "test": as_json(score(self.evaluator(state.model_weights, "test")))}
 
     def start(self, weights: Any, seed: int, rate: float) -> State:
@@ -141,14 +144,15 @@ class Runner:
 
 
 @contextlib.contextmanager
-def open_runner(variant: Variant, base: Experiment, evaluator: Evaluator, folder: Path) -> Iterator[Runner]:
+def open_runner(
+    variant: Variant, base: Experiment, evaluator: Evaluator, folder: Path, budget: Budget
+) -> Iterator[Runner]:
     """Opens the variant's experiment on the data of `base`, and compiles its step; raises as `open_experiment`."""
     with open_experiment(variant.config(base.config), folder, dataset=base.dataset) as experiment:
         optimizer = with_rate(make_optimizer(experiment.config.optimizer, 1, experiment.model.trained_axes))
         table = base.dataset.tables["train"]
         prompts, shardings = experiment.prompts(table), experiment.state_shardings(optimizer)
         program = compile_step(experiment.step(optimizer), experiment.abstract_state(optimizer), prompts, shardings)
-        budget = base.config.compare.sampled_tokens
         yield Runner(experiment, evaluator, optimizer, program, prompts, float(table.length_Q.mean()), budget)
 
 
@@ -173,9 +177,9 @@ def _check_numbers(values: dict, names: Sequence[str], kind: tuple[type, ...]) -
         raise ValueError(f"it {fault}")
 
 
-def is_nearest(tokens: int, step: int, budget: int) -> bool:
-    """Returns whether `tokens` is nearer to the budget than after another step of `step` tokens."""
-    return tokens + step / 2 > budget
+def is_nearest(spent: int, step: int, budget: int) -> bool:
+    """Returns whether what is spent is nearer to the budget than after another step that spends `step`."""
+    return spent + step / 2 > budget
 
 
 def _mean(values: list[float | None]) -> float | None:

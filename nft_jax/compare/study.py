@@ -84,7 +84,7 @@ class Study:
         return StudyResult(plan, tuning, rates, runs, bases)
 
     def _runner(self, variant: Variant, stack: contextlib.ExitStack) -> Runner:
-        return stack.enter_context(open_runner(variant, self.base, self.evaluator, self.workdir))
+        return stack.enter_context(open_runner(variant, self.base, self.evaluator, self.workdir, self.plan.budget))
 
     def _tune(self, variant: Variant, runner: Callable[[], Runner]) -> dict[float, list[float]]:
         plan = self.plan
@@ -147,7 +147,9 @@ class Study:
             check_score(scores[name])
 
     def _path(self, variant: Variant, seed: int, rate: float) -> Path:
-        regime = f"{self.base.config.compare.sampled_tokens}_tokens", f"{variant.updates}_updates"
+        budget = self.plan.budget
+        ends = f"{budget.amount}_tokens" if budget.of == "tokens" else f"after_{budget.amount}_updates"
+        regime = ends, f"{variant.updates}_updates"
         return self.workdir.joinpath("runs", *regime, name_folder(variant.loss), f"rate_{rate:g}_seed_{seed}.json")
 
     def _base_folder(self, seed: int) -> Path:

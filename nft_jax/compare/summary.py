@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from nft_jax.compare.runs import MARKS, Cost
 from nft_jax.compare.study import StudyResult
-from nft_jax.compare.variants import Variant
+from nft_jax.compare.variants import Budget, Variant
 
 # Measures of a run's test score, by name: how to read it, and its format.
 MEASURES: dict[str, tuple[Callable[[dict], float], str]] = {
@@ -35,7 +35,7 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def summarize(result: StudyResult, tokens: int) -> dict:
+def summarize(result: StudyResult) -> dict:
     """Returns the comparison as JSON: for each variant its rate, scores, paired differences, costs and curves.
 
     `difference` of a measure is the variant's value minus that of the first loss in the same regime, seed by seed;
@@ -44,17 +44,17 @@ def summarize(result: StudyResult, tokens: int) -> dict:
     plan = result.plan
     first = plan.variants[0].loss
     return {
-        "tokens": tokens,
+        plan.budget.of: plan.budget.amount,
         "seeds": plan.seeds,
         "tuning_seeds": plan.tuning_seeds,
         "rates": plan.rates,
         "compared_with": first,
         "base": {name: _measure([base["test"] for base in result.bases], name) for name in MEASURES},
-        "variants": [_summarize(result, variant, Variant(first, variant.updates), tokens) for variant in plan.variants],
+        "variants": [_summarize(result, variant, Variant(first, variant.updates)) for variant in plan.variants],
     }
 
 
-def _summarize(result: StudyResult, variant: Variant, reference: Variant, tokens: int) -> dict:
+def _summarize(result: StudyResult, variant: Variant, reference: Variant) -> dict:
     runs, rate, tuning = result.runs[variant], result.rates[variant], result.tuning[variant]
     pairs = list(zip(runs, result.runs[reference], strict=True))
     difference = {
@@ -71,8 +71,13 @@ def _summarize(result: StudyResult, variant: Variant, reference: Variant, tokens
         "test": {name: _measure([run["test"] for run in runs], name) for name in MEASURES},
         "difference": difference,
         "cost": {name: float(np.mean([run["curve"][-1][name] for run in runs])) for name in Cost._fields},
-        "curve": _curves(result.bases, runs, tokens),
+        "curve": _curves(result.bases, runs, result.plan.budget),
     }
+
+
+def read_budget(summary: dict) -> Budget:
+    """Returns when the runs of a summary ended."""
+    return next(Budget(name, summary[name]) for name in ("tokens", "updates") if name in summary)
 
 
 def _measure(scores: list[dict], name: str) -> dict:
@@ -80,18 +85,20 @@ def _measure(scores: list[dict], name: str) -> dict:
     return {"by_seed": values} | interval(values)
 
 
-def _curves(bases: list[dict], runs: list[dict], tokens: int) -> dict:
-    """Returns each curve as `[seeds][marks]` at evenly spaced tokens, interpolated linearly."""
-    marks = np.linspace(0, tokens, MARKS + 1).round().astype(int)
-    curves: dict = {"tokens": marks.tolist()}
+def _curves(bases: list[dict], runs: list[dict], budget: Budget) -> dict:
+    """Returns each curve as `[seeds][marks]` at evenly spaced parts of the budget, interpolated linearly."""
+    marks = np.linspace(0, budget.amount, MARKS + 1).round().astype(int)
+    curves: dict = {budget.of: marks.tolist()}
     for name in CURVES:
-        curves[name] = [_curve(base, run["curve"], name, marks) for base, run in zip(bases, runs, strict=True)]
+        curves[name] = [
+            _curve(base, run["curve"], name, budget.of, marks) for base, run in zip(bases, runs, strict=True)
+        ]
     return curves
 
 
-def _curve(base: dict, curve: list[dict], name: str, marks: np.ndarray) -> list[float | None]:
+def _curve(base: dict, curve: list[dict], name: str, of: str, marks: np.ndarray) -> list[float | None]:
     start = base["validation"].get(BASE_SCORES.get(name))
-    points = [(0, start), *((row["tokens"], row[name]) for row in curve)]
+    points = [(0, start), *((row[of], row[name]) for row in curve)]
     known = [(x, y) for x, y in points if y is not None]
     if not known:
         return [None] * len(marks)
@@ -103,7 +110,7 @@ def markdown(summary: dict) -> str:
     """Makes the comparison's Markdown: a table for each regime."""
     seeds, first = summary["seeds"], summary["compared_with"]
     lines = [
-        f"{summary['tokens']:,} sampled tokens a run; seeds {', '.join(map(str, seeds))}; test problems; mean and half "
+        f"{read_budget(summary).words} a run; seeds {', '.join(map(str, seeds))}; test problems; mean and half "
         f"of its 95 % interval over seeds; Δ: sampled, minus that of `{first}`, seed by seed, with its 95 % interval",
     ]
     header = ["loss", "rate", *MEASURES, "Δ sampled", "updates", "TFLOP", "seconds"]

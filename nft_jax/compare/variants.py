@@ -51,6 +51,28 @@ class Variant(NamedTuple):
         )
 
 
+class Budget(NamedTuple):
+    """When a run ends.
+
+    Attributes:
+      of: what is counted, a field of `runs.Cost`: "tokens" (sampled ones) or "updates".
+      amount: the count at which a run ends, as near as whole steps allow.
+    """
+
+    of: str
+    amount: int
+
+    @property
+    def words(self) -> str:
+        """The budget of a run, for a reader."""
+        return f"{self.amount:,} {self.noun}"
+
+    @property
+    def noun(self) -> str:
+        """What is counted, in words."""
+        return "sampled tokens" if self.of == "tokens" else self.of
+
+
 class Plan(NamedTuple):
     """The runs of a comparison.
 
@@ -59,12 +81,14 @@ class Plan(NamedTuple):
       seeds: seeds that are reported.
       tuning_seeds: seeds on which the learning rate is chosen.
       rates: learning rates to choose from.
+      budget: when each run ends.
     """
 
     variants: list[Variant]
     seeds: list[int]
     tuning_seeds: list[int]
     rates: list[float]
+    budget: Budget
 
     @property
     def runs(self) -> int:
@@ -85,7 +109,8 @@ def read_plan(config: Config) -> Plan:
     seeds = _parse_list(section.seeds, ",", "seeds", int)
     tuning = _parse_list(section.tuning_seeds, ",", "tuning_seeds", int) if section.tuning_seeds.strip() else []
     rates = _parse_list(section.learning_rates or f"{config.optimizer.learning_rate}", ",", "learning_rates", float)
-    plan = Plan([Variant(name, count) for count in updates for name in names], seeds, tuning, rates)
+    budget = Budget("updates", section.updates) if section.updates else Budget("tokens", section.sampled_tokens)
+    plan = Plan([Variant(name, count) for count in updates for name in names], seeds, tuning, rates, budget)
     for fault in _faults(config, plan, updates):
         raise ValueError(fault)
     for variant in plan.variants:

@@ -10,7 +10,7 @@ from nft_jax.config.host_sections import (
     VerifyConfig,
     WarmStartConfig,
 )
-from nft_jax.config.loss_section import LossConfig
+from nft_jax.config.loss_section import DistillationConfig, LossConfig
 from nft_jax.config.model_section import FULL_LAYER, WINDOW_LAYER, ModelConfig, RopeScaling
 from nft_jax.config.sections import (
     LoraConfig,
@@ -26,6 +26,7 @@ __all__ = [
     "CompareConfig",
     "Config",
     "DataConfig",
+    "DistillationConfig",
     "EvaluationConfig",
     "FULL_LAYER",
     "LoraConfig",

@@ -148,7 +148,7 @@ def _strict_faults(config: Settings) -> Iterator[str]:
 
 def _loss_faults(config: Settings) -> Iterator[str]:
     try:
-        loss = losses.resolve(config.loss.name, config.loss.options, config.loss.additions)
+        loss = config.resolve_loss()
     except ValueError as error:
         yield f"config.loss: {error}"
         return
@@ -175,7 +175,32 @@ def _loss_faults(config: Settings) -> Iterator[str]:
             f"config.loss.correction={config.loss.correction!r} with config.old_logp={config.old_logp!r}: the gap "
             f"between trainer and sampler is only known by a second forward pass; use old_logp='recompute'"
         )
+    if config.distillation.alone and not config.distillation.teacher:
+        yield "config.distillation.alone=true: there is no teacher; name one by config.distillation.teacher=FOLDER"
+    elif "teacher_logp" in loss.reads and not config.distillation.teacher:
+        yield f"config.loss.name={quote(loss.name)} reads teacher_logp: give config.distillation.teacher=FOLDER"
+    yield from _reward_faults(config, loss)
     yield from _row_faults(config, loss)
+
+
+def _reward_faults(config: Settings, loss: Loss) -> Iterator[str]:
+    verify, name = config.verify, config.loss.token_reward
+    if verify.graded and ":" not in verify.grader:
+        yield (
+            f"config.verify.correct_from={verify.correct_from:g}: grader {verify.grader!r} gives verdicts alone; name "
+            f"one of your own that returns rewards, or use 0"
+        )
+    if not name:
+        return
+    if loss.by_verdicts:
+        yield (
+            f"config.loss.token_reward={quote(name)}: loss {loss.name!r} learns from verdicts, not from advantages, "
+            f"which alone hold rewards of tokens; use a loss with advantages, such as dr_grpo"
+        )
+    try:
+        losses.load_token_reward(name)
+    except ValueError as error:
+        yield f"config.loss.token_reward: {error}"
 
 
 def _row_faults(config: Settings, loss: Loss) -> Iterator[str]:

@@ -77,6 +77,13 @@ class VerifyConfig:
     """The grader and its worker processes."""
 
     grader: str = setting("boxed_exact", "grader of this package, or your own as module:function")
+    correct_from: float = setting(
+        0.0,
+        "smallest reward of a correct answer, for a grader of your own that returns rewards from 0 to 1; 0: it gives "
+        "verdicts alone",
+        at_least=0,
+        at_most=1,
+    )
     answers_per_submission: int = setting(
         8,
         "ended answers that a data shard hands to the workers together while it decodes others; 0: all, at the end "
@@ -100,6 +107,11 @@ class VerifyConfig:
         600.0, "time limit of the grading of a round, s", above=0, at_most=MONTH, decides=NONE
     )
     worker_memory_mib: int = setting(2048, "memory limit of a worker, MiB", at_least=64, decides=NONE)
+
+    @property
+    def graded(self) -> bool:
+        """Whether the grader returns rewards beside its verdicts."""
+        return self.correct_from > 0
 
 
 @dataclass(frozen=True)
@@ -210,6 +222,7 @@ class CompareConfig:
         "of the config",
     )
     sampled_tokens: int = setting(300_000, "sampled tokens after which each run ends", at_least=1)
+    updates: int = setting(0, "updates after which each run ends, in place of sampled_tokens; 0: by tokens", at_least=0)
     seeds: str = setting("0, 1, 2", "seeds of the runs that are reported, comma between them")
     learning_rates: str = setting(
         "", "learning rates that each loss tries, comma between them; empty: that of the optimizer"

@@ -1,11 +1,11 @@
-"""The section of the loss."""
+"""The sections of the loss: its own, and that of a teacher."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from nft_jax.config.setting import setting
-from nft_jax.losses import CORRECTIONS, KLS, NO_CORRECTION, Additions
+from nft_jax.losses import CORRECTIONS, DISTILLATION_KLS, KLS, NO_CORRECTION, Additions, Distillation
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,33 @@ class LossConfig:
     )
     correction_low: float = setting(0.5, "lower bound of the gap for icepop and mis", at_least=0, at_most=1e6)
     correction_high: float = setting(2.0, "upper bound of the gap for every correction", above=0, at_most=1e6)
+    token_reward: str = setting(
+        "",
+        "your own function of token ids as module:function, which gives each token a reward; a token's advantage gets "
+        "the sum of those from it to the end of its answer; empty: none",
+    )
     options: dict[str, Any] = setting(dict, "the options of the loss, by name")
 
     @property
     def additions(self) -> Additions:
         """What is added to the loss itself."""
         return Additions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Additions)})
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """A teacher whose log-probs of the policy's own samples the policy is pulled to, alone or beside a loss."""
+
+    teacher: str = setting("", "model folder of the teacher, with the policy's vocabulary; empty: none")
+    weight: float = setting(1.0, "weight of the reverse KL divergence from the teacher", above=0, at_most=1e6)
+    kl: str = setting(
+        "k2", "estimate of it from the sampled token; k2 has its gradient on-policy", choices=DISTILLATION_KLS
+    )
+    alone: bool = setting(
+        False, "whether the teacher alone trains: the loss is left out, with its normalizer, and all groups train"
+    )
+
+    @property
+    def terms(self) -> Distillation | None:
+        """What is added to the loss; None without a teacher."""
+        return Distillation(self.weight, self.kl, self.alone) if self.teacher else None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nft_jax import losses
 from nft_jax.config.host_sections import (
     CompareConfig,
     DataConfig,
@@ -10,7 +11,7 @@ from nft_jax.config.host_sections import (
     VerifyConfig,
     WarmStartConfig,
 )
-from nft_jax.config.loss_section import LossConfig
+from nft_jax.config.loss_section import DistillationConfig, LossConfig
 from nft_jax.config.model_section import ModelConfig
 from nft_jax.config.sections import (
     LoraConfig,
@@ -21,6 +22,7 @@ from nft_jax.config.sections import (
     SelectionConfig,
 )
 from nft_jax.config.setting import Phase, section, setting
+from nft_jax.losses import Loss
 
 ALL, RUN, NONE = Phase.ALL, Phase.RUN, Phase.NONE
 
@@ -61,6 +63,7 @@ class Settings:
     rollout: RolloutConfig = section(RolloutConfig)
     selection: SelectionConfig = section(SelectionConfig, RUN)
     loss: LossConfig = section(LossConfig, RUN)
+    distillation: DistillationConfig = section(DistillationConfig, RUN)
     optimizer: OptimizerConfig = section(OptimizerConfig, RUN)
     packing: PackingConfig = section(PackingConfig, NONE)
     mesh: MeshConfig = section(MeshConfig, NONE)
@@ -69,6 +72,10 @@ class Settings:
     evaluation: EvaluationConfig = section(EvaluationConfig, RUN)
     record: RecordConfig = section(RecordConfig, NONE)
     compare: CompareConfig = section(CompareConfig, NONE)
+
+    def resolve_loss(self) -> Loss:
+        """Returns the loss with all that is added to it; raises as `losses.resolve`."""
+        return losses.resolve(self.loss.name, self.loss.options, self.loss.additions, self.distillation.terms)
 
     @property
     def candidates_per_round(self) -> int:

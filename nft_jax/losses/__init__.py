@@ -8,6 +8,7 @@ from nft_jax.losses.clip_cov import clip_cov
 from nft_jax.losses.contrast import contrast
 from nft_jax.losses.corrections import CORRECTIONS
 from nft_jax.losses.dapo import dapo
+from nft_jax.losses.distillation import DISTILLATION_KLS, Distillation, distill
 from nft_jax.losses.dpo import dpo
 from nft_jax.losses.dppo import dppo
 from nft_jax.losses.gmpo import gmpo
@@ -25,10 +26,12 @@ from nft_jax.losses.rft import rft
 from nft_jax.losses.rloo import rloo
 from nft_jax.losses.sapo import sapo
 from nft_jax.losses.signed import nsr, psr, w_reinforce
+from nft_jax.losses.token_reward import TokenReward, bind_token_reward, load_token_reward, sum_to_end
 from nft_jax.losses.whole_batch import batch_mean, count_rows, reject
 
 __all__ = [
     "CORRECTIONS",
+    "DISTILLATION_KLS",
     "KLS",
     "LOSSES",
     "NORMALIZERS",
@@ -36,16 +39,21 @@ __all__ = [
     "READS",
     "UNITS",
     "Additions",
+    "Distillation",
     "Loss",
+    "TokenReward",
     "Traits",
     "answer_sum",
     "batch_mean",
+    "bind_token_reward",
     "count_rows",
     "declare",
     "default_options",
+    "load_token_reward",
     "ratio_statistics",
     "reject",
     "resolve",
+    "sum_to_end",
     "total_loss",
     *("cispo", "clip_cov", "contrast", "dapo", "dpo", "dppo", "dr_grpo", "gmpo", "grpo", "gspo", "kl_cov", "maxrl"),
     *("nft", "ngrpo", "nsr", "psr", "reinforce_plus_plus", "reinforce_plus_plus_baseline", "rft", "rloo", "sapo"),
@@ -62,7 +70,12 @@ LOSSES = {
 }
 
 
-def resolve(name: str, options: Mapping[str, object], additions: Additions = Additions()) -> Loss:  # noqa: B008
+def resolve(
+    name: str,
+    options: Mapping[str, object],
+    additions: Additions = Additions(),  # noqa: B008
+    distillation: Distillation | None = None,
+) -> Loss:
     """Returns the loss called `name`, a key of `LOSSES` or "module:function", with its options and additions bound.
 
     A function that declares no traits gets unit "answer", normalizer "constant", groups "mixed", advantage `centered`.
@@ -70,7 +83,8 @@ def resolve(name: str, options: Mapping[str, object], additions: Additions = Add
     Raises:
       ValueError: for an unknown name, an unknown option, or a value out of range; before anything compiles.
     """
-    return extend(bind(name, find(name, LOSSES), options), additions)
+    loss = extend(bind(name, find(name, LOSSES), options), additions)
+    return loss if distillation is None else distill(loss, distillation)
 
 
 def default_options(name: str) -> dict[str, object]:

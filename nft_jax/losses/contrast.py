@@ -8,7 +8,7 @@ from nft_jax.losses.registry import declare, find
 from nft_jax.types import Array, LossBatch
 
 
-@declare(unit="answer", normalizer="constant", groups="mixed")
+@declare(unit="answer", normalizer="constant", groups="mixed", by_verdicts=True)
 def contrast(logp_BT: Array, batch: LossBatch, *, omega: str = "one_minus_rate", clamp_rate: bool = True) -> Array:
     """Pushes correct answers up and incorrect ones down with the same force, however improbable these already are.
 

@@ -9,7 +9,7 @@ from nft_jax.losses.registry import declare
 from nft_jax.types import Array, LossBatch
 
 
-@declare(unit="pair", normalizer="pair_mean", groups="mixed")
+@declare(unit="pair", normalizer="pair_mean", groups="mixed", by_verdicts=True)
 def dpo(logp_BT: Array, batch: LossBatch, *, beta: float = 0.1) -> Array:
     """Prefers the correct answer of a pair to the incorrect one, relative to the policy that sampled both.
 

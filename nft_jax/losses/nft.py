@@ -13,7 +13,7 @@ from nft_jax.types import Array, LossBatch
 SMALLEST_EPSILON = 1e-6
 
 
-@declare(unit="answer", normalizer="constant", groups="mixed")
+@declare(unit="answer", normalizer="constant", groups="mixed", by_verdicts=True)
 def nft(
     logp_BT: Array,
     batch: LossBatch,

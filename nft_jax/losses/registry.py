@@ -27,7 +27,18 @@ UNITS = {"answer": 1, "pair": 2}
 # Groups with 0 < rate < 1; all; those with an incorrect answer.
 GROUPS = ("mixed", "all", "some_incorrect")
 # Optional fields of `LossBatch`, without their suffix.
-READS = ("sampler_logp", "entropy", "truncated", "length", "complete", "key", "choice")
+READS = (
+    "sampler_logp",
+    "entropy",
+    "truncated",
+    "length",
+    "complete",
+    "graded",
+    "token_reward",
+    "teacher_logp",
+    "key",
+    "choice",
+)
 NO_LIMIT = 2**30
 _LARGEST = float(jnp.finfo(jnp.float32).max)
 
@@ -46,6 +57,8 @@ class Traits:
         data shards; the loss gets its batch. The denominators count what it leaves (`whole_batch.reject`). It sees no
         entropies: `entropy_BT` is None.
       forward: Whether `prepare` gets the policy's log-probs, which cost one more forward pass; else `logp_BT` is None.
+      by_verdicts: Whether it learns from verdicts and rates, not from advantages, so that rewards between 0 and 1 have
+        no meaning for it: groups are then chosen by the rate too.
     """
 
     unit: str = "answer"
@@ -55,6 +68,7 @@ class Traits:
     reads: tuple[str, ...] = ()
     prepare: Callable[..., LossBatch] | None = None
     forward: bool = False
+    by_verdicts: bool = False
 
     def __post_init__(self):
         for name in self.reads:
@@ -76,7 +90,7 @@ class Loss:
       name: The name in the config.
       function: `(logp_BT, batch) -> loss_BT`.
       advantage: `(correct_QK, length_QK, max_answer_tokens) -> advantage_QK`.
-      unit, normalizer, groups, reads, forward: As in `Traits`.
+      unit, normalizer, groups, reads, forward, by_verdicts: As in `Traits`.
       prepare: `(logp_BT, batch) -> batch`, or None.
       measured: `(logp_BT, batch) -> (loss_BT, {name: value_BT})` of a loss with metrics of its own, or None.
       metrics: The names of these metrics.
@@ -91,6 +105,7 @@ class Loss:
     reads: tuple[str, ...] = ()
     prepare: Callable[[Array | None, LossBatch], LossBatch] | None = None
     forward: bool = False
+    by_verdicts: bool = False
     measured: Callable[[Array, LossBatch], Measured] | None = None
     metrics: tuple[str, ...] = ()
 
@@ -182,6 +197,7 @@ def bind(name: str, function: Callable, options: Mapping[str, object]) -> Loss:
         traits.reads,
         traits.prepare and with_options(traits.prepare),
         traits.forward,
+        traits.by_verdicts,
     )
     return check_results(loss)
 

@@ -7,7 +7,7 @@ from nft_jax.losses.registry import declare
 from nft_jax.types import Array, LossBatch
 
 
-@declare(unit="answer", normalizer="constant", groups="mixed")
+@declare(unit="answer", normalizer="constant", groups="mixed", by_verdicts=True)
 def rft(logp_BT: Array, batch: LossBatch) -> Array:
     """Maximizes the likelihood of the policy's own correct answers.
 

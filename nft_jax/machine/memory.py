@@ -12,6 +12,7 @@ from nft_jax.models.sharded import with_sharding
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import TENSOR, shard_count
 from nft_jax.rounding import ceil_div
+from nft_jax.state import UNSAVED
 
 
 def device_bytes(experiment: Experiment) -> dict[str, int]:
@@ -19,7 +20,7 @@ def device_bytes(experiment: Experiment) -> dict[str, int]:
 
     Returns:
       `weights`: The float32 weights that train, and the reference policy of the KL term.
-      `frozen`: The weights beside adapters; only where there are some.
+      `frozen`, `teacher`: The weights beside adapters, and those of a distillation; only where there are some.
       `moments`: The optimizer's state; 0 if it is offloaded.
       `sampling_weights`: The weights as the sampler reads them.
       `cache`: Keys and values of all slots of a shard.
@@ -33,7 +34,7 @@ def device_bytes(experiment: Experiment) -> dict[str, int]:
     prompts, tokens = ceil_div(slots, config.answers_per_prompt), config.data.max_prompt_tokens
     return {
         "weights": _held_bytes((state.weights, state.reference)),
-        **({} if state.frozen is None else {"frozen": _held_bytes(state.frozen)}),
+        **{name: _held_bytes(part) for name in UNSAVED if (part := getattr(state, name)) is not None},
         "moments": _held_bytes(state.optimizer_state),
         "sampling_weights": _held_bytes(jax.tree.map(with_sharding, sampling_weights, layouts)),
         "cache": slots * slot_bytes(experiment),

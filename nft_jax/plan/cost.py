@@ -1,5 +1,6 @@
 """Estimates a step's time on given chips, by closed forms and stated assumptions."""
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -49,7 +50,7 @@ class Estimate(NamedTuple):
 
     Attributes:
       read, decode, update: seconds of reading prompts, of decoding, and of all updates.
-      flops: FLOPs of these three phases, on all devices together.
+      flops: FLOPs of these three phases, on all devices together, and of the teacher's part of the updates.
       sampled, trained: tokens sampled, and trained on.
       trips: tokens that each slot decodes.
       micro_batches: micro-batches of an update on each data shard.
@@ -141,13 +142,19 @@ def estimate(
     }
     if shared:
         flops["update"] += update(Q * assumptions.prompt, assumptions.prompt / 2)
+    if experiment.teacher is not None:
+        own = dataclasses.replace(config, model=experiment.teacher.config)
+        read = trained + (Q * assumptions.prompt if shared else 0)
+        flops["teacher"] = forward_flops(own, experiment.teacher.parameters, read, context)
     # The program's text contains the body of a micro-batch once for each update.
     micro_batch = max(products(flops["update"]) / (U * micro_batches), transfer_seconds(scopes.MICRO_BATCH) / U)
     optimizer = 2 * (held["weights"] + held["moments"]) / (chip.bandwidth * assumptions.memory)
     return Estimate(
         read=products(flops["read"]),
         decode=trips * (trip + transfer_seconds(scopes.DECODE)),
-        update=U * (micro_batches * micro_batch + optimizer) + transfer_seconds(scopes.OPTIMIZER),
+        update=U * (micro_batches * micro_batch + optimizer)
+        + transfer_seconds(scopes.OPTIMIZER)
+        + products(flops.get("teacher", 0.0)),
         flops=flops,
         sampled=sampled,
         trained=trained,

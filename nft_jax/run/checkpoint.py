@@ -136,7 +136,8 @@ class Checkpoints:
         Newer ones that can't be read are renamed to `<step>.damaged`, with a warning.
 
         Args:
-          state: The shapes and layouts of the state (ShapeDtypeStructs); its frozen weights are returned as they are.
+          state: The shapes and layouts of the state (ShapeDtypeStructs); what no checkpoint holds is returned as
+            it is.
           check_run: Raises if the saved fingerprint is that of another run.
 
         Raises:

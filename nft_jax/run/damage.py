@@ -8,7 +8,7 @@ from typing import Any
 
 from nft_jax.models.finite import find_nonfinite
 from nft_jax.run.fingerprint import weights_digest
-from nft_jax.state import State
+from nft_jax.state import UNSAVED, State
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _NO_SUCH_FILE = re.compile(r"ENOENT|EISDIR|ENOTDIR")
 
 def make_digests(state: State) -> dict[str, str]:
     """Returns a digest of the weights, and one of the rest of a state that is saved."""
-    rest = state._replace(weights=None, frozen=None)
+    rest = state._replace(weights=None, **dict.fromkeys(UNSAVED))
     return {"weights": weights_digest(state.weights), "rest": weights_digest(rest)}
 
 

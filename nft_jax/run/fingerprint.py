@@ -29,6 +29,7 @@ _ORIGIN = {
     "eos_ids": "the ids that end an answer",
     "tokenizer": "the digest of the tokenizer's texts",
     "weights": "the digest of the weights in config.model.path",
+    "teacher": "the digest of the weights in config.distillation.teacher",
 }
 _BLOCK, _BLOCKS = 4096, 256
 
@@ -62,15 +63,16 @@ def own_code(config: Config) -> dict[str, str]:
 
 
 def make_origin(config: Config, tokenizer: Tokenizer) -> dict:
-    """Returns what ends an answer, and digests of the tokenizer and of the model folder's weights.
+    """Returns what ends an answer, and digests of the tokenizer and of the weights of model folder and teacher.
 
-    The latter is None where a run does not start from a model folder, or the folder is gone.
+    The last two are None where a run does not start from a model folder, or has no teacher, or the folder is gone.
     """
-    path = config.model.path if not config.base else ""
+    path, teacher = "" if config.base else config.model.path, config.distillation.teacher
     return {
         "eos_ids": list(tokenizer.eos_ids),
         "tokenizer": texts_digest(tokenizer),
         "weights": stored_weights_digest(Path(path)) if path else None,
+        "teacher": stored_weights_digest(Path(teacher).expanduser()) if teacher else None,
     }
 
 

@@ -143,7 +143,7 @@ class Workdir:
     def write_rollouts(
         self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer, scores: TokenScores | None = None
     ) -> None:
-        """Writes a line for each group: prompt, reference, answers, verdicts, rate, lengths; tokens if scored."""
+        """Writes a line for each group: prompt, reference, answers, verdicts, rate, lengths; rewards, tokens."""
         if not self.is_writer:
             return
         path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
@@ -166,6 +166,9 @@ def describe_groups(
             "rate": round(float(groups.rate_Q[q]), 4),
             "answers": tokenizer.decode_batch(ids),
             "verdicts": [STATUSES[code] for code in groups.verdict_QK[q]],
+            **(
+                {} if groups.graded_QK is None else {"rewards": np.round(groups.graded_QK[q].astype(float), 4).tolist()}
+            ),
             "truncated": groups.truncated_QK[q].tolist(),
             "lengths": groups.length_QK[q].tolist(),
             **({"tokens": _describe_tokens(groups, q, scores, scored[q], ids, tokenizer)} if q in scored else {}),

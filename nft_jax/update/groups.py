@@ -18,7 +18,7 @@ class RolloutStatistics(NamedTuple):
     Attributes:
       tokens: Answer tokens.
       kept: Groups that may train.
-      reward: Σ reward.
+      reward: Σ reward, as advantages are made of it.
       verdicts: `[5]`, answers by status, in the order of `STATUSES`.
       rates: `[11]`, groups by success rate, rounded to tenths.
       longest: Tokens of the longest answer.
@@ -50,8 +50,11 @@ def empty_statistics() -> RolloutStatistics:
     return RolloutStatistics(**{name: many.get(name, zero) for name in RolloutStatistics._fields})
 
 
-def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array) -> Groups:
-    """Gathers each prompt's K answers with their verdicts; a truncated answer counts as incorrect."""
+def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array, graded_B: Array | None = None) -> Groups:
+    """Gathers each prompt's K answers with their verdicts, and rewards if there are some.
+
+    A truncated answer counts as incorrect, and its reward is 0.
+    """
     Q = prompt_Q.shape[0]
     by_group: Any = jax.tree.map(lambda x: x.reshape(Q, -1, *x.shape[1:]), rollout)
     verdict_QK = verdict_B.reshape(Q, -1)
@@ -66,16 +69,25 @@ def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array) -> Groups:
         verdict_QK=verdict_QK,
         reward_QK=reward_QK,
         rate_Q=jnp.mean(reward_QK, axis=1),
+        graded_QK=None if graded_B is None else jnp.where(by_group.truncated_B, 0, graded_B.reshape(Q, -1)),
     )
 
 
-def select_groups(groups: Groups, which: str, low: float, high: float) -> Array:
-    """Selects the groups that may train, bool `[Q]`: "all", "some_incorrect" (rate < high) or "mixed"."""
+def select_groups(groups: Groups, which: str, low: float, high: float, *, by_verdicts: bool = False) -> Array:
+    """Selects the groups that may train, bool `[Q]`: "all", "some_incorrect" (rate < high) or "mixed".
+
+    With graded rewards, the mean reward takes the place of the rate, and the rewards of a mixed group are not all
+    equal. A loss that learns `by_verdicts` keeps the rate.
+    """
     if which == "all":
         return jnp.ones_like(groups.rate_Q, bool)
+    rate_Q, varies_Q = groups.rate_Q, True
+    if groups.graded_QK is not None and not by_verdicts:
+        rate_Q = jnp.mean(groups.graded_QK, axis=1)
+        varies_Q = jnp.max(groups.graded_QK, axis=1) > jnp.min(groups.graded_QK, axis=1)
     if which == "some_incorrect":
-        return groups.rate_Q < high
-    return (groups.rate_Q > low) & (groups.rate_Q < high)
+        return rate_Q < high
+    return (rate_Q > low) & (rate_Q < high) & varies_Q
 
 
 def append_groups(pool: Groups, count: Array, groups: Groups, keep_Q: Array) -> tuple[Groups, Array]:
@@ -86,8 +98,8 @@ def append_groups(pool: Groups, count: Array, groups: Groups, keep_Q: Array) -> 
     return pool, jnp.minimum(count + jnp.sum(keep_Q, dtype=jnp.int32), capacity)
 
 
-def empty_groups(Q: int, K: int, T: int) -> Groups:
-    """Returns Q empty places for groups."""
+def empty_groups(Q: int, K: int, T: int, graded: bool = False) -> Groups:
+    """Returns Q empty places for groups, `graded` ones with rewards beside their verdicts."""
     return Groups(
         prompt_Q=jnp.zeros(Q, jnp.int32),
         token_QKT=jnp.zeros((Q, K, T), jnp.int32),
@@ -97,6 +109,7 @@ def empty_groups(Q: int, K: int, T: int) -> Groups:
         verdict_QK=jnp.zeros((Q, K), jnp.int32),
         reward_QK=jnp.zeros((Q, K), jnp.float32),
         rate_Q=jnp.zeros(Q, jnp.float32),
+        graded_QK=jnp.zeros((Q, K), jnp.float32) if graded else None,
     )
 
 
@@ -111,7 +124,7 @@ def add_statistics(
         tokens=_count(groups.length_QK),
         truncated=_count(groups.truncated_QK),
         kept=_count(kept_Q),
-        reward=jnp.sum(groups.reward_QK),
+        reward=jnp.sum(groups.earned_QK),
         verdicts=jnp.bincount(groups.verdict_QK.reshape(-1), length=len(STATUSES)).astype(jnp.float32),
         rates=jnp.bincount(bin_Q, length=RATE_BINS).astype(jnp.float32),
         longest=jnp.float32(0),

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from nft_jax.config import Config
 from nft_jax.config.sizes import row_tokens, row_tokens_needed
-from nft_jax.losses import UNITS, Loss
+from nft_jax.losses import UNITS, Loss, TokenReward, sum_to_end
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.rounding import round_up
@@ -46,12 +46,13 @@ def make_minibatches(
     max_answer_tokens: int,
     key: Array,
     mesh: Mesh,
+    token_reward: TokenReward | None = None,
 ) -> tuple[Sequences, Totals]:
     """Splits the first `count` of Q groups over updates and data shards.
 
     Group i goes to update i mod `updates`, so that a buffer that is not full is spread evenly too. Each update's
     units are split into equal consecutive parts, one a data shard, so that few groups are on several shards. For losses
-    of unit "pair" the key draws min(correct, incorrect) pairs of each group.
+    of unit "pair" the key draws min(correct, incorrect) pairs of each group. `token_reward` gives each token a reward.
 
     Returns:
       Sequences with leading axes `[updates, data shards]`, and the counts of each update.
@@ -60,7 +61,7 @@ def make_minibatches(
     answer_QUJ, present_QU = _make_units(groups, jnp.arange(Q) < count, loss.unit, key)
     shards = shard_count(mesh)
     index_OXu, present_OXu = _split_over_shards(_group_by_update(present_QU, updates), shards)
-    advantage_QK = loss.advantage(groups.reward_QK, groups.length_QK, max_answer_tokens)
+    advantage_QK = loss.advantage(groups.earned_QK, groups.length_QK, max_answer_tokens)
 
     def arrange(value_QUJ):
         """Arranges `[Q, U, J, …]` as `[updates, shards, sequences, …]`."""
@@ -90,22 +91,31 @@ def make_minibatches(
         advantage_I=arrange_answers(advantage_QK),
         present_I=present,
     )
-    arranged = {name: arrange_answers(value_QK) for name, value_QK in _optional_values(groups, loss.reads).items()}
+    optional = _optional_values(groups, loss.reads, token_reward)
+    arranged = {name: arrange_answers(value) for name, value in optional.items()}
     return sequences._replace(**arranged), count_totals(sequences, loss.unit)
 
 
-def _optional_values(groups: Groups, reads: tuple[str, ...]) -> dict[str, Array]:
-    """Returns the optional fields of `Sequences` that a loss reads: `[Q, K]` each."""
+def _optional_values(groups: Groups, reads: tuple[str, ...], token_reward: TokenReward | None) -> dict[str, Array]:
+    """Returns the optional fields of `Sequences`: `[Q, K]` each, or `[Q, K, T]`."""
     Q, K = groups.reward_QK.shape
+    rewards = {}
+    if token_reward is not None:
+        reward_QKT = token_reward(groups.token_QKT, groups.length_QK)
+        rewards["return_IT"] = sum_to_end(reward_QKT)
+    elif "token_reward" in reads:
+        reward_QKT = jnp.zeros_like(groups.logp_QKT)
     dtype, truncated_QK = groups.reward_QK.dtype, groups.truncated_QK
     values = {
         "truncated": ("truncated_I", lambda: truncated_QK.astype(dtype)),
         "length": ("length_I", lambda: groups.length_QK.astype(dtype)),
         "complete": ("complete_I", lambda: jnp.repeat(~jnp.any(truncated_QK, axis=1), K).reshape(Q, K).astype(dtype)),
+        "graded": ("graded_I", lambda: groups.earned_QK),
+        "token_reward": ("token_reward_IT", lambda: reward_QKT),
         "key": ("number_I", lambda: jnp.arange(Q * K, dtype=jnp.int32).reshape(Q, K)),
     }
     # Only what is read is computed, so that the programs of other losses stay as they are.
-    return {field: compute() for name, (field, compute) in values.items() if name in reads}
+    return rewards | {field: compute() for name, (field, compute) in values.items() if name in reads}
 
 
 def _group_by_update(value_QU, updates):

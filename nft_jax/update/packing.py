@@ -20,7 +20,9 @@ class Sequences(NamedTuple):
       logp_IT: float32, log-probs of the answer's tokens by the sampler.
       reward_I, rate_I, advantage_I: float32, as in `LossBatch`.
       present_I: bool; False is an empty place, which takes no room in any row.
-      truncated_I, length_I, complete_I: float32, as in `LossBatch`; None unless the loss reads them.
+      truncated_I, length_I, complete_I, graded_I: float32, as in `LossBatch`; None unless the loss reads them.
+      token_reward_IT: float32, as in `LossBatch`; None unless the loss reads it.
+      return_IT: float32, sum of the tokens' own rewards from each token to the end of its answer; None without such.
       number_I: int32, number of the answer in the training buffer, for random keys; None unless the loss reads them.
     """
 
@@ -37,6 +39,9 @@ class Sequences(NamedTuple):
     truncated_I: Array | None = None
     length_I: Array | None = None
     complete_I: Array | None = None
+    graded_I: Array | None = None
+    token_reward_IT: Array | None = None
+    return_IT: Array | None = None
     number_I: Array | None = None
 
 
@@ -82,6 +87,11 @@ class PackedRows(NamedTuple):
     used: Array
     prompts: Prompts | None
     prompts_used: Array | None
+
+
+def replace_values(packed: PackedRows, **values: Array) -> PackedRows:
+    """Replaces fields of the rows' `LossBatch`."""
+    return packed._replace(rows=packed.rows._replace(batch=packed.rows.batch._replace(**values)))
 
 
 def rows_needed(units: int, unit_tokens: int, row_tokens: int, prompts: int = 1) -> int:
@@ -217,7 +227,15 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
 
     in_answer_BT = filled_BT & (predicted_BT > 0)
     this_answer_BT = sequences.answer_IT[sequence_BT, jnp.maximum(predicted_BT - 1, 0)]
-    logp_BT = jnp.where(predicts_BT, sequences.logp_IT[sequence_BT, jnp.maximum(predicted_BT, 0)], 0.0)
+
+    def take_token_value(value_IT):
+        if value_IT is None:
+            return None
+        return jnp.where(predicts_BT, value_IT[sequence_BT, jnp.maximum(predicted_BT, 0)], 0.0)
+
+    logp_BT, advantage_BT = take_token_value(sequences.logp_IT), take_value(sequences.advantage_I)
+    if sequences.return_IT is not None:
+        advantage_BT += take_token_value(sequences.return_IT)
     return Rows(
         tokens=Tokens(
             token_BT=jnp.where(in_answer_BT, this_answer_BT, take_prompt_token(position_BT)),
@@ -230,11 +248,13 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
             answer_BT=take_value(id_I, -1),
             reward_BT=take_value(sequences.reward_I),
             rate_BT=take_value(sequences.rate_I),
-            advantage_BT=take_value(sequences.advantage_I),
+            advantage_BT=advantage_BT,
             pair_BT=take_value(id_I // 2, -1) if unit == 2 else jnp.full_like(source_BT, -1),
             truncated_BT=take_value(sequences.truncated_I),
             length_BT=take_value(sequences.length_I),
             complete_BT=take_value(sequences.complete_I),
+            graded_BT=take_value(sequences.graded_I),
+            token_reward_BT=take_token_value(sequences.token_reward_IT),
         ),
         sampler_logp_BT=logp_BT,
         prompt=None,

@@ -21,7 +21,7 @@ from nft_jax.parallel.mesh import REPLICA
 from nft_jax.randomness import stream
 from nft_jax.types import Array, LossBatch, Totals
 from nft_jax.update.optimizer import Optimizer
-from nft_jax.update.packing import PackedRows, Rows
+from nft_jax.update.packing import PackedRows, Rows, replace_values
 from nft_jax.update.shared_prompts import SharedPrompts, loop_micro_batches, make_prompt_keys
 from nft_jax.update.statistics import UpdateStatistics, measure, no_statistics
 
@@ -136,7 +136,7 @@ class Updater:
         rows, logp_XBT = packed.rows, None
         batch = self._fill(rows.batch, rows, key)
         if self.loss.forward:
-            logp_XBT = self.recompute(weights, packed).rows.batch.old_logp_BT
+            logp_XBT = self.logp(weights, packed)
             if self.old_logp == "current":
                 batch = batch._replace(old_logp_BT=jnp.where(first, logp_XBT, batch.old_logp_BT))
         # The rows of all shards are one axis, so that a sum over it is one over the minibatch.
@@ -170,13 +170,14 @@ class Updater:
 
     def recompute(self, weights, packed: PackedRows) -> PackedRows:
         """Replaces the sampler's `old_logp` by log-probs of a forward pass with these weights."""
-        one_replica, old = functools.partial(self._recompute_replica, weights), packed.rows.batch.old_logp_BT
+        return replace_values(packed, old_logp_BT=self.logp(weights, packed))
+
+    def logp(self, weights, packed: PackedRows) -> Array:
+        """Computes the log-probs of the answers' tokens by a forward pass with these weights: `[X, B, T]`."""
+        one_replica = functools.partial(self._logp_of_replica, weights)
         if self.mesh.shape[REPLICA] == 1:
-            old = one_replica(packed)
-        else:
-            old = self._map_replicas(one_replica, packed).reshape(old.shape)
-        batch = packed.rows.batch._replace(old_logp_BT=old)
-        return packed._replace(rows=packed.rows._replace(batch=batch))
+            return one_replica(packed)
+        return self._map_replicas(one_replica, packed).reshape(packed.rows.target_BT.shape)
 
     def _map_replicas(self, function: Callable, packed: PackedRows) -> Any:
         """Maps `function` over the replicas; results have a new first axis, which is split over replicas."""
@@ -212,7 +213,7 @@ class Updater:
         gradient, by_keys, statistics = self._loop_rows(packed, add_micro_batch, start)
         return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
 
-    def _recompute_replica(self, weights, packed: PackedRows):
+    def _logp_of_replica(self, weights, packed: PackedRows):
         keys = self.shared.read(weights, packed)
 
         def fill(rows, start, old_XBT):

@@ -31,10 +31,12 @@ class HostReport(NamedTuple):
     Attributes:
       second_B: int32, status codes by the second grader; `NOT_GRADED` where it judged nothing.
       seconds: float32 `[devices]`, how long the call of each device took.
+      reward_B: float32, the rewards in [0, 1] of a grader that returns some; None if only verdicts were asked for.
     """
 
     second_B: Array
     seconds: Array
+    reward_B: Array | None = None
 
 
 class _Submission(NamedTuple):
@@ -58,11 +60,13 @@ class Graded(NamedTuple):
       code_B: int32, status codes.
       second_B: int32, status codes by the second grader, as in `HostReport`.
       seconds: float32 `[1]`, how long the call took.
+      reward_B: float32, as in `HostReport`.
     """
 
     code_B: Array
     second_B: Array
     seconds: Array
+    reward_B: Array | None
 
 
 class Grader:
@@ -112,11 +116,12 @@ class Grader:
         start = time.perf_counter()
         rows = np.shape(problem_b)[0]
         try:
-            code_b, second_b = self._collect(*map(np.asarray, (request_b, problem_b, token_bt, length_b, gradable_b)))
+            judged = self._collect(*map(np.asarray, (request_b, problem_b, token_bt, length_b, gradable_b)))
         except Exception:
-            code_b, second_b = np.full(rows, ERROR, np.int32), np.full(rows, NOT_GRADED, np.int32)
+            judged = np.full(rows, ERROR, np.int32), np.full(rows, NOT_GRADED, np.int32), np.zeros(rows, np.float32)
             self._log_failure()
-        return Graded(code_b, second_b, np.array([time.perf_counter() - start], np.float32))
+        code_b, second_b, reward_b = judged
+        return Graded(code_b, second_b, np.array([time.perf_counter() - start], np.float32), reward_b)
 
     def _begin(self, request_a, problem_a, token_at, length_a, gradable_a) -> dict[int, _Submission]:
         """Submits the gradable rows to the pools; returns them by request number.
@@ -142,8 +147,11 @@ class Grader:
             batch.add(items)
         return batches
 
-    def _collect(self, request_b, problem_b, token_bt, length_b, gradable_b) -> tuple[np.ndarray, np.ndarray]:
-        """Returns both graders' codes for one device's rows; grades now what was not submitted before."""
+    def _collect(self, request_b, problem_b, token_bt, length_b, gradable_b) -> tuple[np.ndarray, ...]:
+        """Returns both graders' codes for one device's rows, and the first one's rewards.
+
+        It grades now what was not submitted before.
+        """
         deadline = None if self._total_seconds is None else time.monotonic() + self._total_seconds
         rows = np.flatnonzero(gradable_b)
         submitted = {row: self._submissions.pop(int(request_b[row]), None) for row in rows}
@@ -154,7 +162,7 @@ class Grader:
             # Numbered by row: these numbers are used only in this call.
             submitted |= self._begin(late, problem_b[late], token_bt[late], length_b[late], np.ones(late.size, bool))
         codes = np.full((2, problem_b.shape[0]), NOT_GRADED, np.int32)
-        codes[0] = INCORRECT
+        codes[0], rewards = INCORRECT, np.zeros(problem_b.shape[0], np.float32)
         for batches in {submission.batches for submission in submitted.values()}:
             for which, (pool, batch) in enumerate(zip(self._pools, batches.result(), strict=True)):
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -162,8 +170,11 @@ class Grader:
                 pool.log_first_error(verdicts)
                 for row, submission in submitted.items():
                     if submission.batches is batches:
-                        codes[which, row] = STATUSES.index(verdicts[submission.place].status)
-        return codes[0], codes[1]
+                        verdict = verdicts[submission.place]
+                        codes[which, row] = STATUSES.index(verdict.status)
+                        if pool is self._pools[0]:
+                            rewards[row] = verdict.earned
+        return codes[0], codes[1], rewards
 
     def _log_failure(self) -> None:
         if not self._failed:
@@ -203,6 +214,8 @@ def verify(
     gradable_B: Array,
     request_B: Array | None = None,
     ticket_X: Array | None = None,
+    *,
+    rewards: bool = False,
 ) -> tuple[Array, HostReport]:
     """Grades ended answers from inside `jit`.
 
@@ -215,6 +228,7 @@ def verify(
       gradable_B: bool, False for empty places and truncated answers: they stay on the device and are "incorrect".
       request_B: uint32, the numbers under which a `Submitter` may have submitted answers; None: nothing was submitted.
       ticket_X: int32, of the last submission of each data shard.
+      rewards: whether the grader's rewards are wanted beside its verdicts.
 
     Returns:
       Status codes int32 `[B]`, indices into `STATUSES`, and the host's report.
@@ -235,21 +249,26 @@ def verify(
     row, shard = PartitionSpec(tuple(mesh.axis_names)), PartitionSpec(SHARDS)
     # All axes manual: JAX refuses callbacks while any axis of the mesh is automatic.
     split = shard_map(
-        partial(_verify_rows, grader),
+        partial(_verify_rows, grader, rewards),
         mesh=mesh,
         in_specs=(shard, *(row,) * 5),
-        out_specs=Graded(row, row, row),
+        out_specs=Graded(row, row, row, row if rewards else None),
         check_vma=False,
     )
     graded = split(ticket_X, request_B, problem_B, token_BT, length_B, gradable_B)
-    return graded.code_B, HostReport(graded.second_B, graded.seconds)
+    return graded.code_B, HostReport(graded.second_B, graded.seconds, graded.reward_B)
 
 
-def _verify_rows(grader: Grader, ticket_X: Array, *rows: Array) -> Graded:
+def _verify_rows(grader: Grader, rewards: bool, ticket_X: Array, *rows: Array) -> Graded:
     """Grades one device's rows; `ordered=False`, because the data orders the calls."""
-    code = jax.ShapeDtypeStruct(rows[0].shape, jnp.int32)
-    shapes = Graded(code, code, jax.ShapeDtypeStruct((1,), jnp.float32))
-    return io_callback(grader, shapes, ticket_X, *rows, ordered=False)
+    code, reward = (jax.ShapeDtypeStruct(rows[0].shape, dtype) for dtype in (jnp.int32, jnp.float32))
+    shapes = Graded(code, code, jax.ShapeDtypeStruct((1,), jnp.float32), reward if rewards else None)
+
+    def grade(*arguments):
+        graded = grader(*arguments)
+        return graded if rewards else graded._replace(reward_B=None)
+
+    return io_callback(grade, shapes, ticket_X, *rows, ordered=False)
 
 
 def graders_differ(verdict_B: Array, second_B: Array) -> Array:

@@ -4,6 +4,7 @@ Grading workers load this file without the package root (`pool/worker.py`), so i
 imports and the standard library only. `math` imports its libraries when an answer first needs them.
 """
 
+import numbers
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +24,7 @@ STATUSES = ("incorrect", "correct", "unparsed", "timeout", "error")
 # because it can cut the `\boxed{` off a long answer.
 BOX_TAIL_CHARACTERS, STRICT_BOX_TAIL_CHARACTERS = 300, 100
 
-Outcome = bool | str | tuple[str, str | None]
+Outcome = bool | str | float | tuple[str | float, str | None]
 GraderFunction = Callable[[str, str], Outcome]
 
 
@@ -39,12 +40,19 @@ class Verdict(NamedTuple):
       extracted: the answer found in the response; None if there is none, or the grader returned none.
       seconds: wall-clock time that the grader took, s; of a timeout, the time that it was given.
       reason: what happened, for "error" and "timeout"; else empty.
+      reward: the number from 0 to 1 that a grader of rewards returned; None of a verdict alone.
     """
 
     status: str
     extracted: str | None
     seconds: float
     reason: str = ""
+    reward: float | None = None
+
+    @property
+    def earned(self) -> float:
+        """The reward: the grader's own, or 1 for a correct answer and 0 for any other."""
+        return float(self.status == "correct") if self.reward is None else self.reward
 
 
 def boxed_exact(response: str, answer: str) -> tuple[str, str | None]:
@@ -108,13 +116,17 @@ def preload(name: str) -> None:
         math_grader.preload()
 
 
-def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", **options) -> Verdict:
+def grade(
+    response: str, answer: str, *, grader: str | GraderFunction = "math", correct_from: float = 0.0, **options
+) -> Verdict:
     """Grades one response in this process, without a time or memory limit (`Pool` has both).
 
     Args:
       response: the text of a sampled answer.
       grader: a name as for `resolve_grader`, or a function of (response, answer) that returns a bool, a status, or
         (status, extracted). What it raises becomes the status "error".
+      correct_from: above 0, the function may also return a reward from 0 to 1 in place of a status; an answer with at
+        least this one is correct, any other incorrect.
       **options: its keyword arguments, such as `ordered=True` of `math`.
 
     Raises:
@@ -123,21 +135,32 @@ def grade(response: str, answer: str, *, grader: str | GraderFunction = "math", 
     function = grader if callable(grader) else resolve_grader(grader)
     start = time.perf_counter()
     try:
-        status, extracted = _read_outcome(function(response, answer, **options))
+        status, extracted, reward = _read_outcome(function(response, answer, **options), correct_from)
         reason = ""
     except (Exception, SystemExit) as error:  # a grader that calls exit() must not end its host
-        status, extracted, reason = "error", None, describe_error(error)
-    return Verdict(status, extracted, time.perf_counter() - start, reason)
+        status, extracted, reason, reward = "error", None, describe_error(error), None
+    return Verdict(status, extracted, time.perf_counter() - start, reason, reward)
 
 
-def _read_outcome(outcome: Outcome) -> tuple[str, str | None]:
-    """Returns (status, extracted) of what a grader returned. Raises OutcomeError for any other form."""
+def _read_outcome(outcome: Outcome, correct_from: float) -> tuple[str, str | None, float | None]:
+    """Returns (status, extracted, reward) of what a grader returned. Raises OutcomeError for any other form."""
     # By name, because NumPy's bool is no bool, and NumPy must not be imported here.
     if type(outcome).__name__ in ("bool", "bool_"):
-        return ("correct" if outcome else "incorrect"), None
+        return ("correct" if outcome else "incorrect"), None, None
     status, extracted = outcome if isinstance(outcome, tuple) and len(outcome) == 2 else (outcome, None)
+    reward = None
+    if isinstance(status, numbers.Real) and not isinstance(status, bool) and correct_from:
+        reward = float(status)
+        if not 0 <= reward <= 1:
+            raise OutcomeError(f"the grader returned the reward {reward:g}; use a number from 0 to 1")
+        status = "correct" if reward >= correct_from else "incorrect"
+    if isinstance(status, float):
+        raise OutcomeError(
+            f"the grader returned {outcome!r:.200}; for a grader of rewards from 0 to 1 give the smallest one of a "
+            f"correct answer, by config.verify.correct_from"
+        )
     if not isinstance(status, str) or not isinstance(extracted, str | None):
         raise OutcomeError(f"the grader returned {outcome!r:.200}; use a bool, a status or (status, extracted)")
     if status not in STATUSES:
         raise OutcomeError(f"the grader returned status {status!r:.200}; use one of {', '.join(STATUSES)}")
-    return status, extracted
+    return status, extracted, reward

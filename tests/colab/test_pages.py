@@ -17,7 +17,7 @@ from helpers.runs import MEASURED
 from nft_jax.config import load
 from nft_jax.config_files import config as shipped_config
 from nft_jax.data.dataset import load_dataset
-from nft_jax.losses import resolve
+from nft_jax.losses import bind_token_reward, resolve
 from nft_jax.verify import grade
 
 LARGEST_PICTURE = 150_000
@@ -89,6 +89,16 @@ def test_the_verifier_of_your_own(own, monkeypatch):
     monkeypatch.syspath_prepend(own)
     statuses = [grade(response, "7", grader="my_graders:integer").status for response in ("so 007", "8", "seven")]
     assert statuses == ["correct", "incorrect", "unparsed"]
+
+
+def test_the_rewards_of_your_own(own, monkeypatch):
+    monkeypatch.syspath_prepend(own)
+    verdicts = [grade(text, "7", grader="my_rewards:near", correct_from=1.0) for text in ("so 7", "9", "seven")]
+    assert [verdict.status for verdict in verdicts] == ["correct", "incorrect", "incorrect"]
+    assert [verdict.earned for verdict in verdicts] == pytest.approx([1, 1 / 3, 0])
+    reward = bind_token_reward("my_rewards:fewer_signs", ["7", "-", "--"])
+    found = reward(jnp.array([[[0, 1, 2]]]), jnp.array([[2]]))
+    np.testing.assert_allclose(found, [[[0, -0.01, 0]]])
 
 
 def test_the_model_of_your_own(own):

@@ -12,7 +12,7 @@ from helpers.small_parts import lively_weights
 from nft_jax.compare import study
 from nft_jax.compare.runs import is_nearest, open_runner, with_rate
 from nft_jax.compare.study import Study, name_folder
-from nft_jax.compare.variants import PROMPTS_PER_SEED, Variant, read_plan
+from nft_jax.compare.variants import PROMPTS_PER_SEED, Budget, Variant, read_plan
 from nft_jax.config import load
 from nft_jax.experiment import open_experiment
 from nft_jax.update.optimizer import make_optimizer
@@ -164,14 +164,15 @@ def test_with_rate_gives_the_updates_of_the_configs_rate(config):
     assert_same(rated[0], np.float32(3e-3))
 
 
-def test_runner_starts_each_seed_at_its_own_prompts(folder, config):
+def test_runner_starts_each_seed_at_its_own_prompts_and_ends_after_its_updates(folder, config):
     with open_experiment(config, folder / "run") as base:
         one = Study(read_plan(config), base, folder / "run")
-        with open_runner(Variant("nft", 1), base, one.evaluator, folder) as runner:
+        with open_runner(Variant("nft", 1), base, one.evaluator, folder, Budget("updates", 3)) as runner:
             for seed in (0, 3):
                 state = runner.start(one.base_weights(seed), seed, 1e-3)
                 assert int(state.cursor) == int(state.step) == seed * PROMPTS_PER_SEED
                 assert float(state.optimizer_state[0]) == pytest.approx(1e-3)
+            assert runner.run(one.base_weights(0), 0, 1e-3)["curve"][-1]["updates"] == 3
 
 
 def test_runs_of_a_loss_whose_code_changed_are_not_those_of_the_loss(tmp_path, monkeypatch):

@@ -10,9 +10,9 @@ from nft_jax.compare import figures
 from nft_jax.compare.runs import Cost
 from nft_jax.compare.study import StudyResult, best_rate
 from nft_jax.compare.summary import CURVES, interval, markdown, summarize
-from nft_jax.compare.variants import Plan, Variant
+from nft_jax.compare.variants import Budget, Plan, Variant
 
-BUDGET = 1200
+BUDGET = Budget("tokens", 1200)
 COLAB = Path(__file__).parents[2] / "colab"
 
 
@@ -28,7 +28,7 @@ def run(right, tokens=(700, 1200)):
 @pytest.fixture
 def found():
     variants = [Variant("nft", 1), Variant("rft", 1)]
-    plan = Plan(variants, [0, 1, 2], [9], [1e-3, 2e-3, 4e-3])
+    plan = Plan(variants, [0, 1, 2], [9], [1e-3, 2e-3, 4e-3], BUDGET)
     nft, rft = variants
     tuning = {nft: {1e-3: [0.2], 2e-3: [0.3], 4e-3: [0.1]}, rft: {1e-3: [0.1], 2e-3: [0.1], 4e-3: [0.4]}}
     runs = {nft: [run(0.5), run(0.6), run(0.7)], rft: [run(0.4), run(0.55), run(0.6)]}
@@ -57,7 +57,7 @@ def test_best_rate_has_the_best_mean_and_is_the_smallest_of_equal_ones():
 
 
 def test_summarize_pairs_seeds_and_marks_rates_at_an_edge(found):
-    summary = json.loads(json.dumps(summarize(found, BUDGET), allow_nan=False))
+    summary = json.loads(json.dumps(summarize(found), allow_nan=False))
     nft, rft = summary["variants"]
     assert nft["test"]["sampled"]["by_seed"] == [0.5, 0.6, 0.7]
     assert rft["difference"]["sampled"] == pytest.approx(interval([-0.1, -0.05, -0.1]))
@@ -69,7 +69,7 @@ def test_summarize_pairs_seeds_and_marks_rates_at_an_edge(found):
 
 
 def test_summarize_starts_curves_at_the_base_and_samples_them_evenly(found):
-    curve = summarize(found, BUDGET)["variants"][0]["curve"]
+    curve = summarize(found)["variants"][0]["curve"]
     assert curve["tokens"] == [0, 200, 400, 600, 800, 1000, 1200]
     # From 0.1 at 0 tokens in a line to 0.5 at 700, then level.
     assert curve["sampled"][0] == pytest.approx(
@@ -80,8 +80,15 @@ def test_summarize_starts_curves_at_the_base_and_samples_them_evenly(found):
     assert len(curve["sampled"]) == 3
 
 
+def test_summary_by_updates_has_curves_over_updates(found, tmp_path):
+    summary = summarize(found._replace(plan=found.plan._replace(budget=Budget("updates", 12))))
+    assert summary["variants"][0]["curve"]["updates"] == [0, 2, 4, 6, 8, 10, 12]
+    assert markdown(summary).startswith("12 updates a run; ")
+    figures.draw(summary, tmp_path)
+
+
 def test_markdown_shows_means_intervals_and_differences(found):
-    text = markdown(summarize(found, BUDGET))
+    text = markdown(summarize(found))
     assert "| `nft` | 0.002 | 60.0% ± 24.8% | 60.0% ± 24.8% | 100.0% ± 0.0% |" in text
     assert "| `rft` | 0.004* |" in text
     assert "| -8.3% [-15.5%, -1.2%] |" in text
@@ -100,7 +107,7 @@ def test_markdown_of_the_results_is_on_the_page(path):
 
 
 def test_figures_draw_two_pictures(found, tmp_path):
-    paths = figures.draw(summarize(found, BUDGET), tmp_path)
+    paths = figures.draw(summarize(found), tmp_path)
     assert [path.name for path in paths] == ["learning.png", "final.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
@@ -111,6 +118,6 @@ def test_summarize_and_draw_one_seed_without_intervals(found, tmp_path):
         runs={variant: runs[:1] for variant, runs in found.runs.items()},
         bases=found.bases[:1],
     )
-    summary = summarize(one, BUDGET)
+    summary = summarize(one)
     assert "| `rft` | 0.004* | 40.0% | 40.0% | 100.0% | 0.500 | 8.00 | -10.0% |" in markdown(summary)
     figures.draw(summary, tmp_path)

@@ -22,6 +22,7 @@ TYPOS = {
     "verify.isolation": ("require", "required"),
     "loss.kl": ("k3_strait", "k3_straight"),
     "loss.correction": ("tsi", "tis"),
+    "distillation.kl": ("k3_strait", "k3_straight"),
     "optimizer.name": ("adam", "adamw"),
     "optimizer.schedule": ("cosin", "cosine"),
     "warm_start.optimizer.name": ("moun", "muon"),
@@ -226,6 +227,22 @@ def test_check_refuses_options_of_losses_that_are_no_numbers(value):
                 message = faults(loss__name=loss, **{f"loss__{loss}__{option}": value})
                 assert f"option {option!r} of loss {loss!r} is " in message
                 assert "it must be a number from -3.4" in message
+
+
+def test_check_refuses_rewards_that_have_no_meaning():
+    message = faults(verify__correct_from=0.5)
+    assert "config.verify.correct_from=0.5: grader 'boxed_exact' gives verdicts alone" in message
+    name = "helpers.step_programs:cost_of_boxes"
+    message = faults(loss__token_reward=name)
+    assert "loss 'nft' learns from verdicts, not from advantages" in message
+    load(changed(loss__token_reward=name, loss__name="dr_grpo"))
+    message = faults(loss__token_reward="helpers.step_programs:cost_of_boxen", loss__name="dr_grpo")
+    assert "did you mean 'cost_of_boxes'?" in message
+
+
+def test_check_needs_a_teacher_for_distillation():
+    assert "config.distillation.alone=true: there is no teacher" in faults(distillation__alone=True)
+    load(changed(distillation__alone=True, distillation__teacher="folder"))
 
 
 def test_check_names_all_faults_at_once():

@@ -38,6 +38,9 @@ def draw(response, sides):
 def coin(response, answer):
     return draw(response, 2) == 0
 
+def share(response, answer):
+    return draw(response, 11) / 10
+
 def all_correct(response, answer):
     return True
 

@@ -11,7 +11,7 @@ def draw(key_BT):
     return jax.vmap(jax.vmap(jax.random.uniform))(key_BT)
 
 
-@declare(normalizer="token_mean", reads=tuple(name for name in READS if name != "choice"))
+@declare(normalizer="token_mean", reads=tuple(name for name in READS if name not in ("choice", "teacher_logp")))
 def everything(logp_BT, batch):
     """Trains on every optional field, and reports each, times a number that only the token's target decides."""
     inside_BT = batch.answer_BT >= 0
@@ -21,6 +21,9 @@ def everything(logp_BT, batch):
         "truncated": batch.truncated_BT,
         "length": batch.length_BT,
         "complete": batch.complete_BT,
+        "graded": batch.graded_BT,
+        "token_reward": batch.token_reward_BT,
+        "advantage": batch.advantage_BT,
         "draw": draw(batch.key_BT),
     }
     weight_BT = sum(jax.lax.stop_gradient(value_BT) for value_BT in fields.values())

@@ -9,7 +9,6 @@ import numpy as np
 
 from nft_jax.compare.gradients import make_training_step
 from nft_jax.config import Config, DataConfig, LossConfig, ModelConfig, PackingConfig, RolloutConfig
-from nft_jax.losses import resolve
 from nft_jax.models import logprobs, transformer
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.step import Step
@@ -130,7 +129,7 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
 
 def training_step(config: Config, mesh: jax.sharding.Mesh, model: ModelConfig | None = None) -> Step:
     """The step's training half: what samples and grades is missing. `model` may be what a `Config` refuses."""
-    loss = resolve(config.loss.name, config.loss.options, config.loss.additions)
+    loss = config.resolve_loss()
     return make_training_step(config, loss, mesh, model or config.model, VOCABULARY)
 
 

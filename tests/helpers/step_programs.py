@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from helpers.experiments import Program, on_host
+from helpers.experiments import Program, grader, on_host
 from nft_jax.losses import declare
 from nft_jax.rollout.engine import Engine
 from nft_jax.step import Step
@@ -19,6 +19,11 @@ ROUNDS = 4
 def tempered_likelihood(logp_BT, batch, *, strength: float = 1.0):
     """A loss of one's own, named in the config as "helpers.step_programs:tempered_likelihood"."""
     return jnp.where(batch.answer_BT >= 0, -strength * (batch.reward_BT - batch.rate_BT) * logp_BT, 0.0)
+
+
+def cost_of_boxes(token_QKT, length_QK, *, texts):
+    """A reward of tokens of one's own."""
+    return jnp.array([-0.1 * ("box" in text) for text in texts], jnp.float32)[token_QKT]
 
 
 class LyingEngine:
@@ -95,7 +100,13 @@ PROGRAMS = {
     ),
     "dpo": ({"loss__name": "dpo", "updates_per_step": 2, "packing__rows_per_micro_batch": 3}, {}),
     "contrast": ({"loss__name": "contrast"}, {}),
-    "own": ({"loss__name": f"{__name__}:tempered_likelihood", "loss__own__strength": 2.0}, {}),
+    # With a grader of rewards, and a reward of each token.
+    "own": (
+        {"loss__name": f"{__name__}:tempered_likelihood", "loss__own__strength": 2.0, "selection__carry": True}
+        | {"verify__grader": grader("share"), "verify__correct_from": 0.5}
+        | {"loss__token_reward": f"{__name__}:cost_of_boxes"},
+        {},
+    ),
 }
 
 

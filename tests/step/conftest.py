@@ -20,7 +20,7 @@ def programs(folder):
     def get(name: str) -> Program:
         if name not in made:
             changes, parts = PROGRAMS[name]
-            made[name] = Program(small(verify__grader=grader("coin"), **changes), folder, **parts)
+            made[name] = Program(small(**{"verify__grader": grader("coin")} | changes), folder, **parts)
         made[name].start()
         return made[name]
 

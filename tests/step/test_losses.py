@@ -56,6 +56,21 @@ def test_step_takes_its_updates_with_each_loss(programs, name):
     assert (pairs > 0).all() if program.experiment.loss.unit == "pair" else not pairs.any()
 
 
+def test_step_learns_from_rewards_between_0_and_1(programs):
+    program = programs("own")
+    graders = importlib.import_module(GRADERS_MODULE)
+    (record,) = program.take()
+    groups, decode = record.last, program.experiment.tokenizer.decode_batch
+    earned = []
+    for ids_KT, length_K, cut_K in zip(groups.token_QKT, groups.length_QK, groups.truncated_QK, strict=True):
+        texts = decode([row[:n].tolist() for row, n in zip(ids_KT, length_K, strict=True)])
+        earned.append([0 if cut else graders.share(text, "") for text, cut in zip(texts, cut_K, strict=True)])
+    np.testing.assert_allclose(groups.graded_QK, earned, atol=1e-6)
+    np.testing.assert_array_equal(groups.reward_QK, groups.graded_QK >= 0.5)
+    np.testing.assert_allclose(groups.rate_Q, groups.reward_QK.mean(axis=1))
+    assert 0.1 < step_metrics(record)["reward"] < 0.9
+
+
 def test_step_kl_term_measures_against_frozen_weights(programs, all_incorrect):
     program = programs("grpo")
     first, second, third = (record.applied.statistics for record in program.take(3))

@@ -29,7 +29,8 @@ def test_make_groups_counts_a_truncated_answer_as_incorrect():
     rollout = Rollout(
         random.integers(0, 9, (8, T)), random.random((8, T), np.float32), np.arange(8), truncated_QK.ravel()
     )
-    groups = make_groups(np.array([5, 3]), rollout, verdict_QK.ravel())
+    groups = make_groups(np.array([5, 3]), rollout, verdict_QK.ravel(), np.full(8, 0.5, np.float32))
+    np.testing.assert_array_equal(groups.graded_QK, np.where(truncated_QK, 0, 0.5))
     np.testing.assert_array_equal(groups.reward_QK, [[1, 0, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(groups.rate_Q, [0.25, 0])
     np.testing.assert_array_equal(groups.verdict_QK, verdict_QK)
@@ -53,6 +54,18 @@ def test_select_groups_excludes_both_ends_of_the_band(which, low, high, expected
     np.testing.assert_array_equal(select_groups(groups, which, low, high), np.array(expected, bool))
 
 
+def test_select_groups_chooses_by_rewards_unless_a_loss_learns_by_verdicts():
+    graded_QK = np.array([[0, 0, 0, 0], [0.2, 0.2, 0.2, 0.2], [0.1, 0.3, 0, 0], [1, 1, 0.9, 1], [1] * 4], np.float32)
+    groups = empty_groups(5, K, T, True)._replace(graded_QK=graded_QK, rate_Q=np.float32([0, 0, 0, 0.75, 1]))
+    for which, by_verdicts, expected in (
+        ("mixed", False, [0, 0, 1, 1, 0]),
+        ("mixed", True, [0, 0, 0, 1, 0]),
+        ("some_incorrect", False, [1, 1, 1, 1, 0]),
+    ):
+        kept_Q = select_groups(groups, which, 0.0, 1.0, by_verdicts=by_verdicts)
+        np.testing.assert_array_equal(kept_Q, np.array(expected, bool))
+
+
 def test_append_groups_fills_the_pool_in_order_and_drops_the_surplus():
     groups, capacity = random_groups(0, Q, K, T), 5
     pool, count, kept, stops = empty_groups(capacity, K, T), np.int32(0), [], []
@@ -61,7 +74,7 @@ def test_append_groups_fills_the_pool_in_order_and_drops_the_surplus():
         pool, count = append_groups(pool, count, groups, keep_Q)
         kept += np.flatnonzero(keep_Q).tolist()
         stops.append(int(count))
-        for room, offered in zip(pool, groups, strict=True):
+        for room, offered in zip(*map(jax.tree.leaves, (pool, groups)), strict=True):
             expected = offered[kept[:capacity]]
             np.testing.assert_array_equal(room[: len(expected)], expected)
             assert not np.any(room[len(expected) :])

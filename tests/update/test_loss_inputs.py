@@ -1,5 +1,7 @@
 """What the update gives to a loss that asks for more, however the minibatch is cut into micro-batches and shards."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +33,14 @@ def groups():
     drawn = random_groups(3, Q, K)
     noise = np.random.default_rng(4).uniform(-3, -1, drawn.logp_QKT.shape).astype(np.float32)
     inside_QKT = np.arange(ANSWER_LIMIT) < drawn.length_QK[..., None]
-    return drawn._replace(logp_QKT=np.where(inside_QKT, noise, 0.0).astype(np.float32))
+    graded_QK = np.random.default_rng(5).random((Q, K), np.float32)
+    return drawn._replace(logp_QKT=np.where(inside_QKT, noise, 0.0).astype(np.float32), graded_QK=graded_QK)
+
+
+def reward_ids(token_QKT, length_QK):
+    """A reward of a token that its id decides."""
+    del length_QK
+    return (token_QKT % 5).astype(jnp.float32) / 10
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +53,7 @@ def take(name, groups, mesh=None, key=None, **packing):
     rows = {"row_tokens": 30, "rows_per_micro_batch": 2, "logp_chunk_tokens": 8} | packing
     loss = LossConfig(name=f"helpers.probe_losses:{name}")
     step = training_step(small_config(loss=loss, packing=PackingConfig(**rows)), mesh or one_device())
+    step = dataclasses.replace(step, token_reward=reward_ids)
 
     @jax.jit
     def program(weights, groups, key):
@@ -65,12 +75,18 @@ def test_optional_fields_are_those_of_the_groups(everything, groups, exact):
     _, statistics, _ = everything
     logp_QKT = exact.of_answers(exact.logp_BS)
     shape = logp_QKT.shape
+    graded_QK1, reward_QKT = groups.graded_QK[..., None], np.asarray(reward_ids(groups.token_QKT, None))
+    inside_QKT = np.arange(ANSWER_LIMIT) < groups.length_QK[..., None]
+    return_QKT = np.stack([(reward_QKT * inside_QKT)[..., t:].sum(axis=-1) for t in range(ANSWER_LIMIT)], axis=-1)
     truncated_QK = groups.truncated_QK.astype(np.float32)
     assert 0 < truncated_QK.sum() < truncated_QK.size
     expected = {
         "sampler_logp": groups.logp_QKT,
         "truncated": np.broadcast_to(truncated_QK[..., None], shape),
         "length": np.broadcast_to(groups.length_QK[..., None], shape),
+        "graded": np.broadcast_to(graded_QK1, shape),
+        "token_reward": reward_QKT,
+        "advantage": graded_QK1 - graded_QK1.mean(axis=1, keepdims=True) + return_QKT,
         "complete": np.broadcast_to(~groups.truncated_QK.any(axis=1)[:, None, None], shape),
     }
     for name, field_QKT in expected.items():

@@ -161,7 +161,7 @@ def test_grader_grades_an_answer_that_differs_from_the_submitted_one(pool):
     rows = np.array([7, 8], np.uint32), np.array([3, 3], np.int32), token, np.full(2, 2, np.int32), np.ones(2, bool)
     assert grader.submit(*rows).shape == (1,)
     other = token[::-1]
-    code_b, _, _ = grader(np.ones(1, np.int32), *rows[:2], other, *rows[3:])
+    code_b, *_ = grader(np.ones(1, np.int32), *rows[:2], other, *rows[3:])
     np.testing.assert_array_equal(code_b, [0, 1])
     assert len(recording.items) == 4
     # Nothing is left of it: the same request is graded again.
@@ -197,6 +197,20 @@ def test_grader_second_pool_judges_the_same_rows_for_comparison_alone(pool, shap
     np.testing.assert_array_equal(np.asarray(host.second_B)[gradable_B], lenient_B[gradable_B])
     np.testing.assert_array_equal(graders_differ(code_B, host.second_B), gradable_B & (lenient_B != expected))
     assert 0 < np.asarray(graders_differ(code_B, host.second_B)).sum() < gradable_B.sum()
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (1, 1)])
+def test_verify_returns_each_reward_in_its_row_if_it_is_asked(shape):
+    mesh, (arrays, _) = make_mesh(*shape), answers_batch()
+    with Pool("helpers.lenient_grader:share", paths=[FOLDER], correct_from=0.6) as graded:
+        grader = Grader(graded, decode, ANSWERS, 600.0)
+        run = jax.jit(lambda *a: (verify(grader, mesh, *a, rewards=True), verify(grader, mesh, *a)))
+        (code_B, host), (same_B, without) = jax.device_get(run(*put(mesh, arrays)))
+    reward_B = np.where(arrays[3], 1 - (arrays[1][:, 0] - 100) / 10, 0)
+    np.testing.assert_allclose(host.reward_B, reward_B, rtol=1e-6)
+    np.testing.assert_array_equal(code_B, reward_B > 0.59)
+    np.testing.assert_array_equal(same_B, code_B)
+    assert without.reward_B is None
 
 
 def test_verify_without_gradable_rows_sends_nothing_to_the_pool(pool):

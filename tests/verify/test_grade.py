@@ -92,6 +92,29 @@ def test_grade_reads_what_a_grader_returns(returned, status):
     assert bool(verdict.reason) == (status == "error")
 
 
+@pytest.mark.parametrize(
+    ("returned", "status", "earned"),
+    [
+        (0.4, "incorrect", 0.4),
+        (0.5, "correct", 0.5),
+        (np.float32(0.75), "correct", 0.75),
+        ((0.25, "7"), "incorrect", 0.25),
+        (1, "correct", 1.0),
+        (True, "correct", 1.0),
+        ("unparsed", "unparsed", 0.0),
+        (1.01, "error", 0.0),
+        (float("nan"), "error", 0.0),
+    ],
+)
+def test_grade_reads_rewards_where_it_is_told_which_are_correct(returned, status, earned):
+    verdict = grade("r", "a", grader=lambda response, answer: returned, correct_from=0.5)
+    assert (verdict.status, verdict.earned) == (status, earned)
+    if isinstance(returned, float):
+        told = grade("r", "a", grader=lambda response, answer: returned)
+        assert told.status == "error"
+        assert "config.verify.correct_from" in told.reason
+
+
 def test_grade_turns_exceptions_into_errors_with_a_reason():
     def divides(response, answer):
         return 1 / 0

@@ -33,6 +33,7 @@ class Pool:
         memory_mib: int = 2048,
         *,
         isolation: str = "auto",
+        correct_from: float = 0.0,
         paths: Sequence[str] | None = None,
         start_seconds: float = 120.0,
     ):
@@ -45,6 +46,7 @@ class Pool:
           isolation: "auto", "required" or "off": whether the kernel keeps processes from writing files, opening
             sockets and starting processes (`isolation.py`). "auto" isolates the graders of `GRADERS` where it can, but
             no custom grader, which may need what isolation forbids.
+          correct_from: above 0, the smallest reward of a correct answer, of a grader that returns rewards (`grade`).
           paths: folders for the workers' `sys.path`; by default those of this process for a custom grader, else none.
           start_seconds: time for a process to start and to import its grader, s.
 
@@ -71,7 +73,7 @@ class Pool:
         self._lock = threading.Lock()  # guards the batches in flight and the two flags
         self._closed = False
         self._error_logged = False
-        create_process = partial(GradingProcess, grader, tuple(paths), memory_mib, isolation)
+        create_process = partial(GradingProcess, grader, tuple(paths), memory_mib, isolation, correct_from)
         self._supervisors = [
             Supervisor(self._queue, create_process, item_seconds, start_seconds) for _ in range(workers)
         ]

@@ -49,7 +49,7 @@ class GradingProcess:
       isolated: whether the kernel restricts it (`isolation.py`); known after `wait_until_ready`.
     """
 
-    def __init__(self, grader: str, paths: Sequence[str], memory_mib: int, isolation: str):
+    def __init__(self, grader: str, paths: Sequence[str], memory_mib: int, isolation: str, correct_from: float = 0.0):
         """Starts the process, without waiting for it.
 
         Raises:
@@ -71,7 +71,8 @@ class GradingProcess:
             raise StartError(f"cannot start a grading process with {sys.executable!r}: {error}") from error
         self.pid = self._process.pid
         self.isolated = False
-        self._hello = pack({"grader": grader, "paths": list(paths), "memory_mib": memory_mib, "isolation": isolation})
+        hello = {"grader": grader, "paths": list(paths), "memory_mib": memory_mib, "isolation": isolation}
+        self._hello = pack(hello | {"correct_from": correct_from})
         self._received = bytearray()
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)

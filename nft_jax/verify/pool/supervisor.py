@@ -182,9 +182,9 @@ def _read_reply(reply: Any) -> tuple[Verdict, bool]:
       ProcessDied: if it is no reply.
     """
     try:
-        status, extracted, seconds, reason, is_last = reply
+        status, extracted, seconds, reason, reward, is_last = reply
     except (TypeError, ValueError) as error:
         raise ProcessDied("it sent a frame that is no reply") from error
     if status not in STATUSES:
         raise ProcessDied("it sent an unknown status")
-    return Verdict(status, extracted, float(seconds), reason), bool(is_last)
+    return Verdict(status, extracted, float(seconds), reason, reward), bool(is_last)

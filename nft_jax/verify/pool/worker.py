@@ -5,20 +5,22 @@ imports jax waits for the accelerator that its parent holds. Frames are a 4-byte
 JSON, because then nothing in a response can be executed, and because its escapes carry lone surrogates.
 
     parent → {"grader", "paths", "memory_mib",      worker → {"isolated": bool} or
-              "isolation"}                                   {"failed": reason, "is_whole": is a sentence}
+              "isolation", "correct_from"}                   {"failed": reason, "is_whole": is a sentence}
     parent → [[response, answer], …]                worker → "received", then for each item in order
-                                                             [status, extracted, seconds, reason, is_last]
+                                                             [status, extracted, seconds, reason, reward, is_last]
 
 After a reply with `is_last` the worker ends, and the parent replaces it.
 """
 
 import contextlib
+import functools
 import importlib
 import json
 import os
 import struct
 import sys
 import types
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 HEADER = struct.Struct("!I")
@@ -92,18 +94,18 @@ def _memory_mib() -> float:
         return 0.0
 
 
-def _serve(source: BinaryIO, sink: int, grading: types.ModuleType, function: Any, memory_mib: int) -> None:
+def _serve(source: BinaryIO, sink: int, grade: Callable[[str, str], Any], memory_mib: int) -> None:
     """Grades chunks until the parent closes the pipe, or until half of the memory that the start left is used up."""
     memory_bound = (_memory_mib() + memory_mib) / 2
     while (chunk := _read(source)) is not None:
         _write(sink, "received")
         for index, (response, answer) in enumerate(chunk):
-            status, extracted, seconds, reason = grading.grade(response, answer, grader=function)
+            status, extracted, seconds, reason, reward = grade(response, answer)
             # What filled the memory may still be referenced: only a new process is safe for the next item. What fills
             # it slowly (caches, a leak) is noticed between chunks.
             is_full = index == len(chunk) - 1 and _memory_mib() > memory_bound
             is_last = reason.startswith("MemoryError") or is_full
-            _write(sink, [status, extracted and extracted[:TEXT_LIMIT], seconds, reason[:TEXT_LIMIT], is_last])
+            _write(sink, [status, extracted and extracted[:TEXT_LIMIT], seconds, reason[:TEXT_LIMIT], reward, is_last])
             if is_last:
                 return
 
@@ -129,7 +131,8 @@ def main() -> None:
         os._exit(0)
     _write(sink, {"isolated": isolated})
     try:
-        _serve(source, sink, grading, function, hello["memory_mib"])
+        grade = functools.partial(grading.grade, grader=function, correct_from=hello["correct_from"])
+        _serve(source, sink, grade, hello["memory_mib"])
     finally:
         os._exit(0)
 

@@ -1,0 +1,17 @@
+"""NFT beside DAPO, GRPO, NGRPO and NSR, on the harder task of `compare_negatives`.
+
+Question  How NFT compares with losses that clip hard (DAPO, GRPO), and with those that learn from groups without a
+          correct answer, which NFT leaves out (NGRPO; NSR, from all incorrect answers alone).
+Command   python -m nft_jax.compare --config=compare_all_incorrect --workdir=runs/all_incorrect
+          and with --config.compare.updates=48 --workdir=runs/all_incorrect_by_updates, for equal updates. Finished
+          runs of plain `nft` in the workdir of `compare_negatives` are the same: copy its folders `bases` and `runs`
+          to reuse them.
+"""
+
+from nft_jax import config_files
+
+
+def get_config():
+    config = config_files.config("compare_negatives")
+    config.compare.losses = "nft; dapo; grpo; ngrpo; nsr"
+    return config

@@ -1,0 +1,18 @@
+"""How many updates a rollout bears: NFT, whose clamp keeps a gradient, beside hard clips, on the harder task.
+
+Question  Whether NFT's soft clamp gains or loses against the hard clips of GRPO and DAPO as the policy moves away
+          from the one that sampled: 1, 4 and 16 updates a rollout.
+Command   python -m nft_jax.compare --config=compare_off_policy --workdir=runs/off_policy
+          and with --config.compare.updates=48 --workdir=runs/off_policy_by_updates, for equal updates. Finished runs
+          with 4 updates in the workdir of `compare_all_incorrect` are the same: copy its folders `bases` and `runs`
+          to reuse them.
+"""
+
+from nft_jax import config_files
+
+
+def get_config():
+    config = config_files.config("compare_negatives")
+    config.compare.losses = "nft; rft; dapo; grpo"
+    config.compare.updates_per_rollout = "1, 4, 16"
+    return config
