@@ -6,7 +6,7 @@ TAIL_CHARACTERS = 4096  # of the end of a response, searched for the answer
 
 # What follows a mark of the end of a turn is another turn.
 _END_MARK = re.compile(r"<\|[A-Za-z_]{2,30}\|>|</s>|<eos>|<(?:start|end)_of_turn>")
-_BRACE = re.compile(r"[{}]")
+_BRACE, _PLAIN_BRACE = re.compile(r"[{}]"), re.compile(r"(?<!\\)[{}]")
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BOXES, _UNSPACED_BOXES = (r"\boxed", r"\fbox"), (r"\boxed{",)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?\d+(?:[.,/]\d+)*|[A-Za-z](?![A-Za-z]))")
@@ -19,7 +19,9 @@ _FRACTION = r"-?\\[dtc]?frac\s*\{-?\d+(?:\.\d+)?\}\s*\{-?\d+(?:\.\d+)?\}"
 _PERCENT = r"(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?"
 # A number in prose is no part of a word (`AZYUK2A`); scripts without spaces may touch it. `a / b` is one number.
 _PLAIN = re.compile(
-    rf"(?<![A-Za-z\d_.,/^\\])(?:{_FRACTION}|(?:{_NUMBER})(?:\s?/\s?\d+(?![\d.]))?)(?!\.?\d|[\^_√]|!\S){_PERCENT}", re.I
+    rf"(?<![A-Za-z\d_.,/^\\])(?:{_FRACTION}|(?:{_NUMBER})(?:\s?/\s?\d+(?!\.?\d))?)"
+    rf"(?!\.?\d|\s?/\s?\d|[\^_√]|!\S){_PERCENT}",
+    re.I,
 )
 _MATH = re.compile(
     r"(?<!\\)\$\$(?P<display>[^$]+)\$\$"
@@ -32,6 +34,8 @@ _JOINT = rf"\s*(?:\*\*|\}})?\s*(?:is|:|=)\s*(?:\*\*|\}})?\s*:?\s*(?:{_ADVERB},?\
 # Words that announce the answer; behind a box only "final answer" followed by a value does.
 _ANNOUNCEMENT = re.compile(
     rf"(?i:\b(?:answer|ans|result|solution|option|choice)){_JOINT}"
+    r"|(?i:\b(?:answers|results|solutions|roots|zeros)\s+are\s*:?\s*)"
+    r"|(?:答案|故|应)(?:是|为|选){1,2}[:：]?\s*"
     r"|(?i:\b(?:final\s+)?answer\b),?(?:\*\*)?[ \n]+(?=[-+$\\\d(])"
     r"|^A\s*:\s*|####\s*(?=[-+$\\\d(.])",
     re.M,
@@ -41,7 +45,7 @@ _LEAD = re.compile(
     r"(?i:(?:and|so|thus|hence|therefore|then|finally|we\s+(?:get|have|obtain|find)|(?:it|this|that)(?:\s+is|'s)|result|[a-z]\s+is)\b[\s,:]*)+"
 )
 _QUESTION = re.compile(r"(?:^|(?<=[.!?\n]))[^.!?\n]*\?\s*$")  # what a question says is no answer
-_SENTENCE = re.compile(r"\.\s+[A-Z(]|\n|,?\s+(?:because|since)\b|\.?\s*$")
+_SENTENCE = re.compile(r"。|\.\s+[A-Z(]|\n|,?\s+(?:because|since)\b|\.?\s*$")
 _FOREIGN = re.compile(r"[^\W\d_\x00-\x7fͰ-Ͽ]")  # letters of other scripts than Latin and Greek
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}\s+[A-Za-z]{3,}")
 # Between two boxes of one list: `,`, "and", "or", with one noun before them and one name behind them.
@@ -80,10 +84,10 @@ def _find_last_opening(text: str, stop: int, names: tuple[str, ...] = _BOXES) ->
         stop = start
 
 
-def _find_closing(text: str, inside: int) -> int | None:
+def _find_closing(text: str, inside: int, braces: re.Pattern = _BRACE) -> int | None:
     """Returns the position of the brace that closes the one before `inside`; None if it never closes."""
     depth = 1
-    for brace in _BRACE.finditer(text, inside):
+    for brace in braces.finditer(text, inside):
         depth += 1 if brace.group() == "{" else -1
         if depth == 0:
             return brace.start()
@@ -111,7 +115,8 @@ def final_answer(text: str) -> str | None:
     if boxed is not None:
         return _find_announcement(text, end, _FINAL) or boxed
     if tag := _TAG.search(text):
-        return _unwrap(tag.group(1))
+        inner = _unwrap(tag.group(1))
+        return inner if _is_only_an_answer(inner) else final_answer(inner) or inner
     if (announced := _find_announcement(text, 0, _ANNOUNCEMENT)) is not None:
         return announced
     text = _QUESTION.sub("", text)
@@ -141,7 +146,8 @@ def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
     opening = _find_last_opening(text, len(text))
     if opening is None:
         return None, 0
-    end = last = _find_closing(text, opening[1])
+    end = _find_closing(text, opening[1])
+    end = last = _find_closing(text, opening[1], _PLAIN_BRACE) if end is None else end  # \left\{ may stand alone
     if end is None:
         return None, None
     while opening is not None and end is not None and is_denied(text, opening[0], end + 1):

@@ -11,8 +11,8 @@ _DIGITS_LIMIT = 1000
 _DIGITS = r"(?:(?<!\d)\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 # A minus belongs to a number that it touches, unless it subtracts. A number in a word or an exponent is none.
 _NUMBER = re.compile(
-    rf"(?<![A-Za-z^_\d])(?P<sign>(?:(?<![\w.)\]%])[-−](?=[$€£\d.]))?(?:[$€£]\s?(?:[-−](?=[\d.]))?)?)"
-    rf"(?P<digits>{_DIGITS}(?:\s?/\s?\d+(?![\d.]))?)(?![²³⁰¹⁴-⁹^\d]|\.\d|[!eE]\w)"
+    rf"(?<![A-Za-z^_\d])(?<!\d/)(?P<sign>(?:(?<![\w.)\]%])[-−](?=[$€£\d.]))?(?:[$€£]\s?(?:[-−](?=[\d.]))?)?)"
+    rf"(?P<digits>{_DIGITS}(?:\s?/\s?\d+(?!\.?\d))?)(?![²³⁰¹⁴-⁹^\d]|\.\d|\s?/\s?\d|[!eE]\w)"
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _CALCULATION = re.compile(r"(?:\d\s*[-+*/:×÷−^]|\b(?:minus|negative))\s*$", re.I)  # before a number: it is no result

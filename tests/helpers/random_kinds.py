@@ -1,5 +1,6 @@
 """Random pairs of answers of one kind, each with whether the two are the same answer."""
 
+import math
 import random
 from fractions import Fraction
 
@@ -176,7 +177,67 @@ def other_type(draw: random.Random) -> Pair:
     return (given, gold, False) if draw.random() < 0.5 else (gold, given, False)
 
 
+def counting(draw: random.Random) -> Pair:
+    """Returns two formulas of whole numbers that are equal, or differ far from where most points are drawn."""
+    c, n = draw.randrange(600, 10**5), draw.choice("nkm")
+    base = draw.choice((rf"\sum_{{j=1}}^{{{n}}} j", f"{n}!", rf"\binom{{{n}+1}}{{2}}", rf"\prod_{{j=1}}^{n} (j+1)"))
+    given, gold = draw.choice((
+        (f"|{n}-{c}|", f"{c}-{n}"), (rf"\lfloor {n}/{c}\rfloor", "0"), (rf"\binom{{{n}}}{{{c}}}", "0"),
+        (rf"\max({n},{c})", f"{c}"), ("|x|", "x"), (rf"\sum_{{j=1}}^{{{n}}}\lfloor j/{c}\rfloor", "0"),
+    ))  # fmt: skip
+    same = draw.choice((
+        (rf"\sum_{{i=0}}^{{{n}}}\binom{{{n}}}{{i}}", f"2^{n}"), (f"({n}+1)!", f"({n}+1) {n}!"),
+        (rf"\binom{{2{n}}}{{{n}}}", rf"\frac{{(2{n})!}}{{({n}!)^2}}"), (rf"\binom{{{n}}}{{2}}", f"{n}({n}-1)/2"),
+        (rf"\lceil {n}/2\rceil", rf"\lfloor ({n}+1)/2\rfloor"), (rf"\lfloor\log_2 {n}\rfloor+1",) * 2,
+    ))  # fmt: skip
+    return draw.choice(((f"{base}+{given}", f"{base}+{gold}", False), (*same, True)))
+
+
+def selection(draw: random.Random) -> Pair:
+    """Returns a number of ways to choose or arrange, and a number."""
+    n = draw.randrange(4, 30)
+    k = draw.randrange(2, n)
+    choose = (f"C_{{{n}}}^{{{k}}}", f"C_{{{n}}}^{k % 10}", f"{{}}_{{{n}}}C_{{{k}}}", f"C({n},{k})", f"{n}C{k}")
+    arrange = (f"A_{{{n}}}^{{{k}}}", f"P_{{{n}}}^{{{k}}}", f"{{}}_{{{n}}}P_{{{k}}}", f"P({n}, {k})", f"{n}P{k}")
+    is_ordered, is_same = draw.random() < 0.5, draw.random() < 0.5
+    shown = draw.choice(arrange if is_ordered else tuple(form for form in choose if k < 10 or form != choose[1]))
+    value = math.perm(n, k) if is_ordered else math.comb(n, k)
+    return shown, f"{value + (not is_same)}", is_same
+
+
+def conditions(draw: random.Random) -> Pair:
+    """Returns inequalities with words or set signs between them, and intervals."""
+    a, b = sorted(draw.sample(range(-40, 40), 2))
+    c = draw.choice((a, a - 1))
+    inner, outer = f"({c},{b})", rf"(-\infty,{c})\cup({b},\infty)"
+    shown, gold = draw.choice((
+        (rf"x>{a} \text{{ and }} x<{b}", inner), (rf"x>{a} \cap x<{b}", inner), (rf"x<{a} \cup x>{b}", outer),
+        (rf"x<{a} \text{{ or }} x>{b}", outer), (rf"\mathbb{{R}}-[{a},{b}]", outer),
+        (rf"x<{b} \text{{ and }} x \ne {a}", rf"(-\infty,{c})\cup({c},{b})"),
+    ))  # fmt: skip
+    return shown, gold, a == c
+
+
+def named_values(draw: random.Random) -> Pair:
+    """Returns equations of names in any order, also with the way to a value, and what they state."""
+    a, b = draw.sample(range(2, 60), 2)
+    x, y = draw.choice(("xy", "ab", "pq"))
+    is_same = draw.random() < 0.5
+    c = b if is_same else b + 1
+    return draw.choice((
+        (f"{y}={b},{x}={a}", f"({a},{c})", is_same), (f"{x}={a}, {y}={b - 1}+1={b}", f"({a},{c})", is_same),
+        (f"({a},{b})", f"{y}={c}, {x}={a}", is_same), (f"{x}={a}={b}", f"{x}={b}", False),
+        (f"{x}={a}+1={b}", f"{b}", b == a + 1), (f"{x}={a}={b},{y}={a}", f"{x}={b},{y}={a}", False),
+        (rf"{a} \text{{ or }} \frac{{{2 * a}}}{{2}}", f"{a}", True), (rf"{a} \text{{ or }} {b}", f"{a}", False),
+        (rf"{a + 1}\text{{ hours and }}{b} \text{{ minutes}}", rf"{60 * a + 60 + c}\text{{ minutes}}", is_same),
+    ))  # fmt: skip
+
+
 KINDS = [
+    counting,
+    selection,
+    conditions,
+    named_values,
     near_identity,
     chain,
     quantity,

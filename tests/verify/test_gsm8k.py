@@ -44,6 +44,7 @@ from nft_jax.verify.gsm8k import any_number, gsm8k, last_number
         ("#### 1.5 million", "1500000"),
         ("#### twelve", "12"),
         ("#### 12-3", None),
+        ("it is 1/3.", "1/3"),
         ("#### 5/7/2024", None),
         ("between 3 and 5", None),
         ("5²", None),

@@ -5,6 +5,7 @@ import re
 from .cursor import END, Unreadable
 from .environments import EnvironmentReader
 from .functions import to_expression
+from .identity import variables
 from .measures import RELATIONS, SIDE_ENDS
 from .structures import close, fold, group, to_text
 from .values import (
@@ -56,8 +57,8 @@ class AnswerReader(EnvironmentReader):
             gap = self.peek().gap
             comma = self.take(",")
             is_tight = not gap and not self.peek().gap if comma else is_tight
-            if self.peek().kind == "word" and self.peek().text.lower() in ("and", "or"):
-                word = self.peek().text.lower()
+            word = {"∪": "or", "∩": "and"}.get(self.peek().text, self.peek().text.lower())
+            if word in ("and", "or"):
                 self.at += 1
                 if conjunction and word != conjunction:
                     raise Unreadable("a list has both and and or")
@@ -173,15 +174,18 @@ class AnswerReader(EnvironmentReader):
 
     def _read_union(self) -> Value:
         parts, signs = [self._read_ratio()], []
-        while self.sees("∪", "∩", "∖") or self._sees_letter_union(parts[-1]):
-            token = self.peek()
-            signs.append(token.text if token.text in "∪∩∖" else "∪")
+        while self._sees_set_sign(parts[-1]):
+            signs.append({"-": "∖", "U": "∪", "union": "∪"}.get(self.peek().text, self.peek().text))
             self.at += 1
             parts.append(self._read_side())
         return SetExpression(tuple(parts), tuple(signs)) if signs else parts[0]
 
-    def _sees_letter_union(self, before: Value) -> bool:
-        return isinstance(before, Group) and self.peek().text in ("U", "union") and self.peek(1) is not END
+    def _sees_set_sign(self, before: Value) -> bool:
+        """Returns whether a sign between sets follows; one behind a number stands between conditions."""
+        if isinstance(before, Scalar) and not variables(before.expression):
+            return False
+        is_letter = isinstance(before, Group) and self.peek().text in ("U", "union") and self.peek(1) is not END
+        return self.sees("∪", "∩", "∖") or is_letter or isinstance(before, NumberSet) and self.sees("-")
 
     def _read_ratio(self) -> Value:
         """Reads a side, and the terms that colons or "to" separate from it."""
@@ -204,14 +208,11 @@ class AnswerReader(EnvironmentReader):
 
     def _read_half(self) -> str:
         """Reads a.m. or p.m. behind a time; returns the empty text if neither is here."""
-        texts, position = "", self.at
-        while position < len(self.tokens) and len(texts) < 2 and self.tokens[position].kind != "number":
-            texts += self.tokens[position].text.lower().replace(".", "")
-            position += 1
-        if texts not in ("am", "pm"):
+        half = self.peek().text.lower()
+        if half not in ("am", "pm"):
             return ""
-        self.at = position + (position < len(self.tokens) and self.tokens[position].text == ".")
-        return texts
+        self.at += 1
+        return half
 
     def _read_side(self) -> Value:
         """Reads a set, a tuple, an interval or a matrix that stands alone, or else a scalar."""

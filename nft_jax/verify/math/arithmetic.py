@@ -161,7 +161,12 @@ class Arithmetic:
         if isinstance(value, self.flint.fmpq) and value == 1:
             return self.flint.fmpq(0)
         self._spend_series(2)
-        return self._ball(value).log() / self._ball(base).log()
+        ball = self._ball(value).log() / self._ball(base).log()
+        if isinstance(value, self.flint.fmpq) and isinstance(base, self.flint.fmpq) and abs(ball) < 1 << 10:
+            exponent = round(float(ball.real))
+            if self._whole_power(base, exponent) == value:
+                return self.flint.fmpq(exponent)
+        return ball
 
     def _ln(self, value: Any) -> Any:
         if is_exact_zero(value):

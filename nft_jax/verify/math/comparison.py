@@ -4,6 +4,7 @@ Each returns True for a proof that they are the same, False for a proof that the
 """
 
 import re
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -97,12 +98,17 @@ class Comparison(ListComparison):
         names = [equation.sides[0] for equation in equations]
         if group.items[0] not in equations or not all(map(relations.is_name, names)):
             return group
-        if any(equation.signs != ("=",) for equation in equations):
+        items = tuple(relations.value_of(item, self._are_near, True) for item in group.items)
+        if any(isinstance(item, Relation) for item in items):
             return group
-        items = tuple(item.sides[1] if isinstance(item, Relation) else item for item in group.items)
         if len(set(names)) == 1:
             return group._replace(items=items)
-        return Group("(", items, ")") if len(set(names)) == len(items) else group
+        if len(set(names)) < len(items):
+            return group
+        letters = [name.expression[1] if isinstance(name, Scalar) else name for name in names]
+        if all(isinstance(letter, str) for letter in letters) and "".join(sorted(letters)) in string.ascii_letters:
+            items = tuple(items[letters.index(letter)] for letter in sorted(letters))  # x goes before y
+        return Group("(", items, ")")
 
     # Wrappers
 
@@ -146,7 +152,7 @@ class Comparison(ListComparison):
         right = relations.rename_argument(relations.drop_approximations(given), left)
         if not (isinstance(left, Relation) and isinstance(right, Relation)):
             return self.compare(left, right)
-        stated = [relations.value_of(side, lambda *_: True, side is left) for side in (left, right)]
+        stated = [relations.value_of(side, self._are_near_or_work, side is left) for side in (left, right)]
         if not any(isinstance(value, Relation) for value in stated):
             names = _name_of(left), _name_of(right)
             if None not in names and relations.are_names_compatible(*names):
@@ -191,6 +197,10 @@ class Comparison(ListComparison):
         return None
 
     # Scalars
+
+    def _are_near_or_work(self, reference: Value, given: Value) -> bool | None:
+        """As `_are_near`, but a sum or product that leads to the value of a name may have a mistake."""
+        return relations.is_calculation(given) or self._are_near(reference, given)
 
     def _are_near(self, reference: Value, given: Value) -> bool | None:
         """Compares two sides of an equation, of which one may be rounded to two decimals."""
@@ -248,7 +258,7 @@ def _is_universal(condition: tuple[str, ...]) -> bool:
 
 
 def _to_words(text: Text) -> str:
-    words = " ".join(text.tokens).casefold()
+    words = re.sub(r"^(?:an?|the) (?=\w)", "", " ".join(text.tokens).casefold())
     return _SYNONYMS.get(words, words)
 
 

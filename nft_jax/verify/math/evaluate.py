@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from .arithmetic import Arithmetic, Budget, Undecided, Undefined, is_exact_zero
-from .values import Expression, operands, operations
+from .values import Expression, choose, operands, operations
 
 PRECISION_LIMIT = 1 << 15  # bits
 TERMS_LIMIT = 500  # of a sum
@@ -120,16 +120,16 @@ class Evaluation(Arithmetic):
 
     def _evaluate_symbol(self, name: str) -> Any:
         flint = self.flint
+        value = self._point.get(name)
+        if value is not None:  # also of i, where it counts the terms of a sum
+            return flint.fmpq(value.numerator, value.denominator)
         if name == "pi":
             return flint.acb(flint.arb.pi())
         if name == "e":
             return flint.acb(flint.arb.const_e())
         if name == "i":
             return flint.acb(0, 1)
-        value = self._point.get(name)
-        if value is None:
-            raise Undecided(f"{name} has no value")
-        return flint.fmpq(value.numerator, value.denominator)
+        raise Undecided(f"{name} has no value")
 
     # Bound variables, and functions of which only the name is known
 
@@ -164,6 +164,9 @@ class Evaluation(Arithmetic):
         return self._unknown(keys)
 
     def _evaluate_application(self, name: str, *arguments: Expression) -> Any:
+        is_pair = len(arguments) == 2 and all(argument[0] == "number" for argument in arguments)
+        if is_pair and name in ("C", "P", "nCr", "nPr"):
+            return self._evaluate(choose(*arguments, ordered="P" in name))
         return self._unknown([name, *map(self._key, arguments)])
 
     def _key(self, expression: Expression) -> str:

@@ -49,7 +49,8 @@ class FormulaReader(FunctionReader):
         while True:
             if self.take("*"):
                 value = ("multiply", value, self._read_signed())
-            elif self.take("/"):
+            elif self.sees("/") and self.peek(1).kind != "word":
+                self.at += 1
                 value = ("divide", value, self._read_signed())
             elif self.sees_command("bmod", "mod"):
                 self.at += 1
@@ -180,6 +181,9 @@ class FormulaReader(FunctionReader):
     def _read_atom(self) -> Expression:
         """Reads a number, a variable, a function, or what is between brackets."""
         token = self.peek()
+        may_choose = token.text in ("A", "C", "P", "_", "^") or self.peek(1).text in ("C", "P")
+        if may_choose and (selection := self.read_selection()) is not None:
+            return selection
         if token.kind == "number":
             return self._read_number()
         if token.kind == "letter":

@@ -6,7 +6,7 @@ from fractions import Fraction
 from .cursor import Cursor, Unreadable
 from .series import read_series
 from .tokens import FUNCTION_NAMES
-from .values import INFINITY, Expression, Scalar, Value, number, operands, operations
+from .values import INFINITY, Expression, Scalar, Value, choose, number, operands, operations
 
 DIGITS_LIMIT = 1000
 
@@ -22,8 +22,28 @@ _ACCENTS = {
 _DERIVATIVE = re.compile(r"\{ (d|partial) [^{}]*\} \{ \1 [^{}]+\}|d \w / d \w(?!\w)")
 
 
+_N, _K = (rf"(?:\{{ )?(?P<{name}>\d+|[a-z])(?: \}})?" for name in "nk")
+_SELECTIONS = [  # C_{10}^3; _{10}C_3; 10C3
+    re.compile(form + "(?= |$)")
+    for form in (rf"(?P<name>[APC]) _ {_N} \^ {_K}", rf"[_^] {_N} (?P<name>[PC]) _ {_K}", rf"{_N} (?P<name>[PC]) {_K}")
+]
+
+
 class FunctionReader(Cursor):
     """Reads commands, with the formulas inside them."""
+
+    def read_selection(self) -> Expression | None:
+        """Reads the number of ways to choose or arrange k of n things; returns None for anything else."""
+        text = " ".join(token.text for token in self.tokens[self.at : self.at + 12])
+        match = next((found for form in _SELECTIONS if (found := form.match(text))), None)
+        if match is None:
+            return None
+        is_number = match["n"].isdigit() and match["k"].isdigit()
+        if int(match["n"]) < int(match["k"]) if is_number else match["name"] != "C":  # the square of A_1
+            return None
+        self.at += len(match.group().split())
+        n, k = (number(int(part)) if part.isdigit() else ("symbol", part) for part in match.group("n", "k"))
+        return choose(n, k, match["name"] != "C")
 
     def _read_command(self) -> Expression:
         """Reads a function, a constant or a structure."""

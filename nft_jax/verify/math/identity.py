@@ -1,14 +1,18 @@
 """Whether two expressions are the same number or the same function."""
 
+import itertools
 import random
 from fractions import Fraction
 from functools import lru_cache
 
 from .evaluate import Budget, Evaluation, Undecided, Undefined, approximate, is_zero
-from .values import Expression, number, operands, operations, symbols
+from .values import Expression, number, operands, symbols
 
 CONSTANTS = {"pi", "e", "i"}
-_PIECEWISE = {"abs", "max", "min", "root", "floor", "ceil", "mod", "atan", "asin", "acos", "log", "ln"}
+_OF_WHOLE = {"factorial", "binomial", "sum", "product"}
+_PIECEWISE = {
+    "abs", "max", "min", "root", "floor", "ceil", "mod", "atan", "asin", "acos", "log", "ln", *_OF_WHOLE,
+}  # fmt: skip
 _SCALES, _WIDE_SCALES = (1, 4, 20, 200), (1, 4, 20, 200, 10**4, 10**8, 10**16)
 _POINTS, _PIECEWISE_POINTS = 12, 42
 _CENTERS_LIMIT = 16
@@ -52,7 +56,8 @@ def _is_infinite(value: Expression) -> bool:
 def _agree_at_points(left: Expression, right: Expression, names: list[str], budget: Budget) -> bool | None:
     agreements = 0
     has_i = "i" in symbols(left) | symbols(right)
-    for point in points(left, right, names, budget):
+    scattered, near = points(left, right, names, budget)
+    for index, point in enumerate(scattered + near):
         try:
             if is_zero(difference(left, right), point, budget):
                 agreements += 1
@@ -61,7 +66,7 @@ def _agree_at_points(left: Expression, right: Expression, names: list[str], budg
         except Undefined:
             continue
         except Undecided:
-            if budget.left < 0:
+            if budget.left < 0 or index >= len(scattered):  # another form may begin there
                 return None
     return True if agreements >= _AGREEMENTS else None
 
@@ -71,8 +76,13 @@ def _is_real(expression: Expression, point: dict[str, Fraction], budget: Budget)
     return not hasattr(value, "imag") or value.imag.contains(0)
 
 
-def points(left: Expression, right: Expression, names: list[str], budget: Budget) -> list[dict[str, Fraction]]:
-    """Returns where two expressions are compared: over several scales, all signs, and around their own numbers.
+Point = dict[str, Fraction]
+
+
+def points(left: Expression, right: Expression, names: list[str], budget: Budget) -> tuple[list[Point], list[Point]]:
+    """Returns where two expressions are compared: over several scales and all signs, and around their own numbers.
+
+    The numbers that a sum or product ends with, and those of which there are factorials, are whole and positive.
 
     The two expressions determine the points, so no answer can be made for them.
 
@@ -81,8 +91,7 @@ def points(left: Expression, right: Expression, names: list[str], budget: Budget
     """
     draw = random.Random(repr((left, right)))
     pieces = [piece for side in (left, right) for piece in _pieces(side)]
-    used = operations(left) | operations(right)
-    whole = {name for name in names if used & {"sum", "product"}}
+    whole = _whole_names(left) | _whole_names(right)
     count, scales = (_PIECEWISE_POINTS, _WIDE_SCALES) if pieces else (_POINTS, _SCALES)
     found = []
     for index in range(count):
@@ -96,7 +105,15 @@ def points(left: Expression, right: Expression, names: list[str], budget: Budget
             bottom = draw.randrange(1 << 15, 1 << 16)
             point[name] = Fraction(sign * draw.randrange(scale * bottom // 4, scale * bottom), bottom)
         found.append(point)
-    return found if whole else found + _points_around(pieces, names, draw, budget)
+    return found, _points_around(pieces, names, whole, draw, budget)
+
+
+def _whole_names(expression: Expression) -> set[str]:
+    """Returns the variables in limits of sums, in factorials and binomials, and n of `\\lfloor n/2\\rfloor`."""
+    own = operands(expression)[: 2 if expression[0] in ("sum", "product") else None]
+    inner = [symbols(part) for part in own if expression[0] in _OF_WHOLE]
+    inner += [symbols(part) & set("kmn") for part in own if expression[0] in ("floor", "ceil")]
+    return set().union(*inner, *map(_whole_names, operands(expression)))
 
 
 def _pieces(expression: Expression) -> list[Expression]:
@@ -110,8 +127,8 @@ def _pieces(expression: Expression) -> list[Expression]:
 
 
 def _points_around(
-    pieces: list[Expression], names: list[str], draw: random.Random, budget: Budget
-) -> list[dict[str, Fraction]]:
+    pieces: list[Expression], names: list[str], whole: set[str], draw: random.Random, budget: Budget
+) -> list[Point]:
     """Returns points on both sides of each number in the pieces, and of its negative and its root."""
     centers = set()
     for number_ in {inner for piece in pieces for inner in _constants(piece)}:
@@ -126,8 +143,13 @@ def _points_around(
     near: list[Fraction] = []
     for center in sorted(centers):
         near += [sign * size for size in {center, Fraction(abs(center) ** 0.5)} for sign in (1, -1)]
-    moves = [Fraction(side * draw.randrange(1, 32), 64) for side in (1, -1)]
-    return [{name: center + move for name in names} for center in dict.fromkeys(near) for move in moves]
+    found = []
+    for center in dict.fromkeys(near):
+        for side in (1, -1):
+            beside = center + Fraction(side * draw.randrange(1, 32), 64)
+            counted = Fraction(max(round(center) + side * draw.randrange(1, 4), 1))
+            found.append({name: counted if name in whole else beside for name in names})
+    return found
 
 
 def _constants(expression: Expression) -> set[Expression]:
@@ -154,7 +176,7 @@ def are_proportional(left: Expression, right: Expression, budget: Budget) -> int
         return 0
     base = sign_of_factor = None
     agreements, varies = 0, False
-    for point in points(left, right, names, budget):
+    for point in itertools.chain(*points(left, right, names, budget)):
         values = [substitute(side, point) for side in (left, right)]
         try:
             zeros = [is_zero(value, {}, budget) for value in values]

@@ -94,6 +94,8 @@ class ListComparison:
             return self._groups(group, Group("(", tuple(map(Scalar, parts[1:])), ")"))
         if group.opening == "{" and len(group.items) == 1:
             return self.compare(group.items[0], scalar)
+        if group.conjunction == "or" and not group.opening:  # 0.75 or 3/4
+            return conjunction(self.compare(item, scalar) for item in group.items)
         letters = "".join(map(choice_letter, group.items))
         is_choices = not group.opening and len(letters) == len(group.items)
         return is_choices and letters == capitals(scalar, ("multiply", "divide"))
@@ -105,8 +107,8 @@ class ListComparison:
 
     def _matrix_and_group(self, matrix: Matrix, group: Group) -> bool | None:
         """Compares one column or row with a tuple, and rows with a list of lists."""
-        if all(isinstance(item, Group) and item.opening == group.opening == "[" for item in group.items):
-            rows = [Group("[", row, "]") for row in matrix.rows]
+        if all(isinstance(item, Group) and item.opening == group.opening in ("(", "[") for item in group.items):
+            rows = [group._replace(items=row) for row in matrix.rows]
             return self._ordered(rows, group.items)
         if group.opening == "{" or (len(matrix.rows) > 1 and len(matrix.rows[0]) > 1):
             return False

@@ -44,13 +44,19 @@ class ScalarReader(FormulaReader):
             expression, digits = ("divide", expression, self.read_sum()), None
         percent = self._take_percent()
         unit = "" if percent or variables(expression) else self._read_unit()
-        if unit and self.peek().kind == "number":  # 2 hours 30 minutes
+        behind = 1 if self.peek().text == "and" else 0
+        if unit and self.peek(behind).kind == "number":  # 2 hours (and) 30 minutes
+            start = self.at
+            self.at += behind
             rest = self._read_scalar()
             sizes = [measure(unit), measure(getattr(rest, "unit", "") or "?")]
-            if None in sizes or sizes[0][1] != sizes[1][1]:
+            if None not in sizes and sizes[0][1] == sizes[1][1]:
+                rest = ("multiply", rest.expression, number(sizes[1][0] / sizes[0][0]))
+                if not behind or rest[1][0] == "number" and rest[1][1] * rest[2][1] < 1:
+                    return Scalar(("add", expression, rest), None, percent, unit)
+            if not behind:
                 raise Unreadable("a number stands behind a unit")
-            rest = ("multiply", rest.expression, number(sizes[1][0] / sizes[0][0]))
-            expression, digits = ("add", expression, rest), None
+            self.at = start  # it is the next of a list
         return Scalar(expression, digits, percent, unit)
 
     def _scale(self) -> int | None:

@@ -95,6 +95,7 @@ def _join_thousands(tokens: list[Token]) -> list[Token] | None:
         more = tokens[position] if position < len(tokens) else END
         following = tokens[position + 1] if position + 1 < len(tokens) else END
         is_list = more.text == "," and not following.gap and following.kind == "number" and not more.gap
+        is_list = is_list or at > 1 and tokens[at - 1].text == "," and not tokens[at].gap  # 27,54,108
         if len(run) > 1 and not is_list:
             joined.append(run[0]._replace(text="".join(token.text for token in run)))
             at = position

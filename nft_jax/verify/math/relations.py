@@ -12,6 +12,7 @@ from .values import (
     Ratio,
     Relation,
     Scalar,
+    SetExpression,
     Text,
     Value,
     operands,
@@ -27,19 +28,21 @@ _ARITHMETIC = {"add", "negative", "multiply", "divide", "power", "symbol", "numb
 
 
 def drop_approximations(relation: Relation) -> Value:
-    """Returns x = 1/3 for `x = 1/3 ≈ 0.33`, but 0.33 for `x ≈ 0.33`; `6 ≈ 5` is 6."""
+    """Returns x = 1/3 for `x = 1/3 ≈ 0.33`, but 0.33 for `x ≈ 0.33`; `6 ≈ 5` is 6, `0.33 ≈ 1/3` is 1/3."""
     if "≈" not in relation.signs:
         return relation
     cut = relation.signs.index("≈")
     if cut == 0:
-        return relation.sides[1] if is_name(relation.sides[0]) else relation.sides[0]
+        first, second = relation.sides[:2]
+        is_rounded = "." in (getattr(first, "digits", None) or "") and getattr(second, "digits", "") is None
+        return second if is_name(first) or is_rounded else first
     return Relation(relation.sides[: cut + 1], relation.signs[:cut])
 
 
 def is_name(value: Value) -> bool:
     """Returns whether a value is a name: a variable, a function of one, a segment, tuples of them, or words."""
-    if isinstance(value, Group | Ratio):
-        parts = value.items if isinstance(value, Group) else value.terms
+    if isinstance(value, Group | Ratio | SetExpression):
+        parts = value[1 if isinstance(value, Group) else 0]
         return bool(parts) and all(map(is_name, parts))
     if isinstance(value, Text):
         return not NEGATIONS & set(value.tokens)
@@ -76,6 +79,10 @@ def is_compound_name(value: Value) -> bool:
         return False
     expression = value.expression
     names = variables(expression)
+    if expression[0] == "series":
+        return True
+    if expression[0] == "abs":  # of complex numbers and vectors
+        return all(name in ("z", "w") or name.startswith("vec ") for name in names)
     if not names or not operations(expression) <= _ARITHMETIC:
         return False
     if len(names) == 1:
@@ -124,6 +131,12 @@ def value_of(value: Value, compare: Compare, is_reference: bool) -> Value:
 
 def _is_constant_side(value: Value) -> bool:
     return isinstance(value, Scalar) and not variables(value.expression)
+
+
+def is_calculation(value: Value) -> bool:
+    """Returns whether a value is arithmetic of rational numbers that waits for its result: `3+3`, and no `\\frac12`."""
+    used = operations(value.expression) if isinstance(value, Scalar) else {"?"}
+    return used <= _ARITHMETIC - {"symbol", "root", "application", "degree"} and bool(used & {"add", "multiply"})
 
 
 def _names(value: Value) -> set[str]:

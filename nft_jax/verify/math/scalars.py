@@ -9,6 +9,7 @@ from .identity import are_identical, variables
 from .units import is_same_word, measure
 from .values import Expression, Scalar, number, operations
 
+_RADIAN = frozenset({("rad", 1)})
 _FLOAT_DIGITS = (15, 17)  # significant digits of a number that a program printed as a 64-bit float
 _FLOAT_ERROR = Fraction(1, 1 << 50)  # relative: four times its rounding
 
@@ -37,6 +38,9 @@ def compare_scalars(reference: Scalar, given: Scalar, rules: Rules, budget: Budg
         return False
     if all(units) and units[0] != units[1]:
         one, other = map(measure, units)
+        if {"".join(base for base, _ in size[1]) for size in (one, other) if size} == {"deg", "rad"}:
+            degrees = [("degree", side) if size[1] != _RADIAN else side for side, size in ((left, one), (right, other))]
+            return are_identical(*map(to_radians, degrees), budget)
         if (one is None) != (other is None) and not is_same_word(*units):
             return False
         if one and other and one != other:

@@ -164,7 +164,7 @@ class _Line:
         both = either = parts[0]
         for part in parts[1:]:
             both, either = _and(both, part), _or(either, part)
-        if value.conjunction == "and" and not any(both):
+        if insert is None and value.conjunction == "and" and not any(both):
             raise Undecided("conditions exclude each other")
         return both if value.conjunction != "or" and any(both) else either
 

@@ -50,13 +50,13 @@ _PLAIN_COMMANDS = {*FUNCTION_NAMES, "sqrt", "cbrt", "frac", "binom", "mod", "pi"
 _DECORATION = (
     "left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|boldsymbol|bm|pmb|large|Large|"
     "LARGE|huge|Huge|small|normalsize|tiny|underline|ensuremath|unit|ldotp|centering|bf|it|rm|boxed|fbox|framebox|"
-    "mathstrut|strut|mathbf|mathit|textbf|emph|textit|mathnormal|bold|tt|sf|textsf|mathsf|texttt|newline|allowbreak|"
+    "mathstrut|strut|mathbf|mathit|textbf|emph|textit|mathnormal|bold|tt|sf|textsf|mathsf|texttt|mathtt|newline|allowbreak|"
     "nonumber|notag|hfill|par|quad|qquad|space|enspace|thinspace|negthinspace"
 )
 _TEXT_COMMANDS = "text|mbox|hbox|textrm|textnormal|textup|mathrm|operatorname|rm"
 _NUMBER = (
     r"(?<![\d.])\d{1,3}(?:(?:\.\d{3}){2,}|(?:'\d{3})+)(?![\d.'])"  # 1.234.567, 1'234'567
-    r"|\d+(?:(?:\\!)?(?:\{,\}|\{\\[,!]\}|,\\!\s*|\\[,!]|\\text\{,\}|\\ )\d{3}(?!\d))*(?:\.\d+)?|\.\d+"
+    r"|\d+(?:(?:\\!)?(?:\{,\}|\{\\[,!]\}|,\s?\\!\s*|\\[,!]|\\text\{,\}|\\ )\d{3}(?!\d))*(?:\.\d+)?|\.\d+"
 )
 _TOKEN = re.compile(
     r"(?P<space>(?:\s|~|\\[,;:!> ]|\\q?quad(?![A-HJ-Za-z])|<br\s*/?>|&nbsp;"
@@ -70,8 +70,9 @@ _TOKEN = re.compile(
     r"|\\(?:mathcal|mathfrak|mathscr)\s*\{(?P<script>[A-Za-z])\}"
     rf"|\\(?:(?:left|right)\s*\.|(?:{_DECORATION})(?![A-Za-z])\*?)(?P<decoration>)"
     r"|(?P<repeating>\d*\.\d*(?:\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)\d*(?:\\dot\s*(?:\{\d\}|\d))?|\(\d+\)))"
-    r"|(?P<scientific>(?<![\w.])\d+(?:\.\d*)?[eE][-+]?\d{1,4}(?![\w.]))"
+    r"|(?P<scientific>(?<![\w.])\d+(?:\.\d*)?(?:[eE]|\\(?:mathrm|text)\{[eE]\})[-+]?\d{1,4}(?!\w|\.\d))"
     rf"|(?P<number>{_NUMBER})"
+    r"|(?P<half>[APap]\.\s?[Mm]\.?(?![A-Za-z]))"
     r"|(?P<letters>[A-Za-z]+)"
     r"|\\(?P<command>[A-Za-z]+)"
     r"|\\(?P<escaped>[{}%#&_|\\()\[\]$])"
@@ -86,12 +87,21 @@ _DEGREE = re.compile(
     r"(?:\{\s*\})?\^\s*(?:\{\s*(?:\\circ|°|\\degrees?)\s*\}|\\circ(?![A-Za-z])|°|\\degrees?(?![A-Za-z]))|\\degrees?(?![A-Za-z])"
 )
 _PRIMES = re.compile(r"\^\s*(?:\{\s*(?:\\prime\s*)+\}|\\prime(?![A-Za-z]))")
+_SYSTEM = re.compile(
+    r"\\left\s*\\(?:\{|lbrace)\s*\\begin\s*\{(array|aligned|matrix|gathered|split)\}(?:\s*\{[clr| ]*\})?(.*?)"
+    r"\\end\s*\{\1\}\s*\\right\.",
+    re.S,
+)
+_ROW_HEIGHT = re.compile(r"\\\\\s*\[-?[\d.]+\s*[a-z]{2}\]")
+_WHOLE = re.compile(  # marks the whole answer
+    rf"\s*\\(?:(?:text)?color\s*\{{[^{{}}]*\}}|{_DECORATION})\s*\{{([^{{}}]*)\}}(?=[\s.]*$)"
+)
 _ORDINAL = re.compile(
     r"(?<=\d)(?:\s*-\s*|\^\s*)?(?:\\(?:text|mathrm|textsuperscript)\s*)?(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?)?"
     r"(?:st|nd|rd|th)(?:\s*\}){0,2}(?![A-Za-z])"
 )
 _CONSONANTS = re.compile(r"[^aeiouAEIOU]+")
-_RUNS = "abcdefghijklmnopqrstuvwxyz"
+_USUAL = set("abcdxyz")  # letters whose products are seldom words
 _LONGEST_FIRST = "|".join(sorted(_PLAIN_COMMANDS - {"inf", "oo"}, key=len, reverse=True))
 _GLUED = re.compile(rf"({_LONGEST_FIRST})([xyztnkrabRXAB]{{1,2}})")
 _NOT_GLUED = {"sink", "sing", "cost", "pint", "pink", "tank", "tan", "maxx", "minx"}
@@ -115,13 +125,17 @@ def _clean(text: str) -> str:
         text = LOW_RUN.sub(lambda m: f"_{{{_plain(m.group(), LOW)}}}", text)
         text = "".join(map(_replace_character, unicodedata.normalize("NFC", text.translate(TABLE))))
     text = text.translate({9: " ", 10: " ", 13: " ", 34: None, 96: None}).replace("...", r"\ldots ")
+    if r"\right." in text:
+        text = _SYSTEM.sub(r"\\begin{cases}\2\\end{cases}", text)
+    text = text.replace("\\'", "'").replace("{}_", "_").replace("{}^", "^")
+    text = _WHOLE.sub(r"\1", text, count=1) if "{" in text else text
     if "prime" in text:
         text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
     text = re.sub(r"(?<=\d)\.(?=\s*/)", "", _ORDINAL.sub("", _DEGREE.sub("° ", text)))
     if r"\begin" not in text:  # elsewhere a double backslash ends a row
         text = re.sub(r"\\\\(?=[A-Za-z{}!,])", lambda match: "\\", text)
         text = re.sub(r"\\+\s*$", " ", text.replace("\\\\", " "))
-    return text
+    return _ROW_HEIGHT.sub(r"\\\\ ", text)
 
 
 def _plain(run: str, table: dict[str, str]) -> str:
@@ -178,10 +192,14 @@ def _upright(token: Token, font: str) -> Token:
     """Returns a single upright letter as a variable; a name of a function as that function."""
     name = token.text
     if name in _PLAIN_COMMANDS and name not in ("in", "min"):
-        return Token("command", FUNCTION_NAMES.get(name, name))
+        return Token("command", _command_of(name))
     if len(name) == 1 and font in ("mathrm", "rm", "operatorname"):
         return Token("letter", name, upright=True)
     return Token("word", name, upright=True)
+
+
+def _command_of(name: str) -> str:
+    return "infty" if name in ("infinity", "oo", "inf") else FUNCTION_NAMES.get(name, name)
 
 
 def _read_token(match: re.Match, kind: str, before: list[Token], gap: bool, upright: bool) -> list[Token]:
@@ -190,9 +208,11 @@ def _read_token(match: re.Match, kind: str, before: list[Token], gap: bool, upri
     if kind == "number":
         return [Token("number", _digits(text))]
     if kind in ("scientific", "repeating"):
-        return [Token("number", _repeating(text) if kind == "repeating" else text.lower())]
+        return [Token("number", _repeating(text) if kind == "repeating" else re.sub(r"\\\w+|[{}]", "", text).lower())]
     if kind == "letters":
         return [Token("word", text, upright=True)] if upright else _split_letters(text, before, gap)
+    if kind == "half":
+        return [Token("word", f"{text[0]}m".lower())]
     if kind == "foreign":
         return [Token("word", FOREIGN_CONNECTIVES.get(text, text))]
     if kind == "operator":
@@ -244,7 +264,7 @@ def _repeating(text: str) -> str:
 def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
     """Returns letters that stand side by side as one function or word, or else as variables."""
     if run in _PLAIN_COMMANDS and not (run in ("min", "inf") and before and before[-1].kind == "number"):
-        return [Token("command", FUNCTION_NAMES.get(run, "infty" if run in ("infinity", "oo", "inf") else run))]
+        return [Token("command", _command_of(run))]
     glued = before and before[-1].kind == "number" and not gap
     signs = "".join(token.text for token in before[-2:]) if not gap else ""
     if len(run) == 1:
@@ -264,6 +284,6 @@ def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
     is_product = (
         len(run) == 2
         or glued and len(run) <= 4
-        or len(run) <= 4 and (run.isupper() or bool(_CONSONANTS.fullmatch(run)) or run.lower() in _RUNS)
+        or len(run) <= 4 and (run.isupper() or bool(_CONSONANTS.fullmatch(run)) or set(run) <= _USUAL)
     )  # fmt: skip
     return [Token("letter", letter) for letter in run] if is_product else [Token("word", run)]

@@ -133,6 +133,12 @@ def number(value: Fraction | int) -> Expression:
     return ("number", Fraction(value))
 
 
+def choose(n: Expression, k: Expression, ordered: bool) -> Expression:
+    """Returns how many ways there are to choose k of n things, or to arrange them in order."""
+    ways = ("binomial", n, k)
+    return ("multiply", ways, ("factorial", k)) if ordered else ways
+
+
 def operands(expression: Expression) -> tuple[Expression, ...]:
     """Returns the expressions inside an expression."""
     return tuple(part for part in expression[1:] if isinstance(part, tuple))

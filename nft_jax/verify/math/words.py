@@ -89,6 +89,9 @@ def number_in_words(words: list[str]) -> Fraction | None:
         return None if value is None or value < 0 else -value
     if words == ["half"]:
         return Fraction(1, 2)
+    if len(words) > 3 and words[-3:-1] == ["and", "a"] and words[-1] in _PARTS:
+        whole = _count(words[:-3])
+        return None if whole is None else whole + Fraction(1, _PARTS[words[-1]])
     if len(words) > 1 and words[-1] in _PARTS:
         count = 1 if words[:-1] in (["a"], ["one"]) else _count(words[:-1])
         return None if count is None else Fraction(count, _PARTS[words[-1]])
