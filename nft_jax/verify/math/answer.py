@@ -7,7 +7,7 @@ from .environments import EnvironmentReader
 from .functions import to_expression
 from .identity import variables
 from .measures import RELATIONS, SIDE_ENDS
-from .structures import close, fold, group, to_text
+from .structures import close, fold, group, to_text, transpose
 from .values import (
     ANY,
     Builder,
@@ -19,6 +19,7 @@ from .values import (
     Scalar,
     SetExpression,
     Value,
+    number,
 )  # fmt: skip
 from .words import NEGATIONS
 
@@ -204,15 +205,10 @@ class AnswerReader(EnvironmentReader):
             raise Unreadable("a ratio is of no numbers")
         texts = [token.text for token in self.tokens[start : self.at] if token.kind == "number"]
         clock = len(terms) == 2 and self.at == start + 3 and bool(re.fullmatch(r"\d{1,2}:[0-5]\d", ":".join(texts)))
-        return Ratio(tuple(terms), clock, self._read_half() if clock else "")
-
-    def _read_half(self) -> str:
-        """Reads a.m. or p.m. behind a time; returns the empty text if neither is here."""
-        half = self.peek().text.lower()
-        if half not in ("am", "pm"):
-            return ""
-        self.at += 1
-        return half
+        half = self.peek().text.lower() if clock else ""
+        half = half if half in ("am", "pm") else ""
+        self.at += bool(half)
+        return Ratio(tuple(terms), clock, half)
 
     def _read_side(self) -> Value:
         """Reads a set, a tuple, an interval or a matrix that stands alone, or else a scalar."""
@@ -227,6 +223,8 @@ class AnswerReader(EnvironmentReader):
         if self.sees("(", "[", "⦃", "{", "]", "⟨"):
             start, tokens = self.at, list(self.tokens)
             group = self.read_group()
+            if isinstance(group, Group) and self._take_transpose():
+                return transpose(group)
             if not isinstance(group, Scalar) or self._is_side_over():
                 return group
             if self.take("_"):  # (52)_8
@@ -237,6 +235,9 @@ class AnswerReader(EnvironmentReader):
                 self.at, self.tokens = start, tokens
                 return self._read_scalar()
             return self._read_scalar(to_expression(group))  # reading it again would double the work at every depth
+        if self.sees("-") and self.peek(1).text.startswith("begin "):
+            self.at += 1
+            return self._read_matrices(number(-1))
         value = self._read_scalar()
         if isinstance(value, Scalar) and self.peek().text.startswith("begin "):
             return self._read_matrices(to_expression(value))

@@ -29,6 +29,7 @@ from .values import (
     Text,
     Value,
     number,
+    rename,
 )  # fmt: skip
 
 _ROMAN = re.compile(r"(?=[IVXLCDM]{2})M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})")
@@ -117,6 +118,11 @@ class Comparison(ListComparison):
         conditions = [value.condition if isinstance(value, Conditional) else () for value in (reference, given)]
         values = [value.value if isinstance(value, Conditional) else value for value in (reference, given)]
         free = [_is_universal(condition) for condition in conditions]
+        domains = [condition[1::2] for condition in conditions if "∈" in condition[2:3]]  # (k, ℤ)
+        if len(domains) == 2:
+            values[1] = rename(values[1], {domains[1][0]: domains[0][0], domains[0][0]: domains[1][0]})
+            if domains[0][1:] != domains[1][1:]:
+                return False
         if conditions[0] != conditions[1] and not all(free) and not (conditions[1] == () and conditions[0]):
             return False
         return self.compare(*values)

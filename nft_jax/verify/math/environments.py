@@ -2,7 +2,7 @@
 
 from .cursor import END, Unreadable
 from .measures import RELATIONS, ScalarReader
-from .structures import add, group, multiply, scale, to_matrix
+from .structures import add, group, multiply, scale, to_matrix, transpose
 from .tokens import Token
 from .values import Builder, Expression, Group, Matrix, Scalar, Value, number
 
@@ -60,6 +60,18 @@ class EnvironmentReader(ScalarReader):
         return type(self)(tokens, self.plus_minus, self.depth).read_all()
 
     def _read_matrix(self) -> Value:
+        """Reads a matrix, its transpose or its determinant."""
+        matrix = self._read_rows()
+        return transpose(matrix) if self._take_transpose() else matrix
+
+    def _take_transpose(self) -> bool:
+        """Moves behind `^T` or `^\\top` if it comes next, and returns whether it did."""
+        braces = self.sees("{", ahead=1)
+        found = self.sees("^") and self.peek(1 + braces).text in ("T", "top", "intercal")
+        self.at += found * (2 + 2 * braces)
+        return found
+
+    def _read_rows(self) -> Value:
         """Reads rows between `¶`, and entries between `&`."""
         name = self.peek().text.removeprefix("begin ")
         if "matrix" not in name and name != "array":

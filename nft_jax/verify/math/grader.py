@@ -3,6 +3,7 @@
 FLINT is imported when an answer first needs it.
 """
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -18,6 +19,9 @@ from .scalars import Rules
 from .values import Expression, Scalar, Text, Value, operations
 
 __all__ = ["check_reference", "math", "preload"]
+
+
+_IMPLIES = re.compile(r"\\(?:implies|(?:Long)?Rightarrow|therefore)(?![A-Za-z])\s*|[⇒⟹∴]")
 
 
 def math(response: str, answer: str, *, ordered: bool = False, precision: int = 6) -> tuple[str, str | None]:
@@ -39,7 +43,7 @@ def math(response: str, answer: str, *, ordered: bool = False, precision: int = 
     extracted = final_answer(response)
     if extracted is None or not extracted.strip():
         return "unparsed", None
-    extracted = extracted.strip()
+    extracted = extracted.strip() if _IMPLIES.search(answer) else _IMPLIES.split(extracted)[-1].strip()
     return _decide(reference_answer(answer), extracted, Rules(ordered, precision)), extracted
 
 

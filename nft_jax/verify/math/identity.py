@@ -169,6 +169,12 @@ def substitute(expression: Expression, point: dict[str, Fraction]) -> Expression
     return tuple(substitute(part, point) if isinstance(part, tuple) else part for part in expression)
 
 
+def is_constant(expression: Expression, budget: Budget) -> bool | None:
+    """Returns whether an expression has one value wherever it is defined; None if it cannot decide that."""
+    point = {name: Fraction(index + 5, 7) for index, name in enumerate(variables(expression))}
+    return are_identical(expression, substitute(expression, point), budget)
+
+
 def are_proportional(left: Expression, right: Expression, budget: Budget) -> int:
     """Returns 1 or -1 if one is a constant multiple of the other, by the sign of the factor; else 0."""
     names = variables(left, right)

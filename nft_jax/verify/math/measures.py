@@ -141,7 +141,9 @@ class ScalarReader(FormulaReader):
             if depth < 0:
                 return None
             if token.kind == "letter":
-                is_unit_letter = depth == 0 and token.text in LETTER_UNITS and (token.gap or token.text == "Omega")
+                is_unit_letter = (
+                    depth == 0 and token.text in LETTER_UNITS and (token.gap or token.upright or token.text == "Omega")
+                )
                 is_behind_value = position > self.at and self.tokens[position - 1].text not in "+-*/^_(|±∓"
                 return position if is_unit_letter and is_behind_value and self._is_unit(position) else None
             if token.kind == "word" or token.text in SIDE_ENDS - {")", "]", "}"}:

@@ -24,6 +24,10 @@ _CHOICE = re.compile(
     rf"(?P<name>(?i:option|choice|answer|case)(?: is| :)? )?"
     rf"(?:\( (?P<bracket>[{_LETTERS}]) \)|(?P<marked>[{_LETTERS}]) [).:]|(?(name)(?P<named>[{_LETTERS}])))(?: |$)"
 )
+_DOMAIN = re.compile(  # "k ∈ ℤ", "for any integer k"
+    r"(?:[,;(]|for|where|with)(?: (?:any|all|every|each|some))?"
+    r" (?:integers? (?P<last>[a-z])|(?P<first>[a-z]) (?:∈|is an) (?P<set>ℤ|ℕ|Z|N|integer))(?: \))?"
+)
 _DATE = re.compile(r"\d{1,2}/\d{1,2}/\d{4}|\d{4}-\d\d-\d\d")
 
 
@@ -112,10 +116,17 @@ def _split_condition(tokens: list[Token]) -> tuple[list[Token], tuple[str, ...]]
         if token.kind == "symbol":
             depth += token.text in "([⦃{" or token.text.startswith("begin ")
             depth -= token.text in ")]⦄}" or token.text.startswith("end ")
-        if position and depth == 0 and token.kind == "word" and token.text.lower() in _CONDITIONS:
-            condition = tokens[position:]
-            if all(part.kind != "word" or part.text.lower() in _CONDITION_WORDS for part in condition):
-                return _strip(tuple(tokens[:position])), tuple(map(fold, condition))
+        if not position or depth != (token.text == "("):
+            continue
+        if token.text.lower() not in _CONDITIONS and not (token.text in ",;(" and len(tokens) < position + 8):
+            continue
+        value, condition = _strip(tuple(tokens[:position])), tuple(map(fold, tokens[position:]))
+        if domain := _DOMAIN.fullmatch(" ".join(condition)):
+            name = "ℕ" if domain["set"] in ("ℕ", "N") else "ℤ"
+            return value, ("for", domain["first"] or domain["last"], "∈", name)
+        words = {part.text.lower() for part in tokens[position:] if part.kind == "word"}
+        if token.kind == "word" and words <= _CONDITION_WORDS:
+            return value, condition
     return tokens, ()
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from .evaluate import Budget, Undecided, Undefined, approximate, is_within
 from .functions import to_radians
-from .identity import are_identical, variables
+from .identity import are_identical, difference, is_constant, variables
 from .units import is_same_word, measure
 from .values import Expression, Scalar, number, operations
 
@@ -66,7 +66,18 @@ def _compare_values(left: Expression, right: Expression, budget: Budget) -> bool
     result = are_identical(left, right, budget)
     if result is False and left[0] == right[0] == "symbol" and len(left[1]) == len(right[1]) == 1:
         return left[1].lower() == right[1].lower()
+    rests = [_antiderivative(side) for side in (left, right)]
+    if result is False and all(rests):
+        return is_constant(difference(*rests), budget)
     return result
+
+
+def _antiderivative(expression: Expression) -> Expression | None:
+    """Returns a sum of functions without its constant C; None for anything else."""
+    rest = [term for term in expression[1:] if term not in (("symbol", "C"), ("symbol", "c"))]
+    total = ("add", *rest)
+    is_one = expression[0] == "add" and len(rest) == len(expression) - 2
+    return total if is_one and variables(total) and not {*"ABCc"} & {*variables(total)} else None
 
 
 def _compare_percent(reference: Scalar, given: Scalar, plain: bool | None, budget: Budget) -> bool | None:

@@ -84,6 +84,15 @@ def _add(left: Scalar, right: Scalar) -> Scalar:
     return Scalar(("add", to_expression(left), to_expression(right)))
 
 
+def transpose(matrix: Value) -> Value:
+    """Returns a matrix with rows for columns, and a tuple as a column."""
+    if isinstance(matrix, Group) and all(isinstance(item, Scalar) for item in matrix.items):
+        return Matrix(tuple((item,) for item in matrix.items))
+    if not isinstance(matrix, Matrix):
+        raise Unreadable("only matrices are transposed")
+    return Matrix(tuple(zip(*matrix.rows, strict=True)))
+
+
 def scale(factor: Expression, matrix: Value) -> Value:
     """Returns a matrix, or the determinant of one, times a number."""
     if isinstance(matrix, Scalar):

@@ -93,6 +93,9 @@ _SYSTEM = re.compile(
     re.S,
 )
 _ROW_HEIGHT = re.compile(r"\\\\\s*\[-?[\d.]+\s*[a-z]{2}\]")
+_DETERMINANT = re.compile(
+    r"(?:\\left\s*)?\|\s*(\\begin\{)(?:array\}(?:\{[clr|]*\})?|matrix\})(.*?\\end\{)\w+(\})\s*(?:\\right\s*)?\|", re.S
+)
 _WHOLE = re.compile(  # marks the whole answer
     rf"\s*\\(?:(?:text)?color\s*\{{[^{{}}]*\}}|{_DECORATION})\s*\{{([^{{}}]*)\}}(?=[\s.]*$)"
 )
@@ -127,6 +130,8 @@ def _clean(text: str) -> str:
     text = text.translate({9: " ", 10: " ", 13: " ", 34: None, 96: None}).replace("...", r"\ldots ")
     if r"\right." in text:
         text = _SYSTEM.sub(r"\\begin{cases}\2\\end{cases}", text)
+    if r"{\rm" in text:
+        text = re.sub(r"\{\\rm\s+([^{}]*)\}", r"\\mathrm{\1}", text)
     text = text.replace("\\'", "'").replace("{}_", "_").replace("{}^", "^")
     text = _WHOLE.sub(r"\1", text, count=1) if "{" in text else text
     if "prime" in text:
@@ -135,6 +140,11 @@ def _clean(text: str) -> str:
     if r"\begin" not in text:  # elsewhere a double backslash ends a row
         text = re.sub(r"\\\\(?=[A-Za-z{}!,])", lambda match: "\\", text)
         text = re.sub(r"\\+\s*$", " ", text.replace("\\\\", " "))
+    text = (
+        _DETERMINANT.sub(r"\1vmatrix}\2vmatrix\3", text)
+        if "|" in text and "matrix" in text or "array" in text
+        else text
+    )
     return _ROW_HEIGHT.sub(r"\\\\ ", text)
 
 
