@@ -19,7 +19,7 @@ _FRACTION = r"-?\\[dtc]?frac\s*\{-?\d+(?:\.\d+)?\}\s*\{-?\d+(?:\.\d+)?\}"
 _PERCENT = r"(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?"
 # A number in prose is no part of a word (`AZYUK2A`); scripts without spaces may touch it. `a / b` is one number.
 _PLAIN = re.compile(
-    rf"(?<![A-Za-z\d_.,/^\\])(?:{_FRACTION}|(?:{_NUMBER})(?:\s?/\s?\d+(?!\.?\d))?)"
+    rf"(?<![A-Za-z\d_.,/:^\\])(?:{_FRACTION}|\d+ \d+/\d+|(?:{_NUMBER})(?:(?:\s?/\s?|:)\d+(?!\.?\d))?)"
     rf"(?!\.?\d|\s?/\s?\d|[\^_√]|!\S){_PERCENT}",
     re.I,
 )
@@ -35,6 +35,7 @@ _JOINT = rf"\s*(?:\*\*|\}})?\s*(?:is|:|=)\s*(?:\*\*|\}})?\s*:?\s*(?:{_ADVERB},?\
 _ANNOUNCEMENT = re.compile(
     rf"(?i:\b(?:answer|ans|result|solution|option|choice)){_JOINT}"
     r"|(?i:\b(?:answers|results|solutions|roots|zeros)\s+are\s*:?\s*)"
+    r"|(?i:\b(?:option|choice|answer)) (?=\(?[A-J]\)? is (?:the )?(?:correct|right)\b)"
     r"|(?:答案|故|应)(?:是|为|选){1,2}[:：]?\s*"
     r"|(?i:\b(?:final\s+)?answer\b),?(?:\*\*)?[ \n]+(?=[-+$\\\d(])"
     r"|^A\s*:\s*|####\s*(?=[-+$\\\d(.])",
@@ -42,10 +43,14 @@ _ANNOUNCEMENT = re.compile(
 )
 _FINAL = re.compile(rf"(?i:\bfinal\s+answer){_JOINT}(?=[-+$\\\d(\[.]|[A-Z]\b)")
 _LEAD = re.compile(
-    r"(?i:(?:and|so|thus|hence|therefore|then|finally|we\s+(?:get|have|obtain|find)|(?:it|this|that)(?:\s+is|'s)|result|[a-z]\s+is)\b[\s,:]*)+"
+    r"(?i:(?:and|so|thus|hence|therefore|then|finally|(?:we|i)\s+(?:get|have|obtain|find)|(?:it|this|that)(?:\s+is|'s)|result|[a-z]\s+is)\b[\s,:]*)+"
 )
+_END_OF_PROOF = re.compile(r"\s*(?:\$?\\(?:blacksquare|square|Box|qed)\$?|[∎□■]|Q\.E\.D\.)\s*$")
+_CHOICE = re.compile(r"\([A-J]\)\s|[A-J][).:]\s")
 _QUESTION = re.compile(r"(?:^|(?<=[.!?\n]))[^.!?\n]*\?\s*$")  # what a question says is no answer
-_SENTENCE = re.compile(r"。|\.\s+[A-Z(]|\n|,?\s+(?:because|since)\b|\.?\s*$")
+_SENTENCE = re.compile(
+    r"(?<=[A-J)]) is (?:the )?(?:correct|right)\b|。|\.\s+[A-Z(]|\n|,?\s+(?:because|since)\b|\.?\s*$"
+)
 _FOREIGN = re.compile(r"[^\W\d_\x00-\x7fͰ-Ͽ]")  # letters of other scripts than Latin and Greek
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}\s+[A-Za-z]{3,}")
 # Between two boxes of one list: `,`, "and", "or", with one noun before them and one name behind them.
@@ -108,6 +113,7 @@ def final_answer(text: str) -> str | None:
     7. the whole text, if it is short
     """
     text = spoken_part(text)[-TAIL_CHARACTERS:].strip()
+    text = _END_OF_PROOF.sub("", text)
     text = _BARE_BOX.sub(r"\\boxed{\1}", text)
     boxed, end = _find_last_boxes(text)
     if end is None:  # the last box never closes: the response was cut off
@@ -186,9 +192,12 @@ def _find_announcement(text: str, start: int, pattern: re.Pattern) -> str | None
         sentence = rest[: _SENTENCE.search(rest).start()].strip(' *"')
         if not re.search(r"\w", sentence) or re.match(r"not\b", sentence):
             continue
-        if _is_only_an_answer(sentence) and not re.search(r", [a-z]{3}", sentence):
-            return _unwrap(sentence)
+        letter = _CHOICE.match(sentence)  # (C) $12$
+        if _is_only_an_answer(sentence[letter.end() if letter else 0 :]) and not re.search(r", [a-z]{3}", sentence):
+            return sentence if letter else _unwrap(sentence)
         clause = sentence.lstrip(", ").partition(", ")[0]
+        if re.fullmatch(r"[A-J]", clause):
+            return clause
         formula = _find_last_formula(clause if re.match(r"[-+$\\\d]", clause) else sentence)
         if formula is not None:
             return formula

@@ -162,7 +162,7 @@ class Arithmetic:
             return self.flint.fmpq(0)
         self._spend_series(2)
         ball = self._ball(value).log() / self._ball(base).log()
-        if isinstance(value, self.flint.fmpq) and isinstance(base, self.flint.fmpq) and abs(ball) < 1 << 10:
+        if isinstance(value, self.flint.fmpq) and isinstance(base, self.flint.fmpq) and abs(ball) < 1 << 14:
             exponent = round(float(ball.real))
             if self._whole_power(base, exponent) == value:
                 return self.flint.fmpq(exponent)

@@ -65,6 +65,9 @@ class ListComparison:
     def _groups(self, reference: Group, given: Group) -> bool | None:
         """Compares sets and lists without order, tuples and intervals with it; a bare list may be either."""
         reference, given = _chunk_like(reference, given), _chunk_like(given, reference)
+        symbols = all(getattr(item, "expression", ("",))[0] == "symbol" for item in reference.items + given.items)
+        if symbols and {reference.conjunction, given.conjunction} == {"and", "or"}:  # of statements
+            return False
         brackets = {(group.opening, group.closing) for group in (reference, given)}
         if brackets == {("cases", "cases")}:
             return self._unordered(reference.items, given.items)

@@ -26,7 +26,8 @@ _CHOICE = re.compile(
 )
 _DOMAIN = re.compile(  # "k ∈ ℤ", "for any integer k"
     r"(?:[,;(]|for|where|with)(?: (?:any|all|every|each|some))?"
-    r" (?:integers? (?P<last>[a-z])|(?P<first>[a-z]) (?:∈|is an) (?P<set>ℤ|ℕ|Z|N|integer))(?: \))?"
+    r" (?:integers? (?P<last>[a-z])|(?P<first>[a-z]) (?:∈|is an) (?P<set>ℤ|ℕ|Z|N|integer)(?: \^)?(?: \{)?(?: [*+])?"
+    r"(?: \})?)(?: \))?"
 )
 _DATE = re.compile(r"\d{1,2}/\d{1,2}/\d{4}|\d{4}-\d\d-\d\d")
 

@@ -19,7 +19,7 @@ from .alphabet import (
     TABLE,
 )  # fmt: skip
 from .units import MONEY, UNITS
-from .words import CONNECTIVES, FOREIGN_CONNECTIVES, SHORT_WORDS
+from .words import CONNECTIVES, FOREIGN_CONNECTIVES, SHORT_WORDS, number_in_words
 
 
 class Token(NamedTuple):
@@ -104,7 +104,7 @@ _ORDINAL = re.compile(
     r"(?:st|nd|rd|th)(?:\s*\}){0,2}(?![A-Za-z])"
 )
 _CONSONANTS = re.compile(r"[^aeiouAEIOU]+")
-_USUAL = set("abcdxyz")  # letters whose products are seldom words
+_RUNS, _USUAL = "abcdefghijklmnopqrstuvwxyz", set("abcdxyz")  # letters whose products are seldom words
 _LONGEST_FIRST = "|".join(sorted(_PLAIN_COMMANDS - {"inf", "oo"}, key=len, reverse=True))
 _GLUED = re.compile(rf"({_LONGEST_FIRST})([xyztnkrabRXAB]{{1,2}})")
 _NOT_GLUED = {"sink", "sing", "cost", "pint", "pink", "tank", "tan", "maxx", "minx"}
@@ -280,7 +280,8 @@ def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
     if len(run) == 1:
         return [Token("letter", run)]
     if (
-        run in UNITS
+        number_in_words([run]) is not None
+        or run in UNITS
         or run.lower() in MONEY
         or run.lower() in CONNECTIVES
         or (
@@ -291,9 +292,6 @@ def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
     if (match := _GLUED.fullmatch(run)) and run not in _NOT_GLUED:
         name = FUNCTION_NAMES.get(match[1], match[1])
         return [Token("command", name), *(Token("letter", letter) for letter in match[2])]
-    is_product = (
-        len(run) == 2
-        or glued and len(run) <= 4
-        or len(run) <= 4 and (run.isupper() or bool(_CONSONANTS.fullmatch(run)) or set(run) <= _USUAL)
-    )  # fmt: skip
+    has_name = run.isupper() or _CONSONANTS.fullmatch(run) or run.lower() in _RUNS or set(run) <= _USUAL
+    is_product = len(run) == 2 or len(run) <= 4 and (glued or has_name)
     return [Token("letter", letter) for letter in run] if is_product else [Token("word", run)]
