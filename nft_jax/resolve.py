@@ -11,8 +11,10 @@ from nft_jax.config.sizes import row_tokens, rows_per_micro_batch
 from nft_jax.data.named_models import find_model
 from nft_jax.losses import Loss
 from nft_jax.models import attention_backends, hf
+from nft_jax.models.experts import EXPERT_WEIGHTS
+from nft_jax.names import quote
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import TENSOR, shard_count
+from nft_jax.parallel.mesh import REPLICA, TENSOR, shard_count
 from nft_jax.precision import fast_dtype
 from nft_jax.rounding import round_up
 from nft_jax.update.minibatches import units_per_group
@@ -32,6 +34,7 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
     """
     config = resolve_precision(resolve_model(config, folder, vocabulary), mesh.devices.flat[0])
     check_tokens(config)
+    _check_experts(config)
     loss = config.resolve_loss()
     layout.check_host_memory(mesh, _offloads(config))
     config = _resolve_packing(config, attention_backends.select_attention(config.model, mesh))
@@ -127,6 +130,27 @@ def check_tokens(config: Config) -> None:
     )
 
 
+def _check_experts(config: Config) -> None:
+    """Checks that nothing is asked of a model with experts that only other models can do.
+
+    Raises:
+      ValueError: When adapters or int8 weights are asked of experts.
+    """
+    if not config.model.experts:
+        return
+    faults, targets = [], [name for name in config.lora.target_names if name in EXPERT_WEIGHTS]
+    if config.lora.rank and targets:
+        others = ", ".join(name for name in config.lora.target_names if name not in EXPERT_WEIGHTS)
+        faults.append(
+            f"config.lora.targets: {', '.join(targets)} are weights of experts, which get no adapters; use "
+            f"{quote(others or 'query, key, value, output')}"
+        )
+    if config.rollout.weights == "int8":
+        faults.append("config.rollout.weights='int8': weights of experts are not rounded; leave it out")
+    if faults:
+        raise ValueError(f"the model has {config.model.experts} experts a layer:\n  " + "\n  ".join(faults))
+
+
 def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
     """Checks that answers, units and rows divide over the mesh.
 
@@ -138,6 +162,11 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
         faults.append(
             f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={mesh.shape[TENSOR]}; "
             f"use a tensor axis that divides them"
+        )
+    if config.model.experts and mesh.shape[REPLICA] > 1:
+        faults.append(
+            f"config.mesh.replica={mesh.shape[REPLICA]}: JAX can't map the grouped products of experts over replicas; "
+            f"use mesh.replica=1"
         )
     if faults:
         raise ValueError("the step does not divide over the mesh:\n  " + "\n  ".join(faults))

@@ -54,6 +54,29 @@ def test_check_sizes_names_sizes_that_divide(changes, words):
     assert all(word in str(raised.value) for word in words), raised.value
 
 
+EXPERTS = {"model__experts": 4, "model__experts_per_token": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rollout__weights": "int8"}, ["config.rollout.weights='int8'", "leave it out"]),
+        ({"lora__rank": 2}, ["gate, up, down are weights of experts", "use 'query, key, value, output'"]),
+        ({"lora__rank": 2, "lora__targets": "up"}, ["config.lora.targets: up", "use 'query, key, value, output'"]),
+    ],
+)
+def test_resolve_refuses_what_experts_cannot_have(tmp_path, changes, words):
+    with pytest.raises(ValueError, match="the model has 4 experts a layer") as raised:
+        resolve(small(**EXPERTS, **changes), tmp_path, 17, make_mesh(1, 1, jax.devices()[:1]))
+    assert all(word in str(raised.value) for word in words), raised.value
+
+
+def test_check_sizes_refuses_replicas_of_experts():
+    config = small(**EXPERTS)
+    with pytest.raises(ValueError, match="use mesh.replica=1"):
+        check_sizes(config, losses.resolve("nft", {}), make_mesh(2, 2, replica=2))
+
+
 @pytest.mark.parametrize(("vocabulary", "rows"), [(17, 24), (24, 24), (25, 32)])
 def test_resolve_fills_in_the_rows_of_the_embedding(tmp_path, vocabulary, rows):
     config = small()

@@ -95,6 +95,15 @@ def _size_faults(config: Settings) -> Iterator[str]:
         yield f"config.model.kv_heads={model.kv_heads} does not divide config.model.heads={model.heads}"
     if model.head_size % 2:
         yield f"config.model.head_size={model.head_size}: rotary positions need an even size"
+    if model.experts and not 1 <= model.experts_per_token <= model.experts:
+        yield (
+            f"config.model.experts_per_token={model.experts_per_token}: use a number from 1 to config.model.experts="
+            f"{model.experts}"
+        )
+    if not model.experts and (model.experts_per_token or model.experts_normalized):
+        yield "config.model.experts_per_token and experts_normalized need config.model.experts, their number, such as 8"
+    if model.experts and model.mlp_bias:
+        yield "config.model.mlp_bias=true: experts have no biases; use mlp_bias=false"
     if not model.layer_kinds or set(model.layer_kinds) - set(LAYER_KINDS):
         yield (
             f"config.model.layer_kinds={quote(model.layer_kinds)}: use one letter for each of several layers, "

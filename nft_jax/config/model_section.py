@@ -61,6 +61,18 @@ class ModelConfig:
     kv_heads: int = setting(2, "key-value heads; a divisor of heads", at_least=1, at_most=2**14)
     head_size: int = setting(32, "size of a head; even", at_least=1, at_most=2**14)
     mlp_width: int = setting(1024, "inner size of the feed-forward layers", at_least=1, at_most=2**22)
+    experts: int = setting(
+        0,
+        "feed-forward networks of a layer, each with an inner size of mlp_width; 0: one, which reads every token",
+        at_least=0,
+        at_most=2**12,
+    )
+    experts_per_token: int = setting(
+        0, "networks that read a token, those that the router scores highest", at_least=0, at_most=2**12
+    )
+    experts_normalized: bool = setting(
+        False, "whether the weights of the networks that read a token are divided by their sum"
+    )
     rope_theta: float = setting(10000.0, "base of the wavelengths of the rotary positions", above=0)
     layer_kinds: str = setting(
         "f",

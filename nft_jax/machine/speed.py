@@ -63,14 +63,16 @@ def peak_memory_mib() -> dict[str, float]:
 def forward_flops(config: Config, weights: int, tokens: float, context: float) -> float:
     """Counts the FLOPs of a forward pass.
 
-    They are 2 a weight and token (without the embedding, which is a lookup), and attention's two products.
+    They are 2 a weight and token, and attention's two products. Weights that a token does not meet are left out: the
+    embedding, which is a lookup, and experts that do not read the token.
 
     Args:
       context: mean number of tokens that a token attends to.
     """
     model = config.model
     looked_up = 0 if model.tied_embedding else model.vocab * model.width
-    return tokens * (2 * (weights - looked_up) + 4 * model.layers * model.heads * model.head_size * context)
+    idle = 3 * model.layers * (model.experts - model.experts_per_token) * model.width * model.mlp_width
+    return tokens * (2 * (weights - looked_up - idle) + 4 * model.layers * model.heads * model.head_size * context)
 
 
 def update_flops(

@@ -1,10 +1,12 @@
 """One decoder layer: RMSNorms, grouped queries with rotary positions, SwiGLU; the config says which parts it has.
 
-Where to make changes: every product of a layer with a weight, except the down projection (`swiglu.py`), goes through
-`Block.project`, where an adapter (`lora.py`) adds its term. A new weight is declared in `Block.__init__` with its
-logical axes (`parallel/layout.py` maps them to the mesh) and mapped to its Hugging Face name in `hf/weights.py`.
+Where to make changes: every product of a layer with a weight, except the down projection (`swiglu.py`) and those of
+experts (`experts.py`), goes through `Block.project`, where an adapter (`lora.py`) adds its term. A new weight is
+declared in `Block.__init__` with its logical axes (`parallel/layout.py` maps them to the mesh), and named as in Hugging
+Face files in `hf/tensors.py`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nft_jax.config import ModelConfig
+from nft_jax.models.experts import mix_experts
 from nft_jax.models.norms import rms_norm
 from nft_jax.models.rope import layer_rope, rotate
 from nft_jax.models.swiglu import activate, swiglu_down
-from nft_jax.parallel.layout import UNCONSTRAINED
+from nft_jax.parallel.layout import UNCONSTRAINED, Placement
 from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
@@ -27,8 +30,9 @@ class Block(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         D, F, N, G, H = config.width, config.mlp_width, config.heads, config.kv_heads, config.head_size
 
-        def matrix(inputs, outputs, axes, scale=1.0):
-            value = jax.random.normal(rngs.params(), (inputs, outputs)) * (scale * inputs**-0.5)
+        def matrix(inputs, outputs, axes, scale=1.0, experts=0):
+            shape, axes = ((experts, inputs, outputs), ("experts", *axes)) if experts else ((inputs, outputs), axes)
+            value = jax.random.normal(rngs.params(), shape) * (scale * inputs**-0.5)
             return nnx.Param(value, out_sharding=axes)
 
         def bias(outputs, axis):
@@ -55,9 +59,11 @@ class Block(nnx.Module):
         self.output = matrix(N * H, D, ("heads_in", "embed_out"), residual)
         if config.output_bias:
             self.output_bias = bias(D, "norm")
-        self.gate = matrix(D, F, ("embed", "mlp"))
-        self.up = matrix(D, F, ("embed", "mlp"))
-        self.down = matrix(F, D, ("mlp_in", "embed_out"), residual)
+        if config.experts:
+            self.router = matrix(D, config.experts, ("embed", "experts"))
+        self.gate = matrix(D, F, ("embed", "mlp"), experts=config.experts)
+        self.up = matrix(D, F, ("embed", "mlp"), experts=config.experts)
+        self.down = matrix(F, D, ("mlp_in", "embed_out"), residual, config.experts)
         if config.mlp_bias:
             self.gate_bias, self.up_bias, self.down_bias = bias(F, "mlp"), bias(F, "mlp"), bias(D, "norm")
         self.config = config
@@ -68,7 +74,7 @@ class Block(nnx.Module):
         position_M: Array,
         layer: Array,
         attend: Callable,
-        constrain: Callable = UNCONSTRAINED.tokens,
+        placement: Placement = UNCONSTRAINED,
     ) -> tuple[Array, Any]:
         """Applies the layer.
 
@@ -77,7 +83,7 @@ class Block(nnx.Module):
           position_M: int32, each token's position in its sequence.
           layer: int32, the number of the layer, which decides its kind.
           attend: `(query_MNH, key_MGH, value_MGH) -> (out_MNH, state)`; `state` may be anything.
-          constrain: Lays out the residual stream over the mesh.
+          placement: Lays out the residual stream over the mesh (`layout.layer_placement`).
 
         Returns:
           The residual stream `[M, D]` after the layer, and the `state` that `attend` returned.
@@ -92,18 +98,25 @@ class Block(nnx.Module):
         key = rotate(key, position_M, rope.frequency_h, rope.factor)
         out, state = attend(query, key, value)
         out_MD = self.project("output", out.reshape(out.shape[0], -1))
-        x_MD = constrain(x_MD + self._normalize("attention_out_norm", out_MD))
-        h_MD = self._normalize("mlp_norm", x_MD)
-        gate, up = self.project("gate", h_MD), self.project("up", h_MD)
-        out_MD, adapter = swiglu_down(gate, up, self.down[...], config.activation), getattr(self, "down_adapter", None)
-        out_MD = out_MD if adapter is None else out_MD + adapter(activate(gate, up, config.activation))
-        x_MD = constrain(x_MD + self._normalize("mlp_out_norm", self._add_bias("down", out_MD)))
-        return x_MD, state
+        x_MD = placement.tokens(x_MD + self._normalize("attention_out_norm", out_MD))
+        out_MD = self._feed_forward(self._normalize("mlp_norm", x_MD), placement)
+        return placement.tokens(x_MD + self._normalize("mlp_out_norm", out_MD)), state
 
     def project(self, name: str, x_MD: Array) -> Array:
         """Multiplies `[M, inputs]` by the weight `name`, adds its adapter's term and its bias if the layer has them."""
         out, adapter = x_MD @ getattr(self, name)[...], getattr(self, f"{name}_adapter", None)
         return self._add_bias(name, out if adapter is None else out + adapter(x_MD))
+
+    def _feed_forward(self, h_MD, placement):
+        """Returns what the feed-forward layer, or the experts of each token, add to the residual stream."""
+        config = self.config
+        if config.experts:
+            weights = (getattr(self, name)[...] for name in ("router", "gate", "up", "down"))
+            return placement.experts(functools.partial(mix_experts, config=config))(h_MD, *weights)
+        gate, up = self.project("gate", h_MD), self.project("up", h_MD)
+        out_MD, adapter = swiglu_down(gate, up, self.down[...], config.activation), getattr(self, "down_adapter", None)
+        out_MD = out_MD if adapter is None else out_MD + adapter(activate(gate, up, config.activation))
+        return self._add_bias("down", out_MD)
 
     def _project_heads(self, name, x_MD):
         """Returns queries, keys or values by heads `[M, heads, H]`, with their norm, if the layer has one."""

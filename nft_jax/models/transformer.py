@@ -165,7 +165,7 @@ class Transformer(nnx.Module):
             of_layer = None if prompt is None else PromptKeys(*keys, prompt.length_B)
             block = bind(graph, placement.weights(self._cast(weights)))
             x_MD = checkpoint_name(x_MD, LAYER_INPUT)
-            return block(x_MD, position_M, number, functools.partial(attend, prompt=of_layer), placement.tokens)
+            return block(x_MD, position_M, number, functools.partial(attend, prompt=of_layer), placement)
 
         if self.config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])

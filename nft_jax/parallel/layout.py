@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from nft_jax.parallel.mesh import DATA, SHARDS, TENSOR
+from nft_jax.compat import shard_map
+from nft_jax.parallel.mesh import DATA, SHARDS, TENSOR, shard_axes
 
 HOST_MEMORY = "pinned_host"
 
@@ -17,13 +18,16 @@ class Placement(NamedTuple):
     Attributes:
       weights: Constrains the (already cast) weights of one layer.
       tokens: Constrains the layer's input and its residual stream, `[M, D]`.
+      experts: Takes a function of tokens `[M, D]` and whole weights; returns one that each data shard computes for its
+        own tokens.
     """
 
     weights: Callable[[Any], Any]
     tokens: Callable[[Any], Any]
+    experts: Callable[[Callable], Callable]
 
 
-UNCONSTRAINED = Placement(lambda weights: weights, lambda x_MD: x_MD)
+UNCONSTRAINED = Placement(lambda weights: weights, lambda x_MD: x_MD, lambda function: function)
 
 # Training shards every matrix over both axes (FSDP and tensor parallelism). Projections back to the width are split
 # over (tensor, data) on their INPUT: a split width would leave each device rows too narrow for TPU tiles of (8, 128).
@@ -39,6 +43,7 @@ TRAINING = {
     "mlp_in": (TENSOR, DATA),
     "norm": None,
     "rank": None,
+    "experts": None,
 }
 # Generation reads every weight once a token, so it gathers none: split over `tensor` only, whole along `data`.
 GENERATION = TRAINING | {"vocab": TENSOR, "embed": None, "heads_in": TENSOR, "mlp_in": TENSOR}
@@ -94,9 +99,26 @@ def layer_placement(mesh: Mesh, axes: Any, *, sequence_parallel: bool = False) -
     )
     training, generation = specs(one_layer, TRAINING), specs(one_layer, GENERATION)
     tokens = NamedSharding(mesh, PartitionSpec((DATA, TENSOR) if sequence_parallel else DATA))
+
+    def of_shards(function):
+        def call(x_MD, *weights):
+            specs = PartitionSpec(DATA), *[PartitionSpec()] * len(weights)
+            mapped = shard_map(
+                function,
+                mesh=mesh,
+                axis_names=shard_axes(mesh),
+                in_specs=specs,
+                out_specs=PartitionSpec(DATA),
+                check_vma=False,
+            )
+            return mapped(x_MD, *weights)
+
+        return call
+
     return Placement(
         weights=lambda weights: constrain(constrain(weights, mesh, training), mesh, generation),
         tokens=lambda x_MD: jax.lax.with_sharding_constraint(x_MD, tokens),
+        experts=of_shards,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 VOCABULARY = 101
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 YARN = {"rope_type": "yarn", "factor": 4.0}
+EXPERTS = {"moe_intermediate_size": 40, "num_experts": 5, "num_experts_per_tok": 2}
 # Small models: the fields of each config.json beyond `SIZES`.
 MODELS = {
     "qwen2": {"model_type": "qwen2", "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}},
@@ -32,6 +33,11 @@ MODELS = {
         "attention_bias": True,
         "head_dim": 12,
         "rope_parameters": YARN | {"rope_theta": 100.0, "original_max_position_embeddings": 16},
+    },
+    "qwen3 experts": {"model_type": "qwen3_moe", **EXPERTS, "head_dim": 24, "norm_topk_prob": True},
+    "qwen3 experts, biases": {
+        **{"model_type": "qwen3_moe", **EXPERTS, "num_experts_per_tok": 3},
+        **{"attention_bias": True, "head_dim": 16},
     },
     "qwen2 yarn, windows": {
         "model_type": "qwen2",
@@ -129,6 +135,17 @@ PUBLISHED = {
         "rms_norm_eps": 1e-6,
         "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
         "tie_word_embeddings": True,
+    },
+    "Qwen3-30B-A3B": {
+        "model_type": "qwen3_moe",
+        **{"decoder_sparse_step": 1, "mlp_only_layers": [], "moe_intermediate_size": 24, "norm_topk_prob": True},
+        **{"num_experts": 16, "num_experts_per_tok": 8, "router_aux_loss_coef": 0.001, "output_router_logits": False},
+        "head_dim": 32,
+        "max_position_embeddings": 40960,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
     },
     "Qwen2.5-7B with YaRN": {
         "model_type": "qwen2",

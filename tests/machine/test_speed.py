@@ -20,6 +20,20 @@ def test_forward_flops_count_the_products():
     assert found == 10 * (2 * products + 4 * model.layers * N * H * 7)
 
 
+def test_forward_flops_count_the_experts_that_read_a_token():
+    sizes = {"model__vocab": 24, "model__qkv_bias": False}
+    flops = []
+    for experts in (
+        {"model__experts": 7, "model__experts_per_token": 2},
+        {"model__experts": 2} | {"model__experts_per_token": 2},
+    ):
+        config = small(**sizes, **experts)
+        model = build_model(config.model, 24, one_device())
+        router = config.model.layers * config.model.width * config.model.experts
+        flops.append(speed.forward_flops(config, model.parameters - router, tokens=10, context=7))
+    assert flops[0] == flops[1]
+
+
 def test_update_flops_leave_out_the_gradients_of_frozen_weights():
     config = small(model__vocab=24, lora__rank=3)
     model = config.model

@@ -52,6 +52,10 @@ def twin(request, tmp_path_factory, torch):
     return folder, random_model(folder, request.param)
 
 
+def has_experts(twin):
+    return twin[1].config.model_type.endswith("_moe")
+
+
 @pytest.fixture(scope="module")
 def exact(twin, tmp_path_factory):
     """Tokens that end answers, and what transformers computes in float32."""
@@ -96,11 +100,13 @@ def test_bfloat16_is_as_close_to_transformers_as_its_rounding(twin, exact, tmp_p
     ours_half = our_outputs(twin[0], eos_ids, "bfloat16")
     rounding, our_rounding = differences(half, expected), differences(ours_half, expected)
     apart = differences(ours_half, half)
+    # Experts with nearly the same score change places, and then all that follows is other numbers.
+    most = 3 if has_experts(twin) else 2
     for quantity in ("logits", "logp", "packed", "gradient"):
-        assert getattr(apart, quantity) < 2 * getattr(rounding, quantity), quantity
-        assert getattr(our_rounding, quantity) < 2 * getattr(rounding, quantity), quantity
+        assert getattr(apart, quantity) < most * getattr(rounding, quantity), quantity
+        assert getattr(our_rounding, quantity) < most * getattr(rounding, quantity), quantity
         assert getattr(our_rounding, quantity) > 1e-3, "this ran in float32"
-    assert rounding.logits < 0.5
+    assert rounding.logits < 0.5 or has_experts(twin)
 
 
 @pytest.mark.parametrize("limit", [None, 50_000], ids=["one file", "several"])
@@ -109,7 +115,14 @@ def test_save_weights_writes_the_files_that_transformers_wrote(twin, tmp_path, t
     model = copy.deepcopy(twin[1]).to(getattr(torch, dtype))
     model.save_pretrained(tmp_path / "in", **({"max_shard_size": limit} if limit else {}))
     assert (len(list((tmp_path / "in").glob("*.safetensors"))) > 1) == (limit is not None)
-    assert round_trip_is_identical(tmp_path / "in", tmp_path / "out", **({"max_shard_bytes": limit} if limit else {}))
+    if limit and has_experts(twin):
+        # transformers 5 keeps together the experts of one of its tensors; transformers 4 wrote them as we do.
+        round_trip_is_identical(tmp_path / "in", tmp_path / "out", max_shard_bytes=limit)
+        written = [load_in_transformers(tmp_path / name).state_dict() for name in ("in", "out")]
+        assert all(torch.equal(written[1][name], value) for name, value in written[0].items())
+    else:
+        limits = {"max_shard_bytes": limit} if limit else {}
+        assert round_trip_is_identical(tmp_path / "in", tmp_path / "out", **limits)
 
 
 def load_in_transformers(folder):
@@ -143,9 +156,18 @@ def test_transformers_loads_equal_tensors_after_save_weights(twin, tmp_path, tor
         {"qkv_bias": False, "rope_theta": 1e6, "norm_epsilon": 1e-5},
         {"output_bias": True, "mlp_bias": True, "rope_scaling": RopeScaling("llama3", 8.0, 16)},
         OLMO3 | {"rope_scaling": RopeScaling("yarn", 4.0, 16)},
+        {"qk_norm": "head", "qkv_bias": False, "experts": 4, "experts_per_token": 2, "experts_normalized": True},
         GEMMA3 | {"query_scalar": 20.0, "rope_scaling": RopeScaling("linear", 4.0)},
     ],
-    ids=["plain", "tied, with a head size of its own", "without biases", "with all biases, scaled", "olmo3", "gemma3"],
+    ids=[
+        "plain",
+        "tied, with a head size of its own",
+        "without biases",
+        "with all biases, scaled",
+        "olmo3",
+        "experts",
+        "gemma3",
+    ],
 )
 def test_transformers_computes_the_same_after_save_weights(tmp_path, torch, changes):
     config = dataclasses.replace(MODEL, **changes)

@@ -77,9 +77,11 @@ class Family:
       model_type: The value of `model_type`.
       architecture: The class of transformers that a written folder names.
       settings: Fields of `ModelConfig` that all models of the family share.
+      sizes: Sizes of `ModelConfig` with their keys in config.json, where other families have other keys or lack them.
       switches: Booleans of config.json, absent for false, and the fields of `ModelConfig` that each sets.
       required: Fields that must have one of these values if they are there; a written folder has the first one.
       defaults: Values of fields that a file may leave out.
+      renamed: Names that transformers 5 gives to fields, and those in other files.
       layer_kinds: Returns the kinds of layers that the model has, each `FULL` or `SLIDING`.
       fields: Fields that not all families have, and what a written folder has in each; None for no field.
       window_theta: The field that gives the `rope_theta` of layers with windows, whose positions are never scaled, in
@@ -90,9 +92,11 @@ class Family:
     model_type: str
     architecture: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=dict)
     switches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     required: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: {"hidden_act": ("silu",)})
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
     layer_kinds: Callable[[Mapping[str, Any]], Any] = _all_full
     fields: Mapping[str, Callable[[ModelConfig], Any] | None] = field(default_factory=dict)
     window_theta: str = ""
@@ -144,6 +148,28 @@ FAMILIES = (
         defaults={"head_dim": 128},
         layer_kinds=_qwen_kinds,
         fields=_QWEN_WINDOWS,
+    ),
+    Family(
+        "qwen3_moe",
+        "Qwen3MoeForCausalLM",
+        settings={"qk_norm": "head"},
+        sizes={
+            "experts": "num_experts",
+            "experts_per_token": "num_experts_per_tok",
+            "mlp_width": "moe_intermediate_size",
+        },
+        switches={"attention_bias": ("qkv_bias", "output_bias"), "norm_topk_prob": ("experts_normalized",)},
+        required={
+            "hidden_act": ("silu",),
+            # Every layer has experts.
+            "decoder_sparse_step": (1,),
+            "mlp_only_layers": ([],),
+            "output_router_logits": (False,),
+        },
+        renamed={"num_local_experts": "num_experts"},
+        layer_kinds=_qwen_kinds,
+        # The inner size of layers without experts, and the weight of a loss that balances experts in a first training.
+        fields=_QWEN_WINDOWS | {"intermediate_size": lambda model: model.mlp_width, "router_aux_loss_coef": None},
     ),
     Family("olmo2", "Olmo2ForCausalLM", **_OLMO),
     Family(

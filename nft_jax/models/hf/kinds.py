@@ -15,6 +15,9 @@ SIZES = {
     "num_hidden_layers": _MOST["layers"],
     "hidden_size": _MOST["width"],
     "intermediate_size": _MOST["mlp_width"],
+    "moe_intermediate_size": _MOST["mlp_width"],
+    "num_experts": _MOST["experts"],
+    "num_experts_per_tok": _MOST["experts_per_token"],
     "num_attention_heads": _MOST["heads"],
     "num_key_value_heads": _MOST["kv_heads"],
     "head_dim": _MOST["head_size"],
@@ -27,20 +30,24 @@ SIZES = {
 }
 _LARGEST = float(np.finfo(np.float32).max)
 _MAY_BE_0 = ("head_dim", "max_position_embeddings", "max_window_layers", "sliding_window")
-_OPTIONAL = (*_MAY_BE_0, "query_pre_attn_scalar", "sliding_window_pattern", "_sliding_window_pattern")
+_OPTIONAL = (
+    *(*_MAY_BE_0, "query_pre_attn_scalar", "sliding_window_pattern", "_sliding_window_pattern"),
+    *("moe_intermediate_size", "num_experts", "num_experts_per_tok"),
+)
 
 
-def kind_faults(values: Mapping[str, Any], switches: Collection[str]) -> list[str]:
+def kind_faults(values: Mapping[str, Any], switches: Collection[str], sizes: Collection[str] = ()) -> list[str]:
     """Returns a line for each size, number or switch that is missing or of another kind; null counts as absent.
 
     Args:
       switches: Fields that are true, false or absent.
+      sizes: Sizes that this family needs beyond those that all families need.
     """
     faults = []
     for name, most in SIZES.items():
         value = values.get(name)
         if value is None:
-            faults += [f"{name}: missing"] * (name not in _OPTIONAL)
+            faults += [f"{name}: missing"] * (name not in _OPTIONAL or name in sizes)
         elif type(value) is not int or not (name not in _MAY_BE_0) <= value <= most:
             faults.append(f"{name}: {quote(value)} is not a whole number above 0, and at most {most:,}")
     if values.get("rms_norm_eps") is None:

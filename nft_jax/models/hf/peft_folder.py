@@ -8,7 +8,8 @@ import numpy as np
 
 from nft_jax.config import LoraConfig
 from nft_jax.files import json_text
-from nft_jax.models.hf.weights import layer_tensor, write_tensors
+from nft_jax.models.hf.tensors import layer_tensor
+from nft_jax.models.hf.weights import write_tensors
 from nft_jax.models.lora import SUFFIX
 
 

@@ -28,6 +28,9 @@ _PARTS = {
     "qkv_bias": False,
     "output_bias": False,
     "mlp_bias": False,
+    "experts": 0,
+    "experts_per_token": 0,
+    "experts_normalized": False,
     "qk_norm": "none",
     "norms": "before",
     "norm_offset": 0.0,
@@ -49,7 +52,10 @@ def parse_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
       ValueError: if the file names another family, lacks fields, needs parts that the decoder lacks, or has fields
         that are neither read nor known to change no number.
     """
-    family, values = _find_family(values, path), dict(values)
+    family = _find_family(values, path)
+    renamed = {new: old for new, old in family.renamed.items() if values.get(old) is None}
+    values = {name: value for name, value in values.items() if name not in renamed.values()}
+    values = {renamed.get(name, name): value for name, value in values.items()}
     values |= {name: value for name, value in family.defaults.items() if values.get(name) is None}
     mixed = family.window_theta
     rope, rope_faults = rope_json.read_ropes(values, mixed) if mixed else rope_json.read_rope(values)
@@ -57,16 +63,21 @@ def parse_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     faults = sizes + rope_faults + _field_faults(values, family) + ([] if sizes else _layer_faults(values, family))
     if faults:
         raise ValueError(f"{path} can't be used:\n  " + "\n  ".join(faults))
-    settings = {field: values[key] for field, key in _KEYS.items()}
+    settings = {field: values[key] for field, key in _keys(family).items()}
     switches = {field: bool(values.get(key)) for key, fields in family.switches.items() for field in fields}
     head_size, scalar = values.get("head_dim") or settings["width"] // settings["heads"], values.get(_SCALAR)
     rope = _mix(rope, family.layer_kinds(values)) if mixed else rope
-    return settings | _PARTS | dict(family.settings) | switches | rope | {
+    return _PARTS | settings | dict(family.settings) | switches | rope | {
         "norm_epsilon": float(settings["norm_epsilon"]),
         "head_size": head_size,
         "query_scalar": 0.0 if scalar in (None, head_size) else float(scalar),
         "tied_embedding": bool(values.get("tie_word_embeddings", False)),
     }  # fmt: skip
+
+
+def _keys(family):
+    """Returns the fields of a ModelConfig that are sizes, with their keys in the family's config.json."""
+    return _KEYS | dict(family.sizes)
 
 
 def _mix(rope, kinds):
@@ -118,11 +129,15 @@ def _find_family(values: Mapping[str, Any], path: Path) -> Family:
 
 def _size_faults(values, family):
     """Returns a line for each size that is missing or no number, or else does not fit the others."""
-    faults = kind_faults(values, [*_SWITCHES, *family.switches])
+    faults = kind_faults(values, [*_SWITCHES, *family.switches], family.sizes.values())
     if not faults and not values.get("head_dim") and values["hidden_size"] % values["num_attention_heads"]:
         faults.append(
             f"num_attention_heads: {values['num_attention_heads']} does not divide hidden_size: "
             f"{values['hidden_size']}, and there is no head_dim"
+        )
+    if not faults and family.sizes and values["num_experts_per_tok"] > values["num_experts"]:
+        faults.append(
+            f"num_experts_per_tok: {values['num_experts_per_tok']} is above num_experts: {values['num_experts']}"
         )
     return faults
 
@@ -130,7 +145,7 @@ def _size_faults(values, family):
 def _field_faults(values, family):
     """Returns a line for each field with a value that the decoder lacks, and for each unknown field."""
     required, faults = REQUIRED | dict(family.required), []
-    read = set(_KEYS.values()) | set(rope_json.FIELDS) | {"head_dim", "tie_word_embeddings"}
+    read = set(_keys(family).values()) | set(rope_json.FIELDS) | {"head_dim", "tie_word_embeddings"}
     known = read | required.keys() | IRRELEVANT | family.switches.keys() | set(family.fields)
     for name, value in values.items():
         if name == "quantization_config" and value:
@@ -200,7 +215,7 @@ def _describe(model, family, tokenizer):
         "tie_word_embeddings": model.tied_embedding,
         "use_cache": True,
     }
-    values |= {key: getattr(model, field) for field, key in _KEYS.items()}
+    values |= {key: getattr(model, field) for field, key in _keys(family).items()}
     mixed = family.window_theta
     values |= rope_json.write_ropes(model) if mixed else rope_json.write_rope(model.rope_theta, model.rope_scaling)
     values |= {"vocab_size": tokenizer.vocab_size}

@@ -1,14 +1,14 @@
 """Reading and writing the weights of a Hugging Face model folder: names, orientation, dtypes.
 
-Our matrices are `[in, out]`, stacked over layers; the files have one `[out, in]` tensor a layer. A new weight of a
-layer gets its name in `_LAYER`; all families have the same names, but where attention's output has a norm.
+Our matrices are `[in, out]`, stacked over layers and their experts; the files have one `[out, in]` tensor for each.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,38 +18,13 @@ from safetensors.numpy import save_file
 
 from nft_jax.data.gguf_files import is_gguf
 from nft_jax.files import json_text
-from nft_jax.models.finite import check_finite
+from nft_jax.models.finite import NonFinite, check_finite
 from nft_jax.models.hf import gguf
 from nft_jax.models.hf.config_json import DTYPES, read_model_settings
 from nft_jax.models.hf.headers import INDEX, SINGLE, TensorHeader, read_headers
+from nft_jax.models.hf.tensors import TABLES, TOP, Place, find_places
 from nft_jax.types import Array
 
-_TOP = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
-# In the order of transformers, which decides which tensors share one of several files.
-_LAYER = {
-    "query": "self_attn.q_proj.weight",
-    "query_bias": "self_attn.q_proj.bias",
-    "key": "self_attn.k_proj.weight",
-    "key_bias": "self_attn.k_proj.bias",
-    "value": "self_attn.v_proj.weight",
-    "value_bias": "self_attn.v_proj.bias",
-    "output": "self_attn.o_proj.weight",
-    "output_bias": "self_attn.o_proj.bias",
-    "query_norm": "self_attn.q_norm.weight",
-    "key_norm": "self_attn.k_norm.weight",
-    "gate": "mlp.gate_proj.weight",
-    "gate_bias": "mlp.gate_proj.bias",
-    "up": "mlp.up_proj.weight",
-    "up_bias": "mlp.up_proj.bias",
-    "down": "mlp.down_proj.weight",
-    "down_bias": "mlp.down_proj.bias",
-    "attention_norm": "input_layernorm.weight",
-    "attention_out_norm": "post_attention_layernorm.weight",
-    "mlp_norm": "pre_feedforward_layernorm.weight",
-    "mlp_out_norm": "post_feedforward_layernorm.weight",
-}
-_WITHOUT_OUT_NORMS = {"mlp_norm": _LAYER["attention_out_norm"]}  # where no norm follows attention
-_TABLES = ("embedding", "head")
 _ROWS_AT_A_TIME = 8192  # of two tables that are compared
 _FLOATING = ("F32", "BF16", "F16")
 
@@ -97,23 +72,23 @@ def load_weights(folder: Path, weights: Any) -> Any:
       ValueError: as `check_weights`, before any weight is read; or with the tensors that hold NaN or inf.
     """
     file_of = check_weights(folder, weights)
-    name_of = {(place.weight, place.layer): place.tensor for place in _places(weights)}
+    name_of = {(place.weight, *place.index): place.tensor for place in find_places(weights)}
     with contextlib.ExitStack() as stack:
         files = {path: stack.enter_context(_open(path)) for path in set(file_of.values())}
 
-        def tensor(weight, layer=None):
-            name = name_of[weight, layer]
+        def tensor(weight, *index):
+            name = name_of[weight, *index]
             return files[file_of[name]].get_slice(name)
 
         def load(path, leaf):
             weight = path[-1].key
-            if weight in _TOP:
+            if weight in TOP:
                 return _place(leaf, lambda index: _read_rows(tensor(weight), leaf, index))
             return _place(leaf, lambda index: _read_layers(functools.partial(tensor, weight), leaf, index))
 
         loaded = jax.tree_util.tree_map_with_path(load, weights)
     advice = f"a model can't be run with these (read as {jax.tree.leaves(weights)[0].dtype.name}); download it again"
-    check_finite(loaded, folder, advice, lambda found: name_of[found.path[-1], found.layer])
+    check_finite(loaded, folder, advice, functools.partial(_name_nonfinite, name_of))
     return loaded
 
 
@@ -135,7 +110,7 @@ def save_weights(
     shapes, width = _shapes(weights, vocab), jnp.dtype(dtype).itemsize
     sizes = {name: int(np.prod(shape)) * width for name, shape in shapes.items()}
     shards = _split_files(sizes, max_shard_bytes)
-    places = {place.tensor: place for place in _places(weights)}
+    places = {place.tensor: place for place in find_places(weights)}
     file_of = {}
     for number, names in enumerate(shards, 1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -158,54 +133,31 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
     path.chmod(mode)
 
 
-class _Place(NamedTuple):
-    """The place of a tensor of the files in the model's weights.
-
-    Attributes:
-      tensor: Its name in the files.
-      weight: The name of the model's weight.
-      layer: Its layer, or None for a weight outside the layers.
-    """
-
-    tensor: str
-    weight: str
-    layer: int | None = None
-
-
-def _places(weights: Any) -> Iterator[_Place]:
-    """Yields the place of each tensor, in the order of transformers."""
-    blocks = weights["blocks"]
-    names = _LAYER if "attention_out_norm" in blocks else _LAYER | _WITHOUT_OUT_NORMS
-    yield _Place(_TOP["embedding"], "embedding")
-    for layer in range(blocks["query"].shape[0]):
-        yield from (_Place(f"model.layers.{layer}.{names[name]}", name, layer) for name in names if name in blocks)
-    yield from (_Place(_TOP[name], name) for name in ("norm", "head") if name in weights)
-
-
-def layer_tensor(layer: int, name: str) -> str:
-    """Returns the name in the files of a layer's matrix."""
-    return f"model.layers.{layer}.{_LAYER[name]}"
+def _name_nonfinite(name_of: dict[tuple, str], found: NonFinite) -> str:
+    """Returns the tensor that holds NaN or inf; of experts, the first one's, which all are searched together."""
+    place = (found.path[-1],) if found.layer is None else (found.path[-1], found.layer)
+    return name_of.get(place) or f"{name_of[*place, 0]} or that of another expert"
 
 
 def _shapes(weights: Any, vocab: int) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each tensor of the files."""
 
-    def shape(name, layer):
-        if layer is not None:
-            return weights["blocks"][name].shape[:0:-1]
-        return (vocab, *weights[name].shape[1:]) if name in _TABLES else weights[name].shape
+    def shape(name, index):
+        if index:
+            return weights["blocks"][name].shape[len(index) :][::-1]
+        return (vocab, *weights[name].shape[1:]) if name in TABLES else weights[name].shape
 
-    return {place.tensor: tuple(shape(place.weight, place.layer)) for place in _places(weights)}
+    return {place.tensor: tuple(shape(place.weight, place.index)) for place in find_places(weights)}
 
 
 def _is_ignored(name: str, weights: Any) -> bool:
     """Returns whether a tensor is redundant: rotary frequencies, or the second table of a tied model."""
-    return name.endswith(".rotary_emb.inv_freq") or (name == _TOP["head"] and "head" not in weights)
+    return name.endswith(".rotary_emb.inv_freq") or (name == TOP["head"] and "head" not in weights)
 
 
 def _head_faults(headers: dict[str, TensorHeader]) -> list[str]:
     """Returns a line if the files of a tied model have a head that differs from its embedding."""
-    names = [_TOP["embedding"], _TOP["head"]]
+    names = [TOP["embedding"], TOP["head"]]
     if names[1] not in headers:
         return []
     shapes = [headers[name].shape for name in names]
@@ -259,12 +211,14 @@ def _read_rows(tensor: Any, leaf: jax.ShapeDtypeStruct, index: tuple[slice, ...]
     return piece
 
 
-def _read_layers(tensor: Callable[[int], Any], leaf: jax.ShapeDtypeStruct, index: tuple[slice, ...]) -> np.ndarray:
-    """Reads the piece `index` of a weight of all layers, and transposes each `tensor(layer)`."""
-    layers, *inner = _spans(leaf, index)
-    piece = np.empty([end - begin for begin, end in (layers, *inner)], leaf.dtype)
-    for row, layer in enumerate(range(*layers)):
-        piece[row] = tensor(layer)[tuple(slice(*span) for span in reversed(inner))].T
+def _read_layers(tensor: Callable[..., Any], leaf: jax.ShapeDtypeStruct, index: tuple[slice, ...]) -> np.ndarray:
+    """Reads the piece `index` of a weight of all layers, and transposes each `tensor(layer)` or `(layer, expert)`."""
+    spans = _spans(leaf, index)
+    outer, inner = (spans[:-2], spans[-2:]) if leaf.ndim > 3 else (spans[:1], spans[1:])
+    piece = np.empty([end - begin for begin, end in spans], leaf.dtype)
+    for place in itertools.product(*(range(*span) for span in outer)):
+        row = tuple(at - begin for at, (begin, _) in zip(place, outer, strict=True))
+        piece[row] = tensor(*place)[tuple(slice(*span) for span in reversed(inner))].T
     return piece
 
 
@@ -285,12 +239,12 @@ def _split_files(sizes: dict[str, int], limit: int) -> list[list[str]]:
     return shards
 
 
-def _host_tensor(weights: Any, place: _Place, vocab: int) -> np.ndarray:
+def _host_tensor(weights: Any, place: Place, vocab: int) -> np.ndarray:
     """Returns one tensor of the files, on the host."""
-    if place.layer is not None:
-        return np.asarray(weights["blocks"][place.weight][place.layer]).T
+    if place.index:
+        return np.asarray(weights["blocks"][place.weight][place.index]).T
     whole = np.asarray(weights[place.weight])
-    return whole[:vocab] if place.weight in _TABLES else whole
+    return whole[:vocab] if place.weight in TABLES else whole
 
 
 def _round(name: str, value: np.ndarray, dtype: str) -> np.ndarray:

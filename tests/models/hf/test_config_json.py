@@ -103,6 +103,23 @@ BAD_SETTINGS = {
             "hidden_act: 'silu' is a field that gemma3_text models here don't know",
         ],
     ),
+    "layers without experts": (
+        {
+            **{"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 5, "num_local_experts": 8},
+            **{"mlp_only_layers": [0], "decoder_sparse_step": 2, "norm_topk_prob": "yes"},
+        },
+        [
+            "moe_intermediate_size: missing",
+            "norm_topk_prob: 'yes' is neither true nor false",
+            "mlp_only_layers: [0] is not implemented, only []",
+            "decoder_sparse_step: 2 is not implemented, only 1",
+            "num_local_experts: 8 is a field that qwen3_moe models here don't know; did you mean 'num_experts'?",
+        ],
+    ),
+    "more experts than there are": (
+        {"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 5, "moe_intermediate_size": 8},
+        ["num_experts_per_tok: 5 is above num_experts: 4"],
+    ),
     "images": ({"model_type": "gemma3"}, ["this Gemma 3 reads images too; nft_jax/models/README.md says how"]),
     "odd heads": ({"num_attention_heads": 5}, ["num_attention_heads: 5 does not divide hidden_size: 32"]),
 }
@@ -191,6 +208,15 @@ def test_read_model_settings_of_layers_with_windows(tmp_path, changes, kinds, th
     assert hf.read_token_limit(tmp_path) == (limit and (limit, "sliding_window"))
 
 
+@pytest.mark.parametrize("name", ["num_experts", "num_local_experts"])
+def test_read_model_settings_knows_both_names_of_the_number_of_experts(tmp_path, name):
+    fields = {"num_experts_per_tok": 2, "moe_intermediate_size": 24, name: 6, "norm_topk_prob": True}
+    write_model(tmp_path, random_tensors(), model_type="qwen3_moe", **fields)
+    found = hf.read_model_settings(tmp_path)
+    names = ("experts", "experts_per_token", "experts_normalized", "mlp_width")
+    assert [found[name] for name in names] == [6, 2, True, 24]
+
+
 def test_resolve_model_names_contradictions_with_both_values(tmp_path):
     write_model(tmp_path, random_tensors())
     with pytest.raises(ValueError) as raised:
@@ -231,6 +257,8 @@ WRITTEN = [
     (LLAMA, "llama"),
     (dataclasses.replace(LLAMA, mlp_bias=True, rope_scaling=RopeScaling("llama3", 8.0, 64)), "llama"),
     (dataclasses.replace(LLAMA, qk_norm="head"), "qwen3"),
+    (dataclasses.replace(LLAMA, qk_norm="head", experts=4, experts_per_token=1), "qwen3_moe"),
+    (dataclasses.replace(LLAMA, qk_norm="head", experts=4, experts_per_token=4, experts_normalized=True), "qwen3_moe"),
     (dataclasses.replace(MODEL, output_bias=True, rope_scaling=RopeScaling("linear", 8.0)), "llama"),
     (OLMO, "olmo2"),
     (dataclasses.replace(OLMO, output_bias=True, qkv_bias=True, rope_scaling=YARN), "olmo2"),
