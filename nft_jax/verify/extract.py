@@ -19,7 +19,7 @@ _FRACTION = r"-?\\[dtc]?frac\s*\{-?\d+(?:\.\d+)?\}\s*\{-?\d+(?:\.\d+)?\}"
 _PERCENT = r"(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?"
 # A number in prose is no part of a word (`AZYUK2A`); scripts without spaces may touch it. `a / b` is one number.
 _PLAIN = re.compile(
-    rf"(?<![A-Za-z\d_.,/:^\\])(?:{_FRACTION}|\d+ \d+/\d+|(?:{_NUMBER})(?:(?:\s?/\s?|:)\d+(?!\.?\d))?)"
+    rf"(?<![A-Za-z\d_.,/^\\])(?<!\d:)(?:{_FRACTION}|\d+ \d+/\d+|(?:{_NUMBER})(?:(?:\s?/\s?|:)\d+(?!\.?\d))?)"
     rf"(?!\.?\d|\s?/\s?\d|[\^_√]|!\S){_PERCENT}",
     re.I,
 )

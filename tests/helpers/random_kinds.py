@@ -173,6 +173,8 @@ def other_type(draw: random.Random) -> Pair:
         (rf"{a}\text{{ miles}}", rf"{a}\text{{ pieces}}"), (f"{a}:1", rf"{a}\text{{ cm}}"),
         (rf"\{{{a},{b}\}}", f"({a},{b})"), (f"x'+{a}x-c={b}", f"y={b}"), (f"x^{a}={b}", f"{b}"), (f"{a}!", f"{a}"),
         (rf"\frac{{dy}}{{dx}}={a}x", f"y={a}x"), (r"\frac{dy}{dx}", r"\frac{y}{x}"), (rf"{a} \pmod{{{b}}}", f"{a}"),
+        (f"{a}x^2+c", f"{a}x^2+{b}+c"), ("Ax+By+C", f"Ax+By+{a}+C"), (r"p \lor q", r"p \land q"),
+        (f"{a}x+C", f"{b}x+C"), (f"{a}x^2", f"{a}x^2+C"),
     ))  # fmt: skip
     return (given, gold, False) if draw.random() < 0.5 else (gold, given, False)
 

@@ -1,10 +1,10 @@
-"""`last_boxed`: which box it finds, balanced braces, and linear time on hostile text."""
+"""`last_boxed`: which box it finds, balanced braces, and linear time on hostile text; `final_answer` of prose."""
 
 import random
 
 import pytest
 
-from nft_jax.verify.extract import last_boxed
+from nft_jax.verify.extract import final_answer, last_boxed
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,23 @@ from nft_jax.verify.extract import last_boxed
 )
 def test_last_boxed(text, expected):
     assert last_boxed(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("The correct answer is (C) $12$.", "(C) $12$"),
+        ("Option C is correct.", "C"),
+        ("The final answer is A, not B.", "A"),
+        ("It takes 2 1/2 hours.", "2 1/2"),
+        ("The ratio is 3:2.", "3:2"),
+        ("the price of all of them:42", "42"),
+        (r"Thus $n=12$. $\blacksquare$", "n=12"),
+        ("on 5/7/2024", "on 5/7/2024"),
+    ],
+)
+def test_final_answer_of_prose(response, expected):
+    assert final_answer(response) == expected
 
 
 def _last_boxed_twin(text: str) -> str | None:

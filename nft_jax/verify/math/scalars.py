@@ -66,15 +66,15 @@ def _compare_values(left: Expression, right: Expression, budget: Budget) -> bool
     result = are_identical(left, right, budget)
     if result is False and left[0] == right[0] == "symbol" and len(left[1]) == len(right[1]) == 1:
         return left[1].lower() == right[1].lower()
-    rests = [_antiderivative(side) for side in (left, right)]
+    rests = _antiderivative(left, "C"), _antiderivative(right, "Cc")
     if result is False and all(rests):
         return is_constant(difference(*rests), budget)
     return result
 
 
-def _antiderivative(expression: Expression) -> Expression | None:
-    """Returns a sum of functions without its constant C; None for anything else."""
-    rest = [term for term in expression[1:] if term not in (("symbol", "C"), ("symbol", "c"))]
+def _antiderivative(expression: Expression, constants: str) -> Expression | None:
+    """Returns a sum of functions without its constant C; None for anything else, such as Ax + By + C."""
+    rest = [term for term in expression[1:] if term not in [("symbol", name) for name in constants]]
     total = ("add", *rest)
     is_one = expression[0] == "add" and len(rest) == len(expression) - 2
     return total if is_one and variables(total) and not {*"ABCc"} & {*variables(total)} else None
