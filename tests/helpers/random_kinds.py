@@ -24,7 +24,8 @@ def near_identity(draw: random.Random) -> Pair:
         (rf"\sqrt{{(x-{hidden})^2}}", f"{hidden}-x"), (rf"\max(x,-{c})", "x"), (rf"\lfloor x/{10 * c}\rfloor", "0"),
         (r"\int_{-1}^1 |x|^3 dx", r"\int_{-1}^1 x^3 dx"), (r"\sum_{k=1}^n k+\prod_{k=1}^{60}(n-k)",
                                                             r"\frac{n(n+1)}{2}"),
-        (f"x+{n}=x", f"x+{c}=x"),
+        (f"x+{n}=x", f"x+{c}=x"), (rf"\lfloor x+{n}\rfloor", rf"\lceil x\rceil+{n - 1}"),
+        (rf"\lfloor x+1/2\rfloor+{n}", rf"\lceil x-1/2\rceil+{n}"),
     ))  # fmt: skip
     return (given, gold, False) if draw.random() < 0.5 else (gold, given, False)
 

@@ -22,7 +22,7 @@ _ACCENTS = {
 _DERIVATIVE = re.compile(r"\{ (d|partial) [^{}]*\} \{ \1 [^{}]+\}|d \w / d \w(?!\w)")
 
 
-_N, _K = (rf"(?:\{{ )?(?P<{name}>\d+|[a-z])(?: \}})?" for name in "nk")
+_N, _K = (rf"(?:(?P<{name}>\d+|[a-z])|\{{ (?P<{name}s>\d+|[a-z]) \}})" for name in "nk")
 _SELECTIONS = [  # C_{10}^3; _{10}C_3; 10C3
     re.compile(form + "(?= |$)")
     for form in (rf"(?P<name>[APC]) _ {_N} \^ {_K}", rf"[_^] {_N} (?P<name>[PC]) _ {_K}", rf"{_N} (?P<name>[PC]) {_K}")
@@ -38,11 +38,11 @@ class FunctionReader(Cursor):
         match = next((found for form in _SELECTIONS if (found := form.match(text))), None)
         if match is None:
             return None
-        is_number = match["n"].isdigit() and match["k"].isdigit()
-        if int(match["n"]) < int(match["k"]) if is_number else match["name"] != "C":  # the square of A_1
+        n, k = (match[name] or match[f"{name}s"] for name in "nk")
+        if int(n) < int(k) if n.isdigit() and k.isdigit() else match["name"] != "C":  # the square of A_1
             return None
         self.at += len(match.group().split())
-        n, k = (number(int(part)) if part.isdigit() else ("symbol", part) for part in match.group("n", "k"))
+        n, k = (number(int(part)) if part.isdigit() else ("symbol", part) for part in (n, k))
         return choose(n, k, match["name"] != "C")
 
     def _read_command(self) -> Expression:

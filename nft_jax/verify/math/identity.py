@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from .evaluate import Budget, Evaluation, Undecided, Undefined, approximate, is_zero
-from .values import Expression, number, operands, symbols
+from .values import Expression, number, operands, operations, symbols
 
 CONSTANTS = {"pi", "e", "i"}
 _OF_WHOLE = {"factorial", "binomial", "sum", "product"}
@@ -113,6 +113,12 @@ def points(left: Expression, right: Expression, names: list[str], budget: Budget
             bottom = draw.randrange(1 << 15, 1 << 16)
             point[name] = Fraction(sign * draw.randrange(scale * bottom // 4, scale * bottom), bottom)
         found.append(point)
+    if {"floor", "ceil", "mod"} & (operations(left) | operations(right)):  # these may differ at single points
+        steps = [*range(12, 120, 12), *range(120, 132), *range(-6, 0)]
+        for step in steps:
+            found.append(
+                {name: Fraction(max(step // 12, 1) if name in whole else Fraction(step, 12)) for name in names}
+            )
     return found, _points_around(pieces, names, whole, draw, budget)
 
 

@@ -92,7 +92,11 @@ class ScalarReader(FormulaReader):
     def _read_words(self) -> Value:
         """Reads a number in words with its unit, or else words."""
         start, words = self.at, []
-        while self.peek().kind == "word" or (self.sees("-") and self.peek(1).kind == "word" and words):
+        while (
+            self.peek().kind == "word"
+            or words
+            and (self.sees("-") and self.peek(1).kind == "word" or self.peek().text == "a")
+        ):
             words.append(self.peek().text)
             self.at += 1
         for count in range(len(words), 0, -1):

@@ -82,7 +82,8 @@ def is_compound_name(value: Value) -> bool:
     if expression[0] == "series":
         return True
     if expression[0] == "abs":  # of complex numbers and vectors
-        return all(name in ("z", "w") or name.startswith("vec ") for name in names)
+        is_vector = all(name in ("z", "w") or name.startswith("vec ") for name in names)
+        return is_vector and _has_unit_factors(expression[1])
     if not names or not operations(expression) <= _ARITHMETIC:
         return False
     if len(names) == 1:
