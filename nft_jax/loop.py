@@ -3,6 +3,7 @@
 import abc
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +21,13 @@ from nft_jax.run.health import NonFiniteUpdates
 from nft_jax.run.inspection import format_steps
 from nft_jax.run.json_files import read_lines
 from nft_jax.run.stopping import RUN_AGAIN, StopSignal
-from nft_jax.run.tensorboard import TensorBoard
+from nft_jax.run.trackers import Trackers, open_trackers
 from nft_jax.run.watchdog import Watchdog
 from nft_jax.run.workdir import Workdir, host_rss_mib, host_rss_peak_mib
 from nft_jax.state import State
 
 VALIDATION = "validation"  # before the names of held-out scores
+RECENT = 10  # steps from whose mean the time left is estimated
 
 
 @dataclass(kw_only=True)
@@ -51,7 +53,8 @@ class Loop(abc.ABC):
     inputs: Any
     state: State
     done: int
-    board: TensorBoard = field(init=False)
+    trackers: Trackers = field(init=False)
+    recent: deque[float] = field(init=False, default_factory=lambda: deque(maxlen=RECENT))
     best: Best = field(init=False)
     nonfinite: NonFiniteUpdates = field(init=False)
 
@@ -121,7 +124,7 @@ class Loop(abc.ABC):
 
     def _run(self, stop_signal: StopSignal) -> None:
         self.begin()
-        with TensorBoard(self.folder.path / "tensorboard", self.done, self._read_rows()) as self.board:
+        with open_trackers(self.folder.path, self.config, self.done, self._read_rows()) as self.trackers:
             self._evaluate_missing()
             record = self.config.record
             watchdog = Watchdog(record.hang_factor, record.hang_seconds, self._describe_verifier)
@@ -206,6 +209,11 @@ class Loop(abc.ABC):
             "host_rss_mib": host_rss_mib(),
             "host_rss_peak_mib": host_rss_peak_mib(),
         }
+
+    def time_left(self, step: int, seconds: float) -> float:
+        """Returns how many seconds the steps after this one will take, if they are like the last ones."""
+        self.recent.append(seconds)
+        return (self.steps - step) * sum(self.recent) / len(self.recent)
 
     def save(self, step: int) -> None:
         """Starts saving the state after `step` steps."""

@@ -5,7 +5,9 @@ through one door, `show_control_characters`, that writes such characters as thei
 """
 
 import re
+import shutil
 import sys
+import time
 from typing import Any, TextIO
 
 # The control and format characters of Unicode (categories Cc, Cf), separators of lines and paragraphs (Zl, Zp) and
@@ -52,6 +54,45 @@ def show_control_characters() -> None:
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, VisibleStream):
             setattr(sys, name, VisibleStream(stream))
+
+
+def terminal_width() -> int | None:
+    """Returns the columns of the terminal that stdout is; None where it is a file or a pipe."""
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else None
+
+
+def format_time(seconds: float) -> str:
+    """Returns a duration with two or three digits: 45 s, 12 min, 3.4 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+class ProgressLine:
+    """Says how far something is that may take minutes, and the time left.
+
+    A terminal shows one line, in place; a file gets one now and then, and none of what is quick.
+
+    Args:
+      name: What is being done.
+      total: How much there is to do.
+      unit: Of what.
+      every: Seconds from one line of a file to the next.
+    """
+
+    def __init__(self, name: str, total: int, unit: str, every: float = 30.0):
+        self.name, self.total, self.unit, self.every = name, total, unit, every
+        self.began = self.printed = time.perf_counter()
+
+    def show(self, done: int) -> None:
+        """Prints the line, if it is time."""
+        now, last = time.perf_counter(), done >= self.total
+        if not sys.stdout.isatty() and (last or now - self.printed < self.every):
+            return
+        left = "" if last or not done else f", {format_time((now - self.began) / done * (self.total - done))} left"
+        spent = format_time(now - self.began)
+        print_progress(f"  {self.name}: {done:,} of {self.total:,} {self.unit}, {spent}{left}", last)
+        self.printed = now
 
 
 def print_progress(line: str, last: bool) -> None:

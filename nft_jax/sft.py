@@ -27,6 +27,7 @@ from nft_jax.evaluation.tables import format_with_error
 from nft_jax.experiment import Experiment, build_experiment
 from nft_jax.loop import VALIDATION, Loop, is_due
 from nft_jax.models.lora import join_weights, split_weights
+from nft_jax.printing import terminal_width
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import RUN_AGAIN, exit_on_process_loss, is_multiprocess
 from nft_jax.report import curves
@@ -46,6 +47,7 @@ from nft_jax.run.inspection import LOSS_SCORES, Damage, inspect_folder
 from nft_jax.run.json_files import set_aside
 from nft_jax.run.metrics import format_progress, share
 from nft_jax.run.stopping import StopSignal
+from nft_jax.run.trackers import check_installed
 from nft_jax.run.weights import has_weights, load_weights, save_weights
 from nft_jax.run.workdir import Workdir, as_json
 from nft_jax.start_table import describe_warm_start
@@ -85,16 +87,15 @@ class SupervisedLoop(Loop):
 
     def is_evaluated(self, step: int) -> bool:
         """Returns whether the held-out loss is measured after this update."""
-        due = step == self.steps or is_due(step, self.config.warm_start.validate_every_steps)
-        return bool(self.held_out) and due
+        every = self.config.warm_start.validate_every_steps
+        return bool(self.held_out) and (step == self.steps or is_due(step, every))
 
     def report_step(self, step: int, record: SupervisedRecord, seconds: float) -> None:
         """Writes the metrics of an update; prints every twentieth part of the phase, and what is not finite."""
         applied, tokens = jax.device_get(record)
-        examples = self.config.warm_start.examples_per_update
         metrics = {
             "step": step,
-            "epoch": step * examples / self.inputs.present_I.shape[0],
+            "epoch": step * self.config.warm_start.examples_per_update / self.inputs.present_I.shape[0],
             "loss": share(applied.statistics.objective, 1.0),
             "entropy": share(applied.statistics.entropy, tokens),
             "gradient_norm": share(applied.gradient_norm, 1.0),
@@ -104,21 +105,21 @@ class SupervisedLoop(Loop):
             **self.cost(int(tokens), seconds),
         }
         self.folder.append(metrics)
-        self.board.add(step, metrics)
+        self.trackers.add(step, metrics)
         self.nonfinite.add(metrics)
+        left = self.time_left(step, seconds)
         if step == self.steps or is_due(step, max(self.steps // LINES, 1)) or applied.nonfinite:
-            print("  " + format_progress(step, self.steps, metrics, SHOWN), flush=True)
+            print("  " + format_progress(step, self.steps, metrics, SHOWN, left, terminal_width()), flush=True)
 
     def evaluate(self, step: int) -> None:
         """Measures the held-out loss, reports it, and saves the best step."""
         if not self.held_out:
             return
-        count = self.config.warm_start.examples_per_update
-        starts = range(0, self.held_out, count)
+        starts = range(0, self.held_out, self.config.warm_start.examples_per_update)
         result = held_out_loss(self.measure(self.state.model_weights, np.int32(start)) for start in starts)
         row = {"step": step} | as_json(result)
         self.folder.append(row, file="evaluation.jsonl")
-        self.board.add(step, as_json(result), prefix=VALIDATION)
+        self.trackers.add(step, row, prefix=VALIDATION)
         loss = "–" if result.loss is None else format_with_error(result.loss, result.loss_error)
         print(f"  validation: loss {loss} a token ({result.examples} examples, {result.tokens} tokens)", flush=True)
         self.best.consider(row, lambda: self.save(step))
@@ -215,8 +216,7 @@ def _prepare(
         restored = 0, state._replace(carried=None, reference=None)
     elif config.lora.rank:
         restored = restored[0], restored[1]._replace(frozen=split_weights(start)[1])
-    done, state = restored
-    examples = experiment.place(make_sequences(experiment.dataset.examples))
+    (done, state), examples = restored, experiment.place(make_sequences(experiment.dataset.examples))
     step, began = SupervisedStep(experiment, optimizer), time.perf_counter()
     shardings, whole = jax.tree.map(lambda x: x.sharding, abstract), experiment.model.whole
     program = _compile_update(step, state, examples, shardings, whole)
@@ -278,6 +278,7 @@ def main(config: Config, workdir: Path) -> None:
         )
     damage: list[Damage] = []
     distributed.on_process_0(lambda: damage.extend(inspect_folder(workdir, LOSS_SCORES)), "inspection")
+    check_installed(config.record.tracker_names)
     folder = Workdir(workdir)
     with Checkpoints(workdir) as checkpoints, StopSignal(config.record.grace_seconds, checkpoints.describe_resume):
         experiment = build_experiment(config, workdir)

@@ -83,6 +83,7 @@ class SamplingState(NamedTuple):
       rounds: int32, rounds taken.
       statistics: Sums over everything that was sampled.
       last: The groups of the last round.
+      length_RQK: int32, the lengths of the answers of each round, 0 in rounds that are not taken.
       progress: The engine's unfinished answers of the next round.
     """
 
@@ -92,6 +93,7 @@ class SamplingState(NamedTuple):
     rounds: Array
     statistics: RolloutStatistics
     last: Groups
+    length_RQK: Array
     progress: Progress
 
 
@@ -107,6 +109,7 @@ class Record(NamedTuple):
       from_carry: int32, how many of them were carried from the step before.
       wasted: int32, groups that could train but were neither trained on nor carried.
       last: The last round's groups, for the rollout log; None if the step is not logged.
+      length_RQK: int32, the lengths of the answers of all rounds, 0 in rounds that were not taken; None as `last`.
     """
 
     statistics: RolloutStatistics
@@ -117,3 +120,4 @@ class Record(NamedTuple):
     from_carry: Array
     wasted: Array
     last: Groups | None
+    length_RQK: Array | None

@@ -82,9 +82,8 @@ class Step:
         if config.selection.carry:
             # Fewer groups are carried than the next step trains on, so it trains on all: none is older than a step.
             carried = layout.replicate(split.surplus, self.mesh), split.carried
-        record = Record(
-            sampled.statistics, sampled.rounds, applied, totals, split.trained, from_carry, split.wasted, sampled.last
-        )
+        counts = split.trained, from_carry, split.wasted
+        record = Record(sampled.statistics, sampled.rounds, applied, totals, *counts, sampled.last, sampled.length_RQK)
         state = state._replace(
             weights=weights,
             optimizer_state=optimizer_state,
@@ -118,6 +117,7 @@ class Step:
         def take_round(sampled: SamplingState) -> SamplingState:
             begins_next = sampled.rounds + 1 < selection.max_rounds
             progress, graded = sample_round(sampled.cursor, sampled.progress, begins_next)
+            length_RQK = sampled.length_RQK.at[sampled.rounds].set(graded.groups.length_QK)
             bounds = self.loss.groups, selection.rate_above, selection.rate_below
             kept_Q = select_groups(graded.groups, *bounds, by_verdicts=self.loss.by_verdicts)
             pool, count = append_groups(sampled.pool, sampled.count, graded.groups, kept_Q)
@@ -128,12 +128,17 @@ class Step:
                 rounds=sampled.rounds + 1,
                 statistics=add_statistics(sampled.statistics, *graded, kept_Q=kept_Q),
                 last=graded.groups,
+                length_RQK=layout.split_rows(length_RQK, self.mesh, axis=1),
                 progress=progress,
             )
 
         no_groups = layout.split_rows(empty_groups(candidates, *shape), self.mesh)
+        no_lengths = layout.split_rows(
+            jnp.zeros((selection.max_rounds, candidates, shape[0]), jnp.int32), self.mesh, axis=1
+        )
         progress = self.engine.start(sampling_weights, self.next_requests(prompts, state.cursor))
-        start = SamplingState(pool, from_carry, state.cursor, jnp.int32(0), empty_statistics(), no_groups, progress)
+        nothing = empty_statistics(), no_groups, no_lengths
+        start = SamplingState(pool, from_carry, state.cursor, jnp.int32(0), *nothing, progress)
         return jax.lax.while_loop(unfilled, take_round, start), from_carry
 
     def sample_round(

@@ -30,6 +30,7 @@ from nft_jax.run.fingerprint import FINGERPRINT_FILE, check_same, make_fingerpri
 from nft_jax.run.inspection import SCORES, Damage, inspect_folder
 from nft_jax.run.json_files import find_fault, read_json, set_aside
 from nft_jax.run.stopping import StopSignal
+from nft_jax.run.trackers import check_installed
 from nft_jax.run.workdir import RESULT_FILE, Workdir
 from nft_jax.sft import check_warm_start, warm_start
 from nft_jax.start_table import describe
@@ -43,6 +44,7 @@ def main(config: Config, workdir: Path) -> None:
     """Runs the experiment to its last step, and reports."""
     damage: list[Damage] = []
     distributed.on_process_0(lambda: damage.extend(inspect_folder(workdir, SCORES)), "inspection")
+    check_installed(config.record.tracker_names)
     folder = Workdir(workdir)
     with (
         Compilations() as compilations,
@@ -222,7 +224,8 @@ def load_answers(
             if folder.is_writer:
                 set_aside(path, f"{path} is not that of this run and version: {error}")
     weights = load() if weights is None else weights
-    answers = {name: evaluator(weights, name) for name in splits}
+    stage = file.partition("_")[0]
+    answers = {name: evaluator(weights, name, f"{name}, {stage}") for name in splits}
     arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
     folder.write_arrays(path.name, arrays)
     return answers

@@ -12,15 +12,19 @@ from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation.answers import make_rows, write_rows
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers, score
-from nft_jax.evaluation.stages import format_stages, score_stages
+from nft_jax.evaluation.stages import score_stages, tabulate_stages
 from nft_jax.evaluation.tables import format_score, format_table
 from nft_jax.files import atomically
 from nft_jax.loop import VALIDATION, Loop, is_due
 from nft_jax.models.lora import split_weights
 from nft_jax.models.sharded import count_weights
+from nft_jax.parallel.mesh import DATA, shard_count
+from nft_jax.printing import terminal_width
 from nft_jax.processes import distributed
 from nft_jax.report import curves, page
+from nft_jax.report.slots import Decoding
 from nft_jax.run.health import Hints
+from nft_jax.run.json_files import read_lines
 from nft_jax.run.metrics import format_step, optimizer_metrics, step_metrics
 from nft_jax.run.workdir import HELD_OUT_FOLDER, RESULT_FILE, as_json
 from nft_jax.state import Record
@@ -86,11 +90,12 @@ class Trainer(Loop):
     def prepare_record(self, step: int, record: Record) -> StepReport:
         """Gathers and scores the groups of a step that is logged, and leaves out those of other steps."""
         if step not in (1, self.steps) and not is_due(step, self.config.record.rollouts_every_steps):
-            return StepReport(record._replace(last=None), None)
+            return StepReport(record._replace(last=None, length_RQK=None), None)
         scores = None
         if self.scorer is not None:
             scores = jax.device_get(self.scorer(self.state.weights, self.state.frozen, self.inputs, record.last))
-        return StepReport(record._replace(last=distributed.gather(record.last)), scores)
+        last, length_RQK = distributed.gather((record.last, record.length_RQK))
+        return StepReport(record._replace(last=last, length_RQK=length_RQK), scores)
 
     def report_step(self, step: int, report: StepReport, seconds: float) -> None:
         """Writes and prints the metrics of a step, what they show, and its rollouts if they are logged."""
@@ -101,21 +106,39 @@ class Trainer(Loop):
         metrics |= optimizer_metrics(norm_O, self.config.optimizer, weights)
         metrics |= self.cost(metrics["tokens"], seconds)
         self.folder.append(metrics)
-        self.board.add(step, metrics)
+        self.trackers.add(step, metrics)
         if record.last is not None:
             table = experiment.dataset.tables["train"]
             self.folder.write_rollouts(step, record.last, table, experiment.tokenizer, scores)
+            self._write_slots(step, record)
         self.nonfinite.add(metrics)
-        print("\n  ".join([format_step(step, self.config.steps, metrics), *self.hints.add_step(metrics)]), flush=True)
+        line = format_step(step, self.steps, metrics, self.time_left(step, seconds), terminal_width())
+        print("\n  ".join([line, *self.hints.add_step(metrics)]), flush=True)
+
+    def _write_slots(self, step: int, record: Record) -> None:
+        """Writes what the page needs to say which decode slot gave which answer when."""
+        config, engine, length_RQK = self.config, self.experiment.engine, record.length_RQK[: int(record.rounds)]
+        shards = shard_count(engine.mesh)
+        decoding = Decoding(
+            slots=engine.slots(length_RQK[0].size // shards),
+            shards=shards,
+            in_step=engine.mesh.shape[DATA] if engine.lockstep else 1,
+            begins_next=config.selection.begin_next_round,
+            max_rounds=config.selection.max_rounds,
+            max_halvings=config.rollout.max_halvings,
+        )
+        values = {"step": step, "decoding": decoding._asdict(), "capacity": float(record.statistics.capacity)}
+        values["lengths"] = length_RQK.tolist()
+        self.folder.write_json(f"rollouts/slots_{step:06d}.json", values, indent=None)
 
     def evaluate(self, step: int) -> None:
         """Answers the validation problems, except before the first step, and reports the answers."""
-        self._report_answers(step, self._answers(("validation",)) if step else self.base_answers)
+        self._report_answers(step, self._answers(("validation",), step) if step else self.base_answers)
 
-    def _answers(self, splits: Iterable[str]) -> dict[str, Answers]:
+    def _answers(self, splits: Iterable[str], step: int) -> dict[str, Answers]:
         """Answers the problems of those `splits` that the data has, with the current weights."""
-        weights = self.state.model_weights
-        return {name: self.evaluator(weights, name) for name in splits if name in self.evaluator.tables}
+        weights, there = self.state.model_weights, [name for name in splits if name in self.evaluator.tables]
+        return {name: self.evaluator(weights, name, f"{name}, step {step}") for name in there}
 
     def _report_answers(self, step: int, answers: dict[str, Answers]) -> None:
         """Writes and prints the validation score, and saves the best step; the test split counts only at the ends."""
@@ -123,7 +146,7 @@ class Trainer(Loop):
             result = score(answers["validation"])
             row = {"step": step} | as_json(result)
             self.folder.append(row, file="evaluation.jsonl")
-            self.board.add(step, as_json(result), prefix=VALIDATION)
+            self.trackers.add(step, as_json(result), prefix=VALIDATION)
             hints = self.hints.add_score(result.greedy, result.sampled, (result.greedy_error, result.sampled_error))
             print("  " + "\n  ".join([format_score("validation", result), *hints]), flush=True)
             self.best.consider(row, lambda: self.save(step))
@@ -132,22 +155,24 @@ class Trainer(Loop):
     def finish(self) -> None:
         """Evaluates the last step, compares it with the base, and draws the curves."""
         experiment, config = self.experiment, self.config
-        answers = self._answers(("validation", "test"))
+        answers = self._answers(("validation", "test"), config.steps)
         self._report_answers(config.steps, answers)
         results, tables = {}, experiment.dataset.tables
         for name, final in answers.items():
             stages = self._stages(name, final)
             scores = score_stages(name, stages, tables[name], tables["train"])
             results |= {part: {stage: as_json(each) for stage, each in row.items()} for part, row in scores.items()}
-            print("\n" + format_stages(scores))
         if "test" in answers:
             stages = self._stages("test", answers["test"])
             print("\n" + tabulate_answers(tables["test"], experiment.tokenizer, stages))
         if self.folder.is_writer:
             self._write_held_out(answers)
-            picture = curves.draw(self.folder.path, f"{config.loss.name}, seed {config.seed}")
-            report = page.write_page(self.folder.path, config, results)
-            print(f"\nrun: {self.folder.path}\npicture: {picture}\npage: {report}", flush=True)
+            picture, drawing = curves.draw(self.folder.path, page.title_of(config))
+            report = page.write_page(self.folder.path, config, results, drawing)
+            columns, rows = tabulate_stages(results)
+            headline = page.describe_steps(read_lines(self.folder.path / "metrics.jsonl")), format_table(rows, columns)
+            places = f"run: {self.folder.path}", f"picture: {picture}", f"page: {report}"
+            print("\n".join(["", *headline, "", *places]), flush=True)
         # The last file: it says that the run is finished.
         self.folder.write_json(RESULT_FILE, results)
 

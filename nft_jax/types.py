@@ -20,7 +20,7 @@ part of its axis: the part of a device inside `shard_map`, of a shard, or of a c
     O  optimizer updates of a step
     P  prompt tokens
     Q  prompts (groups)
-    R  query heads per key-value head
+    R  query heads per key-value head; rounds of a step
     S  decode slots
     T  tokens of a row: of an answer, or of a packed row
     U  units (see J) of a group or a minibatch

@@ -7,7 +7,7 @@ import unicodedata
 import matplotlib.pyplot as plt
 import pytest
 
-from nft_jax.printing import VisibleStream, print_progress, show_control_characters, visible
+from nft_jax.printing import ProgressLine, VisibleStream, format_time, print_progress, show_control_characters, visible
 from nft_jax.report.curves import save_figure
 
 
@@ -72,6 +72,23 @@ def test_print_progress_rewrites_a_line_of_a_terminal_alone(monkeypatch):
         print_progress("1\x1b", last=False)
         print_progress("2", last=True)
         assert stream.getvalue() == written
+
+
+def test_progress_line_is_one_line_of_a_terminal_and_few_of_a_file(monkeypatch):
+    for stream, every, count in ((Terminal(), 0.0, 4), (io.StringIO(), 0.0, 3), (io.StringIO(), 1e9, 0)):
+        monkeypatch.setattr(sys, "stdout", VisibleStream(stream))
+        progress = ProgressLine("base\x1b", 1000, "problems", every)
+        for done in (100, 200, 900, 1000):
+            progress.show(done)
+        written = stream.getvalue()
+        assert written.count("of 1,000 problems") == count and written.count("left") == min(count, 3)
+        assert ("\r" in written) == (count == 4) and "base\x1b" not in written
+        assert written == "" or written.endswith("\n")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99.4, "99 s"), (100, "2 min"), (7200, "2.0 h")])
+def test_format_time(seconds, text):
+    assert format_time(seconds) == text
 
 
 def test_save_figure_writes_visible_texts(tmp_path):

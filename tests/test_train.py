@@ -181,7 +181,7 @@ def test_main_prints_description_steps_and_scores(first):
         "warm start: 3 updates",
     ):
         assert words in first.printed, words
-    for words in ("validation: greedy", "test, base : greedy", "test, final: greedy", "problem ", "picture: "):
+    for words in ("validation: greedy", "2 steps, ", "  measure ", " pass@", "problem ", "picture: ", "page: "):
         assert words in first.printed, words
 
 

@@ -16,6 +16,7 @@ from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, compile_step, open_experiment
 from nft_jax.machine.speed import PASSES, forward_flops, update_flops
+from nft_jax.printing import ProgressLine
 from nft_jax.run.health import NonFiniteUpdates
 from nft_jax.run.json_files import NUMBER, NUMBER_OR_NONE, find_fault
 from nft_jax.run.metrics import step_metrics
@@ -96,15 +97,17 @@ class Runner:
         """
         state, cost, curve, since = self.start(weights, seed, rate), Cost(), [], []
         nonfinite = NonFiniteUpdates(self.experiment.config.record.nonfinite_steps)
+        progress = ProgressLine(f"rate {rate:g}, seed {seed}", self.budget.amount, self.budget.noun)
         while True:
             began = time.perf_counter()
             state, record = jax.block_until_ready(self.program(state, self.prompts))
-            metrics = step_metrics(jax.device_get(record._replace(last=None)))
+            metrics = step_metrics(jax.device_get(record._replace(last=None, length_RQK=None)))
             nonfinite.add(metrics)
             nonfinite.check()
             step = self._step_cost(metrics, time.perf_counter() - began)
             cost, since = Cost(*map(sum, zip(cost, step, strict=True))), [*since, metrics]
             spent, spends = (getattr(each, self.budget.of) for each in (cost, step))
+            progress.show(min(spent, self.budget.amount))
             last = is_nearest(spent, spends, self.budget.amount)
             if last or spent * MARKS >= self.budget.amount * (len(curve) + 1):
                 curve.append(self._evaluate(state.model_weights, cost, since))

@@ -137,7 +137,8 @@ class Study:
         path = folder.path / "score.json"
         if (kept := _read_kept(path, self._check_base)) is None:
             weights = self.base.place(self.base_weights(seed), self.base.model.weight_specs)
-            scores = {name: as_json(score(self.evaluator(weights, name))) for name in self.evaluator.tables}
+            answers = {name: self.evaluator(weights, name, f"{name}, base {seed}") for name in self.evaluator.tables}
+            scores = {name: as_json(score(each)) for name, each in answers.items()}
             folder.write_json(path.name, scores)
             kept = read_json(path)
         return kept

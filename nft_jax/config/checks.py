@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax import losses
+from nft_jax.config.host_sections import TRACKERS
 from nft_jax.config.model_section import LAYER_KINDS
 from nft_jax.config.sections import LORA_TARGETS
 from nft_jax.config.setting import settings_of, value_of
@@ -24,7 +25,7 @@ def check(config: Settings) -> None:
     """
     alone = [setting.fault(value_of(config, setting.name)) for setting in settings_of(Settings)]
     faults = [fault for fault in alone if fault is not None]
-    joint_checks = _data_faults, _sampling_faults, _evaluation_faults, _size_faults, _lora_faults
+    joint_checks = _data_faults, _record_faults, _sampling_faults, _evaluation_faults, _size_faults, _lora_faults
     for joint in (*joint_checks, _strict_faults, _loss_faults):
         try:
             faults += joint(config)
@@ -44,6 +45,12 @@ def _data_faults(config: Settings) -> Iterator[str]:
             f"config.data.exclude={quote(data.exclude)}: hygiene alone leaves problems out, and generated ones never; "
             f"give {remedy}, or config.data.exclude=''"
         )
+
+
+def _record_faults(config: Settings) -> Iterator[str]:
+    for name in config.record.tracker_names:
+        if name not in TRACKERS:
+            yield f"config.record.trackers={quote(config.record.trackers)}: {unknown('tracker', name, TRACKERS)}"
 
 
 def _sampling_faults(config: Settings) -> Iterator[str]:

@@ -7,6 +7,7 @@ from nft_jax.config.setting import Phase, section, setting
 from nft_jax.verify.pool import isolation
 
 NONE = Phase.NONE
+TRACKERS = ("tensorboard", "wandb", "trackio")
 MONTH = 30 * 24 * 3600  # s: longer times are a fault, and beyond what timers of the operating system take
 
 
@@ -170,6 +171,11 @@ class RecordConfig:
     rollouts_every_steps: int = setting(
         10, "steps from one saved rollout to the next, beside the first and last step; 0: only those two", at_least=0
     )
+    trackers: str = setting(
+        "tensorboard",
+        "what shows the numbers of metrics.jsonl, comma between the names: tensorboard, and, if their packages are "
+        "installed, wandb and trackio; empty: none",
+    )
     token_prompts: int = setting(
         4,
         "prompts of a saved rollout whose answers are kept token by token, with log-probs before and after the step "
@@ -205,6 +211,11 @@ class RecordConfig:
         at_most=10**6,
     )
     hang_seconds: float = setting(60.0, "shortest duration of a step that hangs, s", above=0, at_most=MONTH)
+
+    @property
+    def tracker_names(self) -> tuple[str, ...]:
+        """The names of `trackers`, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.trackers.split(",") if name.strip()))
 
 
 @dataclass(frozen=True)

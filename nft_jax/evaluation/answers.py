@@ -57,6 +57,7 @@ def make_rows(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tok
             "id": prompts.problems[first + e].id,
             "prompt": prompts.prompts[first + e],
             "reference": prompts.answers[first + e],
+            "kind": prompts.problems[first + e].kind,
             "answers": tokenizer.decode_batch([row[:n].tolist() for row, n in zip(tokens_KT, length_K, strict=True)]),
             "verdicts": [STATUSES[code] for code in answers.verdict_EK[e]],
             "second_verdicts": [None if code == NOT_GRADED else STATUSES[code] for code in answers.second_EK[e]],

@@ -17,6 +17,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import Answers
 from nft_jax.models.sharded import ShardedModel
 from nft_jax.parallel import layout
+from nft_jax.printing import ProgressLine
 from nft_jax.processes import distributed
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
@@ -67,10 +68,14 @@ class Evaluator:
     batch: int
     program: Callable[[Any, Batch], Answers] | None
 
-    def __call__(self, weights: Any, name: str) -> Answers:
-        """Returns the answers to all problems of a split, on the host."""
-        parts = zip(*self.batches(weights, name), strict=True)
-        return Answers(*(np.concatenate(part) for part in parts))
+    def __call__(self, weights: Any, name: str, label: str = "") -> Answers:
+        """Returns the answers to all problems of a split, on the host; a `label` names them in a line of progress."""
+        parts, progress = [], ProgressLine(label, self.problems[name], "problems")
+        for part in self.batches(weights, name):
+            parts.append(part)
+            if label:
+                progress.show(min(self.batch * len(parts), self.problems[name]))
+        return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def batches(self, weights: Any, name: str, first: int = 0) -> Iterator[Answers]:
         """Yields the answers to a split's problems from number `first` on, each batch as soon as it is graded."""

@@ -1,5 +1,6 @@
 """Paired differences between two evaluations of the same problems, with intervals."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,18 +70,25 @@ def compare(first: Path, second: Path) -> dict[str, dict[str, Paired]]:
     if not common:
         there = "; ".join(f"{folder}: {', '.join(sorted(files)) or 'none'}" for folder, files in names.items())
         raise ValueError(f"no evaluation is in both folders ({there}): evaluate both with the same settings")
-    return {name.removesuffix(".jsonl"): _compare_files(first / name, second / name) for name in common}
+    return {name.removesuffix(".jsonl"): compare_rows(pair_rows(first / name, second / name)) for name in common}
 
 
-def _compare_files(first: Path, second: Path) -> dict[str, Paired]:
-    one, other = (
-        {(row.get("id"), row["prompt"]): are_correct(row) for row in read_lines(path, _KINDS)}
-        for path in (first, second)
-    )
-    problems = [problem for problem in one if problem in other]
-    if not problems:
+def pair_rows(first: Path, second: Path) -> list[tuple[dict, dict]]:
+    """Returns the rows of two files that are about the same problems, by id and prompt.
+
+    Raises:
+      ValueError: When the files have no problem in common.
+    """
+    one, other = ({(row.get("id"), row["prompt"]): row for row in read_lines(path, _KINDS)} for path in (first, second))
+    pairs = [(row, other[problem]) for problem, row in one.items() if problem in other]
+    if not pairs:
         raise ValueError(f"{first} and {second} have no problem in common")
-    correct = [np.array([answers[problem] for problem in problems], float) for answers in (one, other)]
+    return pairs
+
+
+def compare_rows(pairs: Sequence[tuple[dict, dict]]) -> dict[str, Paired]:
+    """Compares rows by their greedy answers and by the means of their sampled ones: {"greedy": …, "avg@4": …}."""
+    correct = [np.array([are_correct(row) for row in rows], float) for rows in zip(*pairs, strict=True)]
     sampled = [values_EK[:, 1:].mean(axis=1) for values_EK in correct]
     greedy = [values_EK[:, 0] for values_EK in correct]
     return {"greedy": compare_values(*greedy), f"avg@{correct[0].shape[1] - 1}": compare_values(*sampled)}

@@ -1,12 +1,12 @@
 """The stages of a run (pretrained, base, final): scores of their answers to the same held-out problems."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import Answers, Score, score
-from nft_jax.evaluation.tables import format_score
 
 
 def score_stages(
@@ -35,10 +35,37 @@ def _parts(name: str, table: PromptTable, train: PromptTable, problems: int) -> 
         yield f"{name}, other kinds", ~trained_E
 
 
-def format_stages(scores: Mapping[str, Mapping[str, Score]]) -> str:
-    """Returns a line for each stage of each part, parts separated by empty lines."""
-    parts = []
-    for part, stages in scores.items():
-        width = max(map(len, stages))
-        parts.append("\n".join(format_score(f"{part}, {stage:<{width}}", each) for stage, each in stages.items()))
-    return "\n\n".join(parts)
+def tabulate_stages(results: Mapping[str, Mapping[str, Mapping]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Returns the table of what a run improved, for terminal and page: its columns, and its rows.
+
+    Args:
+      results: The scores of `score_stages` as JSON has them.
+    """
+    stages = list(dict.fromkeys(stage for scores in results.values() for stage in scores))
+    rows = []
+    for part, scores in results.items():
+        first, last = next(iter(scores.values())), list(scores.values())[-1]
+        n, name_of_part = first["answers"], f"{part} ({first['problems']})"
+        for measure, name in (("greedy", "greedy"), ("sampled", f"avg@{n}")):
+            cells = [_format_share(score[measure], score[f"{measure}_error"]) for score in scores.values()]
+            change = _format_change(first, last, measure) if len(scores) > 1 else ""
+            rows.append((name_of_part, name, *cells, change))
+        rows.append((name_of_part, f"pass@{n}", *(f"{_last(score['pass_at']):.1%}" for score in scores.values()), ""))
+        rows.append((name_of_part, "cut at the limit", *(f"{score['truncated']:.1%}" for score in scores.values()), ""))
+        rows.append((name_of_part, "tokens of an answer", *(f"{score['length']:.1f}" for score in scores.values()), ""))
+    return ("problems", "measure", *stages, "change"), rows
+
+
+def _format_share(value: float, error: float | None) -> str:
+    return f"{value:.1%}" if error is None else f"{value:.1%} ± {error:.1%}"
+
+
+def _format_change(first: Mapping, last: Mapping, measure: str) -> str:
+    errors = [score[f"{measure}_error"] for score in (first, last)]
+    change = f"{last[measure] - first[measure]:+.1%}"
+    return change if None in errors else f"{change} ± {math.hypot(*errors):.1%}"
+
+
+def _last(by_k: Mapping) -> float:
+    """Returns the value at the largest k; the keys are texts in JSON."""
+    return by_k[max(by_k, key=int)]

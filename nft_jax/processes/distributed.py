@@ -212,8 +212,8 @@ def compile_collectives(step: jax.stages.Compiled | None = None) -> None:
         any_process(False)
         multihost_utils.sync_global_devices("compile")
     if is_multiprocess() and step is not None:
-        groups, shardings = step.out_info[1].last, step.output_shardings[1].last
-        gather(jax.tree.map(lambda x, sharding: jnp.zeros(x.shape, x.dtype, device=sharding), groups, shardings))
+        logged = [(record.last, record.length_RQK) for record in (step.out_info[1], step.output_shardings[1])]
+        gather(jax.tree.map(lambda x, sharding: jnp.zeros(x.shape, x.dtype, device=sharding), *logged))
 
 
 def place(tree: Any, shardings: Any) -> Any:

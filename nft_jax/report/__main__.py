@@ -4,8 +4,9 @@
     python -m nft_jax.report --workdir=runs/nft --against=runs/rft,runs/grpo
 
 The page needs no server and no network. It shows scores, curves, settings, the answers that the run trained on, token
-by token where they were saved so (`config.record.token_prompts`), and answers to held-out problems. --against adds a
-table of the test problems that this run answers correctly and the other does not, and the reverse.
+by token where they were saved so (`config.record.token_prompts`), which decode slot gave which answer when, and answers
+to held-out problems. --against puts the last greedy answers of other runs to the same problems beside this run's: which
+are fixed, broken and unchanged, over all and by kind, with paired intervals; it prints these tables too.
 """
 
 from pathlib import Path
@@ -14,7 +15,8 @@ from absl import flags
 
 from nft_jax import cli
 from nft_jax.config import Config
-from nft_jax.report import curves, page
+from nft_jax.report import against, curves, page
+from nft_jax.report.answers import MOST_HELD_OUT
 from nft_jax.run import remote_workdir
 from nft_jax.run.inspection import check_lines
 from nft_jax.run.json_files import read_lines
@@ -23,14 +25,18 @@ from nft_jax.run.json_files import read_lines
 def main(config: Config, workdir: Path) -> None:
     """Draws the curves, and writes the page of a run of `train`."""
     check_lines(workdir)
-    print(curves.draw(workdir, f"{config.loss.name}, seed {config.seed}"))
+    picture, drawing = curves.draw(workdir, page.title_of(config))
+    print(picture)
     if "reward" not in read_lines(workdir / "metrics.jsonl")[0]:
         return  # a supervised run has no answers to show
     others = [folder for folder in (flags.FLAGS.against or "").split(",") if folder]
-    against = [remote_workdir.open_workdir(folder, "--against") for folder in others]
-    print(page.write_page(workdir, config, page.read_results(workdir), against))
+    folders = [remote_workdir.open_workdir(folder, "--against") for folder in others]
+    comparisons = [against.compare_runs(workdir, other, MOST_HELD_OUT) for other in folders]
+    for comparison in comparisons:
+        print(f"\n{against.tabulate_runs(comparison)}")
+    print(page.write_page(workdir, config, page.read_results(workdir), drawing, comparisons))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("against", None, "Other workdirs, comma between them, to compare answers with.")
+    flags.DEFINE_string("against", None, "Other workdirs, comma between them, whose answers are compared.")
     cli.run(main, __doc__)

@@ -19,16 +19,14 @@ from nft_jax.run.json_files import read_lines
 BLUE, ORANGE, AQUA, INK, GRID = "#2a78d6", "#eb6834", "#1baf7a", "#3d3d3a", "#e4e3de"
 
 
-def draw(workdir: Path, title: str) -> Path:
-    """Draws the curves of the run in `workdir`, and returns the picture's path; raises as `make_figure`."""
-    return save_figure(make_figure(workdir, title), workdir / "curves.png")
+def draw(workdir: Path, title: str) -> tuple[Path, bytes]:
+    """Draws the curves of the run in `workdir`: writes `curves.png`, and returns its path and the same as SVG.
 
-
-def draw_svg(workdir: Path, title: str) -> bytes:
-    """Draws the same curves as an SVG on a transparent ground; raises as `make_figure`."""
-    drawing = io.BytesIO()
-    save_figure(make_figure(workdir, title), drawing, format="svg", transparent=True, metadata={"Date": None})
-    return drawing.getvalue()
+    The SVG has a transparent ground. Raises as `make_figure`.
+    """
+    figure, drawing, path = make_figure(workdir, title), io.BytesIO(), workdir / "curves.png"
+    figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
+    return save_figure(figure, path), drawing.getvalue()
 
 
 def make_figure(workdir: Path, title: str) -> Figure:

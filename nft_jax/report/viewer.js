@@ -1,56 +1,48 @@
-// The viewer of rollouts and held-out answers. All text of prompts and answers goes through textContent: it is never markup.
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
-
-function make(tag, properties = {}, children = []) {
-  const node = document.createElement(tag);
-  Object.assign(node, properties);
-  node.append(...children);
-  return node;
-}
-
-function mean(values) {
-  return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : 0;
-}
+// The viewer of the sampled answers of a run.
 
 // ---- the values of a token ----
 
-function isCorrect(group, k) {
-  return group.verdicts[k] === "correct" && !group.truncated[k];
+// log R at which the weight is shown: the change by the whole step, or 0, at which the first update is taken.
+function weightRatio(tokens, index) {
+  return options.at === "start" ? 0 : tokens.new[index] - tokens.old[index];
 }
 
 function tokenValues(group, answer, index) {
   const tokens = group.tokens[answer];
   const reward = Number(isCorrect(group, answer));
   const logRatio = tokens.new[index] - tokens.old[index];
-  const multiplier = MULTIPLIERS[options.loss](logRatio, reward, group.rate, options);
+  const multiplier = MULTIPLIERS[options.loss](weightRatio(tokens, index), reward, group.rate, options);
   return { multiplier, logRatio, surprise: -tokens.old[index], entropy: tokens.entropy[index], old: tokens.old[index], new: tokens.new[index] };
 }
 
-// The value at which a color is full.
+// The value at which a color is full; entropy and surprise have one sign and a hue of their own.
 const FULL = { multiplier: 1, logRatio: 0.5, surprise: 4, entropy: 2 };
+const UNSIGNED = ["surprise", "entropy"];
 
 function tint(name, value) {
   const strength = Math.min(Math.abs(value) / FULL[name], 1);
-  return `rgba(var(--${value >= 0 ? "good" : "bad"}), ${(0.75 * strength).toFixed(3)})`;
+  const hue = UNSIGNED.includes(name) ? "neutral" : value >= 0 ? "good" : "bad";
+  return `rgba(var(--${hue}), ${(0.75 * strength).toFixed(3)})`;
 }
 
-// Line ends and tabs are shown; control and format characters are escaped, as nft_jax/printing.py does.
-function visible(text) {
-  const escaped = text.replace(/(?![\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu,
-    (sign) => `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
-  return escaped.replace(/\n/g, "⏎\n").replace(/\t/g, "→\t");
+function drawLegend() {
+  const name = $("color").value;
+  const steps = !name ? [] : (UNSIGNED.includes(name) ? [0, 0.5, 1] : [-1, -0.5, 0, 0.5, 1]).map((part) => part * FULL[name]);
+  $("legend").replaceChildren(...steps.map((value) => {
+    const sample = make("span", { className: "sample", textContent: Math.abs(value) === FULL[name] ? `${value < 0 ? "≤" : "≥"}\u202f${value}` : value });
+    sample.style.background = tint(name, value);
+    return sample;
+  }));
 }
 
 // ---- state ----
 
-const options = { loss: "nft", omega: "one_minus_rate", epsilon: 1, lambda: 1, clipLow: 0.2, clipHigh: 0.2, ...data.options };
+const options = { at: "end", loss: "nft", omega: "one_minus_rate", epsilon: 1, lambda: 1, clipLow: 0.2, clipHigh: 0.2, ...data.options };
 let shown = [];
 let selected = 0;
 
 function groupsOfStep() {
-  return (data.rollouts.find((rollout) => String(rollout.step) === $("step").value) ?? { groups: [] }).groups;
+  return groupsOf(Number($("step").value));
 }
 
 function surprise(group) {
@@ -84,12 +76,21 @@ function drawList() {
   selected = Math.min(selected, Math.max(shown.length - 1, 0));
   $("prompts").replaceChildren(...shown.map((group, place) => {
     const marks = group.verdicts.map((_, k) => (isCorrect(group, k) ? "✓" : "✗")).join("");
-    const line = `${marks} ${group.tokens ? "◆ " : ""}${data.questions[group.prompt] ?? group.prompt}`;
-    const item = make("li", { textContent: visible(line.slice(0, 160)), onclick: () => select(place) });
+    const line = `${marks} ${group.tokens ? "◆ " : ""}${shortPrompt(group.prompt)}`;
+    const item = make("li", { textContent: line.slice(0, 160), onclick: () => select(place) });
     item.setAttribute("role", "option");
     return item;
   }));
   drawGroup();
+}
+
+// Shows a group of a step, whatever the list shows now.
+function showGroup(step, group) {
+  $("step").value = step;
+  [$("show").value, $("search").value] = ["", ""];
+  drawList();
+  select(shown.indexOf(group));
+  $("prompt").scrollIntoView({ block: "nearest" });
 }
 
 function select(place) {
@@ -122,31 +123,50 @@ function drawToken(group, k, text, index) {
   const token = make("span", { className: "token", textContent: visible(text) });
   const color = $("color").value;
   if (color) token.style.background = tint(color, values[color]);
-  token.dataset.multiplier = values.multiplier;
-  token.onmouseenter = () => {
-    $("numbers").textContent = `“${visible(text)}”  weight ${values.multiplier.toFixed(3)}  R ${Math.exp(values.logRatio).toFixed(3)}  ` +
-      `log-prob when sampled ${values.old.toFixed(3)}, after the step ${values.new.toFixed(3)}  entropy ${values.entropy.toFixed(3)} nats`;
-  };
+  Object.assign(token.dataset, { answer: k, index, multiplier: values.multiplier });
   return token;
 }
 
-function drawElsewhere(group) {
-  const same = group ? data.rollouts.filter((rollout) => rollout.groups.some((other) => other.prompt === group.prompt)) : [];
-  const rates = same.map((rollout) => `step ${rollout.step}: ${rollout.groups.find((other) => other.prompt === group.prompt).rate}`);
-  $("elsewhere").textContent = same.length > 1 ? `Success rate of this prompt at ${rates.join(", ")}` : "";
+// One listener for all tokens of the group.
+function pointToken(event) {
+  const { answer, index } = event.target.dataset;
+  if (index === undefined) return;
+  const text = shown[selected].tokens[answer].texts[index];
+  const values = tokenValues(shown[selected], answer, index);
+  const numbers = { weight: values.multiplier, "R after the step": Math.exp(values.logRatio), "log-prob when sampled": values.old,
+    "log-prob after the step": values.new, "entropy in nats": values.entropy };
+  const parts = Object.entries(numbers).map(([name, value]) => `${name} ${value.toFixed(3)}`);
+  $("numbers").textContent = [`“${visible(text)}”`, ...parts].join(" · ");
 }
 
-// The share of tokens that each loss would not train at all, over all groups of the step that have tokens.
+// The same prompt at other steps, one key away: so one sees a misconception die.
+function drawElsewhere(group) {
+  const same = data.rollouts.flatMap((rollout) => rollout.groups.filter((other) => other.prompt === group?.prompt).map((other) => [rollout.step, other]));
+  const buttons = same.map(([step, other]) => make("button", {
+    textContent: `step ${step}: ${percent(other.rate)}`, disabled: other === group, onclick: () => showGroup(step, other) }));
+  $("elsewhere").replaceChildren(...(same.length > 1 ? ["This prompt at ", ...buttons] : []));
+}
+
+// The share of tokens that each loss would not train at all, over all groups of the step that have tokens; counted
+// again only for another step or other settings.
+const counted = { key: "", shares: null };
+
 function silentShares() {
+  const key = JSON.stringify([$("step").value, { ...options, loss: "" }]);
+  if (counted.key !== key) Object.assign(counted, { key, shares: countSilent() });
+  return counted.shares;
+}
+
+function countSilent() {
   const counts = Object.fromEntries(Object.keys(MULTIPLIERS).map((name) => [name, 0]));
   let total = 0;
   for (const group of groupsOfStep().filter((each) => each.tokens && each.rate > 0 && each.rate < 1)) {
     group.tokens.forEach((tokens, k) => {
       const reward = Number(isCorrect(group, k));
-      tokens.new.forEach((value, index) => {
+      tokens.new.forEach((_, index) => {
         total += 1;
         for (const [name, multiplier] of Object.entries(MULTIPLIERS)) {
-          counts[name] += multiplier(value - tokens.old[index], reward, group.rate, options) === 0;
+          counts[name] += multiplier(weightRatio(tokens, index), reward, group.rate, options) === 0;
         }
       });
     });
@@ -156,27 +176,13 @@ function silentShares() {
 
 function drawSilent() {
   const { total, counts } = silentShares();
-  const share = (name) => `${name.toUpperCase()} ${((100 * counts[name]) / total).toFixed(1)} %`;
-  $("silent").textContent = total
-    ? `Tokens of mixed groups without any weight at R after the step: ${Object.keys(counts).map(share).join(", ")} (of ${total} tokens)`
-    : "No token of a mixed group is recorded at this step.";
-}
-
-function drawHeld() {
-  for (const [split, rows] of Object.entries(data.heldOut)) {
-    const stages = Object.keys(rows[0] ?? {}).filter((name) => Array.isArray(rows[0][name]));
-    const table = make("table", { className: "held" });
-    table.append(make("tr", {}, ["problem", ...stages, "reference"].map((name) => make("th", { textContent: name }))));
-    for (const row of rows) {
-      const cells = stages.map((stage) => {
-        const first = row[stage][0];
-        return make("td", { textContent: `${first.correct ? "✓" : "✗"} ${visible(first.text)}` });
-      });
-      table.append(make("tr", {}, [make("td", { textContent: visible(row.problem) }), ...cells, make("td", { textContent: visible(row.reference) })]));
-    }
-    $("held").append(make("details", { open: false }, [make("summary", { textContent: `${split}: greedy answers to ${rows.length} problems` }), table]));
-  }
-  if (!Object.keys(data.heldOut).length) $("held").textContent = "Saved at the end of a run.";
+  const share = (name) => `${name.toUpperCase()} ${percent(counts[name] / total)}`;
+  const ratios = (data.ratios[$("step").value] ?? []).map((ratio) => (ratio === null ? "–" : ratio.toFixed(2)));
+  const updates = ratios.length ? ` Largest R inside each update of the step: ${ratios.join(", ")}.` : "";
+  const where = options.at === "start" ? "at R = 1" : "at R after the step";
+  $("silent").textContent = (total
+    ? `Tokens of mixed groups without any weight ${where}: ${Object.keys(counts).map(share).join(", ")} (of ${total} tokens).`
+    : "No token of a mixed group is recorded at this step.") + updates;
 }
 
 // ---- events ----
@@ -216,13 +222,14 @@ function press(event) {
   actions[event.key]();
 }
 
-drawHeld();
 if (data.rollouts.length) {
-  $("step").append(...data.rollouts.map((rollout) => make("option", { value: rollout.step, textContent: rollout.step })));
+  fillSelect("step", data.rollouts.map((rollout) => rollout.step));
   $("step").value = data.rollouts[data.rollouts.length - 1].step;
-  ["loss", "omega", "epsilon", "lambda", "clipLow", "clipHigh"].forEach(bindOption);
+  ["at", "loss", "omega", "epsilon", "lambda", "clipLow", "clipHigh"].forEach(bindOption);
   ["step", "show", "sort", "search"].forEach((id) => { $(id).oninput = drawList; });
-  $("color").oninput = drawGroup;
+  $("color").oninput = () => { drawLegend(); drawGroup(); };
+  drawLegend();
+  $("answers").onmouseover = pointToken;
   document.addEventListener("keydown", press);
   drawList();
 }

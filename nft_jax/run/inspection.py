@@ -37,6 +37,7 @@ _FOLDERS = (
     "rollouts",
     "tensorboard",
     "tokenizer",
+    "wandb",
     "warm_start",
     "weights",
 )

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,14 @@ def read_json(path: Path, kinds: Kinds | None = None) -> dict:
     return values
 
 
-def read_lines(path: Path, kinds: Kinds | None = None) -> list[dict]:
+def read_lines(
+    path: Path, kinds: Kinds | None = None, choose: Callable[[Sequence[bytes]], Iterable[int]] | None = None
+) -> list[dict]:
     """Returns the objects of a JSONL file, [] if there is none; ignores a last line that a killed run left incomplete.
 
     Args:
       kinds: What each object must hold, by name.
+      choose: Takes the lines, without empty ones, and returns the places of those to read, from 0; all by default.
 
     Raises:
       ValueError: if any other line is no JSON object or lacks something; the message has its number.
@@ -47,7 +50,8 @@ def read_lines(path: Path, kinds: Kinds | None = None) -> list[dict]:
     lines = enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1)
     lines = [(number, line) for number, line in lines if line.strip()]
     rows = []
-    for number, line in lines:
+    for place in range(len(lines)) if choose is None else choose([line for _, line in lines]):
+        number, line = lines[place]
         try:
             values = parse_object(line)
         except ValueError as error:

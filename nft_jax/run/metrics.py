@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from nft_jax.config import OptimizerConfig
+from nft_jax.printing import format_time
 from nft_jax.state import Record
 from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.grade import STATUSES
@@ -20,6 +21,10 @@ _SHOWN = {
     "answer_length": "length {:.1f}",
     "truncated": "cut {:.3f}",
 }
+_BAR = 10  # columns
+# What a narrow terminal does not show, in this order.
+_LEAST_NEEDED = ("sampler_gap_max", "truncated", "ratio_max", "gradient_norm", "tokens_per_second", "groups_kept")
+_LEAST_NEEDED += ("epoch", "entropy", "seconds", "answer_length")
 
 
 def step_metrics(record: Record) -> dict:
@@ -39,6 +44,8 @@ def step_metrics(record: Record) -> dict:
 
     def per_token(value_O):
         return share(float(np.sum(where_taken(value_O))), trained_tokens)
+
+    by_update = zip(np.ravel(statistics.ratio_max).tolist(), np.ravel(applied.taken).tolist(), strict=True)
 
     def per_update(value_O):
         return share(float(np.sum(where_taken(value_O))), float(np.sum(applied.taken)))
@@ -62,6 +69,8 @@ def step_metrics(record: Record) -> dict:
         "sampler_gap_max": share(float(statistics.gap_max[0]), 1.0),
         "ratio_mean": per_token(statistics.ratio),
         "ratio_max": share(float(np.max(where_taken(statistics.ratio_max))), float(np.any(applied.taken))),
+        # One number an update: the first is at R = 1, but for the gap of the sampler.
+        "ratio_max_by_update": [share(ratio, 1.0) if taken else None for ratio, taken in by_update],
         "clamped_value": per_token(statistics.clamped),
         "clamped_rate": per_token(statistics.rate_clamped),
         "clamped_log_ratio": per_token(statistics.log_ratio_clamped),
@@ -115,24 +124,36 @@ def share(part: float, whole: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def format_step(step: int, steps: int, metrics: dict) -> str:
-    """Formats one line: the progress bar of the run, and its most important numbers."""
-    return format_progress(step, steps, metrics, _SHOWN)
+def format_step(step: int, steps: int, metrics: dict, left: float, width: int | None) -> str:
+    """Formats one line: the progress of the run, and its most important numbers; as `format_progress`."""
+    return format_progress(step, steps, metrics, _SHOWN, left, width)
 
 
-def format_progress(step: int, steps: int, metrics: dict, shown: Mapping[str, str]) -> str:
-    """Formats one line: a progress bar, the metrics `shown` in these forms ("–" for None), speed, seconds, faults."""
-    width = 20
-    done = round(width * step / steps)
-    numbers = [
-        form.format(metrics[name]) if metrics[name] is not None else f"{form.partition('{')[0]}–"
+def format_progress(
+    step: int, steps: int, metrics: dict, shown: Mapping[str, str], left: float, width: int | None
+) -> str:
+    """Formats one line: the metrics `shown` in these forms ("–" for None), speed, seconds, time left, faults.
+
+    Args:
+      left: Seconds that the steps after this one will take.
+      width: Columns of the terminal, in which the line has a bar and leaves out numbers until it fits; None: a file,
+        which gets all numbers and no bar.
+    """
+    numbers = {
+        name: form.format(metrics[name]) if metrics[name] is not None else f"{form.partition('{')[0]}–"
         for name, form in shown.items()
-    ]
-    faults = format_faults(metrics)
-    return (
-        f"{step:>{len(str(steps))}}/{steps} {'━' * done}{'╌' * (width - done)} {'  '.join(numbers)}  "
-        f"{metrics['tokens_per_second']:,.0f} tok/s  {metrics['seconds']:.1f} s{f'  [{faults}]' if faults else ''}"
-    )
+    }
+    numbers["tokens_per_second"] = f"{metrics['tokens_per_second']:,.0f} tok/s"
+    numbers["seconds"] = f"{metrics['seconds']:.1f} s"
+    done, faults = round(_BAR * step / steps), format_faults(metrics)
+    bar = "" if width is None else f"{'━' * done}{'╌' * (_BAR - done)} "
+    ends = [f"{format_time(left)} left"] * (step < steps) + [f"[{faults}]"] * bool(faults)
+    for leave_out in range(len(_LEAST_NEEDED) + 1):
+        kept = [text for name, text in numbers.items() if name not in _LEAST_NEEDED[:leave_out]]
+        line = f"{step:>{len(str(steps))}}/{steps} {bar}{'  '.join([*kept, *ends])}"
+        if width is None or len(line) <= width:
+            break
+    return line
 
 
 def format_faults(metrics: dict) -> str:

@@ -58,11 +58,9 @@ class TensorBoard:
     def add(self, step: int, values: Mapping[str, Any], prefix: str = "") -> None:
         """Adds each number of `values` to its curve: "name", or "prefix/name".
 
-        {"verdicts": {"error": 3}, "rate_histogram": [5, 6]} goes to verdicts/error, rate_histogram/0, rate_histogram/1.
-        "step", None, booleans and text are left out.
+        Names are those of `numbers`.
         """
-        values = {name: value for name, value in values.items() if name != "step"}
-        curves = [Summary.Value(tag=name, simple_value=x) for name, x in _numbers(prefix, values)]
+        curves = [Summary.Value(tag=name, simple_value=x) for name, x in numbers(prefix, values).items()]
         self._write(Event(step=step, summary=Summary(value=curves)))
 
     def close(self) -> None:
@@ -145,10 +143,19 @@ def _read_events(file: Path) -> Iterator[Event]:
         place += 16 + length
 
 
-def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+def numbers(prefix: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of a step by the names of their curves: "name", or "prefix/name".
+
+    {"verdicts": {"error": 3}, "rate_histogram": [5, 6]} gives verdicts/error, rate_histogram/0 and rate_histogram/1.
+    "step", None, booleans and text are left out.
+    """
+    return dict(_flatten(prefix, {name: value for name, value in values.items() if name != "step"}))
+
+
+def _flatten(name: str, value: Any) -> Iterator[tuple[str, float]]:
     """Yields the numbers in a nested value with their names."""
     if isinstance(value, Mapping | list | tuple):
         for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _numbers(f"{name}/{key}" if name else str(key), inner)
+            yield from _flatten(f"{name}/{key}" if name else str(key), inner)
     elif isinstance(value, Real) and not isinstance(value, bool):
         yield name, float(value)

@@ -100,11 +100,11 @@ class Workdir:
             with open(self.path / file, "a", encoding="utf-8") as out:
                 out.write(json_text(values) + "\n")
 
-    def write_json(self, name: str, values: dict) -> None:
+    def write_json(self, name: str, values: dict, indent: int | None = 2) -> None:
         """Writes a JSON file, atomically."""
         if self.is_writer:
             with atomically(self.path / name) as temporary:
-                temporary.write_text(json_text(values, 2) + "\n", encoding="utf-8")
+                temporary.write_text(json_text(values, indent) + "\n", encoding="utf-8")
 
     def write_arrays(self, name: str, values: dict[str, np.ndarray]) -> None:
         """Writes an `.npz` file, atomically."""

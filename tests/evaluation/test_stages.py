@@ -1,12 +1,16 @@
 """The stages of a run, scored on all problems of a split and on the kinds that training had and had not."""
 
+import json
+
 import numpy as np
 import pytest
 
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import Answers
-from nft_jax.evaluation.stages import format_stages, score_stages
+from nft_jax.evaluation.stages import score_stages, tabulate_stages
+from nft_jax.files import json_text
+from nft_jax.run.workdir import as_json
 from nft_jax.verify.callback import NOT_GRADED
 
 
@@ -33,9 +37,21 @@ def test_score_stages_scores_kinds_of_training_and_other_kinds_apart():
         "test, other kinds": {"base": 0.0, "final": 1.0},
     }
     assert [each.problems for row in found.values() for each in row.values()] == [4, 4, 2, 2, 2, 2]
-    lines = format_stages(found).split("\n")
-    assert lines[0].startswith("test, base : greedy 0.250") and lines[1].startswith("test, final: greedy 0.750")
-    assert lines[2] == "" and lines[3].startswith("test, kinds of training, base : ") and len(lines) == 8
+    kept = json.loads(
+        json_text({part: {stage: as_json(each) for stage, each in row.items()} for part, row in found.items()})
+    )
+    columns, rows = tabulate_stages(kept)
+    assert columns == ("problems", "measure", "base", "final", "change") and len(rows) == 3 * 5
+    assert rows[0] == ("test (4)", "greedy", "25.0% ± 25.0%", "75.0% ± 25.0%", "+50.0% ± 35.4%")
+    assert rows[2] == ("test (4)", "pass@1", "25.0%", "75.0%", "") and rows[4][1:] == (
+        "tokens of an answer",
+        "1.0",
+        "1.0",
+        "",
+    )
+    assert rows[5][0] == "test, kinds of training (2)"
+    assert tabulate_stages({}) == (("problems", "measure", "change"), [])
+    assert tabulate_stages({"test": {"final": kept["test"]["final"]}})[1][0][2:] == ("75.0% ± 25.0%", "")
 
 
 @pytest.mark.parametrize("kinds", ["ab", "aa", "xy", ["", ""]])

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from helpers.small_parts import (
@@ -41,6 +42,26 @@ def program(mesh, *, model=MODEL, dtype="float32", lockstep=False, submit=None, 
     config = RolloutConfig(T, temperature=TEMPERATURE, **settings)
     engine = Engine(graph, axes, mesh, config, EOS_IDS, dtype, lockstep, stop_table)
     return jax.jit(lambda weights, asked: engine(engine.sampling_weights(weights), asked, KEY, submit))
+
+
+def rounds_of(mesh, *, begins_next, lockstep=False, submit=None, count=3, **settings):
+    """`count` rounds of the same prompts with numbers that go on, in one program: `weights -> [Round]`."""
+    config = RolloutConfig(T, temperature=TEMPERATURE, **settings)
+    engine = Engine(GRAPH, AXES, mesh, config, EOS_IDS, "float32", lockstep)
+
+    def run(weights):
+        sampling_weights = engine.sampling_weights(weights)
+        asked = [requests(start=number * Q * K) for number in range(count + 1)]
+        progress, done = None, []
+        for number in range(count):
+            two = jax.tree.map(lambda *x: jnp.stack(x), *asked[number : number + 2])
+            progress = engine.start(sampling_weights, two) if progress is None else progress
+            begins = begins_next and number + 1 < count
+            progress, finished = engine.finish_round(sampling_weights, progress, two, KEY, begins, submit)
+            done.append(finished)
+        return done
+
+    return jax.jit(run)
 
 
 def sampler(mesh, **settings):

@@ -241,7 +241,8 @@ class Program:
 STEP_METRICS = {
     *("reward", "rate_histogram", "groups_kept", "groups_trained", "groups_carried_in", "groups_wasted", "rounds"),
     *("updates_taken", "updates_nonfinite", "loss", "gradient_norm", "entropy", "kl", "sampler_gap_mean"),
-    *("sampler_gap_max", "ratio_mean", "ratio_max", "clamped_value", "clamped_rate", "clamped_log_ratio"),
+    *("sampler_gap_max", "ratio_mean", "ratio_max", "ratio_max_by_update", "clamped_value"),
+    *("clamped_rate", "clamped_log_ratio"),
     *("answer_length", "answer_length_max", "truncated", "verdicts", "answers", "tokens", "tokens_trained"),
     *("grading_seconds", "verifier_disagreement", "slots_useful"),
 }

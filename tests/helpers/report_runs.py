@@ -3,6 +3,8 @@
 import json
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \u202e \u2028 <!-- &lt; 2 < 3"
+# Two rounds of two prompts in two slots.
+DECODING = {"slots": 2, "shards": 1, "in_step": 1, "begins_next": True, "max_rounds": 4, "max_halvings": 0}
 METRICS = {
     "reward": 0.4,
     "rate_histogram": [4, 0, 6, 0, 0, 9, 0, 0, 8, 0, 5],
@@ -12,6 +14,7 @@ METRICS = {
     "answer_length_max": 4,
     "sampler_gap_mean": 1e-7,
     "sampler_gap_max": 3e-6,
+    "ratio_max_by_update": [1.0, 1.25],
     "tokens": 128,
     "seconds": 2.0,
 }
@@ -36,6 +39,7 @@ def held_out(problem, correct):
         "id": problem,
         "prompt": f"Q: {problem}\nA:",
         "reference": "5",
+        "kind": "even" if int(problem[0]) % 2 == 0 else "odd",
         "answers": [HOSTILE, "5"],
         "verdicts": [verdict, "correct"],
         "truncated": [False, False],
@@ -52,6 +56,8 @@ def make_run(folder, *, final=(True, False, True), rollouts=2):
     for step in range(1, rollouts + 1):
         groups = [group(HOSTILE, HOSTILE), group("2 + 3", "5", tokens=False)]
         write_lines(folder / "rollouts" / f"step_{step:06d}.jsonl", groups)
+        slots = {"step": step, "decoding": DECODING, "capacity": 14, "lengths": [[[3, 1], [1, 1]], [[2, 2], [2, 2]]]}
+        write_lines(folder / "rollouts" / f"slots_{step:06d}.json", [slots])
     for stage, correct in (("base", (False, False, True)), ("final", final)):
         rows = [held_out(f"{n} + 1", value) for n, value in enumerate(correct)]
         write_lines(folder / "held_out" / f"test_{stage}.jsonl", rows)

@@ -50,7 +50,8 @@ def write(folder, name, rows):
 def test_draw_any_run(tmp_path, steps, scores):
     write(tmp_path, "metrics.jsonl", enumerate(steps, start=1))
     write(tmp_path, "evaluation.jsonl", scores.items())
-    path = draw(tmp_path, "nft, seed 0")
+    path, drawing = draw(tmp_path, "nft, seed 0")
+    assert b"<svg" in drawing and b"<dc:date>" not in drawing
     assert path == tmp_path / "curves.png"
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     # Six panels with content: a white sheet would have one color.
@@ -66,7 +67,7 @@ def test_draw_depends_on_the_numbers(tmp_path):
     pictures = []
     for entropy in (0.2, 0.9):
         write(tmp_path, "metrics.jsonl", [(1, SOMETHING | {"entropy": 0.5}), (2, SOMETHING | {"entropy": entropy})])
-        pictures.append(pixels(draw(tmp_path, "title")))
+        pictures.append(pixels(draw(tmp_path, "title")[0]))
     height, width = pictures[0].shape[:2]
     differs = pictures[0] != pictures[1]
     rows, columns = np.nonzero(differs)
@@ -88,4 +89,4 @@ def test_draw_skips_a_line_that_is_half_written(tmp_path):
     write(tmp_path, "metrics.jsonl", [(1, SOMETHING)])
     with open(tmp_path / "metrics.jsonl", "a") as out:
         out.write('{"step": 2, "rew')
-    assert draw(tmp_path, "title").exists()
+    assert draw(tmp_path, "title")[0].exists()

@@ -1,34 +1,36 @@
 """The page in a browser: what it shows, its colors against the losses, its keys, and hostile answers as text."""
 
-import shutil
-
 import numpy as np
 import pytest
 
+from helpers.browser import find_browser, open_browser
 from helpers.experiments import small
 from helpers.report_runs import make_run
+from nft_jax.report.against import compare_runs
 from nft_jax.report.page import write_page
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = ("no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync")
+# The colors of the picture of the slots.
+COLORS = """(() => {
+  const canvas = document.getElementById("slots"), found = new Set();
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  for (let i = 0; i < pixels.length; i += 4) found.add(pixels.slice(i, i + 3).join());
+  return [...found];
+})()"""
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium to open the page in")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not find_browser(), reason="no Chromium to open the page in")]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="no Playwright to drive Chromium: pip install -e .[browser]"
-    )
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=BROWSER, args=[f"--{flag}" for flag in QUIET])
+    pytest.importorskip("playwright", reason="no Playwright to drive Chromium: pip install -e .[browser]")
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
 def page(browser, tmp_path):
-    path = write_page(make_run(tmp_path / "run"), small(), None)
+    run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other", final=(False, True, True))
+    path = write_page(run, small(updates_per_step=2), None, b"<svg></svg>", [compare_runs(run, other, 9)])
     opened, errors = browser.new_page(), []
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
@@ -54,12 +56,17 @@ def test_weights_of_tokens_follow_the_loss_and_its_sliders(page):
     # The clip acts above 1.2 on the correct answer, below 0.8 on the incorrect one.
     np.testing.assert_allclose(weights(page), [0, ratio[1], -ratio[0], 0], rtol=1e-5)
     assert "GRPO 50.0 %" in page.inner_text("#silent")
+    assert "inside each update of the step: 1.00, 1.25." in page.inner_text("#silent")
 
 
 def test_hostile_answers_are_text(page):
     shown = page.inner_text("#answers")
     assert "</script><script>alert(1)</script>" in shown and "\\u202e" in shown and "\u202e" not in shown
-    assert len(page.query_selector_all("script")) == 3
+    assert len(page.query_selector_all("script")) == 2
+    page.click("#held summary")
+    for part in ("#held", "#against-0"):
+        shown = page.inner_text(part)
+        assert "</script><script>alert(1)</script>" in shown and "\\u202e" in shown and "\u202e" not in shown
 
 
 def test_list_is_searched_sorted_and_walked_by_keys(page):
@@ -84,8 +91,69 @@ def test_numbers_of_a_token_are_shown_and_dark_mode_has_its_own_colors(page):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
 
 
+def test_weights_are_shown_at_the_ratio_that_is_chosen(page):
+    page.select_option("#at", "start")
+    # At R = 1: ω r for a correct answer, −ω λ r̂ / (1 − r̂) for an incorrect one.
+    np.testing.assert_allclose(weights(page), [0.5, 0.5, -0.5, -0.5], rtol=1e-5)
+    assert "at R = 1" in page.inner_text("#silent") and "GRPO 0.0 %" in page.inner_text("#silent")
+
+
+def test_scale_of_colors_has_two_hues_for_signed_values_and_one_for_others(page):
+    samples = page.query_selector_all("#legend .sample")
+    assert [sample.inner_text() for sample in samples] == ["≤\u202f-1", "-0.5", "0", "0.5", "≥\u202f1"]
+    page.select_option("#color", "entropy")
+    assert len(page.query_selector_all("#legend .sample")) == 3
+    assert "--neutral" in page.query_selector(".token").get_attribute("style")
+
+
+def test_same_prompt_at_another_step_is_a_click_away(page):
+    assert page.input_value("#step") == "2"
+    page.keyboard.press("j")
+    page.click("#elsewhere button:not([disabled])")
+    assert page.input_value("#step") == "1"
+    assert "2 + 3" in page.inner_text("#prompt")
+
+
 def test_held_out_answers_are_side_by_side(page):
-    page.click("summary")
-    rows = page.query_selector_all(".held tr")
+    page.click("#held summary")
+    rows = page.query_selector_all("#held tr")
     assert rows[0].inner_text().split("\t") == ["problem", "base", "final", "reference"]
-    assert rows[1].inner_text().split("\t")[1].startswith("✗")
+    assert rows[1].inner_text().split("\t")[1].strip().startswith("✗")
+
+
+def test_answers_of_two_runs_are_chosen_by_outcome_and_kind(page):
+    def outcomes():
+        return [row.inner_text().split("\t")[0] for row in page.query_selector_all("#against-0 tr")[1:]]
+
+    assert outcomes() == ["fixed", "broken"]
+    page.select_option("#against-0 label:nth-child(2) select", "odd")
+    assert outcomes() == ["broken"]
+    page.select_option("#against-0 label:nth-child(1) select", "both correct")
+    page.select_option("#against-0 label:nth-child(2) select", "all kinds")
+    assert outcomes() == ["both correct"]
+
+
+def test_slots_of_a_step_are_drawn_pointed_at_and_opened(page):
+    assert "8 answers in 2 slots and 7 trips, 100.0 % of the places busy" in page.inner_text("#slots-summary")
+    box = page.evaluate(
+        "(() => { const b = document.getElementById('slots'); return [b.clientWidth, b.clientHeight]; })()"
+    )
+    first_of_round_2 = {"x": 34 + (box[0] - 40) * 3.5 / 7, "y": 10}
+    page.hover("#slots", position=first_of_round_2)
+    shown = page.inner_text("#slots-numbers")
+    assert shown.startswith("slot 0, trips 3 to 4: 2 tokens, round 2, prompt 1, answer 1; ✓ correct")
+    assert "</script>" in shown
+    page.keyboard.press("j")
+    page.click("#slots", position=first_of_round_2)
+    assert page.query_selector("#prompts li").get_attribute("aria-selected") == "true"
+    # Two colors at least, beside the ground's: correct and incorrect.
+    colors = page.evaluate(COLORS)
+    assert {"42,120,214", "235,104,52"} <= set(colors)
+
+
+def test_page_fits_a_narrow_screen_and_paper(page):
+    for width in (360, 800):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.emulate_media(media="print")
+    assert not page.is_visible("#prompts") and page.is_visible("#answers")

@@ -1,18 +1,16 @@
 """The decode loop of a data shard: slots, halvings, rounds that begin early, submissions, and its compiled form."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.engines import AXES, GRAPH, KEY, WEIGHTS, K, Q, T, program, requests, sampler, teacher_forced
-from helpers.small_parts import EOS_IDS, MODEL, PROMPT_LIMIT, TEMPERATURE, eight_devices, one_device
+from helpers.engines import WEIGHTS, K, Q, T, program, requests, rounds_of, sampler, teacher_forced
+from helpers.small_parts import MODEL, PROMPT_LIMIT, eight_devices, one_device
 from nft_jax.compat import io_callback
-from nft_jax.config import RolloutConfig
 from nft_jax.data.stops import compile_stops
 from nft_jax.models import cache
 from nft_jax.plan import hlo
-from nft_jax.rollout.engine import Engine
+from nft_jax.report.slots import Decoding, trace_slots
 from nft_jax.rounding import ceil_div
 from nft_jax.types import Rollout
 
@@ -133,26 +131,6 @@ class Noted:
         return io_callback(note, jax.ShapeDtypeStruct((1,), np.int32), *ended, ordered=False)
 
 
-def rounds_of(mesh, *, begins_next, lockstep=False, submit=None, count=3, **settings):
-    """`count` rounds of the same prompts with numbers that go on, in one program: `weights -> [Round]`."""
-    config = RolloutConfig(T, temperature=TEMPERATURE, **settings)
-    engine = Engine(GRAPH, AXES, mesh, config, EOS_IDS, "float32", lockstep)
-
-    def run(weights):
-        sampling_weights = engine.sampling_weights(weights)
-        asked = [requests(start=number * Q * K) for number in range(count + 1)]
-        progress, done = None, []
-        for number in range(count):
-            two = jax.tree.map(lambda *x: jnp.stack(x), *asked[number : number + 2])
-            progress = engine.start(sampling_weights, two) if progress is None else progress
-            begins = begins_next and number + 1 < count
-            progress, finished = engine.finish_round(sampling_weights, progress, two, KEY, begins, submit)
-            done.append(finished)
-        return done
-
-    return jax.jit(run)
-
-
 @pytest.mark.parametrize(("devices", "slots"), [(one_device, 5), (one_device, 24), (eight_devices, 4)])
 @pytest.mark.parametrize(("lockstep", "halvings"), [(False, 0), (True, 0), (False, 2)])
 def test_decode_loop_finish_round_gives_the_same_answers_sooner_when_it_begins_the_next(
@@ -169,6 +147,14 @@ def test_decode_loop_finish_round_gives_the_same_answers_sooner_when_it_begins_t
             np.testing.assert_allclose(found.logp_BT, alone.logp_BT, rtol=0, atol=1e-5)
             np.testing.assert_array_equal(found.length_B, alone.length_B)
             np.testing.assert_array_equal(found.truncated_B, alone.truncated_B)
+    # The page of a run finds the schedule again from the lengths of the answers.
+    mesh = devices().shape
+    shards, in_step = mesh["replica"] * mesh["data"], mesh["data"] if lockstep else 1
+    length_RQK = np.stack([each.rollout.length_B.reshape(Q, K) for each in apart])
+    for done, begins_next in ((apart, False), (early, True)):
+        decoding = Decoding(min(slots, Q * K // shards), shards, in_step, begins_next, len(done), halvings)
+        found = [shard.capacity for shard in trace_slots(length_RQK, decoding)]
+        assert found == sum(each.capacity_X for each in done).tolist()
     # The first round takes as long; what the free slots did is saved later.
     if not halvings:
         np.testing.assert_array_equal(apart[0].capacity_X, early[0].capacity_X)

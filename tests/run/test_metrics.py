@@ -62,6 +62,7 @@ def by_hand(taken=(1, 1, 0), nonfinite=(0, 0, 1)) -> Record:
         from_carry=np.int32(1),
         wasted=np.int32(3),
         last=jax.device_get(empty_groups(8, 4, 16)),
+        length_RQK=np.zeros((2, 8, 4), np.int32),
     )
 
 
@@ -95,6 +96,7 @@ EXPECTED = {
     "sampler_gap_max": 0.001,
     "ratio_mean": (20 + 14) / 32,
     "ratio_max": 3,
+    "ratio_max_by_update": [1.5, 3, None],
     "clamped_value": 8 / 32,
     "clamped_rate": 16 / 32,
     "clamped_log_ratio": 2 / 32,
@@ -144,7 +146,9 @@ def test_step_metrics_have_no_means_where_nothing_trained():
         "clamped_log_ratio",
     }
     assert metrics["reward"] == 24 / 64
-    assert "entropy –  ratio≤–  gap" in format_step(1, 10, metrics | {"tokens_per_second": 1.0, "seconds": 1.0})
+    assert "entropy –  ratio≤–  gap" in format_step(
+        1, 10, metrics | {"tokens_per_second": 1.0, "seconds": 1.0}, 9.0, None
+    )
 
 
 def not_finite(record: Record, update: int) -> Record:
@@ -183,16 +187,37 @@ def test_share_of_nothing_is_none(part, whole):
     assert share(1, 2) == 0.5
 
 
-@pytest.mark.parametrize(("step", "bars"), [(0, 0), (1, 2), (5, 10), (10, 20)])
-def test_format_step_has_its_bar_and_fields_in_their_places(step, bars):
-    metrics = step_metrics(by_hand()) | {"tokens_per_second": 12345.6, "seconds": 1.26}
-    text = format_step(step, 10, metrics)
-    assert text.startswith(f"{step:>2}/10 {'━' * bars}{'╌' * (20 - bars)} ")
-    assert text.split("╌")[-1].split("━")[-1].split() == [
-        *("reward", "0.375", "kept", "0.62", "entropy", "1.500", "ratio≤3.00", "gap≤1e-03", "grad", "1.50"),
-        *("length", "7.5", "cut", "0.250", "12,346", "tok/s", "1.3", "s"),
-        *["[1", "of", "3", "updates", "not", "finite;", "2", "timeouts,", "1", "error", "of", "the", "grader]"],
-    ]
+METRICS = {"tokens_per_second": 12345.6, "seconds": 1.26}
+
+
+@pytest.mark.parametrize("step", [1, 5, 10])
+def test_format_step_has_its_bar_and_fields_in_their_places(step):
+    left, fields = (
+        [["9", "min", "left"], []][step == 10],
+        [
+            *("reward", "0.375", "kept", "0.62", "entropy", "1.500", "ratio≤3.00", "gap≤1e-03", "grad", "1.50"),
+            *("length", "7.5", "cut", "0.250", "12,346", "tok/s", "1.3", "s"),
+        ],
+    )
+    faults = ["[1", "of", "3", "updates", "not", "finite;", "2", "timeouts,", "1", "error", "of", "the", "grader]"]
+    metrics = step_metrics(by_hand()) | METRICS
+    text = format_step(step, 10, metrics, 540.0, 500)
+    assert text.startswith(f"{step:>2}/10 {'━' * step}{'╌' * (10 - step)} reward")
+    assert text.split("╌")[-1].split("━")[-1].split() == [*fields, *left, *faults]
+    # A file gets the same without the bar.
+    assert format_step(step, 10, metrics, 540.0, None).split() == [*f"{step:>2}/10".split(), *fields, *left, *faults]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_format_step_fits_a_terminal_and_keeps_what_matters(width):
+    metrics = step_metrics(by_hand(taken=(1, 1, 1), nonfinite=(0, 0, 0))) | METRICS
+    metrics["verdicts"] = {}
+    text = format_step(5, 10, metrics, 540.0, width)
+    assert len(text) <= width
+    assert "reward 0.375" in text and "9 min left" in text
+    shorter = format_step(5, 10, metrics, 540.0, width - 10)
+    # In a narrower terminal it has some of the same numbers, and no other.
+    assert set(shorter.split("  ")) <= set(text.split("  ")) and len(shorter) < len(text)
 
 
 @pytest.mark.parametrize(
