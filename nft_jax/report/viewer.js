@@ -111,7 +111,8 @@ function drawGroup() {
 
 function drawAnswer(group, k) {
   const correct = isCorrect(group, k);
-  const head = `${correct ? "✓" : "✗"} ${group.verdicts[k]}${group.truncated[k] ? ", cut" : ""}, ${group.lengths[k]} tokens`;
+  const reward = group.rewards ? `, reward ${group.rewards[k]}` : "";
+  const head = `${correct ? "✓" : "✗"} ${group.verdicts[k]}${reward}${group.truncated[k] ? ", cut" : ""}, ${group.lengths[k]} tokens`;
   const body = make("div", { className: "tokens" });
   if (group.tokens) body.append(...group.tokens[k].texts.map((text, index) => drawToken(group, k, text, index)));
   else body.textContent = visible(group.answers[k]);
