@@ -100,7 +100,7 @@ function pointSlots(view, event) {
   if (number < 0) return;
   const { round, prompt, k, group } = describeSlotAnswer(view, number);
   const start = view.shard.starts[number];
-  const what = group ? `${isCorrect(group, k) ? "✓" : "✗"} ${group.verdicts[k]}${group.truncated[k] ? ", cut" : ""}: ${shortPrompt(group.prompt).slice(0, 60)}` : "not in this page";
+  const what = group ? `${isCorrect(group, k) ? "✓" : "✗"} ${group.verdicts[k]}${group.truncated[k] ? ", cut" : ""}: ${shortPrompt(group.prompt).slice(0, 60)}` : "its text is not in this page";
   $("slots-numbers").textContent = `slot ${view.shard.slots[number]}, trips ${start} to ${start + view.shard.lengths[number] - 1}: ` +
     `${view.shard.lengths[number]} tokens, round ${round + 1}, prompt ${prompt + 1}, answer ${k + 1}; ${what}`;
 }

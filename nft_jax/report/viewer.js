@@ -93,6 +93,12 @@ function showGroup(step, group) {
   $("prompt").scrollIntoView({ block: "nearest" });
 }
 
+// Begins with a group whose tokens can be colored.
+function drawStep() {
+  drawList();
+  select(Math.max(shown.findIndex((group) => group.tokens), 0));
+}
+
 function select(place) {
   selected = Math.max(0, Math.min(place, shown.length - 1));
   drawGroup();
@@ -227,10 +233,11 @@ if (data.rollouts.length) {
   fillSelect("step", data.rollouts.map((rollout) => rollout.step));
   $("step").value = data.rollouts[data.rollouts.length - 1].step;
   ["at", "loss", "omega", "epsilon", "lambda", "clipLow", "clipHigh"].forEach(bindOption);
-  ["step", "show", "sort", "search"].forEach((id) => { $(id).oninput = drawList; });
+  ["show", "sort", "search"].forEach((id) => { $(id).oninput = drawList; });
+  $("step").oninput = drawStep;
   $("color").oninput = () => { drawLegend(); drawGroup(); };
   drawLegend();
   $("answers").onmouseover = pointToken;
   document.addEventListener("keydown", press);
-  drawList();
+  drawStep();
 }
