@@ -1,15 +1,14 @@
 """The reader of formulas: sums, products, powers, numbers and variables, by recursive descent over tokens."""
 
 from .cursor import Unreadable
-from .functions import FUNCTIONS, FunctionReader, find_period, negate, to_expression, to_number
+from .functions import ACCENTS, FUNCTIONS, FunctionReader, find_period, negate, to_expression, to_number
 from .tokens import Token
 from .values import Expression, Value, number
 from .words import number_in_words
 
 _FUNCTION_LETTERS = set("fghFGHPQTE")
 _STRUCTURES = {
-    "frac", "sqrt", "surd", "cbrt", "binom", "pi", "infty", "lfloor", "lceil", "sum", "prod", "int", "lim", "overline",
-    "bar", "vec", "hat", "tilde", "widehat", "overrightarrow", "angle", "triangle",
+    "frac", "sqrt", "surd", "cbrt", "binom", "pi", "infty", "lfloor", "lceil", "sum", "prod", "int", "lim", *ACCENTS,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ _SEVERAL = {"max", "min", "gcd", "lcm"}
 _ANGLES = {"sin", "cos", "tan", "cot", "sec", "csc"}
 _UNUSUAL = {"cot": "tan", "sec": "cos", "csc": "sin"}  # arccot x = arctan(1/x)
 _INVERSE = {"sin", "cos", "tan", "sinh", "cosh", "tanh", *_UNUSUAL}
-_ACCENTS = {
+ACCENTS = {
     "overline", "bar", "vec", "hat", "tilde", "widehat", "widetilde", "dot", "ddot", "overrightarrow", "overleftarrow",
     "overset", "arc", "wideparen", "overarc", "angle", "triangle", "odot", "square",
 }  # fmt: skip
@@ -51,7 +51,7 @@ class FunctionReader(Cursor):
         self.at += 1
         if name in FUNCTIONS:
             return self._read_function(name)
-        if name in _ACCENTS:
+        if name in ACCENTS:
             return self._read_accent(name)
         if name == "frac":
             if (derivative := self.read_derivative()) is not None:
@@ -111,6 +111,8 @@ class FunctionReader(Cursor):
             inner = self._read_name()
         if not inner:
             raise Unreadable(f"\\{name} marks nothing")
+        while self.take("_"):
+            inner += f"_{self._read_name()}"
         return ("symbol", f"{name} {inner}")
 
     def _read_function(self, name: str) -> Expression:
