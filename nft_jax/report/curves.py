@@ -83,7 +83,7 @@ def _draw_accuracy(axis, steps, held_out):
             x, y, error = ([row.get(key) or 0.0 for row in rows] for key in ("step", name, f"{name}_error"))
             axis.errorbar(x, y, yerr=error, color=color, lw=2, capsize=3, marker="o", ms=5, label=label)
     axis.set_ylim(0, 1)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    axis.legend(frameon=False, fontsize=8)
 
 
 def _draw_rates(axis, steps):
