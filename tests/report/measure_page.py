@@ -65,34 +65,42 @@ def write_rollouts(run: Path, most_bytes: int) -> None:
         size += len(text)
 
 
-def measure_opening(path: Path) -> tuple[float, float]:
-    """Seconds until the page shows answers, and from one prompt to the next."""
+def measure_opening(path: Path) -> list[float]:
+    """Seconds and CPU seconds of the page's own thread, until it shows answers and from one prompt to the next."""
     with open_browser() as browser:
         page = browser.new_page()
-        began = time.perf_counter()
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+        def read() -> tuple[float, float]:
+            metrics = {row["name"]: row["value"] for row in session.send("Performance.getMetrics")["metrics"]}
+            return time.perf_counter(), metrics["TaskDuration"]
+
+        began = read()
         page.goto(path.as_uri())
         page.wait_for_selector("#answers .card")
-        opened = time.perf_counter()
+        opened = read()
         for _ in range(5):
             page.keyboard.press("j")
-        page.evaluate("1")
-        return opened - began, (time.perf_counter() - opened) / 5
+        page.evaluate("new Promise(requestAnimationFrame)")
+        ended = read()
+        each = [(after - before) / 5 for before, after in zip(opened, ended, strict=True)]
+        return [*(after - before for before, after in zip(began, opened, strict=True)), *each]
 
 
 def main() -> None:
-    """Prints a line for each size."""
-    print("rollouts  page     made    opened  next prompt")
+    """Prints a line for each size; seconds on the clock, and of the CPU in brackets."""
+    print("rollouts  page     made             opened           next prompt")
     for megabytes in map(float, sys.argv[1:] or ("1", "10", "100")):
         with tempfile.TemporaryDirectory() as folder:
             run = make_run(Path(folder) / "run", rollouts=1)
             write_rollouts(run, int(megabytes * 1e6))
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             path = write_page(run, small(), None, b"<svg></svg>")
-            made, size = time.perf_counter() - began, path.stat().st_size / 1e6
-            opened = "no Chromium"
-            if find_browser():
-                opened = "{:.2f} s  {:.3f} s".format(*measure_opening(path))
-            print(f"{megabytes:>5g} MB  {size:>4.1f} MB  {made:.2f} s  {opened}", flush=True)
+            made = [time.perf_counter() - began[0], time.process_time() - began[1]]
+            times = [*made, *(measure_opening(path) if find_browser() else [])]
+            pairs = [f"{clock:.2f} s ({cpu:.2f} s)" for clock, cpu in zip(times[::2], times[1::2], strict=True)]
+            print(f"{megabytes:>5g} MB  {path.stat().st_size / 1e6:>4.1f} MB  {'  '.join(pairs)}", flush=True)
 
 
 if __name__ == "__main__":
