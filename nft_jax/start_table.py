@@ -10,6 +10,7 @@ from nft_jax.data.prompts import PromptTable, template_notes
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.experiment import Experiment
 from nft_jax.machine.memory import slots_per_shard
+from nft_jax.models.bitwise import BLOCK_COLUMNS, BLOCK_ROWS
 from nft_jax.models.lora import split_weights
 from nft_jax.models.sharded import count_weights
 
@@ -27,6 +28,7 @@ def describe(experiment: Experiment) -> str:
         *_describe_adapters(experiment),
         *_describe_teacher(experiment),
         *_describe_sampler(experiment),
+        *_describe_bitwise(experiment),
         *_describe_problems(experiment),
         f"prompt    template {config.data.template!r}; the first one has {first} tokens (between │), the "
         f"longest {train.length_Q.max()} of {config.data.max_prompt_tokens}:",
@@ -97,6 +99,16 @@ def _describe_sampler(experiment: Experiment) -> list[str]:
     shapes = jax.eval_shape(experiment.engine.sampling_weights, experiment.model.shapes)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     return [f"sampler   the layers' matrices in {config.rollout.weights}: {size / MIB:,.1f} MiB of weights in all"]
+
+
+def _describe_bitwise(experiment: Experiment) -> list[str]:
+    """Returns by which blocks sampler and trainer compute alike, where they have to."""
+    if not experiment.config.model.bitwise:
+        return []
+    return [
+        f"bitwise   sampler and trainer compute {BLOCK_ROWS} rows at a time and read keys by {BLOCK_COLUMNS}; a "
+        f"rehearsal compares their log-probs before the first step"
+    ]
 
 
 def _describe_machine(experiment: Experiment) -> Iterator[str]:

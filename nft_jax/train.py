@@ -23,6 +23,7 @@ from nft_jax.experiment import Experiment, compile_step, make_evaluator, open_ex
 from nft_jax.models.lora import split_weights
 from nft_jax.processes import distributed
 from nft_jax.processes.ending import exit_on_process_loss, is_multiprocess
+from nft_jax.rehearsal import rehearse
 from nft_jax.run.checkpoint import Checkpoints, remove_checkpoints
 from nft_jax.run.compilations import Compilations
 from nft_jax.run.damage import compile_checks
@@ -134,8 +135,10 @@ def prepare(
     state = experiment.initial_state(optimizer, weights) if state is None else state
     compile_checks(state)
     prompts = experiment.prompts(tables["train"])
-    began = time.perf_counter()
     step = experiment.step(optimizer)
+    if config.model.bitwise:
+        print(rehearse(step, state, prompts), flush=True)
+    began = time.perf_counter()
     program = compile_step(step, state, prompts, experiment.state_shardings(optimizer))
     scorer = compile_scores(step.updater, program, experiment.config.record.token_prompts, state, prompts)
     distributed.compile_collectives(program)

@@ -21,6 +21,7 @@ from nft_jax.models.sharded import count_weights
 from nft_jax.parallel.mesh import DATA, shard_count
 from nft_jax.printing import terminal_width
 from nft_jax.processes import distributed
+from nft_jax.rehearsal import check_gap
 from nft_jax.report import curves, page
 from nft_jax.report.slots import Decoding
 from nft_jax.run.health import Hints
@@ -112,6 +113,7 @@ class Trainer(Loop):
             self.folder.write_rollouts(step, record.last, table, experiment.tokenizer, scores)
             self._write_slots(step, record)
         self.nonfinite.add(metrics)
+        check_gap(self.config, step, metrics)
         line = format_step(step, self.steps, metrics, self.time_left(step, seconds), terminal_width())
         print("\n  ".join([line, *self.hints.add_step(metrics)]), flush=True)
 

@@ -29,7 +29,7 @@ ORDER = """
     experiment
     cli
     machine
-    loop supervised report start_table
+    loop supervised report start_table rehearsal
     sft
     trainer
     train evaluate export

@@ -57,6 +57,11 @@ def test_describe_says_that_cpus_emulate_16_bits(table):
     assert "emulate" not in table(model__dtype="auto")[1]
 
 
+def test_describe_says_by_which_blocks_sampler_and_trainer_agree(table):
+    said = table(model__bitwise=True)[0]["bitwise"]
+    assert "32 rows at a time and read keys by 64; a rehearsal compares their log-probs" in said
+
+
 def test_mark_tokens_keeps_every_token_of_a_short_prompt_and_both_ends_of_a_long_one():
     tokenizer, random = NumberTokenizer(10**5, (1,)), np.random.default_rng(0)
     for length in (0, 1, 71, 72, 73, 500):

@@ -55,6 +55,13 @@ def _chip_lines(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def describe_shares(result: dict[str, Any]) -> tuple[str, str]:
+    """Returns the shares of rollout and update: of a chip's bandwidth and FLOP/s, or of this machine's own matmul."""
+    if "chip" not in result:
+        return tuple(f"{result[f'{part}_share_of_matmul']:.0%} of matmul" for part in ("rollout", "update"))
+    return f"{result['rollout_share_of_bandwidth']:.0%} of bandwidth", f"{result['update_mfu']:.0%} MFU"
+
+
 def sweep_table(sweep: Sweep, rows: list[dict[str, Any]], lines: dict[str, Fit]) -> str:
     """Makes the table of a sweep: a row for each value; then the fitted lines."""
     cells = [_sweep_row(sweep, row) for row in rows]

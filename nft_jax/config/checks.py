@@ -26,7 +26,7 @@ def check(config: Settings) -> None:
     alone = [setting.fault(value_of(config, setting.name)) for setting in settings_of(Settings)]
     faults = [fault for fault in alone if fault is not None]
     joint_checks = _data_faults, _record_faults, _sampling_faults, _evaluation_faults, _size_faults, _lora_faults
-    for joint in (*joint_checks, _strict_faults, _loss_faults):
+    for joint in (*joint_checks, _strict_faults, _bitwise_faults, _loss_faults):
         try:
             faults += joint(config)
         except (ArithmeticError, TypeError, ValueError):
@@ -160,6 +160,23 @@ def _strict_faults(config: Settings) -> Iterator[str]:
     for name, needed in needs.items():
         if config.strict_on_policy and (given := value_of(config, name)) != needed:
             yield f"config.strict_on_policy=true needs config.{name}={needed}, got {given}"
+
+
+def _bitwise_faults(config: Settings) -> Iterator[str]:
+    """Refuses what makes the sampler's weights others than the trainer's, or their products others of another order."""
+    allowed = {
+        "lora.rank": ((0,), "the sampler reads merged weights"),
+        "rollout.weights": (("model",), "the sampler reads other weights"),
+        "selection.carry": ((False,), "older weights sampled what is carried"),
+        "model.attention": (("auto", "xla"), "kernels have their own order of sums in rows and in the decode loop"),
+        "model.experts": ((0,), "an expert's products have as many rows as tokens that chose it"),
+        "mesh.tensor": ((1,), "devices would sum their parts of products in an order of their own"),
+        "mesh.replica": ((1,), "the rows of replicas are computed together"),
+    }
+    for name, (values, reason) in allowed.items():
+        if config.model.bitwise and (given := value_of(config, name)) not in values:
+            needed = " or ".join(str(value) for value in values)
+            yield f"config.model.bitwise=true needs config.{name}={needed}, got {given}: {reason}"
 
 
 def _loss_faults(config: Settings) -> Iterator[str]:

@@ -138,6 +138,11 @@ class ModelConfig:
         choices=("none", "dots", "attention", "full", "offload"),
         decides=NONE,
     )
+    bitwise: bool = setting(
+        False,
+        "whether the sampler's log-prob of a token equals the trainer's in every bit: both compute fixed blocks of "
+        "rows and columns in one order, which costs time",
+    )
     unrolled_layers: int = setting(1, "layers in the body of each loop over layers", at_least=1, decides=NONE)
 
     @property

@@ -56,7 +56,8 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
       ValueError: if the kernel does not support the mesh's platform, the dtype or the head size.
     """
     platform = mesh.devices.flat[0].platform
-    name = _best_for(platform, config) if config.attention == "auto" else config.attention
+    automatic = config.attention == "auto"
+    name = ("xla" if config.bitwise else _best_for(platform, config)) if automatic else config.attention
     if reason := _unsupported_reason(name, config, None if interpret else platform):
         raise ValueError(reason)
     if name == "xla":

@@ -6,7 +6,6 @@ declared in `Block.__init__` with its logical axes (`parallel/layout.py` maps th
 Face files in `hf/tensors.py`.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +87,11 @@ class Block(nnx.Module):
         Returns:
           The residual stream `[M, D]` after the layer, and the `state` that `attend` returned.
         """
+        out, state = attend(*self.read(x_MD, position_M, layer))
+        return self.add(x_MD, out, placement), state
+
+    def read(self, x_MD: Array, position_M: Array, layer: Array) -> tuple[Array, Array, Array]:
+        """Returns the queries `[M, N, H]`, keys and values `[M, G, H]` that attention reads."""
         config = self.config
         h_MD = self._normalize("attention_norm", x_MD)
         query, key, value = (self._project_heads(name, h_MD) for name in ("query", "key", "value"))
@@ -95,12 +99,14 @@ class Block(nnx.Module):
         # Attention divides scores by √H. What the config divides them by instead is put into the queries, in float32.
         factor = (config.head_size / (config.query_scalar or config.head_size)) ** 0.5
         query = rotate(query, position_M, rope.frequency_h, rope.factor * factor)
-        key = rotate(key, position_M, rope.frequency_h, rope.factor)
-        out, state = attend(query, key, value)
+        return query, rotate(key, position_M, rope.frequency_h, rope.factor), value
+
+    def add(self, x_MD: Array, out: Array, placement: Placement = UNCONSTRAINED) -> Array:
+        """Adds attention's output `[M, N, H]`, projected, and the feed-forward layer to the residual stream."""
         out_MD = self.project("output", out.reshape(out.shape[0], -1))
         x_MD = placement.tokens(x_MD + self._normalize("attention_out_norm", out_MD))
         out_MD = self._feed_forward(self._normalize("mlp_norm", x_MD), placement)
-        return placement.tokens(x_MD + self._normalize("mlp_out_norm", out_MD)), state
+        return placement.tokens(x_MD + self._normalize("mlp_out_norm", out_MD))
 
     def project(self, name: str, x_MD: Array) -> Array:
         """Multiplies `[M, inputs]` by the weight `name`, adds its adapter's term and its bias if the layer has them."""
@@ -111,8 +117,8 @@ class Block(nnx.Module):
         """Returns what the feed-forward layer, or the experts of each token, add to the residual stream."""
         config = self.config
         if config.experts:
-            weights = (getattr(self, name)[...] for name in ("router", "gate", "up", "down"))
-            return placement.experts(functools.partial(mix_experts, config=config))(h_MD, *weights)
+            weights = tuple(getattr(self, name)[...] for name in ("router", "gate", "up", "down"))
+            return placement.map_rows(lambda weights, h_MD: mix_experts(h_MD, *weights, config))(weights, h_MD)
         gate, up = self.project("gate", h_MD), self.project("up", h_MD)
         out_MD, adapter = swiglu_down(gate, up, self.down[...], config.activation), getattr(self, "down_adapter", None)
         out_MD = out_MD if adapter is None else out_MD + adapter(activate(gate, up, config.activation))

@@ -44,9 +44,11 @@ def block_columns(tokens: int) -> int:
     return tokens if blocks == 1 else round_up(ceil_div(tokens, blocks), COLUMN_MULTIPLE)
 
 
-def empty_cache(layers: int, stacks: int, slots: int, kv_heads: int, head_size: int, tokens: int, dtype: str) -> Cache:
+def empty_cache(
+    layers: int, stacks: int, slots: int, kv_heads: int, head_size: int, tokens: int, dtype: str, columns: int = 0
+) -> Cache:
     """Allocates a cache for `slots` sequences of up to `tokens` tokens; `stacks` must divide `layers`."""
-    W = block_columns(tokens)
+    W = columns or block_columns(tokens)
     front = layers // stacks, ceil_div(tokens, W), slots, kv_heads
     return Cache(
         tuple(jnp.zeros((*front, head_size, W), dtype) for _ in range(stacks)),
@@ -101,10 +103,13 @@ def write_token(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SG
     return Cache(tuple(keys), tuple(values))
 
 
-def read_block(cache: Cache, stack: int, layer: Array, block: Array) -> tuple[Array, Array]:
-    """Returns the keys `[S, G, H, W]` and values `[S, G, W, H]` of one block of one layer."""
+def read_block(
+    cache: Cache, stack: int, layer: Array, block: Array, slot: Array | int = 0, slots: int | None = None
+) -> tuple[Array, Array]:
+    """Returns the keys `[S, G, H, W]` and values `[S, G, W, H]` of one block of one layer, for `slots` slots or all."""
 
     def read(x):
-        return jax.lax.dynamic_slice(x, (layer, block, 0, 0, 0, 0), (1, 1, *x.shape[2:]))[0, 0]
+        _, _, S, *rest = x.shape
+        return jax.lax.dynamic_slice(x, (layer, block, slot, 0, 0, 0), (1, 1, slots or S, *rest))[0, 0]
 
     return read(cache.key_ZLYSGHW[stack]), read(cache.value_ZLYSGWH[stack])

@@ -1,5 +1,7 @@
 """Log-probs and entropies of the next tokens of packed rows, in chunks, so that no `[B, T, V]` array exists."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -37,8 +39,9 @@ def logp_and_entropy(
 
     @jax.checkpoint
     def chunk_logp(hidden_BtD, target_Bt):
-        logits_MV = model.logits(hidden_BtD.reshape(B * chunk, D))
-        return tuple(x.reshape(B, chunk) for x in token_logp_and_entropy(logits_MV, target_Bt.reshape(-1), temperature))
+        logits_MV = model.logits(hidden_BtD.reshape(B * chunk, D), placement)
+        scores = score_tokens(model, logits_MV, target_Bt.reshape(-1), temperature, placement)
+        return tuple(x.reshape(B, chunk) for x in scores)
 
     def step(_, inputs):
         return None, chunk_logp(*inputs)
@@ -50,6 +53,21 @@ def logp_and_entropy(
     _, results = jax.lax.scan(step, None, chunks)
     logp_BT, entropy_BT = (jnp.moveaxis(x, 0, 1).reshape(B, count * chunk)[:, :T] for x in results)
     return logp_BT, entropy_BT
+
+
+def score_tokens(
+    model: Transformer, logits_MV: Array, token_M: Array, temperature: float, placement: Placement = UNCONSTRAINED
+) -> tuple[Array, Array]:
+    """Returns `token_logp_and_entropy`, computed as the model computes functions of rows."""
+
+    def score(_, logits_MV, token_M, part=slice(None)):
+        return token_logp_and_entropy(logits_MV, token_M, temperature)[part]
+
+    if not model.config.bitwise:
+        return score(None, logits_MV, token_M)
+    # One by one: the sampler reads no entropy, and the compiler would fuse the rest of one function differently there.
+    parts = (functools.partial(score, part=part) for part in (0, 1))
+    return tuple(model.map_rows(part, placement)(None, logits_MV, token_M) for part in parts)
 
 
 def scaled_log_softmax(logits_MV: Array, temperature: float) -> Array:

@@ -6,6 +6,7 @@ compute dtype is the config's. Every weight names its logical axes (`parallel/la
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +15,12 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.config import LoraConfig, ModelConfig
+from nft_jax.models import bitwise
 from nft_jax.models.attention import MASK_VALUE, PromptKeys
 from nft_jax.models.attention_backends import XLA, AttentionBackend
 from nft_jax.models.attention_kernels import CHECKPOINT_NAME
 from nft_jax.models.block import Block
-from nft_jax.models.cache import Cache, cache_from_keys, write_token
+from nft_jax.models.cache import Cache, block_columns, cache_from_keys, write_token
 from nft_jax.models.head import head_logits
 from nft_jax.models.int8 import cast_weights
 from nft_jax.models.lora import NO_ADAPTERS, add_adapters
@@ -82,6 +84,10 @@ class Transformer(nnx.Module):
         """How many layers the body of the decode loop contains, each with its own weights and cache."""
         return math.gcd(self.config.unrolled_layers, self.config.layers)
 
+    def block_columns(self, tokens: int) -> int:
+        """Returns the columns of a block of the cache for sequences of up to `tokens` tokens."""
+        return bitwise.BLOCK_COLUMNS if self.config.bitwise else block_columns(tokens)
+
     def prompt_keys(self, prompts: Prompts, placement: Placement) -> tuple[Array, Array]:
         """Reads whole prompts and returns their keys and values `[L, Q, P, G, H]`."""
         return self._read_prompts(prompts, self.attention.rows, placement)
@@ -112,6 +118,7 @@ class Transformer(nnx.Module):
           The hidden states `[S, D]`, and the cache with the token's keys and values.
         """
         graph, _ = self._split_layers()
+        attention = bitwise.attend_cache if self.config.bitwise else self.attention.decode
 
         def body(carry, inputs):
             x_SD, cache = carry
@@ -121,9 +128,10 @@ class Transformer(nnx.Module):
                 def attend(query, key, value, stack=stack, cache=cache):
                     # Writing first lets XLA update in place: a later read of the older array would force a copy.
                     cache = write_token(cache, stack, index, key, value, column_S)
-                    return self.attention.decode(query, column_S, cache, stack, index), cache
+                    return attention(query, column_S, cache, stack, index), cache
 
-                x_SD, cache = bind(graph, weights)(x_SD, column_S, index * self.stacks + stack, attend)
+                number = index * self.stacks + stack
+                x_SD, cache = self._apply(graph, weights, x_SD, column_S, number, attend, UNCONSTRAINED)
             return (x_SD, cache), None
 
         carry = self._embed(token_S), cache
@@ -131,13 +139,36 @@ class Transformer(nnx.Module):
         (hidden_SD, cache), _ = jax.lax.scan(body, carry, inputs)
         return self._final_norm(hidden_SD), cache
 
-    def logits(self, hidden_MD: Array) -> Array:
+    def logits(self, hidden_MD: Array, placement: Placement = UNCONSTRAINED) -> Array:
         """Returns float32 logits `[M, V]`; padded vocabulary rows get `MASK_VALUE`, so they have probability 0."""
         table = self.embedding if self.config.tied_embedding else self.head
-        weights = table[...].astype(self.config.dtype)
-        logits_MV = head_logits(hidden_MD, weights)
-        real_V = jnp.arange(self.config.vocab) < self.vocabulary
-        return jnp.where(real_V[None], logits_MV, MASK_VALUE)
+
+        def compute(weights, hidden_MD):
+            logits_MV = head_logits(hidden_MD, weights)
+            real_V = jnp.arange(self.config.vocab) < self.vocabulary
+            return jnp.where(real_V[None], logits_MV, MASK_VALUE)
+
+        return self.map_rows(compute, placement)(table[...].astype(self.config.dtype), hidden_MD)
+
+    def map_rows(self, function: Callable, placement: Placement = UNCONSTRAINED) -> Callable:
+        """Returns `function(whole, *rows)`, by blocks of rows if sampler and trainer must agree in every bit."""
+        return bitwise.map_rows(function, placement) if self.config.bitwise else function
+
+    def _apply(self, graph, weights, x_MD, position_M, number, attend, placement):
+        """Applies layer number `number`; returns what `Block.__call__` does."""
+        if not self.config.bitwise:
+            return bind(graph, weights)(x_MD, position_M, number, attend, placement)
+
+        def read(whole, x_MD, position_M):
+            weights, number = whole
+            return bind(graph, weights).read(x_MD, position_M, number)
+
+        def add(weights, x_MD, out_MNH):
+            return bind(graph, weights).add(x_MD, out_MNH)
+
+        query, key, value = self.map_rows(read, placement)((weights, number), x_MD, position_M)
+        out_MNH, state = attend(query, key, value)
+        return self.map_rows(add, placement)(weights, x_MD, out_MNH), state
 
     def _read_prompts(self, prompts, attention, placement):
         """Returns the keys and values `[L, Q, P, G, H]` of prompts, one prompt a row."""
@@ -152,6 +183,7 @@ class Transformer(nnx.Module):
         """Returns the final hidden states `[B, T, D]`, and keys and values `[L, B, T, G, H]` if `keep_keys`."""
         B, T = tokens.token_BT.shape
         graph, stacked = self._split_layers()
+        attention = bitwise.attend_rows(placement) if self.config.bitwise else attention
         position_M = tokens.position_BT.reshape(-1)
 
         def attend(query, key, value, prompt):
@@ -163,9 +195,10 @@ class Transformer(nnx.Module):
         def layer(x_MD, inputs):
             weights, keys, number = inputs
             of_layer = None if prompt is None else PromptKeys(*keys, prompt.length_B)
-            block = bind(graph, placement.weights(self._cast(weights)))
+            weights = placement.weights(self._cast(weights))
             x_MD = checkpoint_name(x_MD, LAYER_INPUT)
-            return block(x_MD, position_M, number, functools.partial(attend, prompt=of_layer), placement)
+            attend_layer = functools.partial(attend, prompt=of_layer)
+            return self._apply(graph, weights, x_MD, position_M, number, attend_layer, placement)
 
         if self.config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
@@ -173,7 +206,7 @@ class Transformer(nnx.Module):
         keys = None if prompt is None else (prompt.key_BPGH, prompt.value_BPGH)
         inputs = stacked, keys, jnp.arange(self.config.layers, dtype=jnp.int32)
         hidden_MD, kept = jax.lax.scan(layer, x_MD, inputs, unroll=self.config.unrolled_layers)
-        return self._final_norm(hidden_MD).reshape(B, T, -1), kept
+        return self._final_norm(hidden_MD, placement).reshape(B, T, -1), kept
 
     def _split_layers(self):
         """Returns the graph of one layer and the stacked weights of all layers."""
@@ -184,9 +217,11 @@ class Transformer(nnx.Module):
         x_MD = self.embedding[...].astype(self.config.dtype)[token_M]
         return x_MD * jnp.asarray(self.config.width**0.5, x_MD.dtype) if self.config.embedding_scaled else x_MD
 
-    def _final_norm(self, x_MD):
-        scale_D = self.norm[...].astype(self.config.dtype)
-        return rms_norm(x_MD, scale_D, self.config.norm_epsilon, self.config.norm_offset)
+    def _final_norm(self, x_MD, placement=UNCONSTRAINED):
+        def compute(scale_D, x_MD):
+            return rms_norm(x_MD, scale_D, self.config.norm_epsilon, self.config.norm_offset)
+
+        return self.map_rows(compute, placement)(self.norm[...].astype(self.config.dtype), x_MD)
 
     def _cast(self, weights):
         return cast_weights(weights, self.config.dtype)

@@ -18,13 +18,12 @@ class Placement(NamedTuple):
     Attributes:
       weights: Constrains the (already cast) weights of one layer.
       tokens: Constrains the layer's input and its residual stream, `[M, D]`.
-      experts: Takes a function of tokens `[M, D]` and whole weights; returns one that each data shard computes for its
-        own tokens.
+      map_rows: Takes `function(whole, *rows)`; returns one that each data shard computes for its own rows.
     """
 
     weights: Callable[[Any], Any]
     tokens: Callable[[Any], Any]
-    experts: Callable[[Callable], Callable]
+    map_rows: Callable[[Callable], Callable]
 
 
 UNCONSTRAINED = Placement(lambda weights: weights, lambda x_MD: x_MD, lambda function: function)
@@ -101,8 +100,8 @@ def layer_placement(mesh: Mesh, axes: Any, *, sequence_parallel: bool = False) -
     tokens = NamedSharding(mesh, PartitionSpec((DATA, TENSOR) if sequence_parallel else DATA))
 
     def of_shards(function):
-        def call(x_MD, *weights):
-            specs = PartitionSpec(DATA), *[PartitionSpec()] * len(weights)
+        def call(whole, *rows):
+            specs = PartitionSpec(), *[PartitionSpec(DATA)] * len(rows)
             mapped = shard_map(
                 function,
                 mesh=mesh,
@@ -111,14 +110,14 @@ def layer_placement(mesh: Mesh, axes: Any, *, sequence_parallel: bool = False) -
                 out_specs=PartitionSpec(DATA),
                 check_vma=False,
             )
-            return mapped(x_MD, *weights)
+            return mapped(whole, *rows)
 
         return call
 
     return Placement(
         weights=lambda weights: constrain(constrain(weights, mesh, training), mesh, generation),
         tokens=lambda x_MD: jax.lax.with_sharding_constraint(x_MD, tokens),
-        experts=of_shards,
+        map_rows=of_shards,
     )
 
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nft_jax.config import RolloutConfig
-from nft_jax.models.cache import Cache, block_columns, constrain_row_major, copy_slot, empty_cache, take_slots
+from nft_jax.models.cache import Cache, constrain_row_major, copy_slot, empty_cache, take_slots
+from nft_jax.models.logprobs import score_tokens
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import DATA
@@ -78,10 +79,11 @@ class DecodeLoop:
         """Returns the progress before the first round: all slots are free, all answers are in the queue."""
         config = self.model.config
         shape = config.layers, self.model.stacks, self.S, config.kv_heads, config.head_size, self.P + self.T
+        columns = self.model.block_columns(self.P + self.T)
         none, none_S = jnp.zeros(1, jnp.int32), jnp.zeros(self.S, jnp.int32)
         prompt_cache = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: self._read_prompts(jnp.int32(0))))
         return Progress(
-            slots=Slots(none_S + self.B, none_S, none_S, none_S, empty_cache(*shape, config.dtype)),
+            slots=Slots(none_S + self.B, none_S, none_S, none_S, empty_cache(*shape, config.dtype, columns)),
             rollout=_empty_rollout(self.B, self.T),
             next_answer=none,
             prompts=PromptBatch(prompt_cache, none, none),
@@ -180,7 +182,7 @@ class DecodeLoop:
         """Computes keys and values of the prompts from `first` on; repeats the last prompt past the end."""
         number_Q = jnp.minimum(first + jnp.arange(self.prompts_at_once, dtype=jnp.int32), self.Q - 1)
         prompts = Prompts(self.prompts.token_QP[number_Q], self.prompts.length_Q[number_Q])
-        return self._constrain(self.model.prefill(prompts, block_columns(self.P + self.T)))
+        return self._constrain(self.model.prefill(prompts, self.model.block_columns(self.P + self.T)))
 
     @jax.named_scope(scopes.DECODE)
     def _draw(self, progress: Progress) -> Progress:
@@ -192,13 +194,16 @@ class DecodeLoop:
         before_S = self.prompts.length_Q[answer_S // self.K] - 1
         column_S = jnp.where(busy_S, before_S + slots.drawn_S, 0)
         hidden_SD, cache = self.model.decode(self.layers, slots.token_S, column_S, slots.cache)
+        logits_SV = self.model.logits(hidden_SD)
         token_S, logp_S = draw(
-            self.model.logits(hidden_SD),
+            logits_SV,
             self.key_B[answer_S],
             slots.drawn_S,
             self.greedy_B[answer_S],
             *(self.config.temperature, self.config.top_p, self.config.top_k),
         )
+        if self.model.config.bitwise and self.config.top_p == 1 and not self.config.top_k:
+            logp_S, _ = score_tokens(self.model, logits_SV, token_S, self.config.temperature)
         # Writes of free slots, at answer B, are dropped.
         place, drawn_S = (slots.answer_S, slots.drawn_S), slots.drawn_S + 1
         stopped_S, match_S = self._stop(token_S, slots.match_S)

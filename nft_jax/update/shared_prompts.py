@@ -72,7 +72,7 @@ class SharedPrompts:
 
             return layout.split_keys(jax.tree.map(insert, keys, self._keys(weights, prompts)), self.mesh)
 
-        one = jax.eval_shape(self._keys, weights, jax.tree.map(lambda x: x[0, :1], packed.prompts))
+        one = jax.eval_shape(self._keys, weights, jax.tree.map(lambda x: x[:, 0], packed.prompts))
         room = jax.tree.map(lambda x: jnp.zeros((x.shape[0], X, Q, *x.shape[2:]), x.dtype), one)
         return self._loop_prompts(packed, fill, layout.split_keys(room, self.mesh))
 
