@@ -51,7 +51,7 @@ class NumberingEngine:
 def bound(monkeypatch):
     """A step of 8 prompts in rounds of 3 candidates, all of which train."""
 
-    def no_verdicts(grader, mesh, prompt_B, token_BT, *_):
+    def no_verdicts(grader, mesh, prompt_B, token_BT, *_, **__):
         return jnp.ones(prompt_B.shape, jnp.int32), HostReport(jnp.full(prompt_B.shape, NOT_GRADED), jnp.zeros(1))
 
     monkeypatch.setattr(step, "verify", no_verdicts)
