@@ -81,13 +81,12 @@ def select_groups(groups: Groups, which: str, low: float, high: float, *, by_ver
     """
     if which == "all":
         return jnp.ones_like(groups.rate_Q, bool)
-    rate_Q, varies_Q = groups.rate_Q, True
-    if groups.graded_QK is not None and not by_verdicts:
-        rate_Q = jnp.mean(groups.graded_QK, axis=1)
-        varies_Q = jnp.max(groups.graded_QK, axis=1) > jnp.min(groups.graded_QK, axis=1)
+    graded_QK = None if by_verdicts else groups.graded_QK
+    rate_Q = groups.rate_Q if graded_QK is None else jnp.mean(graded_QK, axis=1)
     if which == "some_incorrect":
         return rate_Q < high
-    return (rate_Q > low) & (rate_Q < high) & varies_Q
+    mixed_Q = (rate_Q > low) & (rate_Q < high)
+    return mixed_Q if graded_QK is None else mixed_Q & (jnp.max(graded_QK, axis=1) > jnp.min(graded_QK, axis=1))
 
 
 def append_groups(pool: Groups, count: Array, groups: Groups, keep_Q: Array) -> tuple[Groups, Array]:

@@ -47,6 +47,9 @@ def random_sequences(seed, unit, *, present_share=0.7, longest=False) -> Sequenc
         truncated_I=random.integers(0, 2, M).astype(np.float32),
         length_I=answer_length_I.astype(np.float32),
         complete_I=random.integers(0, 2, M).astype(np.float32),
+        graded_I=random.random(M).astype(np.float32),
+        token_reward_IT=random.normal(size=(M, T)).astype(np.float32),
+        return_IT=random.normal(size=(M, T)).astype(np.float32),
         number_I=random.permutation(M).astype(np.int32),
     )
 
@@ -70,7 +73,7 @@ def first_fit_decreasing(sequences, unit, row_tokens, shared):
 def expected_row(sequences, members, unit, row_tokens, shared):
     """The fields of one row, place by place: `{name: [row_tokens]}`."""
     # What the update fills in later is no part of the rows.
-    later = ("sampler_logp_BT", "entropy_BT", "key_BT", "choice_BT")
+    later = ("sampler_logp_BT", "entropy_BT", "teacher_logp_BT", "key_BT", "choice_BT")
     packed = (name for name in (*Tokens._fields, *LossBatch._fields) if name not in later)
     names = ("target", "sampler_logp", *(name.removesuffix("_BT") for name in packed))
     fields = {name: [] for name in names}
@@ -86,11 +89,14 @@ def expected_row(sequences, members, unit, row_tokens, shared):
             append(token=tokens[i], segment=place, position=i, target=tokens[i + 1])
             if i < prompt - 1:
                 append(old_logp=0, sampler_logp=0, answer=-1, reward=0, rate=0, advantage=0, pair=-1)
-                append(truncated=0, length=0, complete=0)
+                append(truncated=0, length=0, complete=0, graded=0, token_reward=0)
                 continue
-            append(**dict.fromkeys(("old_logp", "sampler_logp"), sequences.logp_IT[m, i + 1 - prompt]))
+            token = m, i + 1 - prompt
+            append(**dict.fromkeys(("old_logp", "sampler_logp"), sequences.logp_IT[token]))
             append(answer=place, pair=place // 2 if unit == 2 else -1)
-            append(reward=sequences.reward_I[m], rate=sequences.rate_I[m], advantage=sequences.advantage_I[m])
+            append(reward=sequences.reward_I[m], rate=sequences.rate_I[m])
+            append(advantage=sequences.advantage_I[m] + sequences.return_IT[token])
+            append(graded=sequences.graded_I[m], token_reward=sequences.token_reward_IT[token])
             append(truncated=sequences.truncated_I[m], length=answer, complete=sequences.complete_I[m])
     padding = {name: -1 if name in ("segment", "answer", "pair") else 0 for name in fields}
     return {name: [*values, *[padding[name]] * (row_tokens - len(values))] for name, values in fields.items()}
