@@ -231,10 +231,8 @@ class AnswerReader(EnvironmentReader):
                 base = self._read_name()
                 digits = "".join(token.text for token in tokens[start + 1 : self.at] if token.kind == "number")
                 return Scalar(("symbol", f"{digits.removesuffix(base)} base {base}"))
-            if self.sees("^", "!", "°"):  # they bind closer than what stands before
-                self.at, self.tokens = start, tokens
-                return self._read_scalar()
-            return self._read_scalar(to_expression(group))  # reading it again would double the work at every depth
+            # Reading the brackets again would double the work at every depth.
+            return self._read_scalar(self._read_power(to_expression(group)))
         if self.sees("-") and self.peek(1).text.startswith("begin "):
             self.at += 1
             return self._read_matrices(number(-1))

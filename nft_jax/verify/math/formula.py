@@ -110,9 +110,9 @@ class FormulaReader(FunctionReader):
 
     # Powers
 
-    def _read_power(self) -> Expression:
-        """Reads a base, and the exponents, factorial signs and degrees behind it."""
-        value = self._read_atom()
+    def _read_power(self, base: Expression | None = None) -> Expression:
+        """Reads a base, unless it has been read, and the exponents, factorial signs and degrees behind it."""
+        value = self._read_atom() if base is None else base
         while True:
             if self.take("^"):
                 is_open = not self.sees("{", "(")

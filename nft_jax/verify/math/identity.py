@@ -46,11 +46,11 @@ def are_identical(left: Expression, right: Expression, budget: Budget) -> bool |
             return is_zero(difference(left, right), {}, budget)
         return _agree_at_points(left, right, names, budget)
     except (Undecided, Undefined):
-        return _have_identical_parts(left, right, budget)
+        return None if names else _have_identical_parts(left, right, budget)
 
 
 def _have_identical_parts(left: Expression, right: Expression, budget: Budget) -> bool | None:
-    """Returns True if two expressions are one operation on identical parts: `7^{7^7}` and `7^{823543}`."""
+    """Returns True if two numbers are one operation on identical parts: `7^{7^7}` and `7^{823543}`."""
     pairs = list(zip(left[1:], right[1:], strict=False))
     if left[0] != right[0] or len(left) != len(right) or left[0] == "symbol":
         return None
