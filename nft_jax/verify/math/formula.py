@@ -1,11 +1,14 @@
 """The reader of formulas: sums, products, powers, numbers and variables, by recursive descent over tokens."""
 
+import re
+
 from .cursor import Unreadable
 from .functions import ACCENTS, FUNCTIONS, FunctionReader, find_period, negate, to_expression, to_number
 from .tokens import Token
 from .values import Expression, Value, number
 from .words import number_in_words
 
+_PLAIN_FRACTION = re.compile(r"frac (?:\d+|(?:\{ \d+ \}|\d) (?:\{ \d+ \}|\d+))(?: |$)")
 _FUNCTION_LETTERS = set("fghFGHPQTE")
 _STRUCTURES = {
     "frac", "sqrt", "surd", "cbrt", "binom", "pi", "infty", "lfloor", "lceil", "sum", "prod", "int", "lim", *ACCENTS,
@@ -76,7 +79,7 @@ class FormulaReader(FunctionReader):
         r"""Returns `whole` plus the fraction behind it, if that is one of two whole numbers and below 1."""
         start, tokens = self.at, list(self.tokens)
         fraction = None
-        if self.sees_command("frac") and self.peek(2).kind != "word":
+        if _PLAIN_FRACTION.match(" ".join(token.text for token in self.tokens[self.at : self.at + 8])):
             fraction = self._read_command()
         elif self.peek().kind == "number" and self.peek().gap and self.sees("/", ahead=1):
             top, bottom = self.peek(), self.peek(2)
