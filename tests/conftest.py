@@ -29,6 +29,21 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 ROOT = Path(__file__).parents[1]
+# Folders whose files share compiled programs.
+SHARING = ("tests/rollout", "tests/smoke", "tests/step")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where pytest-xdist has several processes, what shares compiled programs goes to one: a file, or a folder."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class BySharing(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in SHARING if file.startswith(f"{folder}/")), file)
+
+    return BySharing(config, log)
 
 
 @pytest.fixture(scope="session")

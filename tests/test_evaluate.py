@@ -3,16 +3,14 @@
 import dataclasses
 import json
 import math
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers import commands
 from helpers.configs import flat
 from helpers.experiments import compilations, grader, open_on_mesh, small, write_graders
 from helpers.small_parts import lively_weights
@@ -31,7 +29,6 @@ from nft_jax.update.optimizer import make_optimizer
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.version import version
 
-ROOT = Path(__file__).parents[1]
 ANSWERS = 3
 SIZES = {"evaluation__max_problems": 6, "evaluation__problems_per_batch": 4, "evaluation__answers_per_problem": ANSWERS}
 
@@ -152,13 +149,7 @@ def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
         f"--problems={files[0]},{files[1]}",
         "--config.rollout.max_answer_tokens=9",
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "nft_jax.evaluate", *words],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-        capture_output=True,
-        text=True,
-    )
+    done = commands.run("nft_jax.evaluate", *words, PYTHONPATH=str(folder))
     assert done.returncode == 0, done.stderr
     found = path / "evaluations" / "step_000002"
     assert sorted(file.name for file in found.iterdir()) == [
@@ -239,8 +230,7 @@ def test_evaluate_compares_two_graders(config, run, capsys):
 
 
 def test_evaluate_help_needs_no_device():
-    command = [sys.executable, "-m", "nft_jax.evaluate", "--help"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "none"}, capture_output=True, text=True)
+    done = commands.run("nft_jax.evaluate", "--help", JAX_PLATFORMS="none")
     assert done.stderr == ""
     for words in ("python -m nft_jax.evaluate --workdir=", "--config:", "--workdir:", "--step:", "--problems:"):
         assert words in done.stdout

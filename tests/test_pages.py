@@ -4,11 +4,11 @@ import functools
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from helpers.commands import run
 from helpers.documents import PAGES, ROOT, SETTING, commands, is_setting, snippets
 from nft_jax.config import default
 
@@ -37,21 +37,12 @@ def named_settings(page: Path) -> set[str]:
 @functools.cache
 def read_help(module: str) -> str:
     """What a command of the package prints for `--help`."""
-    command = [sys.executable, "-m", module, "--help"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    return run(module, "--help").stdout
 
 
 def page_commands(page: Path) -> list[list[str]]:
     """The words of each `python -m nft_jax.…` in the shell snippets of a page."""
     return [words for script in snippets(page, "bash") for words in commands(script)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def helps():
-    """The texts of all `--help`, asked for two at a time."""
-    modules = {words[0] for page in PAGES for words in page_commands(page)}
-    with ThreadPoolExecutor(2) as threads:
-        return dict(zip(modules, threads.map(read_help, modules), strict=True))
 
 
 @page_by_page
@@ -71,10 +62,10 @@ def test_settings_exist(page):
 
 
 @page_by_page
-def test_commands_and_their_flags_exist(page, helps):
+def test_commands_and_their_flags_exist(page):
     for module, *words in page_commands(page):
         flags = {flag for word in words for flag in FLAG.findall(word.split("=")[0])} - {"config", "help"}
-        known = {*re.findall(r"--(?:\[no\])?([a-z_]+)", helps[module])}
+        known = {*re.findall(r"--(?:\[no\])?([a-z_]+)", read_help(module))}
         assert flags <= known, (module, flags - known)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers.experiments import assert_same, build_on_mesh, compilations, on_host, small
-from helpers.runs import MEASURED, Process, Ran
+from helpers.runs import MEASURED, Command, Ran
 from nft_jax import sft
 from nft_jax.export import export
 from nft_jax.run.checkpoint import Checkpoints
@@ -209,11 +209,11 @@ def test_main_leaves_a_workdir_for_export(trained, folder, monkeypatch):
 def test_main_resumes_bit_for_bit_after_signals(folder):
     """The command itself: killed, stopped, and run to its end."""
     config = warm(400)
-    whole = Process(config, folder / "whole", folder, "sft")
+    whole = Command(config, folder / "whole", folder, "sft")
     assert whole.end() == 0, whole.printed
     drawn = random.Random(0)
     for number, code, count in ((signal.SIGKILL, -signal.SIGKILL, 30), (signal.SIGTERM, 75, 120), (None, 0, 401)):
-        process = Process(config, folder / "ended", folder, "sft")
+        process = Command(config, folder / "ended", folder, "sft")
         process.wait(lambda process=process, count=count: len(process.run.steps) >= count)
         time.sleep(drawn.uniform(0, 0.1))
         assert process.end(number) == code, process.printed

@@ -1,17 +1,13 @@
 """`python -m nft_jax.bench` as a command."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from helpers import commands
 
-
-COMMAND = [sys.executable, "-m", "nft_jax.bench", "--config=bench", "--repeats=1", "--warmup=0", "--json"]
+COMMAND = ["nft_jax.bench", "--config=bench", "--repeats=1", "--warmup=0", "--json"]
 SMALL = {
     **{"model.layers": 1, "model.width": 32, "model.mlp_width": 32, "model.unrolled_layers": 1, "model.vocab": 32},
     **{"prompts_per_step": 2, "rollout.max_answer_tokens": 8, "data.max_prompt_tokens": 4, "packing.row_tokens": 0},
@@ -19,9 +15,9 @@ SMALL = {
 }
 
 
-def command(*words: str, **environment: str) -> subprocess.CompletedProcess:
-    words = [*COMMAND, *(f"--config.{name}={value}" for name, value in SMALL.items()), *words]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
+def command(*words: str, **environment: str) -> CompletedProcess:
+    small = (f"--config.{name}={value}" for name, value in SMALL.items())
+    return commands.run(*COMMAND, *small, *words, **environment)
 
 
 def test_bench_command(tmp_path):

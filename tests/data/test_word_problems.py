@@ -53,7 +53,7 @@ def splits():
     return {split: generate(split, size) for split, size in SIZES.items()}
 
 
-@pytest.mark.parametrize("seed", [0, random.randrange(2**32)])
+@pytest.mark.parametrize("seed", [0, random.randrange(2**32)], ids=["0", "drawn"])
 def test_generate_gives_the_answer_that_the_text_implies(seed):
     print("seed", seed)
     seen = Counter()

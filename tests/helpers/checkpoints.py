@@ -51,6 +51,14 @@ def warnings_of(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "nft_jax.run.checkpoint"]
 
 
+def flip_bit(path: Path, random: np.random.Generator) -> None:
+    """Flips one bit of a file."""
+    data = bytearray(path.read_bytes())
+    bit = random.integers(8 * len(data))
+    data[bit // 8] ^= 1 << (bit % 8)
+    path.write_bytes(data)
+
+
 def listing(folder: Path) -> dict[str, Any]:
     """Returns every file with its bytes."""
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,49 +1,14 @@
-"""Several processes of one program on this machine; they are forks of one process, because the imports take seconds."""
+"""Several processes of one program on this machine."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-# Seconds after which a process that has not ended is taken to hang.
-HANGS = 180
-
-# Reads one command per line. One fork runs the command; another one waits for it and writes its exit code.
-FORKS = """
-import json, os, runpy, signal, sys
-import matplotlib.pyplot, nft_jax.train, nft_jax.evaluate
-
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-print("ready", flush=True)
-for line in sys.stdin:
-    words, environment, path = json.loads(line)
-    if os.fork():
-        continue
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        log = os.open(f"{path}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1), os.dup2(log, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.update(environment)
-        sys.argv = words
-        run = runpy.run_path if words[0].endswith(".py") else runpy.run_module
-        run(words[0], run_name="__main__", **({} if words[0].endswith(".py") else {"alter_sys": True}))
-        sys.exit(0)
-    for kind, value in (("pid", pid), ("code", None)):
-        value = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if value is None else value
-        with open(f"{path}.partial", "w") as out:
-            out.write(str(value))
-        os.rename(f"{path}.partial", f"{path}.{kind}")
-    os._exit(0)
-"""
+from helpers.commands import HANGS, ROOT, Process, start
 
 
 def free_port() -> int:
@@ -53,58 +18,13 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-class Process:
-    """A started process: what it printed, and how it ended."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    @property
-    def printed(self) -> str:
-        log = self.path.with_name(f"{self.path.name}.log")
-        return log.read_text() if log.exists() else ""
-
-    @property
-    def pid(self) -> int:
-        return int(self._read_when_written("pid"))
-
-    def kill(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
-    @property
-    def running(self) -> bool:
-        return not self.path.with_name(f"{self.path.name}.code").exists()
-
-    def code(self) -> int:
-        """Waits for the end of the process and returns its exit code."""
-        return int(self._read_when_written("code"))
-
-    def _read_when_written(self, kind):
-        file = self.path.with_name(f"{self.path.name}.{kind}")
-        deadline = time.monotonic() + HANGS
-        while not file.exists():
-            assert time.monotonic() < deadline, f"{self.path} hangs:\n{self.printed}"
-            time.sleep(0.01)
-        return file.read_text()
-
-
 class Processes:
     """Starts processes of one program; leaving the context ends those that still run."""
 
     def __init__(self, folder: Path):
         self.folder, self.started = folder, []
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}:{folder}", "PYTHONWARNINGS": "ignore"}
-        self.parent = subprocess.Popen(
-            [sys.executable, "-c", FORKS],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
 
     def __enter__(self) -> "Processes":
-        assert self.parent.stdout.readline() == "ready\n"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,19 +32,14 @@ class Processes:
             if process.running:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-        self.parent.stdin.close()
-        self.parent.wait(HANGS)
-        self.parent.stdout.close()
 
     def one(self, words: Sequence[str], devices: int = 1, **environment: str) -> Process:
         """Starts one process; `words` are a module or a script, and its arguments."""
-        process = Process(self.folder / f"process_{len(self.started)}")
         flags = os.environ.get("XLA_FLAGS", "").replace("device_count=8", f"device_count={devices}")
-        command = [list(map(str, words)), {"XLA_FLAGS": flags} | environment, str(process.path)]
-        self.parent.stdin.write(json.dumps(command) + "\n")
-        self.parent.stdin.flush()
-        self.started.append(process)
-        return process
+        paths = f"{ROOT}:{ROOT / 'tests'}:{self.folder}"
+        given = os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": flags} | environment
+        self.started.append(start(self.folder / f"process_{len(self.started)}", words, given))
+        return self.started[-1]
 
     def several(self, commands: Sequence[Sequence[str]], devices: int = 1) -> list[Process]:
         """Starts one process of each of `commands`, which find one another."""

@@ -1,4 +1,4 @@
-"""Whole runs for tests: `train.main` in this process, and `python -m nft_jax.train` in another that can be killed."""
+"""Whole runs for tests: `train.main` in this process, and `nft_jax.train` in another process that can be killed."""
 
 import contextlib
 import io
@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +15,14 @@ import orbax.checkpoint as ocp
 import psutil
 import pytest
 
+from helpers import commands
+from helpers.commands import ROOT
 from helpers.experiments import compilations
 from nft_jax import train
 from nft_jax.config import Config, to_dict
 
-ROOT = Path(__file__).parents[2]
 # Metrics that differ between two runs of the same steps.
 MEASURED = {"seconds", "tokens_per_second", "compile_seconds", "host_rss_mib", "host_rss_peak_mib"}
-# Seconds after which a test takes a process for hanging.
-HANGS = 240
 
 
 class Ran(NamedTuple):
@@ -103,33 +100,26 @@ class Around:
         return getattr(self.program, name)
 
 
-class Process:
-    """`python -m nft_jax.PROGRAM` in `workdir`, with the graders of `folder`; `run` is its workdir."""
+class Command:
+    """`nft_jax.PROGRAM` in `workdir`, with the graders of `folder`; `run` is its workdir."""
 
     def __init__(self, config: Config, workdir: Path, folder: Path, program: str = "train"):
-        self.run, self.log = Ran(workdir), workdir.with_name(f"{workdir.name}.log")
+        self.run = Ran(workdir)
         file = workdir.with_name(f"{workdir.name}.json")
         file.write_text(json.dumps(to_dict(config)))
-        command = [sys.executable, "-m", f"nft_jax.{program}", f"--config={file}", f"--workdir={workdir}"]
-        with open(self.log, "w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment(folder), stdout=log, stderr=subprocess.STDOUT
-            )
+        words = [f"nft_jax.{program}", f"--config={file}", f"--workdir={workdir}"]
+        self.process = commands.start(workdir, words, environment(folder))
 
     @property
     def printed(self) -> str:
         """The output by now."""
-        return self.log.read_text()
-
-    @property
-    def running(self) -> bool:
-        return self.process.poll() is None
+        return self.process.printed
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
         """Waits for a condition; returns False if the process ends before."""
-        deadline = time.monotonic() + HANGS
+        deadline = time.monotonic() + commands.HANGS
         while not until():
-            if not self.running:
+            if not self.process.running:
                 return False
             assert time.monotonic() < deadline, self.printed
             time.sleep(0.01)
@@ -141,8 +131,8 @@ class Process:
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children(recursive=True)
         if number is not None:
-            self.process.send_signal(number)
-        code = self.process.wait(HANGS)
+            self.process.kill(number)
+        code = self.process.code()
         _, alive = psutil.wait_procs(children, timeout=30)
         assert alive == []
         return code

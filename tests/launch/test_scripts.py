@@ -97,6 +97,6 @@ def test_local_and_test_pass_their_arguments_on(stand):
         [*train, "--config=configs/smollm2.py", "--workdir=runs/smollm2"],
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        ["python", "-m", "pytest", "-m", "slow"],
+        ["python", "-m", "pytest", "-n", "2", "-m", "slow"],
     ]
     assert stand.records[1]["environment"]["XLA_FLAGS"].endswith("--mine")

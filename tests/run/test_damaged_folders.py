@@ -18,7 +18,7 @@ import pytest
 
 from helpers.damaged_folders import KINDS, damage_folder
 from helpers.experiments import grader, small, write_graders
-from helpers.runs import Process, Ran, run
+from helpers.runs import Command, Ran, run
 from nft_jax import train
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.experiment import open_experiment
@@ -226,7 +226,7 @@ def test_train_ends_well_or_refuses_in_every_damaged_folder(whole, folder, tmp_p
     for kind in KINDS:
         workdir = shutil.copytree(whole.path, tmp_path / kind, symlinks=True)
         name, _ = KINDS[kind](workdir, drawn)
-        process = Process(config_of(STEPS + 2), workdir, folder)
+        process = Command(config_of(STEPS + 2), workdir, folder)
         code = process.end()
         assert code in (0, 1, 2), (kind, name, process.printed)
         assert "Traceback" not in process.printed, (kind, name, process.printed)

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from helpers.experiments import grader, small, write_graders
-from helpers.runs import Process
+from helpers.runs import Command
 
 STEPS, FIRST, LAST = 500, 50, 480
 RUN = {
@@ -36,7 +36,7 @@ def take_stock(process: psutil.Process) -> dict[str, float]:
 @pytest.mark.slow
 def test_train_uses_no_more_after_five_hundred_steps(tmp_path, capsys):
     config = small(verify__grader=grader("coin"), **RUN)
-    process = Process(config, tmp_path / "run", write_graders(tmp_path))
+    process = Command(config, tmp_path / "run", write_graders(tmp_path))
     seen = {}
     for step in (FIRST, LAST):
         assert process.wait(lambda step=step: len(process.run.steps) >= step), process.printed

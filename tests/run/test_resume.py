@@ -4,7 +4,6 @@ import contextlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,9 +13,10 @@ from typing import NamedTuple
 import jax
 import pytest
 
+from helpers import commands
 from helpers.buckets import use_local_buckets, use_machine
 from helpers.experiments import assert_same, compilations, small
-from helpers.runs import Process, Ran, environment, run, untimed
+from helpers.runs import Command, Ran, run, untimed
 from nft_jax import train
 from nft_jax.run import remote_workdir
 from nft_jax.run.checkpoint import Checkpoints
@@ -222,7 +222,7 @@ def until(folder):
     (folder / "slow").touch()
 
     def start(moment: Callable[[Ran], bool], number: signal.Signals | None = None, **changes) -> Ended:
-        process = Process(small(**RUN | changes), folder / "ended", folder)
+        process = Command(small(**RUN | changes), folder / "ended", folder)
         assert process.wait(lambda: moment(process.run)) == (number is not None), process.printed
         code = process.end(number)
         with Checkpoints(process.run.path) as checkpoints:
@@ -262,8 +262,8 @@ def hung(until, folder, second):
         hangs = (folder / "hangs").exists() and "has taken" in (folder / "ended.log").read_text()
         if hangs and not second:
             second["before"] = contents(run.path)
-            command = [sys.executable, "-m", "nft_jax.train", f"--workdir={run.path}"]
-            second["ended"] = subprocess.run(command, capture_output=True, text=True, env=environment(folder))
+            second["ended"] = commands.run("nft_jax.train", f"--workdir={run.path}", PYTHONPATH=str(folder))
+            second["part"] = commands.run("nft_jax.sft", f"--workdir={run.path}/warm_start", PYTHONPATH=str(folder))
             second["after"] = contents(run.path)
         return hangs
 
@@ -298,6 +298,8 @@ def test_train_refuses_a_folder_where_a_run_is_alive_and_changes_nothing(hung, s
     assert ended.returncode == 2
     assert f"error: --workdir={hung[0].path} is in use by process {hung[0].pid} on " in ended.stderr
     assert "nft_jax.train --config=" in ended.stderr
+    assert f"error: --workdir={hung[0].path}/warm_start is in use by process {hung[0].pid} on " in second["part"].stderr
+    assert second["part"].returncode == 2
     assert f"kill {hung[0].pid})" in ended.stderr
     assert second["after"] == second["before"]
     assert "lock.json" in second["before"]
@@ -373,17 +375,17 @@ def test_remote_workdir_resumes_on_another_machine(folder, train_on, whole, monk
 
 @pytest.mark.slow
 def test_train_resumes_bit_for_bit_after_twenty_kills(folder, capsys):
-    """Moments are uniform over a whole run: imports, warm start, compiling, steps, saving, reporting."""
+    """Moments are uniform over a whole run: warm start, compiling, steps, saving, reporting."""
     config, drawn = small(**RUN | {"steps": 40, "record__checkpoint_every_steps": 1}), random.Random(0)
     began = time.monotonic()
-    whole = Process(config, folder / "whole of forty", folder)
+    whole = Command(config, folder / "whole of forty", folder)
     assert whole.end() == 0, whole.printed
     seconds = time.monotonic() - began
     kills = runs = resumes = 0
     while runs == 0 or kills < 20:
         workdir = folder / f"run {runs} of forty"
         moment = time.monotonic() + (drawn.uniform(0, seconds) if kills < 20 else float("inf"))
-        process = Process(config, workdir, folder)
+        process = Command(config, workdir, folder)
         if process.wait(lambda moment=moment: time.monotonic() >= moment):
             assert process.end(signal.SIGKILL) == -signal.SIGKILL
             kills += 1
