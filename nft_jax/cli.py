@@ -9,25 +9,25 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from nft_jax import config_files
+from nft_jax import command_words
 from nft_jax.compat import coordination
-from nft_jax.config import Config, default, load, read_saved_config, set_own_option, to_dict
+from nft_jax.config import Config, default, load, set_own_option, to_dict
 from nft_jax.config.reference import check_names, help_text, sections, take_own_options
 from nft_jax.names import quote
-from nft_jax.own_code import describe_error, is_own, register
+from nft_jax.own_code import describe_error, is_own
 from nft_jax.printing import show_control_characters
 from nft_jax.processes import distributed, ending
 from nft_jax.run import compile_cache, remote_workdir
 from nft_jax.run.fingerprint import own_code
 from nft_jax.run.lock import WorkdirLock
 from nft_jax.run.streams import outlive_readers
-from nft_jax.run.workdir import versions
+from nft_jax.run.workdir import run_of, versions
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file(
@@ -63,7 +63,7 @@ def run(
     Args:
       usage: the text of `--help` above the flags.
       several: whether several processes can run the program together; they first find and check one another.
-      holds_workdir: whether the program locks the workdir until its end, so that no other one writes there.
+      holds_workdir: whether the program locks the workdir, and the run that it is a part of, until its end.
       needs_workdir: whether --workdir must be given; else `workdir` may be None.
       default_config: the config where none is given.
     """
@@ -89,7 +89,7 @@ def run(
                 contextlib.ExitStack() as stack,
             ):
                 workdir = remote_workdir.open_workdir(WORKDIR.value) if WORKDIR.value else None
-                lock = WorkdirLock(workdir) if workdir and holds_workdir else None
+                lock = WorkdirLock(run_of(workdir), f"--workdir={workdir}") if workdir and holds_workdir else None
                 if lock:
                     stack.callback(lock.release)
                 if launch:
@@ -146,10 +146,19 @@ def _errors_in_one_message() -> Iterator[None]:
     except Exception as error:
         if is_own(error) and not DEBUG.value:
             stop(f"{describe_error(error)}\n(--debug_errors shows the whole traceback)")
+        if _is_of_the_device(error) and not DEBUG.value:
+            named = os.environ.get("JAX_PLATFORMS", "")
+            stop(f"JAX can't start (JAX_PLATFORMS={named!r}): {str(error) or 'no such device'}")
         if not ending.is_multiprocess():
             raise
         traceback.print_exc()
         ending.exit_process(1)
+
+
+def _is_of_the_device(error: Exception) -> bool:
+    """Returns whether JAX raised an error while it looked for devices."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return Path(last.filename).name == "xla_bridge.py"
 
 
 def _define_process_flags() -> list[str]:
@@ -193,30 +202,38 @@ def _load() -> Config:
 
 def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     """Parses the flags, or prints the help with every setting, and returns the words that are no flags."""
-    words, own = take_own_options([_expand_home(word) for word in argv if word not in HELP])
-    name = _take(words, "--config").value
     try:
+        words, own = take_own_options(command_words.prepare([word for word in argv if word not in HELP]))
+        name = command_words.take(words, "--config").value
         # ml_collections looks for the settings in sys.argv.
-        sys.argv = _with_config_path(words, default_config)
+        sys.argv = command_words.with_config_path(words, default_config)
         check_names(sys.argv[1:])
     except (ValueError, OSError) as error:
         stop(str(error))
     try:
         rest = FLAGS(sys.argv)
     except flags.Error as error:
+        if "parsing config file" in str(error):  # of a whole traceback, its last line
+            stop(f"--config={name}: {str(error).strip().splitlines()[-1]}")
         stop(f"{_describe_allowed(str(error)) or error}; --help lists the flags")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The config file raised it while it ran.
-        stop(f"--config={name or default_config}: {error.args[0] if error.args else error}")
+        fault = str(error.args[0] if error.args else error)
+        if fault.endswith("has no attribute 'get_config'"):
+            fault = "it has no function get_config(), which returns the config"
+        stop(f"--config={name or default_config}: {fault}")
     except (Exception, SystemExit) as error:
-        if not is_own(error):
+        if not is_own(error) and not isinstance(error, SyntaxError):
             raise
         stop(f"--config={name}: {describe_error(error)}")
+    if name and not isinstance(CONFIG.value, ConfigDict):
+        kind = type(CONFIG.value).__name__
+        stop(f"--config={name}: get_config() returns a {kind}, not a ConfigDict as nft_jax.config.default() makes")
     if CONFIG.value is not None:
         _set_own_options(own)
     if set(argv) & set(HELP):
         app.usage(shorthelp=True, writeto_stdout=True)
-        path = (_take(sys.argv, "--config").value or "the defaults").rpartition(":")[2]
+        path = (command_words.take(sys.argv, "--config").value or "the defaults").rpartition(":")[2]
         print(f"\n{help_text(CONFIG.value or default(), f'--config={name}' if name else path)}")
         sys.exit(0)
     return rest
@@ -225,7 +242,10 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
 def _describe_allowed(fault: str) -> str | None:
     """Returns what is allowed in place of a value that absl can't read, if it is one of a setting."""
     found = re.match(r"flag --(no)?config\.([\w.]+)=(.*?): ", fault, re.DOTALL)
-    settings = {each.name: each for section in sections() for each in section.settings}
+    listed = sections()
+    if found and found[2] in {section.name for section in listed}:
+        return f"config.{found[2]} is a section; set what is in it, by --config.{found[2]}.NAME=VALUE"
+    settings = {each.name: each for section in listed for each in section.settings}
     setting = found and settings.get(found[2])
     return setting and f"config.{setting.name}={quote(found[3])}: must be {setting.allowed}"
 
@@ -236,59 +256,3 @@ def _set_own_options(options: dict[str, str]) -> None:
             set_own_option(CONFIG.value, name, text)
     except ValueError as error:
         stop(str(error))
-
-
-def _expand_home(word: str) -> str:
-    """Returns `--flag=~/PATH` with the home folder in place of ~, which shells leave there."""
-    name, equals, value = word.partition("=")
-    return f"{name}={Path(value).expanduser()}" if equals and value.split("/")[0] == "~" else word
-
-
-def _with_config_path(words: list[str], default: str | None) -> list[str]:
-    """Returns the words with the config's path first: from --config, else from the run in --workdir."""
-    given = _take(words, "--config")
-    name = given.value
-    if name is None:
-        workdir = _take(words, "--workdir").value
-        path = (remote_workdir.open_workdir(workdir) if workdir else Path()) / "config.json"
-        name = str(path) if workdir and path.is_file() else default
-    path = [] if name is None else [f"--config={find_config(name)}"]
-    return [*given.rest[:1], *path, *given.rest[1:]]
-
-
-class _Flag(NamedTuple):
-    """The value of a flag, None where it isn't given, and the other words of the command line."""
-
-    value: str | None
-    rest: list[str]
-
-
-def _take(words: list[str], flag: str) -> _Flag:
-    """Takes `flag=VALUE` or `flag VALUE` out of the words."""
-    for place, word in enumerate(words):
-        if word.startswith(f"{flag}="):
-            return _Flag(word.removeprefix(f"{flag}="), [*words[:place], *words[place + 1 :]])
-        if word == flag and place + 1 < len(words):
-            return _Flag(words[place + 1], [*words[:place], *words[place + 2 :]])
-    return _Flag(None, list(words))
-
-
-def find_config(name: str) -> str:
-    """Returns what ml_collections loads: a file, `NAME.py` of the shipped configs, or the `config.json` of a run.
-
-    Raises:
-      FileNotFoundError: for no such file, with the names of the shipped configs.
-      ValueError: for a `config.json` that this version did not write.
-    """
-    if Path(name).is_file() and name.endswith(".json"):
-        read_saved_config(name)  # ml_collections would wrap its error in a traceback
-        return f"{config_files.__file__}:{name}"
-    if Path(name).is_file():
-        register(name)
-        return name
-    if path := config_files.find(name):
-        return str(path)
-    raise FileNotFoundError(
-        f"--config={name}: no such file, and no shipped config of that name; there are: "
-        f"{', '.join(config_files.names())}"
-    )

@@ -1,4 +1,4 @@
-"""The config files that come with the package, by bare name: `configs/` of a checkout, or of an installed wheel."""
+"""Config files: those that come with the package (`configs/` of a checkout, or of an installed wheel), and others."""
 
 import importlib.util
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from nft_jax.config import read_saved_config
+from nft_jax.names import suggestion
+from nft_jax.own_code import register
 
 
 def names() -> list[str]:
@@ -16,6 +18,31 @@ def names() -> list[str]:
 def find(name: str) -> Path | None:
     """Returns the file of a name, or None."""
     return next((path for folder in _folders() if (path := folder / f"{name}.py").is_file()), None)
+
+
+def locate(name: str) -> str:
+    """Returns what ml_collections loads: a file, `NAME.py` of the shipped configs, or the `config.json` of a run.
+
+    Raises:
+      FileNotFoundError: for no such file, with the names of the shipped configs.
+      ValueError: for a `config.json` that this version did not write, and for a file of another kind.
+    """
+    path = Path(name)
+    if path.is_file() and path.suffix == ".json":
+        read_saved_config(name)  # ml_collections would wrap its error in a traceback
+        return f"{__file__}:{name}"
+    if path.is_file() and path.suffix == ".py":
+        register(name)
+        return name
+    if shipped := find(name.removesuffix(".py")):
+        return str(shipped)
+    if path.is_file():
+        raise ValueError(f"--config={name}: give a .py file with a function get_config(), or the config.json of a run")
+    run = f"; the config of the run in it: --config={path / 'config.json'}" if (path / "config.json").is_file() else ""
+    near = run or suggestion(path.stem.strip().lower(), names())
+    raise FileNotFoundError(
+        f"--config={name}: no such file, and no shipped config of that name; there are: {', '.join(names())}{near}"
+    )
 
 
 def config(name: str) -> ConfigDict:

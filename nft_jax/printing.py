@@ -4,6 +4,7 @@ Problems, answers, names of files and errors of graders may hold escape sequence
 through one door, `show_control_characters`, that writes such characters as their escapes, `\\x1b`.
 """
 
+import logging
 import re
 import shutil
 import sys
@@ -53,7 +54,18 @@ def show_control_characters() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, VisibleStream):
+            if hasattr(stream, "reconfigure"):  # what its encoding lacks, it would refuse
+                stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, VisibleStream(stream))
+            # Handlers that an import made have the stream itself; absl replaces them only where it knows their stream.
+            for handler in _log_handlers():
+                if any(getattr(handler, "stream", None) is one for one in (stream, getattr(sys, f"__{name}__"))):
+                    handler.setStream(getattr(sys, name))
+
+
+def _log_handlers() -> list[logging.Handler]:
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    return [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
 
 
 def terminal_width() -> int | None:

@@ -1,5 +1,6 @@
 """The command line: help and errors within seconds, in one message, and without a device."""
 
+import functools
 import json
 import os
 import subprocess
@@ -10,14 +11,15 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from helpers import commands
+from helpers.commands import ROOT
 from helpers.experiments import small
 from nft_jax import cli
-from nft_jax.cli import find_config
+from nft_jax.config_files import locate
 from nft_jax.losses import resolve
 from nft_jax.own_code import digest
 from nft_jax.printing import visible
 
-ROOT = Path(__file__).parents[1]
 # No such platform exists: whoever touches a device, or only asks how many there are, dies of it.
 NO_DEVICE = "no_such_platform"
 
@@ -63,6 +65,23 @@ CASES = {
     "bucket elsewhere": ("report", "--config=tiny", "--workdir=s3://bucket/run"),
     "unwritable": ("train", "--config=tiny", "--workdir={folder}/empty.py/run"),
     "nothing to draw": ("report", *BOTH),
+    "no such platform": ("train", *BOTH),
+    "config of nothing": ("train", "--config={folder}/nothing.py", "--workdir={folder}/run"),
+    "config with an argument": ("train", "--config={folder}/asks.py", "--workdir={folder}/run"),
+    "two configs": ("train", *BOTH, "--config=smollm2"),
+    "two workdirs": ("train", *BOTH, "--workdir", "elsewhere"),
+    "one dash": ("train", "-config=tiny", "-workdir={folder}/run", "-config.steps=0"),
+    "a section as a setting": ("train", *BOTH, "--config.model=qwen"),
+    "workdir that is a file": ("report", "--config=tiny", "--workdir={folder}/empty.py"),
+    "workdir that is a link to nothing": ("report", "--config=tiny", "--workdir={folder}/dangling"),
+    "workdir that is a link in a circle": ("report", "--config=tiny", "--workdir={folder}/circle"),
+    "workdir of nobody": ("report", "--config=tiny", "--workdir=~no-such-user/run"),
+    "workdir with a long name": ("report", "--config=tiny", f"--workdir={'a' * 300}"),
+    "no problems": ("data", "--problems="),
+    "unknown chip": ("plan", "--config=tiny", "--topology=v5:2x2"),
+    "chips without a shape": ("plan", "--config=tiny", "--topology=v5e"),
+    "no chips": ("plan", "--config=tiny", "--topology=v5e:0x2"),
+    "too many chips": ("plan", "--config=tiny", "--topology=v5e:99999x99999"),
 }
 # What a terminal obeys, in whatever a command line or a file may hold; FILE has it in its name, problems and ids.
 EVIL = "\x1b[31m\x9b2J\u202e\u2066\u200b\u2028\r\x7f"
@@ -85,6 +104,7 @@ WRONG_FILES = {
     "divides": ("\nx = 1 / 0\n", "ZeroDivisionError: division by zero, in {path}:2"),
     "exits": ("import sys\nsys.exit(3)\n", "it exits, by SystemExit: 3, in {path}:2"),
     "stumbles": ("def get_config()\n", "SyntaxError: expected ':', in {path}:1"),
+    "holds bytes": ("x = '\0'", "SyntaxError: source code string cannot contain null bytes"),
     "wonders": ("def get_config():\n    return undefined\n", "name 'undefined' is not defined, in {path}:2"),
 }
 CASES |= {
@@ -112,49 +132,26 @@ def folder(tmp_path_factory):
     (folder / "evil_lines.jsonl").write_text(json.dumps(problem, ensure_ascii=False) + f"\n{{{EVIL}")
     for name, (source, _) in WRONG_FILES.items():
         (folder / f"{name}.py").write_text(source)
+    (folder / "nothing.py").write_text("def get_config():\n    return {}\n")
+    (folder / "asks.py").write_text("def get_config(name):\n    return name\n")
+    for name, target in {"dangling": "nothing", "circle": "circle"}.items():
+        (folder / name).symlink_to(folder / target)
     (folder / "evil.py").write_text(f"raise NameError({EVIL!r})\n")
     return folder
-
-
-# The imports take seconds, and are the same for all: one process has them, and a fork of it is each command line's.
-FORKS = """
-import json, os, runpy, sys
-import matplotlib.pyplot, nft_jax.run.checkpoint, nft_jax.evaluation.evaluator
-
-for module, words, path in json.load(sys.stdin):
-    if os.fork() == 0:
-        for stream, number in (("out", 1), ("err", 2)):
-            os.dup2(os.open(f"{path}.{stream}", os.O_WRONLY | os.O_CREAT), number)
-        sys.argv = [module, *words]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        sys.exit(0)
-    with open(f"{path}.code", "w") as code:
-        code.write(str(os.waitstatus_to_exitcode(os.wait()[1])))
-"""
-
-
-def environment(platform: str) -> dict[str, str]:
-    return os.environ | {"JAX_PLATFORMS": platform}
 
 
 @pytest.fixture(scope="module")
 def answer(folder):
     """`(name) -> CompletedProcess` of a command line above."""
-    commands = {
-        name: (f"nft_jax.{module}", [word.format(folder=folder) for word in words])
-        for name, (module, *words) in CASES.items()
-    }
-    listed = [(*command, str(folder / name)) for name, command in commands.items() if name not in ALONE]
-    fork = [sys.executable, "-c", FORKS]
-    subprocess.run(fork, cwd=ROOT, env=environment(NO_DEVICE), input=json.dumps(listed), text=True, check=True)
 
+    @functools.cache
     def get(name):
-        module, words = commands[name]
-        if name in ALONE:
-            command = [sys.executable, "-m", module, *words]
-            return subprocess.run(command, cwd=ROOT, env=environment(ALONE[name]), capture_output=True, text=True)
-        code, out, err = ((folder / f"{name}.{kind}").read_text() for kind in ("code", "out", "err"))
-        return subprocess.CompletedProcess((module, *words), int(code), out, err)
+        module, *words = (word.format(folder=folder) for word in CASES[name])
+        if name not in ALONE:
+            return commands.run(f"nft_jax.{module}", *words, JAX_PLATFORMS=NO_DEVICE)
+        typed = [sys.executable, "-m", f"nft_jax.{module}", *words]
+        platform = os.environ | {"JAX_PLATFORMS": ALONE[name]}
+        return subprocess.run(typed, cwd=ROOT, env=platform, capture_output=True, text=True)
 
     return get
 
@@ -201,6 +198,26 @@ def answer(folder):
         ("bucket elsewhere", ["--workdir=s3://bucket/run: give a local folder, or one in a bucket: gs://BUCKET/PATH"]),
         ("unwritable", ["--workdir={folder}/empty.py/run can't be written"]),
         ("nothing to draw", ["metrics.jsonl: nothing to draw yet"]),
+        ("no such platform", ["JAX can't start (JAX_PLATFORMS='no_such_platform'): Unable to initialize backend"]),
+        (
+            "config of nothing",
+            ["nothing.py: get_config() returns a dict, not a ConfigDict as nft_jax.config.default()"],
+        ),
+        ("config with an argument", ["--config={folder}/asks.py: TypeError: get_config() missing 1 required"]),
+        ("two configs", ["--config is given twice: 'tiny' and 'smollm2'"]),
+        ("two workdirs", ["--workdir is given twice: '{folder}/run' and 'elsewhere'"]),
+        ("one dash", ["config.steps=0: must be 1 or more"]),
+        ("a section as a setting", ["config.model is a section; set what is in it, by --config.model.NAME=VALUE"]),
+        ("workdir that is a file", ["--workdir={folder}/empty.py is no folder"]),
+        ("workdir that is a link to nothing", ["dangling is a link to {folder}/nothing, which does not exist"]),
+        ("workdir that is a link in a circle", ["--workdir={folder}/circle can't be used: "]),
+        ("workdir of nobody", ["--workdir=~no-such-user/run names a home folder that this machine does not have"]),
+        ("workdir with a long name", ["can't be used: ", "give another folder"]),
+        ("no problems", ["--problems= is empty: name a file, a folder or a set of problems"]),
+        ("unknown chip", ["--topology=v5:2x2: write a chip and a shape", "did you mean 'v5"]),
+        ("chips without a shape", ["--topology=v5e: write a chip and a shape, such as v5e:8x8"]),
+        ("no chips", ["--topology=v5e:0x2: write a chip and a shape"]),
+        ("too many chips", ["--topology=v5e:99999x99999: write a chip and a shape"]),
     ],
 )
 def test_run_answers_an_incorrect_command_line_with_one_message_and_code_2(answer, folder, name, words):
@@ -235,13 +252,31 @@ def test_run_lists_every_setting_under_help(answer):
     assert "model.dtype=bfloat16" in of_plan
 
 
-def test_find_config_takes_the_name_of_a_shipped_config_or_a_path(tmp_path):
-    assert Path(find_config("tiny")) == ROOT / "configs" / "tiny.py"
+def test_locate_takes_the_name_of_a_shipped_config_or_a_path(tmp_path, monkeypatch):
+    assert Path(locate("tiny")) == Path(locate("tiny.py")) == ROOT / "configs" / "tiny.py"
+    monkeypatch.chdir(tmp_path)
+    Path("tiny").write_text("")  # whatever else has that name
+    assert Path(locate("tiny")) == ROOT / "configs" / "tiny.py"
     mine = tmp_path / "mine.py"
     mine.write_text("")
-    assert find_config(str(mine)) == str(mine)
-    with pytest.raises(FileNotFoundError, match="mine2.*there are: .*tiny"):
-        find_config("mine2")
+    assert locate(str(mine)) == str(mine)
+    for name, words in {
+        "mine2": "mine2.*there are: .*tiny",
+        " Tiny": "there are: .*; did you mean 'tiny'",
+        str(ROOT / "configs"): "no such file",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=words):
+            locate(name)
+    for name in ("mine.yaml", "mine"):
+        Path(name).write_text("steps: 3")
+        with pytest.raises(ValueError, match=f"--config={name}: give a .py file with a function get_config()"):
+            locate(name)
+
+
+def test_locate_names_the_config_of_a_run_for_its_folder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=f"the config of the run in it: --config={tmp_path}/config.json$"):
+        locate(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from etils import epath
@@ -116,3 +118,20 @@ def test_json_text_writes_all_json_of_the_package():
         if names & {"dump", "dumps"}:
             found.add(str(path.relative_to(package)))
     assert found - _NO_FILES == {"files.py"}
+
+
+def _without_encoding(path: Path) -> Iterator[str]:
+    """Yields the calls of a module that read or write text as the locale of the machine says."""
+    places = {"read_text": 0, "write_text": 1}
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(call, ast.Call) or any(each.arg == "encoding" for each in call.keywords):
+            continue
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        mode = call.args[1].value if len(call.args) > 1 and isinstance(call.args[1], ast.Constant) else ""
+        opens = isinstance(call.func, ast.Name) and name == "open" and "b" not in str(mode)
+        if opens or (name in places and len(call.args) <= places[name]):
+            yield f"{path.relative_to(ROOT)}:{call.lineno}"
+
+
+def test_no_file_depends_on_the_locale():
+    assert [place for path in (ROOT / "nft_jax").rglob("*.py") for place in _without_encoding(path)] == []

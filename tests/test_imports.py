@@ -27,6 +27,7 @@ ORDER = """
     evaluation
     resolve verifier base teacher
     experiment
+    command_words
     cli
     machine
     loop supervised report start_table rehearsal

@@ -1,6 +1,7 @@
 """What reaches a terminal or a picture: text alone."""
 
 import io
+import logging
 import sys
 import unicodedata
 
@@ -46,8 +47,11 @@ def test_show_control_characters_is_the_door_of_all_that_prints(monkeypatch):
     streams = {name: io.StringIO() for name in ("stdout", "stderr")}
     for name, stream in streams.items():
         monkeypatch.setattr(sys, name, stream)
+    early = logging.StreamHandler()  # as libraries make one when they are imported
+    monkeypatch.setattr(logging.getLogger("early"), "handlers", [early])
     show_control_characters()
     show_control_characters()
+    logging.getLogger("early").warning("\x1b[2J")
     assert sys.stdout.unchecked is streams["stdout"]
     print("\x1b[31mred")
     print("\x1b[31mred", file=sys.stderr)
@@ -58,7 +62,16 @@ def test_show_control_characters_is_the_door_of_all_that_prints(monkeypatch):
         sys.excepthook(*sys.exc_info())
     written = "".join(stream.getvalue() for stream in streams.values())
     assert "\x1b" not in written and "\x07" not in written
+    assert "\n\\x1b[2J\n" in f"\n{written}"
     assert written.startswith("\\x1b[31mred\n") and "ValueError: \\x1b]0;title\\x07" in written
+
+
+def test_show_control_characters_prints_what_the_encoding_lacks(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    show_control_characters()
+    print("\u2502 1 ± 2 \u2717", flush=True)
+    assert written.getvalue() == rb"\u2502 1 \xb1 2 \u2717" + b"\n"
 
 
 class Terminal(io.StringIO):

@@ -105,7 +105,7 @@ def measure_values(sweep: Sweep, arguments: Sequence[str], workdir: Path) -> lis
         code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
         if code:
             raise ValueError(f"--sweep={sweep.name}: the run with {value} ended with code {code}; its message is above")
-        rows.append({"value": value} | json.loads((folder / "bench.json").read_text()))
+        rows.append({"value": value} | json.loads((folder / "bench.json").read_text(encoding="utf-8")))
     return rows
 
 

@@ -34,6 +34,8 @@ def _run(flags: argparse.Namespace) -> None:
         fields = parse_fields(getattr(flags, setting), f"config.data.{setting}")
         return benchmarks.read(name, root=flags.folder, fields=fields, setting=f"config.data.{setting}")
 
+    if not flags.problems.strip():
+        raise ValueError("--problems= is empty: name a file, a folder or a set of problems")
     names = [name.strip() for name in flags.exclude.split(",") if name.strip()]
     problems = read(flags.problems, "fields")
     print(problems.describe())

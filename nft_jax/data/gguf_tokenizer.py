@@ -79,7 +79,7 @@ def write_tokenizer(gguf: Gguf, folder: Path) -> None:
     _write_json(folder / "tokenizer_config.json", settings)
     _write_json(folder / "generation_config.json", {"eos_token_id": eos_ids(gguf)})
     if template := gguf.values.get("tokenizer.chat_template"):
-        (folder / "chat_template.jinja").write_text(template)
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def _check(path: Path, values: dict[str, Any]) -> None:

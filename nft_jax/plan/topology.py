@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 
 import jax
 
@@ -10,6 +11,7 @@ from nft_jax.names import suggestion
 
 # The two cores of a v4 chip are one device.
 CHIP_OPTIONS = {"v4": {"chip_config_name": "megacore"}}
+_SHAPE = re.compile("[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){0,2}")
 
 
 def find_devices(name: str, slices: int = 1) -> list[jax.Device]:
@@ -18,17 +20,17 @@ def find_devices(name: str, slices: int = 1) -> list[jax.Device]:
     Raises:
       ValueError: if libtpu is not installed, or does not know the topology.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(f"--topology={name}: this needs the compiler of libtpu (but no TPU): pip install libtpu")
     known = [chip.name for chip in CHIPS if chip.kind.startswith("TPU")]
     chip, _, shape = name.partition(":")
-    if chip not in known or not shape.replace("x", "").isdigit():
+    if chip not in known or not _SHAPE.fullmatch(shape):
         raise ValueError(
             f"--topology={name}: write a chip and a shape, such as v5e:8x8 or v5p:4x4x4; chips: {', '.join(known)}"
             f"{suggestion(chip, known)}"
         )
     if slices < 1:
         raise ValueError(f"--slices={slices}: use 1 or more")
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(f"--topology={name}: this needs the compiler of libtpu (but no TPU): pip install libtpu")
     _prepare_libtpu()
     from jax.experimental import topologies
 

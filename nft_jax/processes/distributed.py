@@ -155,7 +155,7 @@ def check_devices() -> None:
         raise ValueError(f"the processes have different devices; use hosts with the same ones:\n  {lines}")
     if coordination.process_id:
         # From here on process 0 prints; the others print errors alone.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     print(f"{len(kinds)} processes, {jax.device_count()} devices: {found[0]} each", flush=True)
 
 

@@ -194,7 +194,7 @@ def _shared_token(workdir: Path | None) -> Iterator[str]:
     try:
         if token:
             workdir.mkdir(parents=True, exist_ok=True)
-            _token_file(workdir, token).write_text(token)
+            _token_file(workdir, token).write_text(token, encoding="utf-8")
     except Exception:  # for a bucket, its library may raise anything
         token = ""
     try:
@@ -217,7 +217,7 @@ def _folder_fault(workdir: Path, token: str, process: int) -> str:
         time.sleep(0.2)
     try:
         own = _token_file(workdir, f"{token}-{process}")
-        own.write_text(token)
+        own.write_text(token, encoding="utf-8")
         own.unlink()
     except Exception as error:  # for a bucket, its library may raise anything
         return f"--workdir={workdir} can't be written: {getattr(error, 'strerror', None) or error}"

@@ -30,7 +30,7 @@ def write_note(kind: str, what: str, details: dict[str, Any]) -> epath.Path:
     path = _path(kind)
     notes = {**_read(path), what: details}
     with atomically(path) as temporary:
-        temporary.write_text(json_text(notes, 2) + "\n")
+        temporary.write_text(json_text(notes, 2) + "\n", encoding="utf-8")
     return path
 
 
@@ -61,7 +61,7 @@ def _read(path):
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         print(f"{path} holds no notes ({error}) and is ignored; `python -m nft_jax.smoke` writes it", file=sys.stderr)
         return {}

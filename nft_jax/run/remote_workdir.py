@@ -43,7 +43,7 @@ def open_workdir(workdir: str, setting: str = "--workdir") -> Path:
         the flag or setting that gave the workdir.
     """
     if not workdir.startswith(SCHEME) and "://" not in workdir:
-        return Path(workdir)
+        return _check_local(Path(workdir), setting)
     name = workdir.removeprefix(SCHEME).strip("/")
     if not workdir.startswith(SCHEME) or not name:
         raise ValueError(f"{setting}={workdir}: give a local folder, or one in a bucket: {SCHEME}BUCKET/PATH")
@@ -59,6 +59,23 @@ def open_workdir(workdir: str, setting: str = "--workdir") -> Path:
             f"service account)"
         ) from error
     return mirror
+
+
+def _check_local(folder: Path, setting: str) -> Path:
+    """Returns the folder of this machine, which may not exist yet; raises a ValueError for what can't become one."""
+    try:
+        folder.resolve()
+        if folder.is_symlink() and not folder.exists():
+            fault = f"is a link to {folder.readlink()}, which does not exist"
+        elif folder.exists() and not folder.is_dir():
+            fault = "is no folder"
+        elif str(folder).startswith("~"):
+            fault = "names a home folder that this machine does not have"
+        else:
+            return folder
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        fault = f"can't be used: {error}"
+    raise ValueError(f"{setting}={folder} {fault}; give another folder")
 
 
 def storage_folder(folder: Path) -> epath.Path:
@@ -82,12 +99,12 @@ def pull(folder: Path) -> None:
         return
     bucket, stamp = storage_folder(folder), folder / STAMP
     try:
-        newest = (bucket / STAMP).read_text() if (bucket / STAMP).exists() else ""
-        if stamp.exists() and stamp.read_text() == newest:
+        newest = (bucket / STAMP).read_text(encoding="utf-8") if (bucket / STAMP).exists() else ""
+        if stamp.exists() and stamp.read_text(encoding="utf-8") == newest:
             return
         _copy_files(bucket, folder, _small_files(bucket))
         with atomically(stamp) as temporary:
-            temporary.write_text(newest)
+            temporary.write_text(newest, encoding="utf-8")
     except Exception as error:
         raise OSError(f"{bucket} can't be copied to {folder}: {type(error).__name__}: {error}") from error
 
@@ -105,10 +122,10 @@ def push(folder: Path) -> None:
     try:
         # The new stamp is older than any later change, and replaces the old one only when all files are copied.
         with atomically(stamp) as temporary:
-            temporary.write_text(secrets.token_hex(8))
+            temporary.write_text(secrets.token_hex(8), encoding="utf-8")
             files = [file for file in _small_files(folder) if (folder / file).stat().st_mtime_ns >= since]
             _copy_files(folder, bucket, files)
-            (bucket / STAMP).write_text(temporary.read_text())
+            (bucket / STAMP).write_text(temporary.read_text(encoding="utf-8"), encoding="utf-8")
     except Exception as error:
         raise OSError(f"{folder} can't be copied to {bucket}: {type(error).__name__}: {error}") from error
 

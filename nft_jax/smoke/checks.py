@@ -63,7 +63,7 @@ class Checker:
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds a line to the file."""
-        with open(self.results, "a") as out:
+        with open(self.results, "a", encoding="utf-8") as out:
             out.write(json_text(row) + "\n")
 
 

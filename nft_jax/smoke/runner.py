@@ -37,7 +37,7 @@ class SmokeTest:
             flags = [f"--workdir={self.workdir}", f"--results={path}", f"--seconds={self.seconds}", *self.flags]
             child = Child("nft_jax.smoke.checks", flags)
             code = child.wait(self.seconds * CHECKS)
-            rows = [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+            rows = [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         self.results = [CheckResult(**row) for row in rows if "check" in row]
         self.facts = next((row["facts"] for row in rows if "facts" in row), {})
         started = [row["started"] for row in rows if "started" in row]
@@ -92,7 +92,7 @@ class SmokeTest:
             report = {"passed": passed, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **self.facts, "checks": checks}
             folder = epath.Path(self.workdir)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "smoke.json").write_text(json_text(report, 2) + "\n")
+            (folder / "smoke.json").write_text(json_text(report, 2) + "\n", encoding="utf-8")
         return 0 if passed else 1
 
 

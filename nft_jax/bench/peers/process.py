@@ -52,7 +52,7 @@ class Peer:
         # Without -P, imports would search the script's folder first.
         command = [python, "-P", str(Path(__file__).with_name(script.file)), json.dumps(workload)]
         try:
-            with open(self.log, "w") as log:
+            with open(self.log, "w", encoding="utf-8") as log:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
                 )
@@ -84,7 +84,7 @@ class Peer:
         for line in self._process.stdout:
             if line.startswith(f'{{"{self.part}"'):
                 return json.loads(line)
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in self.log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
         last = f"its last line: {lines[-1]}" if lines else "without output"
         raise ValueError(f"--peer={self.name}: the other process ended, {last} ({self.log} has all lines)")
 

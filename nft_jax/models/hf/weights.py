@@ -121,7 +121,7 @@ def save_weights(
     total = sum(sizes.values())
     if len(shards) > 1:
         index = {"metadata": {"total_parameters": total // width, "total_size": total}, "weight_map": file_of}
-        (folder / INDEX).write_text(json_text(index, 2, sort_keys=True) + "\n")
+        (folder / INDEX).write_text(json_text(index, 2, sort_keys=True) + "\n", encoding="utf-8")
     return total // width
 
 

@@ -1,0 +1,65 @@
+"""The words of a command line before any flag is parsed: home folders, words given twice, and where the config is."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from nft_jax import config_files
+from nft_jax.run import remote_workdir
+
+
+class Flag(NamedTuple):
+    """The value of a flag, None where it isn't given, and the other words of the command line."""
+
+    value: str | None
+    rest: list[str]
+
+
+def prepare(words: list[str]) -> list[str]:
+    """Returns the words with two dashes before each flag, and with home folders in place of ~.
+
+    Raises:
+      ValueError: for a config or workdir that is given twice; of a setting, the last value counts.
+    """
+    words = [_expand_home(re.sub("^-(?=[A-Za-z])", "--", word)) for word in words]
+    for flag in ("--config", "--workdir"):
+        first = take(words, flag)
+        again = take(first.rest, flag)
+        if again.value is not None:
+            raise ValueError(f"{flag} is given twice: {first.value!r} and {again.value!r}")
+    return words
+
+
+def take(words: list[str], flag: str) -> Flag:
+    """Takes `flag=VALUE` or `flag VALUE` out of the words."""
+    for place, word in enumerate(words):
+        if word.startswith(f"{flag}="):
+            return Flag(word.removeprefix(f"{flag}="), [*words[:place], *words[place + 1 :]])
+        if word == flag and place + 1 < len(words):
+            return Flag(words[place + 1], [*words[:place], *words[place + 2 :]])
+    return Flag(None, list(words))
+
+
+def with_config_path(words: list[str], default: str | None) -> list[str]:
+    """Returns the words with the config's path first: from --config, else from the run in --workdir.
+
+    Raises:
+      FileNotFoundError, ValueError: for a config or workdir that can't be used.
+    """
+    given = take(words, "--config")
+    name = given.value
+    if name is None:
+        workdir = take(words, "--workdir").value
+        path = (remote_workdir.open_workdir(workdir) if workdir else Path()) / "config.json"
+        name = str(path) if workdir and path.is_file() else default
+    path = [] if name is None else [f"--config={config_files.locate(name)}"]
+    return [*given.rest[:1], *path, *given.rest[1:]]
+
+
+def _expand_home(word: str) -> str:
+    """Returns `--flag=~/PATH` with the home folder in place of ~, which shells leave there."""
+    name, equals, value = word.partition("=")
+    try:
+        return f"{name}={Path(value).expanduser()}" if equals and value.startswith("~") else word
+    except RuntimeError:  # no such user, or a text that is no path
+        return word
