@@ -48,7 +48,7 @@ from nft_jax.run.fingerprint import check_origin, make_origin, problems_digest, 
 from nft_jax.run.json_files import set_aside
 from nft_jax.run.lock import WorkdirLock
 from nft_jax.run.weights import has_weights
-from nft_jax.run.workdir import as_json, provenance
+from nft_jax.run.workdir import WARM_START_FOLDER, as_json, provenance
 from nft_jax.sft import load_warm_start
 
 
@@ -141,7 +141,7 @@ def _load_weights(
     if step:
         trained = saved.restore_weights(step, experiment.model.abstract_trained())
         return str(saved.folder / str(step)), experiment.add_frozen(trained, saved.read_run(step), workdir)
-    own = [folder for folder in (workdir / "warm_start", workdir) if has_weights(folder)]
+    own = [folder for folder in (workdir / WARM_START_FOLDER, workdir) if has_weights(folder)]
     if own and not config.base:
         return str(own[0] / "weights"), load_warm_start(experiment, own[0])
     if config.base or config.model.path:

@@ -26,6 +26,7 @@ from nft_jax.parallel.mesh import make_mesh
 from nft_jax.resolve import resolve_model, resolve_precision
 from nft_jax.run.best import resolve_step
 from nft_jax.run.checkpoint import Checkpoints
+from nft_jax.run.inspection import FOLDERS
 
 
 def export(
@@ -101,10 +102,12 @@ def _choose_step(workdir: Path, output: Path, steps: list[int], step: int | None
 
     Raises:
       FileNotFoundError: When the run lacks the checkpoint or the model's settings.
-      ValueError: When `output` is not empty.
+      ValueError: When `output` is not empty, or is a folder of the run's own.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"--output={output} exists and is not empty; give a folder that does not exist yet")
+    if output.resolve().parent == workdir.resolve() and output.name in FOLDERS:
+        raise ValueError(f"--output={output}: a run has a folder of this name for itself; give another one")
     if not steps:
         raise FileNotFoundError(
             f"--workdir={workdir}: no complete checkpoint in it; give the workdir of a `python -m nft_jax.train` run"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import jax
 
+from nft_jax.config import Config
 from nft_jax.config.sizes import row_tokens
 from nft_jax.data.dataset import Dataset, name_set, unreadable_answers
 from nft_jax.data.prompts import PromptTable, template_notes
@@ -13,6 +14,7 @@ from nft_jax.machine.memory import slots_per_shard
 from nft_jax.models.bitwise import BLOCK_COLUMNS, BLOCK_ROWS
 from nft_jax.models.lora import split_weights
 from nft_jax.models.sharded import count_weights
+from nft_jax.run.fingerprint import own_code
 
 MIB = 2**20
 _WIDTH, _MOST_TOKENS = 110, 72
@@ -37,6 +39,7 @@ def describe(experiment: Experiment) -> str:
         f"ends      an answer ends with {_name_ends(experiment.tokenizer)}; after {config.rollout.max_answer_tokens} "
         f"tokens it is cut and counts as incorrect",
         f"grader    {experiment.verifier.description}",
+        *_describe_own_code(config),
         *_describe_step(experiment),
     ]
     return "\n".join(lines)
@@ -63,6 +66,15 @@ def _name_ends(tokenizer: Tokenizer) -> str:
     texts = tokenizer.token_texts(list(tokenizer.eos_ids))
     ends = [f"{text} ({number})" for text, number in zip(texts, tokenizer.eos_ids, strict=True)]
     return ", ".join([*ends, *(f"the text {text!r}" for text in tokenizer.stop_texts)])
+
+
+def _describe_own_code(config: Config) -> list[str]:
+    """Returns the user's own losses, graders and templates with digests of their sources, if there are any."""
+    if not (codes := own_code(config)):
+        return []
+    named = ", ".join(f"config.{name} ({digest})" for name, digest in codes.items())
+    rule = "it may change (config.record.allow_other_code)" if config.record.allow_other_code else "it must not change"
+    return [f"own code  {named}; when the run resumes, {rule}"]
 
 
 def _describe_adapters(experiment: Experiment) -> list[str]:

@@ -32,7 +32,7 @@ from nft_jax.run.inspection import SCORES, Damage, inspect_folder
 from nft_jax.run.json_files import find_fault, read_json, set_aside
 from nft_jax.run.stopping import StopSignal
 from nft_jax.run.trackers import check_installed
-from nft_jax.run.workdir import RESULT_FILE, Workdir
+from nft_jax.run.workdir import RESULT_FILE, WARM_START_FOLDER, Workdir
 from nft_jax.sft import check_warm_start, warm_start
 from nft_jax.start_table import describe
 from nft_jax.state import State
@@ -191,7 +191,7 @@ def restore(
     restored = checkpoints.restore(abstract, lambda run: check_same(run, fingerprint, folder.path))
     if restored is None:
         if experiment.dataset.examples is not None:
-            check_warm_start(experiment, folder.path / "warm_start", fingerprint["frozen"])
+            check_warm_start(experiment, folder.path / WARM_START_FOLDER, fingerprint["frozen"])
         return 0, None
     if restored[0] > steps:
         raise ValueError(f"config.steps={steps}: {folder.path} is at step {restored[0]} already")
@@ -203,7 +203,7 @@ def load_base_weights(experiment: Experiment, folder: Workdir, start: Any = None
 
     `start` are the starting weights, if they are loaded already; a warm start takes over their memory.
     """
-    path = folder.path / "warm_start"
+    path = folder.path / WARM_START_FOLDER
     if experiment.dataset.examples is None:
         return start or experiment.starting_weights()
     weights = warm_start(experiment, Workdir(path, folder.path), start)

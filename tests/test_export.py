@@ -2,16 +2,14 @@
 
 import dataclasses
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import commands
 from helpers.gguf_models import TEXTS, draw_tensors, tokenizer_values, train_tokenizer, write_gguf
 from helpers.model_folders import abstract_weights, random_tensors, stored_tensors, write_model, write_tokenizer
 from helpers.small_parts import MODEL, VOCABULARY, eight_devices, lively_weights, one_device
@@ -25,7 +23,6 @@ from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.state import State
 from nft_jax.verify.pool import pool
 
-ROOT = Path(__file__).parents[1]
 CONFIG = Config(old_logp="sampler", model=dataclasses.replace(MODEL, vocab=0, vocab_multiple=8))
 
 
@@ -156,6 +153,8 @@ def test_export_refuses_bad_input(run, tmp_path):
         export(CONFIG, tmp_path / "nowhere", out)
     with pytest.raises(ValueError, match="--dtype=int8: use one of float32, bfloat16, float16"):
         export(CONFIG, run, out, dtype="int8")
+    with pytest.raises(ValueError, match="/weights: a run has a folder of this name for itself"):
+        export(CONFIG, run, run / "weights")
     assert not list(tmp_path.iterdir())
     out.mkdir()
     (out / "precious").write_text("")
@@ -183,9 +182,7 @@ def test_export_leaves_nothing_after_a_failure(run, tmp_path, monkeypatch):
 
 
 def command(*words, platform="no_such_platform"):
-    environment = os.environ | {"JAX_PLATFORMS": platform, "PYTHONPATH": str(ROOT)}
-    line = [sys.executable, "-m", "nft_jax.export", *words]
-    return subprocess.run(line, env=environment, capture_output=True, text=True)
+    return commands.run("nft_jax.export", *words, JAX_PLATFORMS=platform)
 
 
 def test_export_command_uses_the_config_of_the_run_and_no_accelerator(run, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.experiments import small
+from helpers.experiments import grader, small, write_graders
 from helpers.problem_files import write_split_files
 from nft_jax.data.random_prompts import NumberTokenizer
 from nft_jax.experiment import open_experiment
@@ -50,6 +50,17 @@ def test_describe_shows_the_first_prompt_with_its_tokens(table, tmp_path):
     assert lines["problems"] == f"problems  train: 5 from {files['data__train']}, {too_long}"
     assert "evaluates nothing: neither config.data.validation nor config.data.test names problems" in text
     assert lines["model"].endswith("from runs/base")
+
+
+def test_describe_names_own_code_and_whether_it_may_change(table, tmp_path):
+    write_graders(tmp_path)
+    code = {"verify__grader": grader("coin")}
+    assert "own code" not in table()[1]
+    line = table(**code)[0]["own"]
+    assert line.startswith("own code  config.verify.grader (")
+    assert line.endswith("when the run resumes, it must not change")
+    allowed = table(**code, record__allow_other_code=True)[0]["own"]
+    assert allowed.endswith("when the run resumes, it may change (config.record.allow_other_code)")
 
 
 def test_describe_says_that_cpus_emulate_16_bits(table):

@@ -1,6 +1,6 @@
-"""Measures what the digests of checkpoints cost: seconds, and seconds for each GB, beside saving and restoring a state.
+"""Measures what the checks of a checkpoint cost (its digests, the search for NaN and inf), beside saving and restoring.
 
-python -m nft_jax.bench.digests --parameters=494e6                 # the digest alone, for the state of a 0.5B run
+python -m nft_jax.bench.digests --parameters=494e6                 # the checks alone, for the state of a 0.5B run
 python -m nft_jax.bench.digests --parameters=100e6 --folder=DIR    # also saves and restores; DIR must have room
 
 The state has the sizes of AdamW's: weights and two moments in float32.
@@ -18,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nft_jax.models.finite import find_nonfinite
 from nft_jax.printing import show_control_characters
 from nft_jax.run.checkpoint import Checkpoints
-from nft_jax.run.damage import make_digests
+from nft_jax.run.damage import compile_checks, make_digests
+from nft_jax.run.workdir import host_rss_peak_mib
 from nft_jax.state import State
 
 REPEATS = 3
@@ -37,14 +39,15 @@ def make_state(parameters: int, seed: int = 0) -> State:
 
 
 def measure(parameters: int, folder: Path | None) -> dict[str, float]:
-    """Returns the GB of the state and the median seconds of its digests; with a folder, of saving and restoring too.
+    """Returns the GB of the state and the median seconds of its checks; with a folder, of saving and restoring too.
 
-    Compilation does not count. Restoring compares the digests; `restore` is all of it, digests included.
+    Compilation does not count. Saving and restoring include the checks.
     """
     state = make_state(parameters)
     size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state)) / 1e9
-    make_digests(state)
+    compile_checks(state)
     figures = {"GB": size, "digest": _median(lambda: make_digests(state))}
+    figures["search"] = _median(lambda: find_nonfinite(state.saved_parts))
     if folder is None:
         return figures
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
@@ -75,8 +78,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where a checkpoint is saved and restored; it must be empty")
     given = parser.parse_args()
     figures = measure(int(given.parameters), given.folder)
-    print(f"state     {figures['GB']:.2f} GB on {jax.devices()[0].device_kind}")
-    for name in ("digest", "save", "restore"):
+    print(f"state     {figures['GB']:.2f} GB on {jax.devices()[0].device_kind}; {host_rss_peak_mib():,.0f} MiB at most")
+    for name in ("digest", "search", "save", "restore"):
         if name in figures:
             print(f"{name:<9} {figures[name]:.2f} s, {figures[name] / figures['GB']:.3f} s a GB")
 

@@ -21,7 +21,7 @@ from nft_jax.losses import resolve
 from nft_jax.losses.kl import k3
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.resolve import check_sizes
-from nft_jax.run.workdir import Workdir, provenance
+from nft_jax.run.workdir import WARM_START_FOLDER, Workdir, provenance
 from nft_jax.sft import warm_start
 from nft_jax.update.optimizer import make_optimizer
 
@@ -186,7 +186,7 @@ def starting_weights(experiment: Experiment, workdir: Path) -> Any:
     """Returns the weights after the config's warm start, if it has one; on the host."""
     if experiment.config.base or not experiment.config.warm_start.steps:
         return jax.device_get(experiment.starting_weights())
-    return jax.device_get(warm_start(experiment, Workdir(workdir / "warm_start")))
+    return jax.device_get(warm_start(experiment, Workdir(workdir / WARM_START_FOLDER)))
 
 
 def run(config: Config, workdir: Path) -> None:

@@ -211,6 +211,11 @@ class RecordConfig:
         at_most=10**6,
     )
     hang_seconds: float = setting(60.0, "shortest duration of a step that hangs, s", above=0, at_most=MONTH)
+    allow_other_code: bool = setting(
+        False,
+        "whether a run goes on although the code of an own loss, grader or template has changed; the steps before had "
+        "the code before",
+    )
 
     @property
     def tracker_names(self) -> tuple[str, ...]:

@@ -12,8 +12,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from nft_jax.files import atomically
 from nft_jax.printing import visible
 from nft_jax.run.json_files import read_lines
+from nft_jax.run.workdir import PICTURE_FILE
 
 # Checked for color-blind readers on white: blue, orange, aqua, in this order.
 BLUE, ORANGE, AQUA, INK, GRID = "#2a78d6", "#eb6834", "#1baf7a", "#3d3d3a", "#e4e3de"
@@ -24,9 +26,11 @@ def draw(workdir: Path, title: str) -> tuple[Path, bytes]:
 
     The SVG has a transparent ground. Raises as `make_figure`.
     """
-    figure, drawing, path = make_figure(workdir, title), io.BytesIO(), workdir / "curves.png"
+    figure, drawing, path = make_figure(workdir, title), io.BytesIO(), workdir / PICTURE_FILE
     figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None})
-    return save_figure(figure, path), drawing.getvalue()
+    with atomically(path) as temporary:  # a report may be made while the run goes on
+        save_figure(figure, temporary)
+    return path, drawing.getvalue()
 
 
 def make_figure(workdir: Path, title: str) -> Figure:

@@ -15,9 +15,8 @@ from nft_jax.report.against import HEAD
 from nft_jax.report.answers import read_held_out, read_rollouts, shorten
 from nft_jax.report.slots import read_slots
 from nft_jax.run.json_files import read_json, read_lines
-from nft_jax.run.workdir import RESULT_FILE
+from nft_jax.run.workdir import PAGE_FILE, RESULT_FILE
 
-PAGE_FILE = "report.html"
 SCRIPTS = ("multipliers.js", "common.js", "viewer.js", "held_out.js", "slots.js")
 
 

@@ -9,7 +9,7 @@ from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.json_files import NUMBER_OR_NONE, read_json, read_lines
 from nft_jax.run.workdir import Workdir
 
-FILE = "best.json"
+BEST_FILE = "best.json"
 NONE = "none"
 LOSS = "loss"  # the lowest is the best; of any other kind the highest
 
@@ -49,7 +49,7 @@ class Best:
         if row is not None:
             self.checkpoints.best = row["step"]
             values = {"step": row["step"], "score": self.kind}
-            self.folder.write_json(FILE, values | {"value": row[self.kind], "error": row[f"{self.kind}_error"]})
+            self.folder.write_json(BEST_FILE, values | {"value": row[self.kind], "error": row[f"{self.kind}_error"]})
 
 
 def find_best_row(rows: Sequence[dict], kind: str, steps: Collection[int]) -> dict | None:
@@ -77,7 +77,7 @@ def resolve_step(step: str | None, workdir: Path) -> int | None:
         return None if step is None else int(step)
     if step != "best":
         raise ValueError(f"--step={step}: give the number of a step, 0 or more, or 'best'")
-    file = workdir / FILE
+    file = workdir / BEST_FILE
     if not file.is_file():
         raise FileNotFoundError(
             f"--step=best: there is no {file}; a run with validation problems and config.record.best_by writes it when "

@@ -17,6 +17,7 @@ from nft_jax.processes import distributed, ending
 from nft_jax.run import remote_workdir
 from nft_jax.run.damage import check_damage, check_digests, check_names, make_digests, root_cause
 from nft_jax.run.fingerprint import text_digest, weights_digest
+from nft_jax.run.saved_arrays import as_saved, cast, check_shapes
 from nft_jax.state import State
 
 _LOG = logging.getLogger(__name__)
@@ -174,16 +175,17 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: if there is no such checkpoint; the message names the saved steps.
-          ValueError: if they are damaged, or hold NaN or inf.
+          ValueError: if they are of another model, damaged, or hold NaN or inf.
         """
         if step not in self.steps:
             saved = ", ".join(map(str, self.steps)) or "none"
             raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}; saved steps: {saved}")
         digests = self._read_run(step).digests
-        read = self._read(step, weights=ocp.args.StandardRestore(weights))["weights"]
+        check_shapes(self.folder / str(step) / "weights", weights)
+        read = self._read(step, weights=ocp.args.StandardRestore(as_saved(weights)))["weights"]
         check_digests(self.folder / str(step), {"weights": weights_digest(read)}, digests)
         check_finite(read, self.folder / str(step), self._remedy(step))
-        return read
+        return cast(read, weights)
 
     def _remedy(self, step: int) -> str:
         """Returns what to do with a checkpoint that holds NaN or inf."""

@@ -12,6 +12,11 @@ from nft_jax.state import UNSAVED, State
 
 _LOG = logging.getLogger(__name__)
 
+
+class DamagedWeights(ValueError):
+    """Weights or a state that are not what was saved."""
+
+
 # What a file system or an allocator says of itself; the bytes of the checkpoint may be whole.
 _OF_THE_MACHINE = re.compile(
     r"\[OS error|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|[Oo]ut of memory|EIO|EACCES|ENOMEM"
@@ -33,11 +38,11 @@ def compile_checks(state: State) -> None:
 
 
 def check_digests(where: Any, found: dict[str, str], saved: dict[str, str] | None) -> None:
-    """Raises a ValueError if a part of a restored state is not what was saved; warns where nothing is known of that."""
+    """Raises DamagedWeights if a part of what was restored is not what was saved; warns where that is not known."""
     if saved is None:
         _LOG.warning("%s has no digest, so damage to its bytes would not show", where)
     elif changed := [part for part, digest in found.items() if saved[part] != digest]:
-        raise ValueError(f"{where}: its {' and '.join(changed)} differ from what was saved")
+        raise DamagedWeights(f"{where}: its {' and '.join(changed)} differ from what was saved")
 
 
 def check_names(folders: Sequence[Any]) -> None:

@@ -135,7 +135,7 @@ def check_same(
         if before.get(name) != now.get(name) and _is_in(name, deciding) and not _is_in(name, varied)
     ]
     codes = saved.get("own_code", {})
-    faults += [
+    other_code = [
         f"the code of config.{name}={now[name]!r}: the run has that of digest {codes[name]}, given {code}"
         for name, code in given.get("own_code", {}).items()
         if codes.get(name) not in (None, code)
@@ -143,6 +143,10 @@ def check_same(
         and _is_in(name, deciding)
         and not _is_in(name, varied)
     ]
+    if not given["config"].get("record", {}).get("allow_other_code"):
+        faults += [f"{fault} (config.record.allow_other_code=true goes on with it)" for fault in other_code]
+    elif other_code and jax.process_index() == 0:
+        print("config.record.allow_other_code:", *other_code, sep="\n  ", flush=True)
     faults += [
         f"the {name} problems: the run has those of digest {saved['problems'].get(name)}, given {digest}"
         for name, digest in given["problems"].items()

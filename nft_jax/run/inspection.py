@@ -16,29 +16,31 @@ from zlib import error as ZlibError
 
 import numpy as np
 
+from nft_jax.run.best import BEST_FILE
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.fingerprint import FINGERPRINT_FILE, read_fingerprint_file
 from nft_jax.run.json_files import NUMBER_OR_NONE, REMEDY, Kinds, is_number, read_json, read_lines
 from nft_jax.run.weights import has_weights
+from nft_jax.run.workdir import HELD_OUT_FOLDER, PAGE_FILE, PICTURE_FILE, RESULT_FILE, WARM_START_FOLDER
 
 SCORES = ("greedy", "greedy_error", "sampled", "sampled_error")
 LOSS_SCORES = ("loss", "loss_error")
 # Made anew by the run that goes on in the folder.
-_REMADE: dict[str, Kinds] = dict.fromkeys(("config.json", "run.json", "hygiene.json", "result.json"), {})
-_REMADE |= {"best.json": {"step": int}}
+_REMADE: dict[str, Kinds] = dict.fromkeys(("config.json", "run.json", "hygiene.json", RESULT_FILE), {})
+_REMADE |= {BEST_FILE: {"step": int}}
 _ANSWERS = ("base_answers.npz", "pretrained_answers.npz")
 _LINES = ("metrics.jsonl", "evaluation.jsonl")
-_FILES = (*_REMADE, *_ANSWERS, *_LINES, FINGERPRINT_FILE, "curves.png", "report.html")
-_FOLDERS = (
+_FILES = (*_REMADE, *_ANSWERS, *_LINES, FINGERPRINT_FILE, PICTURE_FILE, PAGE_FILE)
+FOLDERS = (
     "checkpoints",
     "evaluations",
-    "held_out",
+    HELD_OUT_FOLDER,
     "model",
     "rollouts",
     "tensorboard",
     "tokenizer",
     "wandb",
-    "warm_start",
+    WARM_START_FOLDER,
     "weights",
 )
 _EFFECTIVE = os.access in os.supports_effective_ids
@@ -81,19 +83,19 @@ def inspect_folder(folder: Path, scores: Sequence[str]) -> list[Damage]:
                 _check_arrays(path) if path.suffix == ".npz" else read_json(path, _REMADE.get(path.name))
         except ValueError as error:
             remade.append(Damage(path, str(error).removesuffix(REMEDY)))
-    phase = folder / "warm_start"
+    phase = folder / WARM_START_FOLDER
     # Of a finished one, only the weights are read, and what they belong to.
     return remade + (_check_fingerprint(phase) if has_weights(phase) else inspect_folder(phase, LOSS_SCORES))
 
 
 def _find_misplaced(folder: Path) -> Iterator[str]:
     """Yields a text for each file that stands in a folder's place, the reverse, and what can't be read or written."""
-    for name in (*_FILES, *_FOLDERS):
+    for name in (*_FILES, *FOLDERS):
         path = folder / name
         if not os.path.lexists(path):
             continue
-        if path.is_dir() != (name in _FOLDERS) or not path.exists():
-            kind = ("file", "folder")[name in _FOLDERS]
+        if path.is_dir() != (name in FOLDERS) or not path.exists():
+            kind = ("file", "folder")[name in FOLDERS]
             yield f"{path} is no {kind}, and the run has a {kind} of this name: move it away"
         elif not os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0), effective_ids=_EFFECTIVE):
             yield f"{path} can't be read and written by this user: chmod u+rwX, or chown it"

@@ -224,7 +224,7 @@ class WorkdirLock:
 
     def _write(self, holder: Holder, beat: int = 0) -> None:
         with atomically(self._record) as temporary:
-            temporary.write_text(json_text(holder._asdict() | {"beat": beat}, 2) + "\n")
+            temporary.write_text(json_text(holder._asdict() | {"beat": beat}, 2) + "\n", encoding="utf-8")
 
     def _sign(self) -> tuple | None:
         """Returns what changes with each sign of life; None without a record."""
@@ -264,7 +264,7 @@ def _fits(values: dict) -> bool:
 def _place() -> str:
     """Returns what is the same for two processes if the number of one means the same to the other."""
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    started = boot.read_text().strip() if boot.exists() else ""
+    started = boot.read_text(encoding="utf-8").strip() if boot.exists() else ""
     return " ".join([socket.gethostname(), started, os.readlink(namespace) if started else ""])
 
 
@@ -276,7 +276,9 @@ def _start_of(pid: int) -> str:
             return ""
         stat = Path(f"/proc/{pid}/stat")
         # Field 22; the second one, the program's name, may hold blanks and parentheses.
-        return stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else f"{process.create_time():.0f}"
+        if not stat.exists():
+            return f"{process.create_time():.0f}"
+        return stat.read_bytes().rpartition(b")")[2].split()[19].decode()
     except (psutil.Error, OSError):
         return ""
 

@@ -4,23 +4,26 @@ from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+from etils import epath
 
 from nft_jax.models.finite import NonFiniteWeights, check_finite
 from nft_jax.run import remote_workdir
-from nft_jax.run.checkpoint import Checkpoints, is_complete, temporary_path
+from nft_jax.run.checkpoint import DIGESTS, Checkpoints, is_complete, temporary_path
+from nft_jax.run.damage import DamagedWeights, check_digests, is_damage, root_cause
+from nft_jax.run.fingerprint import weights_digest
+from nft_jax.run.saved_arrays import as_saved, cast, check_shapes
 
 
 def save_weights(folder: Path, weights: Any) -> None:
-    """Writes weights alone to `folder/weights`; returns when they are complete."""
-    with ocp.StandardCheckpointer(
-        temporary_path_class=temporary_path(remote_workdir.is_remote(folder))
-    ) as checkpointer:
-        checkpointer.save(remote_workdir.storage_folder(folder) / "weights", weights, force=True)
+    """Writes weights alone, and their digest, to `folder/weights`; returns when they are complete."""
+    digests = {DIGESTS: {"weights": weights_digest(weights)}}
+    with _checkpointer(folder) as checkpointer:
+        checkpointer.save(_place(folder), weights, force=True, custom_metadata=digests)
 
 
 def has_weights(folder: Path) -> bool:
     """Returns whether `folder/weights` exists and is complete."""
-    path = remote_workdir.storage_folder(folder) / "weights"
+    path = _place(folder)
     return path.exists() and is_complete(path, remote_workdir.is_remote(folder))
 
 
@@ -33,24 +36,46 @@ def load_weights(folder: Path, weights: Any) -> Any:
 
     Raises:
       FileNotFoundError: if there are none.
-      ValueError: if they are of another model, or hold NaN or inf.
+      ValueError: if they are of another model, damaged, or hold NaN or inf.
     """
     try:
         if has_weights(folder):
-            with ocp.StandardCheckpointer(
-                temporary_path_class=temporary_path(remote_workdir.is_remote(folder))
-            ) as checkpointer:
-                read = checkpointer.restore(remote_workdir.storage_folder(folder) / "weights", weights)
-            check_finite(read, folder / "weights", "training broke before they were saved; begin anew")
-            return read
+            check_shapes(_place(folder), weights)
+            return _read(folder, weights)
         with Checkpoints(folder) as checkpoints:
             if checkpoints.latest is not None:
                 return checkpoints.restore_weights(checkpoints.latest, weights)
     except NonFiniteWeights:
         raise
+    except DamagedWeights as error:
+        raise DamagedWeights(f"{error}: copy them anew, or remove the folder to train them again") from error
     except ValueError as error:
         raise ValueError(f"config.base={folder}: its weights don't fit config.model: {error}") from error
     raise FileNotFoundError(
         f"config.base={folder}: neither a folder 'weights' nor a checkpoint in it; give the workdir of a "
         f"`python -m nft_jax.sft` or `python -m nft_jax.train` run, or the folder 'warm_start' of the latter"
     )
+
+
+def _read(folder: Path, weights: Any) -> Any:
+    """Returns `folder/weights`, checked; raises DamagedWeights or NonFiniteWeights."""
+    where = folder / "weights"
+    try:
+        with _checkpointer(folder) as checkpointer:
+            read = checkpointer.restore(_place(folder), as_saved(weights))
+            digests = (checkpointer.metadata(_place(folder)).custom_metadata or {}).get(DIGESTS)
+    except Exception as error:  # of bytes that are not what was written, Orbax may raise anything
+        if not is_damage(error):
+            raise
+        raise DamagedWeights(f"{where} can't be read ({root_cause(error)})") from error
+    check_digests(where, {"weights": weights_digest(read)}, digests)
+    check_finite(read, where, "training broke before they were saved; begin anew")
+    return cast(read, weights)
+
+
+def _place(folder: Path) -> epath.Path:
+    return remote_workdir.storage_folder(folder) / "weights"
+
+
+def _checkpointer(folder: Path) -> ocp.StandardCheckpointer:
+    return ocp.StandardCheckpointer(temporary_path_class=temporary_path(remote_workdir.is_remote(folder)))

@@ -27,8 +27,9 @@ from nft_jax.run.json_files import read_lines
 from nft_jax.types import Groups, TokenScores
 from nft_jax.verify.grade import STATUSES
 
-# What the end of a run writes, and its report reads.
-RESULT_FILE, HELD_OUT_FOLDER = "result.json", "held_out"
+# Parts of a run that several modules name.
+RESULT_FILE, HELD_OUT_FOLDER, PAGE_FILE, PICTURE_FILE = "result.json", "held_out", "report.html", "curves.png"
+WARM_START_FOLDER = "warm_start"
 
 PACKAGES = (
     "nft_jax",
@@ -185,6 +186,12 @@ def _describe_tokens(
         | {name: np.round(value_KT[k, : len(answer)].astype(float), 4).tolist() for name, value_KT in by_token.items()}
         for k, answer in enumerate(ids)
     ]
+
+
+def run_of(folder: Path) -> Path:
+    """Returns the folder of the run of which a folder is a part; else the folder."""
+    real = folder.resolve()
+    return real.parent if real.name == WARM_START_FOLDER else folder
 
 
 def is_kept_model(path: Path) -> bool:

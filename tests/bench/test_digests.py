@@ -9,7 +9,7 @@ from nft_jax.run.damage import make_digests
 
 def test_measure_saves_and_restores_the_state(tmp_path):
     figures = measure(1000, tmp_path / "run")
-    assert figures.keys() == {"GB", "digest", "save", "restore"}
+    assert figures.keys() == {"GB", "digest", "search", "save", "restore"}
     assert figures["GB"] == pytest.approx((3 * 1000 + 2) * 4 / 1e9)
     assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
 

@@ -5,9 +5,10 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from helpers.checkpoints import RUN, any_run, assert_restored, filled, listing, save
+from helpers.checkpoints import RUN, any_run, assert_restored, filled, flip_bit, listing, save
 from helpers.experiments import assert_same, build_on_mesh, on_host, small
 from nft_jax.run.checkpoint import Checkpoints
 from nft_jax.run.weights import load_weights, save_weights
@@ -173,6 +174,32 @@ def test_load_weights_refuses_another_model(simple, tmp_path, of):
     ):
         with pytest.raises(ValueError, match=f"config.base={tmp_path}: its weights don't fit config.model"):
             load_weights(tmp_path, other)
+
+
+def test_load_weights_takes_no_flipped_bit_in_silence(simple, tmp_path):
+    """Any one bit of any file: the weights are those that were saved, or they are refused."""
+    random, saved, refused = np.random.default_rng(3), filled(simple, 1).weights, 0
+    save_weights(tmp_path / "whole", saved)
+    files = [path for path in sorted((tmp_path / "whole").rglob("*")) if path.is_file() and path.stat().st_size]
+    for _ in range(30):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / "one")
+        flip_bit(folder / files[random.integers(len(files))].relative_to(tmp_path / "whole"), random)
+        try:
+            assert_same(load_weights(folder, simple.weights), saved)
+        except ValueError as error:
+            assert str(folder) in str(error)
+            refused += 1
+        shutil.rmtree(folder)
+    assert refused > 5
+
+
+@pytest.mark.parametrize("of", ["weights", "checkpoint"])
+def test_load_weights_casts_what_it_has_compared(simple, tmp_path, of):
+    """As frozen weights in bfloat16 are read from a run that trained all in float32."""
+    saved = filled(simple, 1).weights
+    save_weights(tmp_path, saved) if of == "weights" else save(tmp_path, simple, 1)
+    narrow = jax.tree.map(lambda x: x.update(dtype=jnp.bfloat16), simple.weights)
+    assert_same(load_weights(tmp_path, narrow), jax.tree.map(lambda x: x.astype(jnp.bfloat16), saved))
 
 
 def test_checkpoints_save_keeps_the_fingerprint_as_json(simple, tmp_path):

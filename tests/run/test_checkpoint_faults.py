@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.checkpoints import RUN, any_run, assert_restored, filled, listing, save, warnings_of
+from helpers.checkpoints import RUN, any_run, assert_restored, filled, flip_bit, listing, save, warnings_of
 from nft_jax.run.checkpoint import UNFINISHED, Checkpoints
 
 # Half written.
@@ -131,10 +131,7 @@ def test_checkpoints_restore_takes_no_flipped_bit_in_silence(simple, tmp_path, c
     for _ in range(count):
         folder = shutil.copytree(tmp_path / "whole", tmp_path / "one")
         path = folder / files[random.integers(len(files))].relative_to(tmp_path / "whole")
-        data = bytearray(path.read_bytes())
-        bit = random.integers(8 * len(data))
-        data[bit // 8] ^= 1 << (bit % 8)
-        path.write_bytes(data)
+        flip_bit(path, random)
         with Checkpoints(folder, 2) as checkpoints:
             restored = checkpoints.restore(simple, any_run)
         assert_restored(restored, restored[0], simple)

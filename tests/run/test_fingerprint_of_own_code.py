@@ -15,7 +15,7 @@ def fingerprint(config: Config) -> dict:
 
 
 @pytest.mark.parametrize("setting", ["loss.name", "loss.nft.omega", "verify.grader", "data.template"])
-def test_check_same_refuses_other_code_of_a_users_own(tmp_path, monkeypatch, setting):
+def test_check_same_refuses_other_code_of_a_users_own(tmp_path, monkeypatch, capsys, setting):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_of_user", raising=False)
     (tmp_path / "own.jinja").write_text("{{ problem }}")
@@ -40,7 +40,13 @@ def test_check_same_refuses_other_code_of_a_users_own(tmp_path, monkeypatch, set
         check_same(before, given(), "runs/here")
     (fault,) = str(caught.value).split("\n")[1:-1]
     both = before["own_code"][setting], given()["own_code"][setting]
-    assert fault == f"  the code of config.{setting}={name!r}: the run has that of digest {both[0]}, given {both[1]}"
+    change = f"the code of config.{setting}={name!r}: the run has that of digest {both[0]}, given {both[1]}"
+    assert fault == f"  {change} (config.record.allow_other_code=true goes on with it)"
+    assert capsys.readouterr().out == ""
+    allowed = given()
+    allowed["config"]["record"]["allow_other_code"] = True
+    check_same(before, allowed, "runs/here")
+    assert capsys.readouterr().out == f"config.record.allow_other_code:\n  {change}\n"
     check_same(before, given(), "runs/here", varied=[setting])
     check_same({key: value for key, value in before.items() if key != "own_code"}, given(), "runs/here")
     if setting != "data.template":
