@@ -12,6 +12,9 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 # Halves compile time. XLA aborts on a flag that it doesn't know: only for the versions that were tried.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # Where another process keeps the other core busy, the parts that threads compile only cost more.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 # The suite compiles much and runs little: a third less time. `JAX_DISABLE_MOST_OPTIMIZATIONS=0` tests what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # What one test compiles must not depend on what another has.

@@ -65,7 +65,7 @@ CASES = {
     "bucket elsewhere": ("report", "--config=tiny", "--workdir=s3://bucket/run"),
     "unwritable": ("train", "--config=tiny", "--workdir={folder}/empty.py/run"),
     "nothing to draw": ("report", *BOTH),
-    "no such platform": ("train", *BOTH),
+    "no such platform": ("train", "--config=tiny", "--workdir={folder}/idle"),
     "config of nothing": ("train", "--config={folder}/nothing.py", "--workdir={folder}/run"),
     "config with an argument": ("train", "--config={folder}/asks.py", "--workdir={folder}/run"),
     "two configs": ("train", *BOTH, "--config=smollm2"),
