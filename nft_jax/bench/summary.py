@@ -28,7 +28,7 @@ def summarize(folders: list[Path], *, ratios: bool) -> str:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / "bench.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _row(result: dict[str, Any], first: dict[str, Any] | None) -> dict[str, str]:
