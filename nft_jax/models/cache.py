@@ -19,6 +19,11 @@ from nft_jax.types import Array
 MIN_COLUMNS = 256  # of a block; a sequence of at most this many tokens is one block, which is read without a copy
 MAX_BLOCKS = 8  # of a slot: each round of the loop over live blocks costs a few operations
 COLUMN_MULTIPLE = 32  # of a block's columns, if a slot has several blocks
+# Axes of keys and of values in memory, the densest last.
+_ROW_MAJOR = (0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 5)
+# What `write_token` writes to a slot, [G, H], is dense. A single head is no axis of a TPU's tiles, which pad.
+_TOKEN_MAJOR = (0, 1, 2, 5, 3, 4), (0, 1, 2, 4, 3, 5)
+_TOKEN_MAJOR_OF_ONE_HEAD = (0, 1, 2, 3, 5, 4), (0, 1, 2, 3, 4, 5)
 
 
 class Cache(NamedTuple):
@@ -78,13 +83,24 @@ def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, cond
     return jax.tree.map(copy, cache, source)
 
 
-def constrain_row_major(cache: Cache) -> Cache:
-    """Makes the last axis of each array the densest, whatever layout XLA would choose.
+def axis_orders(platform: str, kv_heads: int) -> tuple[tuple[int, ...], ...]:
+    """Returns the order in memory of the axes of keys, and of values, if a device holds `kv_heads` heads; or ()."""
+    if platform == "tpu":
+        return _TOKEN_MAJOR if kv_heads > 1 else _TOKEN_MAJOR_OF_ONE_HEAD
+    return _ROW_MAJOR if platform == "gpu" else ()
 
-    On GPUs XLA would turn the transpositions of `cache_from_keys` into a layout. The loop that fills slots would then
-    give that layout to the whole cache, and convert the cache to it and back at every token.
+
+def constrain_layout(cache: Cache, orders: tuple[tuple[int, ...], ...]) -> Cache:
+    """Fixes the order in memory of the axes of each array, from `axis_orders`; without orders, XLA chooses.
+
+    XLA would turn the transpositions of `cache_from_keys` into a layout. The loop that fills slots would then give that
+    layout to the whole cache, and the loop over layers would convert the cache to its own and back at every token.
     """
-    return jax.tree.map(lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim)))), cache)
+
+    def constrain(arrays, order):
+        return tuple(with_layout_constraint(x, Layout(order)) for x in arrays)
+
+    return Cache(*map(constrain, cache, orders)) if orders else cache
 
 
 def take_slots(cache: Cache, slot_S: Array) -> Cache:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nft_jax.config import RolloutConfig
-from nft_jax.models.cache import Cache, constrain_row_major, copy_slot, empty_cache, take_slots
+from nft_jax.models.cache import Cache, constrain_layout, copy_slot, empty_cache, take_slots
 from nft_jax.models.logprobs import score_tokens
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import scopes
@@ -34,7 +34,7 @@ class Decoding(NamedTuple):
       eos_ids: Token ids that end an answer.
       slots: Decode slots of the shard.
       lockstep: Whether all data shards of a replica run the same number of loop trips.
-      row_major_cache: Whether the cache's layout is fixed (on GPUs).
+      cache_orders: From `axis_orders`: how the devices keep the cache in memory.
       stop_table: uint8 `[V, N]`, the automaton of texts that end an answer (nft_jax/data/stops.py), or None.
     """
 
@@ -42,7 +42,7 @@ class Decoding(NamedTuple):
     eos_ids: tuple[int, ...]
     slots: int
     lockstep: bool
-    row_major_cache: bool
+    cache_orders: tuple[tuple[int, ...], ...]
     stop_table: np.ndarray | None = None
 
 
@@ -268,7 +268,7 @@ class DecodeLoop:
         )
 
     def _constrain(self, cache: Cache) -> Cache:
-        return constrain_row_major(cache) if self.decoding.row_major_cache else cache
+        return constrain_layout(cache, self.decoding.cache_orders)
 
     def _anywhere(self, here: Array) -> Array:
         """In lockstep, returns whether it is true on any shard of the replica, so that all run equally many trips."""

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from nft_jax.compat import shard_map
 from nft_jax.config import RolloutConfig
 from nft_jax.models import transformer
+from nft_jax.models.cache import axis_orders
 from nft_jax.models.int8 import cast_weights, quantize_layers, quantize_specs
 from nft_jax.models.lora import merge_adapters
 from nft_jax.parallel import layout, scopes
@@ -133,12 +134,13 @@ class Engine:
         submit: Submit | None = None,
     ) -> Any:
         """Calls `run(loop, progress)` on each data shard."""
-        on_gpu = self.mesh.devices.flat[0].platform == "gpu"
+        platform, tensor = self.mesh.devices.flat[0].platform, self.mesh.shape[TENSOR]
 
         def body(sampling_weights, requests, progress, key, begins_next):
             model = transformer.bind(self.graph, sampling_weights)
             slots = self.slots(requests.request_QK[0].size)
-            decoding = Decoding(self.config, self.eos_ids, slots, self.lockstep, on_gpu, self.stop_table)
+            orders = axis_orders(platform, model.config.kv_heads // tensor)
+            decoding = Decoding(self.config, self.eos_ids, slots, self.lockstep, orders, self.stop_table)
             return run(DecodeLoop(model, requests, key, decoding, begins_next, submit), progress)
 
         whole, by_prompt = PartitionSpec(), PartitionSpec(None, SHARDS)

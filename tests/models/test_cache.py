@@ -1,16 +1,23 @@
 """The layout of the key-value cache."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import pytest
 
-from nft_jax.models.cache import constrain_row_major, empty_cache
+from nft_jax.models.cache import axis_orders, constrain_layout, empty_cache
 
 
-def test_constrain_row_major_keeps_the_values():
+@pytest.mark.parametrize(
+    "orders", [axis_orders("cpu", 2), axis_orders("gpu", 2), axis_orders("tpu", 1), axis_orders("tpu", 2)]
+)
+def test_constrain_layout_keeps_the_values(orders):
     empty = empty_cache(2, 1, 3, 2, 4, 8, "float32")
     cache = jax.tree.map(lambda x: jnp.arange(x.size, dtype=x.dtype).reshape(x.shape), empty)
-    held = jax.jit(constrain_row_major)
-    assert held.lower(cache).as_text().count("LayoutConstraint") == 2
-    for found, expected in zip(jax.tree.leaves(held(cache)), jax.tree.leaves(cache), strict=True):
-        assert jnp.array_equal(found, expected)
-        assert found.format.layout.major_to_minor == tuple(range(found.ndim))
+    held = jax.jit(functools.partial(constrain_layout, orders=orders))
+    assert held.lower(cache).as_text().count("LayoutConstraint") == len(orders)
+    found = held(cache)
+    for one, expected in zip(jax.tree.leaves(found), jax.tree.leaves(cache), strict=True):
+        assert jnp.array_equal(one, expected)
+    assert all(x.format.layout.major_to_minor == order for (x,), order in zip(found, orders, strict=False))
