@@ -269,13 +269,16 @@ def make_evaluator(experiment: Experiment, tables: dict[str, PromptTable]) -> Ev
     return compile_evaluator(model, engine, experiment.grader, tables, config.evaluation, config.seed)
 
 
-def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: State) -> jax.stages.Compiled:
+def compile_step(
+    step: Step, state: State, prompts: Prompts, state_shardings: State, options: dict[str, Any] | None = None
+) -> jax.stages.Compiled:
     """Compiles the step, which takes over the memory of the state that it is given.
 
     Args:
       state: A state, or its shapes and layouts.
       prompts: The prompt table, or its shapes.
       state_shardings: The layout of the state before and after a step.
+      options: Options of the compiler.
     """
     whole = NamedSharding(step.mesh, PartitionSpec())
     # Every process reads the numbers. The groups stay sharded; only a step that logs them gathers them.
@@ -287,4 +290,4 @@ def compile_step(step: Step, state: State, prompts: Prompts, state_shardings: St
     jitted = jax.jit(
         train_step, in_shardings=(state_shardings, whole), out_shardings=(state_shardings, record), donate_argnums=0
     )
-    return jitted.lower(state, prompts).compile()
+    return jitted.lower(state, prompts).compile(options)

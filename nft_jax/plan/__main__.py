@@ -2,8 +2,8 @@
 
     python -m nft_jax.plan --config=NAME --topology=v5p:4x4x4
 
-Compiles the step that trains, for TPU slices (`pip install libtpu` is enough; no TPU is needed), or without --topology
-for the devices of this machine. Nothing is run. If the config states the model's shape, no data and no weights are read
+Compiles the step that trains, for TPU slices (install the extra `[tpu]`; no TPU is needed), or without --topology for
+the devices of this machine. Nothing is run. If the config states the model's shape, no data and no weights are read
 either. It prints the compiler's facts (memory, transfers), and apart from them what the chip's data sheet lets one
 estimate (seconds), with assumptions that --assume changes:
 

@@ -62,7 +62,8 @@ def _facts(plan: Plan, where: str) -> Iterator[str]:
         f"of up to {config.rollout.max_answer_tokens} tokens, {config.updates_per_step} updates; attention "
         f"{model.attention.name}"
     )
-    yield f"\nCompiled ({program.seconds:.0f} s), a fact: a device holds {_gib(program.peak)}{room}"
+    compiled = f"Compiled by {program.compiler} ({program.seconds:.0f} s), a fact"
+    yield f"\n{compiled}: a device holds {_gib(program.peak)}{room}"
     rest = program.peak - sum(plan.held.values())
     parts = plan.held | {"all else": rest}
     yield "  of which " + ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
@@ -127,18 +128,20 @@ def smallest_matrix(experiment: Experiment) -> int:
 
 
 def find_copies(text: str, least: int) -> list[str]:
-    """Returns the scopes of the decode loop's copies of at least `least` bytes.
+    """Returns the scopes of the copies of at least `least` bytes in the decode loop.
 
-    Copies into a TPU's fast memory (`S(1)` in the layout of the result) prefetch small arrays, and do not count.
+    Copies that a compiler adds, such as those to another layout, have no scope of their own: a copy counts if
+    instructions of the phase are beside it. Copies into a TPU's fast memory (`S(1)` in the layout of the result)
+    prefetch small arrays, and do not count.
     """
-    if not text:
-        return []
+    looped = [one for one in hlo.instructions(text) if one.looped] if text else []
+    decoding = {one.within for one in looped if scopes.is_within(scopes.DECODE, one.scope)}
     return [
         one.scope
-        for one in hlo.instructions(text)
+        for one in looped
         if hlo.operation(one.line) in ("copy", "copy-start")
         and "S(1)" not in one.line.split(" copy")[0]
-        and scopes.is_within(scopes.DECODE, one.scope)
+        and one.within in decoding
         and hlo.result_bytes(one.line) >= least
     ]
 

@@ -3,6 +3,7 @@
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from nft_jax.config import Config
 from nft_jax.data.dataset import Dataset
 from nft_jax.experiment import Experiment, build_experiment, compile_step
 from nft_jax.machine.chips import GIB
+from nft_jax.plan.buffers import Buffer, largest_buffers
+from nft_jax.run.workdir import versions
 from nft_jax.types import Prompts
 
 # How libtpu refuses a program that is too large: by its temporaries alone, or by all of its memory.
@@ -28,11 +31,15 @@ class TooLarge(Exception):
     Attributes:
       bytes: Bytes of a device's memory that the program needs.
       limit: Bytes that it may use.
+      buffers: Its largest buffers, where the compiler names them.
     """
 
-    def __init__(self, needed: int, limit: int, message: str):
-        super().__init__(f"needs {needed / GIB:.2f} GiB a device, which has {limit / GIB:.2f}: {message}")
-        self.bytes, self.limit = needed, limit
+    def __init__(self, needed: int, limit: int, message: str, buffers: Sequence[Buffer] = ()):
+        lines = [f"needs {needed / GIB:.2f} GiB a device, which has {limit / GIB:.2f}: {message}"]
+        if buffers:
+            lines += ["its largest buffers, not all in use at once:", *(f"  {buffer}" for buffer in buffers)]
+        super().__init__("\n".join(lines))
+        self.bytes, self.limit, self.buffers = needed, limit, buffers
 
 
 class Compiled(NamedTuple):
@@ -46,6 +53,7 @@ class Compiled(NamedTuple):
       seconds: Seconds of compilation.
       text: The program; "" where the compiler cannot print it.
       why: The compiler's reason for that.
+      compiler: Its package and version.
     """
 
     peak: int
@@ -55,6 +63,7 @@ class Compiled(NamedTuple):
     seconds: float
     text: str
     why: str
+    compiler: str
 
 
 class NoGrader:
@@ -85,15 +94,20 @@ def compile_planned_step(experiment: Experiment) -> jax.stages.Compiled:
     optimizer, table = experiment.make_optimizer(), experiment.dataset.tables["train"]
     prompts = Prompts(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (table.token_QP, table.length_Q)))
     parts = experiment.step(optimizer, NoGrader()), experiment.abstract_state(optimizer), prompts
-    try:
-        return compile_step(*parts, experiment.state_shardings(optimizer))
-    except jax.errors.JaxRuntimeError as error:
-        refusal = next((match for words in _REFUSALS if (match := re.search(words, str(error)))), None)
-        if refusal is None:
-            raise
-        sizes = refusal.groups()
-        needed, limit = (int(float(size) * _UNIT[unit]) for size, unit in (sizes[:2], sizes[2:]))
-        raise TooLarge(needed, limit, str(error).splitlines()[0]) from error
+    with tempfile.TemporaryDirectory() as folder:
+        # The compiler's message has the total alone; these files have the buffers, also of a program that is refused.
+        platform = experiment.model.mesh.devices.flat[0].platform
+        options = {"xla_dump_to": folder} if platform == "tpu" else None
+        try:
+            return compile_step(*parts, experiment.state_shardings(optimizer), options)
+        except jax.errors.JaxRuntimeError as error:
+            refusal = next((match for words in _REFUSALS if (match := re.search(words, str(error)))), None)
+            if refusal is None:
+                raise
+            sizes = refusal.groups()
+            needed, limit = (int(float(size) * _UNIT[unit]) for size, unit in (sizes[:2], sizes[2:]))
+            message = f"{name_compiler(platform)}: {str(error).splitlines()[0]}"
+            raise TooLarge(needed, limit, message, largest_buffers(Path(folder))) from error
 
 
 def analyze_step(experiment: Experiment) -> Compiled:
@@ -106,7 +120,8 @@ def analyze_step(experiment: Experiment) -> Compiled:
     except jax.errors.JaxRuntimeError as error:
         why = str(error).splitlines()[0]
     peak = memory.peak_memory_in_bytes
-    if experiment.model.mesh.devices.flat[0].platform == "cpu":
+    platform = experiment.model.mesh.devices.flat[0].platform
+    if platform == "cpu":
         # If a CPU's compiler counts a peak, it is that of temporaries alone.
         peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
     return Compiled(
@@ -117,4 +132,11 @@ def analyze_step(experiment: Experiment) -> Compiled:
         seconds=seconds,
         text=text,
         why=why,
+        compiler=name_compiler(platform),
     )
+
+
+def name_compiler(platform: str) -> str:
+    """Returns the package of a platform's compiler and its version: the same step may fit by one and not by another."""
+    package = "libtpu" if platform == "tpu" else "jaxlib"
+    return f"{package} {versions()[package]}"

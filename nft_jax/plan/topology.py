@@ -30,7 +30,10 @@ def find_devices(name: str, slices: int = 1) -> list[jax.Device]:
     if slices < 1:
         raise ValueError(f"--slices={slices}: use 1 or more")
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(f"--topology={name}: this needs the compiler of libtpu (but no TPU): pip install libtpu")
+        raise ValueError(
+            f"--topology={name}: this needs the compiler of libtpu (but no TPU), in the version that JAX pins: "
+            f"pip install -e .[tpu]"
+        )
     _prepare_libtpu()
     from jax.experimental import topologies
 

@@ -133,10 +133,18 @@ def test_fill_model_shape_reads_no_weights(tmp_path):
 
 def test_find_copies_finds_a_cache_by_its_size():
     line = '  %c = f32[{}]{{0{}}} copy(%p), metadata={{op_name="jit(step)/while/body/{}/copy"}}'
-    copied = (1000, "", "decode"), (10, "", "decode"), (1000, "", "optimizer"), (1000, ":S(1)", "decode")
-    lines = [line.format(*one) for one in copied]
-    text = "ENTRY %main (p: f32[1000]) -> f32[10] {\n" + "\n".join(lines) + "\n}\n"
-    assert find_copies(text, 4000) == ["jit(step)/while/body/decode/copy"]
+    copied = (1000, "", "decode"), (10, "", "decode"), (1000, ":S(1)", "decode")
+    without_scope, of_updates = "  %c = f32[1000]{0} copy(%p)", line.format(1000, "", "optimizer")
+
+    def computation(name, lines):
+        return f"{name} (p: f32[1000]) -> f32[1000] {{\n" + "\n".join(lines) + "\n}\n"
+
+    loop = '  %w = f32[1000]{{0}} while(%p), condition=%{0}, body=%{0}, metadata={{op_name="jit(step)/{0}"}}'
+    text = computation("%tokens", [*(line.format(*one) for one in copied), without_scope])
+    text += computation("%updates", [of_updates, without_scope])
+    text += computation("ENTRY %main", [loop.format("tokens"), loop.format("updates"), without_scope])
+    # Twice: the pretended loop's condition is its body.
+    assert find_copies(text, 4000) == ["jit(step)/while/body/decode/copy", "jit(step)/tokens"] * 2
 
 
 @pytest.mark.parametrize(
@@ -167,7 +175,7 @@ def test_find_devices_refuses_unknown_names(name, words, monkeypatch):
 
 def test_find_devices_without_libtpu_names_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="pip install libtpu"):
+    with pytest.raises(ValueError, match=r"pip install -e \.\[tpu\]"):
         topologies.find_devices("v5e:8x8")
 
 

@@ -11,11 +11,12 @@ from jax.sharding import SingleDeviceSharding
 from helpers.experiments import small
 from nft_jax.experiment import open_experiment
 from nft_jax.machine.chips import GIB
+from nft_jax.machine.memory import device_bytes
 from nft_jax.models.int8 import Int8Matrix
 from nft_jax.parallel import layout
 from nft_jax.plan import hlo, planner
-from nft_jax.plan.page import format_page
-from nft_jax.plan.program import TooLarge, build_planned_experiment, compile_planned_step
+from nft_jax.plan.page import find_copies, format_page
+from nft_jax.plan.program import TooLarge, build_planned_experiment, compile_planned_step, name_compiler
 from nft_jax.plan.topology import find_devices
 from nft_jax.rollout.state import Requests
 from nft_jax.smoke import kernels, loops
@@ -23,7 +24,7 @@ from nft_jax.types import Prompts
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install libtpu"),
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e .[tpu]"),
 ]
 # Tokens of a packed row, a number that no other axis has.
 ROW_TOKENS = 2048
@@ -76,9 +77,12 @@ def test_compile_planned_step_keeps_offloaded_moments_in_host_memory(devices, na
     assert min(found) == max(found) >= least
 
 
-@pytest.mark.parametrize(("data", "tensor"), [(2, 2), (4, 1)])
-def test_engine_decode_loop_gathers_no_weight(devices, data, tensor):
-    shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 64, "model__vocab_multiple": 1024}
+@pytest.fixture(scope="module", params=[(2, 2), (4, 1)], ids=["one_head_a_device", "two_heads_a_device"])
+def sampler(request, devices):
+    """The rollout, compiled with a cache of several blocks that is larger than a chip's fast memory."""
+    shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 128, "model__vocab_multiple": 1024}
+    shape |= {"model__kv_heads": 2, "prompts_per_step": 512, "rollout__max_answer_tokens": 1024, "rollout__slots": 512}
+    data, tensor = request.param
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16", **shape)
     Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.max_prompt_tokens
     experiment = build_planned_experiment(config, devices)
@@ -87,14 +91,17 @@ def test_engine_decode_loop_gathers_no_weight(devices, data, tensor):
     rows = [((Q,), jnp.int32), ((Q, K), jnp.uint32), ((Q, K), jnp.int32), ((Q, K), bool)]
     requests = Requests(prompts, *(jax.ShapeDtypeStruct(*row) for row in rows))
 
-    mesh = experiment.model.mesh
-
     def sample(weights, requests):
-        return engine(engine.sampling_weights(weights), layout.split_rows(requests, mesh), jax.random.key(0))
+        rows = layout.split_rows(requests, experiment.model.mesh)
+        return engine(engine.sampling_weights(weights), rows, jax.random.key(0))
 
-    text = jax.jit(sample).lower(weights, requests).compile().as_text()
-    layers = experiment.model.shapes["blocks"]
-    smallest = min(leaf.size // config.model.layers for leaf in jax.tree.leaves(layers) if leaf.ndim > 2)
+    return experiment, jax.jit(sample).lower(weights, requests).compile()
+
+
+def test_engine_decode_loop_gathers_no_weight(sampler):
+    experiment, compiled = sampler
+    text, layers = compiled.as_text(), experiment.model.shapes["blocks"]
+    smallest = min(leaf.size // experiment.config.model.layers for leaf in jax.tree.leaves(layers) if leaf.ndim > 2)
 
     def largest(lines):
         return max(
@@ -103,6 +110,16 @@ def test_engine_decode_loop_gathers_no_weight(devices, data, tensor):
 
     # The sampling weights are gathered before the loop, where this reading finds the gathers.
     assert largest(hlo.loop_instructions(text)) < smallest <= largest(text.splitlines())
+
+
+def test_engine_decode_loop_keeps_one_cache(sampler):
+    """No copy of a layer's keys in the loop, and no second cache beside it, whichever libtpu is installed."""
+    experiment, compiled = sampler
+    version, cache = name_compiler("tpu"), device_bytes(experiment)["cache"]
+    copies = find_copies(compiled.as_text(), cache // experiment.config.model.layers // 2)
+    assert not copies, f"{version} copies the cache at every token: {copies}"
+    needed = compiled.memory_analysis().temp_size_in_bytes
+    assert cache < needed < 1.25 * cache, f"{version} holds {needed / cache:.2f} caches"
 
 
 @pytest.mark.parametrize("layers", [1, 4])
@@ -164,3 +181,8 @@ def test_plan_step_refuses_a_step_that_does_not_fit(devices):
     with pytest.raises(TooLarge) as refused:
         planner.plan_step(config, devices, None)
     assert refused.value.bytes > refused.value.limit == int(15.75 * GIB)
+    # The cache is what does not fit, and the message says so.
+    largest = refused.value.buffers[0]
+    assert "bf16[" in largest.shape or "f32[" in largest.shape
+    assert f"{largest.name}, {largest.scope}" in str(refused.value)
+    assert name_compiler("tpu") in str(refused.value)
