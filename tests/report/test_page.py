@@ -63,6 +63,8 @@ def test_hostile_answers_stay_data(tmp_path):
     assert len(page.scripts) == 2
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert [attributes["src"][:5] for tag, attributes in page.tags if tag == "img"] == ["data:"]
+    # No text of the data can end the script's element, or begin a comment in it.
+    assert "<" not in page.scripts[0]
     data = json.loads(page.scripts[0])
     assert data["rollouts"][0]["groups"][0]["answers"][0] == HOSTILE
 
