@@ -38,7 +38,7 @@ def main(folder: Path, output: str, data: int, tensor: int) -> None:
     for step in range(STEPS):
         program.state, record = program.compiled(program.state, program.prompts)
         groups = distributed.gather(record.last)
-        found |= {f"{name}_{step}": value for name, value in groups._asdict().items()}
+        found |= {f"{name}_{step}": value for name, value in groups._asdict().items() if value is not None}
         found[f"digest_{step}"] = np.array(weights_digest(program.state.weights))
         if step == 0:
             gradient = distributed.gather(program.state.optimizer_state[1])

@@ -370,7 +370,7 @@ def test_train_resumed_twice_equals_an_uninterrupted_run(processes, run_of_two, 
     whole = Ran(processes.folder / "whole")
     pair = processes.several([command(processes, workdir="whole")] * 2, 2)
     assert [process.code() for process in pair] == [0, 0]
-    logs = {path.name for path in run_of_two.path.glob("rollouts/*")}
+    logs = {path.name for path in run_of_two.path.glob("rollouts/step_*")}
     assert logs == {f"step_{step:06d}.jsonl" for step in (1, 2, 4, 6, 8)}
     assert untimed(run_of_two.rows("metrics.jsonl")) == untimed(whole.rows("metrics.jsonl"))
     assert run_of_two.json("result.json") == whole.json("result.json")

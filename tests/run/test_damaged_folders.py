@@ -242,4 +242,5 @@ def test_read_lines_of_an_older_version_are_drawn(tmp_path):
     rows = [{"step": 1, "reward": 0.5}, {"step": 2, "reward": 0.5, "rate_histogram": [1, 0]}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     check_lines(tmp_path)
-    assert curves.draw(tmp_path, "").exists()
+    picture, _ = curves.draw(tmp_path, "")
+    assert picture.exists()

@@ -75,7 +75,7 @@ def assert_equal_runs(ran: Ran, whole: Ran) -> None:
     assert ran.json("result.json") == whole.json("result.json")
     rollouts = [{path.name: path.read_text() for path in one.path.glob("rollouts/*")} for one in (ran, whole)]
     assert rollouts[0] == rollouts[1]
-    assert len(rollouts[0]) == len(rows)
+    assert len(rollouts[0]) == 2 * len(rows)  # answers and slots
     assert_same(ran.checkpoint(len(rows)), whole.checkpoint(len(rows)))
 
 
