@@ -139,7 +139,9 @@ class Experiment:
         config, model, whole = self.config, self.model, PartitionSpec()
         carried = None
         if config.selection.carry:
-            carried = (jax.tree.map(lambda _: whole, empty_groups(1, 1, 1, config.verify.graded)), whole)
+            empty = empty_groups(1, 1, 1, config.verify.graded, config.rollout.partial)
+            carried = jax.tree.map(lambda _: whole, (empty, 0))
+        begin = self.engine.first_in_flight(config)
         trained, _ = split_weights(model.shapes)
         trained_specs, frozen_specs = split_weights(model.weight_specs)
         specs = State(
@@ -151,6 +153,7 @@ class Experiment:
             reference=trained_specs if config.loss.kl_weight else None,
             frozen=frozen_specs,
             teacher=self.teacher and self.teacher.weight_specs,
+            in_flight=begin and self.engine.kept_specs(jax.eval_shape(begin, model.shapes)),
         )
         shardings = layout.shardings(model.mesh, specs)
         if not optimizer.offload:
@@ -163,7 +166,10 @@ class Experiment:
         shardings = self.state_shardings(optimizer)
         # Jitted, so that each moment is allocated in its own layout.
         init = jax.jit(optimizer.init, out_shardings=shardings.optimizer_state)
-        return jax.device_put(self._first_state(init, weights, self.load_teacher()), shardings)
+        begin = self.engine.first_in_flight(self.config)
+        in_flight = begin and jax.jit(begin, out_shardings=shardings.in_flight)(weights)
+        state, shardings = self._first_state(init, weights, self.load_teacher()), shardings._replace(in_flight=None)
+        return jax.device_put(state, shardings)._replace(in_flight=in_flight)
 
     def load_teacher(self) -> Any:
         """Loads the weights of the teacher; None without one. Raises as `teacher.load_teacher`."""
@@ -173,14 +179,15 @@ class Experiment:
         """Returns shapes and layouts of the state: a checkpoint is read into them, and the step compiled for them."""
         first = functools.partial(self._first_state, optimizer.init)
         shapes = jax.eval_shape(first, self.model.shapes, self.teacher and self.teacher.shapes)
+        begin = self.engine.first_in_flight(self.config)
+        shapes = shapes._replace(in_flight=begin and jax.eval_shape(begin, self.model.shapes))
         return jax.tree.map(with_sharding, shapes, self.state_shardings(optimizer))
 
     def _first_state(self, init, weights, teacher):
         config, carried = self.config, None
         if config.selection.carry:
-            sizes = config.answers_per_prompt, config.rollout.max_answer_tokens, config.verify.graded
-            empty = empty_groups(config.carry_capacity, *sizes)
-            carried = (empty, jnp.int32(0))
+            sizes = config.carry_capacity, config.answers_per_prompt, config.rollout.max_answer_tokens
+            carried = (empty_groups(*sizes, config.verify.graded, config.rollout.partial), jnp.int32(0))
         trained, frozen = split_weights(weights)
         reference = jax.tree.map(jnp.copy, trained) if config.loss.kl_weight else None
         return State(trained, init(trained), jnp.int32(0), jnp.int32(0), carried, reference, frozen, teacher)
@@ -264,7 +271,7 @@ def make_evaluator(experiment: Experiment, tables: dict[str, PromptTable]) -> Ev
     """
     config, model = experiment.config, experiment.model
     sampling = {name: getattr(config.evaluation, name) for name in ("temperature", "top_p", "top_k")}
-    rollout = dataclasses.replace(config.rollout, weights="model", **sampling)
+    rollout = dataclasses.replace(config.rollout, weights="model", partial=False, **sampling)
     engine = make_engine(model, rollout, experiment.tokenizer)
     return compile_evaluator(model, engine, experiment.grader, tables, config.evaluation, config.seed)
 

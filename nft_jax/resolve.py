@@ -14,8 +14,9 @@ from nft_jax.models import attention_backends, hf
 from nft_jax.models.experts import EXPERT_WEIGHTS
 from nft_jax.names import quote
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import REPLICA, TENSOR, shard_count
+from nft_jax.parallel.mesh import DATA, REPLICA, TENSOR, shard_count
 from nft_jax.precision import fast_dtype
+from nft_jax.rollout.engine import count_slots
 from nft_jax.rounding import round_up
 from nft_jax.update.minibatches import units_per_group
 
@@ -42,7 +43,13 @@ def resolve(config: Config, folder: Path, vocabulary: int, mesh: Mesh) -> Config
     each = units_per_group(loss.unit, config.answers_per_prompt)
     units = config.prompts_per_step // config.updates_per_step * each // shard_count(mesh)
     rows = rows_per_micro_batch(config, loss.unit, config.prompts_are_shared, units)
-    return replace_value(config, "packing.rows_per_micro_batch", rows)
+    config = replace_value(config, "packing.rows_per_micro_batch", rows)
+    if config.rollout.partial:
+        # They decide which weights draw a token, so that a run must keep them.
+        answers = config.candidates_per_round * config.answers_per_prompt // shard_count(mesh)
+        config = replace_value(config, "rollout.slots", count_slots(config.rollout, answers))
+        config = replace_value(config, "mesh.data", mesh.shape[DATA])
+    return config
 
 
 def resolve_model(config: Config, folder: Path, vocabulary: int) -> Config:

@@ -204,16 +204,16 @@ def _prepare(
     """Restores or starts the state, and compiles the update and the held-out loss."""
     config, warm = experiment.config, experiment.config.warm_start
     optimizer = make_optimizer(warm.optimizer, warm.steps, experiment.model.trained_axes)
-    # The KL term's reference and carried groups belong to the steps after this phase.
-    abstract = experiment.abstract_state(optimizer)._replace(carried=None, reference=None)
+    # The KL term's reference and what a step leaves to the next belong to the steps after this phase.
+    unused = {"carried": None, "reference": None, "in_flight": None}
+    abstract = experiment.abstract_state(optimizer)._replace(**unused)
     folder.check_space(abstract.saved_bytes)
     restored = checkpoints.restore(abstract, lambda run: check_same(run, fingerprint, folder.path, Phase.WARM_START))
     folder.write_run(config, experiment.model.attention.name)
     folder.write_json(FINGERPRINT_FILE, fingerprint)
     folder.push()
     if restored is None:
-        state = experiment.initial_state(optimizer, start or experiment.starting_weights())
-        restored = 0, state._replace(carried=None, reference=None)
+        restored = 0, experiment.initial_state(optimizer, start or experiment.starting_weights())._replace(**unused)
     elif config.lora.rank:
         restored = restored[0], restored[1]._replace(frozen=split_weights(start)[1])
     (done, state), examples = restored, experiment.place(make_sequences(experiment.dataset.examples))

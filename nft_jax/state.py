@@ -7,7 +7,7 @@ import jax
 from nft_jax.models.lora import join_weights
 from nft_jax.rollout.state import Progress
 from nft_jax.types import Array, Groups, Totals
-from nft_jax.update.groups import RolloutStatistics
+from nft_jax.update.groups import Ages, RolloutStatistics
 from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.callback import HostReport
 
@@ -28,6 +28,8 @@ class State(NamedTuple):
       frozen: The weights beside adapters, in the compute dtype; None without adapters. No checkpoint holds them.
       teacher: The weights of the model of a distillation, in the compute dtype; None without one. No checkpoint holds
         them.
+      in_flight: Answers of later rounds that have begun: what is in the slots, cache included, and what has ended; None
+        without `rollout.partial`.
     """
 
     weights: Any
@@ -38,6 +40,7 @@ class State(NamedTuple):
     reference: Any
     frozen: Any = None
     teacher: Any = None
+    in_flight: Progress | None = None
 
     @property
     def model_weights(self) -> Any:
@@ -97,6 +100,20 @@ class SamplingState(NamedTuple):
     progress: Progress
 
 
+class PartialRecord(NamedTuple):
+    """What a step with `rollout.partial` reports besides.
+
+    Attributes:
+      ages: Of the answers that it trained on.
+      began: int32, answers that have begun and go on, or wait for their round, in the next step.
+      drawn_ahead: int32, their tokens, less those with which the step began; negative in a step that draws few.
+    """
+
+    ages: Ages
+    began: Array
+    drawn_ahead: Array
+
+
 class Record(NamedTuple):
     """What a step reports to the host.
 
@@ -110,6 +127,7 @@ class Record(NamedTuple):
       wasted: int32, groups that could train but were neither trained on nor carried.
       last: The last round's groups, for the rollout log; None if the step is not logged.
       length_RQK: int32, the lengths of the answers of all rounds, 0 in rounds that were not taken; None as `last`.
+      partial: None without `rollout.partial`.
     """
 
     statistics: RolloutStatistics
@@ -121,3 +139,4 @@ class Record(NamedTuple):
     wasted: Array
     last: Groups | None
     length_RQK: Array | None
+    partial: PartialRecord | None = None

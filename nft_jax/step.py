@@ -10,7 +10,7 @@ A prompt passes through nine files on its way to an update:
 | --- | --- |
 | `step.py` | The whole step: rounds of sampling until enough groups train, then minibatches, then updates. |
 | `data/order.py` | The cursor and the seed choose the next prompts; each prompt comes once an epoch. |
-| `rollout/engine.py` | Requests are spread over the mesh; a round's unused slots begin with the next round. |
+| `rollout/engine.py` | Requests are spread over the mesh; slots that a round leaves free begin with the next. |
 | `rollout/decode_loop.py` | The decode slots of a data shard answer its prompts; `sampling.py` draws each token. |
 | `verify/callback.py` | Answers leave the device as tokens and come back as verdicts. |
 | `update/groups.py` | A prompt's answers and verdicts become a group with its success rate; mixed groups are kept. |
@@ -36,14 +36,16 @@ from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.state import Progress, Requests
 from nft_jax.rounding import round_up
-from nft_jax.state import GradedRound, Record, SamplingState, State
+from nft_jax.state import GradedRound, PartialRecord, Record, SamplingState, State
 from nft_jax.types import Array, Groups, Prompts, Totals
 from nft_jax.update.groups import (
+    Ages,
     add_statistics,
     append_groups,
     empty_groups,
     empty_statistics,
     make_groups,
+    measure_ages,
     select_groups,
     split_pool,
 )
@@ -73,7 +75,7 @@ class Step:
 
     def __call__(self, state: State, prompts: Prompts) -> tuple[State, Record]:
         """Takes one step: fills the training buffer, then takes `updates_per_step` optimizer updates on it."""
-        config, carried = self.config, None
+        config, carried, in_flight, partial = self.config, None, None, None
         with jax.default_matmul_precision(config.model.precision):
             sampled, from_carry = self.sample(state, prompts)
             split = split_pool(sampled.pool, sampled.count, config.prompts_per_step, config.carry_capacity)
@@ -81,15 +83,19 @@ class Step:
             weights, optimizer_state, applied = self.update(state, packed, totals)
         if config.selection.carry:
             # Fewer groups are carried than the next step trains on, so it trains on all: none is older than a step.
-            carried = layout.replicate(split.surplus, self.mesh), split.carried
-        counts = split.trained, from_carry, split.wasted
-        record = Record(sampled.statistics, sampled.rounds, applied, totals, *counts, sampled.last, sampled.length_RQK)
+            carried = layout.replicate(_age(split.surplus), self.mesh), split.carried
+        if config.rollout.partial:
+            in_flight = self.engine.keep(sampled.progress)
+            partial = _record_partial(state.in_flight, in_flight, measure_ages(split.buffer, split.trained))
+        finished, counts = (sampled.statistics, sampled.rounds), (split.trained, from_carry, split.wasted)
+        record = Record(*finished, applied, totals, *counts, sampled.last, sampled.length_RQK, partial)
         state = state._replace(
             weights=weights,
             optimizer_state=optimizer_state,
             step=state.step + 1,
             cursor=sampled.cursor,
             carried=carried,
+            in_flight=in_flight,
         )
         return state, record
 
@@ -100,8 +106,8 @@ class Step:
           The sampling state, and how many groups of the pool were carried from the previous step.
         """
         config, selection = self.config, self.config.selection
-        Q, candidates = config.prompts_per_step, config.candidates_per_round
-        shape = config.answers_per_prompt, config.rollout.max_answer_tokens, config.verify.graded
+        Q, candidates, partial = config.prompts_per_step, config.candidates_per_round, config.rollout.partial
+        shape = config.answers_per_prompt, config.rollout.max_answer_tokens, config.verify.graded, partial
         sampling_weights = self.engine.sampling_weights(state.model_weights)
         sample_round = functools.partial(self.sample_round, sampling_weights, prompts)
         # The pool is padded so that it divides over the data shards.
@@ -115,7 +121,7 @@ class Step:
             return (sampled.count < Q) & (sampled.rounds < selection.max_rounds)
 
         def take_round(sampled: SamplingState) -> SamplingState:
-            begins_next = sampled.rounds + 1 < selection.max_rounds
+            begins_next = jnp.bool_(True) if partial else sampled.rounds + 1 < selection.max_rounds
             progress, graded = sample_round(sampled.cursor, sampled.progress, begins_next)
             length_RQK = sampled.length_RQK.at[sampled.rounds].set(graded.groups.length_QK)
             bounds = self.loss.groups, selection.rate_above, selection.rate_below
@@ -136,7 +142,11 @@ class Step:
         no_lengths = layout.split_rows(
             jnp.zeros((selection.max_rounds, candidates, shape[0]), jnp.int32), self.mesh, axis=1
         )
-        progress = self.engine.start(sampling_weights, self.next_requests(prompts, state.cursor))
+        requests = self.next_requests(prompts, state.cursor)
+        if state.in_flight is None:
+            progress = self.engine.start(sampling_weights, requests)
+        else:
+            progress = self.engine.resume(sampling_weights, requests, state.in_flight)
         nothing = empty_statistics(), no_groups, no_lengths
         start = SamplingState(pool, from_carry, state.cursor, jnp.int32(0), *nothing, progress)
         return jax.lax.while_loop(unfilled, take_round, start), from_carry
@@ -146,7 +156,7 @@ class Step:
     ) -> tuple[Progress, GradedRound]:
         """Samples one round: K answers to each of the next candidate prompts, graded."""
         requests, answers = self.next_requests(prompts, cursor), self.config.verify.answers_per_submission
-        progress, (rollout, capacity_X, ticket_X) = self.engine.finish_round(
+        progress, (rollout, capacity_X, ticket_X, age_B) = self.engine.finish_round(
             sampling_weights,
             progress,
             requests,
@@ -167,13 +177,14 @@ class Step:
             ticket_X,
             rewards=self.config.verify.graded,
         )
-        groups = layout.split_rows(make_groups(problem_Q, rollout, verdict_B, host.reward_B), self.mesh)
+        groups = layout.split_rows(make_groups(problem_Q, rollout, verdict_B, host.reward_B, age_B), self.mesh)
         return progress, GradedRound(groups, host, capacity_X)
 
     def next_requests(self, prompts: Prompts, cursor: Array) -> Requests:
-        """Returns the requests of the round at the cursor, and of the next one if free slots may begin with it."""
+        """Returns the requests of the round at the cursor, and of the next ones if free slots may begin with them."""
         Q, K, selection = self.config.candidates_per_round, self.config.answers_per_prompt, self.config.selection
-        rounds = 2 if selection.begin_next_round and selection.max_rounds > 1 else 1
+        ahead = 1 if selection.begin_next_round and selection.max_rounds > 1 else 0
+        rounds = 1 + (self.config.rollout.rounds_ahead or ahead)
         problem_Q = prompt_order(stream(self.config.seed, "order"), prompts.length_Q.shape[0], cursor, rounds * Q)
         first_Q = (cursor + jnp.arange(rounds * Q, dtype=jnp.int32)).astype(jnp.uint32) * jnp.uint32(K)
         requests = Requests(
@@ -223,3 +234,15 @@ class Step:
         inputs = packed, totals, jnp.arange(count), key_O
         (weights, optimizer_state), applied = jax.lax.scan(take_update, (state.weights, state.optimizer_state), inputs)
         return UpdateOutcome(weights, optimizer_state, applied)
+
+
+def _age(groups: Groups) -> Groups:
+    """Returns groups as the next step sees them: each answer a step older, if ages are counted."""
+    return groups._replace(age_QK=jax.tree.map(lambda age_QK: age_QK + 1, groups.age_QK))
+
+
+def _record_partial(before: Progress | None, after: Progress, ages: Ages) -> PartialRecord:
+    """Returns what a step reports that began with `before` in flight (None: nothing), and ended with `after`."""
+    drawn = jnp.int32(0) if before is None else jnp.sum(before.rollout.length_B)
+    length_B = after.rollout.length_B
+    return PartialRecord(ages, jnp.sum(length_B > 0, dtype=jnp.int32), jnp.sum(length_B) - drawn)

@@ -111,7 +111,8 @@ class Trainer(Loop):
         if record.last is not None:
             table = experiment.dataset.tables["train"]
             self.folder.write_rollouts(step, record.last, table, experiment.tokenizer, scores)
-            self._write_slots(step, record)
+            if not self.config.rollout.partial:  # a step's answers begin in steps that are not logged
+                self._write_slots(step, record)
         self.nonfinite.add(metrics)
         check_gap(self.config, step, metrics)
         line = format_step(step, self.steps, metrics, self.time_left(step, seconds), terminal_width())

@@ -86,6 +86,17 @@ def test_resolve_fills_in_the_rows_of_the_embedding(tmp_path, vocabulary, rows):
     assert resolve(resolved, tmp_path, vocabulary, mesh) == resolved
 
 
+@pytest.mark.parametrize(("given", "slots"), [(0, 16), (12, 12), (40, 16)])
+def test_resolve_fills_in_the_slots_and_shards_that_decide_which_weights_draw(tmp_path, given, slots):
+    """A data shard of 4 answers a round, and 4 rounds in flight."""
+    sizes = {"mesh__data": -1, "rollout__slots": given, "rollout__max_age_steps": 3}
+    mesh = make_mesh(-1, 1)
+    whole, partial = (resolve(small(rollout__partial=p, **sizes), tmp_path, 17, mesh) for p in (False, True))
+    assert (whole.rollout.slots, whole.mesh.data) == (given, -1)
+    assert (partial.rollout.slots, partial.mesh.data) == (slots, 8)
+    assert resolve(partial, tmp_path, 17, mesh) == partial
+
+
 @pytest.mark.parametrize(
     ("dtype", "precision", "resolved"),
     [

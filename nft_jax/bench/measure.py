@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ class StepTimes(NamedTuple):
       tokens: answer tokens sampled.
       trained: answer tokens trained on.
       slots: share of the slots' time that drew a token of an answer.
-      gap: mean |log-prob of the trainer − of the sampler| at the first update.
+      gap: mean |log-prob of the trainer − of the sampler| at the first update; NaN if not measured.
       gap_max: the largest of these.
     """
 
@@ -96,7 +97,9 @@ class Bench:
             called, graded = max(start for start, _ in round_), max(end for _, end in round_)
             rollout, grading, previous = rollout + called - previous, grading + graded - called, graded
         names = ("tokens", "tokens_trained", "slots_useful", "sampler_gap_mean", "sampler_gap_max")
-        return StepTimes(ended - began, rollout, grading, ended - previous, *(metrics[name] for name in names))
+        # With partial rollouts no answer may have begun in the step, so that no gap is measured.
+        counts = (math.nan if metrics[name] is None else metrics[name] for name in names)
+        return StepTimes(ended - began, rollout, grading, ended - previous, *counts)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Tables of what a benchmark measured."""
 
+import math
 from typing import Any
 
 from tabulate import tabulate
@@ -28,10 +29,17 @@ def step_table(result: dict[str, Any]) -> str:
             f"GB/s read and written in place): rollout {result['rollout_share_of_matmul']:.0%}, update "
             f"{result['update_share_of_matmul']:.0%}",
             *_chip_lines(result),
-            f"log-probs of sampler and trainer: {median['gap']:.1e} apart on average, {median['gap_max']:.1e} at most",
+            _gap_line(median),
             f"compiled in {result['compile_seconds']:.1f} s; peak memory {memory}",
         ]
     )
+
+
+def _gap_line(median: dict[str, float]) -> str:
+    words = "log-probs of sampler and trainer"
+    if math.isnan(median["gap"]):
+        return f"{words}: not compared, because no answer of some step began in it"
+    return f"{words}: {median['gap']:.1e} apart on average, {median['gap_max']:.1e} at most"
 
 
 def _seconds(median: float, spread: list[float]) -> tuple[str, str]:

@@ -79,6 +79,21 @@ def _sampling_faults(config: Settings) -> Iterator[str]:
             f"config.selection.carry=true with config.old_logp={config.old_logp!r}: carried groups were sampled by "
             f"older weights, whose log-probs only the sampler knows; use old_logp='sampler'"
         )
+    if rollout.partial and config.old_logp != "sampler":
+        yield (
+            f"config.rollout.partial=true with config.old_logp={config.old_logp!r}: some tokens were sampled by older "
+            f"weights, whose log-probs only the sampler knows; use old_logp='sampler'"
+        )
+    if rollout.partial and config.distillation.teacher:
+        yield (
+            "config.rollout.partial=true with config.distillation.teacher: a distillation is over the policy's own "
+            "samples, and some tokens are those of older weights; use partial=false"
+        )
+    if rollout.partial and rollout.lockstep == "no":
+        yield (
+            "config.rollout.partial=true with config.rollout.lockstep='no': a data shard would wait while others draw; "
+            "use lockstep='auto'"
+        )
 
 
 def _evaluation_faults(config: Settings) -> Iterator[str]:
@@ -153,6 +168,7 @@ def _strict_faults(config: Settings) -> Iterator[str]:
     needs = {
         "updates_per_step": 1,
         "selection.carry": False,
+        "rollout.partial": False,
         "rollout.temperature": 1.0,
         "rollout.weights": "model",
         "old_logp": "current",
@@ -168,6 +184,7 @@ def _bitwise_faults(config: Settings) -> Iterator[str]:
         "lora.rank": ((0,), "the sampler reads merged weights"),
         "rollout.weights": (("model",), "the sampler reads other weights"),
         "selection.carry": ((False,), "older weights sampled what is carried"),
+        "rollout.partial": ((False,), "older weights sampled some of the tokens"),
         "model.attention": (("auto", "xla"), "kernels have their own order of sums in rows and in the decode loop"),
         "model.experts": ((0,), "an expert's products have as many rows as tokens that chose it"),
         "mesh.tensor": ((1,), "devices would sum their parts of products in an order of their own"),

@@ -78,10 +78,29 @@ class RolloutConfig:
     lockstep: str = setting(
         "auto",
         "whether all data shards run the same number of decode steps; auto: on TPUs, until `python -m nft_jax.smoke` "
-        "has seen loops of different lengths work there",
+        "has seen loops of different lengths work there, and everywhere with partial",
         choices=("auto", "yes", "no"),
         decides=NONE,
     )
+    partial: bool = setting(
+        False,
+        "whether slots that a step's own answers leave free begin with the prompts of the next steps, which go on with "
+        "what is in the slots. A token keeps the log-prob of the weights that drew it; needs old_logp=sampler. A run "
+        "goes on only with the same slots and data shards",
+        decides=RUN,
+    )
+    max_age_steps: int = setting(
+        1,
+        "with partial, most steps from an answer's first token to the step that trains on it; slots wait rather than "
+        "begin with a later step's prompts",
+        at_least=1,
+        decides=RUN,
+    )
+
+    @property
+    def rounds_ahead(self) -> int:
+        """How many rounds may have begun before they are the next to finish: as many as an answer may get old."""
+        return self.max_age_steps if self.partial else 0
 
     @property
     def end_numbers(self) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ def device_bytes(experiment: Experiment) -> dict[str, int]:
       `frozen`, `teacher`: The weights beside adapters, and those of a distillation; only where there are some.
       `moments`: The optimizer's state; 0 if it is offloaded.
       `sampling_weights`: The weights as the sampler reads them.
-      `cache`: Keys and values of all slots of a shard.
+      `cache`: Keys and values of all slots of a shard; with `rollout.partial` they stay between two steps.
       `prompts`: The prompt table, and the keys and values of the prompts that were read last.
     """
     config, model = experiment.config, experiment.model

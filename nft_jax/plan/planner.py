@@ -72,7 +72,8 @@ def search_plan(config: Config, devices: list[jax.Device], dataset: Dataset | No
         return needed
 
     first, each = slots_per_shard(experiment), slot_bytes(experiment)
-    most = config.candidates_per_round * config.answers_per_prompt // shard_count(experiment.model.mesh)
+    answers = config.candidates_per_round * config.answers_per_prompt // shard_count(experiment.model.mesh)
+    most = answers * (1 + config.rollout.rounds_ahead)
     slots = largest_fit(needed_bytes, int(chip.memory), first, most, each)
     if not slots:
         raise ValueError(f"no number of slots fits {chip.memory / GIB:.2f} GiB a device; take more devices")

@@ -5,7 +5,8 @@ takes the next answer of the queue. Memory depends on the number of slots, and n
 
 Near the end of a round some slots are free while the last long answers are decoded. They begin with the next round
 before it is known whether that round is needed. If it is not, their work is discarded, and no answer changes. With two
-rounds a step this saves about a tenth of the time of a step (nft_jax/bench/README.md).
+rounds a step this saves about a tenth of the time of a step (nft_jax/bench/README.md). With `rollout.partial` the next
+rounds are those of the next steps, which resume what is left in the slots.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from nft_jax.models.cache import Cache, constrain_layout, copy_slot, empty_cache
 from nft_jax.models.logprobs import score_tokens
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import scopes
-from nft_jax.parallel.mesh import DATA
+from nft_jax.parallel.mesh import DATA, SHARDS
 from nft_jax.rollout.sampling import draw, request_keys
 from nft_jax.rollout.state import Loop, Progress, PromptBatch, Requests, Round, Slots, Submit
 from nft_jax.rounding import ceil_div
@@ -33,7 +34,7 @@ class Decoding(NamedTuple):
       config: Temperature, truncation, the answers' limit and halvings of the slots.
       eos_ids: Token ids that end an answer.
       slots: Decode slots of the shard.
-      lockstep: Whether all data shards of a replica run the same number of loop trips.
+      lockstep: Whether all data shards of a replica (with `config.partial`: of all) run as many loop trips.
       cache_orders: From `axis_orders`: how the devices keep the cache in memory.
       stop_table: uint8 `[V, N]`, the automaton of texts that end an answer (nft_jax/data/stops.py), or None.
     """
@@ -47,9 +48,9 @@ class Decoding(NamedTuple):
 
 
 class DecodeLoop:
-    """The requests of one data shard, one round or two, and the loop that finishes the first round.
+    """The requests of one data shard, one round or several, and the loop that finishes the first round.
 
-    The answers of both rounds share one queue of B; the first `round_answers` of them are the first round's.
+    The answers of all rounds share one queue of B; the first `round_answers` of them are the first round's.
     """
 
     def __init__(
@@ -81,22 +82,34 @@ class DecodeLoop:
         shape = config.layers, self.model.stacks, self.S, config.kv_heads, config.head_size, self.P + self.T
         columns = self.model.block_columns(self.P + self.T)
         none, none_S = jnp.zeros(1, jnp.int32), jnp.zeros(self.S, jnp.int32)
-        prompt_cache = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: self._read_prompts(jnp.int32(0))))
+        prompts = self._no_prompts(none)
         return Progress(
             slots=Slots(none_S + self.B, none_S, none_S, none_S, empty_cache(*shape, config.dtype, columns)),
             rollout=_empty_rollout(self.B, self.T),
             next_answer=none,
-            prompts=PromptBatch(prompt_cache, none, none),
+            prompts=prompts,
             unsubmitted_B=jnp.zeros(self.B, bool),
+            age_B=jnp.zeros(self.B, jnp.int32) if self.config.partial else None,
         )
 
+    def resume(self, kept: Progress) -> Progress:
+        """Returns a step's progress from what the step before kept: answers are a step older, no prompt is read."""
+        age_B = jnp.where(kept.rollout.length_B > 0, kept.age_B + 1, 0)
+        return kept._replace(prompts=self._no_prompts(kept.next_answer // self.K), age_B=age_B)
+
+    def _no_prompts(self, following: Array) -> PromptBatch:
+        """Returns the batch before any prompt is read, if `following` is the first that will be."""
+        cache = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: self._read_prompts(jnp.int32(0))))
+        return PromptBatch(cache, following, following)
+
     def finish_round(self, progress: Progress) -> tuple[Progress, Round]:
-        """Finishes the first round; returns the progress of the second round, and the first round's answers.
+        """Finishes the first round; returns the progress of the others, and the first round's answers.
 
         When half of the slots can hold all unfinished answers, the other half is dropped, at most `max_halvings` times.
         If slots begin with the next round, all are kept.
         """
-        sizes = [size for halvings in range(self.config.max_halvings + 1) if (size := self.S >> halvings)]
+        most = 0 if self.config.partial else self.config.max_halvings
+        sizes = [size for halvings in range(most + 1) if (size := self.S >> halvings)]
         loop = self._drain(Loop(progress, jnp.zeros(1, jnp.int32), jnp.bool_(True), jnp.zeros(1, jnp.int32)), sizes)
         slots = loop.progress.slots
         for number in range(1, len(sizes)):
@@ -104,9 +117,10 @@ class DecodeLoop:
         if len(sizes) > 1:
             # Without a next round all slots are free now; with one, no slot was dropped.
             slots = slots._replace(answer_S=jnp.where(self.begins_next, slots.answer_S, self.B))
-        rollout = jax.tree.map(lambda x: x[: self.round_answers], loop.progress.rollout)
+        parts = loop.progress.rollout, loop.progress.age_B
+        rollout, age_B = jax.tree.map(lambda x: x[: self.round_answers], parts)
         progress = self._renumber(loop.progress._replace(slots=slots))
-        return progress, Round(rollout, loop.capacity, loop.ticket)
+        return progress, Round(rollout, loop.capacity, loop.ticket, age_B)
 
     def _drain(self, loop: Loop, sizes: list[int], *, admits: bool = True) -> Loop:
         """Draws tokens until the round is done, or until the next smaller number of slots can hold the rest."""
@@ -234,7 +248,7 @@ class DecodeLoop:
         return unsubmitted >= self.submit.answers
 
     def _submit(self, carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
-        """Submits finished answers of the first round only: the second round may still be discarded."""
+        """Submits finished answers of the first round only: other rounds may be discarded, or belong to later steps."""
         progress, ticket = carry
         unsubmitted_B = progress.unsubmitted_B[: self.round_answers]
         (place_A,) = jnp.nonzero(unsubmitted_B, size=self.submit.answers, fill_value=self.B)
@@ -265,6 +279,7 @@ class DecodeLoop:
             next_answer=progress.next_answer - round_answers,
             prompts=batch._replace(first=batch.first - round_prompts, following=batch.following - round_prompts),
             unsubmitted_B=jnp.concatenate([progress.unsubmitted_B[round_answers:], room.truncated_B]),
+            age_B=jax.tree.map(lambda x: jnp.concatenate([x[round_answers:], room.length_B]), progress.age_B),
         )
 
     def _constrain(self, cache: Cache) -> Cache:
@@ -272,7 +287,8 @@ class DecodeLoop:
 
     def _anywhere(self, here: Array) -> Array:
         """In lockstep, returns whether it is true on any shard of the replica, so that all run equally many trips."""
-        return jax.lax.pmax(here.astype(jnp.int32), DATA) > 0 if self.decoding.lockstep else here
+        axes = SHARDS if self.config.partial else DATA  # with partial no slot waits for another replica either
+        return jax.lax.pmax(here.astype(jnp.int32), axes) > 0 if self.decoding.lockstep else here
 
 
 def _empty_rollout(B: int, T: int) -> Rollout:

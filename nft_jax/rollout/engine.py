@@ -4,6 +4,7 @@ An answer is a function of (weights, prompt, seed, request number) only: it depe
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import shard_map
-from nft_jax.config import RolloutConfig
+from nft_jax.config import Config, RolloutConfig
 from nft_jax.models import transformer
 from nft_jax.models.cache import axis_orders
 from nft_jax.models.int8 import cast_weights, quantize_layers, quantize_specs
@@ -23,14 +24,21 @@ from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import SHARDS, TENSOR, shard_axes
 from nft_jax.rollout.decode_loop import DecodeLoop, Decoding
 from nft_jax.rollout.state import Progress, PromptBatch, Requests, Round, Slots, Submit
-from nft_jax.types import Array
+from nft_jax.types import Array, Prompts
 
 DEFAULT_SLOTS = 64  # most slots of a data shard if `config.slots` is 0
 
 # A shard's part of each array: the third axis of a cache is slots, the first axis of everything else is rows.
 _ROWS, _CACHE = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
-_PROGRESS = Progress(Slots(_ROWS, _ROWS, _ROWS, _ROWS, _CACHE), _ROWS, _ROWS, PromptBatch(_CACHE, _ROWS, _ROWS), _ROWS)
-_ROUND = Round(_ROWS, _ROWS, _ROWS)
+_SLOTS, _PROMPTS = Slots(_ROWS, _ROWS, _ROWS, _ROWS, _CACHE), PromptBatch(_CACHE, _ROWS, _ROWS)
+_PROGRESS = Progress(_SLOTS, _ROWS, _ROWS, _PROMPTS, _ROWS, _ROWS)
+_ROUND = Round(_ROWS, _ROWS, _ROWS, _ROWS)
+_HEADS = PartitionSpec(None, None, SHARDS, TENSOR)  # of a cache between two rounds
+
+
+def count_slots(config: RolloutConfig, answers: int) -> int:
+    """Returns the slots of a data shard that gives this many answers a round."""
+    return min(config.slots or DEFAULT_SLOTS, answers * (1 + config.rounds_ahead))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Engine:
       config: Temperature, truncation, limits, slots and format of the weights.
       eos_ids: Token ids that end an answer.
       dtype: Compute dtype.
-      lockstep: Whether the data shards of a replica run the same number of loop trips.
+      lockstep: Whether the data shards of a replica run the same number of loop trips; with `config.partial` all do.
       stop_table: The automaton of texts that end an answer too (nft_jax/data/stops.py), or None.
       adapter_scale: Factor of the adapters' terms, where the weights have adapters.
     """
@@ -66,7 +74,7 @@ class Engine:
 
     def slots(self, answers: int) -> int:
         """Returns the slots of a data shard that gives this many answers a round."""
-        return min(self.config.slots or DEFAULT_SLOTS, answers)
+        return count_slots(self.config, answers)
 
     @jax.named_scope(scopes.SAMPLING_WEIGHTS)
     def sampling_weights(self, weights: Any) -> Any:
@@ -92,6 +100,37 @@ class Engine:
         whole = jax.random.key(0), jnp.bool_(False)
         return self._constrain(self._on_shards(start, _PROGRESS, sampling_weights, requests, None, *whole))
 
+    def first_in_flight(self, config: Config) -> Callable[[Any], Progress] | None:
+        """Returns what makes, from weights, of which only shapes count, `State.in_flight` before the first step.
+
+        All slots are free in it. None without `partial`.
+        """
+        return functools.partial(self._nothing_in_flight, config) if self.config.partial else None
+
+    def _nothing_in_flight(self, config: Config, weights: Any) -> Progress:
+        Q, K, P = config.candidates_per_round, config.answers_per_prompt, config.data.max_prompt_tokens
+        rounds = 1 + self.config.rounds_ahead
+        number_Q, number_QK = jnp.zeros((rounds, Q), jnp.int32), jnp.zeros((rounds, Q, K), jnp.int32)
+        prompts = Prompts(jnp.zeros((rounds, Q, P), jnp.int32), number_Q)
+        requests = Requests(prompts, number_Q, number_QK.astype(jnp.uint32), number_QK, number_QK > 0)
+        return self.keep(self.start(self.sampling_weights(weights), requests))
+
+    def resume(self, sampling_weights: Any, requests: Requests, kept: Progress) -> Progress:
+        """Returns the progress with which a step begins that goes on with what the step before `kept`."""
+        whole = jax.random.key(0), jnp.bool_(True)
+        return self._constrain(self._on_shards(DecodeLoop.resume, _PROGRESS, sampling_weights, requests, kept, *whole))
+
+    @staticmethod
+    def keep(progress: Progress) -> Progress:
+        """Returns what a step keeps of its progress for the next step."""
+        return progress._replace(prompts=None)
+
+    @staticmethod
+    def kept_specs(kept: Progress) -> Any:
+        """Returns the PartitionSpecs of what a step keeps, or of its shapes."""
+        specs = jax.tree.map(lambda _: _ROWS, kept)
+        return specs._replace(slots=specs.slots._replace(cache=jax.tree.map(lambda _: _HEADS, kept.slots.cache)))
+
     def finish_round(
         self,
         sampling_weights: Any,
@@ -109,14 +148,14 @@ class Engine:
         Args:
           sampling_weights: The result of the method `sampling_weights`.
           progress: From `start`, or from the previous round.
-          requests: One round or two, arrays `[rounds, Q, …]`, Q a multiple of the data shards. The second round is the
-            first of the next call.
+          requests: One round or several, arrays `[rounds, Q, …]`, Q a multiple of the data shards. The second round is
+            the first of the next call.
           key: Key of the stream of random numbers; request numbers are folded in.
-          begins_next: Whether slots that this round leaves free begin with the second round.
+          begins_next: Whether slots that this round leaves free begin with the others.
           submit: Submits answers that have ended while others are decoded; None: nothing is submitted.
 
         Returns:
-          The progress of the second round, and the first round's answers.
+          The progress of the other rounds, and the first round's answers.
         """
         given = sampling_weights, requests, progress, key, jnp.asarray(begins_next)
         progress, finished = self._on_shards(DecodeLoop.finish_round, (_PROGRESS, _ROUND), *given, submit)
@@ -140,15 +179,19 @@ class Engine:
             model = transformer.bind(self.graph, sampling_weights)
             slots = self.slots(requests.request_QK[0].size)
             orders = axis_orders(platform, model.config.kv_heads // tensor)
-            decoding = Decoding(self.config, self.eos_ids, slots, self.lockstep, orders, self.stop_table)
+            lockstep = self.lockstep or self.config.partial
+            decoding = Decoding(self.config, self.eos_ids, slots, lockstep, orders, self.stop_table)
             return run(DecodeLoop(model, requests, key, decoding, begins_next, submit), progress)
 
         whole, by_prompt = PartitionSpec(), PartitionSpec(None, SHARDS)
+        in_progress = None
+        if progress is not None:
+            in_progress = _PROGRESS if progress.prompts is not None else self.keep(_PROGRESS)
         return shard_map(
             body,
             mesh=self.mesh,
             axis_names=shard_axes(self.mesh),
-            in_specs=(whole, by_prompt, None if progress is None else _PROGRESS, whole, whole),
+            in_specs=(whole, by_prompt, in_progress, whole, whole),
             out_specs=out_specs,
             check_vma=False,
         )(sampling_weights, requests, progress, key, begins_next)
@@ -160,8 +203,7 @@ class Engine:
         lengths.
         """
         caches = progress.slots.cache, progress.prompts.cache
-        heads = jax.tree.map(lambda _: PartitionSpec(None, None, SHARDS, TENSOR), caches)
-        caches = layout.constrain(caches, self.mesh, heads)
+        caches = layout.constrain(caches, self.mesh, jax.tree.map(lambda _: _HEADS, caches))
         return _replace_caches(layout.split_rows(_replace_caches(progress, ((), ())), self.mesh), caches)
 
 

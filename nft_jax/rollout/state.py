@@ -7,7 +7,7 @@ from nft_jax.types import Array, EndedAnswers, Prompts, Rollout
 
 
 class Requests(NamedTuple):
-    """One round's requests: K answers to each of Q prompts. Two rounds have one more leading axis, `[rounds, Q, …]`.
+    """One round's requests: K answers to each of Q prompts. Several have one more leading axis, `[rounds, Q, …]`.
 
     Attributes:
       prompts: Q rows of the prompt table.
@@ -32,11 +32,14 @@ class Round(NamedTuple):
       capacity_X: int32, tokens that each data shard could have drawn with every slot busy.
       ticket_X: int32, one value a data shard that depends on every submission to the verifier. A call that takes it
         as an input therefore runs after all submissions.
+      age_B: int32, steps since each answer's first token, 0 in the step that began it; None without
+        `rollout.partial`.
     """
 
     rollout: Rollout
     capacity_X: Array
     ticket_X: Array
+    age_B: Array | None = None
 
 
 class Submit(Protocol):
@@ -83,7 +86,7 @@ class PromptBatch(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """A data shard's progress on the answers of one or two rounds; each round passes it on to the next.
+    """A data shard's progress on the answers of one or several rounds; each round passes it on to the next.
 
     The B answers are numbered over all rounds of the requests, the current round's first. Scalars have shape `[1]`,
     so that they form one array `[X]` over the data shards.
@@ -91,14 +94,17 @@ class Progress(NamedTuple):
     Attributes:
       rollout: What is drawn so far of the B answers.
       next_answer: int32, the first answer that no slot has taken yet.
+      prompts: None between two steps: each step reads prompts with its own weights.
       unsubmitted_B: bool, finished answers that are not submitted to the verifier yet.
+      age_B: As in `Round`.
     """
 
     slots: Slots
     rollout: Rollout
     next_answer: Array
-    prompts: PromptBatch
+    prompts: PromptBatch | None
     unsubmitted_B: Array
+    age_B: Array | None = None
 
 
 class Loop(NamedTuple):

@@ -182,6 +182,9 @@ def _deciding(config: dict, phases: Phase) -> set[str]:
     if config["optimizer"]["schedule"] == "constant":
         # The number of steps matters only to a schedule that decays to the last step.
         names.discard("steps")
+    if config["rollout"].get("partial"):
+        # What waits in the slots has their shapes, and was drawn when they were free.
+        names |= {"rollout.slots", "mesh.replica", "mesh.data"}
     return names | {f"loss.{name}" for name in (*LOSSES, "own") if "loss.options" in names}
 
 

@@ -46,6 +46,8 @@ def step_metrics(record: Record) -> dict:
         return share(float(np.sum(where_taken(value_O))), trained_tokens)
 
     by_update = zip(np.ravel(statistics.ratio_max).tolist(), np.ravel(applied.taken).tolist(), strict=True)
+    compared_O = tokens_O if statistics.fresh is None else statistics.fresh
+    drawn = rollout.tokens + (0 if record.partial is None else record.partial.drawn_ahead)
 
     def per_update(value_O):
         return share(float(np.sum(where_taken(value_O))), float(np.sum(applied.taken)))
@@ -64,9 +66,10 @@ def step_metrics(record: Record) -> dict:
         "gradient_norm": per_update(applied.gradient_norm),
         "entropy": per_token(statistics.entropy),
         "kl": per_token(statistics.kl),
-        # Only the first update measures the gap between sampler and trainer: later ones have other weights.
-        "sampler_gap_mean": share(float(statistics.gap[0]), float(tokens_O[0])),
-        "sampler_gap_max": share(float(statistics.gap_max[0]), 1.0),
+        # Only the first update measures the gap between sampler and trainer: later ones have other weights. So have
+        # the samplers of answers that began in earlier steps.
+        "sampler_gap_mean": share(float(statistics.gap[0]), float(compared_O[0])),
+        "sampler_gap_max": share(float(statistics.gap_max[0]), float(statistics.fresh is None or compared_O[0] > 0)),
         "ratio_mean": per_token(statistics.ratio),
         "ratio_max": share(float(np.max(where_taken(statistics.ratio_max))), float(np.any(applied.taken))),
         # One number an update: the first is at R = 1, but for the gap of the sampler.
@@ -82,9 +85,29 @@ def step_metrics(record: Record) -> dict:
         "answers": int(rollout.answers),
         "tokens": int(rollout.tokens),
         "tokens_trained": int(trained_tokens),
-        "slots_useful": share(rollout.tokens, rollout.capacity),
+        "slots_useful": share(drawn, rollout.capacity),
         "grading_seconds": float(rollout.seconds),
         "verifier_disagreement": share(rollout.disagreements, rollout.compared),
+        **_partial_metrics(record, float(tokens_O[0])),
+    }
+
+
+def _partial_metrics(record: Record, tokens: float) -> dict:
+    """Returns how old the answers are that a step trains on, and what it leaves to the next; {} if it leaves nothing.
+
+    Args:
+      tokens: those of the first update.
+    """
+    if record.partial is None:
+        return {}
+    (answers, older, total, oldest), began, _ = record.partial
+    first = record.applied.statistics
+    return {
+        "answers_in_flight": int(began),
+        "answers_older": share(older, answers),
+        "answer_age_mean": share(total, answers),
+        "answer_age_max": int(oldest),
+        "sampler_drift_mean": share(float(first.drift[0]), tokens - float(first.fresh[0])),
     }
 
 

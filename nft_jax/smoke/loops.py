@@ -76,7 +76,7 @@ def check_answers(experiment: Experiment) -> str:
     expected = in_step(weights, work.requests).rollout
     compare = jax.jit(_compare, out_shardings=experiment.model.whole)
     for _ in range(TIMES):
-        rollout, capacity_X, _ = jax.block_until_ready(diverging(weights, work.requests))
+        rollout, capacity_X, *_ = jax.block_until_ready(diverging(weights, work.requests))
         outcome = compare(expected, rollout, work.length_B, capacity_X)
         same, exact, gap, fewest, most = (np.asarray(x).item() for x in outcome)
         if not (same and exact and gap <= GAP):
@@ -155,7 +155,7 @@ def _grading(work, grader):
 
     def run(weights, requests, code_B) -> Array:
         sampling_weights = engine.sampling_weights(weights)
-        rollout, _, ticket_X = engine(sampling_weights, work.place(requests), key, submit)
+        rollout, _, ticket_X, _ = engine(sampling_weights, work.place(requests), key, submit)
         problem_B, request_B = jnp.repeat(requests.problem_Q, work.K), requests.request_QK.reshape(-1)
         rows = rollout.token_BT, rollout.length_B, ~rollout.truncated_B
         actual_B, _ = verify(grader, experiment.model.mesh, problem_B, *rows, request_B, ticket_X)

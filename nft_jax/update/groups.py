@@ -50,8 +50,37 @@ def empty_statistics() -> RolloutStatistics:
     return RolloutStatistics(**{name: many.get(name, zero) for name in RolloutStatistics._fields})
 
 
-def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array, graded_B: Array | None = None) -> Groups:
-    """Gathers each prompt's K answers with their verdicts, and rewards if there are some.
+class Ages(NamedTuple):
+    """How old the answers are that a step trains on, in steps since their first token (float32).
+
+    Attributes:
+      answers: All answers.
+      older: Answers that began in an earlier step.
+      total: Σ age.
+      oldest: The largest age.
+    """
+
+    answers: Array
+    older: Array
+    total: Array
+    oldest: Array
+
+
+def measure_ages(groups: Groups, count: Array) -> Ages:
+    """Measures the first `count` groups."""
+    Q, K = groups.reward_QK.shape
+    age_QK = jnp.where(jnp.arange(Q)[:, None] < count, groups.age_QK, 0)
+    return Ages(_count(count * K), _count(age_QK > 0), _count(age_QK), jnp.max(age_QK).astype(jnp.float32))
+
+
+def make_groups(
+    prompt_Q: Array,
+    rollout: Rollout,
+    verdict_B: Array,
+    graded_B: Array | None = None,
+    age_B: Array | None = None,
+) -> Groups:
+    """Gathers each prompt's K answers with their verdicts, and rewards and ages if there are some.
 
     A truncated answer counts as incorrect, and its reward is 0.
     """
@@ -70,6 +99,7 @@ def make_groups(prompt_Q: Array, rollout: Rollout, verdict_B: Array, graded_B: A
         reward_QK=reward_QK,
         rate_Q=jnp.mean(reward_QK, axis=1),
         graded_QK=None if graded_B is None else jnp.where(by_group.truncated_B, 0, graded_B.reshape(Q, -1)),
+        age_QK=None if age_B is None else age_B.reshape(Q, -1),
     )
 
 
@@ -97,8 +127,8 @@ def append_groups(pool: Groups, count: Array, groups: Groups, keep_Q: Array) -> 
     return pool, jnp.minimum(count + jnp.sum(keep_Q, dtype=jnp.int32), capacity)
 
 
-def empty_groups(Q: int, K: int, T: int, graded: bool = False) -> Groups:
-    """Returns Q empty places for groups, `graded` ones with rewards beside their verdicts."""
+def empty_groups(Q: int, K: int, T: int, graded: bool = False, aged: bool = False) -> Groups:
+    """Returns Q empty places for groups, `graded` ones with rewards beside their verdicts, `aged` ones with ages."""
     return Groups(
         prompt_Q=jnp.zeros(Q, jnp.int32),
         token_QKT=jnp.zeros((Q, K, T), jnp.int32),
@@ -109,6 +139,7 @@ def empty_groups(Q: int, K: int, T: int, graded: bool = False) -> Groups:
         reward_QK=jnp.zeros((Q, K), jnp.float32),
         rate_Q=jnp.zeros(Q, jnp.float32),
         graded_QK=jnp.zeros((Q, K), jnp.float32) if graded else None,
+        age_QK=jnp.zeros((Q, K), jnp.int32) if aged else None,
     )
 
 

@@ -92,6 +92,8 @@ def make_minibatches(
         present_I=present,
     )
     optional = _optional_values(groups, loss.reads, token_reward)
+    if groups.age_QK is not None:
+        optional["fresh_I"] = groups.age_QK == 0
     arranged = {name: arrange_answers(value) for name, value in optional.items()}
     return sequences._replace(**arranged), count_totals(sequences, loss.unit)
 

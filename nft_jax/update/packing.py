@@ -24,6 +24,7 @@ class Sequences(NamedTuple):
       token_reward_IT: float32, as in `LossBatch`; None unless the loss reads it.
       return_IT: float32, sum of the tokens' own rewards from each token to the end of its answer; None without such.
       number_I: int32, number of the answer in the training buffer, for random keys; None unless the loss reads them.
+      fresh_I: bool, whether the answer began in this step, so that one set of weights sampled it; None if all did.
     """
 
     prompt_IP: Array
@@ -43,6 +44,7 @@ class Sequences(NamedTuple):
     token_reward_IT: Array | None = None
     return_IT: Array | None = None
     number_I: Array | None = None
+    fresh_I: Array | None = None
 
 
 class RowPrompts(NamedTuple):
@@ -65,6 +67,7 @@ class Rows(NamedTuple):
       sampler_logp_BT: float32, the sampler's log-probs, kept beside `batch.old_logp_BT` to measure the gap.
       prompt: The rows' shared prompts; None if rows hold their own prompts.
       number_BT: int32, number of the token in the training buffer, for random keys; None unless the loss reads them.
+      fresh_BT: bool, whether its answer began in this step; None if all did.
     """
 
     tokens: Tokens
@@ -73,6 +76,7 @@ class Rows(NamedTuple):
     sampler_logp_BT: Array
     prompt: RowPrompts | None
     number_BT: Array | None = None
+    fresh_BT: Array | None = None
 
 
 class PackedRows(NamedTuple):
@@ -259,4 +263,5 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
         sampler_logp_BT=logp_BT,
         prompt=None,
         number_BT=None if sequences.number_I is None else take_value(sequences.number_I, 0) * T + predicted_BT,
+        fresh_BT=take_value(sequences.fresh_I, False),
     )

@@ -208,7 +208,8 @@ class Updater:
             return _Accumulated(self._add(so_far.gradient, new), by_keys, so_far.statistics.merge(measured))
 
         zero = layout.constrain(jax.tree.map(jnp.zeros_like, weights), self.mesh, self.specs)
-        none = jax.tree.map(packed.rows.batch.reward_BT.dtype.type, no_statistics(self.loss.metrics))
+        nothing = no_statistics(self.loss.metrics, partial=packed.rows.fresh_BT is not None)
+        none = jax.tree.map(packed.rows.batch.reward_BT.dtype.type, nothing)
         start = _Accumulated(zero, self.shared.zero_gradient(keys), none)
         gradient, by_keys, statistics = self._loop_rows(packed, add_micro_batch, start)
         return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
@@ -249,7 +250,7 @@ class Updater:
             loss_BT = loss_BT + self.config.loss.kl_weight * kl_BT
         objective = losses.total_loss(loss_BT, batch, totals, self.normalizer, self.constant_tokens)
         return objective, jax.lax.stop_gradient(
-            measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT, own)
+            measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT, own, rows.fresh_BT)
         )
 
     def _fill(self, batch: LossBatch, rows: Rows, key) -> LossBatch:

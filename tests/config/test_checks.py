@@ -97,6 +97,22 @@ def test_check_refuses_numbers_outside_their_bounds(name):
             ["carry=true with config.old_logp='recompute'", "use old_logp='sampler'"],
         ),
         (
+            {"rollout__partial": True, "old_logp": "recompute"},
+            ["partial=true with config.old_logp='recompute'", "use old_logp='sampler'"],
+        ),
+        (
+            {"rollout__partial": True, "rollout__lockstep": "no"},
+            ["partial=true with config.rollout.lockstep='no'", "use lockstep='auto'"],
+        ),
+        (
+            {"rollout__partial": True, "distillation__teacher": "FOLDER"},
+            ["partial=true with config.distillation.teacher", "use partial=false"],
+        ),
+        (
+            {"rollout__partial": True, "strict_on_policy": True},
+            ["strict_on_policy=true needs config.rollout.partial=False, got True"],
+        ),
+        (
             {"prompts_per_step": 64, "updates_per_step": 3},
             ["updates_per_step=3 does not divide config.prompts_per_step=64", "[1, 2, 4, 8, 16, 32, 64]"],
         ),

@@ -100,6 +100,7 @@ PROGRAMS = {
     ),
     "dpo": ({"loss__name": "dpo", "updates_per_step": 2, "packing__rows_per_micro_batch": 3}, {}),
     "contrast": ({"loss__name": "contrast"}, {}),
+    "partial": (PACKING | {"rollout__partial": True, "rollout__slots": 6, "mesh__data": 2}, {}),
     # With a grader of rewards, and a reward of each token.
     "own": (
         {"loss__name": f"{__name__}:tempered_likelihood", "loss__own__strength": 2.0, "selection__carry": True}

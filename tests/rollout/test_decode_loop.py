@@ -17,7 +17,7 @@ from nft_jax.types import Rollout
 
 @pytest.mark.parametrize("slots", [1, 2, 4, 7, 23])
 def test_decode_loop_with_few_slots_gives_the_same_answers(slots, rollout):
-    found, capacity_X, _ = jax.device_get(program(one_device(), slots=slots)(WEIGHTS, requests()))
+    found, capacity_X, *_ = jax.device_get(program(one_device(), slots=slots)(WEIGHTS, requests()))
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
     np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(found.length_B, rollout.length_B)
@@ -76,7 +76,7 @@ def capacity(lengths, sizes):
 
 @pytest.mark.parametrize(("slots", "halvings"), [(5, 1), (10, 3), (7, 2), (2, 5)])
 def test_decode_loop_that_halves_its_slots_gives_the_same_answers_with_less_capacity(slots, halvings, rollout):
-    found, capacity_X, _ = jax.device_get(
+    found, capacity_X, *_ = jax.device_get(
         program(one_device(), slots=slots, max_halvings=halvings)(WEIGHTS, requests())
     )
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
@@ -90,7 +90,7 @@ def test_decode_loop_that_halves_its_slots_gives_the_same_answers_with_less_capa
 @pytest.mark.parametrize("lockstep", [False, True])
 def test_decode_loop_that_halves_its_slots_on_eight_devices(lockstep, rollout):
     compiled = program(eight_devices(), slots=4, max_halvings=2, lockstep=lockstep)
-    found, capacity_X, _ = jax.device_get(compiled(WEIGHTS, requests()))
+    found, capacity_X, *_ = jax.device_get(compiled(WEIGHTS, requests()))
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
     np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
     assert (len(set(capacity_X.tolist())) == 1) == lockstep
@@ -99,7 +99,9 @@ def test_decode_loop_that_halves_its_slots_on_eight_devices(lockstep, rollout):
 @pytest.mark.parametrize("lockstep", [False, True])
 @pytest.mark.parametrize("slots", [1, 4])
 def test_decode_loop_with_few_slots_on_eight_devices(slots, lockstep, rollout):
-    found, capacity_X, _ = jax.device_get(program(eight_devices(), slots=slots, lockstep=lockstep)(WEIGHTS, requests()))
+    found, capacity_X, *_ = jax.device_get(
+        program(eight_devices(), slots=slots, lockstep=lockstep)(WEIGHTS, requests())
+    )
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
     np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(found.truncated_B, rollout.truncated_B)
@@ -140,7 +142,7 @@ def test_decode_loop_finish_round_gives_the_same_answers_sooner_when_it_begins_t
     apart, early = (jax.device_get(rounds_of(devices(), begins_next=b, **settings)(WEIGHTS)) for b in (False, True))
     single = program(devices(), **settings)
     for number, (one, other) in enumerate(zip(apart, early, strict=True)):
-        alone, capacity_X, _ = jax.device_get(single(WEIGHTS, requests(start=number * Q * K)))
+        alone, capacity_X, *_ = jax.device_get(single(WEIGHTS, requests(start=number * Q * K)))
         np.testing.assert_array_equal(one.capacity_X, capacity_X)
         for found in (one.rollout, other.rollout):
             np.testing.assert_array_equal(found.token_BT, alone.token_BT)

@@ -179,7 +179,7 @@ def test_engine_ends_answers_at_eos_and_truncates_at_the_limit(sample):
 @pytest.mark.parametrize("lockstep", [False, True])
 def test_engine_on_eight_devices_stops_each_shard_by_itself_unless_in_lockstep(lockstep, rollout):
     compiled = program(eight_devices(), lockstep=lockstep)
-    found, capacity_X, _ = jax.device_get(compiled(countdown_weights(), countdown_requests()))
+    found, capacity_X, *_ = jax.device_get(compiled(countdown_weights(), countdown_requests()))
     np.testing.assert_array_equal(found.token_BT, countdown())
     np.testing.assert_array_equal(found.truncated_B, np.repeat(TRUNCATED, K))
     # Two prompts a shard, and as many slots as answers.

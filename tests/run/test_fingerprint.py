@@ -122,6 +122,16 @@ def test_check_same_refuses_another_value_of_what_decides_numbers(name):
         assert "--config.base=runs/here" in rest[0]
 
 
+@pytest.mark.parametrize("name", ["rollout.slots", "mesh.data", "mesh.replica"])
+def test_check_same_refuses_other_slots_or_shards_only_with_partial(name):
+    check_same(run(), changed(run(), name)[0], "runs/here")
+    run_ = run(rollout__partial=True)
+    other, old, new = changed(run_, name)
+    with pytest.raises(ValueError, match=rf"config.{name}: the run has {old}, given {new}"):
+        check_same(run_, other, "runs/here")
+    check_same(run_, changed(run_, "mesh.tensor")[0], "runs/here")
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_check_same_lets_a_run_be_longer_where_no_schedule_depends_on_its_end(schedule):
     short, long = (run(steps=steps, optimizer__schedule=schedule) for steps in (4, 8))

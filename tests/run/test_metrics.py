@@ -10,9 +10,9 @@ import pytest
 from helpers.experiments import STEP_METRICS
 from nft_jax.config import OptimizerConfig
 from nft_jax.run.metrics import format_faults, format_step, optimizer_metrics, share, step_metrics
-from nft_jax.state import Record
+from nft_jax.state import PartialRecord, Record
 from nft_jax.types import Totals
-from nft_jax.update.groups import RolloutStatistics, empty_groups
+from nft_jax.update.groups import Ages, RolloutStatistics, empty_groups
 from nft_jax.update.statistics import UpdateStatistics
 from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.grade import STATUSES
@@ -120,6 +120,30 @@ def test_step_metrics_equal_those_by_hand():
     for name, expected in EXPECTED.items():
         assert metrics[name] == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected), name
     json.dumps(metrics, allow_nan=False)
+
+
+def test_step_metrics_of_partial_rollouts_compare_sampler_and_trainer_where_their_weights_are_the_same():
+    record = by_hand()
+    statistics = record.applied.statistics._replace(fresh=array(5, 9, 9), drift=array(6, 9, 9))
+    ages = Ages(*(np.float32(value) for value in (32, 8, 12, 2)))
+    partial = PartialRecord(ages, np.int32(11), np.int32(-160))
+    record = record._replace(partial=partial, applied=record.applied._replace(statistics=statistics))
+    metrics = step_metrics(record)
+    own = {
+        "answers_in_flight": 11,
+        "answers_older": 8 / 32,
+        "answer_age_mean": 12 / 32,
+        "answer_age_max": 2,
+        "sampler_drift_mean": 6 / (20 - 5),
+        "slots_useful": (480 - 160) / 640,
+        "sampler_gap_mean": 0.002 / 5,
+    }
+    for name, expected in (EXPECTED | own).items():
+        assert metrics[name] == (pytest.approx(expected, rel=1e-6) if isinstance(expected, float) else expected), name
+    assert metrics.keys() == EXPECTED.keys() | own.keys()
+    statistics = statistics._replace(fresh=array(0, 0, 0))
+    metrics = step_metrics(record._replace(applied=record.applied._replace(statistics=statistics)))
+    assert metrics["sampler_gap_mean"] is metrics["sampler_gap_max"] is None
 
 
 def test_step_metrics_have_no_means_where_nothing_trained():

@@ -1,0 +1,93 @@
+"""The step with partial rollouts: the same groups as without where weights stay, ages, metrics, one program."""
+
+import time
+
+import numpy as np
+import pytest
+
+from helpers.experiments import STEP_METRICS, JudgedPool, assert_same, compilations, on_host
+from helpers.step_programs import K, Q
+from nft_jax.config import value_of
+from nft_jax.experiment import build_experiment
+from nft_jax.machine.memory import device_bytes
+from nft_jax.run.metrics import step_metrics
+
+
+@pytest.fixture
+def partial(programs):
+    return programs("partial")
+
+
+def untimed(record):
+    """What the sampled groups are, without the time that they took."""
+    return record.statistics._replace(seconds=0, capacity=0), record.rounds, record.trained
+
+
+def test_step_with_partial_samples_the_groups_of_whole_rollouts_if_weights_stay(partial, plain, all_incorrect):
+    """In several rounds a step, none of which trains."""
+    for program in (partial, plain):
+        program.pool.pool = all_incorrect
+    for one, other in zip(partial.take(3), plain.take(3), strict=True):
+        assert_same(untimed(one), untimed(other))
+        alike = [record.last._replace(logp_QKT=0, age_QK=0) for record in (one, other)]
+        assert_same(*alike)
+        np.testing.assert_allclose(one.last.logp_QKT, other.last.logp_QKT, rtol=0, atol=1e-5)
+    assert int(partial.state.cursor) == int(plain.state.cursor) > 3 * Q
+
+
+def test_step_with_partial_takes_the_same_first_step(partial, plain):
+    (one,), (other,) = partial.take(), plain.take()
+    assert_same(untimed(one), untimed(other))
+    assert one.statistics.reward > 0
+    assert one.partial.ages.oldest == 0
+    assert other.partial is plain.state.in_flight is other.last.age_QK is None
+
+
+def test_step_with_partial_trains_on_whole_groups_of_bounded_age(partial):
+    most, eos = value_of(partial.config, "rollout.max_age_steps"), partial.experiment.tokenizer.eos_ids
+    partial.take()
+    with compilations() as seen:
+        records = partial.take(5)
+        metrics = [step_metrics(record) for record in records]
+    assert seen == []
+    for record, values in zip(records, metrics, strict=True):
+        groups = record.last
+        last_QK = np.take_along_axis(groups.token_QKT, groups.length_QK[..., None] - 1, axis=2)[..., 0]
+        assert np.all(np.isin(last_QK, eos) | groups.truncated_QK)
+        assert values.keys() - STEP_METRICS == {
+            *("answers_in_flight", "answers_older", "answer_age_mean", "answer_age_max", "sampler_drift_mean")
+        }
+        assert 0 <= values["answer_age_mean"] <= values["answer_age_max"] <= most
+        assert record.partial.ages.answers == record.trained * K == Q * K
+        assert 0.8 < values["slots_useful"] <= 1
+        # The first update has the weights of the fresh answers' sampler; those of older ones have drifted.
+        assert values["sampler_gap_max"] is None or values["sampler_gap_max"] < 1e-4
+        assert values["sampler_drift_mean"] is None or values["sampler_drift_mean"] > 1e-3
+    assert max(values["answer_age_max"] for values in metrics) == most
+    assert any(values["sampler_gap_max"] for values in metrics)
+
+
+def test_step_with_partial_does_not_depend_on_the_graders_time(partial):
+    def final_state(pause):
+        def judge(number, response, _):
+            time.sleep(pause * (number % 3))
+            return "correct" if len(response) % 2 else "incorrect"
+
+        partial.start()
+        partial.pool.pool = JudgedPool(judge)
+        partial.take(2)
+        return on_host(partial.state)
+
+    assert_same(final_state(0.0), final_state(0.003))
+
+
+def test_experiment_counts_the_cache_in_flight(partial, tmp_path):
+    experiment = build_experiment(partial.config, tmp_path, list(partial.step.mesh.devices.flat))
+    state = experiment.abstract_state(partial.optimizer)
+    assert state.in_flight.prompts is None
+    cache = state.in_flight.slots.cache
+    held = [np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for part in cache for x in part]
+    assert sum(held) == device_bytes(experiment)["cache"]
+    assert "in_flight" in state.saved_parts
+    assert state.saved_bytes > sum(x.nbytes for part in partial.state.in_flight.slots.cache for x in part)
+    assert on_host(partial.start().in_flight.slots.answer_S).tolist() == [2 * Q * K // 2] * 12
