@@ -113,6 +113,16 @@ def test_check_refuses_numbers_outside_their_bounds(name):
             ["strict_on_policy=true needs config.rollout.partial=False, got True"],
         ),
         (
+            {"model__bitwise": True, "rollout__partial": True, "lora__rank": 2},
+            ["bitwise=true needs config.rollout.partial=False, got True", "needs config.lora.rank=0, got 2"],
+        ),
+        (
+            {"model__experts": 4, "model__experts_per_token": 5, "model__mlp_bias": True},
+            ["experts_per_token=5: use a number from 1 to config.model.experts=4", "use mlp_bias=false"],
+        ),
+        ({"model__experts": 4}, ["config.model.experts_per_token=0: use a number from 1"]),
+        ({"model__experts_per_token": 2}, ["experts_per_token and experts_normalized need config.model.experts"]),
+        (
             {"prompts_per_step": 64, "updates_per_step": 3},
             ["updates_per_step=3 does not divide config.prompts_per_step=64", "[1, 2, 4, 8, 16, 32, 64]"],
         ),
