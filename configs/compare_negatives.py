@@ -1,11 +1,13 @@
 """Is it ω or the incorrect answers? NFT with two ω and three weights of incorrect answers, on a harder default task.
 
-Question  The paper's reviewers asked which of the two brings NFT's gain over RFT. `negative_weight=0` learns from
-          correct answers alone: with ω = 1 it is RFT, with ω = 1 − r̂ it is RFT that weighs hard prompts more.
+Claim     None yet: the study is prepared, not run.
+Question  Which of the two brings NFT's gain over RFT. `negative_weight=0` learns from correct answers alone: with
+          ω = 1 it is RFT, with ω = 1 − r̂ it is RFT that weighs hard prompts more.
 Task      That of `tiny` with numbers up to 9. The base saw half as many worked solutions, of which 80 % follow the
           misconception, so that incorrect answers are the most of what is sampled.
 Rates     The same learning rates for each loss, chosen on validation problems with two other seeds.
           Results are on test problems, with seeds 0 to 4.
+Cost      Not measured. Each of the 54 runs samples as many tokens as one of `compare_losses`.
 Command   python -m nft_jax.compare --config=compare_negatives --workdir=runs/negatives
           and with --config.compare.updates=48 --workdir=runs/negatives_by_updates, for equal updates
 """

@@ -145,7 +145,7 @@ def test_main_writes_all_step_metrics(first):
 
 
 def test_main_logs_rollouts_every_n_steps(first, resumed):
-    names = [path.name for path in sorted((resumed.path / "rollouts").iterdir())]
+    names = [path.name for path in sorted((resumed.path / "rollouts").glob("step_*"))]
     assert names == ["step_000001.jsonl", "step_000002.jsonl", "step_000004.jsonl"]
     (row, *_) = rows = first.rows("rollouts/step_000001.jsonl")
     assert len(rows) == 8

@@ -18,7 +18,7 @@ BROKEN = {
         r"\(bad_grader.py:1\) has the arguments \(a\), but it is called",
     ),
     "no function": ("x = 1\n", "unknown function 'mine' of module 'bad_grader': known are none"),
-    "returns a number": ("def mine(a, b):\n    return 0.5\n", "the grader returned 0.5; use a bool, a status or"),
+    "returns a number": ("def mine(a, b):\n    return 0.5\n", "the grader returned 0.5; for a grader of rewards"),
     "returns nothing": ("def mine(a, b):\n    a == b\n", "the grader returned None; use a bool"),
     "returns a word": (
         "def mine(a, b):\n    return 'right'\n",

@@ -45,7 +45,7 @@ def largest_buffers(folder: Path, count: int = 8) -> list[Buffer]:
         return []
     places: dict[tuple[int, int, int], list[tuple[bool, str, str]]] = {}
     allocation = 0
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if head := re.match(r"allocation (\d+):", line):
             allocation = int(head[1])
         elif found := _VALUE.match(line):
@@ -65,6 +65,6 @@ def _scopes(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     named = {}
-    for one in hlo.instructions(path.read_text()):
+    for one in hlo.instructions(path.read_text(encoding="utf-8")):
         named.setdefault(one.line.removeprefix("ROOT ").split(" = ")[0].lstrip("%"), one.scope.replace("\\'", "'"))
     return named

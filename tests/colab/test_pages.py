@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.documents import FOLDER, NOTEBOOKS, ROOT, snippets
-from helpers.experiments import OPTIMIZER_METRICS, STEP_METRICS
+from helpers.experiments import OPTIMIZER_METRICS, PARTIAL_METRICS, STEP_METRICS
 from helpers.runs import MEASURED
 from nft_jax.config import load
 from nft_jax.config_files import config as shipped_config
@@ -29,7 +29,7 @@ def test_the_metrics_page_names_metrics():
     rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert len(named) > 15
-    assert named <= STEP_METRICS | OPTIMIZER_METRICS | MEASURED
+    assert named <= STEP_METRICS | PARTIAL_METRICS | OPTIMIZER_METRICS | MEASURED
 
 
 def test_the_metrics_page_draws_its_picture(tmp_path, monkeypatch):

@@ -246,6 +246,10 @@ STEP_METRICS = {
     *("answer_length", "answer_length_max", "truncated", "verdicts", "answers", "tokens", "tokens_trained"),
     *("grading_seconds", "verifier_disagreement", "slots_useful"),
 }
+# Those that it returns besides with `rollout.partial`.
+PARTIAL_METRICS = {
+    *("answers_in_flight", "answers_older", "answer_age_mean", "answer_age_max", "sampler_drift_mean"),
+}
 # Those of `optimizer_metrics`.
 OPTIMIZER_METRICS = {"updates_clipped", "gradient_over_epsilon"}
 

@@ -38,7 +38,8 @@ def test_specs_have_a_rule_for_each_axis_of_every_weight():
         assert found.keys() == weights.keys()
         assert all(len(spec) == weights[name].ndim for name, spec in found.items())
     _, _, adapted = transformer.abstract_model(MODEL, VOCABULARY, lora=LoraConfig(rank=2))
-    used = {axis for axes in by_name(adapted).values() for axis in axes}
+    _, _, mixed = transformer.abstract_model(dataclasses.replace(MODEL, experts=2, experts_per_token=1), VOCABULARY)
+    used = {axis for model in (adapted, mixed) for axes in by_name(model).values() for axis in axes}
     assert used == layout.TRAINING.keys() == layout.GENERATION.keys(), "a rule that no weight uses, or the reverse"
 
 

@@ -258,9 +258,9 @@ def test_checkpoints_in_a_bucket_are_complete_when_they_are_marked(bucket, machi
 def test_save_weights_in_a_bucket_marks_them_when_they_are_complete(bucket, machine):
     phase = machine("one") / "warm_start"
     assert not has_weights(phase)
-    save_weights(phase, state(5).weights)
+    save_weights(phase, state(5.0).weights)
     assert has_weights(phase)
     assert not (phase / "weights").exists()
-    assert load_weights(phase, jax.eval_shape(lambda: state(0).weights))["x"].tolist() == [5.0, 5.0]
+    assert load_weights(phase, jax.eval_shape(lambda: state(0.0).weights))["x"].tolist() == [5.0, 5.0]
     (bucket / "warm_start" / "weights" / "commit_success.txt").unlink()
     assert not has_weights(phase)

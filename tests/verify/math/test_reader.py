@@ -33,7 +33,7 @@ def test_math_follows_the_rules_of_its_readme(given, gold, status):
         (r"\sum_{k=1}^{500}\sum_{j=1}^{500}\sum_{i=1}^{500} ijk", "1"),
         ("9^{9^{9^{9}}}", "9^{9^{9}}"),
         ("((((2^{999})^{999})^{999})^{999})", "2"),
-        (r"1\frac{1}{" * 30 + "x" + "}" * 30, "x"),
+        (r"1\frac{1}{" * 30 + "x" + "}" * 30, "y"),
         ("(" * 30 + "x" + ")^2" * 30, "x"),  # this would never end if brackets were read twice
         (r"\binom{10^9}{10^8}", "3"),
         ("(" * 500 + "x" + ")" * 500, "x"),
