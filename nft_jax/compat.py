@@ -1,5 +1,7 @@
 """Names whose module differs between the supported versions of JAX (0.10.2 to 0.11)."""
 
+import re
+from importlib import metadata
 from typing import NamedTuple
 
 import jax
@@ -14,7 +16,15 @@ enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.
 # `jax.process_count()` would start the devices.
 coordination = distributed.global_state
 
-__all__ = ["AxisType", "coordination", "detect_cluster", "enable_x64", "io_callback", "shard_map"]
+__all__ = ["AxisType", "coordination", "detect_cluster", "enable_x64", "io_callback", "libtpu_version", "shard_map"]
+
+
+def libtpu_version() -> tuple[int, ...]:
+    """Returns the version of the installed compiler for TPUs, such as (0, 0, 42, 1), or (99,) if its package is not."""
+    try:
+        return tuple(int(part) for part in re.findall(r"\d+", metadata.version("libtpu")))
+    except metadata.PackageNotFoundError:
+        return (99,)
 
 
 class Cluster(NamedTuple):
