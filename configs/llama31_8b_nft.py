@@ -4,7 +4,7 @@ Claim    None: nobody has run this file yet, and the paper has no such run.
 Prompts  The model's own chat template, after a system message that asks for a box, which the grader reads.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
          and one round of candidates.
-           v5e:8x8    72 slots  14.85 of 15.75  695 s
+           v5e:8x8    64 slots  14.54 of 15.75  717 s
          On v5p:4x4x4 with --config.mesh.tensor=1 --config.rollout.slots=128 a chip keeps 80.90 GiB by shapes alone, of
          95.74; that step was not compiled yet.
 Command  hf download meta-llama/Llama-3.1-8B-Instruct --local-dir FOLDER
@@ -36,5 +36,5 @@ def get_config():
     config.data.system = "Please reason step by step, and put your final answer within \\boxed{}."
     # The ids that this model's folder declares, not those of Qwen2.5-Math-7B.
     config.rollout.end_ids = ""
-    config.rollout.slots = 72
+    config.rollout.slots = 64
     return config

@@ -3,9 +3,8 @@ r"""NFT of Qwen3-8B-Base on DAPO-Math-17k: the recipe of `qwen25_math_7b_nft` wi
 Claim    None: nobody has run this file yet, and the paper has no such run.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
          and one round of candidates.
-           v5e:8x8    64 slots  14.95 of 15.75  775 s
-         On v5p:4x4x4 with --config.mesh.tensor=1 --config.rollout.slots=128 a chip keeps 89.29 GiB by shapes alone, of
-         95.74; that step was not compiled yet.
+           v5e:8x8    56 slots  14.61 of 15.75  804 s
+           v5p:4x4x4  128 slots 92.84 of 95.74  207 s   --config.mesh.tensor=1 --config.rollout.slots=128
 Command  hf download Qwen/Qwen3-8B-Base --local-dir FOLDER
          python -m nft_jax.plan  --config=qwen3_8b_nft --topology=v5e:8x8
          python -m nft_jax.train --config=qwen3_8b_nft --workdir=gs://BUCKET/qwen3 --config.model.path=FOLDER
@@ -30,5 +29,5 @@ def get_config():
 
     # The ids that this model's folder declares, not those of Qwen2.5-Math-7B.
     config.rollout.end_ids = ""
-    config.rollout.slots = 64
+    config.rollout.slots = 56
     return config
