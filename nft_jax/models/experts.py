@@ -19,7 +19,7 @@ EXPERT_WEIGHTS = ("gate", "up", "down")  # of a layer; each expert has its own
 def route(scores_ME: Array, config: ModelConfig) -> tuple[Array, Array]:
     """Chooses the experts of each token.
 
-    The probabilities are softmax(scores) over all experts, in float32. Those of the chosen ones are divided by their
+    The probabilities are softmax(scores) over all experts, in float32. Those of the chosen experts are divided by their
     sum if the config says so (Qwen3 technical report, arXiv 2505.09388, section 2).
 
     Args:
@@ -35,7 +35,9 @@ def route(scores_ME: Array, config: ModelConfig) -> tuple[Array, Array]:
     return weight_MK.astype(scores_ME.dtype), expert_MK
 
 
-def mix_experts(x_MD: Array, router_DE: Array, gate_EDF: Array, up_EDF: Array, down_EFD: Array, config) -> Array:
+def mix_experts(
+    x_MD: Array, router_DE: Array, gate_EDF: Array, up_EDF: Array, down_EFD: Array, config: ModelConfig
+) -> Array:
     """Computes `Σ_k weight_k · (activation(x gate_k) · (x up_k)) down_k` over the K experts of each token, `[M, D]`."""
     weight_MK, expert_MK = route(x_MD @ router_DE, config)
     M, K = expert_MK.shape

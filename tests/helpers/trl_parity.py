@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from helpers.verl_parity import LIMIT, draw, make_batch, our_advantages
-from nft_jax.losses import KLS, Additions, resolve, total_loss
+from helpers.verl_parity import LIMIT, prepare, relative_differences
+from nft_jax.losses import KLS, Additions, total_loss
 from nft_jax.precision import in_float64
-from nft_jax.types import Totals
 
 KL_WEIGHT = 0.04
 
@@ -86,11 +85,7 @@ def make_trainer(case: Case, logp: Any, torch: Any) -> SimpleNamespace:
 def compare_loss(compute: Callable, torch: Any, case: Case, dtype: str) -> tuple[float, float]:
     """Returns the relative differences of the objective and of its gradient."""
     with in_float64() if dtype == "float64" else contextlib.nullcontext():
-        drawn = draw(dtype)
-        loss = resolve(case.name, case.options, case.additions)
-        advantage_BT = our_advantages(loss, drawn)
-        batch = make_batch(drawn, jnp.asarray(advantage_BT))
-        totals = Totals(*(jnp.asarray(n, dtype) for n in (len(drawn["reward"]), drawn["mask"].sum(), 0)))
+        drawn, loss, advantage_BT, batch, totals = prepare(case, dtype)
 
         def objective(logp_BT):
             loss_BT = loss.function(logp_BT, batch)
@@ -113,8 +108,4 @@ def compare_loss(compute: Callable, torch: Any, case: Case, dtype: str) -> tuple
     }
     peer = compute(make_trainer(case, logp, torch), None, inputs)
     peer.backward()
-    peer_gradient = logp.grad.numpy()
-    return (
-        float(abs(value - peer.item()) / abs(peer.item())),
-        float(np.abs(np.where(drawn["mask"], gradient_BT - peer_gradient, 0)).max() / np.abs(peer_gradient).max()),
-    )
+    return relative_differences((value, gradient_BT), (peer.item(), logp.grad.numpy()), drawn["mask"])

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nft_jax.losses import Additions, resolve, total_loss
+from nft_jax.losses import Additions, Loss, resolve, total_loss
 from nft_jax.precision import in_float64
 from nft_jax.types import LossBatch, Totals
 
@@ -149,14 +149,28 @@ def our_advantages(loss, drawn) -> np.ndarray:
     return np.asarray(batch.advantage_BT)
 
 
+def prepare(case: Any, dtype: str) -> tuple[dict, Loss, np.ndarray, LossBatch, Totals]:
+    """Returns the drawn answers, the loss of a case, its advantages, the batch that it gets, and their counts."""
+    drawn = draw(dtype)
+    loss = resolve(case.name, case.options, case.additions)
+    advantage_BT = our_advantages(loss, drawn)
+    totals = Totals(*(jnp.asarray(n, dtype) for n in (len(drawn["reward"]), drawn["mask"].sum(), 0)))
+    return drawn, loss, advantage_BT, make_batch(drawn, jnp.asarray(advantage_BT)), totals
+
+
+def relative_differences(ours: tuple, theirs: tuple, mask_BT: np.ndarray) -> tuple[float, float]:
+    """Returns the relative differences of two pairs of an objective and its gradient."""
+    (value, gradient_BT), (peer_value, peer_gradient_BT) = ours, theirs
+    return (
+        float(abs(value - peer_value) / abs(peer_value)),
+        float(np.abs(np.where(mask_BT, gradient_BT - peer_gradient_BT, 0)).max() / np.abs(peer_gradient_BT).max()),
+    )
+
+
 def compare_loss(core, torch, case: Case, dtype: str) -> tuple[float, float]:
     """Returns the relative differences of the objective and of its gradient."""
     with in_float64() if dtype == "float64" else contextlib.nullcontext():
-        drawn = draw(dtype)
-        loss = resolve(case.name, case.options, case.additions)
-        advantage_BT = our_advantages(loss, drawn)
-        batch = make_batch(drawn, jnp.asarray(advantage_BT))
-        totals = Totals(*(jnp.asarray(n, dtype) for n in (len(drawn["reward"]), drawn["mask"].sum(), 0)))
+        drawn, loss, advantage_BT, batch, totals = prepare(case, dtype)
         logp_BT = jnp.asarray(drawn["logp"])
         if loss.forward:
             batch = loss.prepare(logp_BT, batch)
@@ -174,9 +188,5 @@ def compare_loss(core, torch, case: Case, dtype: str) -> tuple[float, float]:
     policy_loss = core.get_policy_loss_fn(case.peer)
     peer, _ = policy_loss(old, theirs, torch.tensor(advantage_BT), mask.to(theirs.dtype), **arguments)
     peer.backward()
-    peer_value, peer_gradient = peer.detach().numpy(), theirs.grad.numpy()
-    largest = np.abs(peer_gradient).max()
-    return (
-        float(abs(value - peer_value) / abs(peer_value)),
-        float(np.abs(np.where(drawn["mask"], gradient_BT - peer_gradient, 0)).max() / largest),
-    )
+    peers = peer.detach().numpy(), theirs.grad.numpy()
+    return relative_differences((value, gradient_BT), peers, drawn["mask"])
