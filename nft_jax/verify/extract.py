@@ -10,7 +10,12 @@ _BRACE, _PLAIN_BRACE = re.compile(r"[{}]"), re.compile(r"(?<!\\)[{}]")
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BOXES, _UNSPACED_BOXES = (r"\boxed", r"\fbox"), (r"\boxed{",)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?\d+(?:[.,/]\d+)*|[A-Za-z](?![A-Za-z]))")
-_REFUSAL = re.compile(r"[^\w.\n]{0,12}\b(?:is|was)(?:n't| (?:not|wrong|incorrect)\b)", re.I)
+_REFUSAL = re.compile(
+    r"(?:\\text|[^\w.\n]){0,12}\b(?:is|was)(?:n't| (?:not|wrong|incorrect|false)\b)"
+    r"|[^\w\n]{0,12}(?:wait|hmm|no|actually|but)?[,.]? ?"
+    r"(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))\b",
+    re.I,
+)
 _NEGATION = re.compile(r"(?:\b(?:not|never|cannot)|n't)(?: be| equal(?: to)?)?\W*$", re.I)
 _TAG = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*</answer>", re.S | re.I)
 
@@ -165,6 +170,8 @@ def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
     while len(contents) < _BOXES_LIMIT:
         before = _find_last_opening(text, start)
         end = _find_closing(text, before[1]) if before else None
+        if end is not None and end >= start and len(contents) == 1 and text[before[1] : start].strip():
+            contents = [text[before[1] : end]]  # this box is inside a larger one
         if end is None or end >= start or not _is_list_separator(text[end + 1 : start]):
             break
         start = before[0]

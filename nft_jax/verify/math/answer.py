@@ -11,7 +11,6 @@ from .structures import close, fold, group, to_text, transpose
 from .values import (
     ANY,
     Builder,
-    Congruence,
     Group,
     NumberSet,
     Ratio,
@@ -21,11 +20,16 @@ from .values import (
     Value,
     number,
 )  # fmt: skip
-from .words import NEGATIONS
+from .words import HEDGE
 
 _CLOSINGS = {"⦃": "⦄", "{": "}", "]": "[]", "(": ")][", "[": ")][", "⟨": "⟩"}  # ]0, 1[ is an open interval
 _EMPTY = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "the empty set"}
-_REALS = re.compile(r"(?:all |the |any )?(?:set of )?(?:all )?(?:real numbers?|reals|real)")
+_REALS = re.compile(r"(?:(?:all|the|any|every|set of) )*(?:reals|real(?: numbers?| values?| [a-z])?)")
+_EXCEPT = re.compile(
+    r"(?:(?:all|the|any|set|of) )*(?P<base>real numbers?|reals|integers|numbers)(?: [a-z])? "
+    r"(?:except|excluding|but|other than)(?: for)?(?= )"
+)
+_ALL = re.compile(r"(?:all|any|every) (?:real |values? |of |numbers? )*(?=[a-z] [=<>≤≥≠])")  # all real x > 2
 _NUMBERS = {"integers": "ℤ", "all integers": "ℤ", "natural numbers": "ℕ", "rational numbers": "ℚ"}
 _ENDS = ("and", "or", "|", "over", "choose")
 
@@ -124,11 +128,13 @@ class AnswerReader(EnvironmentReader):
                     if any(each.text in "+-*/^" for each in part) and not any(each.kind == "word" for each in part):
                         break  # a formula that is not read
                     name = " ".join(map(fold, part))
+                    if HEDGE.search(name) or set(name) & set("%#!?@&~|"):
+                        break
                     self.at = position
                     return Scalar(("symbol", name))
                 if depth < 0 or depth == 0 and token.text in (",", ";", *RELATIONS[1:], "→", "⇒", "↦"):
                     break
-            elif token.kind == "number" and depth == 0 or token.text.lower() in NEGATIONS:
+            elif token.kind == "number" and depth == 0:
                 break
         self.at = start
         return self._read_words_or_fail()
@@ -136,6 +142,10 @@ class AnswerReader(EnvironmentReader):
     def _read_words_or_fail(self) -> Value:
         """Reads words, with the letters and numbers between them, up to the end of the element."""
         start = self.at
+        text = " ".join(token.text.lower() for token in self.tokens[start : start + 12])
+        if found := _EXCEPT.match(text) or _ALL.match(text):
+            self.at += len(found.group().split())
+            return self._read_side() if found.re is _ALL else self._read_exceptions(found["base"])
         while self.peek().kind in ("word", "letter", "number") or self.sees("-", "'", "."):
             if self.peek().text.lower() in ("and", "or"):
                 break
@@ -149,29 +159,6 @@ class AnswerReader(EnvironmentReader):
         if _REALS.fullmatch(words):
             return NumberSet("ℝ")
         return NumberSet(_NUMBERS[words]) if words in _NUMBERS else to_text(part)
-
-    def _sees_modulus(self) -> bool:
-        token = self.peek(self.sees("("))
-        return token.kind == "command" and token.text in ("pmod", "bmod", "mod")
-
-    def _read_congruence(self, sides: list[Value]) -> Value:
-        if len(sides) != 2:
-            raise Unreadable("a congruence stands in a chain")
-        left, right = sides
-        in_brackets = self.sees("(")
-        self.at += in_brackets
-        if isinstance(right, Scalar) and right.expression[0] == "mod":
-            right, modulus = Scalar(right.expression[1]), Scalar(right.expression[2])
-        else:
-            if not self.sees_command("pmod", "bmod", "mod"):
-                raise Unreadable("a congruence has no modulus")
-            self.at += 1
-            modulus = Scalar(self.read_argument())
-            if in_brackets:
-                self.expect(")")
-        if not isinstance(right, Scalar) or not isinstance(left, Scalar):
-            raise Unreadable("a congruence is of no numbers")
-        return Congruence(left, right, modulus)
 
     def _read_union(self) -> Value:
         parts, signs = [self._read_ratio()], []
@@ -200,15 +187,23 @@ class AnswerReader(EnvironmentReader):
             self.at += 1
             terms.append(self._read_side())
         if len(terms) == 1:
-            return first
+            return self._read_hour(first)
         if not all(isinstance(term, Scalar) for term in terms):
             raise Unreadable("a ratio is of no numbers")
         texts = [token.text for token in self.tokens[start : self.at] if token.kind == "number"]
         clock = len(terms) == 2 and self.at == start + 3 and bool(re.fullmatch(r"\d{1,2}:[0-5]\d", ":".join(texts)))
-        half = self.peek().text.lower() if clock else ""
+        return Ratio(tuple(terms), clock, self._read_half() if clock else "")
+
+    def _read_hour(self, value: Value) -> Value:
+        """Returns the time of day for "7 pm"; any other value as it is."""
+        half = self._read_half() if getattr(value, "digits", None) in map(str, range(1, 13)) else ""
+        return Ratio((value, Scalar(number(0))), True, half) if half else value
+
+    def _read_half(self) -> str:
+        half = self.peek().text.lower()
         half = half if half in ("am", "pm") else ""
         self.at += bool(half)
-        return Ratio(tuple(terms), clock, half)
+        return half
 
     def _read_side(self) -> Value:
         """Reads a set, a tuple, an interval or a matrix that stands alone, or else a scalar."""
@@ -217,6 +212,9 @@ class AnswerReader(EnvironmentReader):
             return self._read_cases() if token.text == "begin cases" else self._read_matrices()
         if token.kind == "symbol" and token.text in "ℝℤℕℚℂ":
             return self._read_number_set()
+        if self.sees_command("det") and self.peek(1).text.startswith("begin "):
+            self.at += 1
+            return self._read_matrix("vmatrix")
         if self.sees_command("emptyset"):
             self.at += 1
             return Group("{", (), "}")
@@ -246,19 +244,6 @@ class AnswerReader(EnvironmentReader):
         token = self.peek()
         is_end = token.kind == "symbol" and token.text in SIDE_ENDS and token.text != "|"
         return token is END or is_end or self.sees_end_bracket()
-
-    def _read_number_set(self) -> Value:
-        name = self.peek().text
-        self.at += 1
-        if self.sees("^", "_"):
-            self.at += 1
-            sign = self._read_name() if self.sees("{") else self.peek().text
-            self.at += self.tokens[self.at - 1].text != "}"
-            name += {"*": "*", "+": "+", "-": "-", "> 0": "+"}.get(sign, f"^{sign}")
-        elif self.sees("+", "-") and (self.peek(1) is END or self.sees(*SIDE_ENDS, ahead=1)):
-            name += self.peek().text
-            self.at += 1
-        return NumberSet(name)
 
     def read_group(self) -> Value:
         """Reads what is between brackets: a set, a tuple, an interval, or the one value inside."""

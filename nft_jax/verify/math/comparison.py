@@ -125,7 +125,13 @@ class Comparison(ListComparison):
                 return False
         if conditions[0] != conditions[1] and not all(free) and not (conditions[1] == () and conditions[0]):
             return False
-        return self.compare(*values)
+        result = self.compare(*values)
+        if result or len(domains) < 2 or domains[0][1] != "ℤ":
+            return result
+        formulas = [relations.value_of(value, self._are_near, True) for value in values]
+        names = {value.sides[0] for value in values if isinstance(value, Relation)}
+        is_family = len(names) < 2 and all(isinstance(formula, Scalar) for formula in formulas)
+        return is_family and relations.are_shifted(*formulas, domains[0][0], self._budget) or result
 
     def _choices(self, reference: Value, given: Value) -> bool | None:
         """Compares letters; a choice with its text is also equal to that text."""
@@ -260,7 +266,7 @@ def _has_relations(value: Value) -> bool:
 
 def _is_universal(condition: tuple[str, ...]) -> bool:
     """Returns whether a condition is none, or holds for all values: "for all x"."""
-    return not condition or condition[0] == "for" and not set(condition) & set("=<>≤≥≠")
+    return not condition or condition[0] == "for" and all(part.isalpha() or part in ",∈" for part in condition)
 
 
 def _to_words(text: Text) -> str:

@@ -1,10 +1,11 @@
-"""The reader of LaTeX environments: matrices with their sums and products, systems of equations, and cases."""
+"""The reader of LaTeX environments: matrices with their sums and products, systems of equations, and cases;
+and of sets with a name."""
 
 from .cursor import END, Unreadable
-from .measures import RELATIONS, ScalarReader
+from .measures import RELATIONS, SIDE_ENDS, ScalarReader
 from .structures import add, group, multiply, scale, to_matrix, transpose
 from .tokens import Token
-from .values import Builder, Expression, Group, Matrix, Scalar, Value, number
+from .values import Builder, Expression, Group, Matrix, NumberSet, Scalar, SetExpression, Value, number
 
 
 class EnvironmentReader(ScalarReader):
@@ -59,9 +60,9 @@ class EnvironmentReader(ScalarReader):
             tokens = tokens[:-1]
         return type(self)(tokens, self.plus_minus, self.depth).read_all()
 
-    def _read_matrix(self) -> Value:
-        """Reads a matrix, its transpose or its determinant."""
-        matrix = self._read_rows()
+    def _read_matrix(self, name: str = "") -> Value:
+        """Reads a matrix, its transpose or its determinant, also that of another environment by `name`."""
+        matrix = self._read_rows(name)
         return transpose(matrix) if self._take_transpose() else matrix
 
     def _take_transpose(self) -> bool:
@@ -71,7 +72,7 @@ class EnvironmentReader(ScalarReader):
         self.at += found * (2 + 2 * braces)
         return found
 
-    def _read_rows(self) -> Value:
+    def _read_rows(self, kind: str) -> Value:
         """Reads rows between `¶`, and entries between `&`."""
         name = self.peek().text.removeprefix("begin ")
         if "matrix" not in name and name != "array":
@@ -86,4 +87,27 @@ class EnvironmentReader(ScalarReader):
                     rows[-1].append(self._read_scalar())
                     if not self.sees("&", "¶", f"end {name}"):
                         raise Unreadable("an entry of a matrix is no scalar")
-        return to_matrix(name, [row for row in rows if row])
+        return to_matrix(kind or name, [row for row in rows if row])
+
+    def _read_number_set(self) -> Value:
+        name = self.peek().text
+        self.at += 1
+        if self.sees("^", "_"):
+            self.at += 1
+            sign = self._read_name() if self.sees("{") else self.peek().text
+            self.at += self.tokens[self.at - 1].text != "}"
+            name += {"*": "*", "+": "+", "-": "-", "> 0": "+"}.get(sign, f"^{sign}")
+        elif self.sees("+", "-") and (self.peek(1) is END or self.sees(*SIDE_ENDS, ahead=1)):
+            name += self.peek().text
+            self.at += 1
+        return NumberSet(name)
+
+    def _read_exceptions(self, base: str) -> Value:
+        """Reads the numbers that "all real numbers except" leaves out."""
+        value = type(self)(self.tokens[self.at :], self.plus_minus, self.depth).read_all()
+        self.at = len(self.tokens)
+        items = value.items if isinstance(value, Group) and not value.opening else (value,)
+        points = tuple(item.sides[-1] if getattr(item, "signs", ()) == ("=",) else item for item in items)
+        if not all(isinstance(point, Scalar) for point in points):
+            raise Unreadable("an exception is no number")
+        return SetExpression((NumberSet("ℤ" if base == "integers" else "ℝ"), Group("{", points, "}")), ("∖",))

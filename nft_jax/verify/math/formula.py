@@ -108,7 +108,7 @@ class FormulaReader(FunctionReader):
             return before.kind == "symbol" and before.text in (")", "]", "}", "!")
         if token.text == "|" and token.kind == "symbol":
             return not self._bars
-        is_remark = token.text == "(" and self.peek(1).kind == "word"
+        is_remark = token.text == "(" and (self.peek(1).kind == "word" or self.peek(1).text in ("mod", "bmod"))
         return self.sees("(", "[", "{") and not is_remark and not self.sees_end_bracket()
 
     # Powers

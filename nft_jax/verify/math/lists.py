@@ -65,7 +65,7 @@ class ListComparison:
     def _groups(self, reference: Group, given: Group) -> bool | None:
         """Compares sets and lists without order, tuples and intervals with it; a bare list may be either."""
         reference, given = _chunk_like(reference, given), _chunk_like(given, reference)
-        symbols = all(getattr(item, "expression", ("",))[0] == "symbol" for item in reference.items + given.items)
+        symbols = all(isinstance(item, Text) or choice_letter(item) or capitals(item) for item in reference.items)
         if symbols and {reference.conjunction, given.conjunction} == {"and", "or"}:  # of statements
             return False
         brackets = {(group.opening, group.closing) for group in (reference, given)}
@@ -99,7 +99,7 @@ class ListComparison:
             return self.compare(group.items[0], scalar)
         if group.conjunction == "or" and not group.opening:  # 0.75 or 3/4
             return conjunction(self.compare(item, scalar) for item in group.items)
-        letters = "".join(map(choice_letter, group.items))
+        letters = "".join(map(choice_letter, group.items)).upper()
         is_choices = not group.opening and len(letters) == len(group.items)
         return is_choices and letters == capitals(scalar, ("multiply", "divide"))
 
@@ -132,7 +132,7 @@ def _chunk_like(group: Group, other: Group) -> Group:
     """Returns `x=1, y=2; x=3, y=4` for `x=1, y=2, x=3, y=4` if the other answer is grouped so."""
     if not any(isinstance(item, Group) and not item.opening for item in other.items):
         return group
-    if not all(isinstance(item, Relation) for item in group.items):
+    if not group.items or not all(isinstance(item, Relation) for item in group.items):
         return group
     names = [item.sides[0] for item in group.items]
     length = names.index(names[0], 1) if names[0] in names[1:] else len(names)

@@ -8,11 +8,12 @@ from .formula import FormulaReader
 from .identity import variables
 from .tokens import Token
 from .units import CURRENCY, KNOWN, LETTER_UNITS, MONEY, measure
-from .values import Expression, Scalar, Value, number
+from .values import Congruence, Expression, Scalar, Value, number
 from .words import OTHER_SCALES, SCALES, is_unit, number_in_words
 
 RELATIONS = ("=", "<", ">", "≤", "≥", "≠", "≈", "∈", "∉", "≡")
 SIDE_ENDS = {*RELATIONS, ",", ";", ")", "]", "}", "⦄", "⟩", "∪", "∩", "∖", "&", "¶", ":", "|", "→"}
+_MODULUS = ("pmod", "bmod", "mod", "modulo")
 
 
 class ScalarReader(FormulaReader):
@@ -39,8 +40,9 @@ class ScalarReader(FormulaReader):
         while (scale := self._scale()) is not None:
             expression, digits = ("multiply", expression, number(scale)), None
             self.at += 1
-        if self.peek().text == "out" and self.peek(1).text == "of":
-            self.at += 2
+        words = [self.peek(ahead).text for ahead in range(2)]
+        if words == ["out", "of"] or words[0] == "in" and self.peek(1).kind == "number" and self.peek(2) is END:
+            self.at += 1 + (words[0] == "out")
             expression, digits = ("divide", expression, self.read_sum()), None
         percent = self._take_percent()
         unit = "" if percent or variables(expression) else self._read_unit()
@@ -169,12 +171,35 @@ class ScalarReader(FormulaReader):
         unit = " ".join(token.text for token in self.tokens[split : self.at])
         return value._replace(unit=unit, product=product)
 
+    def _sees_modulus(self) -> bool:
+        return self.peek(self.sees("(")).text in _MODULUS
+
+    def _read_congruence(self, sides: list[Value]) -> Value:
+        if len(sides) != 2:
+            raise Unreadable("a congruence stands in a chain")
+        left, right = sides
+        in_brackets = self.sees("(")
+        self.at += in_brackets
+        if isinstance(right, Scalar) and right.expression[0] == "mod":
+            right, modulus = Scalar(right.expression[1]), Scalar(right.expression[2])
+        else:
+            if self.peek().text not in _MODULUS:
+                raise Unreadable("a congruence has no modulus")
+            self.at += 1
+            modulus = Scalar(self.read_argument())
+            if in_brackets:
+                self.expect(")")
+        if not isinstance(right, Scalar) or not isinstance(left, Scalar):
+            raise Unreadable("a congruence is of no numbers")
+        return Congruence(left, right, modulus)
+
 
 def _can_be_in_unit(token: Token, before: list[str]) -> bool:
     if token.kind == "word" or token.text == "frac":
         return True
     if token.kind == "letter":
-        return token.text in LETTER_UNITS or bool(before)
+        return token.text in LETTER_UNITS or bool(before) and token.text == "a"  # miles a day
     if token.kind == "number":
-        return bool(before) and (before[-1] in ("^", "-", "{") or before[-1] in KNOWN and not token.gap)
-    return token.kind == "symbol" and token.text in f"/^*.-{{}}()°'{CURRENCY}"
+        is_exponent = "".join(before[-3:]).endswith(("^", "^{", "^-", "^{-"))
+        return is_exponent or bool(before) and before[-1] in KNOWN and not token.gap
+    return token.kind == "symbol" and token.text in f"/^*.-{{}}()°{CURRENCY}"

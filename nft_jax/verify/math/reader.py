@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from .answer import AnswerReader
 from .cursor import END, Unreadable
-from .structures import fold, to_text
+from .identity import variables
+from .structures import fold, sides_of, to_text
 from .tokens import Token, tokenize
 from .values import Choice, Conditional, Text, Value
 
@@ -19,6 +20,8 @@ _CONDITION_WORDS = {
     "negative", "nonnegative", "non", "nonzero", "integer", "integers", "number", "numbers", "natural", "is", "are",
     "an", "a", "constant", "constants", "arbitrary", "and", "the",
 }  # fmt: skip
+_REASONS = {"since", "because"}
+_EMPHASIS = {"only", "exactly", "precisely", "alone"}  # of an answer that is complete anyway
 _HEDGES = {"or", "and", "if", "otherwise", "else", "not", "unless", "maybe", "possibly", "nor", "either"}
 _CHOICE = re.compile(
     rf"(?P<name>(?i:option|choice|answer|case)(?: is| :)? )?"
@@ -69,6 +72,7 @@ def _strip(tokens: tuple[Token, ...]) -> list[Token]:
 
 
 def _read_whole(tokens: list[Token]) -> Value:
+    tokens = _strip_words(tokens)
     if (choice := _read_choice(tokens)) is not None:
         return choice
     if (number_text := _join_thousands(tokens)) is not None:
@@ -77,7 +81,20 @@ def _read_whole(tokens: list[Token]) -> Value:
         raise Unreadable("it is a date")
     value, condition = _split_condition(tokens)
     read_value = AnswerReader(value).read_all()
-    return Conditional(read_value, condition) if condition else read_value
+    is_remark = condition[:1] == ("if",) and not any(map(variables, sides_of(read_value)))  # x = 5 (x > 0)
+    return Conditional(read_value, condition) if condition and not is_remark else read_value
+
+
+def _strip_words(tokens: list[Token]) -> list[Token]:
+    """Returns the tokens without "only" and "exactly" at an end, and `the answer = 5` for "The answer is 5"."""
+    texts = [token.text.lower() for token in tokens]
+    start = texts[0] in _EMPHASIS and len(tokens) > 1 and texts[1] not in ("if", "when")
+    tokens = tokens[start : len(tokens) - (texts[-1] in _EMPHASIS and len(tokens) > 1)]
+    words = next((at for at, token in enumerate(tokens) if token.kind != "word" or token.text in ("is", "are")), 0)
+    sign, value = (*tokens[words : words + 2], END, END)[:2]
+    if words and sign.text in ("is", "are", ":") and value.kind not in ("word", "end"):
+        return [*tokens[:words], Token("symbol", "="), *tokens[words + 1 :]]
+    return tokens
 
 
 def _join_thousands(tokens: list[Token]) -> list[Token] | None:
@@ -111,20 +128,38 @@ def _join_thousands(tokens: list[Token]) -> list[Token] | None:
 
 
 def _split_condition(tokens: list[Token]) -> tuple[list[Token], tuple[str, ...]]:
-    """Returns the tokens before the words that restrict the answer, and these: "for all k", "where k ≥ 1"."""
+    """Returns the tokens before the words that restrict the answer, and these: "for all k", "where k ≥ 1".
+
+    A bracket with an inequality is a condition too. A reason ("since x > 0") restricts nothing, and brackets around
+    another form of the value are dropped.
+    """
     depth = 0
     for position, token in enumerate(tokens):
         if token.kind == "symbol":
             depth += token.text in "([⦃{" or token.text.startswith("begin ")
             depth -= token.text in ")]⦄}" or token.text.startswith("end ")
-        if not position or depth != (token.text == "("):
+        if not position or depth != (token.text == "(") or tokens[position - 1].text.lower() == "except":
             continue
-        if token.text.lower() not in _CONDITIONS and not (token.text in ",;(" and len(tokens) < position + 8):
+        more = tokens[position + 1].text.lower() if position + 1 < len(tokens) else ""
+        is_bracket = token.text == "(" and tokens[-1].text == ")"
+        if is_bracket and more in ("or", "≈", "="):  # 12π (≈ 37.7)
+            return [*tokens[:position], *tokens[position + 1 : -1]], ()
+        if token.text.lower() in _REASONS or is_bracket and more in _REASONS:
+            return _strip(tuple(tokens[:position])), ()
+        if (
+            token.text.lower() not in _CONDITIONS
+            and not is_bracket
+            and not (token.text in ",;(" and len(tokens) < position + 8)
+        ):
             continue
         value, condition = _strip(tuple(tokens[:position])), tuple(map(fold, tokens[position:]))
         if domain := _DOMAIN.fullmatch(" ".join(condition)):
             name = "ℕ" if domain["set"] in ("ℕ", "N") else "ℤ"
             return value, ("for", domain["first"] or domain["last"], "∈", name)
+        before = tokens[position - 1]
+        is_factor = before.kind == "letter" and not (token.gap and before.text.islower())  # P(X > 2)
+        if is_bracket and not is_factor and any(part.text in "<>≤≥≠∈" for part in tokens[position:]):
+            return _strip(tuple(tokens[:position])), ("if", *map(fold, tokens[position + 1 : -1]))
         words = {part.text.lower() for part in tokens[position:] if part.kind == "word"}
         if token.kind == "word" and words <= _CONDITION_WORDS:
             return value, condition

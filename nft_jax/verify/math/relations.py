@@ -1,9 +1,10 @@
 """Equations and inequalities: what they say of a name, and whether two say the same."""
 
 from collections.abc import Callable
+from fractions import Fraction
 
-from .evaluate import Budget
-from .identity import are_proportional, difference, to_fraction, variables
+from .evaluate import Budget, approximate
+from .identity import are_identical, are_proportional, difference, substitute, to_fraction, variables
 from .values import (
     INFINITY,
     MINUS_INFINITY,
@@ -15,11 +16,12 @@ from .values import (
     SetExpression,
     Text,
     Value,
+    number,
     operands,
     operations,
     rename,
 )  # fmt: skip
-from .words import NEGATIONS
+from .words import HEDGE
 
 Compare = Callable[[Value, Value], bool | None]
 
@@ -45,7 +47,7 @@ def is_name(value: Value) -> bool:
         parts = value[1 if isinstance(value, Group) else 0]
         return bool(parts) and all(map(is_name, parts))
     if isinstance(value, Text):
-        return not NEGATIONS & set(value.tokens)
+        return not HEDGE.search(" ".join(value.tokens))
     return is_variable(value) and not value.percent
 
 
@@ -145,7 +147,12 @@ def _names(value: Value) -> set[str]:
 
 
 def spread_names(value: Value) -> Value:
-    """Returns the list `x = 1, y = 1` for the chain `x = y = 1`; any other value as it is."""
+    """Returns the list `x = 1, y = 1` for the chain `x = y = 1`, and `x ≠ 1, x ≠ 2` for `x ≠ 1, 2`; else the value."""
+    if isinstance(value, Group) and not value.opening and isinstance(value.items[0], Relation):
+        first, *rest = value.items
+        if first.signs == ("≠",) and is_variable(first.sides[0]) and all(map(_is_constant_side, rest)):
+            return value._replace(items=(first, *(first._replace(sides=(first.sides[0], side)) for side in rest)))
+        return value
     if not isinstance(value, Relation) or set(value.signs) != {"="} or len(value.sides) < 3:
         return value
     *names, last = value.sides
@@ -180,7 +187,8 @@ def bounded_side(relation: Relation) -> Value | None:
     """Returns the side of an inequality that it bounds: x of `a < x ≤ b`."""
     if len(relation.sides) == 3:
         return relation.sides[1]
-    return next((side for side in relation.sides if is_variable(side)), None)
+    names = [side for side in relation.sides if is_variable(side)]
+    return names[0] if len(names) == 1 else None
 
 
 def rename_argument(value: Value, other: Value) -> Value:
@@ -200,7 +208,7 @@ def are_names_compatible(left: Value, right: Value) -> bool:
         return True
     names = [value.expression for value in (left, right) if isinstance(value, Scalar)]
     if len(names) < 2:
-        return not any(isinstance(value, Group) for value in (left, right))
+        return all(isinstance(value, Scalar | Text) for value in (left, right))
     words = [name for name in names if name[0] == "symbol" and " " in name[1]]
     is_function = [name[0] == "application" and {part[0] for part in name[2:]} == {"symbol"} for name in names]
     return len(words) == 1 or any(is_function) and ("symbol", "y") in names
@@ -228,6 +236,21 @@ def are_equivalent(reference: Relation, given: Relation, compare_sides: Compare,
     if sign in "=≠" and {"divide"} & (operations(left) | operations(right)):
         return bool(are_proportional(to_fraction(left)[0], to_fraction(right)[0], budget))
     return False
+
+
+def are_shifted(left: Scalar, right: Scalar, name: str, budget: Budget) -> bool:
+    """Returns whether two linear formulas have the same values at all whole numbers: `5π/4 + kπ` and `π/4 + kπ`."""
+    starts, steps = [], []
+    for side in (left.expression, right.expression):
+        starts.append(substitute(side, {name: Fraction(0)}))
+        steps.append(difference(substitute(side, {name: Fraction(1)}), starts[-1]))
+        if not are_identical(side, ("add", starts[-1], ("multiply", steps[-1], ("symbol", name))), budget):
+            return False
+    if not any(are_identical(steps[0], step, budget) for step in (steps[1], ("negative", steps[1]))):
+        return False
+    shift = ("divide", difference(*starts), steps[0])
+    size = None if variables(shift) else approximate(shift, budget)
+    return size is not None and bool(are_identical(shift, number(round(float(size))), budget))
 
 
 def _difference(relation: Relation) -> tuple[str, Expression] | None:

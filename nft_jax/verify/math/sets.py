@@ -158,7 +158,8 @@ class _Line:
 
     def _list(self, value: Group, insert: Callable | None) -> Cells:
         """Returns all of the conditions together, or any of them if they exclude each other or "or" says so."""
-        if not all(isinstance(item, Relation) for item in value.items):
+        is_union = value.conjunction == "or" and all(getattr(item, "opening", "") for item in value.items)
+        if not is_union and not all(isinstance(item, Relation) for item in value.items):
             raise Undecided("a list is of no conditions")
         parts = [self._walk(item, insert) for item in value.items]
         both = either = parts[0]

@@ -2,11 +2,13 @@
 
 from .cursor import Unreadable
 from .functions import to_expression
+from .identity import variables
 from .tokens import Token
-from .values import Builder, Expression, Group, Matrix, Scalar, Text, Value
+from .values import Builder, Conditional, Expression, Group, Matrix, NumberSet, Relation, Scalar, Text, Value
 
 _SIZE_LIMIT = _FACTORS_LIMIT = 4  # rows and factors, as formulas grow with one to the power of the other
-_PUNCTUATION = (".", ",", ";", "!", "?", ":")
+_DOMAINS = {NumberSet(name): name for name in "ℤℕ"} | {Scalar(("symbol", "Z")): "ℤ", Scalar(("symbol", "N")): "ℕ"}
+_PUNCTUATION = (".", ",", ";", "!", ":")
 
 
 def to_text(tokens: list[Token]) -> Text:
@@ -22,6 +24,8 @@ def fold(token: Token) -> str:
 
 
 def group(items: list[Value]) -> Value:
+    if not items:
+        raise Unreadable("a system has no rows")
     return items[0] if len(items) == 1 else Group("", tuple(items), "")
 
 
@@ -29,7 +33,7 @@ def close(opening: str, inner: Value, closing: str) -> Value:
     """Returns the value of brackets around `inner`."""
     several = isinstance(inner, Group) and not inner.opening
     if isinstance(inner, Builder):
-        return inner
+        return _to_family(inner)
     if opening == "⦃" or (opening == "{" and several):
         return Group("{", inner.items if several else (inner,), "}")
     if several:
@@ -38,6 +42,24 @@ def close(opening: str, inner: Value, closing: str) -> Value:
     if (opening, closing) not in (("(", ")"), ("[", "]"), ("{", "}")):
         raise Unreadable(f"{opening} and {closing} stand around one value: an interval needs two")
     return inner
+
+
+def _to_family(value: Builder) -> Value:
+    r"""Returns `x = kπ` for k in ℤ for `\{x \mid x = kπ, k \in ℤ\}`, and `kπ` so for `\{kπ \mid k \in ℤ\}`."""
+    condition = value.condition
+    rows = condition.items if isinstance(condition, Group) and not condition.opening else (condition,)
+    name, domain = rows[-1].sides if getattr(rows[-1], "signs", ()) == ("∈",) else (None, None)
+    stated = rows[0] if len(rows) == 2 else value.element
+    is_name = isinstance(name, Scalar) and name.expression[0] == "symbol" and stated != name
+    if domain not in _DOMAINS or not is_name or len(rows) > 2 or name.expression[1] not in variables(*sides_of(stated)):
+        return value
+    return Conditional(stated, ("for", name.expression[1], "∈", _DOMAINS[domain]))
+
+
+def sides_of(value: Value) -> list[Expression]:
+    """Returns the formula that a value is, or those behind the first sign of a relation."""
+    sides = value.sides[1:] if isinstance(value, Relation) else (value,)
+    return [side.expression for side in sides if isinstance(side, Scalar)]
 
 
 def to_matrix(name: str, rows: list[list[Scalar]]) -> Value:

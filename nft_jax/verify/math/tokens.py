@@ -4,20 +4,9 @@ Decoration is what changes only the appearance: spaces, sizes, colors, dollars, 
 """
 
 import re
-import unicodedata
 from typing import NamedTuple
 
-from .alphabet import (
-    GREEK,
-    GREEK_COMMANDS,
-    HIGH,
-    HIGH_RUN,
-    LOW,
-    LOW_RUN,
-    SMALL_FRACTION,
-    SYNONYMS,
-    TABLE,
-)  # fmt: skip
+from .alphabet import DECORATION, GREEK_COMMANDS, SYNONYMS, clean
 from .units import MONEY, UNITS
 from .words import CONNECTIVES, FOREIGN_CONNECTIVES, SHORT_WORDS, number_in_words
 
@@ -44,22 +33,17 @@ _NAMES = (
 )
 FUNCTION_NAMES = {name: name.replace("arc", "a", 1) for name in _NAMES.split()} | {
     "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh", "cosec": "csc", "ctg": "cot", "tg": "tan",
+    "arctg": "atan", "arccot": "acot", "arcctg": "acot", "arcsec": "asec", "arccsc": "acsc",
 }  # fmt: skip
 _PLAIN_COMMANDS = {*FUNCTION_NAMES, "sqrt", "cbrt", "frac", "binom", "mod", "pi", "infinity", "infty", "oo", "inf"}
 
-_DECORATION = (
-    "left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|boldsymbol|bm|pmb|large|Large|"
-    "LARGE|huge|Huge|small|normalsize|tiny|underline|ensuremath|unit|ldotp|centering|bf|it|rm|boxed|fbox|framebox|"
-    "mathstrut|strut|mathbf|mathit|textbf|emph|textit|mathnormal|bold|tt|sf|textsf|mathsf|texttt|mathtt|newline|allowbreak|"
-    "nonumber|notag|hfill|par|quad|qquad|space|enspace|thinspace|negthinspace"
-)
 _TEXT_COMMANDS = "text|mbox|hbox|textrm|textnormal|textup|mathrm|operatorname|rm"
 _NUMBER = (
     r"(?<![\d.])\d{1,3}(?:(?:\.\d{3}){2,}|(?:'\d{3})+)(?![\d.'])"  # 1.234.567, 1'234'567
     r"|\d+(?:(?:\\!)?(?:\{,\}|\{\\[,!]\}|,\s?\\!\s*|\\[,!]|\\text\{,\}|\\ )\d{3}(?!\d))*(?:\.\d+)?|\.\d+"
 )
 _TOKEN = re.compile(
-    r"(?P<space>(?:\s|~|\\[,;:!> ]|\\q?quad(?![A-HJ-Za-z])|<br\s*/?>|&nbsp;"
+    r"(?P<space>(?:\s|~|\\[,;:!> ]|\\q?quad(?![A-HJ-Za-z])|<br\s*/?>"
     r"|\\[hvm]space\*?\{[^{}]*\}|\\kern[\d.]+[a-z]+)+)"
     r"|\\(?:textcolor|color)\s*\{[^{}]*\}(?P<color>)"
     r"|\\phantom\s*\{[^{}]*\}(?P<phantom>)"
@@ -68,7 +52,7 @@ _TOKEN = re.compile(
     rf"|\\(?P<font>{_TEXT_COMMANDS})\*?\s*(?=\{{)"
     r"|\\mathbb\s*(?:\{(?P<set>[RZNQC])\}|(?P<set2>[RZNQC]))"
     r"|\\(?:mathcal|mathfrak|mathscr)\s*\{(?P<script>[A-Za-z])\}"
-    rf"|\\(?:(?:left|right)\s*\.|(?:{_DECORATION})(?![A-Za-z])\*?)(?P<decoration>)"
+    rf"|\\(?:(?:left|right)\s*\.|(?:{DECORATION})(?![A-Za-z])\*?)(?P<decoration>)"
     r"|(?P<repeating>\d*\.\d*(?:\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)\d*(?:\\dot\s*(?:\{\d\}|\d))?|\(\d+\)))"
     r"|(?P<scientific>(?<![\w.])\d+(?:\.\d*)?(?:[eE]|\\(?:mathrm|text)\{[eE]\})[-+]?\d{1,4}(?!\w|\.\d))"
     rf"|(?P<number>{_NUMBER})"
@@ -83,26 +67,6 @@ _TOKEN = re.compile(
 )
 _ESCAPED = {"{": "⦃", "}": "⦄", "|": "‖", "\\": "¶", "(": " ", ")": " ", "[": " ", "]": " "}
 _OPERATORS = {"<=": "≤", ">=": "≥", "!=": "≠", "==": "=", ":=": "=", "**": "^", "->": "→", "=>": "⇒"}
-_DEGREE = re.compile(
-    r"(?:\{\s*\})?\^\s*(?:\{\s*(?:\\circ|°|\\degrees?)\s*\}|\\circ(?![A-Za-z])|°|\\degrees?(?![A-Za-z]))|\\degrees?(?![A-Za-z])"
-)
-_PRIMES = re.compile(r"\^\s*(?:\{\s*(?:\\prime\s*)+\}|\\prime(?![A-Za-z]))")
-_SYSTEM = re.compile(
-    r"\\left\s*\\(?:\{|lbrace)\s*\\begin\s*\{(array|aligned|matrix|gathered|split)\}(?:\s*\{[clr| ]*\})?(.*?)"
-    r"\\end\s*\{\1\}\s*\\right\.",
-    re.S,
-)
-_ROW_HEIGHT = re.compile(r"\\\\\s*\[-?[\d.]+\s*[a-z]{2}\]")
-_DETERMINANT = re.compile(
-    r"(?:\\left\s*)?\|\s*(\\begin\{)(?:array\}(?:\{[clr|]*\})?|matrix\})(.*?\\end\{)\w+(\})\s*(?:\\right\s*)?\|", re.S
-)
-_WHOLE = re.compile(  # marks the whole answer
-    rf"\s*\\(?:(?:text)?color\s*\{{[^{{}}]*\}}|{_DECORATION})\s*\{{([^{{}}]*)\}}(?=[\s.]*$)"
-)
-_ORDINAL = re.compile(
-    r"(?<=\d)(?:\s*-\s*|\^\s*)?(?:\\(?:text|mathrm|textsuperscript)\s*)?(?:\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?)?"
-    r"(?:st|nd|rd|th)(?:\s*\}){0,2}(?![A-Za-z])"
-)
 _CONSONANTS = re.compile(r"[^aeiouAEIOU]+")
 _RUNS, _USUAL = "abcdefghijklmnopqrstuvwxyz", set("abcdxyz")  # letters whose products are seldom words
 _LONGEST_FIRST = "|".join(sorted(_PLAIN_COMMANDS - {"inf", "oo"}, key=len, reverse=True))
@@ -112,55 +76,12 @@ _NOT_GLUED = {"sink", "sing", "cost", "pint", "pink", "tank", "tan", "maxx", "mi
 
 def tokenize(text: str) -> tuple[Token, ...]:
     """Returns the tokens of an answer. The time is linear in the length of the text."""
-    return tuple(_tokens(_clean(text), upright=False))
+    return tuple(_tokens(clean(text), upright=False))
 
 
 def normalize(text: str) -> str:
     """Returns the tokens of an answer as text, without decoration."""
     return " ".join(token.text for token in tokenize(text))
-
-
-def _clean(text: str) -> str:
-    """Returns the text with LaTeX or ASCII for Unicode symbols and digits."""
-    if not text.isascii():
-        text = SMALL_FRACTION.sub(lambda m: rf"\frac{{{_plain(m[1], HIGH)}}}{{{_plain(m[2], LOW)}}}", text)
-        text = HIGH_RUN.sub(lambda m: f"^{{{_plain(m.group(), HIGH)}}}", text)
-        text = LOW_RUN.sub(lambda m: f"_{{{_plain(m.group(), LOW)}}}", text)
-        text = "".join(map(_replace_character, unicodedata.normalize("NFC", text.translate(TABLE))))
-    text = text.translate({9: " ", 10: " ", 13: " ", 34: None, 96: None}).replace("...", r"\ldots ")
-    if r"\right." in text:
-        text = _SYSTEM.sub(r"\\begin{cases}\2\\end{cases}", text)
-    if r"{\rm" in text:
-        text = re.sub(r"\{\\rm\s+([^{}]*)\}", r"\\mathrm{\1}", text)
-    text = text.replace("\\'", "'").replace("{}_", "_").replace("{}^", "^")
-    text = _WHOLE.sub(r"\1", text, count=1) if "{" in text else text
-    if "prime" in text:
-        text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
-    text = re.sub(r"(?<=\d)\.(?=\s*/)", "", _ORDINAL.sub("", _DEGREE.sub("° ", text)))
-    if r"\begin" not in text:  # elsewhere a double backslash ends a row
-        text = re.sub(r"\\\\(?=[A-Za-z{}!,])", lambda match: "\\", text)
-        text = re.sub(r"\\+\s*$", " ", text.replace("\\\\", " "))
-    text = (
-        _DETERMINANT.sub(r"\1vmatrix}\2vmatrix\3", text)
-        if "|" in text and "matrix" in text or "array" in text
-        else text
-    )
-    return _ROW_HEIGHT.sub(r"\\\\ ", text)
-
-
-def _plain(run: str, table: dict[str, str]) -> str:
-    return "".join(map(table.__getitem__, run))
-
-
-def _replace_character(character: str) -> str:
-    if character.isascii():
-        return character
-    if character in GREEK:
-        return f"\\{GREEK[character]} "
-    if character.isdecimal():
-        return str(unicodedata.decimal(character))
-    top, slash, bottom = unicodedata.normalize("NFKC", character).partition("⁄")
-    return rf"\frac{{{top}}}{{{bottom}}}" if slash and bottom else character
 
 
 def _tokens(text: str, upright: bool) -> list[Token]:
@@ -235,11 +156,14 @@ def _read_token(match: re.Match, kind: str, before: list[Token], gap: bool, upri
         return [Token("letter", f"script {match['script']}")]
     if kind == "escaped":
         symbol = _ESCAPED.get(match["escaped"], match["escaped"])
-        return [Token("symbol", symbol)] if symbol.strip() and symbol != "#" else []
+        return [Token("symbol", symbol)] if symbol.strip() and not (symbol == "#" and _is_number_sign(match)) else []
     if kind == "command":
         return [_read_command(match["command"])]
-    is_number_sign = text == "#" and match.string[match.end() : match.end() + 1].isdigit()
-    return [Token("symbol", text)] if text != "$" and not is_number_sign else []
+    return [Token("symbol", text)] if text != "$" and not (text == "#" and _is_number_sign(match)) else []
+
+
+def _is_number_sign(match: re.Match) -> bool:
+    return match.string[match.end() : match.end() + 1].isdigit()
 
 
 def _read_command(name: str) -> Token:
@@ -285,7 +209,7 @@ def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
         or run.lower() in MONEY
         or run.lower() in CONNECTIVES
         or (
-            run.lower() in SHORT_WORDS and not glued and not re.search(r"[-+*/^_]$|[\^_]\{$", signs)  # e^{-at}
+            run.lower() in SHORT_WORDS and not glued and not re.search(r"[-+*/^_})]$|[\^_]\{$", signs)  # e^{-at}
         )
     ):
         return [Token("word", run)]

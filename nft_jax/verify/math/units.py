@@ -48,13 +48,13 @@ def measure(unit: str) -> tuple[Fraction, frozenset] | None:
         elif part.lower() in _POWERS:
             power = _POWERS[part.lower()]
         elif known is not None:
-            exponent = sign * power * int(behind[1:] if behind[:1] == "^" else 1)
+            exponent = sign * power * int(behind[1:] or 1 if behind[:1] == "^" else 1)
             size, *base = known.split()
             factor *= Fraction(size) ** exponent
             for item in base:
                 bases[item.lstrip("/")] += -exponent if item[0] == "/" else exponent
             power = 1
-        elif part[0] != "^" and part not in ("frac", "*", ".", "{", "}", "(", ")"):
+        elif (part[0] != "^" or part == "^") and part not in ("frac", "*", ".", "{", "}", "(", ")"):
             return None
         before = part
     return factor, frozenset((base, count) for base, count in bases.items() if count)
@@ -63,4 +63,5 @@ def measure(unit: str) -> tuple[Fraction, frozenset] | None:
 def is_same_word(left: str, right: str) -> bool:
     """Returns whether two units share a known name (`cm` and `cm long`), or one is "units"."""
     one, other = ({KNOWN.get(word) or KNOWN.get(word.lower()) for word in unit.split()} for unit in (left, right))
-    return bool(one & other - {None}) or bool({"unit", "units"} & {*left.split(), *right.split()})
+    shared = bool(one & other - {None}) and "^" not in left + right
+    return shared or bool({"unit", "units"} & {*left.split(), *right.split()})

@@ -164,8 +164,16 @@ def parts(expression: Expression) -> Iterator[Expression]:
 
 
 def symbols(expression: Expression) -> set[str]:
-    """Returns the names of the variables of an expression."""
-    return {part[1] for part in parts(expression) if part[0] == "symbol"}
+    """Returns the names of the variables of an expression, without the index of a sum over its terms."""
+    found, stack = set(), [(expression, frozenset())]
+    while stack:
+        current, bound = stack.pop()
+        if current[0] == "symbol" and current[1] not in bound:
+            found.add(current[1])
+        if current[0] in ("sum", "product", "series"):
+            bound |= {current[2 if current[0] == "series" else 1]}
+        stack.extend((part, bound) for part in operands(current))
+    return found
 
 
 def operations(expression: Expression) -> set[str]:

@@ -6,12 +6,17 @@ from fractions import Fraction
 
 from .units import DIMENSIONS, KNOWN
 
-NEGATIONS = {"not", "no", "nor", "never", "neg", "lnot", "if", "unless"}
+# Words before a value that deny or hedge it: "maybe x = 5" states nothing.
+HEDGE = re.compile(
+    r"\b(?:not|no|nor|never|neg|lnot|if|unless|maybe|possibly|perhaps|probably|guess|n?either|except|excluding|anything|but|"
+    r"at (?:least|most)|(?:less|more|other|greater|fewer|rather) than)\b",
+    re.I,
+)
 CONNECTIVES = {"and", "or"}
 FOREIGN_CONNECTIVES = {"或": "or", "或者": "or", "和": "and", "且": "and", "及": "and", "与": "and"}
 SHORT_WORDS = {
     "no", "if", "is", "of", "on", "at", "up", "as", "so", "to", "we", "it", "an", "do", "go", "be", "by", "us",
-    "am", "pm", "in", "vs",
+    "am", "pm", "in", "vs", "dne",
 }  # fmt: skip
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -38,9 +43,16 @@ _CHANGING = re.compile(
     r"cos|tan|exp|sqrt|base|binary|hex|octal|fold|tens|hundreds|thousands|millions|billions|"
     r"ones|zeros?|wrong|incorrect|false|true|undefined|infinity|infinite|pi|i|e|x|y|z|n|k|"
     r"then|finally|now|later|instead|rather|unknown|variable|variables|decreased?|increased?|added|subtracted|"
+    r"reject|rejected|rejecting|extraneous|invalid|discard|discarded|impossible|excluded|ignored|vs|versus|"
     r"nothing|none|everything|anything|something|otherwise|tenths|hundredths|pairs?|couples?|squares)",
     re.I,
 )
+# "3 positive integers", "2 ordered pairs", "4 real roots"
+_KINDS = {"positive", "negative", "real", "distinct", "different", "ordered", "perfect", "complex", "possible", "prime"}
+_COUNTED = {
+    "integers", "integer", "numbers", "pairs", "pair", "roots", "root", "zeros", "solutions", "squares", "cubes",
+    "values",
+}  # fmt: skip
 _FRACTION_WORD = re.compile(r".*(?:th|ths|rds|nds)", re.I)
 _FINE = {"month", "months", "tenth", "length", "width", "north", "south", "earth", "booth", "cloth", "depth", "moth"}
 
@@ -72,6 +84,8 @@ def _changes_in_chinese(word: str) -> bool:
 def is_unit(words: list[str]) -> bool:
     """Returns whether words behind a number name what it counts or measures."""
     kept = [word for word in words if word.lower() not in DIMENSIONS]
+    if len(words) > 1 and {word.lower() for word in words[:-1]} <= _KINDS and words[-1].lower() in _COUNTED:
+        return True
     if len(words) > 6:
         return False
     if words == ["times"]:
