@@ -12,6 +12,7 @@ from nft_jax.data.named_models import find_model
 from nft_jax.losses import Loss
 from nft_jax.models import attention_backends, hf
 from nft_jax.models.experts import EXPERT_WEIGHTS
+from nft_jax.models.windows import drop_wide_window
 from nft_jax.names import quote
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import DATA, REPLICA, TENSOR, shard_count
@@ -69,7 +70,8 @@ def resolve_model(config: Config, folder: Path, vocabulary: int) -> Config:
                 f"{vocabulary} ids: they do not belong together; name the model's own tokenizer by "
                 f"config.data.tokenizer"
             )
-        model = hf.resolve_model(model, Path(model.path))
+        tokens = config.data.max_prompt_tokens + config.rollout.max_answer_tokens
+        model = drop_wide_window(hf.resolve_model(model, Path(model.path)), tokens)
     rows = model.vocab or round_up(vocabulary, model.vocab_multiple)
     if rows < vocabulary:
         raise ValueError(f"config.model.vocab={rows} is smaller than the tokenizer's {vocabulary} ids; use 0 to fit it")
@@ -119,21 +121,17 @@ def check_tokens(config: Config) -> None:
     """Checks that the model folder's model can read a whole prompt and its answer.
 
     Raises:
-      ValueError: When prompt and answer exceed its positions or the window of its attention.
+      ValueError: When prompt and answer exceed its positions.
     """
     limit = hf.read_token_limit(Path(config.model.path)) if config.model.path else None
     P, T = config.data.max_prompt_tokens, config.rollout.max_answer_tokens
-    if limit is None or limit.tokens >= P + T:
+    if limit is None or limit >= P + T:
         return
-    remedy = (
-        "attention over a window is not implemented, and inside it is the same as over all tokens"
-        if limit.field == "sliding_window"
-        else f"it was trained on no longer texts; if it can read them, raise {limit.field} in its config.json"
-    )
     raise ValueError(
         f"config.data.max_prompt_tokens={P} + config.rollout.max_answer_tokens={T} = {P + T} tokens exceed "
-        f"{limit.field}={limit.tokens} of the model in {config.model.path}: {remedy}. Use "
-        f"--config.rollout.max_answer_tokens={max(limit.tokens - P, 1)} or less, or shorter prompts"
+        f"max_position_embeddings={limit} of the model in {config.model.path}: it was trained on no longer texts; if "
+        f"it can read them, raise max_position_embeddings in its config.json. Use --config.rollout.max_answer_tokens="
+        f"{max(limit - P, 1)} or less, or shorter prompts"
     )
 
 

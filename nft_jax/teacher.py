@@ -13,6 +13,7 @@ from nft_jax.data.named_models import find_model
 from nft_jax.data.tokenizer import Tokenizer, load_tokenizer
 from nft_jax.models import hf
 from nft_jax.models.sharded import ShardedModel, build_model
+from nft_jax.models.windows import drop_wide_window
 
 
 def build_teacher(config: Config, tokenizer: Tokenizer, attention: str, mesh: Mesh) -> ShardedModel | None:
@@ -34,7 +35,8 @@ def build_teacher(config: Config, tokenizer: Tokenizer, attention: str, mesh: Me
         _check_vocabulary(path, tokenizer)
         _check_tokens(path, config)
         numerics = {"dtype": config.model.dtype, "precision": config.model.precision, "attention": attention}
-        model = hf.resolve_model(ModelConfig(path=str(path), **numerics), path)
+        tokens = config.data.max_prompt_tokens + config.rollout.max_answer_tokens
+        model = drop_wide_window(hf.resolve_model(ModelConfig(path=str(path), **numerics), path), tokens)
         teacher = build_model(model, tokenizer.vocab_size, mesh)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"config.distillation.teacher={name}: {error}") from error
@@ -64,5 +66,5 @@ def _check_vocabulary(path: Path, tokenizer: Tokenizer) -> None:
 def _check_tokens(path: Path, config: Config) -> None:
     limit = hf.read_token_limit(path)
     needed = config.data.max_prompt_tokens + config.rollout.max_answer_tokens
-    if limit is not None and limit.tokens < needed:
-        raise ValueError(f"a prompt and its answer take up to {needed} tokens, and {limit.field} is {limit.tokens}")
+    if limit is not None and limit < needed:
+        raise ValueError(f"a prompt and its answer take up to {needed} tokens, and max_position_embeddings is {limit}")

@@ -1,5 +1,7 @@
 """The resolved config: its model folder, its vocabulary, and sizes that must divide over the mesh."""
 
+import dataclasses
+
 import jax
 import pytest
 
@@ -8,6 +10,7 @@ from helpers.gguf_models import draw_tensors, write_gguf
 from helpers.model_folders import random_tensors, write_model, write_tokenizer
 from helpers.small_parts import MODEL
 from nft_jax import losses
+from nft_jax.models import attention_backends
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.resolve import (
     check_sizes,
@@ -123,10 +126,8 @@ def test_resolve_fills_in_the_rows_of_a_micro_batch(tmp_path):
     ("fields", "least"),
     [
         ({"max_position_embeddings": 11}, "max_position_embeddings=11"),
-        ({"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1}, "sliding_window=11"),
+        ({"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}, ""),
         ({"max_position_embeddings": 40, "rope_scaling": {"type": "yarn", "factor": 4.0}}, ""),
-        ({"use_sliding_window": False, "sliding_window": 11}, ""),
-        ({"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 2}, ""),
     ],
 )
 def test_check_tokens_refuses_prompts_and_answers_that_the_model_cannot_read(tmp_path, fields, least):
@@ -140,6 +141,22 @@ def test_check_tokens_refuses_prompts_and_answers_that_the_model_cannot_read(tmp
             ValueError, match=f"=5 \\+ .*=7 = 12 tokens exceed {least} of the model in .*max_answer_tokens=6 or less"
         ):
             check_tokens(config)
+
+
+def test_resolve_leaves_out_a_window_that_no_sequence_exceeds(tmp_path):
+    """Then kernels can be used; with a window that is shorter than a prompt with its answer they are refused."""
+    windows = {"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1}
+    folder = write_tokenizer(write_model(tmp_path / "source", random_tensors(), **windows))
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    for tokens, expected in ((6, ("f", 0)), (7, ("fw", 11))):
+        paths = {"model__path": str(folder), "data__max_prompt_tokens": 5, "rollout__max_answer_tokens": tokens}
+        resolved = resolve(small(**paths, packing__row_tokens=40), tmp_path, 8, mesh)
+        assert (resolved.model.layer_kinds, resolved.model.window) == expected
+        assert resolve(resolved, tmp_path, 8, mesh) == resolved
+    with pytest.raises(ValueError, match="'splash' has no layers that attend over a window.* 11 tokens"):
+        attention_backends.select_attention(
+            dataclasses.replace(resolved.model, attention="splash"), mesh, interpret=True
+        )
 
 
 def test_resolve_takes_the_shape_of_the_model_folder(tmp_path):

@@ -131,10 +131,15 @@ def _size_faults(config: Settings) -> Iterator[str]:
             f"config.model.layer_kinds={quote(model.layer_kinds)}: use one letter for each of several layers, "
             f"{' or '.join(LAYER_KINDS)}, such as 'wwwf'"
         )
-    if "w" in model.layer_kinds and not model.window_rope_theta:
+    if "w" in model.layer_kinds and not (model.window or model.window_rope_theta):
         yield (
-            f"config.model.layer_kinds={quote(model.layer_kinds)} needs config.model.window_rope_theta, the "
-            f"rope_theta of layers of kind w, such as 10000"
+            f"config.model.layer_kinds={quote(model.layer_kinds)}: layers of kind w need config.model.window, such as "
+            f"512, or config.model.window_rope_theta, such as 10000"
+        )
+    if model.window and "w" not in model.layer_kinds:
+        yield (
+            f"config.model.window={model.window} needs layers of kind w in config.model.layer_kinds, such as 'wwwf'; "
+            f"'w' makes all layers so"
         )
     scaling = model.rope_scaling
     if scaling.kind in ("llama3", "yarn") and not scaling.original_tokens:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nft_jax.config.setting import Phase, section, setting
 
 NONE = Phase.NONE
-# Letters of `ModelConfig.layer_kinds`: layers with the model's rotary positions, and those of layers with windows.
+# Letters of `ModelConfig.layer_kinds`: layers that attend to all tokens before, and layers that attend over a window.
 FULL_LAYER, WINDOW_LAYER = LAYER_KINDS = "f", "w"
 
 
@@ -76,10 +76,21 @@ class ModelConfig:
     rope_theta: float = setting(10000.0, "base of the wavelengths of the rotary positions", above=0)
     layer_kinds: str = setting(
         "f",
-        "kinds of the layers, a letter each, repeated until all layers have one, such as wwwf. f: rope_theta with "
-        "rope_scaling; w: window_rope_theta without scaling, as in layers that attend over a window",
+        "kinds of the layers, a letter each, repeated until all layers have one, such as wwwf. f: attends to all "
+        "tokens before; w: to those in its window",
     )
-    window_rope_theta: float = setting(0.0, "rope_theta of layers of kind w, which need it", at_least=0)
+    window: int = setting(
+        0,
+        "tokens that a token in layers of kind w attends to, itself and those right before it; 0: all before it. A "
+        "window of a folder's model that no prompt with its answer exceeds is left out, which changes no number",
+        at_least=0,
+        at_most=2**30,
+    )
+    window_rope_theta: float = setting(
+        0.0,
+        "rope_theta of layers of kind w, which then have no rope_scaling; 0: positions as in the others",
+        at_least=0,
+    )
     norm_epsilon: float = setting(1e-6, "number added to the mean square in RMSNorm", above=0, at_most=1)
     norm_offset: float = setting(
         0.0, "number added to the scale of each RMSNorm; 1: scales are stored as their difference from 1", at_least=0

@@ -35,32 +35,62 @@ class PromptKeys(NamedTuple):
     length_B: Array
 
 
+class Window(NamedTuple):
+    """The positions that the tokens of each row see, where they don't see all before them.
+
+    Attributes:
+      position_BT: int32, the position of each token in its sequence, which begins with its prompt.
+      first_BT: int32, the first position that it sees; 0 or less: all.
+    """
+
+    position_BT: Array
+    first_BT: Array
+
+
 def packed_attention(
-    query_BTNH: Array, key_BTGH: Array, value_BTGH: Array, segment_BT: Array, prompt: PromptKeys | None = None
+    query_BTNH: Array,
+    key_BTGH: Array,
+    value_BTGH: Array,
+    segment_BT: Array,
+    prompt: PromptKeys | None = None,
+    window: Window | None = None,
 ) -> Array:
     """Computes causal attention inside each segment of each row; returns `[B, T, N, H]`.
 
-    A query sees the keys of its own segment at or before its place in the row, and the keys of the row's prompt. Rows
-    longer than `QUERY_BLOCK` tokens are processed in query blocks that the backward pass recomputes.
+    A query sees the keys of its own segment at or before its place in the row, and the keys of the row's prompt; with a
+    `window`, those of them that it says. Rows longer than `QUERY_BLOCK` tokens are processed in query blocks that the
+    backward pass recomputes.
     """
     T = query_BTNH.shape[1]
     padding = -T % QUERY_BLOCK
     if T > QUERY_BLOCK and padding:
         tail = ((0, 0), (0, padding))
         arrays = (jnp.pad(x, (*tail, (0, 0), (0, 0))) for x in (query_BTNH, key_BTGH, value_BTGH))
+        window = jax.tree.map(lambda x: jnp.pad(x, tail), window)
         # Segment −2 contains only the padding, so no real token sees it.
-        return packed_attention(*arrays, jnp.pad(segment_BT, tail, constant_values=-2), prompt)[:, :T]
-    columns = _key_columns(key_BTGH, value_BTGH, segment_BT, prompt)
+        return packed_attention(*arrays, jnp.pad(segment_BT, tail, constant_values=-2), prompt, window)[:, :T]
+    columns = _key_columns(key_BTGH, value_BTGH, segment_BT, prompt, window)
+    queries = _Queries(query_BTNH, segment_BT, None if window is None else window.first_BT)
     if T <= QUERY_BLOCK:
-        return _attend(query_BTNH, segment_BT, 0, columns)
+        return _attend(queries, 0, columns)
 
     @jax.checkpoint
     def attend_block(start):
-        query = jax.lax.dynamic_slice_in_dim(query_BTNH, start, QUERY_BLOCK, axis=1)
-        return _attend(query, jax.lax.dynamic_slice_in_dim(segment_BT, start, QUERY_BLOCK, axis=1), start, columns)
+        def cut(x):
+            return jax.lax.dynamic_slice_in_dim(x, start, QUERY_BLOCK, axis=1)
+
+        return _attend(jax.tree.map(cut, queries), start, columns)
 
     blocks = jax.lax.map(attend_block, jnp.arange(0, T, QUERY_BLOCK))
     return jnp.moveaxis(blocks, 0, 1).reshape(query_BTNH.shape)
+
+
+class _Queries(NamedTuple):
+    """Queries with the segment of each, and the first position that it sees, or None if it sees all."""
+
+    query_BTNH: Array
+    segment_BT: Array
+    first_BT: Array | None
 
 
 class _KeyColumns(NamedTuple):
@@ -69,32 +99,39 @@ class _KeyColumns(NamedTuple):
     Attributes:
       segment_BC: int32, the segment of each column, or `SEEN_BY_ALL` or `SEEN_BY_NONE`.
       place_C: int32, the place of each column in the row; 0 for columns of the prompt.
+      position_BC: int32, the position of each column in its sequence, or None if queries see all.
     """
 
     key_BCGH: Array
     value_BCGH: Array
     segment_BC: Array
     place_C: Array
+    position_BC: Array | None
 
 
-def _key_columns(key, value, segment, prompt):
+def _key_columns(key, value, segment, prompt, window):
     place_T = jnp.arange(segment.shape[1], dtype=jnp.int32)
+    position = None if window is None else window.position_BT
     if prompt is None:
-        return _KeyColumns(key, value, segment, place_T)
+        return _KeyColumns(key, value, segment, place_T, position)
     column_P = jnp.arange(prompt.key_BPGH.shape[1], dtype=jnp.int32)
     key = jnp.concatenate([prompt.key_BPGH, key], axis=1)
     value = jnp.concatenate([prompt.value_BPGH, value], axis=1)
     seen_BP = column_P[None] < prompt.length_B[:, None]
     of_prompt_BP = jnp.where(seen_BP, SEEN_BY_ALL, SEEN_BY_NONE).astype(jnp.int32)
     place = jnp.concatenate([jnp.zeros_like(column_P), place_T])
-    return _KeyColumns(key, value, jnp.concatenate([of_prompt_BP, segment], axis=1), place)
+    if window is not None:
+        # A prompt's column is its position.
+        position = jnp.concatenate([jnp.broadcast_to(column_P, of_prompt_BP.shape), position], axis=1)
+    return _KeyColumns(key, value, jnp.concatenate([of_prompt_BP, segment], axis=1), place, position)
 
 
-def _attend(query, query_segment, start, columns):
+def _attend(queries, start, columns):
     """Attends from queries `[B, T, N, H]` at places `start…` of their rows to all columns.
 
     The R heads that share keys are rows of one matrix, so that no product transposes a T × C array.
     """
+    query, query_segment, first_BT = queries
     B, T, N, H = query.shape
     C, G = columns.key_BCGH.shape[1:3]
     R = N // G
@@ -107,6 +144,8 @@ def _attend(query, query_segment, start, columns):
     causal_TC = (start + jnp.arange(T))[:, None] >= columns.place_C[None, :]
     same_BTC = query_segment[:, :, None] == columns.segment_BC[:, None, :]
     mask_BTC = causal_TC[None] & (same_BTC | (columns.segment_BC == SEEN_BY_ALL)[:, None, :])
+    if first_BT is not None:
+        mask_BTC &= columns.position_BC[:, None, :] >= first_BT[:, :, None]
     score = jnp.where(mask_BTC[:, None, None], score, MASK_VALUE)
     weight = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
     weight = weight.reshape(B, G, R * T, C)
@@ -115,11 +154,13 @@ def _attend(query, query_segment, start, columns):
     return jnp.transpose(out.reshape(B, G, R, T, H), (0, 3, 1, 2, 4)).reshape(B, T, N, H)
 
 
-def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array) -> Array:
+def decode_attention(
+    query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array, first_S: Array | None = None
+) -> Array:
     """Attends from one query a slot to its columns up to and including `column_S`; returns `[S, N, H]`.
 
-    Reads the blocks that are live in any slot one after the other, with the running maximum and sum of an online
-    softmax in float32: Milakov & Gimelshein 2018 (arXiv 1805.02867).
+    With `first_S`, columns before it are not seen. Reads the blocks that are live in any slot one after the other, with
+    the running maximum and sum of an online softmax in float32: Milakov & Gimelshein 2018 (arXiv 1805.02867).
     """
     S, N, H = query_SNH.shape
     _, Y, _, G, _, W = cache.key_ZLYSGHW[stack].shape
@@ -129,14 +170,18 @@ def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int
     def scores(block):
         key_SGHW, value_SGWH = read_block(cache, stack, layer, block)
         score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, **accumulation)
-        live_SW = (block * W + jnp.arange(W))[None] <= column_S[:, None]
+        column_W = block * W + jnp.arange(W)
+        live_SW = column_W[None] <= column_S[:, None]
+        if first_S is not None:
+            live_SW &= column_W[None] >= first_S[:, None]
         return jnp.where(live_SW[:, None, None], score, MASK_VALUE), value_SGWH
 
     def weighted_sum(weight, value_SGWH):
         return jnp.einsum("sgrw,sgwh->sgrh", weight.astype(value_SGWH.dtype), value_SGWH, **accumulation)
 
-    # The first block is live in every slot, so no sum stays empty.
-    score, value_SGWH = scores(0)
+    # Every slot's own column is live, so no sum stays empty: what a block without live columns adds shrinks to 0 then.
+    start = 0 if first_S is None else jnp.maximum(jnp.min(first_S), 0) // W
+    score, value_SGWH = scores(start)
     largest = jnp.max(score, axis=-1)
     weight = jnp.exp(score - largest[..., None])
     first = weighted_sum(weight, value_SGWH), largest, jnp.sum(weight, axis=-1)
@@ -149,5 +194,5 @@ def decode_attention(query_SNH: Array, column_S: Array, cache: Cache, stack: int
         out = out * shrink[..., None] + weighted_sum(weight, value_SGWH)
         return out, new_largest, total * shrink + jnp.sum(weight, axis=-1)
 
-    out, _, total = first if Y == 1 else jax.lax.fori_loop(1, jnp.max(column_S) // W + 1, add, first)
+    out, _, total = first if Y == 1 else jax.lax.fori_loop(start + 1, jnp.max(column_S) // W + 1, add, first)
     return (out / total[..., None]).astype(query_SNH.dtype).reshape(S, N, H)

@@ -30,6 +30,7 @@ class AttentionBackend:
     Attributes:
       name: The implementation, in words.
       rows: `(query_BTNH, key_BTGH, value_BTGH, segment_BT) -> out_BTNH` for packed rows, outside of any `shard_map`.
+        XLA's also takes prompts and windows, as `attention.packed_attention`.
       prompts: The same for rows of one sequence each, followed by padding, inside the `shard_map` of the rollout.
       decode: A function with the arguments of `attention.decode_attention`, inside the same `shard_map`.
     """
@@ -94,6 +95,11 @@ def _unsupported_reason(name, config, platform):
         return (
             f"config.model.attention={name!r} computes in {' or '.join(dtypes)}, not in config.model.dtype="
             f"{config.dtype!r}; use one of these, or attention='auto'"
+        )
+    if config.window and name != "xla":
+        return (
+            f"config.model.attention={name!r} has no layers that attend over a window, and the model's window of "
+            f"{config.window} tokens is shorter than a prompt with its answer; use 'auto' or 'xla'"
         )
     if name == "cudnn" and config.head_size not in CUDNN_HEADS:
         return (

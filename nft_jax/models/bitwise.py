@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nft_jax.models.attention import MASK_VALUE, PromptKeys, packed_attention
+from nft_jax.models.attention import MASK_VALUE, PromptKeys, Window, packed_attention
 from nft_jax.models.cache import Cache, read_block
 from nft_jax.parallel.layout import Placement
 from nft_jax.precision import accumulation_dtype
@@ -81,22 +81,26 @@ def attend_rows(placement: Placement) -> Callable:
     return _with_gradient_of(packed_attention, exact)
 
 
-def attend_cache(query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array) -> Array:
+def attend_cache(
+    query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array, first_S: Array | None = None
+) -> Array:
     """Computes `attention.decode_attention` by blocks of slots."""
     S = query_SNH.shape[0]
     slots = min(S, BLOCK_ROWS)
 
-    def attend(cache, query_mNH, column_m, slot_m):
+    def attend(cache, query_mNH, column_m, slot_m, first_m):
         def read(block):
             keys = read_block(cache, stack, layer, block, slot_m[0], slots)
             return tuple(jnp.pad(x, ((0, BLOCK_ROWS - slots), *((0, 0),) * 3)) for x in keys)
 
-        return _attend_block_by_block(query_mNH, column_m, read)
+        return _attend_block_by_block(query_mNH, column_m, first_m, read)
 
-    return map_blocks(attend, cache, query_SNH, column_S, jnp.arange(S, dtype=jnp.int32))
+    return map_blocks(attend, cache, query_SNH, column_S, jnp.arange(S, dtype=jnp.int32), first_S)
 
 
-def _attend_rows(query_BTNH, key_BTGH, value_BTGH, segment_BT, prompt: PromptKeys | None = None):
+def _attend_rows(
+    query_BTNH, key_BTGH, value_BTGH, segment_BT, prompt: PromptKeys | None = None, window: Window | None = None
+):
     B, T, N, H = query_BTNH.shape
     W, P = BLOCK_COLUMNS, 0 if prompt is None else prompt.key_BPGH.shape[1]
     place_BT = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (B, T))
@@ -107,11 +111,11 @@ def _attend_rows(query_BTNH, key_BTGH, value_BTGH, segment_BT, prompt: PromptKey
     own = _pad_keys(key_BTGH, value_BTGH, P, W)
     shared = None if prompt is None else _pad_keys(prompt.key_BPGH, prompt.value_BPGH, 0, W)
 
-    def attend(keys, query_mNH, column_m, row_m, first_m, seen_m):
+    def attend(keys, query_mNH, column_m, row_m, place_m, seen_m, first_m):
         own, shared = keys
 
         def read(block):
-            key_mGHW, value_mGWH = _cut_keys(own, row_m, first_m + block * W)
+            key_mGHW, value_mGWH = _cut_keys(own, row_m, place_m + block * W)
             if shared is None:
                 return key_mGHW, value_mGWH
             other_mGHW, other_mGWH = _cut_keys(shared, row_m, jnp.broadcast_to(block * W, row_m.shape))
@@ -121,12 +125,13 @@ def _attend_rows(query_BTNH, key_BTGH, value_BTGH, segment_BT, prompt: PromptKey
                 jnp.where(in_prompt_mW[:, None, :, None], other_mGWH, value_mGWH),
             )
 
-        return _attend_block_by_block(query_mNH, column_m, read)
+        return _attend_block_by_block(query_mNH, column_m, first_m, read)
 
     row_BT = jnp.broadcast_to(jnp.arange(B, dtype=jnp.int32)[:, None], (B, T))
     # Column 0 of a sequence would be `seen` places before its first place in the row; P places are in front of the row.
     rows = query_BTNH, seen_BT + place_BT - begin_BT, row_BT, P + begin_BT - seen_BT, seen_BT
-    flat = (x.reshape(B * T, *x.shape[2:]) for x in rows)
+    first_BT = None if window is None else window.first_BT
+    flat = jax.tree.map(lambda x: x.reshape(B * T, *x.shape[2:]), (*rows, first_BT))
     return map_blocks(attend, (own, shared), *flat).reshape(B, T, N, H)
 
 
@@ -148,11 +153,11 @@ def _cut_keys(keys, row_m, start_m):
     return jax.vmap(cut)(row_m, start_m)
 
 
-def _attend_block_by_block(query_mNH: Array, column_m: Array, read: Callable) -> Array:
-    """Attends from each query to its columns up to `column_m`; `read(block)` gives their keys and values.
+def _attend_block_by_block(query_mNH: Array, column_m: Array, first_m: Array | None, read: Callable) -> Array:
+    """Attends from each query to its columns from `first_m` to `column_m`; `read(block)` gives their keys and values.
 
-    An online softmax in float32 as in `attention.decode_attention`. A block behind a query's last column, which the
-    block of another query may need, changes nothing of it.
+    An online softmax in float32 as in `attention.decode_attention`. A block before a query's first column or behind its
+    last one, which the block of another query may need, changes nothing of it.
     """
     m, N, H = query_mNH.shape
     W, sums = BLOCK_COLUMNS, accumulation_dtype(query_mNH.dtype)
@@ -163,14 +168,16 @@ def _attend_block_by_block(query_mNH: Array, column_m: Array, read: Callable) ->
         out, largest, total = before
         key_mGHW, value_mGWH = read(block)
         score = jnp.einsum("mgrh,mghw->mgrw", query_mGRH, key_mGHW, preferred_element_type=sums)
-        live_mW = (block * W + jnp.arange(W))[None] <= column_m[:, None]
+        column_W = block * W + jnp.arange(W)
+        live_mW, live_m = column_W[None] <= column_m[:, None], block * W <= column_m
+        if first_m is not None:
+            live_mW, live_m = live_mW & (column_W[None] >= first_m[:, None]), live_m & (block * W + W > first_m)
         score = jnp.where(live_mW[:, None, None], score, MASK_VALUE)
         new_largest = jnp.maximum(largest, jnp.max(score, axis=-1, keepdims=True))
         shrink, weight = jnp.exp(largest - new_largest), jnp.exp(score - new_largest)
         added = jnp.einsum("mgrw,mgwh->mgrh", weight.astype(value_mGWH.dtype), value_mGWH, preferred_element_type=sums)
         after = out * shrink + added, new_largest, total * shrink + jnp.sum(weight, axis=-1, keepdims=True)
-        live_m111 = (block * W <= column_m)[:, None, None, None]
-        return jax.tree.map(lambda new, old: jnp.where(live_m111, new, old), after, before)
+        return jax.tree.map(lambda new, old: jnp.where(live_m[:, None, None, None], new, old), after, before)
 
     none = jnp.zeros((m, G, N // G, 1), sums)
     start = jnp.zeros(query_mGRH.shape, sums), none + MASK_VALUE, none

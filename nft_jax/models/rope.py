@@ -24,16 +24,17 @@ class Rope(NamedTuple):
 
 def layer_rope(config: ModelConfig, layer: Array, dtype: jnp.dtype) -> Rope:
     """Returns the rotary positions of layer number `layer`, by its kind."""
+    of_all = config.rope_theta, config.rope_scaling
     choices = {
-        FULL_LAYER: (config.rope_theta, config.rope_scaling),
-        WINDOW_LAYER: (config.window_rope_theta, RopeScaling()),
+        FULL_LAYER: of_all,
+        WINDOW_LAYER: (config.window_rope_theta, RopeScaling()) if config.window_rope_theta else of_all,
     }
     ropes = {
         kind: Rope(frequencies(theta, config.head_size, scaling, dtype), attention_factor(scaling))
         for kind, (theta, scaling) in choices.items()
         if kind in config.kinds_of_layers
     }
-    if len(ropes) == 1:
+    if len(ropes) == 1 or not config.window_rope_theta:
         return next(iter(ropes.values()))
     full, window = ropes[FULL_LAYER], ropes[WINDOW_LAYER]
     is_full = jnp.array([kind == FULL_LAYER for kind in config.kinds_of_layers])[layer]

@@ -16,7 +16,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.config import LoraConfig, ModelConfig
 from nft_jax.models import bitwise
-from nft_jax.models.attention import MASK_VALUE, PromptKeys
+from nft_jax.models.attention import MASK_VALUE, PromptKeys, Window
 from nft_jax.models.attention_backends import XLA, AttentionBackend
 from nft_jax.models.attention_kernels import CHECKPOINT_NAME
 from nft_jax.models.block import Block
@@ -25,6 +25,7 @@ from nft_jax.models.head import head_logits
 from nft_jax.models.int8 import cast_weights
 from nft_jax.models.lora import NO_ADAPTERS, add_adapters
 from nft_jax.models.norms import rms_norm
+from nft_jax.models.windows import first_position
 from nft_jax.parallel.layout import HOST_MEMORY, UNCONSTRAINED, Placement
 from nft_jax.types import Array, Prompts, Tokens
 
@@ -124,13 +125,15 @@ class Transformer(nnx.Module):
             x_SD, cache = carry
             weights_Z, index = inputs
             for stack, weights in enumerate(weights_Z):
+                number = index * self.stacks + stack
+                first_S = first_position(self.config, number, column_S)
+                options = () if first_S is None else (first_S,)
 
-                def attend(query, key, value, stack=stack, cache=cache):
+                def attend(query, key, value, stack=stack, cache=cache, options=options):
                     # Writing first lets XLA update in place: a later read of the older array would force a copy.
                     cache = write_token(cache, stack, index, key, value, column_S)
-                    return attention(query, column_S, cache, stack, index), cache
+                    return attention(query, column_S, cache, stack, index, *options), cache
 
-                number = index * self.stacks + stack
                 x_SD, cache = self._apply(graph, weights, x_SD, column_S, number, attend, UNCONSTRAINED)
             return (x_SD, cache), None
 
@@ -186,10 +189,12 @@ class Transformer(nnx.Module):
         attention = bitwise.attend_rows(placement) if self.config.bitwise else attention
         position_M = tokens.position_BT.reshape(-1)
 
-        def attend(query, key, value, prompt):
+        def attend(query, key, value, prompt, first_BT):
             query, key, value = (x.reshape(B, T, *x.shape[1:]) for x in (query, key, value))
-            operands = query, key, value, tokens.segment_BT
-            out = attention(*operands) if prompt is None else attention(*operands, prompt)
+            window = None if first_BT is None else Window(tokens.position_BT, first_BT)
+            # Kernels take neither.
+            options = () if prompt is None and window is None else (prompt, window)
+            out = attention(query, key, value, tokens.segment_BT, *options)
             return out.reshape(B * T, *query.shape[2:]), (key, value) if keep_keys else None
 
         def layer(x_MD, inputs):
@@ -197,7 +202,8 @@ class Transformer(nnx.Module):
             of_layer = None if prompt is None else PromptKeys(*keys, prompt.length_B)
             weights = placement.weights(self._cast(weights))
             x_MD = checkpoint_name(x_MD, LAYER_INPUT)
-            attend_layer = functools.partial(attend, prompt=of_layer)
+            first_BT = first_position(self.config, number, tokens.position_BT)
+            attend_layer = functools.partial(attend, prompt=of_layer, first_BT=first_BT)
             return self._apply(graph, weights, x_MD, position_M, number, attend_layer, placement)
 
         if self.config.remat != "none":

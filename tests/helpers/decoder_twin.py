@@ -11,12 +11,13 @@ def forward(weights, config, token_T, segment_T, position_T):
         block = {name: stacked[layer] for name, stacked in weights["blocks"].items()}
         kind = config.layer_kinds[layer % len(config.layer_kinds)]
         theta = {"f": config.rope_theta, "w": config.window_rope_theta}[kind]
-        x_TD = _layer(block, config, theta, x_TD, segment_T, position_T)
+        window = config.window if kind == "w" and config.window else len(token_T)
+        x_TD = _layer(block, config, theta, window, x_TD, segment_T, position_T)
     table_VD = weights["embedding"] if config.tied_embedding else weights["head"]
     return np.stack([norm(x_D, weights["norm"], config) @ table_VD.T for x_D in x_TD])
 
 
-def _layer(weights, config, theta, x_TD, segment_T, position_T):
+def _layer(weights, config, theta, window, x_TD, segment_T, position_T):
     H, share = config.head_size, config.heads // config.kv_heads
 
     def normed(name, x):
@@ -36,7 +37,7 @@ def _layer(weights, config, theta, x_TD, segment_T, position_T):
         own = slice(head * H, (head + 1) * H)
         shared = slice(head // share * H, (head // share + 1) * H)
         for t in range(len(x_TD)):
-            seen = [s for s in range(t + 1) if segment_T[s] == segment_T[t]]
+            seen = [s for s in range(max(t + 1 - window, 0), t + 1) if segment_T[s] == segment_T[t]]
             rotated = rotate(query[t, own], position_T[t], theta)
             score = np.array([rotated @ rotate(key[s, shared], position_T[s], theta) for s in seen])
             weight = np.exp((score - score.max()) / np.sqrt(config.query_scalar or H))

@@ -10,7 +10,7 @@ VOCABULARY = 101
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 YARN = {"rope_type": "yarn", "factor": 4.0}
 EXPERTS = {"moe_intermediate_size": 40, "num_experts": 5, "num_experts_per_tok": 2}
-# Small models: the fields of each config.json beyond `SIZES`.
+# Small models: the fields of each config.json beyond `SIZES`. Windows are shorter than most sequences of `parity.py`.
 MODELS = {
     "qwen2": {"model_type": "qwen2", "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}},
     "qwen2 tied": {"model_type": "qwen2", "tie_word_embeddings": True},
@@ -43,10 +43,14 @@ MODELS = {
         "model_type": "qwen2",
         "max_window_layers": 1,
         "rope_parameters": YARN | {"rope_theta": 100.0, "original_max_position_embeddings": 16},
-        "sliding_window": 64,
+        "sliding_window": 9,
         "use_sliding_window": True,
     },
-    "mistral window": {"model_type": "mistral", "sliding_window": 64},
+    "mistral window": {"model_type": "mistral", "sliding_window": 9},
+    "qwen3 experts, window": {
+        **{"model_type": "qwen3_moe", **EXPERTS, "head_dim": 24},
+        **{"max_window_layers": 1, "sliding_window": 6, "use_sliding_window": True},
+    },
     "olmo2 biases, tied": {"model_type": "olmo2", "attention_bias": True, "tie_word_embeddings": True, "head_dim": 24},
     "olmo3 yarn, windows": {
         "model_type": "olmo3",
@@ -55,14 +59,14 @@ MODELS = {
             "full_attention": YARN | {"rope_theta": 100.0, "original_max_position_embeddings": 16},
             "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
         },
-        "sliding_window": 64,
+        "sliding_window": 9,
     },
     "gemma3": {
         "model_type": "gemma3_text",
         "head_dim": 24,
         "layer_types": ["sliding_attention", "full_attention"],
         "query_pre_attn_scalar": 40,
-        "sliding_window": 64,
+        "sliding_window": 9,
     },
     "gemma3 biases, untied, rope": {
         "model_type": "gemma3_text",
@@ -74,7 +78,7 @@ MODELS = {
             "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e3},
             "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
         },
-        "sliding_window": 64,
+        "sliding_window": 9,
         "tie_word_embeddings": False,
     },
 }

@@ -23,6 +23,7 @@ MODEL = ModelConfig(
 MIXED = dataclasses.replace(
     MODEL,
     layer_kinds="wf",
+    window=4,
     window_rope_theta=50.0,
     norms="both",
     norm_offset=1.0,

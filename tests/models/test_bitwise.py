@@ -20,7 +20,9 @@ QWEN2 = ModelConfig(vocab=32, layers=2, width=48, heads=4, kv_heads=2, head_size
 LLAMA = dataclasses.replace(
     QWEN2, qkv_bias=False, tied_embedding=False, rope_scaling=RopeScaling("llama3", 8.0, 32), unrolled_layers=2
 )
-QWEN3 = dataclasses.replace(QWEN2, qkv_bias=False, qk_norm="head", head_size=24, kv_heads=1)
+QWEN3 = dataclasses.replace(
+    QWEN2, qkv_bias=False, qk_norm="head", head_size=24, kv_heads=1, layer_kinds="wf", window=30
+)
 FAMILIES = {"qwen2": QWEN2, "llama": LLAMA, "qwen3": QWEN3}
 # Fewer slots than a block of rows, as many, and more, which are no multiple of it.
 SLOTS = {"qwen2": 7, "llama": 32, "qwen3": 40}

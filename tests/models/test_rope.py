@@ -72,5 +72,7 @@ def test_layer_rope_is_that_of_the_kind_of_the_layer():
         found = jax.jit(lambda layer: layer_rope(mixed, layer, jnp.float32))(layer)
         np.testing.assert_allclose(found.frequency_h, expected[kind].frequency_h, rtol=1e-6)
         np.testing.assert_allclose(found.factor, expected[kind].factor, rtol=1e-7)
+    same = dataclasses.replace(mixed, window_rope_theta=0.0, window=8)
+    assert layer_rope(same, 0, jnp.float32).factor == attention_factor(YARN)
     only_used = dataclasses.replace(mixed, layers=2)
     assert isinstance(layer_rope(only_used, 0, jnp.float32).factor, float)

@@ -13,7 +13,7 @@ from nft_jax.data.model_folders import describe_contents, download_hint, read_js
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.files import json_text
 from nft_jax.models.hf import gguf
-from nft_jax.models.hf.settings import TokenLimit, describe_model, find_token_limit, parse_settings
+from nft_jax.models.hf.settings import describe_model, find_token_limit, parse_settings
 from nft_jax.names import quote
 from nft_jax.rounding import round_up
 
@@ -38,8 +38,8 @@ def read_model_settings(folder: Path) -> dict[str, Any]:
     return parse_settings(read_config_json(folder), _config_path(folder))
 
 
-def read_token_limit(folder: Path) -> TokenLimit | None:
-    """Returns the limit of the folder's model, as `find_token_limit`.
+def read_token_limit(folder: Path) -> int | None:
+    """Returns the most tokens that the folder's model can read, as `find_token_limit`.
 
     Raises:
       FileNotFoundError, ValueError: as `read_model_settings`.

@@ -11,6 +11,7 @@ from typing import Any
 from nft_jax.config import WINDOW_LAYER, ModelConfig
 from nft_jax.models.hf.rope_json import FULL, SLIDING
 
+DEFAULT_WINDOW = 4096  # of all families, where the file names none
 MAX_POSITIONS = 32768  # of a written folder, which needs the field, though it allocates nothing here
 # Fields that change none of the numbers computed here: names, ids (read by `data/tokenizer.py`), dtypes (read by
 # `read_dtype`), caches, what initial weights and other people's training are like, and defaults of text generation.
@@ -41,21 +42,24 @@ REQUIRED = {
 }
 
 
-def _all_full(values: Mapping[str, Any]) -> tuple[str, ...]:
-    return (FULL,)
+def _all_full(values: Mapping[str, Any]) -> list[str]:
+    return [FULL] * values["num_hidden_layers"]
 
 
-def _all_sliding(values: Mapping[str, Any]) -> tuple[str, ...]:
-    return (SLIDING if values.get("sliding_window", 4096) else FULL,)
+def _all_sliding(values: Mapping[str, Any]) -> list[str]:
+    return [SLIDING if values.get("sliding_window", DEFAULT_WINDOW) else FULL] * values["num_hidden_layers"]
+
+
+def _all_sliding_if_used(values: Mapping[str, Any]) -> list[str]:
+    return _all_sliding(values) if values.get("use_sliding_window") else _all_full(values)
 
 
 def _qwen_kinds(values: Mapping[str, Any]) -> Any:
-    if not (values.get("use_sliding_window") and values.get("sliding_window", 4096)):
-        return (FULL,)
-    if values.get("layer_types"):
+    kinds, first = _all_sliding_if_used(values), values.get("max_window_layers")
+    if SLIDING in kinds and values.get("layer_types"):
         return values["layer_types"]
-    first, layers = values.get("max_window_layers"), values["num_hidden_layers"]
-    return (SLIDING,) if (28 if first is None else first) < layers else (FULL,)
+    first = 28 if first is None else first
+    return [FULL] * min(first, len(kinds)) + kinds[first:]
 
 
 def _mixed_kinds(default: int) -> Callable[[Mapping[str, Any]], Any]:
@@ -82,11 +86,10 @@ class Family:
       required: Fields that must have one of these values if they are there; a written folder has the first one.
       defaults: Values of fields that a file may leave out.
       renamed: Names that transformers 5 gives to fields, and those in other files.
-      layer_kinds: Returns the kinds of layers that the model has, each `FULL` or `SLIDING`.
+      layer_kinds: Returns the kind of each layer, `FULL` or `SLIDING`.
       fields: Fields that not all families have, and what a written folder has in each; None for no field.
       window_theta: The field that gives the `rope_theta` of layers with windows, whose positions are never scaled, in
-        files of transformers 4; empty where all layers have the same rotary positions. If it is set, `layer_kinds`
-        returns the kind of each layer.
+        files of transformers 4; empty where all layers have the same rotary positions.
     """
 
     model_type: str
@@ -102,16 +105,20 @@ class Family:
     window_theta: str = ""
 
 
+def _list_kinds(model: ModelConfig) -> list[str]:
+    return [SLIDING if kind == WINDOW_LAYER else FULL for kind in model.kinds_of_layers]
+
+
 _QWEN_WINDOWS = {
-    "layer_types": lambda model: [FULL] * model.layers,
-    "max_window_layers": lambda model: model.layers,
-    "sliding_window": lambda model: None,
-    "use_sliding_window": lambda model: False,
+    "layer_types": _list_kinds,
+    "max_window_layers": lambda model: (model.kinds_of_layers + WINDOW_LAYER).index(WINDOW_LAYER),
+    "sliding_window": lambda model: model.window or None,
+    "use_sliding_window": lambda model: model.window > 0,
 }
 _MIXED_WINDOWS = {
-    "layer_types": lambda model: [SLIDING if kind == WINDOW_LAYER else FULL for kind in model.kinds_of_layers],
-    # As long as any sequence: windows are not implemented.
-    "sliding_window": lambda model: MAX_POSITIONS,
+    "layer_types": _list_kinds,
+    # Such files need a number: one that no sequence exceeds stands for none.
+    "sliding_window": lambda model: model.window or MAX_POSITIONS,
 }
 _OLMO = {
     "settings": {"norms": "after", "qk_norm": "all"},
@@ -138,7 +145,7 @@ FAMILIES = (
         "mistral",
         "MistralForCausalLM",
         layer_kinds=_all_sliding,
-        fields={"sliding_window": lambda model: None},
+        fields={"sliding_window": lambda model: model.window or None},
     ),
     Family(
         "qwen3",
@@ -167,7 +174,7 @@ FAMILIES = (
             "output_router_logits": (False,),
         },
         renamed={"num_local_experts": "num_experts"},
-        layer_kinds=_qwen_kinds,
+        layer_kinds=_all_sliding_if_used,
         # The inner size of layers without experts, and the weight of a loss that balances experts in a first training.
         fields=_QWEN_WINDOWS | {"intermediate_size": lambda model: model.mlp_width, "router_aux_loss_coef": None},
     ),

@@ -3,12 +3,22 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nft_jax.config import FULL_LAYER, WINDOW_LAYER, ModelConfig, RopeScaling
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.models.hf import rope_json
-from nft_jax.models.hf.families import FAMILIES, FULL, HINTS, IRRELEVANT, MAX_POSITIONS, REQUIRED, SLIDING, Family
+from nft_jax.models.hf.families import (
+    DEFAULT_WINDOW,
+    FAMILIES,
+    FULL,
+    HINTS,
+    IRRELEVANT,
+    MAX_POSITIONS,
+    REQUIRED,
+    SLIDING,
+    Family,
+)
 from nft_jax.models.hf.kinds import kind_faults
 from nft_jax.names import quote, suggestion, unknown
 
@@ -36,11 +46,8 @@ _PARTS = {
     "norm_offset": 0.0,
     "activation": "silu",
     "embedding_scaled": False,
-    "layer_kinds": FULL_LAYER,
-    "window_rope_theta": 0.0,
 }
 _SCALAR = "query_pre_attn_scalar"
-DEFAULT_WINDOW = 4096  # of all families, where the file names none
 
 
 def parse_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -66,7 +73,7 @@ def parse_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     settings = {field: values[key] for field, key in _keys(family).items()}
     switches = {field: bool(values.get(key)) for key, fields in family.switches.items() for field in fields}
     head_size, scalar = values.get("head_dim") or settings["width"] // settings["heads"], values.get(_SCALAR)
-    rope = _mix(rope, family.layer_kinds(values)) if mixed else rope
+    rope |= _kind_settings(values, family, rope)
     return _PARTS | settings | dict(family.settings) | switches | rope | {
         "norm_epsilon": float(settings["norm_epsilon"]),
         "head_size": head_size,
@@ -80,41 +87,34 @@ def _keys(family):
     return _KEYS | dict(family.sizes)
 
 
-def _mix(rope, kinds):
-    """Returns the settings of rotary positions for these kinds of layers, of one kind if they are the same in all."""
-    same = rope["window_rope_theta"] == rope["rope_theta"] and rope["rope_scaling"] == RopeScaling()
-    if same or SLIDING not in kinds:
-        return rope | {"window_rope_theta": 0.0}
-    letters = "".join(WINDOW_LAYER if kind == SLIDING else FULL_LAYER for kind in kinds)
+def _kind_settings(values, family, rope):
+    """Returns the settings of the kinds of layers, of one kind if nothing distinguishes them, and of their windows.
+
+    A window as long as the longest sequence that the model reads is none.
+    """
+    letters = "".join(WINDOW_LAYER if kind == SLIDING else FULL_LAYER for kind in family.layer_kinds(values))
+    has_windows, most = WINDOW_LAYER in letters, _most_tokens(values, rope["rope_scaling"])
+    window = (values.get("sliding_window") or DEFAULT_WINDOW) if has_windows else 0
+    window = 0 if most and window >= most else window
+    theta = rope.get("window_rope_theta", 0.0) if has_windows else 0.0
+    if theta == rope["rope_theta"] and rope["rope_scaling"] == RopeScaling():
+        theta = 0.0
     period = next(n for n in range(1, len(letters) + 1) if (letters[:n] * len(letters)).startswith(letters))
-    return rope | {"layer_kinds": letters[:period]}
+    kinds = letters[:period] if window or theta else FULL_LAYER
+    return {"layer_kinds": kinds, "window": window, "window_rope_theta": theta}
 
 
-class TokenLimit(NamedTuple):
-    """The most tokens of a sequence that a model can read.
+def find_token_limit(values: Mapping[str, Any], path: Path) -> int | None:
+    """Returns the most tokens of a sequence that the model of a config.json can read, or None if it names no number.
 
-    Attributes:
-      field: The field of config.json that sets the limit.
+    They are its `max_position_embeddings`; rope scaling extends these to `factor` times those of the first training.
     """
-
-    tokens: int
-    field: str
+    return _most_tokens(values, parse_settings(values, path)["rope_scaling"])
 
 
-def find_token_limit(values: Mapping[str, Any], path: Path) -> TokenLimit | None:
-    """Returns the limit of the model that the values of a config.json describe, or None if they name none.
-
-    It is the window of its attention, within which full attention is the same, or the most positions; rope scaling
-    extends these to `factor` times those of the first training.
-    """
-    family, scaling = _find_family(values, path), parse_settings(values, path)["rope_scaling"]
-    limits = []
-    if SLIDING in family.layer_kinds(values):
-        limits.append(TokenLimit(values.get("sliding_window") or DEFAULT_WINDOW, "sliding_window"))
-    if values.get("max_position_embeddings"):
-        extended = int(scaling.factor * scaling.original_tokens)
-        limits.append(TokenLimit(max(values["max_position_embeddings"], extended), "max_position_embeddings"))
-    return min(limits, default=None)
+def _most_tokens(values, scaling):
+    most = values.get("max_position_embeddings")
+    return max(most, int(scaling.factor * scaling.original_tokens)) if most else None
 
 
 def _find_family(values: Mapping[str, Any], path: Path) -> Family:

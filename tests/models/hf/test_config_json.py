@@ -160,26 +160,45 @@ def test_resolve_model_takes_the_shape_and_rounds_the_vocabulary_up(tmp_path):
     assert hf.resolve_model(dataclasses.replace(model, vocab=VOCABULARY), tmp_path) == model
 
 
-def test_read_token_limit_is_the_window_or_the_positions_that_scaling_extends(tmp_path):
+def test_read_token_limit_is_the_positions_that_scaling_extends(tmp_path):
     yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
-    windows = {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 32}
     for changes, expected in (
         ({}, None),
-        ({"max_position_embeddings": 16}, (16, "max_position_embeddings")),
-        ({"max_position_embeddings": 16, "rope_scaling": yarn}, (64, "max_position_embeddings")),
-        ({"max_position_embeddings": 64} | windows, (32, "sliding_window")),
-        ({"max_position_embeddings": 16} | windows, (16, "max_position_embeddings")),
-        (windows | {"max_window_layers": 2}, None),
-        (
-            windows | {"max_window_layers": 2, "layer_types": ["full_attention", "sliding_attention"]},
-            (32, "sliding_window"),
-        ),
+        ({"max_position_embeddings": 16}, 16),
+        ({"max_position_embeddings": 16, "rope_scaling": yarn}, 64),
+        ({"max_position_embeddings": 64} | WINDOWS, 64),
     ):
         write_model(tmp_path, random_tensors(), **changes)
         assert hf.read_token_limit(tmp_path) == expected
 
 
 NO_QWEN = {"max_window_layers": None, "use_sliding_window": None, "hidden_act": None, "sliding_window": 32}
+WINDOWS = {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds", "window"),
+    [
+        (WINDOWS, "fw", 32),
+        (WINDOWS | {"max_position_embeddings": 33}, "fw", 32),
+        (WINDOWS | {"max_position_embeddings": 32}, "f", 0),
+        (WINDOWS | {"max_window_layers": 0}, "w", 32),
+        (WINDOWS | {"max_window_layers": 2}, "f", 0),
+        (WINDOWS | {"max_window_layers": None}, "f", 0),  # 28
+        (WINDOWS | {"use_sliding_window": False}, "f", 0),
+        (WINDOWS | {"sliding_window": 0}, "f", 0),
+        (WINDOWS | {"layer_types": ["sliding_attention", "full_attention"]}, "wf", 32),
+        (NO_QWEN | {"model_type": "mistral"}, "w", 32),
+        (NO_QWEN | {"model_type": "mistral", "max_position_embeddings": 32}, "f", 0),
+        (NO_QWEN | {"model_type": "llama", "sliding_window": None}, "f", 0),
+    ],
+)
+def test_read_model_settings_of_windows_in_families_of_one_rope(tmp_path, changes, kinds, window):
+    write_model(tmp_path, random_tensors(), **changes)
+    found = hf.read_model_settings(tmp_path)
+    assert (found["layer_kinds"], found["window"], found["window_rope_theta"]) == (kinds, window, 0)
+
+
 OLMO3 = NO_QWEN | {"model_type": "olmo3", "rope_theta": 500000}
 GEMMA3 = NO_QWEN | {"model_type": "gemma3_text", "rope_theta": None, "num_hidden_layers": 7}
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -187,25 +206,26 @@ ROPES = {FULL: {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e5}, SLIDIN
 
 
 @pytest.mark.parametrize(
-    ("changes", "kinds", "theta", "window_theta", "limit"),
+    ("changes", "kinds", "theta", "window_theta", "window"),
     [
-        (OLMO3, "f", 5e5, 0, 32),
+        (OLMO3, "w", 5e5, 0, 32),
         (OLMO3 | {"rope_scaling": {"type": "linear", "factor": 8.0}}, "w", 5e5, 5e5, 32),
         (OLMO3 | {"rope_parameters": ROPES, "num_hidden_layers": 6}, "wwwf", 1e5, 1e3, 32),
-        (OLMO3 | {"rope_parameters": ROPES, "layer_types": [FULL, FULL]}, "f", 1e5, 0, None),
+        (OLMO3 | {"rope_parameters": ROPES, "layer_types": [FULL, FULL]}, "f", 1e5, 0, 0),
         (OLMO3 | {"rope_parameters": ROPES, "layer_types": [FULL, SLIDING]}, "fw", 1e5, 1e3, 32),
         (GEMMA3 | {"sliding_window": None}, "wwwwwf", 1e6, 1e4, 4096),
         (GEMMA3 | {"sliding_window_pattern": 3, "rope_local_base_freq": 5e3, "rope_theta": 1e5}, "wwf", 1e5, 5e3, 32),
-        (GEMMA3 | {"sliding_window_pattern": 1}, "f", 1e6, 0, None),
+        (GEMMA3 | {"sliding_window_pattern": 1}, "f", 1e6, 0, 0),
+        (GEMMA3 | {"max_position_embeddings": 32}, "wwwwwf", 1e6, 1e4, 0),
     ],
 )
-def test_read_model_settings_of_layers_with_windows(tmp_path, changes, kinds, theta, window_theta, limit):
-    """Their kinds matter where their rotary positions differ; their window limits the tokens wherever there is one."""
+def test_read_model_settings_of_layers_with_windows(tmp_path, changes, kinds, theta, window_theta, window):
+    """The kinds matter where windows are shorter than the longest sequence, or rotary positions differ."""
     write_model(tmp_path, random_tensors(), **changes)
     found = hf.read_model_settings(tmp_path)
     assert (found["layer_kinds"], found["rope_theta"], found["window_rope_theta"]) == (kinds, theta, window_theta)
     assert found["rope_scaling"].kind == ("linear" if {"rope_parameters", "rope_scaling"} & changes.keys() else "none")
-    assert hf.read_token_limit(tmp_path) == (limit and (limit, "sliding_window"))
+    assert found["window"] == window
 
 
 @pytest.mark.parametrize("name", ["num_experts", "num_local_experts"])
@@ -267,6 +287,12 @@ WRITTEN = [
     (GEMMA, "gemma3_text"),
     (dataclasses.replace(GEMMA, query_scalar=12.0, tied_embedding=True, rope_scaling=YARN), "gemma3_text"),
     (dataclasses.replace(GEMMA, layer_kinds="f", window_rope_theta=0.0, head_size=24), "gemma3_text"),
+    (dataclasses.replace(GEMMA, layer_kinds="fw", window_rope_theta=0.0, window=5), "gemma3_text"),
+    (dataclasses.replace(OLMO, layers=5, layer_kinds="wwf", window_rope_theta=500.0, window=512), "olmo3"),
+    (dataclasses.replace(MODEL, layers=5, layer_kinds="fffww", window=512), "qwen2"),
+    (dataclasses.replace(MODEL, layers=5, layer_kinds="wf", window=512), "qwen2"),
+    (dataclasses.replace(LLAMA, layer_kinds="w", window=512), "mistral"),
+    (dataclasses.replace(LLAMA, layer_kinds="w", window=512, qk_norm="head"), "qwen3"),
 ]
 
 
