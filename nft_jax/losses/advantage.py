@@ -17,6 +17,15 @@ def assert_group_inputs(correct_QK: Array, length_QK: Array) -> None:
     chex.assert_type([correct_QK, length_QK], [float, int])
 
 
+def group_mean(value_QK: Array) -> Array:
+    """Averages over each group, `[Q, 1]`; the mean of equal values is exactly that value.
+
+    The compiler multiplies a sum by the rounded 1 / K, so that the mean of 41 ones would be below 1.
+    """
+    mean_Q1 = jnp.mean(value_QK, axis=1, keepdims=True)
+    return jnp.clip(mean_Q1, jnp.min(value_QK, axis=1, keepdims=True), jnp.max(value_QK, axis=1, keepdims=True))
+
+
 def centered(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Array:
     """Returns the reward minus its mean in the group.
 
@@ -26,7 +35,7 @@ def centered(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Arr
     """
     assert_group_inputs(correct_QK, length_QK)
     del max_answer_tokens
-    return correct_QK - jnp.mean(correct_QK, axis=1, keepdims=True)
+    return correct_QK - group_mean(correct_QK)
 
 
 def leave_one_out(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Array:
@@ -47,7 +56,7 @@ def over_rate(correct_QK: Array, length_QK: Array, max_answer_tokens: int) -> Ar
 
     MaxRL: "Maximum likelihood reinforcement learning", arXiv 2602.02710.
     """
-    rate_Q1 = jnp.mean(correct_QK, axis=1, keepdims=True)
+    rate_Q1 = group_mean(correct_QK)
     solved_Q1 = rate_Q1 > 0
     centered_QK = centered(correct_QK, length_QK, max_answer_tokens)
     return jnp.where(solved_Q1, centered_QK / jnp.where(solved_Q1, rate_Q1, 1), 0)
@@ -169,9 +178,8 @@ def overlong_normalized(
 def _standardize(reward_QK: Array, sample_std: bool, delta: float) -> Array:
     if not 0 <= delta < float("inf"):
         raise ValueError(f"delta must be 0 or more, not {delta}")
-    centered_QK = reward_QK - jnp.mean(reward_QK, axis=1, keepdims=True)
+    centered_QK = reward_QK - group_mean(reward_QK)
     freedom = max(reward_QK.shape[1] - int(sample_std), 1)
     std_Q1 = jnp.sqrt(jnp.sum(centered_QK**2, axis=1, keepdims=True) / freedom)
-    # Not std > 0: rounding can make the mean of equal rewards differ from them, and 1e-8 / 1e-8 is an advantage of 1.
     varies_Q1 = jnp.max(reward_QK, axis=1, keepdims=True) > jnp.min(reward_QK, axis=1, keepdims=True)
     return jnp.where(varies_Q1, centered_QK / (jnp.where(varies_Q1, std_Q1, 1) + delta), 0)

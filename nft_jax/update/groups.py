@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nft_jax.losses.advantage import group_mean
 from nft_jax.types import Array, Groups, Rollout
 from nft_jax.verify.callback import NOT_GRADED, HostReport, graders_differ
 from nft_jax.verify.grade import STATUSES
@@ -97,7 +98,7 @@ def make_groups(
         truncated_QK=by_group.truncated_B,
         verdict_QK=verdict_QK,
         reward_QK=reward_QK,
-        rate_Q=jnp.mean(reward_QK, axis=1),
+        rate_Q=group_mean(reward_QK)[:, 0],
         graded_QK=None if graded_B is None else jnp.where(by_group.truncated_B, 0, graded_B.reshape(Q, -1)),
         age_QK=None if age_B is None else age_B.reshape(Q, -1),
     )
@@ -112,7 +113,7 @@ def select_groups(groups: Groups, which: str, low: float, high: float, *, by_ver
     if which == "all":
         return jnp.ones_like(groups.rate_Q, bool)
     graded_QK = None if by_verdicts else groups.graded_QK
-    rate_Q = groups.rate_Q if graded_QK is None else jnp.mean(graded_QK, axis=1)
+    rate_Q = groups.rate_Q if graded_QK is None else group_mean(graded_QK)[:, 0]
     if which == "some_incorrect":
         return rate_Q < high
     mixed_Q = (rate_Q > low) & (rate_Q < high)

@@ -127,7 +127,7 @@ def test_overlong_normalized_penalty_by_hand():
 
 
 @pytest.mark.parametrize("sample_std", [False, True])
-@pytest.mark.parametrize("size", [1, 3, 7, 16])
+@pytest.mark.parametrize("size", [1, 3, 7, 16, 41, 97])
 def test_advantages_of_equal_rewards_are_exactly_zero(size, sample_std):
     """Means of shaped rewards such as 1 − 1/3 round: a computed std of 1e-8 must not become an advantage of 1."""
     correct_Q1, length_Q1 = np.meshgrid([0.0, 1.0], np.arange(1, LIMIT + 1))
@@ -135,6 +135,10 @@ def test_advantages_of_equal_rewards_are_exactly_zero(size, sample_std):
     length_QK = jnp.asarray(np.repeat(length_Q1.reshape(-1, 1), size, axis=1), jnp.int32)
     mine = jitted(overlong_normalized, correct_QK, length_QK, overlong_buffer=19, sample_std=sample_std)
     np.testing.assert_array_equal(mine, np.zeros((2 * LIMIT, size)))
+    for advantage in (centered, leave_one_out, over_rate, normalized):
+        for reward in (0.0, 0.3, 1.0):
+            mine = jitted(advantage, jnp.full((1, size), reward, jnp.float32), length_QK[:1])
+            np.testing.assert_array_equal(mine, np.zeros((1, size)), err_msg=f"{advantage.__name__}, {reward}")
 
 
 def test_advantages_refuse_options_out_of_range():

@@ -1,6 +1,9 @@
 """Groups: rewards from verdicts, the band of dynamic sampling, the pool's order and limit, and the statistics."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -52,6 +55,31 @@ def test_make_groups_counts_a_truncated_answer_as_incorrect():
 def test_select_groups_excludes_both_ends_of_the_band(which, low, high, expected):
     groups = empty_groups(5, K, T)._replace(rate_Q=np.array([0, 0.25, 0.5, 0.75, 1], np.float32))
     np.testing.assert_array_equal(select_groups(groups, which, low, high), np.array(expected, bool))
+
+
+def test_groups_without_a_contrast_never_train_whatever_their_size():
+    """The mean of K ones is not 1 for each K: the compiler multiplies by 1 / K."""
+    correct, incorrect = STATUSES.index("correct"), STATUSES.index("incorrect")
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def rates_and_choices(count):
+        verdict_QK = jnp.full((3, count), correct, jnp.int32).at[1, 0].set(incorrect).at[2].set(incorrect)
+        length_B = jnp.ones(3 * count, jnp.int32)
+        rollout = Rollout(length_B[:, None], jnp.zeros((3 * count, 1)), length_B, jnp.zeros(3 * count, bool))
+        ones = verdict_QK == correct
+        groups = make_groups(jnp.arange(3), rollout, verdict_QK.ravel(), ones.ravel().astype(jnp.float32))
+        kept = [
+            select_groups(groups, which, 0.0, 1.0, by_verdicts=by_verdicts)
+            for which in ("mixed", "some_incorrect")
+            for by_verdicts in (False, True)
+        ]
+        return groups.rate_Q, jnp.stack(kept)
+
+    for count in (2, 3, 16, *np.random.default_rng(0).integers(4, 130, 8).tolist(), 41, 47, 97):
+        rate_Q, kept = rates_and_choices(count)
+        assert (rate_Q[0], rate_Q[2]) == (1, 0), count
+        np.testing.assert_allclose(rate_Q[1], 1 - 1 / count, rtol=1e-6)
+        np.testing.assert_array_equal(kept, [[0, 1, 0]] * 2 + [[0, 1, 1]] * 2, err_msg=str(count))
 
 
 def test_select_groups_chooses_by_rewards_unless_a_loss_learns_by_verdicts():
