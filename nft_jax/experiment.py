@@ -138,7 +138,7 @@ class Experiment:
         """Returns the layout of each array of a `State`."""
         config, model, whole = self.config, self.model, PartitionSpec()
         carried = None
-        if config.selection.carry:
+        if config.carry_capacity:
             empty = empty_groups(1, 1, 1, config.verify.graded, config.rollout.partial)
             carried = jax.tree.map(lambda _: whole, (empty, 0))
         begin = self.engine.first_in_flight(config)
@@ -185,7 +185,7 @@ class Experiment:
 
     def _first_state(self, init, weights, teacher):
         config, carried = self.config, None
-        if config.selection.carry:
+        if config.carry_capacity:
             sizes = config.carry_capacity, config.answers_per_prompt, config.rollout.max_answer_tokens
             carried = (empty_groups(*sizes, config.verify.graded, config.rollout.partial), jnp.int32(0))
         trained, frozen = split_weights(weights)

@@ -23,7 +23,8 @@ class State(NamedTuple):
       optimizer_state: Optax's state, laid out as the weights.
       step: int32, steps done.
       cursor: int32, prompts drawn so far, over all rounds; it numbers the requests.
-      carried: Surplus groups of the previous step and their number (int32); None without `selection.carry`.
+      carried: Surplus groups of the previous step and their number (int32); None where there is no room for any
+        (`Config.carry_capacity`).
       reference: The weights that the KL term compares with, or None where `loss.kl_weight` is 0.
       frozen: The weights beside adapters, in the compute dtype; None without adapters. No checkpoint holds them.
       teacher: The weights of the model of a distillation, in the compute dtype; None without one. No checkpoint holds

@@ -81,7 +81,7 @@ class Step:
             split = split_pool(sampled.pool, sampled.count, config.prompts_per_step, config.carry_capacity)
             packed, totals = self.pack(split.buffer, split.trained, prompts, state.step)
             weights, optimizer_state, applied = self.update(state, packed, totals)
-        if config.selection.carry:
+        if config.carry_capacity:
             # Fewer groups are carried than the next step trains on, so it trains on all: none is older than a step.
             carried = layout.replicate(_age(split.surplus), self.mesh), split.carried
         if config.rollout.partial:

@@ -44,6 +44,16 @@ def test_checkpoints_restore_all_parts_bit_for_bit(abstract, tmp_path, optimizer
     assert seen == [RUN | {"step": 3}]
 
 
+@pytest.mark.parametrize("size", ["prompts_per_step", "selection__candidates_per_round"])
+def test_checkpoints_restore_a_state_with_no_room_for_groups_to_carry(abstract, tmp_path, size):
+    """Orbax saves no array without elements."""
+    wanted = abstract(selection__carry=True, **{size: 1})
+    assert all(leaf.size for leaf in jax.tree.leaves(wanted))
+    save(tmp_path, wanted, 1)
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        assert_restored(checkpoints.restore(wanted, any_run), 1, wanted)
+
+
 @pytest.mark.parametrize("meshes", [((1, 1), (4, 2)), ((4, 2), (1, 1)), ((4, 2), (2, 4)), ((8, 1), (1, 4))])
 def test_checkpoints_restore_onto_another_mesh(abstract, tmp_path, meshes):
     parts = {"selection__carry": True, "loss__kl_weight": 0.1, "model__kv_heads": 4}
