@@ -10,6 +10,7 @@ The loss is that of the responses' tokens; prompts are masked. The same --workdi
 """
 
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -147,6 +148,7 @@ def warm_start(experiment: Experiment, folder: Workdir, start: Any = None) -> An
       ValueError: Before anything is compiled, when the folder holds another run or has no room for a checkpoint.
     """
     config, frozen = experiment.config, None
+    experiment = dataclasses.replace(experiment, teacher=None)  # it belongs to the steps after this phase
     if config.lora.rank:
         start = start or experiment.starting_weights()
         frozen = split_weights(start)[1]
@@ -245,12 +247,10 @@ def _prepare(
 
 
 def _compile_update(step, state, examples, shardings, whole) -> jax.stages.Compiled:
-    layouts = (shardings, whole)
-
     def sft_step(state, examples):
         return step(state, examples)
 
-    jitted = jax.jit(sft_step, in_shardings=layouts, out_shardings=layouts, donate_argnums=0)
+    jitted = jax.jit(sft_step, in_shardings=(shardings, whole), out_shardings=(shardings, whole), donate_argnums=0)
     return jitted.lower(state, examples).compile()
 
 

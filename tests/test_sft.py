@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from helpers.experiments import assert_same, build_on_mesh, compilations, on_host, small
+from helpers.experiments import assert_same, build_on_mesh, compilations, on_host, small, write_teacher
 from helpers.runs import MEASURED, Command, Ran
 from nft_jax import sft
 from nft_jax.export import export
@@ -138,6 +138,15 @@ def test_warm_start_of_adapters_resumes_bit_for_bit_after_a_kill(folder):
     assert_same(on_host(sft.load_warm_start(experiment, killed)), weights)
     held_out = Ran(whole).rows("evaluation.jsonl")
     assert held_out[-1]["loss"] < held_out[0]["loss"]
+
+
+def test_warm_start_resumes_where_a_teacher_distills_afterwards(folder):
+    teacher, whole, killed = folder / "teacher", folder / "taught", folder / "taught, killed"
+    experiment, weights, _ = run(warm(20, distillation__teacher=str(write_teacher(teacher))), whole)
+    shutil.rmtree(teacher)  # nothing in this phase reads it
+    left_by_a_kill(whole, killed, 10)
+    assert_same(on_host(sft.warm_start(experiment, Workdir(killed))), weights)
+    assert numbers(Ran(killed)) == numbers(Ran(whole))
 
 
 @pytest.mark.parametrize("at", [4, pytest.param(UPDATES, marks=pytest.mark.slow)])

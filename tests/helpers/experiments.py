@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from helpers.small_parts import lively_weights
 from nft_jax.config import Config, default, load
 from nft_jax.experiment import Experiment, build_experiment, compile_step
+from nft_jax.models import hf
 from nft_jax.parallel import layout
 from nft_jax.state import Record, State
 from nft_jax.step import Step
@@ -108,6 +109,15 @@ def keep_gradient(inner: Optimizer) -> Optimizer:
         return change, (state, gradient)
 
     return Optimizer(init, update)
+
+
+def write_teacher(path: Path, **sizes: Any) -> Path:
+    """Writes a model folder with the tokenizer of `small`, whose model has these sizes, and returns the folder."""
+    experiment = build_on_mesh(small(**sizes), path.parent)
+    weights = jax.tree.map(jnp.asarray, lively_weights(experiment.config.model, seed=5))
+    hf.write_settings(path, experiment.config.model, experiment.tokenizer)
+    hf.save_weights(path, weights, vocab=experiment.tokenizer.vocab_size)
+    return path
 
 
 def build_on_mesh(config: Config, folder: Path) -> Experiment:

@@ -1,14 +1,11 @@
 """On-policy distillation in the compiled step: the policy comes nearer to a frozen teacher of another shape."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.experiments import Program, assert_same, build_on_mesh, grader, on_host, small
-from helpers.small_parts import lively_weights
+from helpers.experiments import Program, assert_same, grader, on_host, small, write_teacher
 from nft_jax.machine.memory import device_bytes
-from nft_jax.models import hf
 from nft_jax.run.metrics import step_metrics
 
 SMALLER = {"model__layers": 1, "model__width": 16, "model__mlp_width": 24, "model__heads": 2, "model__kv_heads": 1}
@@ -17,11 +14,7 @@ SMALLER = {"model__layers": 1, "model__width": 16, "model__mlp_width": 24, "mode
 @pytest.fixture(scope="module")
 def teacher(folder):
     """The folder of a smaller model with the tokenizer of the policy."""
-    experiment, path = build_on_mesh(small(**SMALLER), folder), folder / "teacher"
-    weights = jax.tree.map(jnp.asarray, lively_weights(experiment.config.model, seed=5))
-    hf.write_settings(path, experiment.config.model, experiment.tokenizer)
-    hf.save_weights(path, weights, vocab=experiment.tokenizer.vocab_size)
-    return path
+    return write_teacher(folder / "teacher", **SMALLER)
 
 
 def test_step_with_a_teacher_alone_comes_nearer_to_it(folder, teacher):
