@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nft_jax import losses
+from nft_jax.config import replace_value
 from nft_jax.data.order import prompt_order
 from nft_jax.data.prompts import ExampleTable
 from nft_jax.experiment import Experiment
@@ -61,10 +62,13 @@ class HeldOutLoss(NamedTuple):
 
 
 class SupervisedStep:
-    """Maximum likelihood of responses: the update of RFT with every answer correct, averaged over tokens."""
+    """Maximum likelihood of responses: the update of RFT with every answer correct, averaged over tokens.
+
+    The likelihood is that at temperature 1: the sampler's temperature belongs to the steps after this phase.
+    """
 
     def __init__(self, experiment: Experiment, optimizer: Optimizer | None):
-        self.config, self.mesh = experiment.config, experiment.model.mesh
+        self.config, self.mesh = replace_value(experiment.config, "rollout.temperature", 1.0), experiment.model.mesh
         self.count = self.config.warm_start.examples_per_update
         self.updater = Updater(
             self.config,

@@ -31,6 +31,7 @@ def trained(request, tmp_path_factory):
         # Several examples to a row, several rows to a micro-batch, and a last one that is not full.
         packing__row_tokens=50,
         packing__rows_per_micro_batch=3,
+        rollout__temperature=0.5,  # of the samples of later phases
         mesh__replica=replica,
         mesh__data=data,
         mesh__tensor=tensor,
