@@ -90,5 +90,5 @@ class Settings:
 
     @property
     def carry_capacity(self) -> int:
-        """Most groups that a step carries: fewer than a step trains on, so that every step samples; 0: it carries none."""
+        """Most groups that a step carries, 0 for none: fewer than a step trains on, so that every step samples."""
         return min(self.candidates_per_round, self.prompts_per_step) - 1 if self.selection.carry else 0

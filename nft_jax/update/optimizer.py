@@ -56,7 +56,7 @@ def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> Optimize
     """Makes the optimizer: it clips by global norm, then applies AdamW or Muon.
 
     Muon is for the layers' matrices; the embedding, the head, norms and biases then get AdamW with Nesterov momentum.
-    `axes` is the tree of logical axes of the weights: Muon treats the stacked axis `layers` as a batch.
+    `axes` is the tree of logical axes of the weights: Muon treats the stacked axes `layers` and `experts` as a batch.
     """
     rate = learning_rate(config, updates)
     adam = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon, "weight_decay": config.weight_decay}
@@ -68,6 +68,7 @@ def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> Optimize
             weight_decay=config.weight_decay,
             adam_b1=config.beta1,
             adam_b2=config.beta2,
+            adam_weight_decay=config.weight_decay,
             eps=config.epsilon,
             consistent_rms=0.2,
             muon_weight_dimension_numbers=jax.tree.map(_muon_axes, axes, is_leaf=_is_spec),
@@ -138,8 +139,9 @@ def _move(state, space):
 
 
 def _muon_axes(names):
-    is_layer_matrix = len(names) == 3 and names[0] == "layers"
-    return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2) if is_layer_matrix else None
+    # Axes before the last two are a batch: of layers, and of a layer's experts.
+    is_layer_matrix = len(names) >= 3 and names[0] == "layers"
+    return optax.contrib.MuonDimensionNumbers(len(names) - 2, len(names) - 1) if is_layer_matrix else None
 
 
 def _is_spec(leaf):

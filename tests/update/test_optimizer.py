@@ -1,5 +1,6 @@
 """The optimizer: its schedule in numbers, what Muon may touch, and where its state lies."""
 
+import dataclasses
 import math
 
 import jax
@@ -17,7 +18,7 @@ from nft_jax.update.optimizer import learning_rate, make_optimizer, state_specs
 
 _, ABSTRACT, AXES = transformer.abstract_model(MODEL, VOCABULARY)
 SPECS = layout.specs(AXES, layout.TRAINING)
-MATRICES = {"query", "key", "value", "output", "gate", "up", "down"}
+MATRICES = {"query", "key", "value", "output", "router", "gate", "up", "down"}
 
 
 def is_spec(leaf):
@@ -87,24 +88,37 @@ def test_make_optimizer_clips_gradients_by_their_global_norm():
     np.testing.assert_allclose([change["x"][0], change["y"][0]], -clipped / (np.abs(clipped) + 1), rtol=1e-5)
 
 
-def test_make_optimizer_muon_gets_only_the_matrices_of_the_layers():
+@pytest.mark.parametrize("sizes", [{}, {"experts": 3, "experts_per_token": 2}], ids=["dense", "experts"])
+def test_make_optimizer_muon_gets_only_the_matrices_of_the_layers(sizes):
     config = OptimizerConfig(name="muon", learning_rate=1.0, warmup_updates=0, weight_decay=0.0, clip_norm=1e9)
-    optimizer = make_optimizer(config, 10, AXES)
+    _, abstract, axes = transformer.abstract_model(dataclasses.replace(MODEL, **sizes), VOCABULARY)
+    optimizer = make_optimizer(config, 10, axes)
     random = np.random.default_rng(0)
-    gradient = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32) * 1e-2, ABSTRACT)
-    weights = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), ABSTRACT)
+    gradient = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32) * 1e-2, abstract)
+    weights = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), abstract)
     change, _ = jax.jit(optimizer.update)(gradient, optimizer.init(weights), weights)
     gradient_of = {path[-1].key: value for path, value in jax.tree_util.tree_leaves_with_path(gradient)}
     for path, moved in jax.tree_util.tree_leaves_with_path(change):
         name = path[-1].key
         if name in MATRICES:
-            for layer in moved:  # orthogonalised, each layer by itself: singular values about alike, not signs
-                size = np.linalg.svd(layer, compute_uv=False)
-                assert size.min() > 0.4 * size.max(), name
-                assert np.abs(layer).std() > 0.1 * np.abs(layer).mean(), name
+            # Orthogonalised, each layer and expert by itself: singular values about alike, not signs.
+            for matrix in moved.reshape(-1, *moved.shape[-2:]):
+                size = np.linalg.svd(matrix, compute_uv=False)
+                assert size.min() > 0.25 * size.max(), name
+                assert np.abs(matrix).std() > 0.1 * np.abs(matrix).mean(), name
         else:
             # Adam's first update: signs (optax's Muon runs Adam with Nesterov momentum, so they are larger than 1).
             np.testing.assert_allclose(moved, -1.4737 * np.sign(gradient_of[name]), rtol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_make_optimizer_decays_all_weights(name):
+    config = OptimizerConfig(name=name, learning_rate=0.5, warmup_updates=0, weight_decay=0.1)
+    optimizer = make_optimizer(config, 10, AXES)
+    ones, zeros = (jax.tree.map(lambda x, n=n: np.full(x.shape, n, np.float32), ABSTRACT) for n in (1, 0))
+    change, _ = jax.jit(optimizer.update)(zeros, optimizer.init(ones), ones)
+    for path, moved in jax.tree_util.tree_leaves_with_path(change):
+        np.testing.assert_allclose(moved, -0.05, rtol=1e-6, err_msg=jax.tree_util.keystr(path))
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
