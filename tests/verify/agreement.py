@@ -31,6 +31,8 @@ def grader_options(case: dict) -> dict:
     """Returns the options of `math` that do what the configuration of a case's test suite asks for."""
     config = case["config"]
     options = {"ordered": True} if config.get("semantics") == "string normaliser is_equiv" else {}
+    options |= {"any_names": True} if config.get("strict") is False else {}
+    options |= {"decimal_comma": True} if config.get("match_types") == ["expr"] else {}  # it reads numbers only
     return options | ({"precision": config["precision"]} if "precision" in config else {})
 
 

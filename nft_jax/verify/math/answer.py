@@ -128,7 +128,7 @@ class AnswerReader(EnvironmentReader):
                     if any(each.text in "+-*/^" for each in part) and not any(each.kind == "word" for each in part):
                         break  # a formula that is not read
                     name = " ".join(map(fold, part))
-                    if HEDGE.search(name) or set(name) & set("%#!?@&~|"):
+                    if HEDGE.search(name) or set(name) & set("%#!?@&~"):
                         break
                     self.at = position
                     return Scalar(("symbol", name))
@@ -190,6 +190,7 @@ class AnswerReader(EnvironmentReader):
             return self._read_hour(first)
         if not all(isinstance(term, Scalar) for term in terms):
             raise Unreadable("a ratio is of no numbers")
+        terms = [Scalar(to_expression(term)) if term.percent else term for term in terms]
         texts = [token.text for token in self.tokens[start : self.at] if token.kind == "number"]
         clock = len(terms) == 2 and self.at == start + 3 and bool(re.fullmatch(r"\d{1,2}:[0-5]\d", ":".join(texts)))
         return Ratio(tuple(terms), clock, self._read_half() if clock else "")

@@ -206,6 +206,8 @@ class Arithmetic:
     def _floor(self, value: Any) -> Any:
         if isinstance(value, self.flint.fmpq):
             return self.flint.fmpq(value.floor())
+        if not value.is_finite() or not abs(value.real) < self.flint.arb(2) ** EXACT_BITS:
+            raise Undecided("a whole number is too long")  # FLINT would end the process for want of memory
         low, high = value.real.lower().floor(), value.real.upper().floor()
         if not value.imag.is_zero() or low.unique_fmpz() is None or low.unique_fmpz() != high.unique_fmpz():
             raise Undecided("a number is too close to a whole one")

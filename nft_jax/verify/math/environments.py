@@ -104,7 +104,10 @@ class EnvironmentReader(ScalarReader):
 
     def _read_exceptions(self, base: str) -> Value:
         """Reads the numbers that "all real numbers except" leaves out."""
-        value = type(self)(self.tokens[self.at :], self.plus_minus, self.depth).read_all()
+        rest = self.tokens[self.at :]
+        if any(token.text in ("except", "excluding", "but", "than") for token in rest):  # each would be read twice
+            raise Unreadable("an exception has an exception")
+        value = type(self)(rest, self.plus_minus, self.depth).read_all()
         self.at = len(self.tokens)
         items = value.items if isinstance(value, Group) and not value.opening else (value,)
         points = tuple(item.sides[-1] if getattr(item, "signs", ()) == ("=",) else item for item in items)

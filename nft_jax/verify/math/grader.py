@@ -16,7 +16,7 @@ from .evaluate import preload as preload_arithmetic
 from .identity import variables
 from .reader import LENGTH_LIMIT, read, why_unreadable
 from .scalars import Rules
-from .values import Expression, Scalar, Text, Value, operations
+from .values import Expression, Scalar, Text, Value, operations, rename
 
 __all__ = ["check_reference", "math", "preload"]
 
@@ -24,27 +24,26 @@ __all__ = ["check_reference", "math", "preload"]
 _IMPLIES = re.compile(r"\\(?:implies|(?:Long)?Rightarrow|therefore)(?![A-Za-z])\s*|[⇒⟹∴]")
 
 
-def math(response: str, answer: str, *, ordered: bool = False, precision: int = 6) -> tuple[str, str | None]:
+def math(response: str, answer: str, **options: bool | int) -> tuple[str, str | None]:
     r"""Returns whether the final answer of `response` is mathematically the same as the reference `answer`.
 
     Args:
       response: the text of a sampled answer.
       answer: LaTeX or plain text, with or without dollars: all of it is the answer. A text with a `\boxed{}` is a
         solution, of which only the box is the answer.
-      ordered: whether the order counts in lists without brackets.
-      precision: how many decimals a decimal number needs to be correct as the rounded value of an exact answer; with
-        fewer it must be equal.
+      **options: those of `Rules`.
 
     Returns:
       (status, extracted answer). The status is "unparsed" if there is no final answer or it cannot be read.
     """
+    rules = Rules(**options)
     if response.strip() == answer.strip() != "":
         return "correct", answer.strip()
     extracted = final_answer(response)
     if extracted is None or not extracted.strip():
         return "unparsed", None
     extracted = extracted.strip() if _IMPLIES.search(answer) else _IMPLIES.split(extracted)[-1].strip()
-    return _decide(reference_answer(answer), extracted, Rules(ordered, precision)), extracted
+    return _decide(reference_answer(answer), extracted, rules), extracted
 
 
 @lru_cache(maxsize=4096)
@@ -61,12 +60,18 @@ def _decide(reference: str, given: str, rules: Rules) -> str:
         if max(left.decimals, right.decimals) < rules.precision:  # else one may be the other, rounded
             return "incorrect"
     try:
-        value = read(given)
-        if compare(read(reference), value, rules):
+        stated, value = read(reference), read(given)
+        if compare(stated, _rename_like(stated, value) if rules.any_names else value, rules):
             return "correct"
     except Unreadable:
         return "unparsed"
     return "unparsed" if isinstance(value, Text) and not value.is_words else "incorrect"
+
+
+def _rename_like(reference: Value, given: Value) -> Value:
+    """Returns an answer with the names of variables of the reference, if it has as many."""
+    names, own = (variables(*_expressions(value)) for value in (reference, given))
+    return rename(given, dict(zip(own, names, strict=True))) if len(names) == len(own) else given
 
 
 def check_reference(answer: str) -> str | None:

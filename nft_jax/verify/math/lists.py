@@ -84,14 +84,13 @@ class ListComparison:
 
     def _scalar_and_group(self, reference: Scalar, given: Group) -> bool | None:
         """Compares a number also with one that has a decimal comma (`1,5`)."""
-        digits = [getattr(item, "digits", None) or "" for item in given.items]
-        if given.conjunction == "," and re.fullmatch(r"-?\d+,(?:\d{1,2}|\d{4,})", ",".join(digits)):
-            decimal = ".".join(digits)
-            return self._scalars(reference, Scalar(to_number(decimal), decimal))
-        return self._group_and_scalar(given, reference)
+        decimal = _decimal(given)
+        return self._scalars(reference, decimal) if decimal else self._group_and_scalar(given, reference)
 
     def _group_and_scalar(self, group: Group, scalar: Scalar) -> bool | None:
         """Compares a set of one with its element, a point with a tuple, and the letters of choices with `AC`."""
+        if self._rules.decimal_comma and (decimal := _decimal(group)):
+            return self._scalars(decimal, scalar)
         name, *parts = scalar.expression
         if name == "application" and len(parts) > 2 and parts[0][0].isupper():
             return self._groups(group, Group("(", tuple(map(Scalar, parts[1:])), ")"))
@@ -126,6 +125,14 @@ def conjunction(results: Iterable[bool | None]) -> bool | None:
             return False
         unsure = unsure or result is None
     return None if unsure else True
+
+
+def _decimal(group: Group) -> Scalar | None:
+    """Returns 1.5 for `1,5`; None for any other list."""
+    digits = [getattr(item, "digits", None) or "" for item in group.items]
+    if group.conjunction != "," or not re.fullmatch(r"-?\d+,(?:\d{1,2}|\d{4,})", ",".join(digits)):
+        return None
+    return Scalar(to_number(".".join(digits)), ".".join(digits))
 
 
 def _chunk_like(group: Group, other: Group) -> Group:

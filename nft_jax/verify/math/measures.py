@@ -189,7 +189,7 @@ class ScalarReader(FormulaReader):
             modulus = Scalar(self.read_argument())
             if in_brackets:
                 self.expect(")")
-        if not isinstance(right, Scalar) or not isinstance(left, Scalar):
+        if not all(isinstance(side, Scalar) and not side.percent for side in sides):
             raise Unreadable("a congruence is of no numbers")
         return Congruence(left, right, modulus)
 

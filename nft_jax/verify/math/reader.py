@@ -160,7 +160,7 @@ def _split_condition(tokens: list[Token]) -> tuple[list[Token], tuple[str, ...]]
         is_factor = before.kind == "letter" and not (token.gap and before.text.islower())  # P(X > 2)
         if is_bracket and not is_factor and any(part.text in "<>≤≥≠∈" for part in tokens[position:]):
             return _strip(tuple(tokens[:position])), ("if", *map(fold, tokens[position + 1 : -1]))
-        words = {part.text.lower() for part in tokens[position:] if part.kind == "word"}
+        words = {part.text.lower() for part in tokens[position:] if part.kind in ("word", "command")}
         if token.kind == "word" and words <= _CONDITION_WORDS:
             return value, condition
     return tokens, ()

@@ -47,7 +47,7 @@ def is_name(value: Value) -> bool:
         parts = value[1 if isinstance(value, Group) else 0]
         return bool(parts) and all(map(is_name, parts))
     if isinstance(value, Text):
-        return not HEDGE.search(" ".join(value.tokens))
+        return value.tokens[0][0] not in "-.0123456789" and not HEDGE.search(" ".join(value.tokens))
     return is_variable(value) and not value.percent
 
 
@@ -60,7 +60,7 @@ def is_variable(value: Value) -> bool:
         return expression[1] not in ("pi", "e", "i")
     if name == "application":
         return True
-    if name in ("sin", "cos", "tan", "cot", "sec", "csc"):
+    if name in ("sin", "cos", "tan", "cot", "sec", "csc", "gcd", "lcm", "max", "min"):
         return bool(variables(expression))
     if name in ("abs", "multiply", "power"):
         names = variables(expression)
@@ -120,14 +120,16 @@ def value_of(value: Value, compare: Compare, is_reference: bool) -> Value:
     first, last = value.sides[0], value.sides[-1]
     if "∈" in value.signs:
         return last if len(value.sides) == 2 and is_name(first) and isinstance(last, Group) else value
-    if _is_constant_side(first) and isinstance(last, Scalar) and is_name(last) and len(value.sides) == 2:
+    is_turned = is_name(last) or not is_reference and is_compound_name(last)  # 7 = a+b
+    if _is_constant_side(first) and isinstance(last, Scalar) and is_turned and len(value.sides) == 2:
         return first
     starts = 1 if is_name(first) or (not is_reference and is_compound_name(first)) else 0
-    if starts and is_name(last) and len(value.sides) > 2:
+    own = _names(last)
+    is_solved = not (isinstance(first, Scalar) and first.expression[0] == "symbol" and first.expression[1] in own)
+    if starts and (is_name(last) and len(value.sides) > 2 or not is_solved):
         return value
     if starts == 0 and not all(map(_is_constant_side, value.sides)):
         return value
-    own = _names(last)
     checked = [side for side in value.sides[starts:-1] if _names(side) <= own and not isinstance(side, Text)]
     return last if all(compare(last, side) for side in checked) else value
 
@@ -250,7 +252,7 @@ def are_shifted(left: Scalar, right: Scalar, name: str, budget: Budget) -> bool:
         return False
     shift = ("divide", difference(*starts), steps[0])
     size = None if variables(shift) else approximate(shift, budget)
-    return size is not None and bool(are_identical(shift, number(round(float(size))), budget))
+    return size is not None and abs(size) < 10**30 and bool(are_identical(shift, number(round(float(size))), budget))
 
 
 def _difference(relation: Relation) -> tuple[str, Expression] | None:

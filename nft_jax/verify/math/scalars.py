@@ -21,10 +21,14 @@ class Rules(NamedTuple):
       ordered: whether the order counts in a list without brackets (`1, 2`).
       precision: how many decimals, and significant digits, a decimal number needs to be correct as the rounded value of
         an exact one (`0.333333` for 1/3); with fewer it must be equal.
+      decimal_comma: whether a reference such as `1,22` is one number.
+      any_names: whether other names of variables make the same answer: `2t` for `2x`.
     """
 
     ordered: bool = False
     precision: int = 6
+    decimal_comma: bool = False
+    any_names: bool = False
 
 
 DEFAULT = Rules()

@@ -7,24 +7,27 @@ from functools import lru_cache
 
 # Names of a unit: factor and base units. A unit that no exact factor connects with others is its own base.
 _TABLE = {
-    "m meter meters metre metres": "1 m", "mm millimeter millimeters millimetre millimetres": "1/1000 m",
-    "cm centimeter centimeters centimetre centimetres": "1/100 m", "dm decimeter decimeters": "1/10 m",
-    "km kilometer kilometers kilometre kilometres": "1000 m", "nm nanometer nanometers": "1/1000000000 m",
+    "m meter meters metre metres 米": "1 m", "mm millimeter millimeters millimetre millimetres": "1/1000 m",
+    "cm centimeter centimeters centimetre centimetres 厘米": "1/100 m", "dm decimeter decimeters 分米": "1/10 m",
+    "km kilometer kilometers kilometre kilometres 千米 公里": "1000 m", "nm nanometer nanometers": "1/1000000000 m",
     "ft foot feet": "381/1250 m", "in inch inches": "127/5000 m", "yd yard yards": "1143/1250 m",
     "mi mile miles": "201168/125 m",
-    "kg kilogram kilograms": "1 kg", "g gram grams": "1/1000 kg", "mg milligram milligrams": "1/1000000 kg",
+    "kg kilogram kilograms 千克 公斤": "1 kg", "g gram grams 克": "1/1000 kg",
+    "mg milligram milligrams": "1/1000000 kg",
     "lb lbs pound pounds": "45359237/100000000 kg", "oz ounce ounces": "45359237/1600000000 kg",
-    "l L liter liters litre litres": "1/1000 m m m", "ml mL milliliter milliliters": "1/1000000 m m m",
+    "l L liter liters litre litres 升": "1/1000 m m m", "ml mL milliliter milliliters": "1/1000000 m m m",
+    "平方米": "1 m m", "平方厘米": "1/10000 m m", "立方米": "1 m m m", "立方厘米": "1/1000000 m m m",
     "ha hectare hectares": "10000 m m", "acre acres": "1 acre", "gallon gallons": "1 gallon",
-    "s sec secs second seconds": "1 s", "min mins minute minutes": "60 s", "h hr hrs hour hours": "3600 s",
-    "day days": "86400 s", "week weeks": "604800 s", "month months": "1 month", "year years yr yrs": "12 month",
+    "s sec secs second seconds 秒": "1 s", "min mins minute minutes 分钟": "60 s", "h hr hrs hour hours 小时": "3600 s",
+    "day days 天": "86400 s", "week weeks": "604800 s", "month months": "1 month", "year years yr yrs": "12 month",
     "mph": "1397/3125 m /s", "kph": "5/18 m /s", "Hz hertz": "1 /s", "rpm": "1 rpm",
     "N newton newtons": "1 kg m /s /s", "J joule joules": "1 kg m m /s /s", "W watt watts": "1 kg m m /s /s /s",
     "kW kilowatt kilowatts": "1000 kg m m /s /s /s", "Pa pascal pascals": "1 kg /m /s /s", "kPa": "1000 kg /m /s /s",
     "eV": "1 eV", "V volt volts": "1 V", "A ampere amperes amps": "1 A", "K kelvin": "1 K", "C": "1 C", "F": "1 F",
-    "mol moles": "1 mol", "Omega ohm ohms": "1 Omega", "deg degree degrees °": "1 deg", "rad radian radians": "1 rad",
+    "mol moles": "1 mol", "Omega ohm ohms": "1 Omega", "deg degree degrees ° 度": "1 deg",
+    "rad radian radians": "1 rad",
     "dollar dollars usd us $": "1 dollar", "cent cents ¢": "1/100 dollar", "euro euros eur €": "1 euro",
-    "gbp £": "1 gbp", "yuan rmb cny": "1 yuan", "rupee rupees rs inr ₹": "1 rupee",
+    "gbp £": "1 gbp", "yuan rmb cny 元": "1 yuan", "rupee rupees rs inr ₹": "1 rupee",
 }  # fmt: skip
 KNOWN = {name: measure for names, measure in _TABLE.items() for name in names.split()}
 UNITS = {name for name in KNOWN if len(name) > 1} - {"us"} | {"sq", "cu", "pct"}

@@ -8,7 +8,7 @@ from .units import DIMENSIONS, KNOWN
 
 # Words before a value that deny or hedge it: "maybe x = 5" states nothing.
 HEDGE = re.compile(
-    r"\b(?:not|no|nor|never|neg|lnot|if|unless|maybe|possibly|perhaps|probably|guess|n?either|except|excluding|anything|but|"
+    r"\b(?:not|no|nor|never|neg|lnot|if|unless|maybe|possibly|perhaps|probably|guess|with|where|when|n?either|except|excluding|anything|but|"
     r"at (?:least|most)|(?:less|more|other|greater|fewer|rather) than)\b",
     re.I,
 )

@@ -222,6 +222,12 @@ def test_math_does_not_parse_unknown_commands_but_accepts_equal_text():
         (r"\sqrt{17}", "4.12312", {"precision": 5}, "incorrect"),
         ("4.12311", r"\sqrt{17}", {}, "incorrect"),
         ("0.333333", "1/3", {"precision": 7}, "incorrect"),
+        ("1.22", "1,22", {}, "incorrect"),
+        ("1.22", "1,22", {"decimal_comma": True}, "correct"),
+        ("1.23", "1,22", {"decimal_comma": True}, "incorrect"),
+        ("t+2", "2x", {"any_names": True}, "incorrect"),
+        ("2t+s", "2x+a", {"any_names": True}, "correct"),
+        ("2t", "2x", {}, "incorrect"),
     ],
 )
 def test_math_options(given, gold, options, status):
@@ -348,7 +354,7 @@ def _real_rows(data_folder, name: str) -> list[dict]:
 def test_math_agrees_with_real_cases(data_folder):
     _real_rows(data_folder, "cases.jsonl")
     cases, disagreements = measure_agreement(data_folder)
-    assert len(cases) - len(disagreements) >= 374, [case["id"] for case in disagreements]
+    assert len(cases) - len(disagreements) >= 376, [case["id"] for case in disagreements]
     assert not [case for case in disagreements if case["status"] in ("error", "timeout")]
     assert not [case["id"] for case in disagreements if not case["expected"]], "false positives"
 
