@@ -15,7 +15,7 @@ from nft_jax.models.experts import EXPERT_WEIGHTS
 from nft_jax.models.windows import drop_wide_window
 from nft_jax.names import quote
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import DATA, REPLICA, TENSOR, shard_count
+from nft_jax.parallel.mesh import DATA, TENSOR, shard_count
 from nft_jax.precision import fast_dtype
 from nft_jax.rollout.engine import count_slots
 from nft_jax.rounding import round_up
@@ -167,11 +167,6 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
         faults.append(
             f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={mesh.shape[TENSOR]}; "
             f"use a tensor axis that divides them"
-        )
-    if config.model.experts and mesh.shape[REPLICA] > 1:
-        faults.append(
-            f"config.mesh.replica={mesh.shape[REPLICA]}: JAX can't map the grouped products of experts over replicas; "
-            f"use mesh.replica=1"
         )
     if faults:
         raise ValueError("the step does not divide over the mesh:\n  " + "\n  ".join(faults))

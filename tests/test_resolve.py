@@ -74,12 +74,6 @@ def test_resolve_refuses_what_experts_cannot_have(tmp_path, changes, words):
     assert all(word in str(raised.value) for word in words), raised.value
 
 
-def test_check_sizes_refuses_replicas_of_experts():
-    config = small(**EXPERTS)
-    with pytest.raises(ValueError, match="use mesh.replica=1"):
-        check_sizes(config, losses.resolve("nft", {}), make_mesh(2, 2, replica=2))
-
-
 @pytest.mark.parametrize(("vocabulary", "rows"), [(17, 24), (24, 24), (25, 32)])
 def test_resolve_fills_in_the_rows_of_the_embedding(tmp_path, vocabulary, rows):
     config = small()

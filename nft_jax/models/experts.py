@@ -5,6 +5,8 @@ product, `jax.lax.ragged_dot`. No expert has a capacity, so no token is dropped,
 other token.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -52,6 +54,47 @@ def mix_experts(
     return jnp.sum(out_MKD.astype(sums) * weight_MK.astype(sums)[..., None], axis=1).astype(x_MD.dtype)
 
 
+def _one_at_a_time(function: Callable) -> Callable:
+    """Returns `function`, which `vmap` applies to one element of the mapped axis after the other.
+
+    JAX can't map grouped products whose weights are not mapped. On a mesh, the mapped axis is that of replicas, and a
+    device has one of them.
+    """
+    function = jax.custom_batching.custom_vmap(function)
+
+    @function.def_vmap
+    def apply(size, is_mapped, *operands):
+        def one(index):
+            pairs = zip(operands, is_mapped, strict=True)
+            return function(*(operand[index] if mapped else operand for operand, mapped in pairs))
+
+        out = jax.tree.map(lambda *each: jnp.stack(each), *map(one, range(size)))
+        return out, jax.tree.map(lambda _: True, out)
+
+    return function
+
+
+_products = _one_at_a_time(jax.lax.ragged_dot)
+
+
+@_one_at_a_time
+def _gradients(x_CI, weights_EIO, size_E, gradient_CO):
+    _, pull = jax.vjp(lambda *operands: jax.lax.ragged_dot(*operands, size_E), x_CI, weights_EIO)
+    return pull(gradient_CO)
+
+
+@jax.custom_vjp
 def _multiply(x_CI: Array, weights_EIO: Array, size_E: Array) -> Array:
     """Multiplies the rows, sorted by expert, by the weights of their experts."""
-    return jax.lax.ragged_dot(x_CI, weights_EIO, size_E)
+    return _products(x_CI, weights_EIO, size_E)
+
+
+def _forward(*operands):
+    return _products(*operands), operands
+
+
+def _backward(operands, gradient_CO):
+    return (*_gradients(*operands, gradient_CO), None)
+
+
+_multiply.defvjp(_forward, _backward)

@@ -11,7 +11,7 @@ import pytest
 from helpers.small_parts import MODEL, assert_close
 from nft_jax.models.experts import mix_experts, route
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import make_mesh
+from nft_jax.parallel.mesh import REPLICA, make_mesh
 
 M, D, F, E = 16, 8, 6, 5
 
@@ -79,9 +79,10 @@ def test_weights_of_the_chosen_experts_are_those_of_the_softmax_over_all():
     np.testing.assert_allclose(weight_MK[0], softmax_E[[3, 2]], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("data", "tensor"), [(8, 1), (4, 2)])
-def test_shards_of_a_mesh_compute_the_same_and_the_same_gradient(data, tensor):
-    mesh = make_mesh(data=data, tensor=tensor)
+@pytest.mark.parametrize(("replica", "data", "tensor"), [(1, 8, 1), (1, 4, 2), (2, 2, 2), (4, 2, 1)])
+def test_shards_of_a_mesh_compute_the_same_and_the_same_gradient(replica, data, tensor):
+    """Rows are mapped over replicas as an update maps them; weights are not, and their gradients are summed."""
+    mesh = make_mesh(data=data, tensor=tensor, replica=replica)
     place = layout.layer_placement(mesh, {})
     mix = functools.partial(mix_experts, config=config())
 
@@ -90,9 +91,15 @@ def test_shards_of_a_mesh_compute_the_same_and_the_same_gradient(data, tensor):
             out_MD = function(*operands)
             return jnp.sum(jnp.cos(out_MD)), out_MD
 
-        return jax.jit(jax.grad(objective, argnums=tuple(range(5)), has_aux=True))(*operands())
+        return jax.grad(objective, argnums=tuple(range(5)), has_aux=True)
 
     def mix_on_shards(x_MD, *weights):
         return place.map_rows(lambda weights, x_MD: mix(x_MD, *weights))(weights, x_MD)
 
-    assert_close(value_and_gradient(mix_on_shards), value_and_gradient(mix), 1e-5)
+    def of_replicas(x_MD, *weights):
+        over_replicas = jax.vmap(value_and_gradient(mix_on_shards), (0, *[None] * 4), spmd_axis_name=REPLICA)
+        (d_x_XMD, *d_weights), out_XMD = over_replicas(x_MD.reshape(replica, -1, D), *weights)
+        summed = [jnp.sum(each, axis=0) for each in d_weights]
+        return (d_x_XMD.reshape(x_MD.shape), *summed), out_XMD.reshape(x_MD.shape)
+
+    assert_close(jax.jit(of_replicas)(*operands()), jax.jit(value_and_gradient(mix))(*operands()), 1e-5)
