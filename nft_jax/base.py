@@ -44,14 +44,14 @@ class Source(NamedTuple):
 
 
 def load_base(source: Source, model: ShardedModel) -> Any:
-    """Loads weights without adapters; those of a run that trained adapters are merged.
+    """Loads weights without adapters, as the model freezes them; those of a run that trained adapters are merged.
 
     Raises:
       FileNotFoundError, ValueError: When they are not there, do not fit the model, or are not those that the adapters
         of `source.base` were trained on.
     """
     if source.base:
-        return _load_run(remote_workdir.open_workdir(source.base, "config.base"), model)
+        return model.freeze_all(_load_run(remote_workdir.open_workdir(source.base, "config.base"), model))
     if source.path:
         path = find_model(source.path, kept=Path(source.path))
         if is_kept_model(path):
@@ -59,8 +59,8 @@ def load_base(source: Source, model: ShardedModel) -> Any:
                 f"the weights before the first step are gone with the model that the run started from: {path} keeps "
                 f"its settings and tokenizer only; give the model's new place by --config.model.path=FOLDER"
             )
-        return hf.load_weights(path, model.abstract_base())
-    return model.random_base(source.seed)
+        return hf.load_weights(path, model.abstract_base(), model.freeze)
+    return model.freeze_all(model.random_base(source.seed))
 
 
 def add_frozen(trained: Any, source: Source, model: ShardedModel, fingerprint: dict, where: Any) -> Any:

@@ -260,7 +260,7 @@ def make_engine(model: ShardedModel, config: RolloutConfig, tokenizer: Tokenizer
     """Returns the engine that samples answers with the model's weights."""
     lockstep = config.lockstep == "yes" or (config.lockstep == "auto" and hardware_notes.uses_lockstep(model.mesh))
     ends = tokenizer.eos_ids, model.config.dtype, lockstep, tokenizer.stop_table
-    return Engine(model.base.graph, model.base.axes, model.mesh, config, *ends, adapter_scale=model.lora.scale)
+    return Engine(*model.sampled, model.mesh, config, *ends, adapter_scale=model.merge_scale)
 
 
 def make_evaluator(experiment: Experiment, tables: dict[str, PromptTable]) -> Evaluator:

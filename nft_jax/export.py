@@ -90,8 +90,9 @@ def _export_adapters(config: Config, adapters: Any, output: Path, what: str) -> 
     with atomically(output.resolve()) as folder:
         folder.mkdir()
         count = hf.save_adapters(folder, adapters, config.lora, base)
+    rounded = ", in int8 while they were trained: a merged export keeps that" if config.lora.base == "int8" else ""
     return (
-        f"{output}: adapters of {what}, {count:,} weights in float32, of the base {base}\n"
+        f"{output}: adapters of {what}, {count:,} weights in float32, of the base {base}{rounded}\n"
         f'load them: peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained("{base}"), '
         f'"{output}")'
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from nft_jax.config import Config, replace_value
+from nft_jax.config import Config, replace_value, value_of
 from nft_jax.config.sizes import row_tokens, rows_per_micro_batch
 from nft_jax.data.named_models import find_model
 from nft_jax.losses import Loss
@@ -150,8 +150,9 @@ def _check_experts(config: Config) -> None:
             f"config.lora.targets: {', '.join(targets)} are weights of experts, which get no adapters; use "
             f"{quote(others or 'query, key, value, output')}"
         )
-    if config.rollout.weights == "int8":
-        faults.append("config.rollout.weights='int8': weights of experts are not rounded; leave it out")
+    for name in ("rollout.weights", "lora.base"):
+        if value_of(config, name) == "int8":
+            faults.append(f"config.{name}='int8': weights of experts are not rounded; leave it out")
     if faults:
         raise ValueError(f"the model has {config.model.experts} experts a layer:\n  " + "\n  ".join(faults))
 

@@ -83,11 +83,12 @@ def _describe_adapters(experiment: Experiment) -> list[str]:
     if frozen is None:
         return []
     counts = count_weights(trained), experiment.model.parameters
+    formats = {"model": "", "int8": "int8 (the layers' matrices) and "}[lora.base] + experiment.config.model.dtype
     sizes = [sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in (trained, frozen)]
     return [
         f"adapters  rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.target_names)}",
         f"          {counts[0]:,} weights train, {100 * counts[0] / sum(counts):.2f} % of all: {sizes[0] / MIB:,.1f} "
-        f"MiB; the others are frozen in {experiment.config.model.dtype}: {sizes[1] / MIB:,.1f} MiB",
+        f"MiB; the others are frozen in {formats}: {sizes[1] / MIB:,.1f} MiB",
     ]
 
 

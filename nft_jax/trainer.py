@@ -16,7 +16,6 @@ from nft_jax.evaluation.stages import score_stages, tabulate_stages
 from nft_jax.evaluation.tables import format_score, format_table
 from nft_jax.files import atomically
 from nft_jax.loop import VALIDATION, Loop, is_due
-from nft_jax.models.lora import split_weights
 from nft_jax.models.sharded import count_weights
 from nft_jax.parallel.mesh import DATA, shard_count
 from nft_jax.printing import terminal_width
@@ -102,7 +101,7 @@ class Trainer(Loop):
         """Writes and prints the metrics of a step, what they show, and its rollouts if they are logged."""
         experiment, (record, scores) = self.experiment, jax.device_get(report)
         metrics = {"step": step} | step_metrics(record)
-        weights = count_weights(split_weights(experiment.model.shapes)[0])
+        weights = count_weights(experiment.model.trained_shapes)
         norm_O = record.applied.gradient_norm[record.applied.taken > 0]
         metrics |= optimizer_metrics(norm_O, self.config.optimizer, weights)
         metrics |= self.cost(metrics["tokens"], seconds)

@@ -64,6 +64,10 @@ EXPERTS = {"model__experts": 4, "model__experts_per_token": 2}
     ("changes", "words"),
     [
         ({"rollout__weights": "int8"}, ["config.rollout.weights='int8'", "leave it out"]),
+        (
+            {"lora__rank": 2, "lora__targets": "query", "lora__base": "int8"},
+            ["config.lora.base='int8': weights of experts are not rounded"],
+        ),
         ({"lora__rank": 2}, ["gate, up, down are weights of experts", "use 'query, key, value, output'"]),
         ({"lora__rank": 2, "lora__targets": "up"}, ["config.lora.targets: up", "use 'query, key, value, output'"]),
     ],

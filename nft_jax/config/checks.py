@@ -164,6 +164,13 @@ def _lora_faults(config: Settings) -> Iterator[str]:
     if config.lora.rank and not names:
         given = quote(config.lora.targets)
         yield f"config.lora.targets={given}: name some of {', '.join(LORA_TARGETS)}, or use lora.rank=0"
+    if config.lora.base == "int8" and not config.lora.rank:
+        yield "config.lora.base='int8' freezes the layers' matrices; it needs adapters that train, such as lora.rank=16"
+    if config.lora.base == "int8" and config.rollout.weights == "int8":
+        yield (
+            "config.lora.base='int8' with config.rollout.weights='int8': the sampler already reads the frozen int8 "
+            "matrices; leave rollout.weights out"
+        )
     for name in names:
         if name not in LORA_TARGETS:
             yield f"config.lora.targets: {unknown('weight', name, LORA_TARGETS)}"

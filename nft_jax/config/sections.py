@@ -12,11 +12,18 @@ LORA_TARGETS = ("query", "key", "value", "output", "gate", "up", "down")
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters: with a rank, they train, and all other weights are frozen in the compute dtype."""
+    """Low-rank adapters: with a rank, they train, and all other weights are frozen."""
 
     rank: int = setting(0, "rank of the adapters; 0: no adapters, all weights train", at_least=0)
     alpha: float = setting(16.0, "factor of an adapter's term, multiplied by 1/rank", above=0)
     targets: str = setting(", ".join(LORA_TARGETS), "weights of a layer that get an adapter, comma between them")
+    base: str = setting(
+        "model",
+        "format of the frozen matrices of the layers. model: model.dtype, and the sampler reads them with the adapters "
+        "merged in; int8: rounded to int8 when they are loaded, with a scale for each output channel (QLoRA), and the "
+        "sampler reads them with the adapters beside, as training does",
+        choices=("model", "int8"),
+    )
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
-"""Weights in int8 for sampling: each matrix of a layer is a matrix of integers times a scale for each output channel.
+"""Weights in int8: each matrix of a layer is a matrix of integers times a scale for each output channel.
+
+The sampler may read such weights (`rollout.weights`), and adapters may train on them (`lora.base`).
 
 The scale of a channel is its largest |weight| / 127, so that no weight is off by more than half a scale, and 0 stays 0.
-Embedding, head, norms and biases keep their format, as in weight-only schemes of other libraries. Nothing here is
-differentiated: training reads the weights themselves.
+Embedding, head, norms and biases keep their format, as in weight-only schemes of other libraries. Integers and scales
+have no gradient; that of x goes through them.
 
 Libraries that quantize models (qwix, AQT) replace the products of whole modules while these are traced. Here weights
 are a plain tree that the step casts, lays out and binds, and one value with its own product fits that tree.
@@ -45,22 +47,32 @@ class Int8Matrix:
         out = jnp.matmul(x_MD, self.values.astype(x_MD.dtype), preferred_element_type=sums)
         return (out * self.scale).astype(x_MD.dtype)
 
+    def astype(self, dtype: Any) -> Array:
+        """Returns the matrix itself, computed in the format of the scales and rounded once."""
+        return (self.values.astype(self.scale.dtype) * self.scale).astype(dtype)
+
 
 def quantize_layers(weights: Any) -> Any:
     """Returns the weights with each layer's matrices as `Int8Matrix`."""
-    return _replace_matrices(weights, lambda matrix: jax.lax.map(quantize_matrix, matrix))
+    return _replace_matrices(weights, quantize_stack)
+
+
+def quantize_stack(matrices: Array) -> Int8Matrix:
+    """Rounds the matrices `[L, inputs, outputs]` of all layers, one after the other."""
+    return jax.lax.map(quantize_matrix, matrices)
 
 
 def quantize_matrix(weight: Array) -> Int8Matrix:
     """Rounds a matrix `[inputs, outputs]` to int8; a channel of zeros has scale 0."""
     weight = weight.astype(accumulation_dtype(weight.dtype))
-    scale = jnp.max(jnp.abs(weight), axis=-2, keepdims=True) / LARGEST
+    # A product is rounded alike on all devices, a quotient is not; runs compare the scales (run/fingerprint.py).
+    scale = jnp.max(jnp.abs(weight), axis=-2, keepdims=True) * (1 / LARGEST)
     values = jnp.round(weight / jnp.where(scale > 0, scale, 1.0))
     return Int8Matrix(values.astype(jnp.int8), scale)
 
 
 def quantize_specs(specs: Any) -> Any:
-    """Returns the layouts of `quantize_layers(weights)`, given the PartitionSpecs of the weights."""
+    """Returns the layouts, or logical axes, of `quantize_layers(weights)`, given those of the weights."""
     return _replace_matrices(specs, lambda spec: Int8Matrix(spec, PartitionSpec(spec[0], None, spec[2])))
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nft_jax.config import LoraConfig
+from nft_jax.models.int8 import Int8Matrix
 from nft_jax.names import unknown
-from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
 SUFFIX = "_adapter"
@@ -78,7 +78,10 @@ def join_weights(trained: Any, frozen: Any) -> Any:
 
 
 def merge_adapters(weights: Any, scale: float, dtype: str) -> Any:
-    """Returns weights without adapters: W + scale · A B, summed in float32 and rounded once to `dtype`."""
+    """Returns weights without adapters: W + scale · A B, summed in float32 and rounded once to `dtype`.
+
+    Frozen matrices in int8 become matrices of `dtype` too.
+    """
     adapters, frozen = split_weights(weights)
     if frozen is None:
         return weights
@@ -87,12 +90,16 @@ def merge_adapters(weights: Any, scale: float, dtype: str) -> Any:
         weight, adapter = matrices
         a, b = adapter["a"], adapter["b"]
         change = jnp.matmul(a, b, precision="highest") * scale
-        return (weight.astype(accumulation_dtype(weight.dtype)) + change).astype(dtype)
+        return (weight.astype(change.dtype) + change).astype(dtype)
 
-    blocks = frozen["blocks"]
+    def dense(weight):
+        is_int8 = isinstance(weight, Int8Matrix)
+        return jax.lax.map(lambda matrix: matrix.astype(dtype), weight) if is_int8 else weight
+
     # One layer at a time, so that float32 sums of all layers are never in memory together.
     merged = {
-        name.removesuffix(SUFFIX): jax.lax.map(merge_layer, (blocks[name.removesuffix(SUFFIX)], adapter))
+        name.removesuffix(SUFFIX): jax.lax.map(merge_layer, (frozen["blocks"][name.removesuffix(SUFFIX)], adapter))
         for name, adapter in adapters["blocks"].items()
     }
-    return frozen | {"blocks": blocks | merged}
+    rest = {name: dense(weight) for name, weight in frozen["blocks"].items() if name not in merged}
+    return frozen | {"blocks": merged | rest}

@@ -9,12 +9,15 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nft_jax.config import LoraConfig, ModelConfig
+from nft_jax.config.sections import LORA_TARGETS
 from nft_jax.models import transformer
 from nft_jax.models.attention_backends import AttentionBackend, select_attention
+from nft_jax.models.int8 import quantize_layers, quantize_specs, quantize_stack
 from nft_jax.models.lora import NO_ADAPTERS, initial_adapters, join_weights, split_weights
 from nft_jax.models.transformer import AbstractModel
 from nft_jax.parallel import layout
 from nft_jax.randomness import stream
+from nft_jax.types import Array
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,9 @@ class ShardedModel:
       attention: Attention over rows of tokens on these devices.
       lora: The adapters that the weights include, if their rank is not 0.
       graph: The structure that `transformer.bind` joins with weights.
-      shapes: Tree of the weights' shapes and dtypes: float32, but the compute dtype where adapters freeze them.
+      shapes: Tree of the weights' shapes and dtypes: float32, but the format of frozen ones beside adapters.
       axes: Tree of PartitionSpecs with the logical name of each axis of each weight.
-      base: The model without adapters, which the sampler runs.
+      base: The model without adapters, which the sampler runs unless the frozen weights are in int8.
     """
 
     config: ModelConfig
@@ -69,7 +72,23 @@ class ShardedModel:
     @property
     def adapters(self) -> int:
         """Number of weights of the adapters; 0 without."""
-        return count_weights(self.shapes) - self.parameters
+        return count_weights(self.trained_shapes) if self.lora.rank else 0
+
+    @property
+    def trained_shapes(self) -> Any:
+        """The shapes of the weights that train."""
+        return split_weights(self.shapes)[0]
+
+    @property
+    def sampled(self) -> tuple[nnx.GraphDef, Any]:
+        """Structure and logical axes of the model that the sampler runs: with adapters only if they are not merged."""
+        of_model = self if self.merge_scale is None else self.base
+        return of_model.graph, of_model.axes
+
+    @property
+    def merge_scale(self) -> float | None:
+        """Factor of the adapters' terms in the sampler's weights; None if they are not merged into these."""
+        return None if self.lora.base == "int8" else self.lora.scale
 
     def abstract_weights(self) -> Any:
         """Returns shapes and layouts of all weights."""
@@ -81,7 +100,18 @@ class ShardedModel:
 
     def random_weights(self, seed: int) -> Any:
         """Draws weights from a seed; adapters begin as `start_adapters` says."""
-        return self.start_adapters(self.random_base(seed), seed)
+        return self.start_adapters(self.freeze_all(self.random_base(seed)), seed)
+
+    def freeze(self, name: str, weight: Array) -> Any:
+        """Returns a weight of the model without adapters in the format in which it is frozen beside adapters."""
+        if self.lora.base != "int8" or name not in LORA_TARGETS:
+            return weight
+        spec = layout.specs(self.axes["blocks"][name], layout.TRAINING)
+        return jax.jit(quantize_stack, out_shardings=layout.shardings(self.mesh, spec))(weight)
+
+    def freeze_all(self, base: Any) -> Any:
+        """Returns the weights of the model without adapters as `freeze` does."""
+        return base | {"blocks": {name: self.freeze(name, weight) for name, weight in base["blocks"].items()}}
 
     def random_base(self, seed: int) -> Any:
         """Draws weights without adapters from a seed, each directly in the training layout."""
@@ -93,7 +123,7 @@ class ShardedModel:
         return jax.jit(init, out_shardings=self._shardings(self.base.axes))()
 
     def start_adapters(self, base: Any, seed: int) -> Any:
-        """Returns weights of the model without adapters together with adapters that change nothing yet."""
+        """Returns frozen weights together with adapters that change nothing yet."""
         trained, frozen = split_weights(self.shapes)
         if frozen is None:
             return base
@@ -120,7 +150,10 @@ def build_model(config: ModelConfig, vocabulary: int, mesh: Mesh, lora: LoraConf
         frozen = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, config.dtype), base.shapes)
         model = transformer.abstract_model(config, vocabulary, attention, lora)
         base = base._replace(shapes=frozen)
-        model = model._replace(shapes=join_weights(split_weights(model.shapes)[0], frozen))
+        axes = model.axes
+        if lora.base == "int8":
+            frozen, axes = jax.eval_shape(quantize_layers, frozen), quantize_specs(axes)
+        model = model._replace(shapes=join_weights(split_weights(model.shapes)[0], frozen), axes=axes)
     return ShardedModel(config, vocabulary, mesh, attention, lora, *model, base)
 
 

@@ -6,13 +6,20 @@ import math
 import jax
 import jax.numpy as jnp
 
+from nft_jax.models.int8 import Int8Matrix
 from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def swiglu_down(gate_MF: Array, up_MF: Array, down_FD: Array, activation: str = "silu") -> Array:
+def swiglu_down(gate_MF: Array, up_MF: Array, down_FD: Array | Int8Matrix, activation: str = "silu") -> Array:
     """Computes `(activation(gate) · up) @ down`, `[M, D]`: Shazeer 2020 (arXiv 2002.05202)."""
+    if isinstance(down_FD, Int8Matrix):
+        return activate(gate_MF, up_MF, activation) @ down_FD
+    return _swiglu_down(gate_MF, up_MF, down_FD, activation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _swiglu_down(gate_MF, up_MF, down_FD, activation):
     return activate(gate_MF, up_MF, activation) @ down_FD
 
 
@@ -55,4 +62,4 @@ def _backward(activation, residuals, d_out_MD):
     return d_gate_MF, d_up_MF, d_down_DF.T
 
 
-swiglu_down.defvjp(_forward, _backward)
+_swiglu_down.defvjp(_forward, _backward)

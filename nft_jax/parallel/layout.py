@@ -49,9 +49,9 @@ GENERATION = TRAINING | {"vocab": TENSOR, "embed": None, "heads_in": TENSOR, "ml
 
 
 def specs(axes: Any, rules: dict) -> Any:
-    """Returns the mesh axes of each weight; `axes` is a tree of PartitionSpecs of the model's logical names."""
+    """Returns the mesh axes of each weight; `axes` is a tree of PartitionSpecs of logical names, or None for size 1."""
     return jax.tree.map(
-        lambda names: PartitionSpec(*(rules[name] for name in names)),
+        lambda names: PartitionSpec(*(None if name is None else rules[name] for name in names)),
         axes,
         is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
     )

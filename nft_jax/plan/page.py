@@ -120,8 +120,8 @@ def _warnings(plan: Plan) -> Iterator[str]:
 
 def smallest_matrix(experiment: Experiment) -> int:
     """Returns the bytes of a layer's smallest matrix, split over `tensor`, in the sampler's format."""
-    config, sampler = experiment.config.model, experiment.config.rollout.weights
-    size = jnp.dtype(config.dtype if sampler == "model" else sampler).itemsize
+    config, formats = experiment.config.model, (experiment.config.rollout.weights, experiment.config.lora.base)
+    size = jnp.dtype("int8" if "int8" in formats else config.dtype).itemsize
     layers = jax.tree.leaves(experiment.model.base.shapes["blocks"])
     smallest = min(leaf.size for leaf in layers if leaf.ndim > 2) // config.layers
     return smallest * size // experiment.model.mesh.shape[TENSOR]

@@ -46,14 +46,14 @@ class Engine:
     """Samples answers with one set of weights; call it inside a jitted program on `mesh`.
 
     Attributes:
-      graph: The model's structure, without adapters.
+      graph: The model's structure, with adapters where they are not merged.
       axes: Logical axes of its weights.
       config: Temperature, truncation, limits, slots and format of the weights.
       eos_ids: Token ids that end an answer.
       dtype: Compute dtype.
       lockstep: Whether the data shards of a replica run the same number of loop trips; with `config.partial` all do.
       stop_table: The automaton of texts that end an answer too (nft_jax/data/stops.py), or None.
-      adapter_scale: Factor of the adapters' terms, where the weights have adapters.
+      adapter_scale: Factor of the adapters' terms, where the weights have adapters that are merged; None: they stay.
     """
 
     graph: nnx.GraphDef
@@ -64,7 +64,7 @@ class Engine:
     dtype: str
     lockstep: bool
     stop_table: np.ndarray | None = None
-    adapter_scale: float = 1.0
+    adapter_scale: float | None = 1.0
 
     @property
     def specs(self) -> Any:
@@ -79,7 +79,8 @@ class Engine:
     @jax.named_scope(scopes.SAMPLING_WEIGHTS)
     def sampling_weights(self, weights: Any) -> Any:
         """Merges adapters into the weights, converts them to their format and splits them over `tensor` only."""
-        weights = merge_adapters(weights, self.adapter_scale, self.dtype)
+        if self.adapter_scale is not None:
+            weights = merge_adapters(weights, self.adapter_scale, self.dtype)
         if self.config.weights == "int8":
             # Before the layout changes, so that integers move between devices.
             weights = quantize_layers(weights)

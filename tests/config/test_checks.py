@@ -7,6 +7,7 @@ from nft_jax.config import Config, load, settings_of
 from nft_jax.losses import LOSSES, NORMALIZERS, default_options
 
 TYPOS = {
+    "lora.base": ("int9", "int8"),
     "packing.share_prompts": ("yess", "yes"),
     "model.dtype": ("flot32", "float32"),
     "model.precision": ("heighest", "highest"),
@@ -129,6 +130,11 @@ def test_check_refuses_numbers_outside_their_bounds(name):
         ({"model__heads": 6, "model__kv_heads": 4}, ["config.model.kv_heads=4 does not divide config.model.heads=6"]),
         ({"model__head_size": 7}, ["config.model.head_size=7", "even"]),
         ({"model__layer_kinds": "wx"}, ["layer_kinds='wx': use one letter", "f or w, such as 'wwwf'"]),
+        ({"lora__base": "int8"}, ["config.lora.base='int8' freezes the layers' matrices", "such as lora.rank=16"]),
+        (
+            {"lora__base": "int8", "lora__rank": 2, "rollout__weights": "int8"},
+            ["the sampler already reads the frozen int8 matrices; leave rollout.weights out"],
+        ),
         ({"model__layer_kinds": "w"}, ["layers of kind w need config.model.window, such as 512, or"]),
         ({"model__window": 8}, ["config.model.window=8 needs layers of kind w", "'w' makes all layers so"]),
         ({"model__layer_kinds": ""}, ["layer_kinds='': use one letter"]),

@@ -226,7 +226,8 @@ class Program:
         model, weights = self.experiment.model, self.weights if weights is None else weights
         weights = jax.tree.map(lambda x, like: x.astype(like.dtype), weights, model.base.shapes)
         weights = self.experiment.place(weights, layout.specs(model.base.axes, layout.TRAINING))
-        self.state = self.experiment.initial_state(self.optimizer, model.start_adapters(weights, self.config.seed))
+        weights = model.start_adapters(model.freeze_all(weights), self.config.seed)
+        self.state = self.experiment.initial_state(self.optimizer, weights)
         return self.state
 
     def take(self, steps: int = 1) -> list[Record]:

@@ -11,6 +11,7 @@ import pytest
 from helpers.small_parts import MIXED, MODEL, VOCABULARY, assert_close, lively_weights
 from nft_jax.config import LoraConfig, ModelConfig
 from nft_jax.models import transformer
+from nft_jax.models.int8 import quantize_layers
 from nft_jax.models.lora import SUFFIX, initial_adapters, join_weights, merge_adapters, split_weights
 from nft_jax.types import Tokens
 
@@ -101,6 +102,31 @@ def test_adapter_gradient_is_the_contracted_gradient_of_the_merged_weight(seed):
         for name, adapter in adapters["blocks"].items()
     }
     assert_close(found["blocks"], expected, 1e-4)
+
+
+@pytest.mark.parametrize(("seed", "config"), [(0, MODEL), (1, MIXED)])
+def test_adapters_on_an_int8_base_are_those_on_its_values(seed, config):
+    """Logits, the adapters' gradient and merged weights are those of a base that holds the rounded numbers."""
+    adapters, quantized = lively_adapters(seed), quantize_layers(lively_weights(config))
+    values = merge_adapters(join_weights(jax.tree.map(np.zeros_like, adapters), quantized), LORA.scale, "float32")
+    assert np.abs(values["blocks"]["down"] - lively_weights(config)["blocks"]["down"]).max() > 1e-3
+
+    def objective(adapters, frozen):
+        found = logits(3, join_weights(adapters, frozen), config)
+        return jnp.sum(jnp.sin(jax.nn.log_softmax(found[:, :VOCABULARY]))), found
+
+    found, expected = (jax.jit(jax.grad(objective, has_aux=True))(adapters, frozen) for frozen in (quantized, values))
+    assert_close(found, expected, 1e-4)
+    merged = (merge_adapters(join_weights(adapters, frozen), LORA.scale, "float32") for frozen in (quantized, values))
+    jax.tree.map(np.testing.assert_array_equal, *merged)
+
+
+def test_merge_adapters_leaves_no_int8_matrix():
+    adapters, frozen = lively_adapters(0), quantize_layers(BASE)
+    one = {"blocks": {"up_adapter": adapters["blocks"]["up_adapter"]}}
+    merged = merge_adapters(join_weights(one, frozen), LORA.scale, "bfloat16")
+    assert jax.tree.structure(merged) == jax.tree.structure(BASE)
+    assert {str(leaf.dtype) for name, leaf in merged["blocks"].items() if leaf.ndim == 3} == {"bfloat16"}
 
 
 def test_merge_adapters_rounds_once():

@@ -33,13 +33,13 @@ TOKEN_BT = np.random.default_rng(0).integers(0, VOCABULARY, (4, 17)).astype(np.i
 class Trained:
     """A run on a random Qwen2 folder whose adapters change much, and its logits."""
 
-    def __init__(self, folder, targets):
+    def __init__(self, folder, targets, base):
         random_model(folder / "base")
         self.base, self.workdir = folder / "base", folder / "run"
         path = ModelConfig(path=str(self.base), vocab_multiple=8)
-        self.config = Config(old_logp="sampler", model=path, lora=LoraConfig(rank=3, alpha=7.0, targets=targets))
+        self.config = Config(old_logp="sampler", model=path, lora=LoraConfig(3, 7.0, targets, base))
         model = build_model(hf.resolve_model(path, self.base), VOCABULARY, one_device(), self.config.lora)
-        start = model.start_adapters(hf.load_weights(self.base, model.abstract_base()), 0)
+        start = model.start_adapters(hf.load_weights(self.base, model.abstract_base(), model.freeze), 0)
         self.adapters, frozen = split_weights(start)
         random = np.random.default_rng(1)
         for adapter in self.adapters["blocks"].values():
@@ -65,7 +65,22 @@ class Trained:
 
 @pytest.fixture(scope="module", params=["query, key, value, output, gate, up, down", "value, down"])
 def trained(request, tmp_path_factory):
-    return Trained(tmp_path_factory.mktemp("peft"), request.param)
+    return Trained(tmp_path_factory.mktemp("peft"), request.param, "model")
+
+
+def test_merged_export_of_an_int8_base_gives_transformers_the_same_logits(torch, peft, tmp_path):
+    """It has the rounded numbers that were trained on; the adapters alone are those of the model as it was."""
+    import transformers
+
+    rounded = Trained(tmp_path, "value, down", "int8")
+    export(rounded.config, rounded.workdir, tmp_path / "merged")
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    np.testing.assert_allclose(their_logits(torch, merged), rounded.logits[0], atol=2e-4)
+    message = export(rounded.config, rounded.workdir, tmp_path / "adapter", adapter=True)
+    assert "in int8 while they were trained: a merged export keeps that" in message
+    base = transformers.AutoModelForCausalLM.from_pretrained(rounded.base)
+    found = their_logits(torch, peft.PeftModel.from_pretrained(base, tmp_path / "adapter"))
+    assert 1e-3 < np.abs(found - rounded.logits[0]).max() < 1
 
 
 def their_logits(torch, model):

@@ -1,6 +1,7 @@
 """What makes two runs the same: every setting, by its name on the command line, and the problems."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.data.random_prompts import NumberTokenizer
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.losses import LOSSES
+from nft_jax.models.int8 import quantize_stack
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.run.fingerprint import (
     FINGERPRINT_FILE,
@@ -334,6 +336,17 @@ def test_stored_weights_digest_tells_large_files_of_one_shape_apart(tmp_path):
 def some_weights() -> dict:
     random = np.random.default_rng(0)
     return {"a": {"b": random.normal(size=(4, 6, 8)).astype(np.float32)}, "c": random.normal(size=8).astype(np.float32)}
+
+
+def test_weights_digest_leaves_out_integers_that_devices_may_round_differently():
+    def quantize(weights):
+        return {"a": quantize_stack(weights["a"]["b"]), "c": weights["c"]}
+
+    found, other = quantize(some_weights()), some_weights()
+    shifted = dataclasses.replace(found["a"], values=found["a"].values ^ 1)
+    assert weights_digest(found | {"a": shifted}) == weights_digest(found)
+    other["a"]["b"] *= np.float32(1 + 1e-6)
+    assert weights_digest(quantize(other)) != weights_digest(found)
 
 
 def test_weights_digest_is_the_same_on_every_layout():

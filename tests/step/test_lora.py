@@ -17,12 +17,17 @@ SIZES = {
 }
 
 
-ON_A_MESH = {"mesh__data": 2, "mesh__tensor": 2, "model__dtype": "bfloat16", "rollout__weights": "int8"}
+ON_A_MESH = {"mesh__data": 2, "mesh__tensor": 2, "model__dtype": "bfloat16"}
+CASES = {
+    "float32": {},
+    "int8 for the sampler": ON_A_MESH | {"rollout__weights": "int8"},
+    "int8 base": ON_A_MESH | {"lora__base": "int8", "mesh__replica": 2},
+}
 
 
-@pytest.fixture(scope="module", params=[{}, ON_A_MESH])
+@pytest.fixture(scope="module", params=CASES)
 def program(request, folder):
-    program = Program(small(verify__grader=grader("coin"), **SIZES, **request.param), folder)
+    program = Program(small(verify__grader=grader("coin"), **SIZES, **CASES[request.param]), folder)
     yield program
     program.close()
 
@@ -35,7 +40,8 @@ def test_step_trains_adapters_alone(program):
     state = program.start()
     model, dtype = program.experiment.model, program.config.model.dtype
     frozen, before = on_host(state.frozen), on_host(state.weights)
-    assert {str(x.dtype) for x in jax.tree.leaves(state.frozen)} == {dtype}
+    is_int8 = program.config.lora.base == "int8"
+    assert {str(x.dtype) for x in jax.tree.leaves(state.frozen)} == ({dtype, "int8", "float32"} if is_int8 else {dtype})
     assert {str(x.dtype) for x in jax.tree.leaves((state.weights, state.reference))} == {"float32"}
     records = program.take()
     places = addresses(program.state.frozen)
@@ -50,10 +56,12 @@ def test_step_trains_adapters_alone(program):
     assert sum(x.size for x in moments) == 3 * count_weights(state.weights)
     norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(program.gradient)))
     np.testing.assert_allclose(records[-1].applied.gradient_norm[-1], norm, rtol=1e-5)
-    assert device_bytes(program.experiment)["frozen"] * model.mesh.size >= model.parameters * np.dtype(dtype).itemsize
+    size = 1 if is_int8 else np.dtype(dtype).itemsize
+    assert device_bytes(program.experiment)["frozen"] * model.mesh.size >= model.parameters * size
 
 
-def test_step_samples_with_the_merged_weights_and_measures_kl_from_the_base(program):
+def test_step_samples_what_it_trains_and_measures_kl_from_the_base(program):
+    """The sampler reads merged weights, or the base in int8 and the adapters as training does."""
     program.start()
     first, *rest = program.take(3)
     tolerance = 1e-3 if program.config.model.dtype == "float32" else 0.3

@@ -61,11 +61,11 @@ def check_weights(folder: Path, weights: Any) -> dict[str, Path]:
     return {name: found[name].file for name in needed}
 
 
-def load_weights(folder: Path, weights: Any) -> Any:
+def load_weights(folder: Path, weights: Any, convert: Callable = lambda name, weight: weight) -> Any:
     """Reads the folder's weights into the layout of a tree of `ShapeDtypeStruct`s with shardings.
 
     Each device's piece is read separately, so the host holds one piece of one weight at a time. Table rows beyond the
-    file's vocabulary are 0.
+    file's vocabulary are 0. Each weight is converted by `convert(name, weight)` before the next one is read.
 
     Raises:
       FileNotFoundError: as `check_weights`.
@@ -84,7 +84,8 @@ def load_weights(folder: Path, weights: Any) -> Any:
             weight = path[-1].key
             if weight in TOP:
                 return _place(leaf, lambda index: _read_rows(tensor(weight), leaf, index))
-            return _place(leaf, lambda index: _read_layers(functools.partial(tensor, weight), leaf, index))
+            stacked = _place(leaf, lambda index: _read_layers(functools.partial(tensor, weight), leaf, index))
+            return convert(weight, stacked)
 
         loaded = jax.tree_util.tree_map_with_path(load, weights)
     advice = f"a model can't be run with these (read as {jax.tree.leaves(weights)[0].dtype.name}); download it again"
