@@ -38,7 +38,7 @@ class Variant(NamedTuple):
         before, strict = config.updates_per_step, self.updates == 1
         return dataclasses.replace(
             config,
-            loss=read_loss(self.loss),
+            loss=read_loss(self.loss, config.loss),
             updates_per_step=self.updates,
             prompts_per_step=config.prompts_per_step // before * self.updates,
             strict_on_policy=strict,
@@ -145,10 +145,11 @@ def _faults(config: Config, plan: Plan, updates: list[int]) -> Iterator[str]:
         )
 
 
-def read_loss(text: str) -> LossConfig:
-    """Reads a loss from `NAME [OPTION=VALUE …]`; other options have the loss's defaults.
+def read_loss(text: str, others: LossConfig = LossConfig()) -> LossConfig:  # noqa: B008
+    """Reads a loss from `NAME [OPTION=VALUE …]`; other options, and the normalizer, are those of the loss.
 
-    An option may also be `normalizer` or one of `losses.Additions`, such as entropy_weight.
+    An option may also be `normalizer` or one of `losses.Additions`, such as entropy_weight. All other settings of the
+    section, such as constant_tokens, are those of `others`.
 
     Raises:
       ValueError: for an unknown loss or option.
@@ -166,7 +167,7 @@ def read_loss(text: str) -> LossConfig:
             added[option] = _parse_value(value, additions[option])
         else:
             changes[option] = _parse_value(value, lookup(options, option, "option", f"loss {name!r}"))
-    return LossConfig(name=name, options=options | changes, **added)
+    return dataclasses.replace(others, name=name, options=options | changes, **{"normalizer": ""} | added)
 
 
 def _parse_value(text: str, default: Any) -> Any:

@@ -230,7 +230,8 @@ class CompareConfig:
     losses: str = setting(
         "nft; rft; grpo; dr_grpo; dapo; dpo; contrast",
         "losses with their options, semicolon between them, as in `nft; nft omega=one epsilon=0.1; my_losses:mine`. "
-        "The others are compared with the first. normalizer=NAME is an option too",
+        "The others are compared with the first. normalizer=NAME is an option too. Other settings of the section loss "
+        "hold for all",
     )
     updates_per_rollout: str = setting(
         "1",

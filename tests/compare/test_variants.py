@@ -66,6 +66,16 @@ def test_variant_config_keeps_the_prompts_and_candidates_of_an_update():
         assert variant.old_logp == ("current" if updates == 1 else "sampler")
 
 
+def test_variant_config_keeps_the_settings_that_hold_for_any_loss():
+    """Its own are its name, options and normalizer; what it adds itself comes before what is added to all."""
+    given = {"constant_tokens": 250.0, "kl_weight": 0.1, "kl": "k2", "entropy_weight": 0.01, "mask_truncated": True}
+    config = small(loss__normalizer="constant", **{f"loss__{name}": value for name, value in given.items()})
+    for text, own in (("grpo", {}), ("rft entropy_weight=0.5", {"entropy_weight": 0.5})):
+        loss = Variant(text, 1).config(config).loss
+        assert {name: getattr(loss, name) for name in given} == given | own
+        assert (loss.name, loss.normalizer) == (text.split()[0], "")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
