@@ -198,9 +198,11 @@ def test_evaluate_command_writes_scores_and_every_answer(folder, run, files):
             "top_k": 12,
             "max_answer_tokens": 9,
             "stop": "",
+            "end_ids": "",
             "max_prompt_tokens": 16,
         },
-        **{"seed": 0, "template": "plain", "grader": grader_version, "second_grader": ""},
+        **{"seed": 0, "template": "plain", "dtype": "float32", "precision": "highest"},
+        **{"grader": grader_version, "correct_from": 0.0, "second_grader": ""},
     }
     assert len(result["origin"].pop("weights_digest")) == 16
     assert result["origin"] == {"step": 2, "weights": f"{path}/checkpoints/2", "problems": str(files[1])}

@@ -42,9 +42,13 @@ def score_settings(config: Config) -> dict:
         "max_answer_tokens": config.rollout.max_answer_tokens,
         "max_prompt_tokens": config.data.max_prompt_tokens,
         "stop": config.rollout.stop,
+        "end_ids": config.rollout.end_ids,
         "seed": config.seed,
         "template": config.data.template,
+        "dtype": config.model.dtype,
+        "precision": config.model.precision,
         "grader": version(config.verify.grader),
+        "correct_from": config.verify.correct_from,
         "second_grader": config.verify.second_grader and version(config.verify.second_grader),
     }
 

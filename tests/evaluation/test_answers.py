@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from helpers.experiments import small
 from nft_jax.data.files import Problem
 from nft_jax.data.prompts import PromptTable
-from nft_jax.evaluation.answers import read_rows
+from nft_jax.evaluation.answers import read_rows, score_settings
 
 COUNT, ANSWERS = 5, 2
 PROBLEMS = [Problem(f"{i}+{i}=", str(2 * i), id=f"p{i}") for i in range(COUNT)]
@@ -20,6 +21,31 @@ PROMPTS = PromptTable(
     0,
 )
 RESULT = {"settings": {"answers": ANSWERS}, "problems": {"digest": "0"}, "origin": {"step": 3}}
+
+
+def test_score_settings_tell_apart_whatever_changes_an_answer_or_its_verdict():
+    """An evaluation of other settings would else give the rows of this one as its own."""
+    given = {"verify__grader": "helpers.lenient_grader:share", "verify__correct_from": 0.5}
+    changes = {
+        "evaluation__answers_per_problem": 3,
+        "evaluation__temperature": 0.5,
+        "evaluation__top_p": 0.5,
+        "evaluation__top_k": 5,
+        "rollout__max_answer_tokens": 9,
+        "rollout__stop": "x",
+        "rollout__end_ids": "1",
+        "data__max_prompt_tokens": 9,
+        "data__template": "chat",
+        "verify__correct_from": 0.75,
+        "verify__second_grader": "boxed_exact",
+        "model__dtype": "bfloat16",
+        "model__precision": "default",
+        "seed": 1,
+    }
+    before = score_settings(small(**given))
+    for name, value in changes.items():
+        assert score_settings(small(**given | {name: value})) != before, name
+    assert score_settings(small(**given, evaluation__every_steps=7, rollout__slots=3, steps=9)) == before
 
 
 def make_row(i: int) -> dict:
