@@ -79,14 +79,15 @@ class Step:
         with jax.default_matmul_precision(config.model.precision):
             sampled, from_carry = self.sample(state, prompts)
             split = split_pool(sampled.pool, sampled.count, config.prompts_per_step, config.carry_capacity)
-            packed, totals = self.pack(split.buffer, split.trained, prompts, state.step)
+            buffer = self._tell_age(split.buffer, from_carry)
+            packed, totals = self.pack(buffer, split.trained, prompts, state.step)
             weights, optimizer_state, applied = self.update(state, packed, totals)
         if config.carry_capacity:
             # Fewer groups are carried than the next step trains on, so it trains on all: none is older than a step.
             carried = layout.replicate(_age(split.surplus), self.mesh), split.carried
         if config.rollout.partial:
             in_flight = self.engine.keep(sampled.progress)
-            partial = _record_partial(state.in_flight, in_flight, measure_ages(split.buffer, split.trained))
+            partial = _record_partial(state.in_flight, in_flight, measure_ages(buffer, split.trained))
         finished, counts = (sampled.statistics, sampled.rounds), (split.trained, from_carry, split.wasted)
         record = Record(*finished, applied, totals, *counts, sampled.last, sampled.length_RQK, partial)
         state = state._replace(
@@ -213,6 +214,14 @@ class Step:
         )
         packed = pack_shards(sequences, config, self.loss.unit, shared=config.prompts_are_shared)
         return layout.split_rows(packed, self.mesh, axis=1), totals
+
+    def _tell_age(self, buffer: Groups, from_carry: Array) -> Groups:
+        """Returns the groups with their ages, if there may be older ones: the first `from_carry` were carried."""
+        if buffer.age_QK is not None or not self.config.carry_capacity:
+            return buffer
+        Q, K = buffer.reward_QK.shape
+        is_carried_Q = jnp.arange(Q) < from_carry
+        return buffer._replace(age_QK=jnp.repeat(is_carried_Q.astype(jnp.int32), K).reshape(Q, K))
 
     def update(self, state: State, packed: PackedRows, totals: Totals) -> UpdateOutcome:
         """Takes `updates_per_step` optimizer updates, one after the other; `applied` has a leading axis `[updates]`."""

@@ -141,7 +141,8 @@ class Groups(NamedTuple):
       reward_QK: float32, 1 for a correct answer, else 0.
       rate_Q: float32, share of correct answers.
       graded_QK: float32, rewards in [0, 1] of a grader that returns some; None if it gives verdicts alone.
-      age_QK: int32, steps since the answer's first token; None without `rollout.partial`.
+      age_QK: int32, steps since the answer's first token; None if all began in this step, and while groups are carried
+        without `rollout.partial`.
     """
 
     prompt_Q: Array

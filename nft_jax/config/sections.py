@@ -98,8 +98,8 @@ class RolloutConfig:
     )
     max_age_steps: int = setting(
         1,
-        "with partial, most steps from an answer's first token to the step that trains on it; slots wait rather than "
-        "begin with a later step's prompts",
+        "with partial, most steps from an answer's first token to the step that trains on it, one more with "
+        "selection.carry; slots wait rather than begin with a later step's prompts",
         at_least=1,
         decides=RUN,
     )

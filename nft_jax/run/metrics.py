@@ -8,6 +8,7 @@ import numpy as np
 from nft_jax.config import OptimizerConfig
 from nft_jax.printing import format_time
 from nft_jax.state import Record
+from nft_jax.update.statistics import UpdateStatistics
 from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.grade import STATUSES
 
@@ -88,26 +89,32 @@ def step_metrics(record: Record) -> dict:
         "slots_useful": share(drawn, rollout.capacity),
         "grading_seconds": float(rollout.seconds),
         "verifier_disagreement": share(rollout.disagreements, rollout.compared),
-        **_partial_metrics(record, float(tokens_O[0])),
+        **_drift(statistics, float(tokens_O[0])),
+        **_partial_metrics(record),
     }
 
 
-def _partial_metrics(record: Record, tokens: float) -> dict:
-    """Returns how old the answers are that a step trains on, and what it leaves to the next; {} if it leaves nothing.
+def _drift(statistics: UpdateStatistics, tokens: float) -> dict:
+    """Returns how far the policy is from the samplers of older answers; {} if there can be none.
 
     Args:
       tokens: those of the first update.
     """
+    if statistics.fresh is None:
+        return {}
+    return {"sampler_drift_mean": share(float(statistics.drift[0]), tokens - float(statistics.fresh[0]))}
+
+
+def _partial_metrics(record: Record) -> dict:
+    """Returns how old the answers are that a step trains on, and what it leaves to the next; {} if that is nothing."""
     if record.partial is None:
         return {}
     (answers, older, total, oldest), began, _ = record.partial
-    first = record.applied.statistics
     return {
         "answers_in_flight": int(began),
         "answers_older": share(older, answers),
         "answer_age_mean": share(total, answers),
         "answer_age_max": int(oldest),
-        "sampler_drift_mean": share(float(first.drift[0]), tokens - float(first.fresh[0])),
     }
 
 

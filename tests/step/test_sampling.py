@@ -103,7 +103,7 @@ def select_by_hand(program: Program, record, carried):
 
 
 def test_step_carries_surplus_groups_one_step_and_trains_them_first(programs):
-    program, carried, seen = programs("dapo"), [], []
+    program, carried, seen, drifts = programs("dapo"), [], [], []
     program.step.buffers.clear()
     program.step.rounds.clear()  # other tests ran this program to later cursors
     # Right answers are spread evenly: most groups are mixed, more than are needed.
@@ -112,6 +112,12 @@ def test_step_carries_surplus_groups_one_step_and_trains_them_first(programs):
         age = len(program.step.rounds)
         (record,) = program.take()
         buffer, trained = program.step.buffers[-1]
+        older_Q1 = np.arange(len(buffer.age_QK))[:, None] < record.from_carry
+        np.testing.assert_array_equal(buffer.age_QK, np.broadcast_to(older_Q1, buffer.age_QK.shape))
+        buffer, metrics = buffer._replace(age_QK=None), step_metrics(record)
+        # Older weights sampled what is carried: that is no gap between two computations with the same weights.
+        assert (metrics["sampler_gap_max"] or 0) < 1e-5
+        drifts.append(metrics["sampler_drift_mean"])
         expected, next_carried, wasted = select_by_hand(program, record, carried)
         assert record.from_carry == len(carried)
         assert record.trained == trained == len(expected)
@@ -130,6 +136,8 @@ def test_step_carries_surplus_groups_one_step_and_trains_them_first(programs):
         )
         carried = next_carried
         seen.append((record.from_carry, wasted, record.statistics.rates[8]))
+    assert [drift is not None for drift in drifts] == [bool(count) for count, *_ in seen]
+    assert max(drift for drift in drifts if drift is not None) > 1e-4
     assert np.any(seen, axis=0).all()  # groups carried, groups lost, and groups at the band's upper end
 
 
