@@ -1,6 +1,8 @@
 """The words of a command line before any flag is parsed: home folders, words given twice, and where the config is."""
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +20,17 @@ class Flag(NamedTuple):
 def prepare(words: list[str]) -> list[str]:
     """Returns the words with two dashes before each flag, and with home folders in place of ~.
 
+    Of two values of a setting the last one counts, as where a script adds its user's words to its own; this is said.
+
     Raises:
-      ValueError: for a config or workdir that is given twice; of a setting, the last value counts.
+      ValueError: for a config or workdir that is given twice.
     """
     words = [_expand_home(re.sub("^-(?=[A-Za-z])", "--", word)) for word in words]
-    for flag in ("--config", "--workdir"):
-        first = take(words, flag)
-        again = take(first.rest, flag)
-        if again.value is not None:
-            raise ValueError(f"{flag} is given twice: {first.value!r} and {again.value!r}")
+    for flag, first, again in _find_given_twice(words):
+        if flag in ("--config", "--workdir"):
+            raise ValueError(f"{flag} is given twice: {first!r} and {again!r}")
+        if first != again:
+            print(f"{flag} is given twice: {first!r}, and then {again!r}, which counts", file=sys.stderr, flush=True)
     return words
 
 
@@ -54,6 +58,18 @@ def with_config_path(words: list[str], default: str | None) -> list[str]:
         name = str(path) if workdir and path.is_file() else default
     path = [] if name is None else [f"--config={config_files.locate(name)}"]
     return [*given.rest[:1], *path, *given.rest[1:]]
+
+
+def _find_given_twice(words: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Yields each flag that was given before, with both values."""
+    given: dict[str, str] = {}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            value = value if equals else following
+            if flag in given:
+                yield flag, given[flag], value
+            given[flag] = value
 
 
 def _expand_home(word: str) -> str:

@@ -70,6 +70,7 @@ CASES = {
     "config with an argument": ("train", "--config={folder}/asks.py", "--workdir={folder}/run"),
     "two configs": ("train", *BOTH, "--config=smollm2"),
     "two workdirs": ("train", *BOTH, "--workdir", "elsewhere"),
+    "a setting twice": ("train", *BOTH, "--config.seed=1", "--config.steps=3", "--config.seed", "-2"),
     "one dash": ("train", "-config=tiny", "-workdir={folder}/run", "-config.steps=0"),
     "a section as a setting": ("train", *BOTH, "--config.model=qwen"),
     "workdir that is a file": ("report", "--config=tiny", "--workdir={folder}/empty.py"),
@@ -227,6 +228,12 @@ def test_run_answers_an_incorrect_command_line_with_one_message_and_code_2(answe
     assert all(word.format(folder=folder) in done.stderr for word in words), done.stderr
     assert done.returncode == 2
     assert not (folder / "run").exists()
+
+
+def test_run_says_which_of_two_values_of_a_setting_counts(answer):
+    said, fault, *_ = answer("a setting twice").stderr.splitlines()
+    assert said == "--config.seed is given twice: '1', and then '-2', which counts"
+    assert fault.startswith("error: ") and "config.seed=-2" in fault
 
 
 @pytest.mark.parametrize(("name", "module"), [("help", "train"), ("help of sft", "sft"), ("help of report", "report")])

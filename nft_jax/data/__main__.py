@@ -7,6 +7,7 @@ The rules are in nft_jax/data/hygiene.py; training applies the same ones with co
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from nft_jax.data import benchmarks
 from nft_jax.data.fields import parse_fields
 from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import clean
-from nft_jax.files import json_text
+from nft_jax.files import atomically, json_text
 from nft_jax.printing import show_control_characters
 
 
@@ -36,16 +37,22 @@ def _run(flags: argparse.Namespace) -> None:
 
     if not flags.problems.strip():
         raise ValueError("--problems= is empty: name a file, a folder or a set of problems")
+    written = {flag: Path(path) for flag in ("output", "report") if (path := getattr(flags, flag))}
+    for flag, path in written.items():
+        if os.path.lexists(path) or list(written.values()).count(path) > 1:
+            raise ValueError(f"--{flag}={path} exists already, or is given twice; name a new file, or remove it before")
     names = [name.strip() for name in flags.exclude.split(",") if name.strip()]
     problems = read(flags.problems, "fields")
     print(problems.describe())
     report = clean(problems, {name: read(name, "exclude_fields") for name in names})
     print(report.table())
-    if flags.output:
-        lines = (json_text(_make_record(problem)) + "\n" for problem in report.problems)
-        Path(flags.output).write_text("".join(lines), encoding="utf-8")
-    if flags.report:
-        Path(flags.report).write_text(json_text(report.to_json(), 2) + "\n", "utf-8")
+    texts = {
+        "output": lambda: "".join(json_text(_make_record(problem)) + "\n" for problem in report.problems),
+        "report": lambda: json_text(report.to_json(), 2) + "\n",
+    }
+    for flag, path in written.items():
+        with atomically(path) as temporary:
+            temporary.write_text(texts[flag](), encoding="utf-8")
 
 
 def _make_record(problem: Problem) -> dict:
@@ -67,8 +74,8 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--problems", required=True, metavar="NAME", help="The training problems.")
     parser.add_argument("--exclude", default="", metavar="NAMES", help="Evaluation sets, separated by commas.")
     parser.add_argument("--folder", default="", metavar="FOLDER", help="The folder of files such as math500.jsonl.")
-    parser.add_argument("--output", metavar="FILE", help="JSONL file to write the remaining problems to.")
-    parser.add_argument("--report", metavar="FILE", help="JSON file to write each removal and its match to.")
+    parser.add_argument("--output", metavar="FILE", help="New JSONL file for the remaining problems.")
+    parser.add_argument("--report", metavar="FILE", help="New JSON file for each removal and its match.")
     for flag, files in (("fields", "the problems"), ("exclude_fields", "the evaluation sets")):
         parser.add_argument(
             f"--{flag}",

@@ -63,17 +63,22 @@ def test_main_cleans_a_file(files, tmp_path, capsys):
             ["--problems=math500", "--folder={folder}"],
             "error: --folder=.* has no file math500.jsonl, .*; without --folder,",
         ),
-        (["--problems={train}", "--output=/nowhere/x"], "error: .*No such file or directory: '/nowhere/x'"),
+        (["--problems={train}", "--output={train}/x"], "error: .*(Not a directory|File exists): '{train}"),
+        (["--problems={train}", "--output={train}"], "error: --output={train} exists already, .* name a new file"),
+        (["--problems={train}", "--report={train}"], "error: --report={train} exists already, "),
+        (["--problems={train}", "--output=x", "--report=x"], "error: --output=x exists already, or is given twice"),
         (["--exclude=math500"], "the following arguments are required: --problems"),
         (["--problem={train}"], "the following arguments are required: --problems"),
     ],
 )
 def test_main_ends_with_one_message_on_an_error(files, tmp_path, capsys, words, message):
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     with pytest.raises(SystemExit) as ended:
         main([word.format(train=files["data__train"], folder=tmp_path) for word in words])
     assert ended.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert re.search(message, line)
+    assert re.search(message.replace("{train}", files["data__train"]), line)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
 
 def test_main_needs_neither_a_device_nor_jax():
