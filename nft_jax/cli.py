@@ -5,6 +5,7 @@ import functools
 import gc
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -44,6 +45,8 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run, or gs://BUCKET/PATH; everything that the run writes goes there."
 )
 HELP = ("--help", "-help")
+# By NumPy, by XLA of any device, and by the C++ below it.
+_OUT_OF_MEMORY = re.compile("MemoryError|RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory")
 
 
 def run(
@@ -105,7 +108,10 @@ def run(
                 if workdir is not None:
                     remote_workdir.push(workdir)
 
-    app.run(start, flags_parser=functools.partial(_parse, default_config))
+    try:
+        app.run(start, flags_parser=functools.partial(_parse, default_config))
+    except KeyboardInterrupt:
+        stop("interrupted by Ctrl-C", code=128 + signal.SIGINT)
 
 
 def stop(message: str, code: int = 2) -> NoReturn:
@@ -115,9 +121,14 @@ def stop(message: str, code: int = 2) -> NoReturn:
 
 
 def _check_given(words: list[str], needs_workdir: bool) -> None:
-    """Ends the process unless config and workdir are given, and nothing but flags."""
+    """Ends the process unless config and workdir are given, and nothing but flags, none of them empty."""
     if len(words) > 1:
         stop(f"{words[1]!r} is no flag; write a setting as --config.section.field=value")
+    for name in FLAGS:
+        flag = FLAGS[name]
+        # A setting may be empty.
+        if flag.present and isinstance(flag.value, str) and not (name.startswith("config.") or flag.value.strip(", ")):
+            stop(f"--{name}={flag.value} is empty; give a value, or leave the flag out")
     if FLAGS["config"].value is None or (needs_workdir and not WORKDIR.value):
         stop(
             "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny (for a workdir "
@@ -146,6 +157,13 @@ def _errors_in_one_message() -> Iterator[None]:
     except Exception as error:
         if is_own(error) and not DEBUG.value:
             stop(f"{describe_error(error)}\n(--debug_errors shows the whole traceback)")
+        if _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}") and not DEBUG.value:
+            stop(
+                f"out of memory: {(str(error).strip() or 'MemoryError').splitlines()[0][:300]}\nsmaller parts need less: "
+                f"config.rollout.slots, config.packing.rows_per_micro_batch, config.evaluation.problems_per_batch, or a "
+                f"mesh of more devices; python -m nft_jax.plan says what a step needs (--debug_errors shows where)",
+                code=1,
+            )
         if _is_of_the_device(error) and not DEBUG.value:
             named = os.environ.get("JAX_PLATFORMS", "")
             stop(f"JAX can't start (JAX_PLATFORMS={named!r}): {str(error) or 'no such device'}")

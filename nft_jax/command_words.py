@@ -23,8 +23,11 @@ def prepare(words: list[str]) -> list[str]:
     Of two values of a setting the last one counts, as where a script adds its user's words to its own; this is said.
 
     Raises:
-      ValueError: for a config or workdir that is given twice.
+      ValueError: for a config or workdir that is given twice, and for bytes that are no text.
     """
+    for word in words:
+        if re.search("[\ud800-\udfff]", word):
+            raise ValueError(f"{word}: its bytes are no text in the encoding of this terminal ({sys.getfilesystemencoding()})")
     words = [_expand_home(re.sub("^-(?=[A-Za-z])", "--", word)) for word in words]
     for flag, first, again in _find_given_twice(words):
         if flag in ("--config", "--workdir"):

@@ -18,7 +18,7 @@ from nft_jax import cli
 from nft_jax.base import Source, add_frozen
 from nft_jax.config import Config
 from nft_jax.data.named_models import NAMED_MODELS
-from nft_jax.files import atomically
+from nft_jax.files import atomically, name_output
 from nft_jax.models import hf
 from nft_jax.models.lora import merge_adapters
 from nft_jax.models.sharded import ShardedModel, build_model
@@ -107,7 +107,8 @@ def _choose_step(workdir: Path, output: Path, steps: list[int], step: int | None
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"--output={output} exists and is not empty; give a folder that does not exist yet")
-    if output.resolve().parent == workdir.resolve() and output.name in FOLDERS:
+    own = [workdir.resolve() / name for name in FOLDERS]
+    if any(folder in own for folder in (output.resolve(), *output.resolve().parents)):
         raise ValueError(f"--output={output}: a run has a folder of this name for itself; give another one")
     if not steps:
         raise FileNotFoundError(
@@ -143,7 +144,7 @@ def main(config: Config, workdir: Path) -> None:
     jax.config.update("jax_platforms", "cpu")
     step = resolve_step(flags.FLAGS.step, workdir)
     given = flags.FLAGS
-    print(export(config, workdir, Path(given.output), step, given.dtype, adapter=given.adapter))
+    print(export(config, workdir, name_output(given.output, "output"), step, given.dtype, adapter=given.adapter))
 
 
 def _define_flags() -> None:

@@ -53,6 +53,13 @@ def atomically(path: Path | epath.Path) -> Iterator[Path | epath.Path]:
         raise
 
 
+def name_output(path: str, flag: str) -> Path:
+    """Returns the path that a flag names for something new; raises a ValueError for one in a bucket."""
+    if "://" in path:
+        raise ValueError(f"--{flag}={path}: give a path on this machine; only --workdir can be in a bucket")
+    return Path(path)
+
+
 def json_text(value: Any, indent: int | None = None, *, sort_keys: bool = False) -> str:
     """Returns a value as JSON, in which NaN and inf, which JSON lacks, are null; every file of JSON is written so."""
     options: dict[str, Any] = {"indent": indent, "sort_keys": sort_keys, "ensure_ascii": False, "allow_nan": False}

@@ -153,8 +153,9 @@ def test_export_refuses_bad_input(run, tmp_path):
         export(CONFIG, tmp_path / "nowhere", out)
     with pytest.raises(ValueError, match="--dtype=int8: use one of float32, bfloat16, float16"):
         export(CONFIG, run, out, dtype="int8")
-    with pytest.raises(ValueError, match="/weights: a run has a folder of this name for itself"):
-        export(CONFIG, run, run / "weights")
+    for inside in ("weights", "checkpoints/7", "model/../model/deeper/out"):
+        with pytest.raises(ValueError, match=f"{inside}: a run has a folder of this name for itself"):
+            export(CONFIG, run, run / inside)
     assert not list(tmp_path.iterdir())
     out.mkdir()
     (out / "precious").write_text("")

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from helpers.documents import ROOT
-from nft_jax.files import TEMPORARY_PREFIX, atomically, json_text
+from nft_jax.files import TEMPORARY_PREFIX, atomically, json_text, name_output
 
 
 @pytest.fixture(params=[lambda path: path, epath.Path], ids=["pathlib", "epath"])
@@ -85,6 +85,12 @@ def test_atomically_raises_when_the_block_writes_nothing(folder):
 
 def refuse(constant):
     raise ValueError(f"{constant} is no JSON")
+
+
+def test_name_output_refuses_a_bucket():
+    assert name_output("a/b", "output") == Path("a/b")
+    with pytest.raises(ValueError, match="--output=gs://b/x: give a path on this machine; only --workdir can be in a "):
+        name_output("gs://b/x", "output")
 
 
 def test_json_text_has_null_for_what_is_no_number():

@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import functools
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
@@ -17,6 +18,10 @@ from nft_jax.names import quote, suggestion
 # The program computes in 32 bits: what no field bounds is bounded by them.
 _INT, _FLOAT = np.iinfo(np.int32), np.finfo(np.float32)
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "options by name"}
+
+
+# No path and no file of UTF-8 can hold it; halves of surrogate pairs stand for bytes that are no UTF-8.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class Phase(enum.Flag):
@@ -102,6 +107,8 @@ class Setting(NamedTuple):
 
     def fault(self, value: Any) -> str | None:
         """The message for a value outside the limits, or None for one inside; float32 must keep a number inside."""
+        if isinstance(value, str) and _NO_TEXT.search(value):
+            return f"config.{self.name}={quote(value)}: must be text in UTF-8, without NUL"
         if self.limits.choices:
             if self.limits.allow(value):
                 return None

@@ -8,14 +8,14 @@ The rules are in nft_jax/data/hygiene.py; training applies the same ones with co
 
 import argparse
 import os
+import signal
 import sys
-from pathlib import Path
 
 from nft_jax.data import benchmarks
 from nft_jax.data.fields import parse_fields
 from nft_jax.data.files import Problem
 from nft_jax.data.hygiene import clean
-from nft_jax.files import atomically, json_text
+from nft_jax.files import atomically, json_text, name_output
 from nft_jax.printing import show_control_characters
 
 
@@ -28,6 +28,8 @@ def main(words: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         # Errors name settings of a config, which are flags here.
         _make_parser().exit(2, f"error: {str(error).replace('config.data.', '--')}\n")
+    except KeyboardInterrupt:
+        _make_parser().exit(128 + signal.SIGINT, "error: interrupted by Ctrl-C\n")
 
 
 def _run(flags: argparse.Namespace) -> None:
@@ -37,7 +39,7 @@ def _run(flags: argparse.Namespace) -> None:
 
     if not flags.problems.strip():
         raise ValueError("--problems= is empty: name a file, a folder or a set of problems")
-    written = {flag: Path(path) for flag in ("output", "report") if (path := getattr(flags, flag))}
+    written = {flag: name_output(path, flag) for flag in ("output", "report") if (path := getattr(flags, flag))}
     for flag, path in written.items():
         if os.path.lexists(path) or list(written.values()).count(path) > 1:
             raise ValueError(f"--{flag}={path} exists already, or is given twice; name a new file, or remove it before")

@@ -1,9 +1,12 @@
 """Fields of records: the names that lead to a value, and values as text."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
+
+from nft_jax.names import quote
 
 
 class Fields(NamedTuple):
@@ -71,8 +74,9 @@ def _field_names(holder: Any, prefix: str = "") -> Iterator[str]:
 
 
 def join_field_names(holder: Any, prefix: str = "") -> str:
-    """Returns the dotted names of the innermost fields as text."""
-    return ", ".join(map(repr, _field_names(holder, prefix))) or "none"
+    """Returns the dotted names of the innermost fields as text; of many, the first 30."""
+    names = [quote(name, 60) for name in itertools.islice(_field_names(holder, prefix), 31)]
+    return ", ".join([*names[:30], "…"] if len(names) > 30 else names) or "none"
 
 
 def number_to_text(value: Any) -> Any:

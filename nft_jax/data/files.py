@@ -97,7 +97,7 @@ class RecordReader:
           ValueError: if it can't be read, has no record, or a record is no problem.
         """
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
+            what = "is a folder" if path.is_dir() else "is no file on a disk" if path.exists() else "does not exist"
             raise FileNotFoundError(f"{path} {what}; give a JSONL, JSON, CSV or Parquet file with one problem a record")
         self.schema = None
 

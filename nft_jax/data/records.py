@@ -114,6 +114,8 @@ def _parse_json(raw: bytes, where: str, expected: str) -> Any:
     text = _decode(raw, where)
     try:
         return json.loads(text, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise ValueError(f"{where}: it is nested too deeply: {text.strip()[:60]!r}{expected}") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise ValueError(

@@ -25,13 +25,14 @@ from nft_jax.run.json_files import read_lines
 def main(config: Config, workdir: Path) -> None:
     """Draws the curves, and writes the page of a run of `train`."""
     check_lines(workdir)
-    picture, drawing = curves.draw(workdir, page.title_of(config))
-    print(picture)
-    if "reward" not in read_lines(workdir / "metrics.jsonl")[0]:
-        return  # a supervised run has no answers to show
-    others = [folder for folder in (flags.FLAGS.against or "").split(",") if folder]
+    has_answers = any("reward" in row for row in read_lines(workdir / "metrics.jsonl"))  # a supervised run has none
+    others = [folder for folder in (flags.FLAGS.against or "").split(",") if folder] if has_answers else []
     folders = [remote_workdir.open_workdir(folder, "--against") for folder in others]
     comparisons = [against.compare_runs(workdir, other, MOST_HELD_OUT) for other in folders]
+    picture, drawing = curves.draw(workdir, page.title_of(config))
+    print(picture)
+    if not has_answers:
+        return
     for comparison in comparisons:
         print(f"\n{against.tabulate_runs(comparison)}")
     print(page.write_page(workdir, config, page.read_results(workdir), drawing, comparisons))

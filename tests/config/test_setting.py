@@ -103,3 +103,11 @@ def test_setting_fault_refuses_what_no_int32_is(value):
     message = size.fault(value)
     assert message.startswith("config.size=") and "must be 1 or more and 2147483647 or less" in message
     assert len(message) < 200
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\0", "\ud800", "path/\udcff.jsonl"])
+def test_setting_fault_refuses_text_that_no_file_can_hold(value):
+    text = Setting("text", str, "", "a text", Limits(), Phase.NONE)
+    assert text.fault(value).endswith(": must be text in UTF-8, without NUL")
+    assert text.fault(value).isascii()
+    assert text.fault("a" + "".join(each for each in value if each.isprintable())) is None

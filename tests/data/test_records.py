@@ -62,6 +62,42 @@ def test_read_records_of_every_format_is_the_same(tmp_path, suffix, seed):
     assert [each.problem for each in read("train", root=str(packed.parent))] == [row["problem"] for row in rows]
 
 
+# Pieces that parsers of JSON, CSV and their packings trip over.
+PIECES = (
+    *(b"\0", b"\xff", b"\xef\xbb\xbf", b"[", b"{", b'"', b"\\ud800", b"\\u0000", b"\r", b"\n", b"\xe2\x80\xa8"),
+    *(b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"NaN", b"null", b"1e999", b"\x1b[31m", b"," * 50),
+)
+
+
+@pytest.mark.parametrize("suffix", (*SUFFIXES, ".jsonl.gz"))
+def test_read_records_reads_or_refuses_every_damaged_file(tmp_path, suffix):
+    seed, path, outcomes = 18, tmp_path / f"f{suffix}", {"read": 0, "refused": 0}
+    draw, plain = random.Random(seed), write_as(tmp_path / f"g{suffix.removesuffix('.gz')}", draw_rows(seed))
+    proper = gzip.compress(plain.read_bytes()) if suffix.endswith(".gz") else plain.read_bytes()
+    for number in range(60):
+        content = bytearray(proper)
+        for _ in range(draw.choice((1, 1, 2, 5))):
+            place, kind = draw.randrange(len(content)), draw.randrange(4)
+            if kind == 0:
+                content[place] ^= 1 << draw.randrange(8)
+            elif kind == 1:
+                content[place:place] = draw.choice(PIECES)
+            else:
+                del content[place : place + draw.randrange(1, 30) if kind == 2 else None]
+                content += b"\n"
+        path.write_bytes(content)
+        try:
+            problems = load_problems(path)
+        except ValueError as error:
+            outcomes["refused"] += 1
+            assert str(path) in str(error) and len(str(error)) < 1500, f"seed {seed}, file {number}: {error}"
+        else:
+            outcomes["read"] += 1
+            assert all((each.problem + each.answer).encode() for each in problems), f"seed {seed}, file {number}"
+    print(f"{suffix}, seed {seed}: {outcomes}")
+    assert outcomes["refused"] > 5
+
+
 def test_read_records_ignores_the_suffix_where_the_content_tells(tmp_path):
     rows = draw_rows(0)
     for suffix in (".parquet", ".json", ".jsonl"):

@@ -12,7 +12,7 @@ import pytest
 from helpers.checkpoints import RUN, any_run, assert_restored, filled, listing, save
 from helpers.experiments import grader, small, write_graders
 from helpers.model_folders import random_tensors, write_model, write_tokenizer
-from helpers.runs import Around
+from helpers.runs import Around, Command, Ran
 from nft_jax import sft, train
 from nft_jax.compare.__main__ import run_study
 from nft_jax.evaluate import evaluate
@@ -187,3 +187,33 @@ def test_run_that_is_not_finite_writes_json(broken):
     for path in broken[0].rglob("*.json*"):
         for line in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
             json.loads(line, parse_constant=refuse)
+
+
+# The same by a command.
+
+LOSS = """
+import jax.numpy as jnp
+
+def mine(logp_BT, batch):
+    return jnp.where(batch.answer_BT >= 0, SCALE * logp_BT, 0.0)
+"""
+
+
+@pytest.mark.slow
+def test_a_command_ends_with_code_1_where_updates_are_not_finite(tmp_path):
+    """A run of 4 good steps goes on with a loss that has become NaN, so that this begins at step 5."""
+    folder = write_graders(tmp_path)
+    changes = {"loss__name": "loss_of_user:mine", "verify__grader": grader("coin")}
+    changes |= {"record__allow_other_code": True, "record__checkpoint_every_steps": 1, "evaluation__max_problems": 2}
+    for scale, steps, code in (("1.0", 4, 0), ("jnp.nan", 9, 1)):
+        (folder / "loss_of_user.py").write_text(LOSS.replace("SCALE", scale))
+        process = Command(small(steps=steps, **changes), tmp_path / "run", folder)
+        assert process.end() == code, process.printed
+    printed = process.printed
+    assert "Traceback" not in printed
+    words = r": no update of the last [34] steps was finite \(config.record.nonfinite_steps=3\)"
+    assert re.search(f"^error: {tmp_path}/run{words}", printed, re.MULTILINE), printed
+    assert f"the last good checkpoint: step 4 ({tmp_path}/run/checkpoints/4); to go on from its weights" in printed
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.latest == 4
+    assert all(json.dumps(row, allow_nan=False) for row in Ran(tmp_path / "run").rows("metrics.jsonl"))
