@@ -47,6 +47,11 @@ WORKDIR = flags.DEFINE_string(
 HELP = ("--help", "-help")
 # By NumPy, by XLA of any device, and by the C++ below it.
 _OUT_OF_MEMORY = re.compile("MemoryError|RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory")
+_MEMORY_REMEDY = (
+    "smaller values of config.rollout.slots, config.packing.rows_per_micro_batch and "
+    "config.evaluation.problems_per_batch, or a mesh of more devices, need less; python -m nft_jax.plan says what a "
+    "step needs"
+)
 
 
 def run(
@@ -126,8 +131,9 @@ def _check_given(words: list[str], needs_workdir: bool) -> None:
         stop(f"{words[1]!r} is no flag; write a setting as --config.section.field=value")
     for name in FLAGS:
         flag = FLAGS[name]
-        # A setting may be empty.
-        if flag.present and isinstance(flag.value, str) and not (name.startswith("config.") or flag.value.strip(", ")):
+        # A setting may be empty, and --distributed= asks for one process.
+        may_be = name.startswith("config.") or name == "distributed"
+        if flag.present and isinstance(flag.value, str) and not (may_be or flag.value.strip(", ")):
             stop(f"--{name}={flag.value} is empty; give a value, or leave the flag out")
     if FLAGS["config"].value is None or (needs_workdir and not WORKDIR.value):
         stop(
@@ -158,12 +164,8 @@ def _errors_in_one_message() -> Iterator[None]:
         if is_own(error) and not DEBUG.value:
             stop(f"{describe_error(error)}\n(--debug_errors shows the whole traceback)")
         if _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}") and not DEBUG.value:
-            stop(
-                f"out of memory: {(str(error).strip() or 'MemoryError').splitlines()[0][:300]}\nsmaller parts need less: "
-                f"config.rollout.slots, config.packing.rows_per_micro_batch, config.evaluation.problems_per_batch, or a "
-                f"mesh of more devices; python -m nft_jax.plan says what a step needs (--debug_errors shows where)",
-                code=1,
-            )
+            fault = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            stop(f"out of memory: {fault}\n{_MEMORY_REMEDY} (--debug_errors shows where)", code=1)
         if _is_of_the_device(error) and not DEBUG.value:
             named = os.environ.get("JAX_PLATFORMS", "")
             stop(f"JAX can't start (JAX_PLATFORMS={named!r}): {str(error) or 'no such device'}")

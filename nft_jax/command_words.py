@@ -27,7 +27,7 @@ def prepare(words: list[str]) -> list[str]:
     """
     for word in words:
         if re.search("[\ud800-\udfff]", word):
-            raise ValueError(f"{word}: its bytes are no text in the encoding of this terminal ({sys.getfilesystemencoding()})")
+            raise ValueError(f"{word}: its bytes are no text in the encoding {sys.getfilesystemencoding()}")
     words = [_expand_home(re.sub("^-(?=[A-Za-z])", "--", word)) for word in words]
     for flag, first, again in _find_given_twice(words):
         if flag in ("--config", "--workdir"):

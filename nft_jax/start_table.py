@@ -194,9 +194,12 @@ def _describe_step(experiment: Experiment) -> Iterator[str]:
         f"loss      {loss.name} {config.loss.options}, normalizer {config.loss.normalizer or loss.normalizer}, old "
         f"log-probs: {config.old_logp}"
     )
+    warmup, updates = config.optimizer.warmup_updates, config.steps * U
+    never = f"never reached: config.optimizer.warmup_updates={warmup}"
+    reached = never if warmup > updates else f"reached after {warmup}"
     yield (
-        f"optimizer {config.optimizer.name} at {config.optimizer.learning_rate:g}, reached after "
-        f"{config.optimizer.warmup_updates} of {config.steps * U} updates in {config.steps} steps"
+        f"optimizer {config.optimizer.name} at {config.optimizer.learning_rate:g}, {reached} of {updates} updates in "
+        f"{config.steps} steps"
     )
 
 

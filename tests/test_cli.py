@@ -210,7 +210,7 @@ def answer(folder):
         ("config with an argument", ["--config={folder}/asks.py: TypeError: get_config() missing 1 required"]),
         ("two configs", ["--config is given twice: 'tiny' and 'smollm2'"]),
         ("two workdirs", ["--workdir is given twice: '{folder}/run' and 'elsewhere'"]),
-        ("bytes that are no text", ["--config.data.system=\\udcff: its bytes are no text in the encoding of this"]),
+        ("bytes that are no text", ["--config.data.system=\\udcff: its bytes are no text in the encoding utf-8"]),
         ("no value", ["--against= is empty; give a value, or leave the flag out"]),
         ("commas alone", ["--problems=, , is empty; give a value, or leave the flag out"]),
         ("one dash", ["config.steps=0: must be 1 or more"]),

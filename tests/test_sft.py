@@ -221,7 +221,8 @@ def test_main_resumes_bit_for_bit_after_signals(folder):
     whole = Command(config, folder / "whole", folder, "sft")
     assert whole.end() == 0, whole.printed
     drawn = random.Random(0)
-    for number, code, count in ((signal.SIGKILL, -signal.SIGKILL, 30), (signal.SIGTERM, 75, 120), (None, 0, 401)):
+    ends = (signal.SIGKILL, -signal.SIGKILL, 30), (signal.SIGHUP, 75, 120), (signal.SIGTERM, 75, 200), (None, 0, 401)
+    for number, code, count in ends:
         process = Command(config, folder / "ended", folder, "sft")
         process.wait(lambda process=process, count=count: len(process.run.steps) >= count)
         time.sleep(drawn.uniform(0, 0.1))

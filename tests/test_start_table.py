@@ -36,6 +36,8 @@ def test_describe_shows_what_decides_a_run(table):
     assert "8 prompts × 4 answers = 32 answers, from at most 4 rounds of 8 prompts; 32 at a time" in lines["a"]
     assert "1 updates of 8 prompts = 32 answers each, in micro-batches of 8 rows of 16 tokens" in text
     assert "reached after 2 of 4 updates in 4 steps" in lines["optimizer"]
+    late = table(optimizer__warmup_updates=9)[0]["optimizer"]
+    assert "never reached: config.optimizer.warmup_updates=9 of 4 updates in 4 steps" in late
 
 
 def test_describe_shows_the_first_prompt_with_its_tokens(table, tmp_path):

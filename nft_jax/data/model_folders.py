@@ -42,6 +42,7 @@ _OTHER_FOLDERS = {
 }
 _OTHER_FOLDERS |= dict.fromkeys(("*.pt", "*.pth"), _OTHER_FOLDERS["*.bin"])
 _MOST_JSON_BYTES = 10**9
+_SUFFIXES = (".json", ".jinja", ".model", ".safetensors", ".txt")
 # A base model's eos_token ends a document, an instruct model's ends a turn. Whichever is declared, both end an answer.
 _END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
 
@@ -57,6 +58,18 @@ def describe_contents(folder: Path) -> str:
         if found := sorted(folder.glob(pattern)):
             return advice.format(folder=folder, found=found[0], parent=found[0].parent, name=found[0].name)
     return download_hint(folder)
+
+
+def check_files(folder: Path) -> None:
+    """Raises a ValueError for what is called like a file of a model and is none, which a reader would take for missing.
+
+    A pipe would also wait for a writer, and a link may lead to a device that has no end.
+    """
+    if odd := sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES and not path.is_file()):
+        raise ValueError(
+            f"{folder}: no file on a disk, but a folder, a pipe, a device or a broken link: {', '.join(odd[:8])}; put "
+            f"the file in its place, or remove it"
+        )
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from nft_jax.data.control_tokens import (
     rename_in_sentencepiece,
 )
 from nft_jax.data.gguf_files import is_gguf, open_gguf
-from nft_jax.data.model_folders import download_hint, find_eos_ids, read_json_object
+from nft_jax.data.model_folders import check_files, download_hint, find_eos_ids, read_json_object
 from nft_jax.data.stops import byte_level_pieces, compile_stops, cut_at_stop, sentencepiece_pieces
 from nft_jax.data.template_process import render_apart
 
@@ -140,7 +140,8 @@ class Tokenizer(abc.ABC):
 class HuggingFaceTokenizer(Tokenizer):
     """The tokenizer of a Hugging Face folder with a `tokenizer.json`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, name: Path | None = None):
+        self._name = name or folder
         # Silences the advice to install PyTorch, which only models need.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import PreTrainedTokenizerFast  # slow to import, so imported on use
@@ -176,7 +177,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
         if not self._tokenizer.chat_template:
-            raise ValueError("this tokenizer has no chat template; choose another prompt template, e.g. 'plain_boxed'")
+            raise ValueError(
+                f"{self._name}: its tokenizer has no chat template; choose another one, e.g. 'plain_boxed'"
+            )
         try:
             template, fault = self._tokenizer.get_chat_template(), ""
         except ValueError as error:  # it has several templates, and none is the default
@@ -185,7 +188,7 @@ class HuggingFaceTokenizer(Tokenizer):
             inputs, constants = [{"messages": list(chat)} for chat in chats], self._tokenizer.special_tokens_map
             texts, fault, _ = render_apart("chat", template, inputs, constants)
         if fault:
-            raise ValueError(f"this tokenizer's chat template can't be used: {fault}; choose another prompt template")
+            raise ValueError(f"{self._name}: its chat template can't be used: {fault}; choose another prompt template")
         return texts
 
     def save(self, folder: str | Path) -> None:
@@ -235,7 +238,7 @@ class SentencePieceTokenizer(Tokenizer):
         return [self._processor.id_to_piece(i).replace("\u2581", " ") for i in ids]
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
-        raise ValueError("a SentencePiece tokenizer has no chat template; choose another prompt template, e.g. 'plain'")
+        raise ValueError("a SentencePiece tokenizer has no chat template; use another config.data.template, e.g. 'plain'")
 
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
@@ -278,11 +281,12 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         if is_gguf(path):
             with tempfile.TemporaryDirectory() as folder:
                 gguf_tokenizer.write_tokenizer(open_gguf(path), Path(folder))
-                return HuggingFaceTokenizer(Path(folder))
+                return HuggingFaceTokenizer(Path(folder), path)
         raise ValueError(
             f"{path} is neither a SentencePiece .model file nor a .gguf file; for a Hugging Face tokenizer, give the "
             f"folder of this file"
         )
+    check_files(path)
     if (path / "tokenizer.json").is_file():
         return HuggingFaceTokenizer(path)
     models = sorted(path.glob("*.model"))

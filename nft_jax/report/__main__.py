@@ -26,7 +26,9 @@ def main(config: Config, workdir: Path) -> None:
     """Draws the curves, and writes the page of a run of `train`."""
     check_lines(workdir)
     has_answers = any("reward" in row for row in read_lines(workdir / "metrics.jsonl"))  # a supervised run has none
-    others = [folder for folder in (flags.FLAGS.against or "").split(",") if folder] if has_answers else []
+    others = [folder for folder in (flags.FLAGS.against or "").split(",") if folder]
+    if others and not has_answers:
+        raise ValueError(f"--against={flags.FLAGS.against}: {workdir} has no step of `train`, so no answers to compare")
     folders = [remote_workdir.open_workdir(folder, "--against") for folder in others]
     comparisons = [against.compare_runs(workdir, other, MOST_HELD_OUT) for other in folders]
     picture, drawing = curves.draw(workdir, page.title_of(config))

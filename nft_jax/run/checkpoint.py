@@ -15,7 +15,7 @@ from orbax.checkpoint.path import atomicity, atomicity_types
 from nft_jax.models.finite import check_finite, describe_nonfinite, find_nonfinite
 from nft_jax.processes import distributed, ending
 from nft_jax.run import remote_workdir
-from nft_jax.run.damage import check_damage, check_digests, check_names, make_digests, root_cause
+from nft_jax.run.damage import check_damage, check_digests, check_names, make_digests, root_cause, say_damage
 from nft_jax.run.fingerprint import text_digest, weights_digest
 from nft_jax.run.saved_arrays import as_saved, cast, check_shapes
 from nft_jax.state import State
@@ -180,9 +180,10 @@ class Checkpoints:
         if step not in self.steps:
             saved = ", ".join(map(str, self.steps)) or "none"
             raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}; saved steps: {saved}")
-        digests = self._read_run(step).digests
         check_shapes(self.folder / str(step) / "weights", weights)
-        read = self._read(step, weights=ocp.args.StandardRestore(as_saved(weights)))["weights"]
+        with say_damage(self.folder / str(step)):
+            digests = self._read_run(step).digests
+            read = self._read(step, weights=ocp.args.StandardRestore(as_saved(weights)))["weights"]
         check_digests(self.folder / str(step), {"weights": weights_digest(read)}, digests)
         check_finite(read, self.folder / str(step), self._remedy(step))
         return cast(read, weights)
@@ -196,7 +197,8 @@ class Checkpoints:
 
     def read_run(self, step: int) -> dict:
         """Returns the fingerprint that the checkpoint of a step keeps."""
-        return self._read_run(step).run
+        with say_damage(self.folder / str(step)):
+            return self._read_run(step).run
 
     def _read_run(self, step: int) -> "_SavedRun":
         run = dict(self._read(step, run=ocp.args.JsonRestore())["run"])

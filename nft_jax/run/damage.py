@@ -1,9 +1,10 @@
 """What tells a damaged checkpoint from a machine that can't read it now: digests of its parts, and kinds of errors."""
 
+import contextlib
 import errno
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nft_jax.models.finite import find_nonfinite
@@ -43,6 +44,17 @@ def check_digests(where: Any, found: dict[str, str], saved: dict[str, str] | Non
         _LOG.warning("%s has no digest, so damage to its bytes would not show", where)
     elif changed := [part for part, digest in found.items() if saved[part] != digest]:
         raise DamagedWeights(f"{where}: its {' and '.join(changed)} differ from what was saved")
+
+
+@contextlib.contextmanager
+def say_damage(where: Any) -> Iterator[None]:
+    """Raises DamagedWeights, with the place, for an error in the block that shows damage; Orbax may raise anything."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DamagedWeights) or not is_damage(error):
+            raise
+        raise DamagedWeights(f"{where} can't be read ({root_cause(error)})") from error
 
 
 def check_names(folders: Sequence[Any]) -> None:

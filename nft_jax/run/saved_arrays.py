@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from nft_jax.run.damage import DamagedWeights, is_damage, root_cause
+from nft_jax.run.damage import say_damage
 
 
 def as_saved(weights: Any) -> Any:
@@ -29,12 +29,8 @@ def check_shapes(path: epath.Path, weights: Any) -> None:
       ValueError: with the first that has not.
       DamagedWeights: if their names and sizes can't be read.
     """
-    try:
+    with say_damage(path):
         there = ocp.StandardCheckpointHandler().metadata(path).tree
-    except Exception as error:
-        if not is_damage(error):
-            raise
-        raise DamagedWeights(f"{path} can't be read ({root_cause(error)})") from error
     saved, given = _shapes(there), _shapes(weights)
     for name in sorted(saved | given, key=lambda name: (name not in saved, name)):
         if saved.get(name) != given.get(name):

@@ -9,7 +9,7 @@ from etils import epath
 from nft_jax.models.finite import NonFiniteWeights, check_finite
 from nft_jax.run import remote_workdir
 from nft_jax.run.checkpoint import DIGESTS, Checkpoints, is_complete, temporary_path
-from nft_jax.run.damage import DamagedWeights, check_digests, is_damage, root_cause
+from nft_jax.run.damage import DamagedWeights, check_digests, say_damage
 from nft_jax.run.fingerprint import weights_digest
 from nft_jax.run.saved_arrays import as_saved, cast, check_shapes
 
@@ -60,14 +60,9 @@ def load_weights(folder: Path, weights: Any) -> Any:
 def _read(folder: Path, weights: Any) -> Any:
     """Returns `folder/weights`, checked; raises DamagedWeights or NonFiniteWeights."""
     where = folder / "weights"
-    try:
-        with _checkpointer(folder) as checkpointer:
-            read = checkpointer.restore(_place(folder), as_saved(weights))
-            digests = (checkpointer.metadata(_place(folder)).custom_metadata or {}).get(DIGESTS)
-    except Exception as error:  # of bytes that are not what was written, Orbax may raise anything
-        if not is_damage(error):
-            raise
-        raise DamagedWeights(f"{where} can't be read ({root_cause(error)})") from error
+    with say_damage(where), _checkpointer(folder) as checkpointer:
+        read = checkpointer.restore(_place(folder), as_saved(weights))
+        digests = (checkpointer.metadata(_place(folder)).custom_metadata or {}).get(DIGESTS)
     check_digests(where, {"weights": weights_digest(read)}, digests)
     check_finite(read, where, "training broke before they were saved; begin anew")
     return cast(read, weights)

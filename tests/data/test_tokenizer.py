@@ -203,7 +203,7 @@ def test_save_keeps_the_files(small, twin, tmp_path):
 def test_apply_chat_template(small, twin, tmp_path):
     messages = [{"role": "user", "content": "{x}"}]
     for tokenizer in (small, load_tokenizer(make_twin(tmp_path, config={"eos_token": "<|endoftext|>"}))):
-        with pytest.raises(ValueError, match="has no chat template; choose another prompt template"):
+        with pytest.raises(ValueError, match="has no chat template; use another config.data.template"):
             tokenizer.apply_chat_template(messages)
     pytest.importorskip("jinja2", reason="chat templates need jinja2")
     text = "<|im_start|>user\n{x}<|im_end|>\n<|im_start|>assistant\n"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.checkpoints import RUN, any_run, assert_restored, filled, flip_bit, listing, save, warnings_of
+from helpers.experiments import assert_same
 from nft_jax.run.checkpoint import UNFINISHED, Checkpoints
 
 # Half written.
@@ -141,6 +142,26 @@ def test_checkpoints_restore_takes_no_flipped_bit_in_silence(simple, tmp_path, c
     with capsys.disabled():
         print(f"\n{count} bits flipped (seed {seed}): {aside} set aside, {count - aside} without effect")
     assert aside > count // 5
+
+
+@pytest.mark.parametrize("damage", [fill_with_zeros, Path.unlink, cut])
+def test_checkpoints_readers_take_no_damaged_file_in_silence(simple, tmp_path, damage):
+    """What evaluate and export read: whichever file it is, the parts are those that were saved, or refused by name."""
+    save(tmp_path / "whole", simple, 1)
+    saved, refused = filled(simple, 1).weights, 0
+    for path in all_files(tmp_path / "whole" / "checkpoints" / "1"):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / "one")
+        damage(folder / path.relative_to(tmp_path / "whole"))
+        with Checkpoints(folder) as checkpoints:
+            try:
+                assert_same(checkpoints.restore_weights(1, simple.weights), saved)
+                assert checkpoints.read_run(1) == RUN | {"step": 1}
+            except ValueError as error:
+                assert str(folder / "checkpoints" / "1") in str(error), path
+                assert "\n" not in str(error) and len(str(error)) < 700, error
+                refused += 1
+        shutil.rmtree(folder)
+    assert refused > 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from nft_jax.config import ModelConfig, settings_of, value_of
 from nft_jax.data.gguf_files import is_gguf
-from nft_jax.data.model_folders import describe_contents, download_hint, read_json_object
+from nft_jax.data.model_folders import check_files, describe_contents, download_hint, read_json_object
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.files import json_text
 from nft_jax.models.hf import gguf
@@ -131,6 +131,7 @@ def read_config_json(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder}: no config.json in it, so it is not a model folder. {describe_contents(folder)}"
         )
+    check_files(folder)
     for name, content in _BESIDE.items():
         if (folder / name).is_file():
             raise ValueError(f"{folder} holds {content} ({name})")
