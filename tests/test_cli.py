@@ -237,9 +237,9 @@ def test_run_answers_an_incorrect_command_line_with_one_message_and_code_2(answe
 
 
 def test_run_says_which_of_two_values_of_a_setting_counts(answer):
-    said, fault, *_ = answer("a setting twice").stderr.splitlines()
+    said, *fault = answer("a setting twice").stderr.splitlines()
     assert said == "--config.seed is given twice: '1', and then '-2', which counts"
-    assert fault.startswith("error: ") and "config.seed=-2" in fault
+    assert fault[0].startswith("error: ") and "config.seed=-2" in fault[1]
 
 
 @pytest.mark.parametrize(("name", "module"), [("help", "train"), ("help of sft", "sft"), ("help of report", "report")])

@@ -178,7 +178,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
         if not self._tokenizer.chat_template:
             raise ValueError(
-                f"{self._name}: its tokenizer has no chat template; choose another one, e.g. 'plain_boxed'"
+                f"{self._name}: it has no chat template; use another config.data.template, e.g. 'plain_boxed'"
             )
         try:
             template, fault = self._tokenizer.get_chat_template(), ""
@@ -238,7 +238,9 @@ class SentencePieceTokenizer(Tokenizer):
         return [self._processor.id_to_piece(i).replace("\u2581", " ") for i in ids]
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
-        raise ValueError("a SentencePiece tokenizer has no chat template; use another config.data.template, e.g. 'plain'")
+        raise ValueError(
+            "a SentencePiece tokenizer has no chat template; use another config.data.template, e.g. 'plain'"
+        )
 
     def save(self, folder: str | Path) -> None:
         folder = Path(folder)
