@@ -62,8 +62,10 @@ def family(draw: random.Random) -> Pair:
     shown = rf"\frac{{{top}\pi}}{{{bottom}}}{sign}{step}k\pi"
     gold = rf"x=\frac{{\pi}}{{{bottom}}}+{step}n\pi, n\in\mathbb{{Z}}"
     form = draw.choice((rf"x={shown}{draw.choice(_DOMAINS)}", rf"\{{x\mid x={shown}, k\in\mathbb{{Z}}\}}"))
-    form = form if draw.random() < 0.9 else form.replace("x=", "y=")
-    return form, gold, is_same and "y=" not in form
+    name = draw.choice(("x", "x", "x", "y", "f(k)"))  # values of a function are no family
+    form = form.replace("x=", f"{name}=")
+    gold = gold if name == "y" else gold.replace("x=", "f(n)=" if name == "f(k)" else "x=")
+    return form, gold, is_same and (name == "x" or name != "y" and top == 1 and sign == "+")
 
 
 def markup(draw: random.Random) -> Pair:
@@ -97,7 +99,8 @@ def label(draw: random.Random) -> Pair:
     return draw.choice((
         (rf"\text{{{one} and {two}}}", f"{one} and {two} only", True), (f"{one}, {two}", f"{two} and {one} only", True),
         (rf"\text{{{one} only}}", one, True), (rf"\text{{{one} and {three}}}", f"{one} and {two} only", False),
-        (rf"\text{{{one} or {two}}}", f"{one} and {two}", False), (one, f"{one} and {two} only", False),
+        (rf"\text{{{one} or {two}}}", draw.choice((f"{one} and {two}", f"{one}, {two}")), False),
+        (one, f"{one} and {two} only", False),
     ))  # fmt: skip
 
 

@@ -66,10 +66,9 @@ _DEGREE = re.compile(
     r"(?:\{\s*\})?\^\s*(?:\{\s*(?:\\circ|°|\\degrees?)\s*\}|\\circ(?![A-Za-z])|°|\\degrees?(?![A-Za-z]))|\\degrees?(?![A-Za-z])"
 )
 _PRIMES = re.compile(r"\^\s*(?:\{\s*(?:\\prime\s*)+\}|\\prime(?![A-Za-z]))")
-_ROWS = re.compile(r"\\begin\s*\{((?:align|gather|split)(?:ed)?\*?)\}(.*?\\\\.*?)\\end\s*\{\1\}", re.S)
-_SYSTEM = re.compile(
-    r"\\left\s*\\(?:\{|lbrace)\s*\\begin\s*\{(array|aligned|matrix|gathered|split)\}(?:\s*\{[clr| ]*\})?(.*?)"
-    r"\\end\s*\{\1\}\s*\\right\.",
+_SYSTEM = re.compile(  # rows behind one large brace, or alone
+    r"(\\left\s*\\(?:\{|lbrace)\s*)?\\begin\s*\{(array|matrix|(?:align|gather|split)(?:ed)?\*?)\}(?:\s*\{[clr| ]*\})?"
+    r"(.*?)\\end\s*\{\2\}(?(1)\s*\\right\.)",
     re.S,
 )
 _ROW_HEIGHT = re.compile(r"\\\\\s*\[-?[\d.]+\s*[a-z]{2}\]")
@@ -98,10 +97,8 @@ def clean(text: str) -> str:
         text = LOW_RUN.sub(lambda m: f"_{{{_plain(m.group(), LOW)}}}", text)
         text = "".join(map(_replace_character, unicodedata.normalize("NFC", text.translate(TABLE))))
     text = text.translate({9: " ", 10: " ", 13: " ", 34: None, 96: None}).replace("...", r"\ldots ")
-    if r"\right." in text:
-        text = _SYSTEM.sub(r"\\begin{cases}\2\\end{cases}", text)
     if r"\begin" in text:
-        text = _ROWS.sub(r"\\begin{cases}\2\\end{cases}", text)
+        text = _SYSTEM.sub(_to_cases, text)
     if r"{\rm" in text:
         text = re.sub(r"\{\\rm\s+([^{}]*)\}", r"\\mathrm{\1}", text)
     text = text.replace("\\'", "'").replace("{}_", "_").replace("{}^", "^")
@@ -113,12 +110,14 @@ def clean(text: str) -> str:
     if r"\begin" not in text:  # elsewhere a double backslash ends a row
         text = re.sub(r"\\\\(?=[A-Za-z{}!,])", lambda match: "\\", text)
         text = re.sub(r"\\+\s*$", " ", text.replace("\\\\", " "))
-    text = (
-        _DETERMINANT.sub(r"\1vmatrix}\2vmatrix\3", text)
-        if "|" in text and "matrix" in text or "array" in text
-        else text
-    )
+    if "|" in text and r"\begin" in text:
+        text = _DETERMINANT.sub(r"\1vmatrix}\2vmatrix\3", text)
     return _ROW_HEIGHT.sub(r"\\\\ ", text)
+
+
+def _to_cases(match: re.Match) -> str:
+    is_system = match[1] or match[2] not in ("array", "matrix") and r"\\" in match[3]
+    return rf"\begin{{cases}}{match[3]}\end{{cases}}" if is_system else match.group()
 
 
 def _plain(run: str, table: dict[str, str]) -> str:

@@ -121,6 +121,8 @@ class Arithmetic:
 
     def _whole_power(self, base: Any, exponent: int) -> Any:
         if not isinstance(base, self.flint.fmpq):
+            if exponent <= 0 and base.contains(0):
+                raise Undecided("a power of 0 may not be positive")
             return base**exponent
         if base == 0:
             if exponent <= 0:

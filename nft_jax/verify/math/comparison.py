@@ -21,7 +21,6 @@ from .values import (
     Congruence,
     Group,
     Matrix,
-    NumberSet,
     Ratio,
     Relation,
     Scalar,
@@ -126,12 +125,11 @@ class Comparison(ListComparison):
         if conditions[0] != conditions[1] and not all(free) and not (conditions[1] == () and conditions[0]):
             return False
         result = self.compare(*values)
-        if result or len(domains) < 2 or domains[0][1] != "ℤ":
+        is_family = len(domains) == 2 and domains[0][1] == "ℤ" and relations.are_numbers(*values)
+        if result or not is_family:
             return result
-        formulas = [relations.value_of(value, self._are_near, True) for value in values]
-        names = {value.sides[0] for value in values if isinstance(value, Relation)}
-        is_family = len(names) < 2 and all(isinstance(formula, Scalar) for formula in formulas)
-        return is_family and relations.are_shifted(*formulas, domains[0][0], self._budget) or result
+        sides = (value.sides[1] if isinstance(value, Relation) else value for value in values)
+        return relations.are_shifted(*(side.expression for side in sides), domains[0][0], self._budget) or result
 
     def _choices(self, reference: Value, given: Value) -> bool | None:
         """Compares letters; a choice with its text is also equal to that text."""
@@ -204,8 +202,6 @@ class Comparison(ListComparison):
             return self._unordered(left.parts, right.parts) or None
         if isinstance(left, Builder) and isinstance(right, Builder):
             return self._ordered(left, right) or None
-        if isinstance(left, NumberSet) and isinstance(right, NumberSet):
-            return left == right
         return None
 
     # Scalars
@@ -266,7 +262,8 @@ def _has_relations(value: Value) -> bool:
 
 def _is_universal(condition: tuple[str, ...]) -> bool:
     """Returns whether a condition is none, or holds for all values: "for all x"."""
-    return not condition or condition[0] == "for" and all(part.isalpha() or part in ",∈" for part in condition)
+    words = "".join(part if part.isalpha() or part in ",∈" else "?" for part in condition)
+    return not condition or condition[0] == "for" and not re.search(r"\?|∈(?![ℝℤℕℚRZNQ])", words)
 
 
 def _to_words(text: Text) -> str:

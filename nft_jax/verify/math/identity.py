@@ -176,16 +176,16 @@ def _constants(expression: Expression) -> set[Expression]:
     return total.union(*map(_constants, parts))
 
 
-def substitute(expression: Expression, point: dict[str, Fraction]) -> Expression:
-    """Returns an expression with numbers in place of variables."""
+def substitute(expression: Expression, values: dict[str, Expression]) -> Expression:
+    """Returns an expression with others in place of variables."""
     if expression[0] == "symbol":
-        return number(point[expression[1]]) if expression[1] in point else expression
-    return tuple(substitute(part, point) if isinstance(part, tuple) else part for part in expression)
+        return values.get(expression[1], expression)
+    return tuple(substitute(part, values) if isinstance(part, tuple) else part for part in expression)
 
 
 def is_constant(expression: Expression, budget: Budget) -> bool | None:
     """Returns whether an expression has one value wherever it is defined; None if it cannot decide that."""
-    point = {name: Fraction(index + 5, 7) for index, name in enumerate(variables(expression))}
+    point = {name: number(Fraction(index + 5, 7)) for index, name in enumerate(variables(expression))}
     return are_identical(expression, substitute(expression, point), budget)
 
 
@@ -197,7 +197,8 @@ def are_proportional(left: Expression, right: Expression, budget: Budget) -> int
     base = sign_of_factor = None
     agreements, varies = 0, False
     for point in itertools.chain(*points(left, right, names, budget)):
-        values = [substitute(side, point) for side in (left, right)]
+        exact = {name: number(value) for name, value in point.items()}
+        values = [substitute(side, exact) for side in (left, right)]
         try:
             zeros = [is_zero(value, {}, budget) for value in values]
             if zeros[0] != zeros[1]:

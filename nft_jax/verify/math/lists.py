@@ -66,7 +66,7 @@ class ListComparison:
         """Compares sets and lists without order, tuples and intervals with it; a bare list may be either."""
         reference, given = _chunk_like(reference, given), _chunk_like(given, reference)
         symbols = all(isinstance(item, Text) or choice_letter(item) or capitals(item) for item in reference.items)
-        if symbols and {reference.conjunction, given.conjunction} == {"and", "or"}:  # of statements
+        if symbols and (reference.conjunction == "or") != (given.conjunction == "or"):  # of statements
             return False
         brackets = {(group.opening, group.closing) for group in (reference, given)}
         if brackets == {("cases", "cases")}:

@@ -10,6 +10,7 @@ from .identity import variables
 from .structures import fold, sides_of, to_text
 from .tokens import Token, tokenize
 from .values import Choice, Conditional, Text, Value
+from .words import HEDGE
 
 LENGTH_LIMIT = 2000  # characters of an answer
 
@@ -22,7 +23,6 @@ _CONDITION_WORDS = {
 }  # fmt: skip
 _REASONS = {"since", "because"}
 _EMPHASIS = {"only", "exactly", "precisely", "alone"}  # of an answer that is complete anyway
-_HEDGES = {"or", "and", "if", "otherwise", "else", "not", "unless", "maybe", "possibly", "nor", "either"}
 _CHOICE = re.compile(
     rf"(?P<name>(?i:option|choice|answer|case)(?: is| :)? )?"
     rf"(?:\( (?P<bracket>[{_LETTERS}]) \)|(?P<marked>[{_LETTERS}]) [).:]|(?(name)(?P<named>[{_LETTERS}])))(?: |$)"
@@ -141,16 +141,14 @@ def _split_condition(tokens: list[Token]) -> tuple[list[Token], tuple[str, ...]]
         if not position or depth != (token.text == "(") or tokens[position - 1].text.lower() == "except":
             continue
         more = tokens[position + 1].text.lower() if position + 1 < len(tokens) else ""
-        is_bracket = token.text == "(" and tokens[-1].text == ")"
+        levels = itertools.accumulate((part.text == "(") - (part.text == ")") for part in tokens[position:-1])
+        is_bracket = token.text == "(" and tokens[-1].text == ")" and all(levels)
         if is_bracket and more in ("or", "≈", "="):  # 12π (≈ 37.7)
             return [*tokens[:position], *tokens[position + 1 : -1]], ()
         if token.text.lower() in _REASONS or is_bracket and more in _REASONS:
             return _strip(tuple(tokens[:position])), ()
-        if (
-            token.text.lower() not in _CONDITIONS
-            and not is_bracket
-            and not (token.text in ",;(" and len(tokens) < position + 8)
-        ):
+        is_short = token.text in ",;(" and len(tokens) < position + 8
+        if not (is_short or is_bracket or token.text.lower() in _CONDITIONS):
             continue
         value, condition = _strip(tuple(tokens[:position])), tuple(map(fold, tokens[position:]))
         if domain := _DOMAIN.fullmatch(" ".join(condition)):
@@ -182,7 +180,7 @@ def _read_choice(tokens: list[Token]) -> Value | None:
     is_marked = bool(match["bracket"] or match["marked"])
     if not (is_marked and has_gap) or hedges or tail[0].text in "(,/=":
         return None
-    if any(token.text.lower() in _HEDGES for token in tail):
+    if HEDGE.search(" ".join(token.text for token in tail)) or {"or", "and", "else"} & {token.text for token in tail}:
         return None
     try:
         return Choice(letter, AnswerReader(_strip(tuple(tail))).read_all())

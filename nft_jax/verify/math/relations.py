@@ -1,7 +1,6 @@
 """Equations and inequalities: what they say of a name, and whether two say the same."""
 
 from collections.abc import Callable
-from fractions import Fraction
 
 from .evaluate import Budget, approximate
 from .identity import are_identical, are_proportional, difference, substitute, to_fraction, variables
@@ -20,6 +19,7 @@ from .values import (
     operands,
     operations,
     rename,
+    symbols,
 )  # fmt: skip
 from .words import HEDGE
 
@@ -240,19 +240,28 @@ def are_equivalent(reference: Relation, given: Relation, compare_sides: Compare,
     return False
 
 
-def are_shifted(left: Scalar, right: Scalar, name: str, budget: Budget) -> bool:
-    """Returns whether two linear formulas have the same values at all whole numbers: `5π/4 + kπ` and `π/4 + kπ`."""
-    starts, steps = [], []
-    for side in (left.expression, right.expression):
-        starts.append(substitute(side, {name: Fraction(0)}))
-        steps.append(difference(substitute(side, {name: Fraction(1)}), starts[-1]))
-        if not are_identical(side, ("add", starts[-1], ("multiply", steps[-1], ("symbol", name))), budget):
-            return False
-    if not any(are_identical(steps[0], step, budget) for step in (steps[1], ("negative", steps[1]))):
+def are_numbers(left: Value, right: Value) -> bool:
+    """Returns whether two answers for all k are numbers, not functions of k: `x = 2k`, `kπ`; not `f(k) = 2k`, `2k`."""
+    pair = (left, right)
+    names = {getattr(value.sides[0], "expression", ()) for value in pair if isinstance(value, Relation)}
+    sides = [value.sides[1] if isinstance(value, Relation) and value.signs == ("=",) else value for value in pair]
+    if not all(isinstance(side, Scalar) for side in sides):
         return False
-    shift = ("divide", difference(*starts), steps[0])
+    if names:
+        return len(names) == 1 and names.pop()[:1] == ("symbol",)
+    return all("pi" in symbols(side.expression) for side in sides)
+
+
+def are_shifted(left: Expression, right: Expression, name: str, budget: Budget) -> bool:
+    """Returns whether two formulas have the same values at all whole numbers: `5π/4 + kπ` and `π/4 - kπ`."""
+    start, other, after = (substitute(side, {name: number(at)}) for side, at in ((left, 0), (right, 0), (right, 1)))
+    shift = ("divide", difference(start, other), difference(after, other))
     size = None if variables(shift) else approximate(shift, budget)
-    return size is not None and abs(size) < 10**30 and bool(are_identical(shift, number(round(float(size))), budget))
+    if size is None or not abs(size) < 10**30:
+        return False
+    index = ("symbol", name)
+    moved = (("add", number(round(float(size))), part) for part in (index, ("negative", index)))
+    return any(are_identical(left, substitute(right, {name: part}), budget) for part in moved)
 
 
 def _difference(relation: Relation) -> tuple[str, Expression] | None:

@@ -102,6 +102,10 @@ DIFFERENT = [
     [r"\text{odd}", "even"],
     ["5000000", "5", "5 thousand"],
     ["f(x)", "f(y)", "g(x)"],
+    ["3n+1 for any integer n", "3n+4 for any integer n", r"3n+1 \text{ for any integer } n \in q", r"3n+1 \bmod w"],
+    ["1:2:3", r"1\%:2:3"],
+    ["1", r"(\tan^2\pi-\sec^2\pi+1)^{0}"],
+    [r"\sqrt{x}", r"x=\sqrt{x}"],
 ]  # fmt: skip
 
 
