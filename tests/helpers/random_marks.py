@@ -112,6 +112,8 @@ def counted(draw: random.Random) -> Pair:
         (rf"{a} \text{{ ordered pairs}}", f"{a}", True), (rf"{a}\text{{ pairs}}", f"{a}", False),
         (rf"{a} \text{{ positive integers}}", f"{a}", True), (rf"{a} \text{{ distinct real roots}}", f"{b}", False),
         (rf"{a} \text{{ {half}}}", f"{a}:00 {half.upper()}", True), (f"{a} {half}", f"{a}:00 {other}", False),
+        (rf"{a}\% \text{{ of the students}}", rf"{a}\%", True), (rf"{a}\% W", rf"{a}\%", False),
+        (r"\text{the first player}", "first player", True), ("first player", "1", False),
         (rf"\text{{{a} {half}}}", f"{a}", False), (rf"{a}\text{{ in }}{a + b}", rf"\frac{{{a}}}{{{a + b}}}", True),
         (rf"[{a},{a + b}] \text{{ or }} [20,30]", rf"[{a},{a + b}]\cup[20,30]", True),
     ))  # fmt: skip

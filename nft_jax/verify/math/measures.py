@@ -9,7 +9,7 @@ from .identity import variables
 from .tokens import Token
 from .units import CURRENCY, KNOWN, LETTER_UNITS, MONEY, measure
 from .values import Congruence, Expression, Scalar, Value, number
-from .words import OTHER_SCALES, SCALES, is_unit, number_in_words
+from .words import ORDINALS, OTHER_SCALES, SCALES, is_unit, number_in_words
 
 RELATIONS = ("=", "<", ">", "≤", "≥", "≠", "≈", "∈", "∉", "≡")
 SIDE_ENDS = {*RELATIONS, ",", ";", ")", "]", "}", "⦄", "⟩", "∪", "∩", "∖", "&", "¶", ":", "|", "→"}
@@ -45,7 +45,9 @@ class ScalarReader(FormulaReader):
             self.at += 1 + (words[0] == "out")
             expression, digits = ("divide", expression, self.read_sum()), None
         percent = self._take_percent()
-        unit = "" if percent or variables(expression) else self._read_unit()
+        is_share = percent and self.peek().text == "of"  # 40% of the students
+        unit = "" if variables(expression) or percent and not is_share else self._read_unit()
+        unit = "" if percent else unit
         behind = 1 if self.peek().text == "and" else 0
         if unit and self.peek(behind).kind == "number":  # 2 hours (and) 30 minutes
             start = self.at
@@ -103,7 +105,8 @@ class ScalarReader(FormulaReader):
             self.at += 1
         for count in range(len(words), 0, -1):
             value = number_in_words([word for word in words[:count] if word != "-"])
-            if value is not None:
+            is_label = count == 1 < len(words) and words[0].lower() in ORDINALS  # the first player
+            if value is not None and not is_label:
                 self.at = start + count
                 return self._read_suffix(number(value), None)
         self.at = start

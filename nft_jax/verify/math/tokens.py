@@ -46,7 +46,7 @@ _TOKEN = re.compile(
     r"(?P<space>(?:\s|~|\\[,;:!> ]|\\q?quad(?![A-HJ-Za-z])|<br\s*/?>"
     r"|\\[hvm]space\*?\{[^{}]*\}|\\kern[\d.]+[a-z]+)+)"
     r"|\\(?:textcolor|color)\s*\{[^{}]*\}(?P<color>)"
-    r"|\\phantom\s*\{[^{}]*\}(?P<phantom>)"
+    r"|\\[vh]?phantom\s*\{[^{}]*\}(?P<phantom>)"
     r"|\\(?:begin|end)\s*\{(?:align|equation|gather|split|center)(?:ed)?\*?\}(?P<display>)"
     r"|\\(?P<border>begin|end)\s*\{(?P<environment>[A-Za-z]+)\*?\}(?:\s*\{[clr|]*\})?"
     rf"|\\(?P<font>{_TEXT_COMMANDS})\*?\s*(?=\{{)"

@@ -30,7 +30,7 @@ _TENS = {
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 OTHER_SCALES = {"dozen": 12, "lakh": 10**5, "crore": 10**7, "score": 20, "gross": 144}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
-_ORDINALS = {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
+ORDINALS = {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
 
 # Words that make another value of the number before them, or leave it open.
 _CHANGING = re.compile(
@@ -67,7 +67,7 @@ def changes_value(word: str) -> bool:
     is_number = lower in _ONES or lower in _TENS or lower in SCALES or lower in OTHER_SCALES or lower in _PARTS
     return (
         is_number
-        or lower in _ORDINALS
+        or lower in ORDINALS
         or bool(_CHANGING.fullmatch(lower))
         or (bool(_FRACTION_WORD.fullmatch(lower)) and lower not in _FINE and lower.removesuffix("s") not in _FINE)
     )
@@ -119,8 +119,8 @@ def _count(words: list[str]) -> int | None:
     seen = None
     for index, word in enumerate(words):
         is_last = index == len(words) - 1
-        if is_last and word in _ORDINALS:
-            word = next(name for name, value in _ONES.items() if value == _ORDINALS[word])
+        if is_last and word in ORDINALS:
+            word = next(name for name, value in _ONES.items() if value == ORDINALS[word])
         elif is_last and word.endswith("ieth"):
             word = word.removesuffix("ieth") + "y"
         elif is_last and word.endswith("th") and word.removesuffix("th") in _ONES | SCALES:
