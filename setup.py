@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-JAX = "jax>=0.10.2,<0.12"
+JAX = "jax>=0.10.2,<0.13"
 TPU, CUDA12, CUDA13 = (JAX.replace("jax", f"jax[{extra}]", 1) for extra in ("tpu", "cuda12", "cuda13"))
 GGUF = "gguf>=0.17"
 ISOLATION = "seccompy>=0.2; sys_platform == 'linux'"

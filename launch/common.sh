@@ -104,6 +104,22 @@ find_python() {
   return 1
 }
 
+# Prints the newest Python after 3.11, in PATH or among those of pyenv; prints nothing if there is none.
+find_newest_python() {
+  local minor versions=""
+  if command -v pyenv >/dev/null; then versions="$(pyenv versions --bare 2>/dev/null || true)"; fi
+  for minor in 14 13 12; do
+    # pyenv has programs in PATH for versions that are not chosen; they fail.
+    if "python3.$minor" -c '' 2>/dev/null; then
+      command -v "python3.$minor"
+      return
+    elif [[ "$versions" =~ (^|[^0-9.])(3\.$minor\.[0-9]+) ]]; then
+      PYENV_VERSION="${BASH_REMATCH[2]}" pyenv which python
+      return
+    fi
+  done
+}
+
 # Puts the virtual environment first in PATH; makes it first if it is missing or the requirements have changed.
 use_environment() {
   EXTRAS="${EXTRAS:-$1}" VENV="${VENV:-.venv}"

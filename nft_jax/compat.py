@@ -1,4 +1,4 @@
-"""Names whose module differs between the supported versions of JAX (0.10.2 to 0.11)."""
+"""Names whose module differs between the supported versions of JAX (0.10.2 to 0.12)."""
 
 import re
 from importlib import metadata

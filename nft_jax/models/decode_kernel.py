@@ -58,7 +58,9 @@ def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
     slot, group, layer, column = pl.program_id(0), pl.program_id(1), layer_ref[()], column_ref[()]
     rows = max(MIN_ROWS, pl.next_power_of_2(R))
     row_RH = jnp.arange(rows)[:, None] < R
-    query_RH = triton.load(query_ref.at[pl.ds(0, rows), :], mask=row_RH, other=0.0)
+    # JAX 0.12 refuses a span that it can see is too long, although the mask leaves out what is too much.
+    span_R = pl.ds(jnp.asarray(0), rows)
+    query_RH = triton.load(query_ref.at[span_R, :], mask=row_RH, other=0.0)
     width = next((width for width in (TILE, 32, 16) if W % width == 0), TILE)
     tiles = pl.cdiv(W, width)  # of a block
 
@@ -83,4 +85,4 @@ def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
     nothing = jnp.zeros((rows, H), jnp.float32), jnp.full(rows, MASK_VALUE, jnp.float32), jnp.zeros(rows, jnp.float32)
     out_RH, _, total_R = jax.lax.fori_loop(0, live_tiles, add, nothing)
     out_RH = (out_RH / total_R[:, None]).astype(out_ref.dtype)
-    triton.store(out_ref.at[pl.ds(0, rows), :], out_RH, mask=row_RH)
+    triton.store(out_ref.at[span_R, :], out_RH, mask=row_RH)

@@ -100,3 +100,20 @@ def test_local_and_test_pass_their_arguments_on(stand):
         ["python", "-m", "pytest", "-n", "2", "-m", "slow"],
     ]
     assert stand.records[1]["environment"]["XLA_FLAGS"].endswith("--mine")
+
+
+def test_test_runs_what_computes_on_the_newest_python(stand):
+    ran = stand.script("launch/test.sh", "--newest")
+    assert (ran.returncode, stand.calls) == (0, [])
+    assert ran.stdout == "skipped: --newest needs a Python newer than 3.11; none was found\n"
+    stand.add(stand.folder / "bin" / "python3.12")
+    stand.add(stand.folder / "bin" / "python3.13")
+    environment = stand.folder / "venv_newest"
+    environment.mkdir()
+    stamp = (stand.venv / ".installed").read_text(encoding="utf-8")
+    (environment / ".installed").write_text(stamp.replace("any", "test"), encoding="utf-8")
+    assert stand.script("launch/test.sh", "--newest", "-x").returncode == 0
+    found, version, tests = stand.calls
+    assert (found, version[:2]) == (["python3.13", "-c", ""], ["python", "-c"])
+    assert tests[:6] == ["python", "-m", "pytest", "-n", "2", "tests/losses"]
+    assert tests[-1] == "-x"
