@@ -10,12 +10,11 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 # XLA aborts on a flag that it doesn't know: only for the versions that were tried.
-JAXLIB = importlib.metadata.version("jaxlib")
-if JAXLIB.startswith("0.10."):
+if importlib.metadata.version("jaxlib").startswith("0.10."):
     # Halves compile time.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # Where another process keeps the other core busy, the parts that threads compile only cost more.
-if "PYTEST_XDIST_WORKER" in os.environ and JAXLIB.startswith(("0.10.", "0.12.")):
+if "PYTEST_XDIST_WORKER" in os.environ and importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12.")):
     os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 # The suite compiles much and runs little: a third less time. `JAX_DISABLE_MOST_OPTIMIZATIONS=0` tests what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
