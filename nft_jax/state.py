@@ -6,7 +6,7 @@ import jax
 
 from nft_jax.models.lora import join_weights
 from nft_jax.rollout.state import Progress
-from nft_jax.types import Array, Groups, Totals
+from nft_jax.types import Array, Groups, Totals, WatchedGroups
 from nft_jax.update.groups import Ages, RolloutStatistics
 from nft_jax.update.update import UpdateRecord
 from nft_jax.verify.callback import HostReport
@@ -101,6 +101,20 @@ class SamplingState(NamedTuple):
     progress: Progress
 
 
+class Flight(NamedTuple):
+    """Where answers are between two steps; each data shard numbers its own B, those of the next round first.
+
+    Attributes:
+      answer_XS: int32, the answer in each slot; B where the slot is free.
+      length_XB: int32, tokens that are drawn.
+      next_X: int32, the first answer that no slot has taken yet.
+    """
+
+    answer_XS: Array
+    length_XB: Array
+    next_X: Array
+
+
 class PartialRecord(NamedTuple):
     """What a step with `rollout.partial` reports besides.
 
@@ -108,11 +122,14 @@ class PartialRecord(NamedTuple):
       ages: Of the answers that it trained on.
       began: int32, answers that have begun and go on, or wait for their round, in the next step.
       drawn_ahead: int32, their tokens, less those with which the step began; negative in a step that draws few.
+      before, after: What was in flight when the step began and when it ended.
     """
 
     ages: Ages
     began: Array
     drawn_ahead: Array
+    before: Flight
+    after: Flight
 
 
 class Record(NamedTuple):
@@ -129,6 +146,7 @@ class Record(NamedTuple):
       last: The last round's groups, for the rollout log; None if the step is not logged.
       length_RQK: int32, the lengths of the answers of all rounds, 0 in rounds that were not taken; None as `last`.
       partial: None without `rollout.partial`.
+      watched: The groups of `last` whose tokens are recorded; None if none are, or the step is not logged.
     """
 
     statistics: RolloutStatistics
@@ -141,3 +159,4 @@ class Record(NamedTuple):
     last: Groups | None
     length_RQK: Array | None
     partial: PartialRecord | None = None
+    watched: WatchedGroups | None = None

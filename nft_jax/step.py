@@ -36,7 +36,7 @@ from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.state import Progress, Requests
 from nft_jax.rounding import round_up
-from nft_jax.state import GradedRound, PartialRecord, Record, SamplingState, State
+from nft_jax.state import Flight, GradedRound, PartialRecord, Record, SamplingState, State
 from nft_jax.types import Array, Groups, Prompts, Totals
 from nft_jax.update.groups import (
     Ages,
@@ -52,6 +52,7 @@ from nft_jax.update.groups import (
 from nft_jax.update.minibatches import make_minibatches, pack_shards
 from nft_jax.update.packing import PackedRows, replace_values
 from nft_jax.update.update import UpdateOutcome, Updater
+from nft_jax.update.watch import describe_watched, number_watched
 from nft_jax.verify.callback import Grader, Submitter, verify
 
 
@@ -80,16 +81,21 @@ class Step:
             sampled, from_carry = self.sample(state, prompts)
             split = split_pool(sampled.pool, sampled.count, config.prompts_per_step, config.carry_capacity)
             buffer = self._tell_age(split.buffer, from_carry)
-            packed, totals = self.pack(buffer, split.trained, prompts, state.step)
+            kept_Q = self._select(sampled.last)
+            before = sampled.count - jnp.sum(kept_Q, dtype=jnp.int32)
+            watched_Q = number_watched(config, before, split.trained)
+            packed, totals = self.pack(buffer, split.trained, prompts, state.step, watched_Q)
             weights, optimizer_state, applied = self.update(state, packed, totals)
+        watched = describe_watched(config, kept_Q, before, split.trained, applied.statistics.seen)
+        applied = applied._replace(statistics=applied.statistics._replace(seen=None))
         if config.carry_capacity:
             # Fewer groups are carried than the next step trains on, so it trains on all: none is older than a step.
             carried = layout.replicate(_age(split.surplus), self.mesh), split.carried
         if config.rollout.partial:
             in_flight = self.engine.keep(sampled.progress)
-            partial = _record_partial(state.in_flight, in_flight, measure_ages(buffer, split.trained))
+            partial = _record_partial(state.in_flight, in_flight, measure_ages(buffer, split.trained), self.mesh)
         finished, counts = (sampled.statistics, sampled.rounds), (split.trained, from_carry, split.wasted)
-        record = Record(*finished, applied, totals, *counts, sampled.last, sampled.length_RQK, partial)
+        record = Record(*finished, applied, totals, *counts, sampled.last, sampled.length_RQK, partial, watched)
         state = state._replace(
             weights=weights,
             optimizer_state=optimizer_state,
@@ -125,8 +131,7 @@ class Step:
             begins_next = jnp.bool_(True) if partial else sampled.rounds + 1 < selection.max_rounds
             progress, graded = sample_round(sampled.cursor, sampled.progress, begins_next)
             length_RQK = sampled.length_RQK.at[sampled.rounds].set(graded.groups.length_QK)
-            bounds = self.loss.groups, selection.rate_above, selection.rate_below
-            kept_Q = select_groups(graded.groups, *bounds, by_verdicts=self.loss.by_verdicts)
+            kept_Q = self._select(graded.groups)
             pool, count = append_groups(sampled.pool, sampled.count, graded.groups, kept_Q)
             return SamplingState(
                 pool=layout.split_rows(pool, self.mesh),
@@ -151,6 +156,11 @@ class Step:
         nothing = empty_statistics(), no_groups, no_lengths
         start = SamplingState(pool, from_carry, state.cursor, jnp.int32(0), *nothing, progress)
         return jax.lax.while_loop(unfilled, take_round, start), from_carry
+
+    def _select(self, groups: Groups) -> Array:
+        """Returns which groups may train, bool `[Q]`."""
+        bounds = self.config.selection.rate_above, self.config.selection.rate_below
+        return select_groups(groups, self.loss.groups, *bounds, by_verdicts=self.loss.by_verdicts)
 
     def sample_round(
         self, sampling_weights: Any, prompts: Prompts, cursor: Array, progress: Progress, begins_next: Array
@@ -198,8 +208,13 @@ class Step:
         by_round = jax.tree.map(lambda x: x.reshape(rounds, Q, *x.shape[1:]), requests)
         return layout.split_rows(by_round, self.mesh, axis=1)
 
-    def pack(self, buffer: Groups, trained: Array, prompts: Prompts, step: Array) -> tuple[PackedRows, Totals]:
-        """Splits the groups over updates and data shards, and packs each shard's answers into rows."""
+    def pack(
+        self, buffer: Groups, trained: Array, prompts: Prompts, step: Array, watched_Q: Array | None = None
+    ) -> tuple[PackedRows, Totals]:
+        """Splits the groups over updates and data shards, and packs each shard's answers into rows.
+
+        The tokens of groups with a number in `watched_Q`, not −1, are recorded.
+        """
         config = self.config
         sequences, totals = make_minibatches(
             buffer,
@@ -211,6 +226,7 @@ class Step:
             key=jax.random.fold_in(stream(config.seed, "pairs"), step),
             mesh=self.mesh,
             token_reward=self.token_reward,
+            watched_Q=watched_Q,
         )
         packed = pack_shards(sequences, config, self.loss.unit, shared=config.prompts_are_shared)
         return layout.split_rows(packed, self.mesh, axis=1), totals
@@ -250,8 +266,15 @@ def _age(groups: Groups) -> Groups:
     return groups._replace(age_QK=jax.tree.map(lambda age_QK: age_QK + 1, groups.age_QK))
 
 
-def _record_partial(before: Progress | None, after: Progress, ages: Ages) -> PartialRecord:
-    """Returns what a step reports that began with `before` in flight (None: nothing), and ended with `after`."""
-    drawn = jnp.int32(0) if before is None else jnp.sum(before.rollout.length_B)
-    length_B = after.rollout.length_B
-    return PartialRecord(ages, jnp.sum(length_B > 0, dtype=jnp.int32), jnp.sum(length_B) - drawn)
+def _record_partial(before: Progress, after: Progress, ages: Ages, mesh: Mesh) -> PartialRecord:
+    """Returns what a step reports that began with `before` in flight, and ended with `after`."""
+    began, ended = before.rollout.length_B, after.rollout.length_B
+    counts = jnp.sum(ended > 0, dtype=jnp.int32), jnp.sum(ended) - jnp.sum(began)
+    return PartialRecord(ages, *counts, _find_flight(before, mesh), _find_flight(after, mesh))
+
+
+def _find_flight(progress: Progress, mesh: Mesh) -> Flight:
+    found = progress.slots.answer_S, progress.rollout.length_B, progress.next_answer
+    answer_S, length_B, next_X = layout.replicate(found, mesh)
+    shards = next_X.shape[0]
+    return Flight(answer_S.reshape(shards, -1), length_B.reshape(shards, -1), next_X)

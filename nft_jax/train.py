@@ -136,11 +136,12 @@ def prepare(
     compile_checks(state)
     prompts = experiment.prompts(tables["train"])
     step = experiment.step(optimizer)
+    step.grader.take_findings()  # from here on it keeps them, for the rollouts that are saved
     if config.model.bitwise:
         print(rehearse(step, state, prompts), flush=True)
     began = time.perf_counter()
     program = compile_step(step, state, prompts, experiment.state_shardings(optimizer))
-    scorer = compile_scores(step.updater, program, experiment.config.record.token_prompts, state, prompts)
+    scorer = compile_scores(step.updater, program, state, prompts)
     distributed.compile_collectives(program)
     seconds = time.perf_counter() - began
     print(f"step: one program, compiled in {seconds:.0f} s\n{compilations.finish()}", flush=True)
@@ -156,6 +157,7 @@ def prepare(
         state=state,
         done=done,
         scorer=scorer,
+        grader=step.grader,
         evaluator=evaluator,
         pretrained_answers=pretrained_answers,
         base_answers=base_answers,

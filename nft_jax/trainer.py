@@ -12,7 +12,7 @@ from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.evaluation.answers import make_rows, write_rows
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers, score
-from nft_jax.evaluation.stages import score_stages, tabulate_stages
+from nft_jax.evaluation.stages import score_stages, stage_of, tabulate_stages
 from nft_jax.evaluation.tables import format_score, format_table
 from nft_jax.files import atomically
 from nft_jax.loop import VALIDATION, Loop, is_due
@@ -26,9 +26,11 @@ from nft_jax.report.slots import Decoding
 from nft_jax.run.health import Hints
 from nft_jax.run.json_files import read_lines
 from nft_jax.run.metrics import format_step, optimizer_metrics, step_metrics
+from nft_jax.run.rollouts import TokenRecord, describe_groups
 from nft_jax.run.workdir import HELD_OUT_FOLDER, RESULT_FILE, as_json
 from nft_jax.state import Record
-from nft_jax.types import TokenScores
+from nft_jax.verify.callback import Grader
+from nft_jax.verify.findings import Finding
 
 
 class StepReport(NamedTuple):
@@ -36,11 +38,13 @@ class StepReport(NamedTuple):
 
     Attributes:
       record: The step's record; its groups are gathered on the host if the step is logged.
-      scores: How the weights after the step score the tokens of some groups; None where no tokens are kept.
+      after_QKT: Log-probs of the recorded tokens by the weights after the step; None where none are recorded.
+      findings: What the grader found in the answers that this process graded.
     """
 
     record: Record
-    scores: TokenScores | None
+    after_QKT: np.ndarray | None
+    findings: dict[bytes, Finding]
 
 
 @dataclass(kw_only=True)
@@ -48,12 +52,14 @@ class Trainer(Loop):
     """The loop over the steps of one run.
 
     Attributes:
-      scorer: Scores the tokens of logged groups: `token_scores.score_tokens`, compiled; None if no tokens are kept.
+      scorer: Scores the tokens of logged groups: `token_scores.score_tokens`, compiled; None if none are recorded.
+      grader: The host's side of grading the answers of steps.
       pretrained_answers: By split, the answers of a pretrained model before its warm start; empty without one.
       base_answers: By split, the answers before the first step.
     """
 
     scorer: jax.stages.Compiled | None
+    grader: Grader
     evaluator: Evaluator
     pretrained_answers: dict[str, Answers]
     base_answers: dict[str, Answers]
@@ -89,17 +95,19 @@ class Trainer(Loop):
 
     def prepare_record(self, step: int, record: Record) -> StepReport:
         """Gathers and scores the groups of a step that is logged, and leaves out those of other steps."""
+        findings = self.grader.take_findings()
         if step not in (1, self.steps) and not is_due(step, self.config.record.rollouts_every_steps):
-            return StepReport(record._replace(last=None, length_RQK=None), None)
-        scores = None
+            return StepReport(record._replace(last=None, length_RQK=None, watched=None), None, {})
+        after_QKT = None
         if self.scorer is not None:
-            scores = jax.device_get(self.scorer(self.state.weights, self.state.frozen, self.inputs, record.last))
+            weights = self.state.weights, self.state.frozen
+            after_QKT = jax.device_get(self.scorer(*weights, self.inputs, record.last, record.watched.place_Q))
         last, length_RQK = distributed.gather((record.last, record.length_RQK))
-        return StepReport(record._replace(last=last, length_RQK=length_RQK), scores)
+        return StepReport(record._replace(last=last, length_RQK=length_RQK), after_QKT, findings)
 
     def report_step(self, step: int, report: StepReport, seconds: float) -> None:
         """Writes and prints the metrics of a step, what they show, and its rollouts if they are logged."""
-        experiment, (record, scores) = self.experiment, jax.device_get(report)
+        experiment, record = self.experiment, jax.device_get(report.record)
         metrics = {"step": step} | step_metrics(record)
         weights = count_weights(experiment.model.trained_shapes)
         norm_O = record.applied.gradient_norm[record.applied.taken > 0]
@@ -108,10 +116,12 @@ class Trainer(Loop):
         self.folder.append(metrics)
         self.trackers.add(step, metrics)
         if record.last is not None:
-            table = experiment.dataset.tables["train"]
-            self.folder.write_rollouts(step, record.last, table, experiment.tokenizer, scores)
-            if not self.config.rollout.partial:  # a step's answers begin in steps that are not logged
-                self._write_slots(step, record)
+            table, tokens = experiment.dataset.tables["train"], None
+            if report.after_QKT is not None:
+                tokens = TokenRecord(record.watched, report.after_QKT, self.config.old_logp == "recompute")
+            groups = describe_groups(record.last, table, experiment.tokenizer, tokens, report.findings)
+            self.folder.write_rollouts(step, groups)
+            self._write_slots(step, record)
         self.nonfinite.add(metrics)
         check_gap(self.config, step, metrics)
         line = format_step(step, self.steps, metrics, self.time_left(step, seconds), terminal_width())
@@ -120,17 +130,21 @@ class Trainer(Loop):
     def _write_slots(self, step: int, record: Record) -> None:
         """Writes what the page needs to say which decode slot gave which answer when."""
         config, engine, length_RQK = self.config, self.experiment.engine, record.length_RQK[: int(record.rounds)]
-        shards = shard_count(engine.mesh)
+        shards, partial = shard_count(engine.mesh), config.rollout.partial
         decoding = Decoding(
             slots=engine.slots(length_RQK[0].size // shards),
             shards=shards,
-            in_step=engine.mesh.shape[DATA] if engine.lockstep else 1,
+            in_step=shards if partial else engine.mesh.shape[DATA] if engine.lockstep else 1,
             begins_next=config.selection.begin_next_round,
             max_rounds=config.selection.max_rounds,
-            max_halvings=config.rollout.max_halvings,
+            max_halvings=0 if partial else config.rollout.max_halvings,
+            rounds_ahead=config.rollout.rounds_ahead,
         )
         values = {"step": step, "decoding": decoding._asdict(), "capacity": float(record.statistics.capacity)}
         values["lengths"] = length_RQK.tolist()
+        if record.partial is not None:
+            flights = {"before": record.partial.before, "after": record.partial.after}
+            values |= {name: {part: x.tolist() for part, x in as_json(one).items()} for name, one in flights.items()}
         self.folder.write_json(f"rollouts/slots_{step:06d}.json", values, indent=None)
 
     def evaluate(self, step: int) -> None:
@@ -152,6 +166,8 @@ class Trainer(Loop):
             hints = self.hints.add_score(result.greedy, result.sampled, (result.greedy_error, result.sampled_error))
             print("  " + "\n  ".join([format_score("validation", result), *hints]), flush=True)
             self.best.consider(row, lambda: self.save(step))
+        if 0 < step < self.steps:  # those of the ends are written together
+            self._write_stage(stage_of(step), answers)
         self.folder.push()
 
     def finish(self) -> None:
@@ -180,15 +196,22 @@ class Trainer(Loop):
 
     def _write_held_out(self, answers: dict[str, Answers]) -> None:
         """Writes each stage's answers to the held-out problems as text."""
-        folder, tables = self.folder.path / HELD_OUT_FOLDER, self.experiment.dataset.tables
-        folder.mkdir(exist_ok=True)
         for split, final in answers.items():
             for stage, each in self._stages(split, final).items():
-                with (
-                    atomically(folder / f"{split}_{stage}.jsonl") as temporary,
-                    open(temporary, "w", encoding="utf-8") as out,
-                ):
-                    write_rows(out, make_rows(each, tables[split], 0, self.experiment.tokenizer))
+                self._write_stage(stage, {split: each})
+
+    def _write_stage(self, stage: str, answers: dict[str, Answers]) -> None:
+        """Writes a stage's answers to the problems of some splits."""
+        if not self.folder.is_writer:
+            return
+        folder, tables = self.folder.path / HELD_OUT_FOLDER, self.experiment.dataset.tables
+        folder.mkdir(exist_ok=True)
+        for split, each in answers.items():
+            with (
+                atomically(folder / f"{split}_{stage}.jsonl") as temporary,
+                open(temporary, "w", encoding="utf-8") as out,
+            ):
+                write_rows(out, make_rows(each, tables[split], 0, self.experiment.tokenizer))
 
     def _stages(self, split: str, final: Answers) -> dict[str, Answers]:
         """Returns the answers to a split by stage of the run."""

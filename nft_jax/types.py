@@ -162,18 +162,34 @@ class Groups(NamedTuple):
         return self.reward_QK if self.graded_QK is None else self.graded_QK
 
 
-class TokenScores(NamedTuple):
-    """What weights say of the tokens of whole groups; 0 after an answer's end.
+class SeenTokens(NamedTuple):
+    """What the update that trains a token saw of it (float32); 0 where no update trains one.
 
     Attributes:
-      place_Q: int32, places of the groups among those that were sampled.
-      logp_QKT: float32, log-prob of each token.
-      entropy_QKT: float32, entropy of the distribution that each token is drawn from, in nats.
+      old: log π_old, as the loss read it.
+      new: log π_θ, at the weights of the update.
+      entropy: Entropy of π_θ at the token, in nats.
+      multiplier: −∂(Σ losses, KL term included)/∂(log π_θ), before the normalizer.
+    """
+
+    old: Array
+    new: Array
+    entropy: Array
+    multiplier: Array
+
+
+class WatchedGroups(NamedTuple):
+    """Groups of the last round of a step, whose tokens are recorded. The axis Q counts them alone.
+
+    Attributes:
+      place_Q: int32, their places among the groups of the round.
+      update_Q: int32, which update of the step trains them, from 0; −1: none.
+      seen: Arrays `[Q, K, T]`.
     """
 
     place_Q: Array
-    logp_QKT: Array
-    entropy_QKT: Array
+    update_Q: Array
+    seen: SeenTokens
 
 
 class Prompts(NamedTuple):

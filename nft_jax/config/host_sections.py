@@ -178,8 +178,8 @@ class RecordConfig:
     )
     token_prompts: int = setting(
         4,
-        "prompts of a saved rollout whose answers are kept token by token, with log-probs before and after the step "
-        "and entropies, for the page of the run; 0: none",
+        "prompts of a saved rollout whose answers are kept token by token, with what the update that trained them saw: "
+        "log-probs, entropies and weights; for the page of the run; 0: none",
         at_least=0,
     )
     checkpoint_every_steps: int = setting(

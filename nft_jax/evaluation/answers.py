@@ -68,7 +68,15 @@ def make_rows(answers: Answers, prompts: PromptTable, first: int, tokenizer: Tok
             "truncated": answers.truncated_EK[e].tolist(),
             "lengths": length_K.tolist(),
             "logps": answers.logp_EK[e].tolist(),
+            **_describe_findings(answers, e),
         }
+
+
+def _describe_findings(answers: Answers, e: int) -> dict:
+    """Returns what the grader found in the answers to a problem, where that is known."""
+    if answers.extracted_EK is None:
+        return {}
+    return {"extracted": answers.extracted_EK[e].tolist(), "reasons": answers.reason_EK[e].tolist()}
 
 
 def parse_rows(rows: Sequence[dict]) -> Answers:

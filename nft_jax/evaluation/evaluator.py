@@ -25,6 +25,7 @@ from nft_jax.rollout.state import Requests
 from nft_jax.rounding import round_up
 from nft_jax.types import Array, Prompts
 from nft_jax.verify.callback import Grader, verify
+from nft_jax.verify.findings import CUT, Finding, key_of
 from nft_jax.verify.grade import STATUSES
 
 # A request's number is problem · MOST_ANSWERS + answer, in 32 bits, so that more answers to a problem do not change the
@@ -59,6 +60,7 @@ class Evaluator:
       answers: Number of answers to a problem, the greedy one and those that are sampled.
       batch: How many problems the program answers at a time.
       program: The compiled program; None without any split.
+      grader: The host's side of its grading; None without any split.
     """
 
     model: ShardedModel
@@ -67,6 +69,7 @@ class Evaluator:
     answers: int
     batch: int
     program: Callable[[Any, Batch], Answers] | None
+    grader: Grader | None = None
 
     def __call__(self, weights: Any, name: str, label: str = "") -> Answers:
         """Returns the answers to all problems of a split, on the host; a `label` names them in a line of progress."""
@@ -75,7 +78,7 @@ class Evaluator:
             parts.append(part)
             if label:
                 progress.show(min(self.batch * len(parts), self.problems[name]))
-        return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return jax.tree.map(lambda *part: np.concatenate(part), *parts)
 
     def batches(self, weights: Any, name: str, first: int = 0) -> Iterator[Answers]:
         """Yields the answers to a split's problems from number `first` on, each batch as soon as it is graded."""
@@ -83,9 +86,10 @@ class Evaluator:
         offset = _first_references(self.tables)[name]
         for start in range(first, count, self.batch):
             inputs = _make_batch(table, start, self.batch, count, offset)
-            inputs = distributed.place(inputs, jax.tree.map(lambda _: self.model.whole, inputs))
-            answers = jax.device_get(self.program(weights, inputs))
-            yield Answers(*(part[: count - start] for part in answers))
+            placed = distributed.place(inputs, jax.tree.map(lambda _: self.model.whole, inputs))
+            answers = jax.device_get(self.program(weights, placed))
+            answers = _add_findings(answers, inputs.reference_E, self.grader.take_findings())
+            yield jax.tree.map(lambda x, left=count - start: x[:left], answers)
 
 
 def compile_evaluator(
@@ -119,6 +123,7 @@ def compile_evaluator(
     if not tables:
         return Evaluator(model, tables, problems, answers, batch, None)
     host = grader([answer for table in tables.values() for answer in table.answers])
+    host.take_findings()  # from here on it keeps them
 
     def evaluate(weights, inputs):
         return _evaluate(model, engine, host, answers, seed, weights, inputs)
@@ -127,7 +132,24 @@ def compile_evaluator(
     jitted = jax.jit(evaluate, in_shardings=layouts, out_shardings=model.whole)
     name, table = next(iter(tables.items()))
     inputs = _make_batch(table, 0, batch, problems[name], 0)
-    return Evaluator(model, tables, problems, answers, batch, jitted.lower(model.abstract_weights(), inputs).compile())
+    program = jitted.lower(model.abstract_weights(), inputs).compile()
+    return Evaluator(model, tables, problems, answers, batch, program, host)
+
+
+def _add_findings(answers: Answers, reference_E: np.ndarray, findings: dict[bytes, Finding]) -> Answers:
+    """Adds what the grader found in each answer; nothing is known of answers that another process graded."""
+    E, K = answers.length_EK.shape
+    found = [
+        CUT
+        if answers.truncated_EK[e, k]
+        else findings.get(
+            key_of(reference_E[e], answers.token_EKT[e, k, : answers.length_EK[e, k]]), Finding(None, None)
+        )
+        for e in range(E)
+        for k in range(K)
+    ]
+    texts = (np.array([part or "" for part in column]).reshape(E, K) for column in zip(*found, strict=True))
+    return answers._replace(**dict(zip(("extracted_EK", "reason_EK"), texts, strict=True)))
 
 
 def _make_batch(table: PromptTable, first: int, size: int, count: int, offset: int) -> Batch:

@@ -23,6 +23,9 @@ class Answers(NamedTuple):
       verdict_EK: int32, number of the verdict in `STATUSES`.
       correct_EK: bool, never True for a truncated answer.
       second_EK: int32, as `verdict_EK`, by the second grader; −1 where it did not grade.
+      extracted_EK: str, what the grader took for the answer; empty where it took nothing, or another process graded.
+      reason_EK: str, why the answer is not correct (`verify/findings.py`); empty for a correct one, or as above. Both
+        are None on the device.
     """
 
     token_EKT: Array
@@ -32,6 +35,8 @@ class Answers(NamedTuple):
     verdict_EK: Array
     correct_EK: Array
     second_EK: Array
+    extracted_EK: np.ndarray | None = None
+    reason_EK: np.ndarray | None = None
 
 
 def judge_by_second(answers: Answers) -> Answers:

@@ -1,12 +1,25 @@
-"""The stages of a run (pretrained, base, final): scores of their answers to the same held-out problems."""
+"""The stages of a run (pretrained, base, steps, final): scores of their answers to the same held-out problems."""
 
 import math
 from collections.abc import Iterator, Mapping
 
+import jax
 import numpy as np
 
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import Answers, Score, score
+
+STAGES = ("pretrained", "base", "step", "final")
+
+
+def stage_of(step: int) -> str:
+    """Returns the name of the stage after a step that is not the last."""
+    return f"step{step:06d}"
+
+
+def order_of(stage: str) -> tuple[int, str]:
+    """Returns a key that sorts the names of stages by time."""
+    return STAGES.index(stage.rstrip("0123456789")), stage
 
 
 def score_stages(
@@ -20,7 +33,7 @@ def score_stages(
     """
     problems = len(next(iter(stages.values())).correct_EK)
     return {
-        part: {stage: score(Answers(*(field[index] for field in answers))) for stage, answers in stages.items()}
+        part: {stage: score(jax.tree.map(lambda x, i=index: x[i], answers)) for stage, answers in stages.items()}
         for part, index in _parts(name, table, train, problems)
     }
 

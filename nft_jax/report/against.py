@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nft_jax.evaluation.paired import are_correct, compare_rows, pair_rows
 from nft_jax.evaluation.tables import format_table
+from nft_jax.report.answers import greedy_of
 from nft_jax.run.workdir import HELD_OUT_FOLDER
 
 SPLITS = ("test", "validation")
@@ -83,6 +84,6 @@ def _describe(here: dict, there: dict) -> dict:
         "reference": here["reference"],
         "kind": here.get("kind", ""),
         "outcome": _find_outcome(here, there),
-        "here": here["answers"][0],
-        "there": there["answers"][0],
+        "here": greedy_of(here),
+        "there": greedy_of(there),
     }

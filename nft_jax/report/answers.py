@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from nft_jax.evaluation.paired import are_correct
+from nft_jax.evaluation.stages import order_of
 from nft_jax.run.json_files import read_lines
 from nft_jax.run.workdir import HELD_OUT_FOLDER
 
@@ -54,20 +55,26 @@ def _fit(lines: Sequence[bytes], most_bytes: int) -> list[int]:
 
 
 def read_held_out(workdir: Path, most: int = MOST_HELD_OUT) -> dict[str, list[dict]]:
-    """Reads the greedy answers to the first held-out problems: {split: [{"prompt", stage: [answer]}]}."""
+    """Reads the greedy answers to the first held-out problems: {split: [{"prompt", "reference", stage: [answer]}]}."""
     splits: dict[str, list[dict]] = {}
     for path in sorted((workdir / HELD_OUT_FOLDER).glob("*.jsonl"), key=_stage_order):
         split, _, stage = path.stem.rpartition("_")
         lines = read_lines(path, choose=lambda lines: range(min(len(lines), most)))
         rows = splits.setdefault(split, [{"prompt": line["prompt"], "reference": line["reference"]} for line in lines])
         for row, line in zip(rows, lines, strict=True):
-            row[stage] = [{"text": line["answers"][0], "correct": are_correct(line)[0]}]
+            row[stage] = [greedy_of(line)]
     return splits
 
 
-def _stage_order(path: Path) -> tuple[str, int]:
+def greedy_of(line: dict) -> dict:
+    """Returns the greedy answer of a held-out problem: its text, verdict, and what the grader found, if it is known."""
+    found = {"extracted": line["extracted"][0], "reason": line["reasons"][0]} if "extracted" in line else {}
+    return {"text": line["answers"][0], "correct": are_correct(line)[0]} | found
+
+
+def _stage_order(path: Path) -> tuple[str, tuple[int, str]]:
     split, _, stage = path.stem.rpartition("_")
-    return split, ("pretrained", "base", "final").index(stage)
+    return split, order_of(stage)
 
 
 def shorten(prompts: Iterable[str]) -> dict[str, str]:

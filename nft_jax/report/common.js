@@ -21,9 +21,27 @@ function visible(text) {
   return escaped.replace(/\n/g, "⏎\n").replace(/\t/g, "→\t");
 }
 
-// A prompt without the template around it, in one line.
+// The nodes of a text of a model: as written, or with its mathematics typeset.
+const reading = { typeset: false };
+
+function textNodes(text) {
+  return reading.typeset ? typeset(text) : [visible(text)];
+}
+
+// What the grader took for the answer, and why that is not correct; nothing where neither is known.
+function describeFinding(extracted, reason) {
+  const isFormula = /[\\^_]/.test(extracted ?? "") && !/[A-Za-z]{3,} [A-Za-z]{2,}/.test(extracted);
+  const read = extracted ? ["read as “", reading.typeset && isFormula ? formula(extracted) : visible(extracted), "”"] : [];
+  return [...read, reason ? `${read.length ? "; " : ""}${visible(reason)}` : ""].filter((part) => part !== "");
+}
+
+// A prompt without the template around it.
+function promptText(prompt) {
+  return (data.questions[prompt] ?? prompt).trim();
+}
+
 function shortPrompt(prompt) {
-  return visible((data.questions[prompt] ?? prompt).trim());
+  return visible(promptText(prompt));
 }
 
 function percent(share) {

@@ -17,7 +17,7 @@ from nft_jax.report.slots import read_slots
 from nft_jax.run.json_files import read_json, read_lines
 from nft_jax.run.workdir import PAGE_FILE, RESULT_FILE
 
-SCRIPTS = ("multipliers.js", "common.js", "viewer.js", "held_out.js", "slots.js")
+SCRIPTS = ("multipliers.js", "common.js", "math.js", "tokens.js", "viewer.js", "held_out.js", "slots.js")
 
 
 def write_page(
@@ -109,15 +109,11 @@ def _script_json(values: Any) -> Any:
 
 
 def _viewer_options(config: Config) -> dict:
-    """Returns where the controls of the viewer begin: at the run's own loss, if the viewer has it.
-
-    The only update of a step is taken at R = 1, whatever the weights are after it.
-    """
+    """Returns where the controls of the viewer begin: at the run's own loss, if the viewer has it."""
     name, options = config.loss.name, config.loss.options
     known = {"epsilon": "epsilon", "negative_weight": "lambda", "omega": "omega"}
     known |= {"clip_low": "clipLow", "clip_high": "clipHigh"}
     chosen = {known[option]: value for option, value in options.items() if option in known}
-    chosen["at"] = "start" if config.updates_per_step == 1 else "end"
     return chosen | ({"loss": name} if name in ("nft", "grpo", "dapo") else {})
 
 

@@ -10,7 +10,7 @@ function slotsView() {
 
 // The answer with this number in the shard: its round, prompt, number among the prompt's answers, and group if the page has it.
 function describeSlotAnswer({ step, shard }, number) {
-  const perRound = shard.lengths.length / (shard.rounds.length - 1);
+  const perRound = (step.prompts / step.shards.length) * step.answers;
   const round = Math.floor(number / perRound);
   const first = (step.prompts / step.shards.length) * $("slots-shard").selectedIndex;
   const prompt = first + Math.floor((number % perRound) / step.answers);
@@ -50,6 +50,8 @@ function drawSlots() {
     // Not by color alone: an incorrect answer is half as high.
     const low = answer.group && !isCorrect(answer.group, answer.k) ? (height - 1) * 0.45 : 0;
     pen.fillRect(x, y + low, length * column - gap, height - 1 - low);
+    // An answer of an earlier step goes on here; one that is unfinished at the end goes on in the next.
+    if (length && shard.before[number]) pen.clearRect(x, y, 2, height / 2);
   });
   pen.fillStyle = pen.strokeStyle = style.getPropertyValue("--ink");
   const drawLine = (trip, dash) => {
@@ -74,19 +76,21 @@ function drawSlots() {
 
 // The trip at which the last waiting answer found a slot: from there on slots are free.
 function drainTrip(shard) {
-  return Math.max(...shard.starts);
+  return shard.starts.reduce((latest, start, n) => (shard.lengths[n] ? Math.max(latest, start) : latest), 0);
 }
 
 function summarizeSlots({ step, shard, trips }) {
   const drawn = shard.lengths.reduce((sum, length) => sum + length, 0);
+  const [count, older] = [shard.lengths.filter((length) => length).length, shard.lengths.filter((length, n) => length && shard.before[n]).length];
+  const flight = shard.goesOn.length || older ? ` ${older} of them began in earlier steps (notched), ${shard.goesOn.length} go on in the next.` : "";
   const drain = drainTrip(shard);
   const ends = shard.lengths.map((length, number) => length + shard.starts[number]);
   const late = ends.filter((end) => end > drain).length;
   const tail = shard.lengths.reduce((sum, length, number) => sum + Math.max(0, ends[number] - Math.max(drain, shard.starts[number])), 0);
   const busy = trips > drain ? percent(tail / (step.slots * (trips - drain))) : "–";
   const halved = step.halvings ? " (halving gives some of the rest back)" : "";
-  return `${shard.lengths.length} answers in ${step.slots} slots and ${trips} trips, ${percent(drawn / (step.slots * trips))} of the places busy. ` +
-    `The queue is empty from trip ${drain} on (dashed line): the last ${trips - drain} trips finish ${late} answers with ${busy} busy${halved}.`;
+  return `${count} answers in ${step.slots} slots and ${trips} trips, ${percent(drawn / (step.slots * trips))} of the places busy. ` +
+    `The queue is empty from trip ${drain} on (dashed line): the last ${trips - drain} trips finish ${late} answers with ${busy} busy${halved}.${flight}`;
 }
 
 function findSlotAnswer({ shard, height, column }, event) {
@@ -100,9 +104,11 @@ function pointSlots(view, event) {
   if (number < 0) return;
   const { round, prompt, k, group } = describeSlotAnswer(view, number);
   const start = view.shard.starts[number];
+  const before = view.shard.before[number] ? `, after ${view.shard.before[number]} in earlier steps` : "";
+  const after = view.shard.goesOn.includes(number) ? ", and goes on in the next" : "";
   const what = group ? `${isCorrect(group, k) ? "✓" : "✗"} ${group.verdicts[k]}${group.truncated[k] ? ", cut" : ""}: ${shortPrompt(group.prompt).slice(0, 60)}` : "its text is not in this page";
   $("slots-numbers").textContent = `slot ${view.shard.slots[number]}, trips ${start} to ${start + view.shard.lengths[number] - 1}: ` +
-    `${view.shard.lengths[number]} tokens, round ${round + 1}, prompt ${prompt + 1}, answer ${k + 1}; ${what}`;
+    `${view.shard.lengths[number]} tokens${before}${after}, round ${round + 1}, prompt ${prompt + 1}, answer ${k + 1}; ${what}`;
 }
 
 function openSlotAnswer(view, event) {

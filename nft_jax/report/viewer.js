@@ -1,43 +1,7 @@
 // The viewer of the sampled answers of a run.
 
-// ---- the values of a token ----
-
-// log R at which the weight is shown: the change by the whole step, or 0, at which the first update is taken.
-function weightRatio(tokens, index) {
-  return options.at === "start" ? 0 : tokens.new[index] - tokens.old[index];
-}
-
-function tokenValues(group, answer, index) {
-  const tokens = group.tokens[answer];
-  const reward = Number(isCorrect(group, answer));
-  const logRatio = tokens.new[index] - tokens.old[index];
-  const multiplier = MULTIPLIERS[options.loss](weightRatio(tokens, index), reward, group.rate, options);
-  return { multiplier, logRatio, surprise: -tokens.old[index], entropy: tokens.entropy[index], old: tokens.old[index], new: tokens.new[index] };
-}
-
-// The value at which a color is full; entropy and surprise have one sign and a hue of their own.
-const FULL = { multiplier: 1, logRatio: 0.5, surprise: 4, entropy: 2 };
-const UNSIGNED = ["surprise", "entropy"];
-
-function tint(name, value) {
-  const strength = Math.min(Math.abs(value) / FULL[name], 1);
-  const hue = UNSIGNED.includes(name) ? "neutral" : value >= 0 ? "good" : "bad";
-  return `rgba(var(--${hue}), ${(0.75 * strength).toFixed(3)})`;
-}
-
-function drawLegend() {
-  const name = $("color").value;
-  const steps = !name ? [] : (UNSIGNED.includes(name) ? [0, 0.5, 1] : [-1, -0.5, 0, 0.5, 1]).map((part) => part * FULL[name]);
-  $("legend").replaceChildren(...steps.map((value) => {
-    const sample = make("span", { className: "sample", textContent: Math.abs(value) === FULL[name] ? `${value < 0 ? "≤" : "≥"}\u202f${value}` : value });
-    sample.style.background = tint(name, value);
-    return sample;
-  }));
-}
-
 // ---- state ----
 
-const options = { at: "end", loss: "nft", omega: "one_minus_rate", epsilon: 1, lambda: 1, clipLow: 0.2, clipHigh: 0.2, ...data.options };
 let shown = [];
 let selected = 0;
 
@@ -46,8 +10,11 @@ function groupsOfStep() {
 }
 
 function surprise(group) {
-  const values = (group.tokens ?? []).flatMap((tokens) => tokens.old.map((value) => -value));
-  return mean(values);
+  return mean((group.tokens ?? []).map(answerSurprise));
+}
+
+function answerSurprise(tokens) {
+  return -mean(tokens.sampler ?? []);
 }
 
 const SORTS = {
@@ -56,6 +23,19 @@ const SORTS = {
   length: (group) => -mean(group.lengths),
   surprise: (group) => -surprise(group),
 };
+
+// The order of a group's answers.
+const ANSWER_SORTS = {
+  order: () => 0,
+  verdict: (group, k) => -Number(isCorrect(group, k)),
+  length: (group, k) => -group.lengths[k],
+  surprise: (group, k) => -answerSurprise(group.tokens?.[k] ?? {}),
+};
+
+function sortAnswers(group) {
+  const key = ANSWER_SORTS[$("sort-answers").value];
+  return group.answers.map((_, k) => [key(group, k), k]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((row) => row[1]);
+}
 
 const SHOWN = {
   "": () => true,
@@ -69,7 +49,7 @@ const SHOWN = {
 
 function drawList() {
   const words = $("search").value.toLowerCase();
-  const matches = (group) => !words || [group.prompt, ...group.answers].some((text) => text.toLowerCase().includes(words));
+  const matches = (group) => !words || [group.prompt, ...group.answers, ...(group.extracted ?? [])].some((text) => text?.toLowerCase().includes(words));
   const key = SORTS[$("sort").value];
   shown = groupsOfStep().filter((group) => SHOWN[$("show").value](group) && matches(group));
   shown = shown.map((group, place) => [key(group), place, group]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((row) => row[2]);
@@ -87,6 +67,8 @@ function drawList() {
 // Shows a group of a step, whatever the list shows now.
 function showGroup(step, group) {
   $("step").value = step;
+  fitGap(groupsOfStep());
+  drawLegend();
   [$("show").value, $("search").value] = ["", ""];
   drawList();
   select(shown.indexOf(group));
@@ -95,6 +77,8 @@ function showGroup(step, group) {
 
 // Begins with a group whose tokens can be colored.
 function drawStep() {
+  fitGap(groupsOfStep());
+  drawLegend();
   drawList();
   select(Math.max(shown.findIndex((group) => group.tokens), 0));
 }
@@ -108,9 +92,10 @@ function drawGroup() {
   [...$("prompts").children].forEach((item, place) => item.setAttribute("aria-selected", String(place === selected)));
   $("prompts").children[selected]?.scrollIntoView({ block: "nearest" });
   const group = shown[selected];
-  $("prompt").textContent = group ? visible(group.prompt) : "no prompt matches";
-  $("group").textContent = group ? `reference ${visible(group.reference)}; success rate ${group.rate}` : "";
-  $("answers").replaceChildren(...(group ? group.answers.map((_, k) => drawAnswer(group, k)) : []));
+  $("prompt").replaceChildren(...(group ? textNodes(group.prompt) : ["no prompt matches"]));
+  const update = group?.update === undefined || group.update === null ? "" : `; trained by update ${group.update + 1} of the step`;
+  $("group").replaceChildren(...(group ? ["reference ", ...textNodes(group.reference), `; success rate ${group.rate}${update}`] : []));
+  $("answers").replaceChildren(...(group ? sortAnswers(group).map((k) => drawAnswer(group, k)) : []));
   drawElsewhere(group);
   drawSilent();
 }
@@ -120,9 +105,10 @@ function drawAnswer(group, k) {
   const reward = group.rewards ? `, reward ${group.rewards[k]}` : "";
   const head = `${correct ? "✓" : "✗"} ${group.verdicts[k]}${reward}${group.truncated[k] ? ", cut" : ""}, ${group.lengths[k]} tokens`;
   const body = make("div", { className: "tokens" });
-  if (group.tokens) body.append(...group.tokens[k].texts.map((text, index) => drawToken(group, k, text, index)));
-  else body.textContent = visible(group.answers[k]);
-  return make("div", { className: `card ${correct ? "correct" : "incorrect"}` }, [make("div", { className: "soft", textContent: head }), body]);
+  if (group.tokens && !reading.typeset) body.append(...group.tokens[k].texts.map((text, index) => drawToken(group, k, text, index)));
+  else body.append(...textNodes(group.answers[k]));
+  const found = make("div", { className: "found" }, describeFinding(group.extracted?.[k], group.reasons?.[k]));
+  return make("div", { className: `card ${correct ? "correct" : "incorrect"}` }, [make("div", { className: "soft", textContent: head }), found, body]);
 }
 
 function drawToken(group, k, text, index) {
@@ -130,7 +116,7 @@ function drawToken(group, k, text, index) {
   const token = make("span", { className: "token", textContent: visible(text) });
   const color = $("color").value;
   if (color) token.style.background = tint(color, values[color]);
-  Object.assign(token.dataset, { answer: k, index, multiplier: values.multiplier });
+  Object.assign(token.dataset, { answer: k, index, multiplier: values.multiplier ?? "" });
   return token;
 }
 
@@ -138,58 +124,47 @@ function drawToken(group, k, text, index) {
 function pointToken(event) {
   const { answer, index } = event.target.dataset;
   if (index === undefined) return;
-  const text = shown[selected].tokens[answer].texts[index];
-  const values = tokenValues(shown[selected], answer, index);
-  const numbers = { weight: values.multiplier, "R after the step": Math.exp(values.logRatio), "log-prob when sampled": values.old,
-    "log-prob after the step": values.new, "entropy in nats": values.entropy };
-  const parts = Object.entries(numbers).map(([name, value]) => `${name} ${value.toFixed(3)}`);
-  $("numbers").textContent = [`“${visible(text)}”`, ...parts].join(" · ");
+  $("numbers").textContent = describeToken(shown[selected], answer, index);
 }
 
-// The same prompt at other steps, one key away: so one sees a misconception die.
+// The same prompt at other steps, with what its answers were read as: so one sees a misconception die.
 function drawElsewhere(group) {
   const same = data.rollouts.flatMap((rollout) => rollout.groups.filter((other) => other.prompt === group?.prompt).map((other) => [rollout.step, other]));
-  const buttons = same.map(([step, other]) => make("button", {
-    textContent: `step ${step}: ${percent(other.rate)}`, disabled: other === group, onclick: () => showGroup(step, other) }));
-  $("elsewhere").replaceChildren(...(same.length > 1 ? ["This prompt at ", ...buttons] : []));
+  const rows = same.map(([step, other]) => {
+    const button = make("button", { textContent: `step ${step}: ${percent(other.rate)}`, disabled: other === group, onclick: () => showGroup(step, other) });
+    return make("div", {}, [button, countFindings(other)]);
+  });
+  $("elsewhere").replaceChildren(...(same.length > 1 ? ["This prompt at ", ...rows] : []));
 }
 
-// The share of tokens that each loss would not train at all, over all groups of the step that have tokens; counted
-// again only for another step or other settings.
+// The extracted answers of a group, the most frequent first.
+function countFindings(group) {
+  const counts = new Map();
+  (group.extracted ?? []).forEach((text, k) => {
+    const key = `${isCorrect(group, k) ? "✓" : "✗"} ${visible(text ?? "nothing").slice(0, 40)}`;
+    counts.set(key, (counts.get(key) ?? 0) + 1);
+  });
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([text, count]) => `${text} ×${count}`).join(" · ");
+}
+
+// Counted again only for another step or other settings.
 const counted = { key: "", shares: null };
 
 function silentShares() {
   const key = JSON.stringify([$("step").value, { ...options, loss: "" }]);
-  if (counted.key !== key) Object.assign(counted, { key, shares: countSilent() });
+  if (counted.key !== key) Object.assign(counted, { key, shares: countSilent(groupsOfStep()) });
   return counted.shares;
 }
 
-function countSilent() {
-  const counts = Object.fromEntries(Object.keys(MULTIPLIERS).map((name) => [name, 0]));
-  let total = 0;
-  for (const group of groupsOfStep().filter((each) => each.tokens && each.rate > 0 && each.rate < 1)) {
-    group.tokens.forEach((tokens, k) => {
-      const reward = Number(isCorrect(group, k));
-      tokens.new.forEach((_, index) => {
-        total += 1;
-        for (const [name, multiplier] of Object.entries(MULTIPLIERS)) {
-          counts[name] += multiplier(weightRatio(tokens, index), reward, group.rate, options) === 0;
-        }
-      });
-    });
-  }
-  return { total, counts };
-}
-
 function drawSilent() {
-  const { total, counts } = silentShares();
+  const { total, counts, stored } = silentShares();
   const share = (name) => `${name.toUpperCase()} ${percent(counts[name] / total)}`;
   const ratios = (data.ratios[$("step").value] ?? []).map((ratio) => (ratio === null ? "–" : ratio.toFixed(2)));
   const updates = ratios.length ? ` Largest R inside each update of the step: ${ratios.join(", ")}.` : "";
-  const where = options.at === "start" ? "at R = 1" : "at R after the step";
+  const where = { update: "at R in the update", start: "at R = 1", end: "at R after the step" }[options.at];
   $("silent").textContent = (total
-    ? `Tokens of mixed groups without any weight ${where}: ${Object.keys(counts).map(share).join(", ")} (of ${total} tokens).`
-    : "No token of a mixed group is recorded at this step.") + updates;
+    ? `Tokens without any weight ${where}: ${Object.keys(counts).map(share).join(", ")}; in the update itself ${percent(stored / total)} (of ${total} recorded tokens that trained).`
+    : "No token that trained is recorded at this step.") + updates;
 }
 
 // ---- events ----
@@ -222,6 +197,7 @@ function press(event) {
   const actions = {
     j: () => select(selected + 1), k: () => select(selected - 1), ArrowDown: () => select(selected + 1), ArrowUp: () => select(selected - 1),
     n: () => chooseLoss("nft"), g: () => chooseLoss("grpo"), d: () => chooseLoss("dapo"), "/": () => $("search").focus(),
+    t: () => $("typeset").click(),
   };
   const inList = event.target === $("prompts");
   if (!(event.key in actions) || (event.key.startsWith("Arrow") && !inList)) return;
@@ -234,9 +210,9 @@ if (data.rollouts.length) {
   $("step").value = data.rollouts[data.rollouts.length - 1].step;
   ["at", "loss", "omega", "epsilon", "lambda", "clipLow", "clipHigh"].forEach(bindOption);
   ["show", "sort", "search"].forEach((id) => { $(id).oninput = drawList; });
+  $("sort-answers").oninput = drawGroup;
   $("step").oninput = drawStep;
   $("color").oninput = () => { drawLegend(); drawGroup(); };
-  drawLegend();
   $("answers").onmouseover = pointToken;
   document.addEventListener("keydown", press);
   drawStep();

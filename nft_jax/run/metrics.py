@@ -109,7 +109,7 @@ def _partial_metrics(record: Record) -> dict:
     """Returns how old the answers are that a step trains on, and what it leaves to the next; {} if that is nothing."""
     if record.partial is None:
         return {}
-    (answers, older, total, oldest), began, _ = record.partial
+    (answers, older, total, oldest), began = record.partial.ages, record.partial.began
     return {
         "answers_in_flight": int(began),
         "answers_older": share(older, answers),

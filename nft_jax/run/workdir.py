@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,10 @@ import numpy as np
 import psutil
 
 from nft_jax.config import Config, to_dict
-from nft_jax.data.prompts import PromptTable
-from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.files import atomically, json_text
 from nft_jax.printing import visible
 from nft_jax.run import remote_workdir
 from nft_jax.run.json_files import read_lines
-from nft_jax.types import Groups, TokenScores
-from nft_jax.verify.grade import STATUSES
 
 # Parts of a run that several modules name.
 RESULT_FILE, HELD_OUT_FOLDER, PAGE_FILE, PICTURE_FILE = "result.json", "held_out", "report.html", "curves.png"
@@ -141,51 +137,14 @@ class Workdir:
             temporary.write_text(kept, encoding="utf-8")
         return [row["step"] for row in rows if row["step"] > step]
 
-    def write_rollouts(
-        self, step: int, groups: Groups, table: PromptTable, tokenizer: Tokenizer, scores: TokenScores | None = None
-    ) -> None:
-        """Writes a line for each group: prompt, reference, answers, verdicts, rate, lengths; rewards, tokens."""
+    def write_rollouts(self, step: int, groups: Iterable[dict]) -> None:
+        """Writes a line for each group, from `rollouts.describe_groups`."""
         if not self.is_writer:
             return
         path = self.path / "rollouts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
         with open(path, "w", encoding="utf-8") as out:
-            for group in describe_groups(groups, table, tokenizer, scores):
-                out.write(json_text(group) + "\n")
-
-
-def describe_groups(
-    groups: Groups, table: PromptTable, tokenizer: Tokenizer, scores: TokenScores | None = None
-) -> Iterator[dict]:
-    """Yields each group with its prompt and answers as text, and the tokens of those that are scored."""
-    scored = {} if scores is None else {place: row for row, place in enumerate(scores.place_Q.tolist())}
-    for q, prompt in enumerate(np.asarray(groups.prompt_Q).tolist()):
-        ids = [row[:n].tolist() for row, n in zip(groups.token_QKT[q], groups.length_QK[q], strict=True)]
-        yield {
-            "prompt": table.prompts[prompt],
-            "reference": table.answers[prompt],
-            "rate": round(float(groups.rate_Q[q]), 4),
-            "answers": tokenizer.decode_batch(ids),
-            "verdicts": [STATUSES[code] for code in groups.verdict_QK[q]],
-            **(
-                {} if groups.graded_QK is None else {"rewards": np.round(groups.graded_QK[q].astype(float), 4).tolist()}
-            ),
-            "truncated": groups.truncated_QK[q].tolist(),
-            "lengths": groups.length_QK[q].tolist(),
-            **({"tokens": _describe_tokens(groups, q, scores, scored[q], ids, tokenizer)} if q in scored else {}),
-        }
-
-
-def _describe_tokens(
-    groups: Groups, q: int, scores: TokenScores, row: int, ids: list[list[int]], tokenizer: Tokenizer
-) -> list[dict]:
-    """Returns for each answer the texts of its tokens, their log-probs by sampler and by trainer, and entropies."""
-    by_token = {"old": groups.logp_QKT[q], "new": scores.logp_QKT[row], "entropy": scores.entropy_QKT[row]}
-    return [
-        {"texts": tokenizer.token_texts(answer)}
-        | {name: np.round(value_KT[k, : len(answer)].astype(float), 4).tolist() for name, value_KT in by_token.items()}
-        for k, answer in enumerate(ids)
-    ]
+            out.writelines(json_text(group) + "\n" for group in groups)
 
 
 def run_of(folder: Path) -> Path:

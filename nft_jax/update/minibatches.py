@@ -47,12 +47,14 @@ def make_minibatches(
     key: Array,
     mesh: Mesh,
     token_reward: TokenReward | None = None,
+    watched_Q: Array | None = None,
 ) -> tuple[Sequences, Totals]:
     """Splits the first `count` of Q groups over updates and data shards.
 
     Group i goes to update i mod `updates`, so that a buffer that is not full is spread evenly too. Each update's
     units are split into equal consecutive parts, one a data shard, so that few groups are on several shards. For losses
     of unit "pair" the key draws min(correct, incorrect) pairs of each group. `token_reward` gives each token a reward.
+    `watched_Q` numbers the groups whose tokens are recorded, with −1 for others.
 
     Returns:
       Sequences with leading axes `[updates, data shards]`, and the counts of each update.
@@ -94,6 +96,9 @@ def make_minibatches(
     optional = _optional_values(groups, loss.reads, token_reward)
     if groups.age_QK is not None:
         optional["fresh_I"] = groups.age_QK == 0
+    if watched_Q is not None:
+        watched_Q1 = watched_Q[:, None]
+        optional["watched_I"] = jnp.where(watched_Q1 < 0, -1, watched_Q1 * K + jnp.arange(K, dtype=jnp.int32)[None])
     arranged = {name: arrange_answers(value) for name, value in optional.items()}
     return sequences._replace(**arranged), count_totals(sequences, loss.unit)
 

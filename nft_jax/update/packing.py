@@ -25,6 +25,7 @@ class Sequences(NamedTuple):
       return_IT: float32, sum of the tokens' own rewards from each token to the end of its answer; None without such.
       number_I: int32, number of the answer in the training buffer, for random keys; None unless the loss reads them.
       fresh_I: bool, whether the answer began in this step, so that one set of weights sampled it; None if all did.
+      watched_I: int32, number of the answer among those whose tokens are recorded, −1 for none; None if there are none.
     """
 
     prompt_IP: Array
@@ -45,6 +46,7 @@ class Sequences(NamedTuple):
     return_IT: Array | None = None
     number_I: Array | None = None
     fresh_I: Array | None = None
+    watched_I: Array | None = None
 
 
 class RowPrompts(NamedTuple):
@@ -68,6 +70,7 @@ class Rows(NamedTuple):
       prompt: The rows' shared prompts; None if rows hold their own prompts.
       number_BT: int32, number of the token in the training buffer, for random keys; None unless the loss reads them.
       fresh_BT: bool, whether its answer began in this step; None if all did.
+      watched_BT: int32, number of the token among those that are recorded, −1 for none; None if none are.
     """
 
     tokens: Tokens
@@ -77,6 +80,7 @@ class Rows(NamedTuple):
     prompt: RowPrompts | None
     number_BT: Array | None = None
     fresh_BT: Array | None = None
+    watched_BT: Array | None = None
 
 
 class PackedRows(NamedTuple):
@@ -237,6 +241,10 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
             return None
         return jnp.where(predicts_BT, value_IT[sequence_BT, jnp.maximum(predicted_BT, 0)], 0.0)
 
+    def take_number(answer_I):
+        answer_BT = take_value(answer_I, -1)
+        return None if answer_BT is None else jnp.where(answer_BT < 0, -1, answer_BT * T + predicted_BT)
+
     logp_BT, advantage_BT = take_token_value(sequences.logp_IT), take_value(sequences.advantage_I)
     if sequences.return_IT is not None:
         advantage_BT += take_token_value(sequences.return_IT)
@@ -264,4 +272,5 @@ def _gather_rows(sequences: Sequences, source_BT: Array, id_I: Array, unit: int)
         prompt=None,
         number_BT=None if sequences.number_I is None else take_value(sequences.number_I, 0) * T + predicted_BT,
         fresh_BT=take_value(sequences.fresh_I, False),
+        watched_BT=take_number(sequences.watched_I),
     )

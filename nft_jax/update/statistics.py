@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.losses import ratio_statistics
-from nft_jax.types import Array, LossBatch
+from nft_jax.types import Array, LossBatch, SeenTokens
 
 
 class UpdateStatistics(NamedTuple):
@@ -27,6 +27,7 @@ class UpdateStatistics(NamedTuple):
       own: Σ of each metric of the loss's own, by name.
       fresh: Σ tokens of answers that began in this step; None if all did.
       drift: Σ |log-prob by this forward pass − log-prob by the sampler| over the others; None if there can be none.
+      seen: The recorded tokens, arrays `[data shards, tokens]` (watch.py); None if none are recorded.
     """
 
     objective: Array
@@ -42,6 +43,7 @@ class UpdateStatistics(NamedTuple):
     own: dict[str, Array] = {}
     fresh: Array | None = None
     drift: Array | None = None
+    seen: SeenTokens | None = None
 
     def merge(self, other: "UpdateStatistics") -> "UpdateStatistics":
         """Merges the statistics of two micro-batches: adds the sums, takes the larger maxima."""
@@ -59,7 +61,8 @@ class UpdateStatistics(NamedTuple):
 
 def no_statistics(own: tuple[str, ...], *, partial: bool = False) -> UpdateStatistics:
     """Returns the statistics of no token, with these metrics of the loss's own; `partial`: as `rollout.partial`."""
-    statistics = UpdateStatistics(*[0.0] * len(UpdateStatistics._fields))._replace(own=dict.fromkeys(own, 0.0))
+    statistics = UpdateStatistics(*[0.0] * len(UpdateStatistics._fields))
+    statistics = statistics._replace(own=dict.fromkeys(own, 0.0), seen=None)
     return statistics if partial else statistics._replace(fresh=None, drift=None)
 
 

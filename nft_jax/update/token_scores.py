@@ -1,4 +1,4 @@
-"""What the weights say of answers' tokens after a step: log-probs and entropies, for a person to look at."""
+"""The log-probs of answers' tokens by the weights after a step, for a person to look at."""
 
 import functools
 from typing import Any
@@ -10,20 +10,18 @@ from nft_jax.models.logprobs import logp_and_entropy
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import DATA
 from nft_jax.rounding import round_up
-from nft_jax.types import Array, Groups, Prompts, Tokens, TokenScores
+from nft_jax.types import Array, Groups, Prompts, Tokens
 from nft_jax.update.update import Updater
 
 
 def score_tokens(
-    updater: Updater, count: int, weights: Any, frozen: Any, prompts: Prompts, groups: Groups
-) -> TokenScores:
-    """Scores the answers of `count` groups, mixed ones first, by a forward pass.
+    updater: Updater, weights: Any, frozen: Any, prompts: Prompts, groups: Groups, place_Q: Array
+) -> Array:
+    """Returns the log-probs of the answers of the groups at these places, `[Q, K, T]`, by a forward pass.
 
-    `weights` are those that train; `frozen` ones, or None, are joined with them.
+    They are 0 after an answer's end. `weights` are those that train; `frozen` ones, or None, are joined with them.
     """
     groups = layout.replicate(groups, updater.mesh)
-    is_mixed_Q = (groups.rate_Q > 0) & (groups.rate_Q < 1)
-    place_Q = jnp.argsort(~is_mixed_Q, stable=True)[:count]
     groups = jax.tree.map(lambda x: x[place_Q], groups)
     Q, K, T = groups.token_QKT.shape
     config, mesh = updater.config, updater.mesh
@@ -34,27 +32,16 @@ def score_tokens(
 
     def score(batch):
         tokens, target_BC = layout.split_rows(batch, mesh, over=DATA)
-        return logp_and_entropy(
-            model,
-            tokens,
-            target_BC,
-            config.rollout.temperature,
-            config.packing.logp_chunk_tokens,
-            updater.placement,
-        )
+        temperature, chunk = config.rollout.temperature, config.packing.logp_chunk_tokens
+        return logp_and_entropy(model, tokens, target_BC, temperature, chunk, updater.placement)[0]
 
-    scores = jax.lax.map(score, batches)
+    logp_BC = jax.lax.map(score, batches).reshape(-1, target_BC.shape[1])[: Q * K]
     # The value of an answer's token is at the place before it.
     first_Q = prompts.length_Q[groups.prompt_Q] - 1
     place_BT = jnp.repeat(first_Q, K)[:, None] + jnp.arange(T)[None]
+    logp_QKT = jnp.take_along_axis(logp_BC, place_BT, axis=1).reshape(Q, K, T)
     inside_QKT = jnp.arange(T)[None, None] < groups.length_QK[..., None]
-
-    def take(value):
-        value_BC = value.reshape(-1, value.shape[-1])[: Q * K]
-        value_BT = jnp.take_along_axis(value_BC, place_BT, axis=1)
-        return jnp.where(inside_QKT, value_BT.reshape(Q, K, T), 0)
-
-    return layout.replicate(TokenScores(place_Q, *map(take, scores)), mesh)
+    return layout.replicate(jnp.where(inside_QKT, logp_QKT, 0), mesh)
 
 
 def _join(prompts: Prompts, groups: Groups) -> tuple[Tokens, Array]:
@@ -82,12 +69,17 @@ def _split(x: Array, rows: int) -> Array:
 
 
 def compile_scores(
-    updater: Updater, program: jax.stages.Compiled, count: int, state: Any, prompts: Prompts
+    updater: Updater, program: jax.stages.Compiled, state: Any, prompts: Prompts
 ) -> jax.stages.Compiled | None:
-    """Compiles `score_tokens` for the rollouts of a compiled step, so that nothing is compiled later; None for 0."""
-    if not count:
+    """Compiles `score_tokens` for the rollouts of a compiled step, so that nothing is compiled later; None for none."""
+    info, shardings = program.out_info[1], program.output_shardings[1]
+    if info.watched is None:
         return None
-    info, shardings = program.out_info[1].last, program.output_shardings[1].last
-    groups = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), info, shardings)
-    function = functools.partial(score_tokens, updater, count)
-    return jax.jit(function).lower(state.weights, state.frozen, prompts, groups).compile()
+
+    def shape(x, where):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+    groups = jax.tree.map(shape, info.last, shardings.last)
+    place_Q = shape(info.watched.place_Q, shardings.watched.place_Q)
+    function = functools.partial(score_tokens, updater)
+    return jax.jit(function).lower(state.weights, state.frozen, prompts, groups, place_Q).compile()

@@ -24,6 +24,7 @@ from nft_jax.update.optimizer import Optimizer
 from nft_jax.update.packing import PackedRows, Rows, replace_values
 from nft_jax.update.shared_prompts import SharedPrompts, loop_micro_batches, make_prompt_keys
 from nft_jax.update.statistics import UpdateStatistics, measure, no_statistics
+from nft_jax.update.watch import see, see_nothing
 
 
 class UpdateRecord(NamedTuple):
@@ -210,6 +211,8 @@ class Updater:
         zero = layout.constrain(jax.tree.map(jnp.zeros_like, weights), self.mesh, self.specs)
         nothing = no_statistics(self.loss.metrics, partial=packed.rows.fresh_BT is not None)
         none = jax.tree.map(packed.rows.batch.reward_BT.dtype.type, nothing)
+        if packed.rows.watched_BT is not None:
+            none = none._replace(seen=see_nothing(self.config, packed.rows.target_BT.shape[0], none.entropy.dtype))
         start = _Accumulated(zero, self.shared.zero_gradient(keys), none)
         gradient, by_keys, statistics = self._loop_rows(packed, add_micro_batch, start)
         return self.shared.pull(weights, packed, by_keys, self._add, gradient), statistics
@@ -241,17 +244,29 @@ class Updater:
         if self.old_logp == "current":
             # The same log-prob without its gradient, so that R is exactly 1 in any precision.
             batch = batch._replace(old_logp_BT=jnp.where(first, jax.lax.stop_gradient(logp_BT), batch.old_logp_BT))
-        loss_BT, own = self.loss.evaluate(logp_BT, batch)
-        kl_BT = jnp.zeros_like(loss_BT)
+        reference_BT = None
         if reference is not None:
-            frozen = jax.lax.stop_gradient(reference)
-            estimate = losses.KLS[self.config.loss.kl]
-            kl_BT = estimate(logp_BT, self._logp(frozen, reference_keys, rows)[0], answer_BT)
-            loss_BT = loss_BT + self.config.loss.kl_weight * kl_BT
+            reference_BT = self._logp(jax.lax.stop_gradient(reference), reference_keys, rows)[0]
+
+        def evaluate(logp_BT, batch):
+            loss_BT, own = self.loss.evaluate(logp_BT, batch)
+            if reference_BT is None:
+                return loss_BT, own, jnp.zeros_like(loss_BT)
+            kl_BT = losses.KLS[self.config.loss.kl](logp_BT, reference_BT, answer_BT)
+            return loss_BT + self.config.loss.kl_weight * kl_BT, own, kl_BT
+
+        loss_BT, own, kl_BT = evaluate(logp_BT, batch)
         objective = losses.total_loss(loss_BT, batch, totals, self.normalizer, self.constant_tokens)
-        return objective, jax.lax.stop_gradient(
-            measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT, own, rows.fresh_BT)
-        )
+        measured = measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT, own, rows.fresh_BT)
+        if rows.watched_BT is not None:
+            fixed = jax.lax.stop_gradient((logp_BT, batch))
+            multiplier_BT = -jax.grad(lambda *given: jnp.sum(evaluate(*given)[0]))(*fixed)
+            tokens = {"old": batch.old_logp_BT, "new": logp_BT, "entropy": entropy_BT, "multiplier": multiplier_BT}
+            none = see_nothing(
+                self.config, rows.target_BT.shape[0] // self.config.packing.rows_per_micro_batch, logp_BT.dtype
+            )
+            measured = measured._replace(seen=see(rows.watched_BT, none, **tokens))
+        return objective, jax.lax.stop_gradient(measured)
 
     def _fill(self, batch: LossBatch, rows: Rows, key) -> LossBatch:
         """Adds the optional fields that the loss reads and that the rows do not hold in this form."""

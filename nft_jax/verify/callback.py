@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from nft_jax.compat import io_callback, shard_map
 from nft_jax.parallel.mesh import SHARDS, TENSOR, describe_mesh, map_tensor, shard_count
 from nft_jax.types import Array, EndedAnswers
+from nft_jax.verify.findings import Finding, explain, key_of
 from nft_jax.verify.grade import STATUSES
 from nft_jax.verify.pool.batch import Batch
 from nft_jax.verify.pool.pool import Pool
@@ -95,9 +96,15 @@ class Grader:
         self._answers = answers
         self._total_seconds = total_seconds
         self._failed = False
+        self._findings: dict[bytes, Finding] | None = None
         self._submissions: dict[int, _Submission] = {}  # by request number, which is never used twice
         # The device waits for a callback, so a callback only hands its answers to this thread.
         self._feeder = ThreadPoolExecutor(1, thread_name_prefix="nft_jax-feed")
+
+    def take_findings(self) -> dict[bytes, Finding]:
+        """Returns what was found in the answers that this process graded since the last call; from the first one on."""
+        findings, self._findings = self._findings or {}, {}
+        return findings
 
     def submit(self, request_a, problem_a, token_at, length_a, gradable_a) -> np.ndarray:
         """Begins to grade answers that `__call__` collects later; returns a ticket, int32 `[1]`. Never raises."""
@@ -174,6 +181,8 @@ class Grader:
                         codes[which, row] = STATUSES.index(verdict.status)
                         if pool is self._pools[0]:
                             rewards[row] = verdict.earned
+                            if self._findings is not None:
+                                self._findings[key_of(*wanted[row])] = explain(verdict, pool.grader)
         return codes[0], codes[1], rewards
 
     def _log_failure(self) -> None:

@@ -21,16 +21,20 @@ METRICS = {
 
 
 def group(prompt, answer, *, tokens=True):
-    scored = {"texts": [answer, "."], "old": [-0.5, -1.0], "new": [-0.25, -2.0], "entropy": [0.5, 0.1]}
+    scored = {"texts": [answer, "."], "sampler": [-0.5, -1.0], "after": [-0.25, -2.0]}
+    scored |= {"old": [-0.5, -1.0], "new": [-0.375, -1.5], "entropy": [0.5, 0.1], "multiplier": [0.75, 0.0]}
+    scored |= {"gap": [2e-7, -4e-7]}
     return {
         "prompt": f"Q: {prompt}\nA:",
         "reference": "5",
         "rate": 0.5,
         "answers": [answer, "4"],
         "verdicts": ["correct", "incorrect"],
+        "extracted": [answer, "4"],
+        "reasons": ["", "not the reference"],
         "truncated": [False, False],
         "lengths": [2, 2],
-    } | ({"tokens": [scored, scored]} if tokens else {})
+    } | ({"update": 1, "tokens": [scored, scored]} if tokens else {})
 
 
 def held_out(problem, correct):
@@ -42,6 +46,8 @@ def held_out(problem, correct):
         "kind": "even" if int(problem[0]) % 2 == 0 else "odd",
         "answers": [HOSTILE, "5"],
         "verdicts": [verdict, "correct"],
+        "extracted": [HOSTILE, "5"],
+        "reasons": ["" if correct else "not the reference", ""],
         "truncated": [False, False],
     }
 
@@ -58,7 +64,7 @@ def make_run(folder, *, final=(True, False, True), rollouts=2):
         write_lines(folder / "rollouts" / f"step_{step:06d}.jsonl", groups)
         slots = {"step": step, "decoding": DECODING, "capacity": 14, "lengths": [[[3, 1], [1, 1]], [[2, 2], [2, 2]]]}
         write_lines(folder / "rollouts" / f"slots_{step:06d}.json", [slots])
-    for stage, correct in (("base", (False, False, True)), ("final", final)):
+    for stage, correct in (("base", (False, False, True)), ("step000010", (False, True, True)), ("final", final)):
         rows = [held_out(f"{n} + 1", value) for n, value in enumerate(correct)]
         write_lines(folder / "held_out" / f"test_{stage}.jsonl", rows)
     return folder

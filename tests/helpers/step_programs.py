@@ -64,9 +64,9 @@ class WatchedStep(Step):
         jax.debug.callback(lambda *seen: self.rounds.append(on_host(seen)), cursor, graded.groups)
         return progress, graded
 
-    def pack(self, buffer, trained, prompts, step):
+    def pack(self, buffer, trained, prompts, step, watched_Q=None):
         jax.debug.callback(lambda *seen: self.buffers.append(on_host(seen)), buffer, trained)
-        return super().pack(buffer, trained, prompts, step)
+        return super().pack(buffer, trained, prompts, step, watched_Q)
 
 
 # Several answers to a row, several micro-batches, not as many on every data shard.

@@ -48,9 +48,39 @@ def test_read_slots_takes_the_newest_steps_that_fit(tmp_path):
     assert [row["step"] for row in read_slots(tmp_path, most=12)] == [5, 10]
     assert [row["step"] for row in read_slots(tmp_path, most=1)] == [10]
     first, second = read_slots(tmp_path)[0]["shards"]
-    assert first == {"rounds": [0, 3], "lengths": [3, 1, 2], "slots": [0, 1, 1], "starts": [0, 0, 1]}
-    assert second == {"rounds": [0, 4], "lengths": [2, 2, 2], "slots": [0, 1, 0], "starts": [0, 0, 2]}
+    nothing = {"before": [0, 0, 0], "goesOn": []}
+    assert first == {"rounds": [0, 3], "lengths": [3, 1, 2], "slots": [0, 1, 1], "starts": [0, 0, 1]} | nothing
+    assert second == {"rounds": [0, 4], "lengths": [2, 2, 2], "slots": [0, 1, 0], "starts": [0, 0, 2]} | nothing
     # A loop that did something else.
     path = tmp_path / "rollouts" / "slots_000005.json"
     path.write_text(path.read_text().replace("14.0", "16.0"))
     assert [row["step"] for row in read_slots(tmp_path)] == [1, 10]
+
+
+def test_read_slots_goes_on_with_what_is_in_flight(tmp_path):
+    decoding = Decoding(2, 1, 1, True, 4, 0, 1)._asdict()
+    # Of the round's three answers the first has ended before, and the second has one token in slot 1.
+    before = {"answer_XS": [[6, 1]], "length_XB": [[2, 1, 0, 0, 0, 0]], "next_X": [2]}
+    # Then slot 1 takes the first of the next round, which is unfinished when slot 0 ends the third.
+    after = {"answer_XS": [[6, 0]], "length_XB": [[2, 0, 0, 0, 0, 0]], "next_X": [1]}
+    saved = {
+        "step": 1,
+        "decoding": decoding,
+        "capacity": 8.0,
+        "lengths": [[[2, 3, 4]]],
+        "before": before,
+        "after": after,
+    }
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "rollouts" / "slots_000001.json").write_text(json.dumps(saved))
+    (row,) = read_slots(tmp_path)
+    assert row["shards"] == [
+        {
+            "rounds": [0, 4],
+            "lengths": [0, 2, 4, 2, 0, 0],
+            "slots": [0, 1, 0, 1, 0, 0],
+            "starts": [0, 0, 0, 2, 0, 0],
+            "before": [2, 1, 0, 0, 0, 0],
+            "goesOn": [3],
+        }
+    ]

@@ -1,5 +1,7 @@
 """The page in a browser: what it shows, its colors against the losses, its keys, and hostile answers as text."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -45,8 +47,16 @@ def weights(page):
     return [float(token.get_attribute("data-multiplier")) for token in page.query_selector_all(".token")]
 
 
+def opacities(page):
+    """How strong the color of each token is, from −0.75 (orange) to 0.75 (blue, violet)."""
+    styles = [token.get_attribute("style") for token in page.query_selector_all(".token")]
+    parts = [re.search(r"--(\w+)\), ([\d.]+)", style) for style in styles]
+    return [float(part[2]) * (-1 if part[1] == "bad" else 1) for part in parts]
+
+
 def test_weights_of_tokens_follow_the_loss_and_its_sliders(page):
-    # log R is 0.25 and −1 in both answers; the first is correct, the second is not; the rate is one half.
+    # After the step log R is 0.25 and −1 in both answers; the first is correct, the second is not; r̂ is one half.
+    page.select_option("#at", "end")
     ratio = np.exp([0.25, -1.0])
     negative = -ratio / np.maximum((1 - 0.5 * ratio) / 0.5, 1.0)
     np.testing.assert_allclose(weights(page), [0.5, 0.5, *(0.5 * negative)], rtol=1e-5)
@@ -85,10 +95,64 @@ def test_list_is_searched_sorted_and_walked_by_keys(page):
 
 def test_numbers_of_a_token_are_shown_and_dark_mode_has_its_own_colors(page):
     page.hover(".token")
-    assert "log-prob when sampled -0.500" in page.inner_text("#numbers")
+    shown = page.inner_text("#numbers")
+    assert "log-prob when sampled -0.5 · in the update -0.375 · after the step -0.25" in shown
+    assert "weight in the update 0.75 · R in the update 1.133 · R after the step 1.284" in shown
+    assert "Δ sampler − trainer 2.0e-7 · entropy in nats 0.5" in shown
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.emulate_media(color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+
+
+def test_weights_are_taken_at_the_ratio_inside_the_update(page):
+    ratio = np.exp([0.125, -0.5])
+    negative = -ratio / np.maximum((1 - 0.5 * ratio) / 0.5, 1.0)
+    np.testing.assert_allclose(weights(page), [0.5, 0.5, *(0.5 * negative)], rtol=1e-5)
+    assert "trained by update 2 of the step" in page.inner_text("#group")
+    # Half of the stored weights are 0.
+    assert "in the update itself 50.0 % (of 4 recorded tokens that trained)" in page.inner_text("#silent")
+
+
+@pytest.mark.parametrize(
+    ("color", "values", "full"),
+    [
+        ("multiplier", [0.5, 0.5, -0.5 * np.exp(0.125), -0.5 / (2 * np.exp(0.5) - 1)], 1),
+        ("stored", [0.75, 0, 0.75, 0], 1),
+        ("logRatio", [0.125, -0.5] * 2, 0.5),
+        ("change", [0.25, -1] * 2, 0.5),
+        ("gap", [2e-7, -4e-7] * 2, 4e-7),
+        ("surprise", [0.5, 1] * 2, 4),
+        ("entropy", [0.5, 0.1] * 2, 2),
+    ],
+)
+def test_colors_are_as_strong_as_the_numbers(page, color, values, full):
+    page.select_option("#color", color)
+    np.testing.assert_allclose(opacities(page), 0.75 * np.clip(np.array(values) / full, -1, 1), atol=6e-4)
+
+
+def test_extracted_answers_and_reasons_are_beside_the_answers_and_are_searched(page):
+    page.keyboard.press("j")
+    assert [found.inner_text() for found in page.query_selector_all(".found")] == [
+        "read as “5”",
+        "read as “4”; not the reference",
+    ]
+    page.fill("#search", "</script>")
+    shown = page.inner_text(".found")
+    assert "</script><script>alert(1)</script>" in shown and "\\u202e" in shown and "\u202e" not in shown
+
+
+def test_answers_of_a_group_are_sorted(page):
+    page.keyboard.press("j")
+
+    def order():
+        return [card.inner_text()[0] for card in page.query_selector_all(".card")]
+
+    assert order() == ["✓", "✗"]
+    page.evaluate("shown[selected].lengths[1] = 9")
+    page.select_option("#sort-answers", "length")
+    assert order() == ["✗", "✓"]
+    page.select_option("#sort-answers", "verdict")
+    assert order() == ["✓", "✗"]
 
 
 def test_weights_are_shown_at_the_ratio_that_is_chosen(page):
@@ -109,6 +173,7 @@ def test_scale_of_colors_has_two_hues_for_signed_values_and_one_for_others(page)
 def test_same_prompt_at_another_step_is_a_click_away(page):
     assert page.input_value("#step") == "2"
     page.keyboard.press("j")
+    assert "✓ 5 ×1 · ✗ 4 ×1" in page.inner_text("#elsewhere")
     page.click("#elsewhere button:not([disabled])")
     assert page.input_value("#step") == "1"
     assert "2 + 3" in page.inner_text("#prompt")
@@ -117,8 +182,11 @@ def test_same_prompt_at_another_step_is_a_click_away(page):
 def test_held_out_answers_are_side_by_side(page):
     page.click("#held summary")
     rows = page.query_selector_all("#held tr")
-    assert rows[0].inner_text().split("\t") == ["problem", "base", "final", "reference"]
+    assert rows[0].inner_text().split("\t") == ["problem", "base", "step 10", "final", "reference"]
     assert rows[1].inner_text().split("\t")[1].strip().startswith("✗")
+    page.select_option("#held select", "learned")
+    (row,) = page.query_selector_all("#held tr")[1:]
+    assert "0 + 1" in row.inner_text()
 
 
 def test_answers_of_two_runs_are_chosen_by_outcome_and_kind(page):

@@ -10,9 +10,11 @@ import pytest
 from helpers.experiments import small
 from nft_jax.config import to_dict
 from nft_jax.data.prompts import PromptTable
-from nft_jax.run.workdir import PACKAGES, Workdir, as_json, describe_groups
-from nft_jax.types import TokenScores, Totals
+from nft_jax.run.rollouts import TokenRecord, describe_groups
+from nft_jax.run.workdir import PACKAGES, Workdir, as_json
+from nft_jax.types import SeenTokens, Totals, WatchedGroups
 from nft_jax.update.groups import empty_groups
+from nft_jax.verify.findings import CUT, Finding, key_of
 
 
 class Letters:
@@ -37,15 +39,37 @@ def two_groups():
     )
 
 
-SCORES = TokenScores(np.array([1]), np.full((1, 2, 3), -0.25, np.float32), np.full((1, 2, 3), 0.123456, np.float32))
+SEEN = SeenTokens(*(np.full((1, 2, 3), value, np.float32) for value in (-0.5, -0.25, 0.123456, 1.5)))
 TABLE = PromptTable(np.zeros((2, 4), np.int32), np.ones(2, np.int32), ["4", "5"], ["2+2=", "2+3="], [], 0)
 
 
 def test_describe_groups_has_the_tokens_of_groups_that_are_scored():
-    first, second = describe_groups(two_groups(), TABLE, Letters(), SCORES)
-    assert "tokens" not in first
+    def describe(update, groups=None, *, recomputed=False):
+        watched = WatchedGroups(np.array([1]), np.array([update]), SEEN)
+        record = TokenRecord(watched, np.full((1, 2, 3), -0.75, np.float32), recomputed)
+        return list(describe_groups(groups or two_groups(), TABLE, Letters(), record))
+
+    first, second = describe(0)
+    assert "tokens" not in first and second["update"] == 0
     assert [answer["texts"] for answer in second["tokens"]] == [["e", "f", "g"], ["h", "h"]]
-    assert second["tokens"][1] == {"texts": ["h", "h"], "old": [0, 0], "new": [-0.25] * 2, "entropy": [0.1235] * 2}
+    always = {"texts": ["h", "h"], "sampler": [0, 0], "after": [-0.75] * 2}
+    seen = {"old": [-0.5] * 2, "new": [-0.25] * 2, "entropy": [0.1235] * 2, "multiplier": [1.5] * 2}
+    # The first update has the sampler's weights; a later one has not, unless π_old was computed again with them.
+    assert second["tokens"][1] == always | seen | {"gap": [0.25] * 2}
+    assert describe(1)[1]["tokens"][1] == always | seen
+    assert describe(1, recomputed=True)[1]["tokens"][1] == always | seen | {"gap": [0.5] * 2}
+    older = two_groups()._replace(age_QK=np.array([[0, 0], [0, 1]]))
+    assert describe(0, older)[1]["tokens"][1] == always | seen
+    # A group that no update trains.
+    assert describe(-1)[1]["tokens"][1] == always and describe(-1)[1]["update"] is None
+
+
+def test_describe_groups_has_what_the_grader_found():
+    found = {key_of(1, [1, 2]): Finding("b", ""), key_of(1, [3]): Finding(None, "no number")}
+    first, second = describe_groups(two_groups(), TABLE, Letters(), None, found)
+    assert (first["extracted"], first["reasons"]) == (["b", None], ["", "no number"])
+    # The first is cut, and nothing is known of the second.
+    assert (second["extracted"], second["reasons"]) == ([None, None], [CUT.reason, None])
 
 
 def test_describe_groups_has_prompts_and_answers_as_text():
@@ -56,6 +80,8 @@ def test_describe_groups_has_prompts_and_answers_as_text():
             "rate": 0.3333,
             "answers": ["bc", "d"],
             "verdicts": ["correct", "unparsed"],
+            "extracted": [None, None],
+            "reasons": [None, None],
             "truncated": [False, False],
             "lengths": [2, 1],
         },
@@ -65,6 +91,8 @@ def test_describe_groups_has_prompts_and_answers_as_text():
             "rate": 0.0,
             "answers": ["efg", "hh"],
             "verdicts": ["incorrect", "timeout"],
+            "extracted": [None, None],
+            "reasons": [CUT.reason, None],
             "truncated": [True, False],
             "lengths": [3, 2],
         },
@@ -157,9 +185,9 @@ def test_workdir_remove_after_has_the_new_file_on_the_disk_first(tmp_path, monke
 
 def test_workdir_write_rollouts_writes_an_object_for_each_group(tmp_path):
     folder = Workdir(tmp_path)
-    folder.write_rollouts(12, two_groups(), TABLE, Letters())
+    folder.write_rollouts(12, describe_groups(two_groups(), TABLE, Letters()))
     assert rows(tmp_path / "rollouts" / "step_000012.jsonl") == list(describe_groups(two_groups(), TABLE, Letters()))
-    folder.write_rollouts(12, two_groups(), TABLE, Letters())  # a resumed run takes a step again
+    folder.write_rollouts(12, describe_groups(two_groups(), TABLE, Letters()))  # a resumed run takes a step again
     assert len(rows(tmp_path / "rollouts" / "step_000012.jsonl")) == 2
 
 
@@ -169,7 +197,7 @@ def test_workdir_is_written_by_process_0_only(tmp_path, monkeypatch):
     folder.append({"step": 1})
     folder.write_json("result.json", {})
     folder.remove_after(0)
-    folder.write_rollouts(1, two_groups(), TABLE, Letters())
+    folder.write_rollouts(1, describe_groups(two_groups(), TABLE, Letters()))
     assert not (tmp_path / "run").exists()
 
 

@@ -10,6 +10,7 @@ from helpers.step_programs import K, Q
 from nft_jax.config import value_of
 from nft_jax.experiment import build_experiment
 from nft_jax.machine.memory import device_bytes
+from nft_jax.report.slots import Decoding, Flight, trace_slots
 from nft_jax.run.metrics import step_metrics
 
 
@@ -65,6 +66,29 @@ def test_step_with_partial_trains_on_whole_groups_of_bounded_age(partial):
         assert values["sampler_drift_mean"] is None or values["sampler_drift_mean"] > 1e-3
     assert max(values["answer_age_max"] for values in metrics) == most
     assert any(values["sampler_gap_max"] for values in metrics)
+
+
+def test_slots_of_a_step_with_partial_are_found_again(partial):
+    """At the end of each step the trace has in its slots what the loop has, and it took as many trips."""
+    engine, seen = partial.experiment.engine, 0
+    shards, ahead = 2, partial.config.rollout.rounds_ahead
+    answers = Q * K // shards
+    decoding = Decoding(engine.slots(answers), shards, shards, True, partial.config.selection.max_rounds, 0, ahead)
+    for record in partial.take(5):
+        rounds, (*_, before, after) = int(record.rounds), record.partial
+        flights = ([Flight(*row) for row in zip(*flight, strict=True)] for flight in (before, after))
+        traced = trace_slots(record.length_RQK[:rounds], decoding, *flights)
+        assert sum(shard.capacity for shard in traced) == record.statistics.capacity
+        for x, shard in enumerate(traced):
+            slots = np.full(decoding.slots, (1 + ahead) * answers)
+            for _, slot, answer in shard.busy:
+                slots[slot] = answer - rounds * answers
+                # It has drawn at every trip since it began.
+                assert shard.length_B[answer] == shard.trip - shard.start_B[answer] > 0
+            assert slots.tolist() == after.answer_XS[x].tolist()
+            assert shard.following - rounds * answers == after.next_X[x]
+            seen += int((shard.before_B[shard.length_B > 0] > 0).sum())
+    assert seen > 5
 
 
 def test_step_with_partial_does_not_depend_on_the_graders_time(partial):
