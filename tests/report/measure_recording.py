@@ -2,8 +2,8 @@
 
     python tests/report/measure_recording.py [PAIRS]
 
-The experiment is `--config=tiny` from drawn weights, with a coin as the grader, so that its groups train. It prints the
-ratio of each pair of steps, on the clock and in CPU seconds of this process, and what a step that is saved costs beside.
+The experiment is `--config=tiny` from drawn weights, with a coin as the grader, so that its groups train. It prints
+the ratio of each pair of steps, on the clock and in CPU seconds of this process, and what saving a step costs beside.
 """
 
 import statistics
@@ -17,7 +17,8 @@ import jax
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers.experiments import Program
-from nft_jax.config import load_file
+from nft_jax import config_files
+from nft_jax.config import load
 from nft_jax.files import json_text
 from nft_jax.run.rollouts import TokenRecord, describe_groups
 from nft_jax.update.token_scores import compile_scores
@@ -51,12 +52,11 @@ def main() -> None:
     """Prints the ratios."""
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     with tempfile.TemporaryDirectory() as folder:
-        changes = {"verify.grader": "nft_jax.verify.coin:coin", "warm_start.steps": 0}
-        programs = []
-        for prompts in (4, 0):
-            config = load_file("tiny", changes | {"record.token_prompts": prompts})
-            programs.append(Program(config, Path(folder)))
-            programs[-1].pool.grader = config.verify.grader  # explains its verdicts
+        programs, changed = [], config_files.config("tiny")
+        changed.verify.grader, changed.warm_start.steps, changed.mesh.data = "nft_jax.verify.coin:coin", 0, 1
+        for changed.record.token_prompts in (4, 0):
+            programs.append(Program(load(changed), Path(folder)))
+            programs[-1].pool.grader = changed.verify.grader  # explains its verdicts
         recording, plain = programs
         recording.step.grader.take_findings()
         updater = recording.experiment.step(recording.optimizer).updater
@@ -70,7 +70,8 @@ def main() -> None:
             rows.append([one / other for one, other in zip(times[id(recording)], times[id(plain)], strict=True)])
             cost = measure(lambda: save_step(recording, scorer))
             saved.append([part / whole for part, whole in zip(cost, times[id(plain)], strict=True)])
-            print(f"pair {pair + 1}: clock {rows[-1][0]:.3f}, CPU {rows[-1][1]:.3f}; saving {saved[-1][1]:.3f}", flush=True)
+            ratios = f"clock {rows[-1][0]:.3f}, CPU {rows[-1][1]:.3f}; saving {saved[-1][1]:.3f}"
+            print(f"pair {pair + 1}: {ratios}", flush=True)
         for name, values in (("a step that records / one that does not", rows), ("saving a step / a step", saved)):
             clock, cpu = (statistics.median(column) for column in zip(*values, strict=True))
             print(f"{name}: median {clock:.3f} on the clock, {cpu:.3f} in CPU seconds")
