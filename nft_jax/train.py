@@ -54,7 +54,8 @@ def main(config: Config, workdir: Path) -> None:
         exit_on_process_loss(checkpoints.describe_resume) if is_multiprocess() else contextlib.nullcontext(),
         open_experiment(config, workdir) as experiment,
     ):
-        print(describe(experiment), flush=True)
+        start = describe(experiment)
+        print(start, flush=True)
         if experiment.dataset.hygiene is not None:
             print(experiment.dataset.hygiene.table(), flush=True)
         if not distributed.any_process(bool(damage)) and is_finished(experiment, folder, checkpoints):
@@ -64,7 +65,7 @@ def main(config: Config, workdir: Path) -> None:
             for path, fault in damage:
                 set_aside(path, fault)
             # A resumed run reads the config as it was given, and resolves it again.
-            folder.write_run(config, experiment.model.attention.name)
+            folder.write_run(config, experiment.model.attention.name, start)
 
         prepare(experiment, folder, checkpoints, compilations, begin).run(stop_signal)
 

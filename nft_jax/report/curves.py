@@ -47,7 +47,7 @@ def make_figure(workdir: Path, title: str) -> Figure:
         )
     if "reward" not in steps[0]:
         return _make_supervised_figure(title, steps, held_out)
-    figure, axes = plt.subplots(2, 3, figsize=(13, 6.6), constrained_layout=True)
+    figure, axes = plt.subplots(3, 3, figsize=(13, 9.6), constrained_layout=True)
     figure.suptitle(title, x=0.01, ha="left", color=INK)
     _draw_accuracy(axes[0, 0], steps, held_out)
     _draw_rates(axes[0, 1], steps)
@@ -61,6 +61,10 @@ def make_figure(workdir: Path, title: str) -> Figure:
     gaps = [("sampler_gap_max", "max", ORANGE), ("sampler_gap_mean", "mean", BLUE)]
     _draw_lines(axes[1, 1], steps, "|Δ log-prob|, sampler against trainer", gaps, log=True)
     _draw_lines(axes[1, 2], steps, "gradient norm before clipping", [("gradient_norm", "norm", BLUE)])
+    _draw_verdicts(axes[2, 0], steps)
+    clamps = [("clamped_value", "(1 − r̂R)/(1 − r̂) < 1", BLUE), ("clamped_log_ratio", "log R > 10", ORANGE)]
+    _draw_lines(axes[2, 1], steps, "share of tokens beyond NFT's clip (ε = 1)", clamps)
+    _draw_lines(axes[2, 2], steps, "sampled tokens a second", [("tokens_per_second", "tokens", BLUE)])
     return figure
 
 
@@ -104,6 +108,20 @@ def _draw_rates(axis, steps):
     axis.figure.colorbar(image, ax=axis, label="share of groups")
 
 
+def _draw_verdicts(axis, steps):
+    """Draws the shares of the sampled answers that are not correct: by verdict, and those that were cut."""
+    style_axis(axis, "answers that are not correct, by verdict")
+    steps = [row for row in steps if row.get("verdicts") and row.get("answers")]
+    verdicts = (("incorrect", ORANGE), ("unparsed", BLUE), ("timeout", AQUA), ("error", INK))
+    for name, color in verdicts:
+        shares = [row["verdicts"].get(name, 0) / row["answers"] for row in steps]
+        if any(shares):
+            axis.plot([row["step"] for row in steps], shares, color=color, lw=2, label=name)
+    if steps:
+        _draw_curve(axis, steps, "truncated", "cut (counts as incorrect)", INK, linestyle="dotted")
+        axis.legend(frameon=False, fontsize=8)
+
+
 def _draw_lines(axis, steps, title, curves, *, log=False):
     style_axis(axis, title)
     for name, label, color in curves:
@@ -114,9 +132,9 @@ def _draw_lines(axis, steps, title, curves, *, log=False):
         axis.legend(frameon=False, fontsize=8)
 
 
-def _draw_curve(axis, steps, name, label, color):
+def _draw_curve(axis, steps, name, label, color, **style):
     rows = [row for row in steps if row.get(name) is not None]
-    axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=color, lw=2, label=label)
+    axis.plot([row["step"] for row in rows], [row[name] for row in rows], color=color, lw=2, label=label, **style)
 
 
 def save_figure(figure: Any, path: Path | BinaryIO, dpi: int = 110, **options: Any) -> Path | BinaryIO:
@@ -132,7 +150,7 @@ def style_axis(axis: Any, title: str, across: str = "step") -> None:
     """Gives an axis the look that all pictures share."""
     axis.set_title(title, fontsize=10, loc="left", color=INK)
     axis.set_xlabel(across, color=INK, fontsize=9)
-    axis.tick_params(colors=INK, labelsize=8)
+    axis.tick_params(which="both", colors=INK, labelsize=8)
     axis.grid(color=GRID, lw=0.8)
     axis.set_axisbelow(True)
     for side in ("top", "right"):

@@ -90,6 +90,7 @@ class Latex {
     const token = this.tokens[this.place++];
     if (token === undefined || /^\s|^&$/.test(token)) return null;
     if (token === "{") return element("mrow", ...this.readUntil("}"));
+    if (token === "-") return element("mo", "−");
     if (token[0] !== "\\") return element(/^\d/.test(token) ? "mn" : /\p{L}/u.test(token) ? "mi" : "mo", visible(token));
     return this.readCommand(token.slice(1));
   }

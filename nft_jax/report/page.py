@@ -11,11 +11,12 @@ import jinja2
 from nft_jax.config import Config, to_dict
 from nft_jax.evaluation.stages import tabulate_stages
 from nft_jax.files import atomically, json_text
+from nft_jax.printing import visible
 from nft_jax.report.against import HEAD
 from nft_jax.report.answers import read_held_out, read_rollouts, shorten
 from nft_jax.report.slots import read_slots
 from nft_jax.run.json_files import read_json, read_lines
-from nft_jax.run.workdir import PAGE_FILE, RESULT_FILE
+from nft_jax.run.workdir import PAGE_FILE, RESULT_FILE, RUN_FILE
 
 SCRIPTS = ("multipliers.js", "common.js", "math.js", "tokens.js", "viewer.js", "held_out.js", "slots.js")
 
@@ -58,6 +59,8 @@ def write_page(
         has_rollouts=bool(rollouts),
         rollouts_note=note,
         has_slots=bool(slots),
+        start=_read_start(workdir),
+        headline=describe_change(rows),
         settings=list(_flatten(to_dict(config))),
         data=_script_json(data),
         css=_read("page.css"),
@@ -80,6 +83,22 @@ def describe_steps(steps: list[dict]) -> str:
     minutes = sum(row["seconds"] for row in steps) / 60
     tokens = sum(row["tokens"] for row in steps)
     return f"{len(steps)} steps, {tokens:,} sampled tokens, {minutes:.1f} minutes of steps"
+
+
+def describe_change(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Returns what a run improved, by how much: a line for each row of the table of stages that is a score."""
+    scores = [row for row in rows if row[-1]]
+    return [
+        f"{part}, {measure}: {first} → {stages[-1]}, {change}"
+        for part, measure, first, *stages, change in scores
+        if stages
+    ]
+
+
+def _read_start(workdir: Path) -> str:
+    """Returns what the run said of itself at its start, control characters as escapes."""
+    path = workdir / RUN_FILE
+    return "\n".join(map(visible, read_json(path).get("start", "").split("\n"))) if path.is_file() else ""
 
 
 def _shorten_all(rollouts: list[dict], held_out: dict[str, list[dict]], comparisons: Sequence[dict]) -> dict[str, str]:

@@ -88,9 +88,17 @@ function select(place) {
   drawGroup();
 }
 
+// Scrolls the list alone, so that the page opens at its beginning and stays where it is.
+function showInList(item) {
+  const list = $("prompts");
+  if (!item) return;
+  const top = item.offsetTop - list.offsetTop;
+  list.scrollTop = Math.min(Math.max(list.scrollTop, top + item.offsetHeight - list.clientHeight), top);
+}
+
 function drawGroup() {
   [...$("prompts").children].forEach((item, place) => item.setAttribute("aria-selected", String(place === selected)));
-  $("prompts").children[selected]?.scrollIntoView({ block: "nearest" });
+  showInList($("prompts").children[selected]);
   const group = shown[selected];
   $("prompt").replaceChildren(...(group ? textNodes(group.prompt) : ["no prompt matches"]));
   const update = group?.update === undefined || group.update === null ? "" : `; trained by update ${group.update + 1} of the step`;
@@ -103,12 +111,13 @@ function drawGroup() {
 function drawAnswer(group, k) {
   const correct = isCorrect(group, k);
   const reward = group.rewards ? `, reward ${group.rewards[k]}` : "";
-  const head = `${correct ? "✓" : "✗"} ${group.verdicts[k]}${reward}${group.truncated[k] ? ", cut" : ""}, ${group.lengths[k]} tokens`;
+  const title = `${correct ? "✓" : "✗"} ${group.verdicts[k]}${reward}${group.truncated[k] ? ", cut" : ""}, ${group.lengths[k]} tokens`;
   const body = make("div", { className: "tokens" });
   if (group.tokens && !reading.typeset) body.append(...group.tokens[k].texts.map((text, index) => drawToken(group, k, text, index)));
   else body.append(...textNodes(group.answers[k]));
-  const found = make("div", { className: "found" }, describeFinding(group.extracted?.[k], group.reasons?.[k]));
-  return make("div", { className: `card ${correct ? "correct" : "incorrect"}` }, [make("div", { className: "soft", textContent: head }), found, body]);
+  const found = make("span", { className: "found" }, describeFinding(group.extracted?.[k], group.reasons?.[k]));
+  const head = make("div", { className: "head soft" }, [`${title} `, found]);
+  return make("div", { className: `card ${correct ? "correct" : "incorrect"}` }, [head, body]);
 }
 
 function drawToken(group, k, text, index) {

@@ -25,7 +25,7 @@ from nft_jax.run.json_files import read_lines
 
 # Parts of a run that several modules name.
 RESULT_FILE, HELD_OUT_FOLDER, PAGE_FILE, PICTURE_FILE = "result.json", "held_out", "report.html", "curves.png"
-WARM_START_FOLDER = "warm_start"
+WARM_START_FOLDER, RUN_FILE = "warm_start", "run.json"
 
 PACKAGES = (
     "nft_jax",
@@ -68,10 +68,14 @@ class Workdir:
         except OSError as error:
             raise ValueError(f"--workdir={path} can't be written: {error}") from error
 
-    def write_run(self, config: Config, attention: str) -> None:
-        """Writes `run.json` and `config.json`, once it is known that the folder can hold this run."""
+    def write_run(self, config: Config, attention: str, start: str = "") -> None:
+        """Writes `run.json` and `config.json`, once it is known that the folder can hold this run.
+
+        Args:
+          start: What the run says of itself at its start: settings, and the sizes that follow from them.
+        """
         if self.is_writer:
-            self.write_json("run.json", provenance(config, attention))
+            self.write_json(RUN_FILE, provenance(config, attention) | ({"start": start} if start else {}))
             self.write_json("config.json", to_dict(config))
 
     def check_space(self, state_bytes: int) -> None:

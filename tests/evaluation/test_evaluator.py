@@ -11,6 +11,7 @@ from helpers.small_parts import lively_weights
 from nft_jax.evaluation.evaluator import MOST_ANSWERS, MOST_PROBLEMS
 from nft_jax.evaluation.scores import Answers, score
 from nft_jax.experiment import make_evaluator
+from nft_jax.verify.findings import CUT
 
 PROBLEMS, K = 6, 5
 # Six problems in batches of four: two places are padding. The 4 · 5 answers of a batch do not divide over eight
@@ -64,6 +65,17 @@ def test_evaluator_compiles_once_for_all_weights_and_splits(evaluators):
         assert answers.token_EKT.shape == (PROBLEMS, K, 16)
         assert answers.correct_EK.any()
         assert not answers.correct_EK.all()
+
+
+def test_evaluator_says_why_an_answer_is_not_correct(evaluators):
+    evaluator, weights = evaluators()
+    answers = evaluator(weights, "test")
+    assert answers.truncated_EK.any() and not answers.truncated_EK.all()
+    wrong_EK = ~answers.correct_EK & ~answers.truncated_EK
+    assert set(answers.reason_EK[answers.correct_EK]) == {""}
+    assert set(answers.reason_EK[answers.truncated_EK]) == {CUT.reason}
+    # A coin extracts nothing.
+    assert set(answers.reason_EK[wrong_EK]) == {"the grader says no more"} and set(answers.extracted_EK.flat) == {""}
 
 
 def test_evaluator_batches_are_graded_one_by_one(evaluators):

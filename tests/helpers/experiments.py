@@ -140,6 +140,7 @@ class ExchangeablePool:
     def __init__(self, pool: Any):
         self.pool = self.own = pool
         self.items: list = []
+        self.grader = pool.grader
 
     def begin(self) -> Any:
         return NotedBatch(self.pool.begin(), self.items)

@@ -35,13 +35,17 @@ def make_group(random: np.random.Generator, number: int, scored: bool) -> dict:
         "rate": sum(correct) / ANSWERS,
         "answers": ["".join(answer) for answer in texts],
         "verdicts": ["correct" if each else "incorrect" for each in correct],
+        "extracted": ["42"] * ANSWERS,
+        "reasons": ["" if each else "not the reference" for each in correct],
         "truncated": [False] * ANSWERS,
         "lengths": [TOKENS] * ANSWERS,
     }
     if scored:
         old_KT = np.round(-random.exponential(0.5, (ANSWERS, TOKENS)), 4)
         new_KT = np.round(old_KT + random.normal(0, 0.1, old_KT.shape), 4)
-        values = {"old": old_KT, "new": new_KT, "entropy": -old_KT}
+        values = {"sampler": old_KT, "after": new_KT, "old": old_KT, "new": new_KT, "entropy": -old_KT}
+        values |= {"multiplier": new_KT, "gap": new_KT / 1e6}
+        group["update"] = 0
         group["tokens"] = [
             {"texts": answer} | {name: value_KT[k].tolist() for name, value_KT in values.items()}
             for k, answer in enumerate(texts)

@@ -56,7 +56,6 @@ def main() -> None:
         changed.verify.grader, changed.warm_start.steps, changed.mesh.data = "nft_jax.verify.coin:coin", 0, 1
         for changed.record.token_prompts in (4, 0):
             programs.append(Program(load(changed), Path(folder)))
-            programs[-1].pool.grader = changed.verify.grader  # explains its verdicts
         recording, plain = programs
         recording.step.grader.take_findings()
         updater = recording.experiment.step(recording.optimizer).updater

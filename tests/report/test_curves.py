@@ -18,6 +18,12 @@ NOTHING = {
     "answer_length_max": 16,
     "sampler_gap_mean": None,
     "sampler_gap_max": 0.0,
+    "verdicts": {"incorrect": 96, "correct": 0, "unparsed": 32, "timeout": 0, "error": 0},
+    "answers": 128,
+    "truncated": 0.25,
+    "clamped_value": None,
+    "clamped_log_ratio": None,
+    "tokens_per_second": 150.0,
 }
 SOMETHING = NOTHING | {
     "reward": 0.4,
@@ -26,6 +32,8 @@ SOMETHING = NOTHING | {
     "gradient_norm": 1.2,
     "sampler_gap_mean": 1e-7,
     "sampler_gap_max": 3e-6,
+    "clamped_value": 0.1,
+    "clamped_log_ratio": 0.0,
 }
 NO_NUMBERS = {name: None if not isinstance(value, list) else value for name, value in NOTHING.items()}
 SCORE = {"greedy": 0.5, "greedy_error": 0.02, "sampled": 0.4, "sampled_error": 0.01}
@@ -54,7 +62,7 @@ def test_draw_any_run(tmp_path, steps, scores):
     assert b"<svg" in drawing and b"<dc:date>" not in drawing
     assert path == tmp_path / "curves.png"
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    # Six panels with content: a white sheet would have one color.
+    # Nine panels with content: a white sheet would have one color.
     assert len(np.unique(pixels(path))) > 100
 
 
@@ -73,7 +81,7 @@ def test_draw_depends_on_the_numbers(tmp_path):
     rows, columns = np.nonzero(differs)
     # Only the panel of the entropy: the upper right one.
     assert differs.any()
-    assert rows.max() < 0.55 * height
+    assert rows.max() < 0.36 * height
     assert columns.min() > 0.6 * width
 
 

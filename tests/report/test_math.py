@@ -104,6 +104,7 @@ def page(tmp_path_factory):
             r"\[\sum_{i}^n \alpha\le\text{all of them}\]",
             "math(munderover(mo(∑) mrow(mi(i)) mi(n)) mi(α) mo(≤) mtext(all of them))",
         ),
+        ("$-1$", "math(mo(−) mn(1))"),
         (r"$\frac12^34$", "math(msup(mfrac(mn(1) mn(2)) mn(3)) mn(4))"),
         (r"\(\left(1\right.\)", "math(mo(() mn(1))"),
         (

@@ -43,6 +43,14 @@ def page(browser, tmp_path):
     opened.close()
 
 
+def test_page_opens_at_its_beginning_and_keys_do_not_move_it(page):
+    page.set_viewport_size({"width": 800, "height": 300})
+    page.reload()
+    assert page.evaluate("scrollY") == 0
+    page.keyboard.press("j")
+    assert page.evaluate("scrollY") == 0
+
+
 def weights(page):
     return [float(token.get_attribute("data-multiplier")) for token in page.query_selector_all(".token")]
 

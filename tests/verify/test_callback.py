@@ -16,6 +16,7 @@ from nft_jax.types import EndedAnswers
 from nft_jax.verify import STATUSES, Pool
 from nft_jax.verify import callback as callback_module
 from nft_jax.verify.callback import NOT_GRADED, Grader, Submitter, graders_differ, verify
+from nft_jax.verify.findings import Finding, key_of
 
 B, T, EOS = 32, 6, 1
 MESHES = [(4, 2), (8, 1), (1, 1)]
@@ -265,3 +266,18 @@ def test_verify_compiles_once_for_many_steps(pool):
         arrays, expected = answers_batch(seed=seed)
         np.testing.assert_array_equal(run(*put(mesh, arrays))[0], expected)
     assert run._cache_size() == 1
+
+
+def test_findings_are_kept_from_the_first_call_on_and_given_once():
+    with Pool("gsm8k", workers=1) as pool:
+        grader = Grader(pool, decode, ANSWERS)
+        token_bt = np.array([[103, EOS], [104, EOS], [EOS, EOS]], np.int32)
+        rows = np.arange(3), np.full(3, 3, np.int32), token_bt, np.array([2, 2, 1]), np.ones(3, bool)
+        ticket = np.zeros(1, np.int32)
+        grader(ticket, *rows)
+        assert grader.take_findings() == {}
+        assert [STATUSES[code] for code in grader(ticket, *rows).code_B] == ["correct", "incorrect", "unparsed"]
+        expected = [Finding("3", ""), Finding("4", "not the reference"), Finding(None, "no number as the result")]
+        keys = [key_of(3, tokens) for tokens in ([103, EOS], [104, EOS], [EOS])]
+        assert grader.take_findings() == dict(zip(keys, expected, strict=True))
+        assert grader.take_findings() == {}
