@@ -158,12 +158,13 @@ def _check_experts(config: Config) -> None:
 
 
 def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
-    """Checks that answers, units and rows divide over the mesh.
+    """Checks that answers, units, rows and worked examples divide over the mesh.
 
     Raises:
       ValueError: For all sizes that do not, with sizes that would.
     """
     faults = [*_rollout_faults(config, mesh), *_update_faults(config, loss.unit, mesh)]
+    faults += _warm_start_faults(config, mesh)
     if config.model.kv_heads % mesh.shape[TENSOR]:
         faults.append(
             f"{config.model.kv_heads} key-value heads are not divisible by mesh.tensor={mesh.shape[TENSOR]}; "
@@ -176,13 +177,30 @@ def check_sizes(config: Config, loss: Loss, mesh: Mesh) -> None:
 def _rollout_faults(config: Config, mesh: Mesh) -> list[str]:
     C, K, shards, faults = config.candidates_per_round, config.answers_per_prompt, shard_count(mesh), []
     if C % shards:
-        near = f"{C - C % shards} or {C - C % shards + shards}" if shards < C else f"{shards}"
-        faults.append(f"{C} candidate prompts a round are not divisible by {shards} data shards; use {near}")
+        faults.append(
+            f"{C} candidate prompts a round are not divisible by {shards} data shards; use {_near(C, shards)}"
+        )
     if C * K % mesh.size:
         faults.append(
             f"{C} prompts × {K} answers = {C * K} answers are not divisible by {mesh.size} devices, which grade them"
         )
     return faults
+
+
+def _near(size: int, shards: int) -> str:
+    """Returns the multiples of `shards` that are next to a size."""
+    below = size - size % shards
+    return f"{below} or {below + shards}" if below else f"{shards}"
+
+
+def _warm_start_faults(config: Config, mesh: Mesh) -> list[str]:
+    examples, shards = config.warm_start.examples_per_update, shard_count(mesh)
+    if not config.warm_start.steps or config.base or examples % shards == 0:
+        return []
+    return [
+        f"config.warm_start.examples_per_update={examples} is not divisible by {shards} data shards; use "
+        f"{_near(examples, shards)}"
+    ]
 
 
 def _update_faults(config: Config, unit: str, mesh: Mesh) -> list[str]:

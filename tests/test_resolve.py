@@ -38,6 +38,14 @@ from nft_jax.resolve import (
             {"prompts_per_step": 4, "answers_per_prompt": 3, "updates_per_step": 2, "loss__name": "dpo"},
             ["2 prompts × 1 pairs = 2 units are not divisible by 4 data shards", "updates_per_step=2"],
         ),
+        (
+            {"warm_start__steps": 1, "warm_start__examples_per_update": 6},
+            ["config.warm_start.examples_per_update=6 is not divisible by 4 data shards; use 4 or 8"],
+        ),
+        (
+            {"warm_start__steps": 1, "warm_start__examples_per_update": 3},
+            ["config.warm_start.examples_per_update=3 is not divisible by 4 data shards; use 4"],
+        ),
         ({"model__kv_heads": 1}, ["1 key-value heads are not divisible by mesh.tensor=2"]),
         (
             {"mesh__sequence_parallel": True, "packing__row_tokens": 31, "data__max_prompt_tokens": 15},
