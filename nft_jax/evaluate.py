@@ -90,7 +90,7 @@ def evaluate(config: Config, workdir: Path, step: int | None = None, files: Sequ
 
 
 def compare(workdir: Path, other: Path, step: int | None = None) -> str:
-    """Returns a table of the paired differences between the evaluations of two workdirs.
+    """Returns a table of the paired differences between the evaluations of two workdirs, and other settings of theirs.
 
     Args:
       workdir: A workdir, or one of its folders of evaluations.
@@ -101,7 +101,8 @@ def compare(workdir: Path, other: Path, step: int | None = None) -> str:
       ValueError: When they have none in common.
     """
     folders = paired.find_evaluations(workdir, step), paired.find_evaluations(other, None)
-    return f"this   {folders[0]}\nother  {folders[1]}\n\n{paired.tabulate_pairs(paired.compare(*folders))}"
+    table, notes = paired.tabulate_pairs(paired.compare(*folders)), paired.find_other_settings(*folders)
+    return "\n".join([f"this   {folders[0]}", f"other  {folders[1]}", *notes, "", table])
 
 
 def _paths(config: Config, files: Sequence[str]) -> dict[str, str]:

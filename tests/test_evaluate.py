@@ -344,7 +344,7 @@ def test_compare_pairs_two_steps_by_problem(run, config, tmp_path):
     with compilations() as seen:
         printed = program.compare(path, tmp_path / "other", 4)
     assert seen == []
-    assert f"this   {path}/evaluations/step_000004\nother  {tmp_path}/other/evaluations/step_000000\n" in printed
+    assert f"this   {path}/evaluations/step_000004\nother  {tmp_path}/other/evaluations/step_000000\n\n" in printed
     (greedy,) = [line.split() for line in printed.splitlines() if line.split()[1:2] == ["greedy"]]
     assert greedy[2:5] == ["6", f"{scores[4].greedy:.3f}", f"{scores[0].greedy:.3f}"]
     with pytest.raises(FileNotFoundError, match="no evaluations there; run python -m nft_jax.evaluate --workdir="):

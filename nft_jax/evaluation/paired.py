@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nft_jax.evaluation.tables import format_table
-from nft_jax.run.json_files import read_lines
+from nft_jax.run.json_files import read_json, read_lines
 
 DRAWS = 10_000
 _KINDS = {"prompt": str, "verdicts": list, "truncated": list}
@@ -71,6 +71,25 @@ def compare(first: Path, second: Path) -> dict[str, dict[str, Paired]]:
         there = "; ".join(f"{folder}: {', '.join(sorted(files)) or 'none'}" for folder, files in names.items())
         raise ValueError(f"no evaluation is in both folders ({there}): evaluate both with the same settings")
     return {name.removesuffix(".jsonl"): compare_rows(pair_rows(first / name, second / name)) for name in common}
+
+
+def find_other_settings(first: Path, second: Path) -> list[str]:
+    """Returns a line for each setting in which evaluations that two folders have in common differ.
+
+    What differs beside the weights may be why the scores do. An evaluation without a file of settings has none to tell.
+    """
+    lines = []
+    for path in sorted(first.glob("*.jsonl")):
+        files = [(folder / path.name).with_suffix(".json") for folder in (first, second)]
+        if not all(file.is_file() for file in files):
+            continue
+        one, other = (read_json(file, {"settings": dict})["settings"] for file in files)
+        lines += [
+            f"{path.stem}: {name} is {one.get(name)!r} in this, {other.get(name)!r} in the other"
+            for name in sorted(one.keys() | other.keys())
+            if one.get(name) != other.get(name)
+        ]
+    return lines
 
 
 def pair_rows(first: Path, second: Path) -> list[tuple[dict, dict]]:

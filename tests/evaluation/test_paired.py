@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from nft_jax.evaluation.paired import compare, compare_values, tabulate_pairs
+from nft_jax.evaluation.paired import compare, compare_values, find_other_settings, tabulate_pairs
 
 
 def write(folder, name, rows):
@@ -59,6 +59,24 @@ def test_compare_pairs_problems_by_id_in_any_order(tmp_path):
         ["few_n2", "greedy", "3", "0.333", "0.667"],
         ["few_n2", "avg@2", "3", "0.500", "0.667"],
     ]
+
+
+def test_find_other_settings_tells_what_else_may_make_the_difference(tmp_path):
+    settings = {"seed": 0, "max_answer_tokens": 9, "grader": "g 1"}
+    for folder, name, changes in (
+        ("a", "x", {}),
+        ("b", "x", {"max_answer_tokens": 12, "grader": "g 2"}),
+        *(("a", "same", {}), ("b", "same", {}), ("a", "alone", {})),
+    ):
+        write(tmp_path / folder, f"{name}.jsonl", {1: ["correct"] * 2})
+        (tmp_path / folder / f"{name}.json").write_text(json.dumps({"settings": settings | changes}))
+    write(tmp_path / "a", "no_settings.jsonl", {1: ["correct"] * 2})
+    write(tmp_path / "b", "no_settings.jsonl", {1: ["correct"] * 2})
+    assert find_other_settings(tmp_path / "a", tmp_path / "b") == [
+        "x: grader is 'g 1' in this, 'g 2' in the other",
+        "x: max_answer_tokens is 9 in this, 12 in the other",
+    ]
+    assert find_other_settings(tmp_path / "a", tmp_path / "a") == []
 
 
 def test_compare_counts_truncated_answers_as_incorrect(tmp_path):
