@@ -8,10 +8,10 @@ from nft_jax.evaluation.scores import Score
 
 def format_score(name: str, score: Score) -> str:
     """Returns a split's score in one line."""
-    n = score.answers
+    n, k = score.answers, max(score.pass_at)
     return (
         f"{name}: greedy {format_with_error(score.greedy, score.greedy_error)}, "
-        f"avg@{n} {format_with_error(score.sampled, score.sampled_error)}, pass@{n} {score.pass_at[n]:.3f}, "
+        f"avg@{n} {format_with_error(score.sampled, score.sampled_error)}, pass@{k} {score.pass_at[k]:.3f}, "
         f"length {score.length:.1f}, cut {score.truncated:.3f} ({score.problems} problems)"
     )
 

@@ -61,6 +61,11 @@ def test_score_of_one_problem_has_no_error():
     assert format_score("test", found).startswith("test: greedy 1.000, avg@2 0.500, pass@2 1.000, ")
 
 
+def test_format_score_shows_the_largest_k_that_was_asked_for():
+    found = score(answers_by_hand([[1, 1, 0, 0]] * 2), pass_at=(2, 1))
+    assert ", pass@2 0.667, " in format_score("test", found)
+
+
 def test_score_as_json(tmp_path):
     found = json.loads(json.dumps(as_json(score(answers_by_hand([[1, 0, 1, 0, 0, 0]]))), allow_nan=False))
     assert found["pass_at"] == pytest.approx({"1": 0.2, "2": 0.4, "4": 0.8, "5": 1.0})
