@@ -16,6 +16,8 @@ from nft_jax import own_code
 from nft_jax.compare.runs import Runner, check_run, check_score, open_runner
 from nft_jax.compare.variants import Plan, Variant
 from nft_jax.config import Phase
+from nft_jax.data.dataset import name_set
+from nft_jax.data.generated import is_generated
 from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, make_evaluator, open_experiment
@@ -124,8 +126,12 @@ class Study:
         """Returns a seed's base on the host: the weights after its warm start, if the config has one."""
         if seed not in self.bases:
             config, folder = self.base.config, self._base_folder(seed)
+            # Generated solutions differ by seed. Those of a file are the study's: by another seed, other problems would
+            # be cut for validation, and a base would learn the solutions of the study's.
+            dataset = None if is_generated(name_set(config, "train")) else self.base.dataset
             if not config.base and config.warm_start.steps and not has_weights(folder):
-                with open_experiment(dataclasses.replace(config, seed=seed), self.workdir) as experiment:
+                seeded = dataclasses.replace(config, seed=seed)
+                with open_experiment(seeded, self.workdir, dataset=dataset) as experiment:
                     warm_start(experiment, Workdir(folder))
             if has_weights(folder):
                 config = dataclasses.replace(config, base=str(folder))

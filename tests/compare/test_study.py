@@ -14,6 +14,7 @@ from nft_jax.compare.runs import is_nearest, open_runner, with_rate
 from nft_jax.compare.study import Study, name_folder
 from nft_jax.compare.variants import PROMPTS_PER_SEED, Budget, Variant, read_plan
 from nft_jax.config import load
+from nft_jax.data.sentencepiece_training import train_sentencepiece
 from nft_jax.experiment import open_experiment
 from nft_jax.update.optimizer import make_optimizer
 
@@ -144,6 +145,28 @@ def test_study_needs_validation_and_test_problems(folder, config, tmp_path):
     values = settings(verify__grader=grader("coin"), **data)
     with pytest.raises(ValueError, match="set config.data.validation and config.data.test"):
         run_study(load(values), tmp_path / "run")
+
+
+def test_no_base_learns_the_solution_of_a_validation_problem(folder, tmp_path, monkeypatch):
+    """The seed of a run decides which problems of a file are kept for validation; a study has those of one seed."""
+    lines = [{"problem": f"{i}+1=", "answer": str(i + 1), "solution": f"\\boxed{{{i + 1}}}"} for i in range(60)]
+    for name, part in (("train", lines[:50]), ("test", lines[50:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    data = {f"data__{name}": str(tmp_path / f"{name}.jsonl") for name in ("train", "test")}
+    data["data__tokenizer"] = str(train_sentencepiece(["0123456789+= "], tmp_path / "t.model", symbols=()))
+    config, learned = small(verify__grader=grader("coin"), **STUDY, **data), []
+    monkeypatch.setattr(study, "make_evaluator", lambda *_: None)
+    monkeypatch.setattr(study, "warm_start", lambda experiment, _: learned.append(experiment))
+    with open_experiment(config, tmp_path / "run") as base:
+        held_out = {problem.problem for problem in base.dataset.tables["validation"].problems}
+        one = Study(read_plan(config), base, tmp_path / "run")
+        for seed in (0, 3, 5):
+            one.base_weights(seed)
+    assert held_out
+    for experiment, seed in zip(learned, (0, 3, 5), strict=True):
+        assert experiment.config.seed == seed
+        assert not held_out & {problem.problem for problem in experiment.dataset.tables["train"].problems}
+        assert experiment.dataset.examples is not None
 
 
 def test_with_rate_gives_the_updates_of_the_configs_rate(config):
