@@ -22,7 +22,11 @@ def remark(draw: random.Random) -> Pair:
         rf"\text{{all except }} x={a}", rf"{a} \text{{ vs }} b", rf"{b} \text{{ because }} x={a}",
         rf"\text{{The answer is not }} {a}", rf"\text{{I guess }} x={a}", rf"{a}\text{{ (rejected)}}",
     ))  # fmt: skip
-    unit = draw.choice(((rf"e^{a} \text{{ in }} q", f"e^{a}"), (f"{a} m/s^{{q}}", f"{a} m/s"), (f"{a} cm'", f"{a} cm")))
+    name = draw.choice(("maybe", "at least", "neither", "I guess", "all except"))
+    unit = draw.choice((
+        (rf"\text{{{name} }} f({b})={a}", f"f({b})={a}"), (rf"e^{a} \text{{ in }} -{b}", f"e^{a}"),
+        (rf"e^{a} \text{{ in }} q", f"e^{a}"), (f"{a} m/s^{{q}}", f"{a} m/s"), (f"{a} cm'", f"{a} cm"),
+    ))  # fmt: skip
     return draw.choice(((kept, f"{gold}", is_same), (changed, f"{a}", False), (*unit, False)))
 
 
@@ -110,6 +114,7 @@ def counted(draw: random.Random) -> Pair:
     half, other = draw.sample(("am", "pm"), 2)
     return draw.choice((
         (rf"{a} \text{{ ordered pairs}}", f"{a}", True), (rf"{a}\text{{ pairs}}", f"{a}", False),
+        (rf"{a} \text{{ more roots}}", f"{a}", False),
         (rf"{a} \text{{ positive integers}}", f"{a}", True), (rf"{a} \text{{ distinct real roots}}", f"{b}", False),
         (rf"{a} \text{{ {half}}}", f"{a}:00 {half.upper()}", True), (f"{a} {half}", f"{a}:00 {other}", False),
         (rf"{a}\% \text{{ of the students}}", rf"{a}\%", True), (rf"{a}\% W", rf"{a}\%", False),
