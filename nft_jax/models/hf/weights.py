@@ -136,7 +136,8 @@ def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 def _name_nonfinite(name_of: dict[tuple, str], found: NonFinite) -> str:
     """Returns the tensor that holds NaN or inf; of experts, the first one's, which all are searched together."""
-    place = (found.path[-1],) if found.layer is None else (found.path[-1], found.layer)
+    # A layer's weight may have parts of its own: the scales of a matrix in int8.
+    place = (found.path[-1],) if found.layer is None else (found.path[1], found.layer)
     return name_of.get(place) or f"{name_of[*place, 0]} or that of another expert"
 
 

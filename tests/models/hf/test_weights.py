@@ -19,6 +19,7 @@ from helpers.model_folders import (
 from helpers.small_parts import MODEL, ROWS, VOCABULARY, eight_devices, lively_weights, one_device
 from nft_jax.models import hf
 from nft_jax.models.hf import weights as hf_weights
+from nft_jax.models.int8 import quantize_stack
 
 MESHES = {"one device": one_device, "eight devices": eight_devices}
 
@@ -75,6 +76,22 @@ def test_load_weights_refuses_a_tensor_that_is_not_finite(tmp_path, dtype, value
         with pytest.raises(ValueError) as raised:
             load_folder(write_model(tmp_path, tensors, dtype=dtype), eight_devices())
         assert f"{tmp_path}: NaN or inf in {name} (1 of " in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_load_weights_refuses_a_tensor_that_is_not_finite_and_becomes_int8(tmp_path, value):
+    """Each weight is converted before the next one is read; NaN and inf stay in the scale of their channel."""
+    tensors, seen = random_tensors(), []
+
+    def convert(name, weight):
+        seen.append(name)
+        return quantize_stack(weight) if weight.ndim == 3 else weight
+
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    folder = write_model(tmp_path, tensors)
+    with pytest.raises(ValueError, match=r"NaN or inf in model\.layers\.1\.mlp\.up_proj\.weight \(1 of "):
+        hf.load_weights(folder, abstract_weights(hf.resolve_model(CONFIG, folder), one_device()), convert)
+    assert sorted(seen) == sorted(expected_weights(tensors)["blocks"])
 
 
 @pytest.mark.parametrize("mesh", MESHES)
