@@ -72,6 +72,7 @@ CASES = {
     "two workdirs": ("train", *BOTH, "--workdir", "elsewhere"),
     "a setting twice": ("train", *BOTH, "--config.seed=1", "--config.steps=3", "--config.seed", "-2"),
     "bytes that are no text": ("train", *BOTH, "--config.data.system=\udcff"),
+    "Ctrl-C": ("train", "--config={folder}/interrupts.py", "--workdir={folder}/run"),
     "no value": ("evaluate", *BOTH, "--against="),
     "commas alone": ("evaluate", *BOTH, "--problems=, ,"),
     "one dash": ("train", "-config=tiny", "-workdir={folder}/run", "-config.steps=0"),
@@ -136,6 +137,7 @@ def folder(tmp_path_factory):
     (folder / "evil_lines.jsonl").write_text(json.dumps(problem, ensure_ascii=False) + f"\n{{{EVIL}")
     for name, (source, _) in WRONG_FILES.items():
         (folder / f"{name}.py").write_text(source)
+    (folder / "interrupts.py").write_text("raise KeyboardInterrupt\n")
     (folder / "nothing.py").write_text("def get_config():\n    return {}\n")
     (folder / "asks.py").write_text("def get_config(name):\n    return name\n")
     for name, target in {"dangling": "nothing", "circle": "circle"}.items():
@@ -342,6 +344,30 @@ def test_an_error_in_a_users_own_code_ends_a_command_with_one_sentence(tmp_path,
     assert capsys.readouterr().err == sentence
     with pytest.raises(ZeroDivisionError), cli._errors_in_one_message():
         1 // 0  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nAllocator: …"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=str,
+)
+def test_a_lack_of_memory_ends_a_command_with_what_needs_less(monkeypatch, capsys, error):
+    monkeypatch.setattr(cli, "DEBUG", SimpleNamespace(value=False))
+    with pytest.raises(SystemExit) as ended, cli._errors_in_one_message():
+        raise error
+    assert ended.value.code == 1
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: out of memory: ") and (str(error) or "MemoryError").splitlines()[0] in first
+    assert len(rest) == 1 and "config.rollout.slots" in rest[0] and "nft_jax.plan" in rest[0]
+
+
+def test_ctrl_c_ends_a_command_in_one_line(answer):
+    done = answer("Ctrl-C")
+    assert (done.returncode, done.stderr) == (130, "error: interrupted by Ctrl-C\n")
 
 
 def test_processes_compare_the_code_of_a_users_own(tmp_path, monkeypatch):

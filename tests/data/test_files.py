@@ -2,6 +2,7 @@
 
 import decimal
 import json
+import os
 import re
 import subprocess
 import sys
@@ -97,6 +98,9 @@ def test_load_problems_names_a_bad_line(tmp_path, line, message):
 def test_load_problems_of_files_without_problems(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.jsonl does not exist; give a JSONL, JSON, CSV or Parquet file"):
         load_problems(tmp_path / "none.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(FileNotFoundError, match="pipe.jsonl is no file on a disk; give a JSONL"):
+        load_problems(tmp_path / "pipe.jsonl")
     with pytest.raises(FileNotFoundError, match="is a folder"):
         load_problems(tmp_path)
     with pytest.raises(ValueError, match="holds no problems"):
