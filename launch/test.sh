@@ -14,7 +14,7 @@ if [ "$newest" = yes ]; then
     exit 0
   fi
   export PYTHON EXTRAS=test VENV="${VENV:-.venv}_newest"
-  rest=(tests/{losses,models,rollout} tests/test_train.py ${rest[@]+"${rest[@]}"})
+  rest=(tests/{losses,models} tests/rollout/test_engine.py tests/test_train.py ${rest[@]+"${rest[@]}"})
 fi
 use_environment test
 # The losses of these libraries are compared with ours; nothing that the libraries need is.
