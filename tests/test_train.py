@@ -130,10 +130,10 @@ def test_main_writes_all_step_metrics(first):
     rows = first.rows("metrics.jsonl")  # refuses NaN
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:
-        assert row.keys() == STEP_METRICS | OPTIMIZER_METRICS | MEASURED | {"step"}
-        assert [name for name, value in row.items() if value is None] == [
-            "verifier_disagreement"
-        ]  # there is one grader
+        assert row.keys() == STEP_METRICS | OPTIMIZER_METRICS | MEASURED | {"step", "sampler_drift_mean"}
+        # There is one grader; the first step trains on no answers of an older one.
+        unknown = {"verifier_disagreement"} | ({"sampler_drift_mean"} if row["step"] == 1 else set())
+        assert {name for name, value in row.items() if value is None} == unknown
         assert row["seconds"] > 0
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
         assert 100 < row["host_rss_mib"] <= row["host_rss_peak_mib"] + 1
@@ -149,12 +149,15 @@ def test_main_logs_rollouts_every_n_steps(first, resumed):
     assert names == ["step_000001.jsonl", "step_000002.jsonl", "step_000004.jsonl"]
     (row, *_) = rows = first.rows("rollouts/step_000001.jsonl")
     assert len(rows) == 8
-    assert row.keys() - {"tokens"} == {"prompt", "reference", "rate", "answers", "verdicts", "truncated", "lengths"}
+    each = {"answers", "verdicts", "truncated", "lengths", "extracted", "reasons"}
+    assert row.keys() - {"tokens", "update"} == {"prompt", "reference", "rate"} | each
     scored = [row for row in rows if "tokens" in row]
     assert len(scored) == 4
     for row in scored:
-        assert [len(answer["new"]) for answer in row["tokens"]] == row["lengths"]
-    assert all(len(row[name]) == 4 for name in ("answers", "verdicts", "truncated", "lengths"))
+        assert [len(answer["after"]) for answer in row["tokens"]] == row["lengths"]
+        assert all(("new" in answer) == (row["update"] is not None) for answer in row["tokens"])
+    assert any(row["update"] is not None for row in scored)
+    assert all(len(row[name]) == 4 for name in each)
     assert row["prompt"].endswith("=")
 
 
