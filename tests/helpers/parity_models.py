@@ -66,7 +66,7 @@ MODELS = {
         "head_dim": 24,
         "layer_types": ["sliding_attention", "full_attention"],
         "query_pre_attn_scalar": 40,
-        "sliding_window": 9,
+        "sliding_window": 7,
     },
     "gemma3 biases, untied, rope": {
         "model_type": "gemma3_text",
