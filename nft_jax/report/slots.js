@@ -90,7 +90,7 @@ function summarizeSlots({ step, shard, trips }) {
   const busy = trips > drain ? percent(tail / (step.slots * (trips - drain))) : "–";
   const halved = step.halvings ? " (halving gives some of the rest back)" : "";
   return `${count} answers in ${step.slots} slots and ${trips} trips, ${percent(drawn / (step.slots * trips))} of the places busy. ` +
-    `The queue is empty from trip ${drain} on (dashed line): the last ${trips - drain} trips finish ${late} answers with ${busy} busy${halved}.${flight}`;
+    `The queue is empty from trip ${drain} on (dashed line): ${trips - drain === 1 ? "the last trip finishes" : `the last ${trips - drain} trips finish`} ${late} answers with ${busy} busy${halved}.${flight}`;
 }
 
 function findSlotAnswer({ shard, height, column }, event) {
