@@ -87,15 +87,24 @@ def render_prompts(requests: Sequence[Request], tokenizer: Tokenizer, *, templat
 
     Raises:
       FileNotFoundError: if the template is a file that does not exist.
-      ValueError: if the template is unknown, has no place for the messages, or is "chat" and the tokenizer has no
-        usable chat template.
+      ValueError: if the template is unknown, has no place for the messages, leaves out the problem, or is "chat" and
+        the tokenizer has no usable chat template.
     """
     outlines = [
         ([(role if role in _ROLES else blank(role), blank(text)) for role, text in messages], blank(problem))
         for messages, problem in requests
     ]
     texts = _render_texts([*requests, *outlines], tokenizer, template)
-    return [Prompt(*both) for both in zip(texts[: len(requests)], texts[len(requests) :], strict=True)]
+    prompts = [Prompt(*both) for both in zip(texts[: len(requests)], texts[len(requests) :], strict=True)]
+    for (_, problem), (_, outline), (text, of_outline) in zip(requests, outlines, prompts, strict=True):
+        if text == of_outline and problem != outline:
+            place = f" ({tokenizer.place})" if tokenizer.place else ""
+            raise ValueError(
+                f"config.data.template={template}{place} leaves out the problem {problem[:40]!r}: its prompt is "
+                f"{text[:80]!r}; use a template that writes the text of the last message, such as "
+                "--config.data.template=qwen_math"
+            )
+    return prompts
 
 
 def _render_texts(requests: Sequence[Request], tokenizer: Tokenizer, template: str) -> list[str]:

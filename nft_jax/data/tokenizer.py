@@ -45,10 +45,12 @@ class Tokenizer(abc.ABC):
       vocab_size: Token ids, added tokens included, are in [0, vocab_size); a model may have more, padded, rows.
       eos_ids: The ids that end an answer, never empty; the first one is appended to training examples.
       stop_texts, stop_table: The texts that end an answer too, and their automaton (`compile_stops`), if there are any.
+      place: The folder or file that it was read from, for messages; empty if there is none.
     """
 
     vocab_size: int
     eos_ids: tuple[int, ...]
+    place: str = ""
     stop_texts: tuple[str, ...] = ()
     stop_table: np.ndarray | None = None
 
@@ -141,7 +143,7 @@ class HuggingFaceTokenizer(Tokenizer):
     """The tokenizer of a Hugging Face folder with a `tokenizer.json`."""
 
     def __init__(self, folder: Path, name: Path | None = None):
-        self._name = name or folder
+        self.place = str(name or folder)
         # Silences the advice to install PyTorch, which only models need.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import PreTrainedTokenizerFast  # slow to import, so imported on use
@@ -178,7 +180,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
         if not self._tokenizer.chat_template:
             raise ValueError(
-                f"{self._name}: it has no chat template; use another config.data.template, e.g. 'plain_boxed'"
+                f"{self.place}: it has no chat template; use another config.data.template, e.g. 'plain_boxed'"
             )
         try:
             template, fault = self._tokenizer.get_chat_template(), ""
@@ -188,7 +190,7 @@ class HuggingFaceTokenizer(Tokenizer):
             inputs, constants = [{"messages": list(chat)} for chat in chats], self._tokenizer.special_tokens_map
             texts, fault, _ = render_apart("chat", template, inputs, constants)
         if fault:
-            raise ValueError(f"{self._name}: its chat template can't be used: {fault}; choose another prompt template")
+            raise ValueError(f"{self.place}: its chat template can't be used: {fault}; choose another prompt template")
         return texts
 
     def save(self, folder: str | Path) -> None:

@@ -254,3 +254,15 @@ def test_build_prompts_never_drops_the_messages_of_a_problem(template):
     shots = [("user", "5?"), ("assistant", "6")]
     table = build_prompts([problem], Letters(), template="chat", messages=shots, max_prompt_tokens=99)
     assert table.prompts == ["[user]5?[assistant]6[system]Be brief.[user]1?[assistant]2[user]3?[assistant]"]
+
+
+@pytest.mark.parametrize("text", ["[]", "", "{{ messages[0]['role'] }}:"])
+def test_render_refuses_a_template_that_leaves_out_the_problem(tmp_path, text):
+    class Fixed:
+        place = "FOLDER"
+
+        def apply_chat_templates(self, chats):
+            return [text.replace("{{ messages[0]['role'] }}", chat[0]["role"]) for chat in chats]
+
+    with pytest.raises(ValueError, match=r"template=chat \(FOLDER\) leaves out the problem '1 \+ 1 = '"):
+        render("1 + 1 = ", Fixed(), template="chat")

@@ -27,6 +27,7 @@ from nft_jax.types import Array
 
 _ROWS_AT_A_TIME = 8192  # of two tables that are compared
 _FLOATING = ("F32", "BF16", "F16")
+LONGEST = 200  # characters of a tensor in a message
 
 
 def check_weights(folder: Path, weights: Any) -> dict[str, Path]:
@@ -178,7 +179,9 @@ def _head_faults(headers: dict[str, TensorHeader]) -> list[str]:
 def _summarize(fault: str, tensors: list[str], most: int = 8) -> list[str]:
     """Returns one line about all tensors with the same fault, or no line if there are none."""
     more = f", … and {len(tensors) - most} more" if len(tensors) > most else ""
-    return [f"{fault}: {', '.join(tensors[:most])}{more}"] if tensors else []
+    # Names and formats are the file's, and may be of any length.
+    named = [text if len(text) <= LONGEST else f"{text[:LONGEST]} …" for text in tensors[:most]]
+    return [f"{fault}: {', '.join(named)}{more}"] if tensors else []
 
 
 def _open(path: Path) -> Any:
