@@ -25,7 +25,7 @@ from nft_jax.rollout.state import Requests
 from nft_jax.rounding import round_up
 from nft_jax.types import Array, Prompts
 from nft_jax.verify.callback import Grader, verify
-from nft_jax.verify.findings import CUT, Finding, key_of
+from nft_jax.verify.findings import Finding, look_up
 from nft_jax.verify.grade import STATUSES
 
 # A request's number is problem · MOST_ANSWERS + answer, in 32 bits, so that more answers to a problem do not change the
@@ -137,13 +137,14 @@ def compile_evaluator(
 
 
 def _add_findings(answers: Answers, reference_E: np.ndarray, findings: dict[bytes, Finding]) -> Answers:
-    """Adds what the grader found in each answer; nothing is known of answers that another process graded."""
+    """Adds what the grader found in each answer."""
     E, K = answers.length_EK.shape
     found = [
-        CUT
-        if answers.truncated_EK[e, k]
-        else findings.get(
-            key_of(reference_E[e], answers.token_EKT[e, k, : answers.length_EK[e, k]]), Finding(None, None)
+        look_up(
+            findings,
+            reference_E[e],
+            answers.token_EKT[e, k, : answers.length_EK[e, k]],
+            is_cut=answers.truncated_EK[e, k],
         )
         for e in range(E)
         for k in range(K)

@@ -8,7 +8,7 @@ import numpy as np
 from nft_jax.data.prompts import PromptTable
 from nft_jax.data.tokenizer import Tokenizer
 from nft_jax.types import Groups, WatchedGroups
-from nft_jax.verify.findings import CUT, Finding, key_of
+from nft_jax.verify.findings import Finding, look_up
 from nft_jax.verify.grade import STATUSES
 
 
@@ -42,7 +42,7 @@ def describe_groups(
     for q, prompt in enumerate(np.asarray(groups.prompt_Q).tolist()):
         ids = [row[:n].tolist() for row, n in zip(groups.token_QKT[q], groups.length_QK[q], strict=True)]
         found = [
-            CUT if cut else (findings or {}).get(key_of(prompt, answer), Finding(None, None))
+            look_up(findings or {}, prompt, answer, is_cut=cut)
             for answer, cut in zip(ids, groups.truncated_QK[q], strict=True)
         ]
         yield {

@@ -1,6 +1,6 @@
 """What a grader found in an answer, for a person: the text that it took for the answer, and why that is not correct."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ class Finding(NamedTuple):
 
 
 CUT = Finding(None, "cut at the limit of tokens, and not graded")
+UNKNOWN = Finding(None, None)
 
 
 def explain(verdict: Verdict, grader: str) -> Finding:
@@ -49,6 +50,15 @@ def explain(verdict: Verdict, grader: str) -> Finding:
     else:
         reason = f"{status}: {verdict.reason}" if verdict.reason else status
     return Finding(extracted, reason)
+
+
+def look_up(findings: Mapping[bytes, Finding], problem: int, tokens: Sequence[int], *, is_cut: bool) -> Finding:
+    """Returns what was found in an answer; of one that another process graded, nothing is known.
+
+    Args:
+      findings: From `Grader.take_findings`.
+    """
+    return CUT if is_cut else findings.get(key_of(problem, tokens), UNKNOWN)
 
 
 def key_of(problem: int, tokens: Sequence[int]) -> bytes:

@@ -17,7 +17,7 @@ ROUNDS = 4
 
 @declare(normalizer="token_mean")
 def tempered_likelihood(logp_BT, batch, *, strength: float = 1.0):
-    """A loss of one's own, named in the config as "helpers.step_programs:tempered_likelihood"."""
+    """An own loss, named in the config as "helpers.step_programs:tempered_likelihood"."""
     return jnp.where(batch.answer_BT >= 0, -strength * (batch.reward_BT - batch.rate_BT) * logp_BT, 0.0)
 
 

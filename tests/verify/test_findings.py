@@ -1,4 +1,4 @@
-"""What a person is told of a verdict: the text that was read as the answer, and why it is not correct."""
+"""What a person reads of a verdict: the text that was read as the answer, and why it is not correct."""
 
 import pytest
 
