@@ -93,10 +93,15 @@ class Trainer(Loop):
         """Returns whether validation problems are answered after this step; `finish` answers those of the last."""
         return step != self.steps and is_due(step, self.config.evaluation.every_steps)
 
+    def _is_logged(self, step: int) -> bool:
+        """Returns whether the rollouts of this step are saved."""
+        return step in (1, self.steps) or is_due(step, self.config.record.rollouts_every_steps)
+
     def prepare_record(self, step: int, record: Record) -> StepReport:
         """Gathers and scores the groups of a step that is logged, and leaves out those of other steps."""
-        findings = self.grader.take_findings()
-        if step not in (1, self.steps) and not is_due(step, self.config.record.rollouts_every_steps):
+        # The next step has not begun, and costs nothing for what no file will hold.
+        findings = self.grader.take_findings(keep_next=self._is_logged(step + 1))
+        if not self._is_logged(step):
             return StepReport(record._replace(last=None, length_RQK=None, watched=None), None, {})
         after_QKT = None
         if self.scorer is not None:

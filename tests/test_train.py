@@ -159,6 +159,10 @@ def test_main_logs_rollouts_every_n_steps(first, resumed):
     assert any(row["update"] is not None for row in scored)
     assert all(len(row[name]) == 4 for name in each)
     assert row["prompt"].endswith("=")
+    # Every answer of a saved step has a reason, also after steps that are not saved; that of a correct one is empty.
+    for name in names:
+        saved = resumed.rows(f"rollouts/{name}")
+        assert all(reason is not None for row in saved for reason in row["reasons"])
 
 
 def test_main_evaluates_both_splits_at_the_ends(first, straight):

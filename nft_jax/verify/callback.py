@@ -101,9 +101,13 @@ class Grader:
         # The device waits for a callback, so a callback only hands its answers to this thread.
         self._feeder = ThreadPoolExecutor(1, thread_name_prefix="nft_jax-feed")
 
-    def take_findings(self) -> dict[bytes, Finding]:
-        """Returns what was found in the answers that this process graded since the last call; from the first one on."""
-        findings, self._findings = self._findings or {}, {}
+    def take_findings(self, *, keep_next: bool = True) -> dict[bytes, Finding]:
+        """Returns what was found in the answers that this process graded since the last call, if it was kept.
+
+        Args:
+          keep_next: Whether what is found until the next call is kept; before the first call nothing is.
+        """
+        findings, self._findings = self._findings or {}, {} if keep_next else None
         return findings
 
     def submit(self, request_a, problem_a, token_at, length_a, gradable_a) -> np.ndarray:

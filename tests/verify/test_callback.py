@@ -281,3 +281,6 @@ def test_findings_are_kept_from_the_first_call_on_and_given_once():
         keys = [key_of(3, tokens) for tokens in ([103, EOS], [104, EOS], [EOS])]
         assert grader.take_findings() == dict(zip(keys, expected, strict=True))
         assert grader.take_findings() == {}
+        assert grader.take_findings(keep_next=False) == {}
+        grader(ticket, *rows)
+        assert grader.take_findings() == {}
