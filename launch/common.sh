@@ -191,7 +191,7 @@ on_workers() {
 
 # pack FILE: writes the working tree as an archive, without files that only this machine needs.
 pack() {
-  run tar -czf "$1" --exclude=.git --exclude=.venv --exclude=./runs --exclude=./build --exclude=./dist \
+  run tar -czf "$1" --exclude=.git --exclude='.venv*' --exclude=./runs --exclude=./build --exclude=./dist \
     --exclude=__pycache__ --exclude='*.egg-info' --exclude='.*_cache' .
 }
 

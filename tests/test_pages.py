@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import run
-from helpers.documents import PAGES, ROOT, SETTING, commands, is_setting, snippets
+from helpers.documents import PAGES, ROOT, SETTING, commands, find_pages, is_setting, snippets
 from nft_jax.config import default
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -76,6 +76,14 @@ def test_launch_scripts_exist(page):
 
 def test_readme_is_one_page():
     assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_LINES
+
+
+def test_pages_of_environments_are_not_ours(tmp_path):
+    foreign = (".hidden/page.md", "runs/page.md", "env/lib/package/page.md", "env/pyvenv.cfg")
+    for name in ("page.md", "docs/page.md", *foreign):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_pages(tmp_path) == [tmp_path / "docs" / "page.md", tmp_path / "page.md"]
 
 
 def test_way_of_a_prompt_names_files_that_step_imports():

@@ -12,10 +12,23 @@ from nft_jax.config import default
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "colab"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-SKIPPED = {".git", ".venv", "runs", "build", "dist", "node_modules"}
-PAGES = sorted(path for path in ROOT.rglob("*.md") if not SKIPPED & {*path.relative_to(ROOT).parts})
+SKIPPED = {"runs", "build", "dist", "node_modules"}
 MAGIC = re.compile(r"^%(?!%).*$", re.MULTILINE)
 SETTING = re.compile(r"(?<!\w)config\.([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)")
+
+
+def find_pages(root: Path) -> list[Path]:
+    """The pages below a folder, without those of hidden folders and of virtual environments, whatever their names."""
+    environments = {path.parent for path in root.rglob("pyvenv.cfg")}
+
+    def is_ours(page: Path) -> bool:
+        names = page.relative_to(root).parts
+        return not any(name in SKIPPED or name.startswith(".") for name in names) and not environments & {*page.parents}
+
+    return sorted(page for page in root.rglob("*.md") if is_ours(page))
+
+
+PAGES = find_pages(ROOT)
 
 
 class Cell(NamedTuple):
