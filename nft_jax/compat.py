@@ -1,12 +1,16 @@
 """Names whose module differs between the supported versions of JAX (0.10.2 to 0.12)."""
 
+import contextlib
+import contextvars
 import re
+from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax._src import clusters, distributed
-from jax.experimental import io_callback
+from jax.experimental import io_callback as call_host
 from jax.sharding import AxisType
 
 shard_map = jax.shard_map
@@ -16,7 +20,41 @@ enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.
 # `jax.process_count()` would start the devices.
 coordination = distributed.global_state
 
-__all__ = ["AxisType", "coordination", "detect_cluster", "enable_x64", "io_callback", "libtpu_version", "shard_map"]
+__all__ = [
+    "AxisType",
+    "coordination",
+    "detect_cluster",
+    "enable_x64",
+    "io_callback",
+    "libtpu_version",
+    "plan_for_gpus",
+    "shard_map",
+]
+
+_GPUS_ARE_PLANNED = contextvars.ContextVar("_GPUS_ARE_PLANNED", default=False)
+
+
+@contextlib.contextmanager
+def plan_for_gpus() -> Iterator[None]:
+    """Lets a program with callbacks compile for GPUs that are not present; such a program can't run."""
+    token = _GPUS_ARE_PLANNED.set(True)
+    try:
+        yield
+    finally:
+        _GPUS_ARE_PLANNED.reset(token)
+
+
+def io_callback(function: Callable, shapes: Any, *operands: jax.Array) -> Any:
+    """Calls a Python function from a compiled program, in no fixed order.
+
+    For GPUs, JAX's own looks for a running device when it lowers the call. Within `plan_for_gpus` the program gets the
+    same call without a function.
+    """
+    if not _GPUS_ARE_PLANNED.get():
+        return call_host(function, shapes, *operands, ordered=False)
+    leaves, tree = jax.tree.flatten(shapes)
+    call = jax.ffi.ffi_call("xla_ffi_python_gpu_callback", tuple(leaves), has_side_effect=True)
+    return jax.tree.unflatten(tree, call(*operands, index=np.uint64(0)))
 
 
 def libtpu_version() -> tuple[int, ...]:

@@ -35,6 +35,8 @@ CHIPS = (
     Chip("v5e", "TPU v5 lite", 197e12, 15.75 * GIB, 819e9, 200e9, 3.1e9, "cloud.google.com/tpu/docs/v5e"),
     Chip("v5p", "TPU v5", 459e12, 95.74 * GIB, 2765e9, 600e9, 6.2e9, "cloud.google.com/tpu/docs/v5p"),
     Chip("v6e", "TPU v6 lite", 918e12, 31.25 * GIB, 1640e9, 400e9, 12.5e9, "cloud.google.com/tpu/docs/v6e"),
+    Chip("t4", "Tesla T4", 65e12, 16e9, 320e9, 16e9, 0, "nvidia.com/en-us/data-center/tesla-t4"),
+    Chip("l4", "NVIDIA L4", 121e12, 24e9, 300e9, 32e9, 0, "nvidia.com/en-us/data-center/l4"),
     Chip("a100", "NVIDIA A100", 312e12, 80e9, 2039e9, 300e9, 0, "nvidia.com/en-us/data-center/a100"),
     Chip("h100", "NVIDIA H100", 989e12, 80e9, 3350e9, 450e9, 0, "nvidia.com/en-us/data-center/h100"),
     Chip("h200", "NVIDIA H200", 989e12, 141e9, 4800e9, 450e9, 0, "nvidia.com/en-us/data-center/h200"),

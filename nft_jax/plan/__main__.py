@@ -1,11 +1,12 @@
 """Tells whether a step fits some devices, and estimates its time there.
 
     python -m nft_jax.plan --config=NAME --topology=v5p:4x4x4
+    python -m nft_jax.plan --config=NAME --topology=h100:8
 
-Compiles the step that trains, for TPU slices (install the extra `[tpu]`; no TPU is needed), or without --topology for
-the devices of this machine. Nothing is run. If the config states the model's shape, no data and no weights are read
-either. It prints the compiler's facts (memory, transfers), and apart from them what the chip's data sheet lets one
-estimate (seconds), with assumptions that --assume changes:
+Compiles the step that trains, for TPU slices (install the extra `[tpu]`; no TPU is needed) or GPUs (`[cuda12]`; no GPU
+is needed), or without --topology for the devices of this machine. Nothing is run. If the config states the model's
+shape, no data and no weights are read either. It prints the compiler's facts (memory, transfers), and apart from them
+what the chip's data sheet lets one estimate (seconds), with assumptions that --assume changes:
 
     --assume=answer=900,mixed=0.4    mean tokens of an answer, share of groups that train; the output lists the others
 
@@ -51,7 +52,9 @@ def main(config: Config, workdir: Path | None) -> None:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("topology", "", "TPU slice such as v5e:8x8; by default the devices of this machine.")
+    flags.DEFINE_string(
+        "topology", "", "TPU slice such as v5e:8x8, or GPUs such as h100:8; by default the devices of this machine."
+    )
     flags.DEFINE_integer("slices", 1, "Number of slices of that topology.")
     flags.DEFINE_bool("search", False, "Find the largest numbers of slots, and of rows a micro-batch.")
     flags.DEFINE_string("assume", "", "NAME=VALUE,…: assumptions of the estimate.")

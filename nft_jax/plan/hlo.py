@@ -10,6 +10,9 @@ import numpy as np
 from nft_jax.parallel import scopes
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# They name memory, steer the program, or wait.
+NO_KERNEL = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "while", "conditional", "call")
+NO_KERNEL += ("after-all", "partition-id", "replica-id", "opt-barrier")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
 BYTES |= {"f64": 8, "s64": 8, "u64": 8}
 
@@ -29,6 +32,7 @@ class Instruction(NamedTuple):
       scope: path of the function names and scopes that it comes from, or that of its caller.
       within: name of its computation.
       looped: whether a `while` runs it.
+      fused: whether it is a part of another instruction, such as a fusion or a reduction.
     """
 
     line: str
@@ -36,6 +40,7 @@ class Instruction(NamedTuple):
     scope: str
     within: str
     looped: bool
+    fused: bool
 
 
 class Collective(NamedTuple):
@@ -84,16 +89,28 @@ def loop_instructions(text: str) -> Iterator[str]:
 def instructions(text: str) -> Iterator[Instruction]:
     """Yields all instructions that run, from the entry on; twice if two places call them."""
     parts = computations(text)
-    waiting = [(re.search(r"^ENTRY %([\w.\-]+) ", text, re.MULTILINE)[1], 1, "", False)]
+    waiting = [(re.search(r"^ENTRY %([\w.\-]+) ", text, re.MULTILINE)[1], 1, "", False, False)]
     while waiting:
-        name, times, outer, looped = waiting.pop()
+        name, times, outer, looped, fused = waiting.pop()
         for line in parts[name]:
             named = re.search(r'op_name="([^"]*)"', line)
             scope = named[1] if named else outer
-            yield Instruction(line, times, scope, name, looped)
-            loops = operation(line) == "while"
-            inner = times * (_trips(line, parts) if loops else 1), scope, looped or loops
+            yield Instruction(line, times, scope, name, looped, fused)
+            loops, part = operation(line) == "while", fused or operation(line) not in ("while", "conditional", "call")
+            inner = times * (_trips(line, parts) if loops else 1), scope, looped or loops, part
             waiting += [(called, *inner) for called in _called(line)]
+
+
+def count_launches(text: str, phase: str) -> int:
+    """Counts the kernels that one pass through a phase of a loop starts, such as the decoding of one token.
+
+    An instruction that is no part of another one starts a kernel. One that a compiler adds has no scope of its own; it
+    counts if instructions of the phase are beside it.
+    """
+    running = [one for one in instructions(text) if one.looped and not one.fused]
+    bodies = {one.within for one in running if scopes.is_within(phase, one.scope)}
+    beside = [(one.times, operation(one.line)) for one in running if one.within in bodies]
+    return sum(times for times, name in beside if name not in NO_KERNEL and not name.endswith("-done"))
 
 
 def collectives(text: str, mesh_shape: dict[str, int]) -> list[Collective]:

@@ -65,13 +65,16 @@ def _facts(plan: Plan, where: str) -> Iterator[str]:
     compiled = f"Compiled by {program.compiler} ({program.seconds:.0f} s), a fact"
     yield f"\n{compiled}: a device holds {_gib(program.peak)}{room}"
     rest = program.peak - sum(plan.held.values())
-    parts = plan.held | {"all else": rest}
-    yield "  of which " + ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
+    parts = ", ".join(f"{name} {_gib(size)}" for name, size in plan.held.items())
+    yield f"  of which {parts}, " + (f"all else {_gib(rest)}" if rest >= 0 else f"less {_gib(-rest)} that they share")
     yield f"  slots a shard {plan.slots}, rows a micro-batch {config.packing.rows_per_micro_batch}"
     if program.host:
         yield f"  besides, {_gib(program.host)} of the host's memory"
     if not program.text:
         yield f"  transfers are not known: the compiler can't print this program ({program.why})"
+    if program.text and device.platform == "gpu":
+        launches = hlo.count_launches(program.text, scopes.DECODE)
+        yield f"  a decoded token starts {launches} kernels, {launches / config.model.layers:.1f} for each layer"
     for phase, unit, times in _counted_phases(plan):
         if transfers := plan.phase_transfers(phase):
             yield f"  {unit}: {_sum_transfers(transfers, times)}"

@@ -1,19 +1,23 @@
 """The step that trains, compiled for devices that need not be present, and what the compiler says of it."""
 
+import contextlib
 import re
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
+from nft_jax.compat import plan_for_gpus
 from nft_jax.config import Config
 from nft_jax.data.dataset import Dataset
 from nft_jax.experiment import Experiment, build_experiment, compile_step
-from nft_jax.machine.chips import GIB
+from nft_jax.machine.chips import GIB, chip_of
 from nft_jax.plan.buffers import Buffer, largest_buffers
+from nft_jax.plan.gpus import cuda_plugin
 from nft_jax.run.workdir import versions
 from nft_jax.types import Prompts
 
@@ -99,7 +103,8 @@ def compile_planned_step(experiment: Experiment) -> jax.stages.Compiled:
         platform = experiment.model.mesh.devices.flat[0].platform
         options = {"xla_dump_to": folder} if platform == "tpu" else None
         try:
-            return compile_step(*parts, experiment.state_shardings(optimizer), options)
+            with plan_for_gpus() if platform == "gpu" else contextlib.nullcontext():
+                return compile_step(*parts, experiment.state_shardings(optimizer), options)
         except jax.errors.JaxRuntimeError as error:
             refusal = next((match for words in _REFUSALS if (match := re.search(words, str(error)))), None)
             if refusal is None:
@@ -111,7 +116,10 @@ def compile_planned_step(experiment: Experiment) -> jax.stages.Compiled:
 
 
 def analyze_step(experiment: Experiment) -> Compiled:
-    """Compiles the step, and returns what the compiler says of it; raises as `compile_planned_step`."""
+    """Compiles the step, and returns what the compiler says of it; raises as `compile_planned_step`.
+
+    Compilers for GPUs refuse no program, so here it is refused if its peak exceeds the data sheet's memory.
+    """
     began = time.perf_counter()
     program = compile_planned_step(experiment)
     seconds, memory, text, why = time.perf_counter() - began, program.memory_analysis(), "", ""
@@ -124,6 +132,9 @@ def analyze_step(experiment: Experiment) -> Compiled:
     if platform == "cpu":
         # If a CPU's compiler counts a peak, it is that of temporaries alone.
         peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+    compiler, chip = name_compiler(platform), chip_of(experiment.model.mesh.devices.flat[0].device_kind)
+    if platform == "gpu" and chip is not None and peak > chip.memory:
+        raise TooLarge(peak, int(chip.memory), f"compiled by {compiler}")
     return Compiled(
         peak=peak,
         arguments=memory.argument_size_in_bytes,
@@ -132,11 +143,13 @@ def analyze_step(experiment: Experiment) -> Compiled:
         seconds=seconds,
         text=text,
         why=why,
-        compiler=name_compiler(platform),
+        compiler=compiler,
     )
 
 
 def name_compiler(platform: str) -> str:
     """Returns the package of a platform's compiler and its version: the same step may fit by one and not by another."""
+    if platform == "gpu" and (plugin := cuda_plugin()):
+        return f"{plugin} {metadata.version(plugin)}"
     package = "libtpu" if platform == "tpu" else "jaxlib"
     return f"{package} {versions()[package]}"

@@ -1,4 +1,4 @@
-"""TPU slices to compile for. libtpu's compiler needs no TPU."""
+"""Devices to compile for: TPU slices, whose compiler in libtpu needs no TPU, and GPUs (`gpus.py`)."""
 
 import importlib.util
 import os
@@ -8,6 +8,7 @@ import jax
 
 from nft_jax.machine.chips import CHIPS
 from nft_jax.names import suggestion
+from nft_jax.plan.gpus import PROPERTIES, find_gpus
 
 # The two cores of a v4 chip are one device.
 CHIP_OPTIONS = {"v4": {"chip_config_name": "megacore"}}
@@ -15,20 +16,22 @@ _SHAPE = re.compile("[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){0,2}")
 
 
 def find_devices(name: str, slices: int = 1) -> list[jax.Device]:
-    """Returns the devices of `slices` slices such as "v5e:8x8".
+    """Returns the devices of `slices` slices such as "v5e:8x8", or GPUs such as "h100:8".
 
     Raises:
-      ValueError: if libtpu is not installed, or does not know the topology.
+      ValueError: If the compiler is not installed, or does not know the topology.
     """
-    known = [chip.name for chip in CHIPS if chip.kind.startswith("TPU")]
+    known = [chip.name for chip in CHIPS]
     chip, _, shape = name.partition(":")
-    if chip not in known or not _SHAPE.fullmatch(shape):
+    if chip not in known or (chip not in PROPERTIES and not _SHAPE.fullmatch(shape)):
         raise ValueError(
-            f"--topology={name}: write a chip and a shape, such as v5e:8x8 or v5p:4x4x4; chips: {', '.join(known)}"
-            f"{suggestion(chip, known)}"
+            f"--topology={name}: write a chip and a shape, such as v5e:8x8, v5p:4x4x4 or h100:8; chips: "
+            f"{', '.join(known)}{suggestion(chip, known)}"
         )
-    if slices < 1:
-        raise ValueError(f"--slices={slices}: use 1 or more")
+    if slices < 1 or (slices > 1 and chip in PROPERTIES):
+        raise ValueError(f"--slices={slices}: use 1 or more for TPUs, and 1 for GPUs, as in h100:4x8 for four machines")
+    if chip in PROPERTIES:
+        return find_gpus(name)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             f"--topology={name}: this needs the compiler of libtpu (but no TPU), in the version that JAX pins: "

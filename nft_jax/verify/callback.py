@@ -212,7 +212,7 @@ class Submitter:
         def submit(ended):
             mine_a = ended.place_A // (round_answers // parts) == jax.lax.axis_index(TENSOR)
             rows = ended.request_A, ended.problem_A, ended.token_AT, ended.length_A, ended.gradable_A & mine_a
-            return io_callback(self.grader.submit, jax.ShapeDtypeStruct((1,), jnp.int32), *rows, ordered=False)
+            return io_callback(self.grader.submit, jax.ShapeDtypeStruct((1,), jnp.int32), *rows)
 
         ticket_X = map_tensor(submit, self.mesh, PartitionSpec(), PartitionSpec(TENSOR))(ended)
         return jnp.max(ticket_X, keepdims=True)
@@ -273,7 +273,7 @@ def verify(
 
 
 def _verify_rows(grader: Grader, rewards: bool, ticket_X: Array, *rows: Array) -> Graded:
-    """Grades one device's rows; `ordered=False`, because the data orders the calls."""
+    """Grades one device's rows; the data orders the calls."""
     code, reward = (jax.ShapeDtypeStruct(rows[0].shape, dtype) for dtype in (jnp.int32, jnp.float32))
     shapes = Graded(code, code, jax.ShapeDtypeStruct((1,), jnp.float32), reward if rewards else None)
 
@@ -281,7 +281,7 @@ def _verify_rows(grader: Grader, rewards: bool, ticket_X: Array, *rows: Array) -
         graded = grader(*arguments)
         return graded if rewards else graded._replace(reward_B=None)
 
-    return io_callback(grade, shapes, ticket_X, *rows, ordered=False)
+    return io_callback(grade, shapes, ticket_X, *rows)
 
 
 def graders_differ(verdict_B: Array, second_B: Array) -> Array:

@@ -56,6 +56,44 @@ def test_collectives_have_sizes_times_and_axes():
     assert len(found) == 4
 
 
+def test_count_launches_counts_what_a_pass_through_a_phase_starts():
+    """A loop over 3 layers in a loop over tokens; each layer has a fusion, a copy and a transfer."""
+    text = """
+%part (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  %e = f32[4]{0} exponential(%p), metadata={op_name="decode/exp"}
+  ROOT %n = f32[4]{0} negate(%e), metadata={op_name="decode/neg"}
+}
+
+%layer (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  %f = f32[4]{0} fusion(%p), kind=kLoop, calls=%part, metadata={op_name="decode/neg"}
+  %t = f32[4]{0} all-reduce-start(%f), to_apply=%part
+  %d = f32[4]{0} all-reduce-done(%t)
+  ROOT %c = f32[4]{0} copy(%d)
+}
+
+%limit (q: f32[4]) -> pred[] {
+  %q = f32[4]{0} parameter(0)
+  ROOT %b = pred[] constant(true)
+}
+
+%token (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  %w = f32[4]{0} while(%p), condition=%limit, body=%layer, backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %h = f32[4]{0} custom-call(%w), custom_call_target="head", metadata={op_name="decode/head"}
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %x = f32[4]{0} parameter(0)
+  %y = f32[4]{0} copy(%x)
+  ROOT %v = f32[4]{0} while(%y), condition=%limit, body=%token
+}
+"""
+    assert hlo.count_launches(text, "decode") == 3 * 3 + 1
+    assert hlo.count_launches(text, "micro_batch") == 0
+
+
 def test_loop_instructions_are_all_that_loops_run():
     lines = list(hlo.loop_instructions(TEXT))
     assert {hlo.operation(line) for line in lines} == {"parameter", "all-reduce", "constant", "while"}

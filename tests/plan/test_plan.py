@@ -10,12 +10,14 @@ import pytest
 
 from helpers.experiments import small
 from helpers.model_folders import random_tensors, write_model
+from nft_jax import compat
 from nft_jax.data.random_prompts import random_dataset
 from nft_jax.machine.chips import CHIPS, chip_of
 from nft_jax.models.hf.config_json import read_model_settings
 from nft_jax.plan import planner
 from nft_jax.plan import topology as topologies
 from nft_jax.plan.cost import Assumptions, estimate, read_assumptions
+from nft_jax.plan.gpus import describe_gpu
 from nft_jax.plan.hlo import Collective
 from nft_jax.plan.page import as_json, find_copies, format_page
 from nft_jax.plan.program import TooLarge
@@ -164,7 +166,9 @@ def test_read_assumptions_refuses_unknown_assumptions(found, told, words):
     [
         ("v5x:8x8", "did you mean"),
         ("v5e", "write a chip and a shape, such as v5e:8x8"),
-        ("h100:8", "chips: v4, v5e, v5p, v6e"),
+        ("h300:8", "chips: v4, v5e, v5p, v6e, t4, l4, a100, h100, h200"),
+        ("h100", "such as h100:8, or machines and the GPUs of each, such as h100:4x8"),
+        ("h100:2x2x2", "such as h100:8"),
     ],
 )
 def test_find_devices_refuses_unknown_names(name, words, monkeypatch):
@@ -179,9 +183,48 @@ def test_find_devices_without_libtpu_names_the_line_that_installs_it(monkeypatch
         topologies.find_devices("v5e:8x8")
 
 
+def test_find_devices_without_the_cuda_plugin_names_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"pip install -e \.\[cuda12\]"):
+        topologies.find_devices("h100:8")
+    with pytest.raises(ValueError, match="1 for GPUs"):
+        topologies.find_devices("h100:8", slices=2)
+
+
+def test_describe_gpu_knows_every_gpu_of_the_data_sheets():
+    for chip in CHIPS:
+        if not chip.kind.startswith("TPU"):
+            text = describe_gpu(chip, "12")
+            assert f'device_description_str: "{chip.kind}"' in text
+            assert f"device_memory_size: {chip.memory:.0f}" in text
+            assert chip_of(chip.kind) == chip
+
+
+def test_planned_callbacks_have_the_shapes_of_real_ones():
+    """What is compiled for a GPU that is not present has the call, and no function."""
+    shapes = {"code": jax.ShapeDtypeStruct((3,), jax.numpy.int32), "reward": None}
+
+    def call(x):
+        return compat.io_callback(lambda x: {"code": x, "reward": None}, shapes, x)
+
+    x = jax.ShapeDtypeStruct((3,), jax.numpy.int32)
+    with compat.plan_for_gpus():
+        planned = jax.make_jaxpr(call)(x)
+    assert [one.primitive.name for one in planned.eqns] == ["ffi_call"]
+    real = jax.make_jaxpr(lambda x: call(x))(x)
+    assert [one.primitive.name for one in real.eqns] == ["io_callback"]
+    assert planned.out_avals == real.out_avals
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("TPU v6 lite", "v6e"), ("NVIDIA H100 80GB HBM3", "h100")],
+    [
+        ("TPU v5 lite", "v5e"),
+        ("TPU v5", "v5p"),
+        ("TPU v6 lite", "v6e"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("Tesla T4", "t4"),
+    ],
 )
 def test_chip_of_a_kind(kind, name):
     assert chip_of(kind).name == name

@@ -130,7 +130,7 @@ class Noted:
             self.calls.append(jax.tree.map(np.array, ended))
             return np.ones(1, np.int32)
 
-        return io_callback(note, jax.ShapeDtypeStruct((1,), np.int32), *ended, ordered=False)
+        return io_callback(note, jax.ShapeDtypeStruct((1,), np.int32), *ended)
 
 
 @pytest.mark.parametrize(("devices", "slots"), [(one_device, 5), (one_device, 24), (eight_devices, 4)])

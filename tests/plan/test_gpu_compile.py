@@ -1,0 +1,73 @@
+"""The step that trains, compiled for GPUs by the compiler of JAX's plugin for CUDA, without a GPU."""
+
+import jax
+import pytest
+
+from helpers.experiments import small
+from nft_jax.parallel import scopes
+from nft_jax.plan import hlo, planner
+from nft_jax.plan.gpus import cuda_plugin
+from nft_jax.plan.page import find_copies, format_page
+from nft_jax.plan.program import TooLarge
+from nft_jax.plan.topology import find_devices
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(cuda_plugin() is None, reason="needs JAX's plugin for CUDA: pip install -e .[cuda12]"),
+]
+# A layer's decode: two norms, four products, rotation and cache of q, k and v, attention, SwiGLU, the residual.
+MOST_LAUNCHES = 13
+# The head, the draw, the answer's arrays, the loop's end.
+OTHER_LAUNCHES = 40
+SIZES = {"model__dtype": "bfloat16", "model__attention": "triton", "model__layers": 4, "model__unrolled_layers": 4}
+SIZES |= {"model__width": 256, "model__heads": 4, "model__kv_heads": 2, "model__head_size": 64, "model__mlp_width": 512}
+
+
+@pytest.fixture(scope="module")
+def found():
+    config = small(**SIZES, rollout__max_halvings=0, rollout__max_answer_tokens=512)
+    return planner.plan_step(config, find_devices("h200:1"), None)
+
+
+def test_a_decoded_token_starts_few_kernels(found):
+    launches = hlo.count_launches(found.program.text, scopes.DECODE)
+    assert 0 < launches <= MOST_LAUNCHES * SIZES["model__layers"] + OTHER_LAUNCHES
+    assert f"a decoded token starts {launches} kernels" in format_page(found, "h200:1")
+
+
+def test_decoding_calls_the_kernel_once_a_layer_and_copies_no_cache(found):
+    decoding = [
+        one for one in hlo.instructions(found.program.text) if one.looped and scopes.is_within(scopes.DECODE, one.scope)
+    ]
+    kernels = [one for one in decoding if hlo.operation(one.line) == "custom-call" and "pallas_call" in one.scope]
+    assert sum(one.times for one in kernels) == SIZES["model__layers"]
+    assert find_copies(found.program.text, found.held["cache"] // SIZES["model__layers"] // 2) == []
+
+
+def test_plan_has_memory_and_an_estimate(found):
+    assert max(found.held.values()) < found.program.peak < found.chip.memory
+    assert found.chip.name == "h200"
+    assert found.estimate.step > 0
+    assert "cuda" in found.program.compiler
+
+
+def test_plan_for_two_gpus_moves_activations_over_tensor():
+    found = planner.plan_step(small(**SIZES, mesh__data=1, mesh__tensor=2), find_devices("h100:2"), None)
+    moved = found.phase_transfers(scopes.DECODE)
+    assert moved
+    assert all(one.axes == {"tensor"} for one in moved)
+    assert "WARNING" not in format_page(found, "h100:2")
+
+
+def test_plan_refuses_a_step_that_does_not_fit():
+    config = small(**SIZES, rollout__slots=2048, prompts_per_step=2048, rollout__max_answer_tokens=8192)
+    with pytest.raises(TooLarge, match="cuda") as refused:
+        planner.plan_step(config, find_devices("t4:1"), None)
+    assert refused.value.bytes > refused.value.limit
+
+
+def test_find_devices_counts_machines_and_gpus():
+    devices = find_devices("h100:2x8")
+    assert len(devices) == 16
+    assert len({device.process_index for device in devices}) == 2
+    assert jax.devices()[0].platform == "cpu"
