@@ -248,19 +248,18 @@ class Updater:
         if reference is not None:
             reference_BT = self._logp(jax.lax.stop_gradient(reference), reference_keys, rows)[0]
 
-        def evaluate(logp_BT, batch):
+        def evaluate(logp_BT):
             loss_BT, own = self.loss.evaluate(logp_BT, batch)
             if reference_BT is None:
-                return loss_BT, own, jnp.zeros_like(loss_BT)
+                return loss_BT, (own, jnp.zeros_like(loss_BT))
             kl_BT = losses.KLS[self.config.loss.kl](logp_BT, reference_BT, answer_BT)
-            return loss_BT + self.config.loss.kl_weight * kl_BT, own, kl_BT
+            return loss_BT + self.config.loss.kl_weight * kl_BT, (own, kl_BT)
 
-        loss_BT, own, kl_BT = evaluate(logp_BT, batch)
+        loss_BT, pull_back, (own, kl_BT) = jax.vjp(evaluate, logp_BT, has_aux=True)
         objective = losses.total_loss(loss_BT, batch, totals, self.normalizer, self.constant_tokens)
         measured = measure(objective, logp_BT, entropy_BT, kl_BT, batch, rows.sampler_logp_BT, own, rows.fresh_BT)
         if rows.watched_BT is not None:
-            fixed = jax.lax.stop_gradient((logp_BT, batch))
-            multiplier_BT = -jax.grad(lambda *given: jnp.sum(evaluate(*given)[0]))(*fixed)
+            multiplier_BT = -pull_back(jnp.ones_like(loss_BT))[0]
             tokens = {"old": batch.old_logp_BT, "new": logp_BT, "entropy": entropy_BT, "multiplier": multiplier_BT}
             none = see_nothing(
                 self.config, rows.target_BT.shape[0] // self.config.packing.rows_per_micro_batch, logp_BT.dtype
