@@ -6,7 +6,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +69,66 @@ def json_text(value: Any, indent: int | None = None, *, sort_keys: bool = False)
         return json.dumps(_without_nonfinite(value), **options)
 
 
-def read_json_object(path: Path | epath.Path, most_bytes: int = 2**26) -> dict[str, Any]:
-    """Returns the object of a JSON file.
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """Returns the value of a JSON text by `json.loads` with these options; files that a person may have written, too.
 
     Raises:
-      ValueError: with one line for a file that is longer, or is anything else.
+      ValueError: for what is no JSON or too deep, and for two values of one key, the first of which would be lost.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = find_twice(name for name, _ in pairs) or ""
+        raise ValueError(f"it gives {twice[:80]!r} twice in one object, and only one value can count")
+    return values
+
+
+def find_twice(names: Iterable[str]) -> str | None:
+    """Returns the first name that was there before; None if all differ."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)
+
+
+def read_json_object(path: Path | epath.Path, remedy: str = "", most_bytes: int = 2**26) -> dict[str, Any]:
+    """Returns the object of a JSON file.
+
+    Args:
+      remedy: The end of an error's message.
+      most_bytes: A longer file is refused unread.
+
+    Raises:
+      ValueError: with one line for a file that is longer, is not in UTF-8, or is anything else.
     """
     size = path.stat().st_size
     if size > most_bytes:
-        raise ValueError(f"{path} has {size:,} bytes, more than any such file")
+        raise ValueError(f"{path} has {size} bytes, more than any such file{remedy}")
+    content = path.read_bytes()
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError(f"{path} is no JSON: it is nested too deeply") from None
+        value = parse_json(content.decode("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(_describe_encoding(path, content) or f"{path} is no JSON: {error}{remedy}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object {{…}}")
+        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object {{…}}{remedy}")
     return value
+
+
+def _describe_encoding(path: Path | epath.Path, content: bytes) -> str:
+    """Returns how to convert JSON in another encoding than UTF-8; "" for what is none."""
+    encoding = json.detect_encoding(content)
+    try:
+        parse_json(content.decode(encoding))
+    except ValueError:
+        return ""
+    return (
+        f"{path} is in {encoding}, as some programs on Windows write it, and other programs can't read it; convert it: "
+        f"python -c \"from pathlib import Path; p = Path('{path}'); p.write_text(p.read_text('{encoding}'), 'utf-8')\""
+    )
 
 
 def _without_nonfinite(value: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from helpers.documents import ROOT
-from nft_jax.files import TEMPORARY_PREFIX, atomically, json_text, name_output
+from nft_jax.files import TEMPORARY_PREFIX, atomically, json_text, name_output, parse_json
 
 
 @pytest.fixture(params=[lambda path: path, epath.Path], ids=["pathlib", "epath"])
@@ -104,6 +104,13 @@ def test_json_text_has_null_for_what_is_no_number():
     assert json_text({"b": 1, "a": [2]}, sort_keys=True) == '{"a": [2], "b": 1}'
 
 
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', b'[{"b": {"c": 1, "a": 1, "a": 1}}]'])
+def test_parse_json_refuses_two_values_of_one_key(text):
+    with pytest.raises(ValueError, match="it gives 'a' twice in one object"):
+        parse_json(text)
+    assert parse_json('[{"a": 1}, {"a": 1.50}]', parse_float=str) == [{"a": 1}, {"a": "1.50"}]
+
+
 # Texts that no file keeps: digests, frames between our own processes, and scripts that run without this package.
 _NO_FILES = {
     *("run/fingerprint.py", "data/hygiene_cache.py", "processes/rollcall.py", "verify/pool/worker.py"),
@@ -113,17 +120,25 @@ _NO_FILES = {
 }
 
 
-def test_json_text_writes_all_json_of_the_package():
-    package, found = ROOT / "nft_jax", set()
+# Of what this program or a library wrote, not a person: the lock of a run, a tokenizer in memory, a score as JSON.
+_OWN_TEXTS = {
+    *("run/lock.py", "processes/distributed.py", "data/stops.py", "evaluation/answers.py", "verify/pool/process.py"),
+    "compare/equivalence.py",
+}
+
+
+def test_one_function_each_reads_and_writes_the_json_of_the_package():
+    package, found = ROOT / "nft_jax", {"read": set(), "written": set()}
     for path in package.rglob("*.py"):
         names = {
             node.attr
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "json"
         }
-        if names & {"dump", "dumps"}:
-            found.add(str(path.relative_to(package)))
-    assert found - _NO_FILES == {"files.py"}
+        for kind, functions in (("read", {"load", "loads"}), ("written", {"dump", "dumps"})):
+            if names & functions:
+                found[kind].add(str(path.relative_to(package)))
+    assert found["written"] - _NO_FILES == found["read"] - _NO_FILES - _OWN_TEXTS == {"files.py"}
 
 
 def _without_encoding(path: Path) -> Iterator[str]:

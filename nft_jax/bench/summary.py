@@ -5,13 +5,13 @@ python -m nft_jax.bench.summary --ratios FOLDER [FOLDER ...]    # seconds also a
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from nft_jax.bench.tables import describe_shares
+from nft_jax.files import read_json_object
 from nft_jax.printing import show_control_characters
 
 
@@ -28,7 +28,7 @@ def summarize(folders: list[Path], *, ratios: bool) -> str:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / "bench.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json_object(path) if path.is_file() else None
 
 
 def _row(result: dict[str, Any], first: dict[str, Any] | None) -> dict[str, str]:

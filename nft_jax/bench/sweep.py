@@ -1,6 +1,5 @@
 """Measures one setting at several values, each in its own process, with its own memory and compilation."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from nft_jax.bench.workload import read_lengths
 from nft_jax.config import Config, replace_value, settings_of
 from nft_jax.config.files import unknown_setting
+from nft_jax.files import read_json_object
 
 LENGTHS = "lengths"
 FITTED = ("step", "rollout", "update")
@@ -105,7 +105,7 @@ def measure_values(sweep: Sweep, arguments: Sequence[str], workdir: Path) -> lis
         code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
         if code:
             raise ValueError(f"--sweep={sweep.name}: the run with {value} ended with code {code}; its message is above")
-        rows.append({"value": value} | json.loads((folder / "bench.json").read_text(encoding="utf-8")))
+        rows.append({"value": value} | read_json_object(folder / "bench.json"))
     return rows
 
 

@@ -1,9 +1,9 @@
 """The sections that shape the program but model and loss: adapters, sampling, selection, optimizer, packing, mesh."""
 
-import json
 from dataclasses import dataclass
 
 from nft_jax.config.setting import Phase, setting
+from nft_jax.files import parse_json
 
 RUN, NONE = Phase.RUN, Phase.NONE
 
@@ -127,7 +127,7 @@ class RolloutConfig:
         """
         if not self.stop.startswith("["):
             return (self.stop.replace("\\n", "\n"),) if self.stop else ()
-        texts = json.loads(self.stop)
+        texts = parse_json(self.stop)
         if not all(isinstance(text, str) and text for text in texts):
             raise ValueError("each must be a text that is not empty")
         return tuple(texts)

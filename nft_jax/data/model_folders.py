@@ -1,9 +1,9 @@
 """Reading files of a Hugging Face model folder, with errors that say what a folder holds instead, and what to type."""
 
-import json
+import functools
 from pathlib import Path
-from typing import Any
 
+from nft_jax import files
 from nft_jax.names import quote
 
 # What a folder without settings, weights or tokenizer may be: a pattern of its files, and what to do. The first that
@@ -41,7 +41,8 @@ _OTHER_FOLDERS = {
     "*/config.json": "A folder in it is a model folder; use config.model.path={parent}",
 }
 _OTHER_FOLDERS |= dict.fromkeys(("*.pt", "*.pth"), _OTHER_FOLDERS["*.bin"])
-_MOST_JSON_BYTES = 10**9
+# A tokenizer.json is longer than any other file of JSON.
+read_json_object = functools.partial(files.read_json_object, remedy="; download it again", most_bytes=10**9)
 _SUFFIXES = (".json", ".jinja", ".model", ".safetensors", ".txt")
 # A base model's eos_token ends a document, an instruct model's ends a turn. Whichever is declared, both end an answer.
 _END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>")
@@ -70,31 +71,6 @@ def check_files(folder: Path) -> None:
             f"{folder}: no file on a disk, but a folder, a pipe, a device or a broken link: {', '.join(odd[:8])}; put "
             f"the file in its place, or remove it"
         )
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON file whose value is an object.
-
-    Raises:
-      ValueError: if the file is not valid JSON in UTF-8, or its value is not an object.
-    """
-    if path.stat().st_size > _MOST_JSON_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, so it is no settings file; download it again")
-    content = path.read_bytes()
-    encoding = json.detect_encoding(content)
-    if encoding != "utf-8":
-        raise ValueError(
-            f"{path} is in {encoding}, as some programs on Windows write it, and other programs can't read it; convert "
-            f"it: python -c \"from pathlib import Path; p = Path('{path}'); "
-            f"p.write_text(p.read_text('{encoding}'), 'utf-8')\""
-        )
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); download it again") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a JSON {type(value).__name__}, not an object {{…}}; download it again")
-    return value
 
 
 def read_declared_eos(path: Path) -> list[int | None]:

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from nft_jax.files import find_twice, parse_json
+from nft_jax.names import quote
+
 SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
@@ -113,14 +116,14 @@ def _parse_json(raw: bytes, where: str, expected: str) -> Any:
     """
     text = _decode(raw, where)
     try:
-        return json.loads(text, parse_int=str, parse_float=str)
-    except RecursionError:
-        raise ValueError(f"{where}: it is nested too deeply: {text.strip()[:60]!r}{expected}") from None
+        return parse_json(text, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise ValueError(
             f"{where}: not JSON ({error.msg} at {place}column {error.colno}): {text.strip()[:60]!r}{expected}"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}: {text.strip()[:60]!r}{expected}") from None
 
 
 def _decode(raw: bytes, where: str) -> str:
@@ -143,7 +146,9 @@ def _read_table(stream: BinaryIO, path: Path, separator: str) -> Iterator[Record
     """Yields the rows of CSV or TSV, whose first row names the fields."""
     csv.field_size_limit(sys.maxsize)
     text = _decode(stream.read(), str(path))
-    for number, values in enumerate(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator), start=1):
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+    _check_columns(rows.fieldnames or (), path)
+    for number, values in enumerate(rows, start=1):
         if None in values:
             raise ValueError(
                 f"{path}: row {number} has more cells than the first row, which names the fields {[*values][:-1]}; "
@@ -152,12 +157,19 @@ def _read_table(stream: BinaryIO, path: Path, separator: str) -> Iterator[Record
         yield Record(f": row {number}", number, values)
 
 
+def _check_columns(names: Iterable[str], path: Path) -> None:
+    """Raises a ValueError for two columns of one name; spreadsheets leave several without any."""
+    if (twice := find_twice(filter(None, names))) is not None:
+        raise ValueError(f"{path} has two columns {quote(twice)}, and only one can count; rename or remove one")
+
+
 def _read_parquet(source: Any, path: Path, choose: Callable[[dict], Iterable[str]]) -> Iterator[Record]:
     import pyarrow  # slow to import, so only readers of Parquet pay for it
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(source)
+        _check_columns(file.schema_arrow.names, path)
         unread = {field.name: _empty_value(field.type) for field in file.schema_arrow}
         first = next(file.iter_batches(batch_size=1), None)
         fields = choose(unread | _to_rows(first)[0]) if first is not None and first.num_rows else ()

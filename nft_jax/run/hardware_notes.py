@@ -1,6 +1,5 @@
 """Notes about what ran correctly on which kind of device; `python -m nft_jax.smoke` writes them."""
 
-import json
 import re
 import sys
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from etils import epath
 from jax.sharding import Mesh
 
-from nft_jax.files import atomically, cache_folder, json_text
+from nft_jax.files import atomically, cache_folder, json_text, read_json_object
 from nft_jax.parallel.mesh import TENSOR
 from nft_jax.processes import distributed
 
@@ -61,7 +60,7 @@ def _read(path):
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        print(f"{path} holds no notes ({error}) and is ignored; `python -m nft_jax.smoke` writes it", file=sys.stderr)
+        return read_json_object(path)
+    except ValueError as error:
+        print(f"{error}; the file is ignored; `python -m nft_jax.smoke` writes it", file=sys.stderr)
         return {}

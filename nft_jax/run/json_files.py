@@ -1,13 +1,12 @@
 """The JSON and JSONL files of a run: read with a check of what they hold, and set aside where they are damaged."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from nft_jax.files import read_json_object
+from nft_jax.files import parse_json, read_json_object
 
 Kinds = Mapping[str, type | tuple[type, ...]]
 NUMBER = (int, float)
@@ -26,10 +25,7 @@ def read_json(path: Path, kinds: Kinds | None = None) -> dict:
     Raises:
       ValueError: if the file holds anything else.
     """
-    try:
-        values = read_json_object(path)
-    except ValueError as error:
-        raise ValueError(f"{error}{REMEDY}") from error
+    values = read_json_object(path, REMEDY)
     if fault := find_fault(values, kinds or {}):
         raise ValueError(f"{path} {fault}{REMEDY}")
     return values
@@ -94,10 +90,7 @@ def is_number(value: Any) -> bool:
 
 def parse_object(text: bytes) -> dict:
     """Returns the object that a JSON text is; raises a ValueError for any other text."""
-    try:
-        values = json.loads(text.decode("utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    values = parse_json(text.decode("utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"it is {_WORDS.get(type(values), type(values).__name__)}")
     return values

@@ -1,7 +1,6 @@
 """Runs the smoke test's child processes on one host, and reports their results."""
 
 import contextlib
-import json
 import re
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 from etils import epath
 
 from nft_jax.files import json_text
+from nft_jax.run.json_files import read_lines
 from nft_jax.smoke.result import CheckResult
 
 KILLED_AT = 3  # the step after which the run is killed
@@ -37,7 +37,7 @@ class SmokeTest:
             flags = [f"--workdir={self.workdir}", f"--results={path}", f"--seconds={self.seconds}", *self.flags]
             child = Child("nft_jax.smoke.checks", flags)
             code = child.wait(self.seconds * CHECKS)
-            rows = [json.loads(row) for row in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+            rows = read_lines(path)
         self.results = [CheckResult(**row) for row in rows if "check" in row]
         self.facts = next((row["facts"] for row in rows if "facts" in row), {})
         started = [row["started"] for row in rows if "started" in row]

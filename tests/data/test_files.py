@@ -83,6 +83,7 @@ GOOD = '{"problem": "p", "answer": "a"}'
         ('{"problem": "\\ud835", "answer": "a"}', "field 'problem' holds half of a surrogate pair"),
         ('{"problem": "p", ', "not JSON (Expecting property name"),
         ("problem,answer", "not JSON (Expecting value at column 1): 'problem,answer'"),
+        ('{"problem": "p", "answer": "1", "answer": "2"}', "it gives 'answer' twice in one object"),
         ('["p", "a"]', "a JSON list, not an object"),
         ('[{"problem": "p", "answer": "a"}]', "a JSON list, not an object"),
         ("[", "a JSONL file has one whole object on each line"),

@@ -144,6 +144,7 @@ def test_read_records_refuses_damaged_files(tmp_path):
             "problem,answer\na,b,1\n",
             "row 1 has more cells than the first row.*'answer'.*double quotes",
         ),
+        ("f.csv", "problem,answer,answer,,\na,b,1,,\n", "f.csv has two columns 'answer', and only one can count"),
         ("f.parquet", "problem", "f.parquet is no readable Parquet file: it does not begin like one"),
     ):
         (tmp_path / name).write_text(text)

@@ -3,11 +3,11 @@
 The safetensors library is not used because it refuses a truncated file without naming the tensors that are missing.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from nft_jax.data.model_folders import describe_contents, read_json_object
+from nft_jax.files import parse_json
 
 _MOST_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -43,7 +43,7 @@ def read_headers(folder: Path) -> tuple[dict[str, TensorHeader], list[str]]:
             continue
         try:
             tensors = _read_header(path)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             faults.append(
                 f"{name} ({path.stat().st_size} bytes) has no readable header, as after a broken download or in a "
                 f"Git LFS pointer; download it again ({type(error).__name__}: {error})"
@@ -77,7 +77,7 @@ def _read_header(path):
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _MOST_HEADER_BYTES):
             raise ValueError(f"its length of {length} bytes exceeds the file, or the format's limit")
-        entries = json.loads(file.read(length))
+        entries = parse_json(file.read(length))
     entries.pop("__metadata__", None)
     start, end, headers = 8 + length, 0, {}
     for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):

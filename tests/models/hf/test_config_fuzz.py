@@ -64,12 +64,12 @@ def test_config_json_with_any_values_is_read_or_refused(folder, count):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is not JSON"),
+        (b"", "is no JSON"),
         (b"[1, 2]", "holds a JSON list"),
-        (b"[" * 100_000, "is not JSON"),
-        (b'{"a": ' * 100_000, "is not JSON"),
-        (b"\xff\xfe\x00", "is in utf-16"),
-        (json.dumps(SETTINGS).encode()[:-9], "is not JSON"),
+        (b"[" * 100_000, "is no JSON"),
+        (b'{"a": ' * 100_000, "is no JSON"),
+        (b"\xff\xfe\x00", "is no JSON"),
+        (json.dumps(SETTINGS).encode()[:-9], "is no JSON"),
     ],
 )
 def test_config_json_that_is_broken_is_refused_in_one_line(folder, content, words):
