@@ -17,6 +17,7 @@ import numpy as np
 
 from nft_jax import cli
 from nft_jax.config import Config
+from nft_jax.config.idle import describe_idle
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import Answers
 from nft_jax.experiment import Experiment, compile_step, make_evaluator, open_experiment
@@ -54,7 +55,7 @@ def main(config: Config, workdir: Path) -> None:
         exit_on_process_loss(checkpoints.describe_resume) if is_multiprocess() else contextlib.nullcontext(),
         open_experiment(config, workdir) as experiment,
     ):
-        start = describe(experiment)
+        start = "\n".join([describe(experiment), *describe_idle(config)])
         print(start, flush=True)
         if experiment.dataset.hygiene is not None:
             print(experiment.dataset.hygiene.table(), flush=True)

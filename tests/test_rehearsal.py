@@ -96,6 +96,7 @@ def test_step_with_a_gap_ends_the_run():
         ("selection__carry", True, "False"),
         ("model__attention", "splash", "auto or xla"),
         ("model__experts", 4, "0"),
+        ("model__remat", "dots", "none or attention or full or offload"),
         ("mesh__tensor", 2, "1"),
         ("mesh__replica", 2, "1"),
     ],

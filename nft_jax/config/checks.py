@@ -199,6 +199,7 @@ def _bitwise_faults(config: Settings) -> Iterator[str]:
         "rollout.partial": ((False,), "older weights sampled some of the tokens"),
         "model.attention": (("auto", "xla"), "kernels have their own order of sums in rows and in the decode loop"),
         "model.experts": ((0,), "an expert's products have as many rows as tokens that chose it"),
+        "model.remat": (("none", "attention", "full", "offload"), "a layer keeps no products of loops"),
         "mesh.tensor": ((1,), "devices would sum their parts of products in an order of their own"),
         "mesh.replica": ((1,), "the rows of replicas are computed together"),
     }
@@ -254,10 +255,12 @@ def _reward_faults(config: Settings, loss: Loss) -> Iterator[str]:
         )
     if not name:
         return
-    if loss.by_verdicts:
+    learner = "distillation alone learns from a teacher" if config.distillation.alone else ""
+    learner = learner or (f"loss {loss.name!r} learns from verdicts" if loss.by_verdicts else "")
+    if learner:
         yield (
-            f"config.loss.token_reward={quote(name)}: loss {loss.name!r} learns from verdicts, not from advantages, "
-            f"which alone hold rewards of tokens; use a loss with advantages, such as dr_grpo"
+            f"config.loss.token_reward={quote(name)}: {learner}, not from advantages, which alone hold rewards of "
+            f"tokens; use a loss with advantages, such as dr_grpo"
         )
     try:
         losses.load_token_reward(name)

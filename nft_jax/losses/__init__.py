@@ -83,7 +83,10 @@ def resolve(
     Raises:
       ValueError: for an unknown name, an unknown option, or a value out of range; before anything compiles.
     """
-    loss = extend(bind(name, find(name, LOSSES), options), additions)
+    loss = bind(name, find(name, LOSSES), options)
+    if distillation is not None and distillation.alone:
+        return extend(distill(loss, distillation), additions)
+    loss = extend(loss, additions)
     return loss if distillation is None else distill(loss, distillation)
 
 

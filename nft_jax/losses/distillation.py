@@ -19,7 +19,7 @@ class Distillation:
     Attributes:
       weight: What multiplies the divergence from the teacher.
       kl: The estimate that is differentiated, a name in `DISTILLATION_KLS`.
-      alone: Whether the loss itself is left out, and all groups train.
+      alone: Whether the loss itself is left out, with its `prepare`, and all groups train.
     """
 
     weight: float = 1.0
@@ -34,7 +34,8 @@ def distill(loss: Loss, terms: Distillation) -> Loss:
     k2   = (logp − teacher_logp)² / 2, whose mean gradient over the policy's own tokens is that of the divergence:
            Σ_v π(v) (log π(v) − log teacher(v)) ∇log π(v) = ∇KL(π ‖ teacher)
 
-    Alone, the loss is the estimate, its normalizer `token_mean`, and all groups train. Each token is pulled by its own
+    Alone, the loss is the estimate, its normalizer `token_mean`, and all groups train; what is added to a loss is added
+    to the estimate, so that a correction weighs it. Beside a loss, it is not corrected. Each token is pulled by its own
     divergence, and not by that of the tokens after it. After the first update of a rollout, the tokens are those of
     older weights, which nothing corrects.
     Metric: `teacher_kl`, k3, in nats, an unbiased estimate of the divergence a token.
@@ -52,6 +53,7 @@ def distill(loss: Loss, terms: Distillation) -> Loss:
         inputs = logp_BT, batch.teacher_logp_BT, batch.answer_BT
         return loss_BT + terms.weight * KLS[terms.kl](*inputs), metrics | {"teacher_kl": k3(*inputs)}
 
-    changes = {"groups": "all", "normalizer": "token_mean"} if terms.alone else {}
+    if terms.alone:
+        loss = dataclasses.replace(loss, groups="all", normalizer="token_mean", reads=(), prepare=None, forward=False)
     reads = tuple(sorted({*loss.reads, "teacher_logp"}))
-    return check_results(dataclasses.replace(loss, measured=evaluate, reads=reads, **changes))
+    return check_results(dataclasses.replace(loss, measured=evaluate, reads=reads))

@@ -17,8 +17,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.models.attention import MASK_VALUE, PromptKeys, Window, packed_attention
+from nft_jax.models.attention_kernels import CHECKPOINT_NAME
 from nft_jax.models.cache import Cache, read_block
 from nft_jax.parallel.layout import Placement
 from nft_jax.precision import accumulation_dtype
@@ -78,7 +80,8 @@ def attend_rows(placement: Placement) -> Callable:
     def exact(*operands):
         return placement.map_rows(lambda _, *operands: _attend_rows(*operands))(None, *operands)
 
-    return _with_gradient_of(packed_attention, exact)
+    attend = _with_gradient_of(packed_attention, exact)
+    return lambda *operands: checkpoint_name(attend(*operands), CHECKPOINT_NAME)
 
 
 def attend_cache(

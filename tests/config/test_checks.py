@@ -270,6 +270,10 @@ def test_check_refuses_rewards_that_have_no_meaning():
     message = faults(loss__token_reward=name)
     assert "loss 'nft' learns from verdicts, not from advantages" in message
     load(changed(loss__token_reward=name, loss__name="dr_grpo"))
+    teacher = {"distillation__teacher": "folder", "distillation__alone": True}
+    assert "distillation alone learns from a teacher" in faults(
+        loss__token_reward=name, loss__name="dr_grpo", **teacher
+    )
     message = faults(loss__token_reward="helpers.step_programs:cost_of_boxen", loss__name="dr_grpo")
     assert "did you mean 'cost_of_boxes'?" in message
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from helpers.packed_answers import draw_answers, pack
-from nft_jax.losses import DISTILLATION_KLS, Distillation, resolve
+from nft_jax.losses import DISTILLATION_KLS, Additions, Distillation, resolve
+from nft_jax.losses.corrections import log_gap, weigh_answer
 from nft_jax.types import LossBatch
 
 
@@ -51,6 +52,23 @@ def test_mean_gradient_over_the_policys_tokens_is_that_of_the_reverse_divergence
         return jnp.sum(jnp.exp(logp_V) * (logp_V - teacher_V))
 
     np.testing.assert_allclose(jax.grad(mean_estimate)(logits_V), jax.grad(divergence)(logits_V), atol=1e-6)
+
+
+def test_what_is_added_to_a_loss_acts_on_a_distillation_alone():
+    answers = draw_answers(seed=43)
+    packed = pack([answers[i : i + 3] for i in range(0, len(answers), 3)], length=30)
+    random, shape = np.random.default_rng(44), packed.logp_BT.shape
+    teacher_BT, sampler_BT, entropy_BT = (random.normal(size=shape).astype(np.float32) for _ in range(3))
+    fields = {"teacher_logp_BT": teacher_BT, "sampler_logp_BT": sampler_BT, "entropy_BT": entropy_BT}
+    batch, terms = packed.batch._replace(**fields), Distillation(alone=True)
+    plain_BT = resolve("kl_cov", {}, distillation=terms).function(packed.logp_BT, batch)
+    loss = resolve("kl_cov", {}, Additions("mis", 0.0, 1e6, entropy_weight=0.1), terms)
+    inside_BT = packed.batch.answer_BT >= 0
+    weight_BT = weigh_answer(log_gap(batch), packed.batch.answer_BT, 0.0, 1e6)
+    expected_BT = np.where(inside_BT, weight_BT * plain_BT - 0.1 * entropy_BT, 0)
+    np.testing.assert_allclose(loss.function(packed.logp_BT, batch), expected_BT, rtol=1e-5, atol=1e-6)
+    # Nothing is left of the loss itself.
+    assert loss.reads == ("entropy", "sampler_logp", "teacher_logp") and not loss.forward
 
 
 def test_distill_beside_nft_keeps_its_groups_and_alone_refuses_pairs():

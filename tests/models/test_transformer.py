@@ -108,26 +108,36 @@ def equations(jaxpr):
             yield from equations(inner)
 
 
-def test_remat_changes_what_is_kept_but_no_gradient():
-    weights = lively_weights(MODEL)
+def keep(remat, bitwise=False):
+    """Returns the gradient of the layers as a function of the weights, and what its layers keep, in numbers."""
+    graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, remat=remat, bitwise=bitwise), VOCABULARY)
     mix_BTD = np.random.default_rng(1).normal(size=(*TOKEN_BT.shape, MODEL.width)).astype(np.float32)
-    gradients, kept = {}, {}
+
+    def objective(weights):
+        return jnp.sum(transformer.bind(graph, weights)(TOKENS) * mix_BTD)
+
+    differentiate = jax.grad(objective)
+    # The first scan is the forward one; its outputs are what the backward scan reads, stacked over layers.
+    jaxpr = jax.make_jaxpr(differentiate)(lively_weights(MODEL)).jaxpr
+    outputs = [out.aval for out in next(e for e in equations(jaxpr) if e.primitive.name == "scan").outvars]
+    assert (remat == "offload") == any(out.memory_space == jax.memory.Space.Host for out in outputs)
+    return differentiate, sum(out.size for out in outputs if out.memory_space == jax.memory.Space.Device)
+
+
+def test_remat_changes_what_is_kept_but_no_gradient():
     (choices,) = (setting.limits.choices for setting in settings_of(ModelConfig) if setting.name == "remat")
-    for remat in choices:
-        graph, _, _ = transformer.abstract_model(dataclasses.replace(MODEL, remat=remat), VOCABULARY)
-
-        def objective(weights, graph=graph):
-            return jnp.sum(transformer.bind(graph, weights)(TOKENS) * mix_BTD)
-
-        gradients[remat] = jax.jit(jax.grad(objective))(weights)["blocks"]
-        # The first scan is the forward one; its outputs are what the backward scan reads, stacked over layers.
-        scans = (e for e in equations(jax.make_jaxpr(jax.grad(objective))(weights).jaxpr) if e.primitive.name == "scan")
-        outputs = [out.aval for out in next(scans).outvars]
-        kept[remat] = sum(out.size for out in outputs if out.memory_space == jax.memory.Space.Device)
-        assert (remat == "offload") == any(out.memory_space == jax.memory.Space.Host for out in outputs)
+    differentiate, kept = zip(*map(keep, choices), strict=True)
+    kept = dict(zip(choices, kept, strict=True))
     assert kept["offload"] < kept["full"] < kept["attention"] < kept["dots"] < kept["none"]
-    for remat in kept:
-        assert_close(gradients[remat], gradients["none"], 1e-5)
+    gradients = [jax.jit(each)(lively_weights(MODEL))["blocks"] for each in differentiate]
+    for gradient in gradients:
+        assert_close(gradient, gradients[choices.index("none")], 1e-5)
+
+
+def test_remat_keeps_the_output_of_bitwise_attention():
+    full, attention, everything = (keep(remat, bitwise=True)[1] for remat in ("full", "attention", "none"))
+    assert attention - full == MODEL.layers * TOKEN_BT.size * MODEL.heads * MODEL.head_size
+    assert attention < everything
 
 
 def test_initial_weights_are_as_declared_and_differ_from_layer_to_layer():
