@@ -252,6 +252,7 @@ def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     if CONFIG.value is not None:
         _set_own_options(own)
     if set(argv) & set(HELP):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # piped into `head`, help ends as that of other programs does
         app.usage(shorthelp=True, writeto_stdout=True)
         path = (command_words.take(sys.argv, "--config").value or "the defaults").rpartition(":")[2]
         print(f"\n{help_text(CONFIG.value or default(), f'--config={name}' if name else path)}")

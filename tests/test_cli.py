@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,18 @@ def test_run_shows_a_command_and_the_two_flags_under_help(answer, name, module):
     assert f"python -m nft_jax.{module} --config=tiny --workdir=" in done.stdout
     assert "--config:" in done.stdout
     assert "--workdir:" in done.stdout
+
+
+def test_run_ends_in_silence_where_nobody_reads_its_help(folder):
+    """As in `python -m nft_jax.train --help | head`."""
+    (folder / "unread.py").write_text(
+        "import os, runpy, sys\nreader, writer = os.pipe()\nos.close(reader)\n"
+        "sys.stdout = sys.__stdout__ = open(writer, 'w')\ndel sys.modules['nft_jax.train']\n"
+        "sys.argv = ['train', '--help']\n"
+        "runpy.run_module('nft_jax.train', {}, '__main__')\n"
+    )
+    done = commands.run(folder / "unread.py")
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
 
 
 def test_run_lists_every_setting_under_help(answer):

@@ -43,7 +43,7 @@ class LastingStream:
         finally:
             os.close(nowhere)
         if self._stream is sys.__stdout__:
-            print("nobody reads the standard output any more; the run goes on", file=sys.stderr, flush=True)
+            print("nobody reads the standard output any more; the program goes on", file=sys.stderr, flush=True)
 
 
 def outlive_readers() -> None:

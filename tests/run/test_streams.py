@@ -46,7 +46,7 @@ def test_outlive_readers_says_once_that_nobody_reads():
     process.stdout.close()
     printed = process.stderr.read().decode()
     process.stderr.close()
-    assert (process.wait(30), printed) == (0, "nobody reads the standard output any more; the run goes on\n")
+    assert (process.wait(30), printed) == (0, "nobody reads the standard output any more; the program goes on\n")
 
 
 def test_outlive_readers_goes_on_when_the_terminal_is_gone(tmp_path):
