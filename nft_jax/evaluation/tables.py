@@ -51,7 +51,7 @@ def _columns(name: str, score: Score, compared: bool) -> dict[str, str]:
 
 
 def mean_score(scores: list[Score]) -> Score:
-    """Returns the mean over files with equal weights, as papers report it.
+    """Returns the mean over files with equal weights, as papers report it, and the sums of problems and verdicts.
 
     The files' errors are independent: the error of the mean is √(Σ errorᵢ²) / number of files.
     """
@@ -66,13 +66,15 @@ def mean_score(scores: list[Score]) -> Score:
     def by_k(part):
         return {k: float(np.mean([getattr(score, part)[k] for score in scores])) for k in getattr(scores[0], part)}
 
-    means = {part: mean(part) for part in ("greedy", "sampled", "truncated", "length")}
+    means = {part: mean(part) for part in ("greedy", "sampled", "truncated", "length", "entropy")}
     errors = {part: error(part) for part in ("greedy_error", "sampled_error")}
     ks = {part: by_k(part) for part in ("pass_at", "maj_at")}
+    verdicts = {status: sum(score.verdicts[status] for score in scores) for status in scores[0].verdicts}
     problems = sum(score.problems for score in scores)
     judged = [score.disagreement for score in scores if score.disagreement is not None]
     disagreement = float(np.mean(judged)) if judged else None
-    return scores[0]._replace(**means, **errors, **ks, problems=problems, disagreement=disagreement)
+    counts = {"answers": scores[0].answers, "problems": problems, "verdicts": verdicts}
+    return Score(**means, **errors, **ks, **counts, disagreement=disagreement)
 
 
 def format_progress(name: str, problems: int, done: Score, seconds: float, left: float) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nft_jax.evaluation.scores import Answers, judge_by_second, maj_at_k, pass_at_k, score
-from nft_jax.evaluation.tables import format_score
+from nft_jax.evaluation.tables import format_score, mean_score
 from nft_jax.run.workdir import as_json
 from nft_jax.verify.callback import NOT_GRADED
 from nft_jax.verify.grade import STATUSES
@@ -53,6 +53,14 @@ def test_judge_by_second_takes_its_verdicts_and_never_a_cut_answer():
     assert found.correct_EK.tolist() == [[False, True, False], [True, False, False]]
     assert score(found).greedy == 0.5
     assert score(found).verdicts == {"incorrect": 2, "correct": 1, "unparsed": 1, "timeout": 0, "error": 0}
+
+
+def test_mean_score_keeps_nothing_of_one_file_alone():
+    one, other = score(answers_by_hand([[1, 0, 1]] * 3)), score(answers_by_hand([[0, 0, 1], [1, 1, 1]]))
+    other = other._replace(entropy=2.0)
+    mean = mean_score([one, other])
+    assert mean == mean_score([other, one]) and mean_score([one]) == one
+    assert (mean.entropy, mean.problems, mean.verdicts["correct"]) == ((one.entropy + 2) / 2, 5, 6)
 
 
 def test_score_of_one_problem_has_no_error():
