@@ -183,8 +183,7 @@ class Trainer(Loop):
         results, tables = {}, experiment.dataset.tables
         for name, final in answers.items():
             stages = self._stages(name, final)
-            scores = score_stages(name, stages, tables[name], tables["train"])
-            results |= {part: {stage: as_json(each) for stage, each in row.items()} for part, row in scores.items()}
+            results |= score_stages(name, stages, tables[name], tables["train"])
         if "test" in answers:
             stages = self._stages("test", answers["test"])
             print("\n" + tabulate_answers(tables["test"], experiment.tokenizer, stages))

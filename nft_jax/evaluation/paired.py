@@ -10,6 +10,7 @@ from nft_jax.evaluation.tables import format_table
 from nft_jax.run.json_files import read_json, read_lines
 
 DRAWS = 10_000
+_COLUMNS = slice(0, 1), slice(1, None)
 _KINDS = {"prompt": str, "verdicts": list, "truncated": list}
 
 
@@ -107,10 +108,19 @@ def pair_rows(first: Path, second: Path) -> list[tuple[dict, dict]]:
 
 def compare_rows(pairs: Sequence[tuple[dict, dict]]) -> dict[str, Paired]:
     """Compares rows by their greedy answers and by the means of their sampled ones: {"greedy": …, "avg@4": …}."""
-    correct = [np.array([are_correct(row) for row in rows], float) for rows in zip(*pairs, strict=True)]
-    sampled = [values_EK[:, 1:].mean(axis=1) for values_EK in correct]
-    greedy = [values_EK[:, 0] for values_EK in correct]
-    return {"greedy": compare_values(*greedy), f"avg@{correct[0].shape[1] - 1}": compare_values(*sampled)}
+    first_EK, second_EK = (np.array([are_correct(row) for row in rows]) for rows in zip(*pairs, strict=True))
+    return compare_correct(first_EK, second_EK)
+
+
+def compare_correct(first_EK: np.ndarray, second_EK: np.ndarray) -> dict[str, Paired]:
+    """Compares which answers of two models are correct, column 0 greedy and the others sampled, as `compare_rows`."""
+    greedy, sampled = ([values_EK[:, part].mean(axis=1) for values_EK in (first_EK, second_EK)] for part in _COLUMNS)
+    return {"greedy": compare_values(*greedy), f"avg@{first_EK.shape[1] - 1}": compare_values(*sampled)}
+
+
+def format_difference(pair: Paired) -> str:
+    """Returns the difference with its interval, in percent."""
+    return f"{pair.difference:+.1%} [{pair.low:+.1%}, {pair.high:+.1%}]"
 
 
 def are_correct(row: dict) -> list[bool]:

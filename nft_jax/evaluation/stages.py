@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from nft_jax.data.prompts import PromptTable
-from nft_jax.evaluation.scores import Answers, Score, score
+from nft_jax.evaluation.paired import Paired, compare_correct, format_difference
+from nft_jax.evaluation.scores import Answers, score
+from nft_jax.run.workdir import as_json
 
 STAGES = ("pretrained", "base", "step", "final")
 
@@ -24,18 +27,28 @@ def order_of(stage: str) -> tuple[int, str]:
 
 def score_stages(
     name: str, stages: Mapping[str, Answers], table: PromptTable, train: PromptTable
-) -> dict[str, dict[str, Score]]:
-    """Scores each stage's answers to a split.
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Scores each stage's answers to the same problems of a split.
 
     Returns:
-      {name: {stage: score}}. Where the split has problems of kinds that occur in training and of other kinds, these two
-      parts are scored too, as "name, kinds of training" and "name, other kinds".
+      {name: {stage: score}}, as `result.json` has it. Where the split has problems of kinds that occur in training and
+      of other kinds, these two parts are scored too, as "name, kinds of training" and "name, other kinds". The last
+      stage's "change" is its paired difference from the first, {"greedy": …, "avg@4": …}.
     """
     problems = len(next(iter(stages.values())).correct_EK)
     return {
-        part: {stage: score(jax.tree.map(lambda x, i=index: x[i], answers)) for stage, answers in stages.items()}
+        part: _score_part({stage: jax.tree.map(lambda x, i=index: x[i], each) for stage, each in stages.items()})
         for part, index in _parts(name, table, train, problems)
     }
+
+
+def _score_part(stages: Mapping[str, Answers]) -> dict[str, dict[str, Any]]:
+    scores = {stage: as_json(score(answers)) for stage, answers in stages.items()}
+    correct = [answers.correct_EK for answers in stages.values()]
+    if len(correct) > 1 and len(correct[0]) > 1:
+        changes = compare_correct(correct[-1], correct[0])
+        scores[list(scores)[-1]]["change"] = {measure: as_json(pair) for measure, pair in changes.items()}
+    return scores
 
 
 def _parts(name: str, table: PromptTable, train: PromptTable, problems: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -61,7 +74,8 @@ def tabulate_stages(results: Mapping[str, Mapping[str, Mapping]]) -> tuple[tuple
         n, name_of_part = first["answers"], f"{part} ({first['problems']})"
         for measure, name in (("greedy", "greedy"), ("sampled", f"avg@{n}")):
             cells = [_format_share(score[measure], score[f"{measure}_error"]) for score in scores.values()]
-            change = _format_change(first, last, measure) if len(scores) > 1 else ""
+            paired = last.get("change", {}).get(name)
+            change = format_difference(Paired(**paired)) if paired else _format_change(first, last, measure)
             rows.append((name_of_part, name, *cells, change))
         rows.append((name_of_part, f"pass@{n}", *(f"{_last(score['pass_at']):.1%}" for score in scores.values()), ""))
         rows.append((name_of_part, "cut at the limit", *(f"{score['truncated']:.1%}" for score in scores.values()), ""))
@@ -74,6 +88,9 @@ def _format_share(value: float, error: float | None) -> str:
 
 
 def _format_change(first: Mapping, last: Mapping, measure: str) -> str:
+    """Returns the change of two stages of which only the scores are known, as if they were independent."""
+    if first is last:
+        return ""
     errors = [score[f"{measure}_error"] for score in (first, last)]
     change = f"{last[measure] - first[measure]:+.1%}"
     return change if None in errors else f"{change} ± {math.hypot(*errors):.1%}"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nft_jax.evaluation.paired import are_correct, compare_rows, pair_rows
+from nft_jax.evaluation.paired import are_correct, compare_rows, format_difference, pair_rows
 from nft_jax.evaluation.tables import format_table
 from nft_jax.report.answers import greedy_of
 from nft_jax.run.workdir import HELD_OUT_FOLDER
@@ -67,10 +67,7 @@ def _last_file(workdir: Path, split: str) -> Path:
 def _row(name: str, pairs: list[tuple[dict, dict]]) -> tuple[str, ...]:
     outcomes = [_find_outcome(*pair) for pair in pairs]
     counts = [str(outcomes.count(outcome)) for outcome in OUTCOMES.values()]
-    differences = [
-        f"{pair.difference:+.1%} [{pair.low:+.1%}, {pair.high:+.1%}]" for pair in compare_rows(pairs).values()
-    ]
-    return name, str(len(pairs)), *counts, *differences
+    return name, str(len(pairs)), *counts, *map(format_difference, compare_rows(pairs).values())
 
 
 def _find_outcome(here: dict, there: dict) -> str:

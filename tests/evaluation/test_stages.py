@@ -10,7 +10,6 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import Answers
 from nft_jax.evaluation.stages import score_stages, tabulate_stages
 from nft_jax.files import json_text
-from nft_jax.run.workdir import as_json
 from nft_jax.verify.callback import NOT_GRADED
 
 
@@ -31,18 +30,16 @@ def test_score_stages_scores_kinds_of_training_and_other_kinds_apart():
     stages = {"base": answers([1, 0, 0, 0]), "final": answers([1, 1, 0, 1])}
     # Only the first four problems were evaluated.
     found = score_stages("test", stages, table("axbyb"), table("aabb"))
-    assert {part: {stage: each.greedy for stage, each in row.items()} for part, row in found.items()} == {
+    assert {part: {stage: each["greedy"] for stage, each in row.items()} for part, row in found.items()} == {
         "test": {"base": 0.25, "final": 0.75},
         "test, kinds of training": {"base": 0.5, "final": 0.5},
         "test, other kinds": {"base": 0.0, "final": 1.0},
     }
-    assert [each.problems for row in found.values() for each in row.values()] == [4, 4, 2, 2, 2, 2]
-    kept = json.loads(
-        json_text({part: {stage: as_json(each) for stage, each in row.items()} for part, row in found.items()})
-    )
+    assert [each["problems"] for row in found.values() for each in row.values()] == [4, 4, 2, 2, 2, 2]
+    kept = json.loads(json_text(found))
     columns, rows = tabulate_stages(kept)
     assert columns == ("problems", "measure", "base", "final", "change") and len(rows) == 3 * 5
-    assert rows[0] == ("test (4)", "greedy", "25.0% ± 25.0%", "75.0% ± 25.0%", "+50.0% ± 35.4%")
+    assert rows[0] == ("test (4)", "greedy", "25.0% ± 25.0%", "75.0% ± 25.0%", "+50.0% [+0.0%, +100.0%]")
     assert rows[2] == ("test (4)", "pass@1", "25.0%", "75.0%", "") and rows[4][1:] == (
         "tokens of an answer",
         "1.0",
@@ -50,8 +47,23 @@ def test_score_stages_scores_kinds_of_training_and_other_kinds_apart():
         "",
     )
     assert rows[5][0] == "test, kinds of training (2)"
+    # A run of an older version has scores alone.
+    del kept["test"]["final"]["change"]
+    assert tabulate_stages(kept)[1][0][-1] == "+50.0% ± 35.4%"
     assert tabulate_stages({}) == (("problems", "measure", "change"), [])
     assert tabulate_stages({"test": {"final": kept["test"]["final"]}})[1][0][2:] == ("75.0% ± 25.0%", "")
+
+
+def test_score_stages_pairs_the_first_and_the_last_stage_by_problem():
+    """Problems differ much, and half of the incorrect answers become correct: paired, the change is much surer."""
+    base_E = np.arange(200) % 2
+    stages = {"pretrained": answers(base_E), "base": answers(1 - base_E), "final": answers(np.arange(200) % 4 > 0)}
+    change = score_stages("test", stages, table("a" * 200), table("a"))["test"]["final"]["change"]
+    assert change.keys() == {"greedy", "avg@1"}
+    for found in change.values():
+        assert (found["difference"], found["problems"]) == (0.25, 200)
+        half = 1.96 * (0.25 * 0.75 / 200) ** 0.5
+        np.testing.assert_allclose([found["low"], found["high"]], [0.25 - half, 0.25 + half], atol=0.1 * half)
 
 
 @pytest.mark.parametrize("kinds", ["ab", "aa", "xy", ["", ""]])
