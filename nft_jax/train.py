@@ -126,7 +126,10 @@ def prepare(
     load_base = functools.partial(load_base_weights, experiment, folder, None if resumes else start)
     # Weights that can't be read are refused before anything is compiled.
     weights = None if resumes else start or experiment.starting_weights() if is_pretrained else load_base()
-    evaluator = make_evaluator(experiment, {name: table for name, table in tables.items() if name != "train"})
+    held_out = {name: table for name, table in tables.items() if name != "train"}
+    if held_out:
+        print("evaluation: the program that answers held-out problems is being compiled", flush=True)
+    evaluator = make_evaluator(experiment, held_out)
     answer = functools.partial(load_answers, folder, evaluator, done)
     pretrained_answers = {}
     if is_pretrained:
@@ -231,7 +234,10 @@ def load_answers(
             if folder.is_writer:
                 set_aside(path, f"{path} is not that of this run and version: {error}")
     weights = load() if weights is None else weights
-    stage = file.partition("_")[0]
+    stage, problems = file.partition("_")[0], sum(evaluator.problems.values())
+    if problems:
+        total = problems * evaluator.answers
+        print(f"{stage}: {problems} held-out problems × {evaluator.answers} answers = {total} answers", flush=True)
     answers = {name: evaluator(weights, name, f"{name}, {stage}") for name in splits}
     arrays = {f"{name}.{field}": x for name, part in answers.items() for field, x in part._asdict().items()}
     folder.write_arrays(path.name, arrays)

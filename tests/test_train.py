@@ -187,6 +187,7 @@ def test_main_prints_description_steps_and_scores(first):
         "loss      nft",
         "on cpu",
         "warm start: 3 updates",
+        "\nbase: 12 held-out problems × 3 answers = 36 answers\n",
     ):
         assert words in first.printed, words
     for words in ("validation: greedy", "2 steps, ", "  measure ", " pass@", "problem ", "picture: ", "page: "):
@@ -220,7 +221,7 @@ def test_main_names_the_best_step_with_its_score(straight):
 
 def test_main_resumed_equals_one_run(first, resumed, straight):
     assert "resumed from step 2" in resumed.printed
-    assert "warm start:" not in resumed.printed
+    assert "warm start:" not in resumed.printed and "held-out problems ×" not in resumed.printed
     assert_same(resumed.checkpoint(4), straight.checkpoint(4))
     rows = untimed(resumed.rows("metrics.jsonl"))
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
