@@ -19,8 +19,8 @@ class NumberTokenizer(Tokenizer):
     def encode_batch(self, texts):
         return [[int(word) for word in text.split()] for text in texts]
 
-    def apply_chat_template(self, messages):
-        return messages[-1]["content"]
+    def apply_chat_templates(self, chats):
+        return [messages[-1]["content"] for messages in chats]
 
     def save(self, folder):
         """Writes nothing: the tokenizer has no files."""

@@ -62,16 +62,16 @@ class Tokenizer(abc.ABC):
         """
 
     @abc.abstractmethod
-    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
-        """Returns the prompt text for a reply to `messages`.
+    def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
+        """Returns the prompt text for a reply to each chat, a list of messages.
 
         Raises:
           ValueError: if there is no chat template, or it fails.
         """
 
-    def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
-        """Applies the template to each chat; raises as `apply_chat_template`."""
-        return [self.apply_chat_template(messages) for messages in chats]
+    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+        """Returns the prompt text for a reply to `messages`; raises as `apply_chat_templates`."""
+        return self.apply_chat_templates([messages])[0]
 
     def encode_prompts(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Returns the ids of each prompt, without BOS or EOS; only its template writes control tokens.
@@ -144,6 +144,9 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def __init__(self, folder: Path, name: Path | None = None):
         self.place = str(name or folder)
+        for file in (folder / name for name in _HUGGING_FACE_FILES if name.endswith(".json")):
+            if file.is_file():
+                read_json_object(file)  # which names a broken file, and a key with two values; other readers do not
         # Silences the advice to install PyTorch, which only models need.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import PreTrainedTokenizerFast  # slow to import, so imported on use
@@ -153,9 +156,6 @@ class HuggingFaceTokenizer(Tokenizer):
             # class reads tokenizer.json as it is and never runs code from the folder.
             self._tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:
-            for name in _HUGGING_FACE_FILES:
-                if name.endswith(".json") and (folder / name).is_file():
-                    read_json_object(folder / name)  # a broken file is the likeliest cause, and this error names it
             raise ValueError(f"{folder} has no readable Hugging Face tokenizer: {error!r}") from error
         self._files = {n: (folder / n).read_bytes() for n in _HUGGING_FACE_FILES if (folder / n).is_file()}
         self._backend = self._tokenizer.backend_tokenizer
@@ -173,9 +173,6 @@ class HuggingFaceTokenizer(Tokenizer):
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         with self._lock:
             return self._backend.decode_batch([[i] for i in ids], skip_special_tokens=False)
-
-    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
-        return self.apply_chat_templates([messages])[0]
 
     def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
         if not self._tokenizer.chat_template:
@@ -239,7 +236,7 @@ class SentencePieceTokenizer(Tokenizer):
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         return [self._processor.id_to_piece(i).replace("\u2581", " ") for i in ids]
 
-    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+    def apply_chat_templates(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[str]:
         raise ValueError(
             "a SentencePiece tokenizer has no chat template; use another config.data.template, e.g. 'plain'"
         )

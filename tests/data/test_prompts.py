@@ -28,9 +28,9 @@ class Letters(Tokenizer):
     def encode_batch(self, texts):
         return [[ord(letter) for letter in text] for text in texts]
 
-    def apply_chat_template(self, messages):
-        assert [*messages[0]] == ["role", "content"]
-        return "".join(f"[{m['role']}]{m['content']}" for m in messages) + "[assistant]"
+    def apply_chat_templates(self, chats):
+        assert all([*message] == ["role", "content"] for messages in chats for message in messages)
+        return ["".join(f"[{m['role']}]{m['content']}" for m in messages) + "[assistant]" for messages in chats]
 
     def save(self, folder):
         raise NotImplementedError
@@ -189,10 +189,10 @@ class Marked(Letters):
         parts = [re.split("|".join(map(re.escape, self.marks)) if self.marks else "(?!)", text) for text in texts]
         return [[ord(letter) for letter in "0".join(each)] for each in parts]
 
-    def apply_chat_template(self, messages):
+    def apply_chat_templates(self, chats):
         if not self.marks:
             raise ValueError("no chat template")
-        return "".join(self.marks) + messages[0]["content"]
+        return ["".join(self.marks) + messages[0]["content"] for messages in chats]
 
 
 @pytest.mark.parametrize(

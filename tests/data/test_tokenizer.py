@@ -177,10 +177,11 @@ def test_eos_ids_that_are_not_ids_are_an_error(tmp_path, declared):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"eos_token_id": [1, ', "is no JSON .*; download it again"),
+        (b'{"eos_token_id": [1, ', "is no JSON: .*; download it again"),
         (b"", "is no JSON"),
+        (b'{"eos_token": "a", "eos_token": "b"}', "is no JSON: it gives 'eos_token' twice in one object"),
         (b"version https://git-lfs.github.com/spec/v1", "is no JSON"),
-        (b'{"eos_token": "\xe9"}', "is no JSON .*can't decode byte 0xe9"),
+        (b'{"eos_token": "\xe9"}', "is no JSON: .*can't decode byte 0xe9"),
         (b"[1, 2]", "holds a JSON list, not an object"),
     ],
 )

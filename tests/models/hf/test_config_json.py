@@ -141,7 +141,7 @@ def test_read_model_settings_without_folder_file_or_json(tmp_path):
     with pytest.raises(FileNotFoundError, match="no config.json in it"):
         hf.read_model_settings(tmp_path)
     for content, words in (
-        ('{"model_type": ', "is no JSON .*download it again"),
+        ('{"model_type": ', "is no JSON: .*download it again"),
         ("[]", "holds a JSON list, not an object"),
     ):
         (tmp_path / "config.json").write_text(content)
