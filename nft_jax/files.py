@@ -105,7 +105,7 @@ def read_json_object(path: Path | epath.Path, remedy: str = "", most_bytes: int 
     Raises:
       ValueError: with one line for a file that is longer, is not in UTF-8, or is anything else.
     """
-    size = path.stat().st_size
+    size = epath.Path(path).stat().length
     if size > most_bytes:
         raise ValueError(f"{path} has {size} bytes, more than any such file{remedy}")
     content = path.read_bytes()
