@@ -2,10 +2,11 @@
 
 import contextlib
 import contextvars
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -25,10 +26,12 @@ __all__ = [
     "coordination",
     "detect_cluster",
     "enable_x64",
+    "has_splash_gradient",
     "io_callback",
     "libtpu_version",
     "plan_for_gpus",
     "shard_map",
+    "splash_gradient",
 ]
 
 _GPUS_ARE_PLANNED = contextvars.ContextVar("_GPUS_ARE_PLANNED", default=False)
@@ -78,3 +81,30 @@ def detect_cluster(seconds: int) -> Cluster:
     """Detects the cluster that started this process; waits at most so many seconds."""
     nothing = (None, None, None, None)
     return Cluster(*clusters.ClusterEnv.auto_detect_unset_distributed_params(*nothing, None, seconds))
+
+
+def has_splash_gradient() -> bool:
+    """Returns whether `splash_gradient` can be called: JAX keeps this part of splash attention private."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+
+    if not hasattr(splash, "_splash_attention_bwd") or not hasattr(splash, "SplashResidualsType"):
+        return False
+    # Beside what a kernel object keeps in `kwargs`, it takes query, key, value, segments, sinks, output, log-sum-exp,
+    # and the masks of both passes.
+    options = "save_residuals mask_value is_mqa block_sizes residual_checkpoint_name mask_function"
+    names = {*options.split(), "attn_logits_soft_cap", "interpret", "res", "do"}
+    same = inspect.signature(splash._splash_attention_bwd).parameters.keys() == names
+    return same and len(get_args(splash.SplashResidualsType)) == 9
+
+
+def splash_gradient(kernel: Any, query_NTH, key_GCH, value_GCH, segments, out_NTH, lse_NT, gradient_NTH) -> tuple:
+    """Returns the gradients of a splash kernel's query, key and value, given those of its output.
+
+    Unlike the kernel's own rule, output and log-sum-exp may be those of a softmax over more keys than the kernel's.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+
+    residuals = (query_NTH, key_GCH, value_GCH, segments, None, out_NTH, lse_NT)
+    masks = kernel.dq_mask_info, kernel.dkv_mask_info
+    gradients = splash._splash_attention_bwd(**kernel.kwargs, res=(*residuals, *masks), do=gradient_NTH)
+    return gradients[3:6]

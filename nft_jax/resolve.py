@@ -231,16 +231,16 @@ def _split_row_tokens(config: Config, unit: str) -> dict[str, int]:
 
 
 def _resolve_packing(config: Config, attention: attention_backends.AttentionBackend) -> Config:
-    """Decides whether rows share prompts; attention kernels need the prompt in each row.
+    """Decides whether rows share prompts; with attention kernels only where the config asks for it.
 
     Raises:
-      ValueError: When the config demands shared prompts with a kernel, or rows are then too short.
+      ValueError: When the config demands shared prompts with a kernel that doesn't take them.
     """
     choice = config.packing.share_prompts
-    if choice == "yes" and attention is not attention_backends.XLA:
+    if choice == "yes" and attention.takes_no_prompts:
         raise ValueError(
-            f"config.packing.share_prompts='yes': attention by {attention.name} needs rows that hold their prompts; "
-            f"use 'auto' or 'no', or config.model.attention='xla'"
+            f"config.packing.share_prompts='yes': attention by {attention.name} needs rows that hold their prompts "
+            f"({attention.takes_no_prompts}); use 'auto' or 'no', or config.model.attention='xla'"
         )
     if choice == "auto" and attention is not attention_backends.XLA:
         choice = "no"

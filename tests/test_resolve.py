@@ -165,6 +165,23 @@ def test_resolve_leaves_out_a_window_that_no_sequence_exceeds(tmp_path):
         )
 
 
+def test_resolve_shares_prompts_with_a_kernel_only_where_it_is_asked_to_and_can(tmp_path, monkeypatch):
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+
+    def shared(attention, choice, **changes):
+        monkeypatch.setitem(attention_backends.PLATFORM, attention, "cpu")
+        config = small(model__attention=attention, model__vocab=8, packing__share_prompts=choice, **changes)
+        return resolve(config, tmp_path, 8, mesh).packing.share_prompts
+
+    for attention in ("splash", "triton"):
+        assert shared(attention, "auto") == shared(attention, "no") == "no"
+    assert shared("splash", "yes") == shared("xla", "yes") == "yes"
+    with pytest.raises(
+        ValueError, match="share_prompts='yes': attention by triton .*is not merged.*use 'auto' or 'no'"
+    ):
+        shared("triton", "yes")
+
+
 def test_resolve_takes_the_shape_of_the_model_folder(tmp_path):
     folder = write_tokenizer(write_model(tmp_path / "source", random_tensors()))
     config = small(model__path=str(folder), model__width=256, model__layers=4)  # the defaults

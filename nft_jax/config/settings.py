@@ -84,7 +84,7 @@ class Settings:
 
     @property
     def prompts_are_shared(self) -> bool:
-        """Whether rows hold answers alone (`packing.share_prompts`); attention kernels do not support it."""
+        """Whether rows hold answers alone (`packing.share_prompts`)."""
         choice = self.packing.share_prompts
         return choice == "yes" or (choice == "auto" and self.answers_per_prompt > 1)
 

@@ -8,13 +8,14 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
-from nft_jax.compat import shard_map
+from nft_jax.compat import has_splash_gradient, shard_map
 from nft_jax.config import ModelConfig
 from nft_jax.models import attention_kernels, decode_kernel
-from nft_jax.models.attention import decode_attention, packed_attention
+from nft_jax.models.attention import PromptKeys, decode_attention, packed_attention
 from nft_jax.parallel.mesh import DATA, TENSOR, map_tensor
 
 PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"}
@@ -30,15 +31,17 @@ class AttentionBackend:
     Attributes:
       name: The implementation, in words.
       rows: `(query_BTNH, key_BTGH, value_BTGH, segment_BT) -> out_BTNH` for packed rows, outside of any `shard_map`.
-        XLA's also takes prompts and windows, as `attention.packed_attention`.
+        XLA's also takes prompts and windows, as `attention.packed_attention`, and splash's prompts.
       prompts: The same for rows of one sequence each, followed by padding, inside the `shard_map` of the rollout.
       decode: A function with the arguments of `attention.decode_attention`, inside the same `shard_map`.
+      takes_no_prompts: Why `rows` takes no prompts, so that each row must hold its own; empty if it takes them.
     """
 
     name: str
     rows: Callable
     prompts: Callable
     decode: Callable = decode_attention
+    takes_no_prompts: str = ""
 
 
 def _xla_attention(*operands):
@@ -70,6 +73,7 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
         _map_over_mesh(functools.partial(rows, interpret=interpret), mesh),
         _map_over_heads(functools.partial(prompts, interpret=interpret), mesh),
         _select_decode(config, mesh, interpret) if PLATFORM[name] == "gpu" else decode_attention,
+        _no_prompts_reason(name),
     )
 
 
@@ -109,10 +113,25 @@ def _unsupported_reason(name, config, platform):
     return None
 
 
+def _no_prompts_reason(name):
+    """Returns why a kernel's rows take no prompts, or an empty text."""
+    if name != "splash":
+        return "its kernel of packed rows is Triton's, which is not merged with a second one over prompts"
+    return "" if has_splash_gradient() else f"jax {jax.__version__} has no such backward pass of splash attention"
+
+
 def _map_over_mesh(kernel, mesh):
     """Splits rows over data shards and heads over `tensor`; the compiler does not split a kernel by itself."""
-    row, segment = PartitionSpec(DATA, None, TENSOR), PartitionSpec(DATA)
-    return shard_map(kernel, mesh=mesh, in_specs=(row, row, row, segment), out_specs=row, check_vma=False)
+    row, whole = PartitionSpec(DATA, None, TENSOR), PartitionSpec(DATA)
+
+    def attend(query_BTNH, key_BTGH, value_BTGH, segment_BT, prompt=None, window=None):
+        del window  # models with windows are refused
+        operands = query_BTNH, key_BTGH, value_BTGH, segment_BT
+        operands += () if prompt is None else (prompt,)
+        specs = (row, row, row, whole, PromptKeys(row, row, whole))[: len(operands)]
+        return shard_map(kernel, mesh=mesh, in_specs=specs, out_specs=row, check_vma=False)(*operands)
+
+    return attend
 
 
 def _map_over_heads(kernel, mesh):

@@ -1,7 +1,8 @@
 """Wrappers of the attention kernels that ship with JAX, for the rows and heads of one device.
 
-Each function takes `(query_BTNH, key_BTGH, value_BTGH, segment_BT)` and returns `[B, T, N, H]` like `packed_attention`.
-`interpret=True` emulates the kernel on any platform, slowly. `attention_backends.py` selects and distributes them.
+Each function takes `(query_BTNH, key_BTGH, value_BTGH, segment_BT)` and returns `[B, T, N, H]` like `packed_attention`;
+`splash` takes the rows' prompts too. `interpret=True` emulates the kernel on any platform, slowly.
+`attention_backends.py` selects and distributes them.
 """
 
 import dataclasses
@@ -13,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from nft_jax.models.attention import PromptKeys
+from nft_jax.models.merged_attention import Part, merged_attention
 from nft_jax.rounding import round_up
 from nft_jax.types import Array
 
@@ -24,37 +27,74 @@ CHECKPOINT_NAME = "attention"
 
 
 def splash(
-    query_BTNH: Array, key_BTGH: Array, value_BTGH: Array, segment_BT: Array, *, interpret: bool = False
+    query_BTNH: Array,
+    key_BTGH: Array,
+    value_BTGH: Array,
+    segment_BT: Array,
+    prompt: PromptKeys | None = None,
+    *,
+    interpret: bool = False,
 ) -> Array:
-    """Attends over packed rows on TPUs by `jax.experimental.pallas.ops.tpu.splash_attention`; skips future blocks."""
+    """Attends over packed rows on TPUs by `jax.experimental.pallas.ops.tpu.splash_attention`; skips future blocks.
+
+    All segments of a row see its `prompt`, which segment numbers cannot express: a second call reads it.
+    """
     from jax.experimental.pallas.ops.tpu import splash_attention
 
-    T = query_BTNH.shape[1]
-    tile = min(SPLASH_TILE, round_up(T, SPLASH_LANES))
-
-    def kernel(query_BTNH, key_BTGH, value_BTGH, segment_BT):
+    def kernel(query_BTNH, key_BTGH, value_BTGH, segment_BT, prompt):
         length, N, H = query_BTNH.shape[1:]
-        row = _make_splash_kernel(length, N, tile, interpret)
         query_BTNH = query_BTNH * jnp.asarray(H**-0.5, query_BTNH.dtype)
-        arrays = (jnp.swapaxes(x, 1, 2) for x in (query_BTNH, key_BTGH, value_BTGH))
-        out_BNTH = jax.vmap(row)(*arrays, splash_attention.SegmentIds(segment_BT, segment_BT))
+        query_BNTH, *keys = (jnp.swapaxes(x, 1, 2) for x in (query_BTNH, key_BTGH, value_BTGH))
+        own = Part(*keys, splash_attention.SegmentIds(segment_BT, segment_BT))
+        if prompt is None:
+            out_BNTH = jax.vmap(_make_splash_kernel(length, length, N, interpret))(query_BNTH, *own)
+        else:
+            parts = own, _prompt_part(prompt, length)
+            kernels = [
+                _make_splash_kernel(length, part.key_BGCH.shape[2], N, interpret, causal=part is own, merged=True)
+                for part in parts
+            ]
+            out_BNTH = merged_attention(kernels, query_BNTH, parts, CHECKPOINT_NAME)
         return jnp.swapaxes(out_BNTH, 1, 2)
 
-    return _pad_to_tiles(kernel, tile)(query_BTNH, key_BTGH, value_BTGH, segment_BT)
+    tile = _splash_tile(query_BTNH.shape[1])
+    return _pad_to_tiles(kernel, tile)(query_BTNH, key_BTGH, value_BTGH, segment_BT, prompt)
+
+
+def _prompt_part(prompt, queries):
+    """Returns the keys of the rows' prompts, padded to tiles, in the form that `merged_attention` takes."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    B, P = prompt.key_BPGH.shape[:2]
+    tail = ((0, 0), (0, 0), (0, -P % _splash_tile(P)), (0, 0))
+    key, value = (jnp.pad(jnp.swapaxes(x, 1, 2), tail) for x in (prompt.key_BPGH, prompt.value_BPGH))
+    hidden_BC = (jnp.arange(key.shape[2])[None] >= prompt.length_B[:, None]).astype(jnp.int32)
+    return Part(key, value, splash_attention.SegmentIds(jnp.zeros((B, queries), jnp.int32), hidden_BC))
+
+
+def _splash_tile(tokens):
+    return min(SPLASH_TILE, round_up(tokens, SPLASH_LANES))
 
 
 @functools.lru_cache
-def _make_splash_kernel(T, N, tile, interpret):
-    """Makes the kernel for one row; cached, as arrays and not tracers, because listing the blocks takes seconds."""
+def _make_splash_kernel(T, C, N, interpret, *, causal=True, merged=False):
+    """Makes the kernel of one row, from T queries to C keys; with its log-sum-exp, to be `merged` with another's.
+
+    Cached, as arrays and not tracers, because listing the blocks takes seconds.
+    """
     from jax.experimental.pallas.ops.tpu import splash_attention
 
+    mask = (splash_attention.CausalMask if causal else splash_attention.FullMask)((T, C))
+    rows, columns = _splash_tile(T), _splash_tile(C)
     with jax.ensure_compile_time_eval():
         return splash_attention.make_splash_mha(
-            splash_attention.MultiHeadMask([splash_attention.CausalMask((T, T))] * N),
-            block_sizes=splash_attention.BlockSizes(*[tile] * 8),
+            splash_attention.MultiHeadMask([mask] * N),
+            # Queries and keys of the forward pass, of that for keys and values, and of that for queries.
+            block_sizes=splash_attention.BlockSizes(*[rows, columns, columns] * 2, rows, columns),
             head_shards=1,
             q_seq_shards=1,
-            residual_checkpoint_name=CHECKPOINT_NAME,
+            save_residuals=merged,
+            residual_checkpoint_name=None if merged else CHECKPOINT_NAME,
             interpret=interpret,
         )
 
@@ -102,12 +142,12 @@ def cudnn(
 def _pad_to_tiles(kernel: Callable, tile: int) -> Callable:
     """Extends a kernel to rows of any length, by padding to a multiple of `tile` that no real token sees."""
 
-    def call(query_BTNH, key_BTGH, value_BTGH, segment_BT):
+    def call(query_BTNH, key_BTGH, value_BTGH, segment_BT, *rest):
         T = query_BTNH.shape[1]
         tail = ((0, 0), (0, -T % tile))
         arrays = (jnp.pad(x, (*tail, (0, 0), (0, 0))) for x in (query_BTNH, key_BTGH, value_BTGH))
         run = kernel if query_BTNH.dtype == jnp.float32 else _use_one_pass(kernel)
-        return run(*arrays, jnp.pad(segment_BT, tail, constant_values=-2))[:, :T]
+        return run(*arrays, jnp.pad(segment_BT, tail, constant_values=-2), *rest)[:, :T]
 
     return call
 

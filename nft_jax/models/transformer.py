@@ -192,7 +192,7 @@ class Transformer(nnx.Module):
         def attend(query, key, value, prompt, first_BT):
             query, key, value = (x.reshape(B, T, *x.shape[1:]) for x in (query, key, value))
             window = None if first_BT is None else Window(tokens.position_BT, first_BT)
-            # Kernels take neither.
+            # Kernels take no window, and most of them no prompt.
             options = () if prompt is None and window is None else (prompt, window)
             out = attention(query, key, value, tokens.segment_BT, *options)
             return out.reshape(B * T, *query.shape[2:]), (key, value) if keep_keys else None

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 from nft_jax.compat import shard_map
 from nft_jax.experiment import Experiment
 from nft_jax.models import attention_backends
-from nft_jax.models.attention import decode_attention, packed_attention
+from nft_jax.models.attention import PromptKeys, decode_attention, packed_attention
 from nft_jax.models.cache import Cache
 from nft_jax.parallel.mesh import SHARDS, shard_axes, shard_count
 from nft_jax.smoke.result import CheckFailure
@@ -62,7 +62,10 @@ def comparisons(
 
 
 def _differences(attention, model, mesh, tokens):
-    """Returns the largest differences of outputs, gradients, prompts and decoding, each over the largest value."""
+    """Returns the largest differences of outputs, gradients, prompts and decoding, each over the largest value.
+
+    Rows are alone, and, if the kernel takes it, after a prompt of which each row sees another part.
+    """
     count, heads = shard_count(mesh), (model.heads, model.kv_heads, model.kv_heads)
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = [(count, tokens, number, model.head_size) for number in (*heads, model.heads)]
@@ -76,9 +79,11 @@ def _differences(attention, model, mesh, tokens):
     placed = {"mesh": mesh, "axis_names": shard_axes(mesh), "in_specs": (by_rows,) * 4, "out_specs": by_rows}
     prompts = shard_map(lambda *operands: attention.prompts(*operands), **placed, check_vma=False)
 
-    def outputs(attend, segment_BT):
+    def outputs(attend, segment_BT, *seen_B):
         def objective(*operands):
-            out_BTNH = jnp.where(segment_BT[..., None, None] >= 0, attend(*operands, segment_BT), 0)
+            # Every second key is the prompt's too, so that the gradient passes through both.
+            prompt = [PromptKeys(*(x[:, ::2] for x in operands[1:]), seen) for seen in seen_B]
+            out_BTNH = jnp.where(segment_BT[..., None, None] >= 0, attend(*operands, segment_BT, *prompt), 0)
             return jnp.sum(out_BTNH.astype(jnp.float32) * mix.astype(jnp.float32)), out_BTNH
 
         gradients, out_BTNH = jax.grad(objective, argnums=(0, 1, 2), has_aux=True)(*operands)
@@ -90,6 +95,10 @@ def _differences(attention, model, mesh, tokens):
     with jax.default_matmul_precision("highest"):
         actual = [*outputs(attention.rows, packed_BT), masked(prompts(*operands, prompt_BT))]
         expected = [*outputs(packed_attention, packed_BT), masked(packed_attention(*operands, prompt_BT))]
+        if not attention.takes_no_prompts:
+            seen_B = row_B[:, 0] * 40 % (tokens // 2 + 1)
+            for outs, attend in ((actual, attention.rows), (expected, packed_attention)):
+                outs.extend(outputs(attend, packed_BT, seen_B))
         for outs, attend in ((actual, attention.decode), (expected, decode_attention)):
             outs.append(_decode(attend, model, mesh))
     pairs = [tuple(x.astype(jnp.float32) for x in pair) for pair in zip(actual, expected, strict=True)]

@@ -10,6 +10,7 @@ import numpy as np
 from nft_jax.compare.gradients import make_training_step
 from nft_jax.config import Config, DataConfig, LossConfig, ModelConfig, PackingConfig, RolloutConfig
 from nft_jax.models import logprobs, transformer
+from nft_jax.models.attention_backends import XLA, AttentionBackend
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.step import Step
 from nft_jax.types import Groups, Prompts, Tokens
@@ -128,10 +129,12 @@ def small_config(loss_name: str = "nft", **changes: Any) -> Config:
     return Config(**values | changes)
 
 
-def training_step(config: Config, mesh: jax.sharding.Mesh, model: ModelConfig | None = None) -> Step:
+def training_step(
+    config: Config, mesh: jax.sharding.Mesh, model: ModelConfig | None = None, attention: AttentionBackend = XLA
+) -> Step:
     """The step's training half: what samples and grades is missing. `model` may be what a `Config` refuses."""
     loss = config.resolve_loss()
-    return make_training_step(config, loss, mesh, model or config.model, VOCABULARY)
+    return make_training_step(config, loss, mesh, model or config.model, VOCABULARY, attention)
 
 
 def assert_close(found: Any, expected: Any, tolerance: float) -> None:

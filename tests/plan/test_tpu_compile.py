@@ -46,11 +46,15 @@ def test_find_devices_of_a_single_chip():
 
 
 @pytest.mark.parametrize(
-    ("data", "tensor", "dtype", "remat"),
-    [(2, 2, "bfloat16", "offload"), (4, 1, "bfloat16", "attention"), (2, 2, "float32", "full")],
+    ("data", "tensor", "dtype", "remat", "shared"),
+    [
+        (2, 2, "bfloat16", "offload", "auto"),
+        (4, 1, "bfloat16", "attention", "yes"),
+        (2, 2, "float32", "full", "yes"),
+    ],
 )
-def test_compile_planned_step_for_a_tpu_with_its_attention(devices, data, tensor, dtype, remat):
-    rows = {"packing__row_tokens": ROW_TOKENS, "packing__rows_per_micro_batch": 1}
+def test_compile_planned_step_for_a_tpu_with_its_attention(devices, data, tensor, dtype, remat, shared):
+    rows = {"packing__row_tokens": ROW_TOKENS, "packing__rows_per_micro_batch": 1, "packing__share_prompts": shared}
     config = small(mesh__data=data, mesh__tensor=tensor, model__dtype=dtype, model__remat=remat, **rows)
     experiment = build_planned_experiment(config, devices)
     compiled = compile_planned_step(experiment)
@@ -59,6 +63,7 @@ def test_compile_planned_step_for_a_tpu_with_its_attention(devices, data, tensor
     assert memory.temp_size_in_bytes > 0
     assert (memory.host_temp_size_in_bytes > 0) == (remat == "offload")
     assert experiment.model.attention.name == "splash"
+    assert experiment.config.prompts_are_shared == (shared == "yes")
     text = compiled.as_text()
     assert set(re.findall(r"splash_mha_(fwd|dq|dkv)", text)) == {"fwd", "dq", "dkv"}
     assert re.search(rf"[\[,]{ROW_TOKENS}[\],]", text)

@@ -21,6 +21,7 @@ from helpers.small_parts import (
     training_step,
 )
 from nft_jax.config import LossConfig, PackingConfig
+from nft_jax.models.attention_backends import XLA, select_attention
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.precision import in_float64, to_float64
 
@@ -40,9 +41,9 @@ def groups(seed=1):
     return drawn._replace(logp_QKT=names_QKT)
 
 
-def packed_program(config, mesh, function, model=None):
+def packed_program(config, mesh, function, model=None, attention=XLA):
     """`(weights, groups, count, prompts) -> function(step, weights, packed, totals)` of the only update."""
-    step = training_step(config, mesh, model)
+    step = training_step(config, mesh, model, attention)
 
     @jax.jit
     def program(weights, groups, count, prompts):
@@ -78,6 +79,20 @@ def test_shared_prompts_give_the_gradient_of_one_prompt_an_answer_to_float64_rou
             # Each border between shards parts at most one group.
             assert expected[2] is None
             assert count <= sum(found[2]) <= count + len(found[2]) - 1
+
+
+def test_shared_prompts_give_the_same_gradient_with_the_splash_kernel():
+    """Over data shards and heads, one prompt in five without a column that its answers' rows see."""
+    mesh, config = eight_devices(), small_config(packing=PackingConfig(**ROWS))
+    kernel = select_attention(dataclasses.replace(MODEL, attention="splash"), mesh, interpret=True)
+    inputs = WEIGHTS, groups(), np.int32(Q), PROMPTS
+    assert (PROMPTS.length_Q == 1).any()
+    found, expected = (
+        jax.device_get(packed_program(config, mesh, gradient, attention=attention)(*inputs))
+        for attention in (kernel, XLA)
+    )
+    assert_close(found[0], expected[0], 1e-5)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
