@@ -37,7 +37,9 @@ from nft_jax.run.workdir import RESULT_FILE, WARM_START_FOLDER, Workdir
 from nft_jax.sft import check_warm_start, warm_start
 from nft_jax.start_table import describe
 from nft_jax.state import State
+from nft_jax.step import Step
 from nft_jax.trainer import Trainer
+from nft_jax.types import Prompts
 from nft_jax.update.optimizer import Optimizer
 from nft_jax.update.token_scores import compile_scores
 
@@ -126,10 +128,7 @@ def prepare(
     load_base = functools.partial(load_base_weights, experiment, folder, None if resumes else start)
     # Weights that can't be read are refused before anything is compiled.
     weights = None if resumes else start or experiment.starting_weights() if is_pretrained else load_base()
-    held_out = {name: table for name, table in tables.items() if name != "train"}
-    if held_out:
-        print("evaluation: the program that answers held-out problems is being compiled", flush=True)
-    evaluator = make_evaluator(experiment, held_out)
+    evaluator = _compile_evaluator(experiment)
     answer = functools.partial(load_answers, folder, evaluator, done)
     pretrained_answers = {}
     if is_pretrained:
@@ -141,14 +140,7 @@ def prepare(
     compile_checks(state)
     prompts = experiment.prompts(tables["train"])
     step = experiment.step(optimizer)
-    step.grader.take_findings()  # from here on it keeps them, for the rollouts that are saved
-    if config.model.bitwise:
-        print(rehearse(step, state, prompts), flush=True)
-    began = time.perf_counter()
-    program = compile_step(step, state, prompts, experiment.state_shardings(optimizer))
-    scorer = compile_scores(step.updater, program, state, prompts)
-    distributed.compile_collectives(program)
-    seconds = time.perf_counter() - began
+    program, scorer, seconds = _compile_step(step, state, prompts, experiment.state_shardings(optimizer))
     print(f"step: one program, compiled in {seconds:.0f} s\n{compilations.finish()}", flush=True)
     return Trainer(
         experiment=experiment,
@@ -167,6 +159,26 @@ def prepare(
         pretrained_answers=pretrained_answers,
         base_answers=base_answers,
     )
+
+
+def _compile_evaluator(experiment: Experiment) -> Evaluator:
+    held_out = {name: table for name, table in experiment.dataset.tables.items() if name != "train"}
+    if held_out:
+        print("evaluation: one program for all held-out problems is being compiled", flush=True)
+    return make_evaluator(experiment, held_out)
+
+
+def _compile_step(step: Step, state: State, prompts: Prompts, shardings: State) -> tuple[Any, Any, float]:
+    """Rehearses a step if it must; returns its program, that of its tokens' scores, and the seconds of both."""
+    step.grader.take_findings()  # from here on it keeps them, for the rollouts that are saved
+    if step.config.model.bitwise:
+        print(rehearse(step, state, prompts), flush=True)
+    print("step: one program is being compiled", flush=True)
+    began = time.perf_counter()
+    program = compile_step(step, state, prompts, shardings)
+    scorer = compile_scores(step.updater, program, state, prompts)
+    distributed.compile_collectives(program)
+    return program, scorer, time.perf_counter() - began
 
 
 def _write_inputs(experiment: Experiment, folder: Workdir, fingerprint: dict, *, anew: bool) -> None:
