@@ -59,10 +59,10 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
     Raises:
       ValueError: if the kernel does not support the mesh's platform, the dtype or the head size.
     """
-    platform = mesh.devices.flat[0].platform
+    device = mesh.devices.flat[0]
     automatic = config.attention == "auto"
-    name = ("xla" if config.bitwise else _best_for(platform, config)) if automatic else config.attention
-    if reason := _unsupported_reason(name, config, None if interpret else platform):
+    name = ("xla" if config.bitwise else _best_for(device, config)) if automatic else config.attention
+    if reason := _unsupported_reason(name, config, None if interpret else device):
         raise ValueError(reason)
     if name == "xla":
         return XLA
@@ -77,22 +77,39 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
     )
 
 
-def _best_for(platform, config):
-    """Returns the fastest supported implementation for a platform."""
-    for name in {"tpu": ("splash",), "gpu": ("cudnn", "triton")}.get(platform, ()):
+def find_kernels(device: jax.Device) -> list[str]:
+    """Returns the names of the kernels that run on a device."""
+    if device.platform == "gpu" and not runs_triton(device):
+        return []
+    return [name for name, platform in PLATFORM.items() if platform == device.platform]
+
+
+def runs_triton(gpu: jax.Device) -> bool:
+    """Returns whether Triton compiles for a GPU: not for those before Ampere, such as a T4."""
+    return float(gpu.compute_capability) >= 8
+
+
+def _best_for(device, config):
+    """Returns the fastest supported implementation for a device."""
+    for name in {"tpu": ("splash",), "gpu": ("cudnn", "triton")}.get(device.platform, ()):
         # In float32, GPUs use XLA, whose products have the precision that `config.precision` asks for.
-        if not _unsupported_reason(name, config, platform) and not (platform == "gpu" and config.dtype == "float32"):
+        if not _unsupported_reason(name, config, device) and (device.platform, config.dtype) != ("gpu", "float32"):
             return name
     return "xla"
 
 
-def _unsupported_reason(name, config, platform):
-    """Returns why the implementation does not support the config, or None; `platform` None stands for any."""
+def _unsupported_reason(name, config, device):
+    """Returns why the implementation does not support the config, or None; `device` None stands for any."""
     needed = PLATFORM[name]
-    if needed and platform not in (None, needed):
+    if needed and device is not None and device.platform != needed:
         return (
-            f"config.model.attention={name!r} runs on a {needed.upper()}, and the mesh's devices are {platform}; "
-            f"use 'auto', or 'xla', which runs everywhere"
+            f"config.model.attention={name!r} runs on a {needed.upper()}, and the mesh's devices are {device.platform};"
+            f" use 'auto', or 'xla', which runs everywhere"
+        )
+    if needed == "gpu" and device is not None and not runs_triton(device):
+        return (
+            f"config.model.attention={name!r} needs Triton, and with it a GPU of compute capability 8.0 or newer, not "
+            f"a {device.device_kind} ({device.compute_capability}); use 'auto' or 'xla'"
         )
     dtypes = DTYPES.get(name, (config.dtype,))
     if config.dtype not in dtypes:

@@ -129,6 +129,11 @@ def check_host_memory(mesh: Mesh, wanted: dict[str, bool]) -> None:
     """
     needing, device = [setting for setting, wants in wanted.items() if wants], mesh.devices.flat[0]
     kinds = sorted(memory.kind for memory in device.addressable_memories())
+    if needing and not kinds:
+        raise ValueError(
+            f"{', '.join(needing)}: JAX knows no host memory of GPUs that are not present, so it can't plan this; "
+            f"leave it out, and the plan has that much more on the device"
+        )
     if needing and HOST_MEMORY not in kinds:
         raise ValueError(
             f"{', '.join(needing)}: needs memory of the kind {HOST_MEMORY!r}, but the mesh's devices "

@@ -1,4 +1,4 @@
-"""The largest buffers of a program, from the files in which XLA's TPU compilers say where each result is kept."""
+"""The largest buffers of a program, from the files in which XLA's compilers say where each result is kept."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ def largest_buffers(folder: Path, count: int = 8) -> list[Buffer]:
     Args:
       folder: What the compiler option `xla_dump_to` named; [] if the compiler wrote no such files there.
     """
-    path = max(folder.glob(f"*.{_ASSIGNMENT}"), key=lambda path: path.stat().st_size, default=None)
+    path = max(folder.glob(f"*{_ASSIGNMENT}"), key=lambda path: path.stat().st_size, default=None)
     if path is None:
         return []
     places: dict[tuple[int, int, int], list[tuple[bool, str, str]]] = {}

@@ -93,33 +93,37 @@ def compile_planned_step(experiment: Experiment) -> jax.stages.Compiled:
     """Compiles the step for the experiment's mesh, from shapes alone.
 
     Raises:
-      TooLarge: When the compiler finds that it does not fit.
+      TooLarge: When the compiler finds that it does not fit. Compilers for GPUs don't refuse it; there it must fit the
+        memory of the data sheet.
     """
     optimizer, table = experiment.make_optimizer(), experiment.dataset.tables["train"]
     prompts = Prompts(*(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (table.token_QP, table.length_Q)))
     parts = experiment.step(optimizer, NoGrader()), experiment.abstract_state(optimizer), prompts
+    device = experiment.model.mesh.devices.flat[0]
+    on_gpus, compiler = device.platform == "gpu", name_compiler(device.platform)
     with tempfile.TemporaryDirectory() as folder:
         # The compiler's message has the total alone; these files have the buffers, also of a program that is refused.
-        platform = experiment.model.mesh.devices.flat[0].platform
-        options = {"xla_dump_to": folder} if platform == "tpu" else None
+        options = {"xla_dump_to": folder} if on_gpus or device.platform == "tpu" else None
         try:
-            with plan_for_gpus() if platform == "gpu" else contextlib.nullcontext():
-                return compile_step(*parts, experiment.state_shardings(optimizer), options)
+            with plan_for_gpus() if on_gpus else contextlib.nullcontext():
+                program = compile_step(*parts, experiment.state_shardings(optimizer), options)
         except jax.errors.JaxRuntimeError as error:
             refusal = next((match for words in _REFUSALS if (match := re.search(words, str(error)))), None)
             if refusal is None:
                 raise
             sizes = refusal.groups()
             needed, limit = (int(float(size) * _UNIT[unit]) for size, unit in (sizes[:2], sizes[2:]))
-            message = f"{name_compiler(platform)}: {str(error).splitlines()[0]}"
+            message = f"{compiler}: {str(error).splitlines()[0]}"
             raise TooLarge(needed, limit, message, largest_buffers(Path(folder))) from error
+        if on_gpus and (chip := chip_of(device.device_kind)) is not None:
+            needed = program.memory_analysis().peak_memory_in_bytes
+            if needed > chip.memory:
+                raise TooLarge(needed, int(chip.memory), f"compiled by {compiler}", largest_buffers(Path(folder)))
+    return program
 
 
 def analyze_step(experiment: Experiment) -> Compiled:
-    """Compiles the step, and returns what the compiler says of it; raises as `compile_planned_step`.
-
-    Compilers for GPUs refuse no program, so here it is refused if its peak exceeds the data sheet's memory.
-    """
+    """Compiles the step, and returns what the compiler says of it; raises as `compile_planned_step`."""
     began = time.perf_counter()
     program = compile_planned_step(experiment)
     seconds, memory, text, why = time.perf_counter() - began, program.memory_analysis(), "", ""
@@ -132,9 +136,6 @@ def analyze_step(experiment: Experiment) -> Compiled:
     if platform == "cpu":
         # If a CPU's compiler counts a peak, it is that of temporaries alone.
         peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    compiler, chip = name_compiler(platform), chip_of(experiment.model.mesh.devices.flat[0].device_kind)
-    if platform == "gpu" and chip is not None and peak > chip.memory:
-        raise TooLarge(peak, int(chip.memory), f"compiled by {compiler}")
     return Compiled(
         peak=peak,
         arguments=memory.argument_size_in_bytes,
@@ -143,7 +144,7 @@ def analyze_step(experiment: Experiment) -> Compiled:
         seconds=seconds,
         text=text,
         why=why,
-        compiler=compiler,
+        compiler=name_compiler(platform),
     )
 
 

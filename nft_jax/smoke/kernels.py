@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
 
 def platform_kernels(mesh: Mesh) -> list[str]:
     """Returns the names of the platform's kernels."""
-    return [name for name, platform in attention_backends.PLATFORM.items() if platform == mesh.devices.flat[0].platform]
+    return attention_backends.find_kernels(mesh.devices.flat[0])
 
 
 def check_kernel(name: str, experiment: Experiment) -> str:

@@ -124,10 +124,16 @@ class Updater:
             change, state = self.optimizer.update(gradient, state, weights)
             return optax.apply_updates(weights, change), state
 
-        operands = (weights, optimizer_state)
+        before, is_taken = (weights, optimizer_state), present & finite
         with jax.named_scope(scopes.OPTIMIZER):
-            weights, optimizer_state = jax.lax.cond(present & finite, apply, lambda same: same, operands)
-        taken, nonfinite = (x.astype(jnp.float32) for x in (present & finite, present & ~finite))
+            if self.optimizer.offload:
+                # Moments move to the device only if they change.
+                weights, optimizer_state = jax.lax.cond(is_taken, apply, lambda same: same, before)
+            else:
+                # Not by `cond`, for which XLA copies weights and moments on GPUs.
+                after = apply(before)
+                weights, optimizer_state = jax.tree.map(lambda new, old: jnp.where(is_taken, new, old), after, before)
+        taken, nonfinite = (x.astype(jnp.float32) for x in (is_taken, present & ~finite))
         return UpdateOutcome(weights, optimizer_state, UpdateRecord(taken, nonfinite, norm, statistics, rejected))
 
     def prepare(self, weights, packed: PackedRows, totals: Totals, first=True, key=None) -> tuple[PackedRows, Totals]:

@@ -16,8 +16,11 @@ def model(attention, dtype, head_size):
 
 
 def on(platform):
-    """The parts of a mesh that the selection reads."""
-    device = types.SimpleNamespace(platform=platform)
+    """The parts of a mesh that the selection reads; "t4" stands for a GPU that is too old for Triton."""
+    new, old = {"compute_capability": "9.0"}, {"compute_capability": "7.5", "device_kind": "Tesla T4"}
+    device = types.SimpleNamespace(
+        platform="gpu" if platform == "t4" else platform, **(old if platform == "t4" else new)
+    )
     return types.SimpleNamespace(devices=np.array([device]), shape={DATA: 1, TENSOR: 1})
 
 
@@ -32,6 +35,8 @@ TABLE = [
     ("gpu", "float16", 128, "triton for packed rows, cudnn for prompts"),
     ("gpu", "bfloat16", 256, "triton"),
     ("gpu", "bfloat16", 20, "triton"),
+    ("t4", "float32", 64, "xla"),
+    ("t4", "float16", 64, "xla"),
 ]
 
 
@@ -54,6 +59,8 @@ def test_select_attention_accepts_by_name_what_auto_selects(platform, dtype, hea
         ("cudnn", "cpu", "bfloat16", 64, ["runs on a GPU", "devices are cpu"]),
         ("splash", "tpu", "float16", 64, ["float32 or bfloat16", "config.model.dtype='float16'"]),
         ("cudnn", "gpu", "float32", 64, ["bfloat16 or float16", "config.model.dtype='float32'"]),
+        ("triton", "t4", "float16", 64, ["8.0 or newer", "Tesla T4 (7.5)", "'xla'"]),
+        ("cudnn", "t4", "float16", 64, ["needs Triton", "Tesla T4"]),
         ("cudnn", "gpu", "bfloat16", 20, ["multiple of 8", "config.model.head_size=20"]),
     ],
 )
@@ -61,3 +68,8 @@ def test_select_attention_refuses_a_kernel_that_cannot_run(asked, platform, dtyp
     with pytest.raises(ValueError, match=f"config.model.attention='{asked}'") as error:
         attention_backends.select_attention(model(asked, dtype, head_size=head_size), on(platform))
     assert all(word in str(error.value) for word in words)
+
+
+def test_find_kernels_are_those_that_run_on_a_device():
+    found = {name: attention_backends.find_kernels(on(name).devices[0]) for name in ("cpu", "tpu", "gpu", "t4")}
+    assert found == {"cpu": [], "tpu": ["splash"], "gpu": ["triton", "cudnn"], "t4": []}

@@ -59,11 +59,28 @@ def test_plan_for_two_gpus_moves_activations_over_tensor():
     assert "WARNING" not in format_page(found, "h100:2")
 
 
+def test_an_update_copies_neither_weights_nor_moments(found):
+    """XLA copies what a `cond` hands on; in a bfloat16 model, only these are float32."""
+    smallest = found.experiment.config.model.width**2 * 4
+    lines = [one for one in hlo.instructions(found.program.text) if scopes.is_within(scopes.OPTIMIZER, one.scope)]
+    assert lines
+    copies = [one.line for one in lines if hlo.operation(one.line).startswith("copy")]
+    assert [line for line in copies if hlo.result_bytes(line) >= smallest] == []
+
+
+def test_plan_refuses_host_memory_of_gpus_that_are_not_present():
+    with pytest.raises(ValueError, match=r"config\.optimizer\.offload=true: JAX knows no host memory"):
+        planner.plan_step(small(**SIZES, optimizer__offload=True), find_devices("h200:1"), None)
+
+
 def test_plan_refuses_a_step_that_does_not_fit():
     config = small(**SIZES, rollout__slots=2048, prompts_per_step=2048, rollout__max_answer_tokens=8192)
     with pytest.raises(TooLarge, match="cuda") as refused:
-        planner.plan_step(config, find_devices("t4:1"), None)
+        planner.plan_step(config, find_devices("l4:1"), None)
     assert refused.value.bytes > refused.value.limit
+    # The cache is what does not fit, and the message says so.
+    assert "bf16[" in refused.value.buffers[0].shape
+    assert str(refused.value.buffers[0]) in str(refused.value)
 
 
 def test_find_devices_counts_machines_and_gpus():
