@@ -16,6 +16,7 @@ from nft_jax import config_files
 def get_config():
     config = config_files.config("qwen25_32b_nft")
     config.loss.name = "dapo"
+    config.loss.constant_tokens = 0.0  # of the normalizer "constant", which is another one here
     config.loss.dapo.sample_std = True
     config.loss.dapo.delta = 1e-6
     config.loss.dapo.overlong_buffer = 4096

@@ -14,6 +14,7 @@ from nft_jax import config_files
 def get_config():
     config = config_files.config("qwen25_32b_nft")
     config.loss.name = "grpo"
+    config.loss.constant_tokens = 0.0  # of the normalizer "constant", which is another one here
     config.selection.candidates_per_round = config.prompts_per_step
     config.selection.max_rounds = 1
     return config
