@@ -32,6 +32,7 @@ class Assumptions(NamedTuple):
       memory: share of the chip's memory bandwidth that is reached.
       links: share of the links' bytes/s that is reached.
       latency: seconds that even the smallest transfer takes.
+      kernel: seconds that a GPU takes from one kernel to the next, whatever these do.
     """
 
     prompt: float
@@ -43,6 +44,7 @@ class Assumptions(NamedTuple):
     memory: float = 0.7
     links: float = 0.5
     latency: float = 5e-6
+    kernel: float = 4e-6
 
 
 class Estimate(NamedTuple):
@@ -97,16 +99,22 @@ def read_assumptions(text: str, experiment: Experiment) -> Assumptions:
 
 
 def estimate(
-    experiment: Experiment, chip: Chip, held: dict[str, int], transfers: Iterable[Collective], assumptions: Assumptions
+    experiment: Experiment,
+    chip: Chip,
+    held: dict[str, int],
+    transfers: Iterable[Collective],
+    assumptions: Assumptions,
+    kernels: int = 0,
 ) -> Estimate:
     """Estimates the seconds of a step.
 
-    Decoding takes the longer of products and memory, plus transfers; updates overlap products and transfers, and take
-    the longer of the two.
+    Decoding takes the longer of products and memory, plus transfers and the gaps between a GPU's kernels; updates
+    overlap products and transfers, and take the longer of the two.
 
     Args:
       held: bytes of a device, from `device_bytes`.
       transfers: from `hlo.collectives`.
+      kernels: that a decoded token starts on a GPU.
     """
     config, shards, S = experiment.config, shard_count(experiment.model.mesh), slots_per_shard(experiment)
     Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
@@ -132,7 +140,7 @@ def estimate(
     trips = sampled / (shards * S * assumptions.useful)
     # A trip reads the columns of all slots up to the longest answer's: nearly all columns once one answer is long.
     trip_memory = (held["sampling_weights"] + held["cache"]) / (chip.bandwidth * assumptions.memory)
-    trip = max(products(forward(S * shards, context)), trip_memory)
+    trip = max(products(forward(S * shards, context)), trip_memory) + kernels * assumptions.kernel
     rows = config.packing.rows_per_micro_batch * row_tokens(config, experiment.loss.unit, shared) * assumptions.filled
     micro_batches = math.ceil(trained / (U * shards * rows))
     flops = {

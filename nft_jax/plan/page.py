@@ -28,6 +28,7 @@ class Plan(NamedTuple):
       slots: answers that a data shard decodes at a time.
       program: the compiler's facts.
       transfers: transfers between devices, from the program's text.
+      kernels: that a decoded token starts on a GPU; 0 on other devices.
       estimate: the estimated step; None without a data sheet.
     """
 
@@ -37,6 +38,7 @@ class Plan(NamedTuple):
     slots: int
     program: Compiled
     transfers: list[hlo.Collective]
+    kernels: int
     assumptions: Assumptions
     estimate: Estimate | None
 
@@ -72,9 +74,9 @@ def _facts(plan: Plan, where: str) -> Iterator[str]:
         yield f"  besides, {_gib(program.host)} of the host's memory"
     if not program.text:
         yield f"  transfers are not known: the compiler can't print this program ({program.why})"
-    if program.text and device.platform == "gpu":
-        launches = hlo.count_launches(program.text, scopes.DECODE)
-        yield f"  a decoded token starts {launches} kernels, {launches / config.model.layers:.1f} for each layer"
+    if plan.kernels:
+        for_each = plan.kernels / config.model.layers
+        yield f"  a decoded token starts {plan.kernels} kernels, {for_each:.1f} for each layer"
     for phase, unit, times in _counted_phases(plan):
         if transfers := plan.phase_transfers(phase):
             yield f"  {unit}: {_sum_transfers(transfers, times)}"
@@ -190,6 +192,7 @@ def as_json(plan: Plan, where: str) -> dict[str, Any]:
         "slots": plan.slots,
         "bytes": plan.held | {"peak": program.peak, "arguments": program.arguments, "host": program.host},
         "compile_seconds": program.seconds,
+        "kernels_of_a_decoded_token": plan.kernels,
         "transfers": {
             phase: [one._replace(axes=sorted(one.axes))._asdict() for one in plan.phase_transfers(phase)]
             for phase, _, _ in _counted_phases(plan)

@@ -10,6 +10,7 @@ from nft_jax.config import Config
 from nft_jax.data.dataset import Dataset
 from nft_jax.machine.chips import GIB, chip_of
 from nft_jax.machine.memory import device_bytes, slot_bytes, slots_per_shard
+from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.plan import hlo
 from nft_jax.plan.cost import estimate, read_assumptions
@@ -45,8 +46,10 @@ def plan_step(config: Config, devices: list[jax.Device], dataset: Dataset | None
     program, held = analyze_step(experiment), device_bytes(experiment)
     chip = chip_of(devices[0].device_kind)
     transfers = hlo.collectives(program.text, dict(experiment.model.mesh.shape)) if program.text else []
-    estimated = None if chip is None else estimate(experiment, chip, held, transfers, parsed)
-    return Plan(experiment, chip, held, slots_per_shard(experiment), program, transfers, parsed, estimated)
+    on_gpu = devices[0].platform == "gpu" and program.text
+    kernels = hlo.count_launches(program.text, scopes.DECODE) if on_gpu else 0
+    estimated = None if chip is None else estimate(experiment, chip, held, transfers, parsed, kernels)
+    return Plan(experiment, chip, held, slots_per_shard(experiment), program, transfers, kernels, parsed, estimated)
 
 
 def search_plan(config: Config, devices: list[jax.Device], dataset: Dataset | None, assumptions: str = "") -> Plan:

@@ -102,9 +102,9 @@ def test_as_json_has_all_figures_and_no_estimate_for_a_cpu(found):
     assert "no data sheet" in format_page(found, "")
 
 
-def seconds(found, **changes):
+def seconds(found, kernels=0, **changes):
     base = {"prompt": 100, "answer": 900}
-    return estimate(found.experiment, CHIP, found.held, found.transfers, Assumptions(**(base | changes)))
+    return estimate(found.experiment, CHIP, found.held, found.transfers, Assumptions(**(base | changes)), kernels)
 
 
 def test_estimate_follows_its_assumptions(found):
@@ -115,11 +115,14 @@ def test_estimate_follows_its_assumptions(found):
     assert seconds(found, useful=0.4).decode == pytest.approx(2 * plain.decode)
     assert seconds(found, mixed=0.05).rounds > plain.rounds
     assert seconds(found, latency=1e-3).decode > plain.decode
+    assert seconds(found, 300, kernel=1e-5).decode == pytest.approx(plain.decode + 300 * 1e-5 * plain.trips)
     slow = CHIP._replace(bandwidth=CHIP.bandwidth / 2)
     assert estimate(found.experiment, slow, found.held, [], Assumptions(100, 900)).decode > (
         estimate(found.experiment, CHIP, found.held, [], Assumptions(100, 900)).decode
     )
-    page = format_page(found._replace(chip=CHIP, estimate=plain, assumptions=Assumptions(100, 900)), "v5e:2x4")
+    known = found._replace(chip=CHIP, estimate=plain, assumptions=Assumptions(100, 900), kernels=24)
+    page = format_page(known, "v5e:2x4")
+    assert f"starts 24 kernels, {24 / found.experiment.config.model.layers:.1f} for each layer" in page
     assert "Estimated, not measured (data sheet: cloud.google.com/tpu/docs/v5e)" in page
     assert "record.grace_seconds" in page
 
