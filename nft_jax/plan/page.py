@@ -103,6 +103,10 @@ def _gib(size):
     return f"{size / GIB:.2f} GiB" if abs(size) >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
+def _seconds(value):
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+
+
 def _bytes(size):
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
@@ -161,10 +165,11 @@ def _estimates(plan: Plan) -> Iterator[str]:
     yield f"Estimated, not measured (data sheet: {plan.chip.source}), assuming " + ", ".join(
         f"{name} {value:g}" for name, value in plan.assumptions._asdict().items()
     )
+    step, read, decode, update = map(_seconds, (estimate.step, estimate.read, estimate.decode, estimate.update))
     yield (
-        f"  a step {estimate.step:,.0f} s = prompts {estimate.read:,.0f} + decoding {estimate.decode:,.0f} "
+        f"  a step {step} s = prompts {read} + decoding {decode} "
         f"({estimate.trips:,.0f} tokens a slot, {1e3 * estimate.decode / estimate.trips:.1f} ms each) + "
-        f"updates {estimate.update:,.0f} ({estimate.micro_batches} micro-batches each)"
+        f"updates {update} ({estimate.micro_batches} micro-batches each)"
     )
     yield "  PFLOP: " + ", ".join(f"{name} {flops / 1e15:,.2f}" for name, flops in estimate.flops.items())
     yield (
