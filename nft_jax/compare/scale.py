@@ -110,24 +110,28 @@ def measure_scales(
     weights, scales = count_weights(gradients[0]), []
     norm_O = np.array([float(optax.tree.norm(gradient)) for gradient in gradients])
     with_epsilon = make_walk(config)
-    without = make_walk(dataclasses.replace(config, epsilon=NO_EPSILON))
+    without = make_walk(dataclasses.replace(config, epsilon=NO_EPSILON, clip_norm=np.inf))
     for tokens in constants:
         factor = given / tokens
-        step = with_epsilon(gradients, factor)
+        step = with_epsilon(gradients, np.full(len(gradients), factor))
+        # Without ε a step does not depend on the scale. With a root mean square of 1, no square of a small gradient is
+        # 0 in float32.
+        clipped_O = np.minimum(factor, config.clip_norm / norm_O)
+        unit = np.sqrt(weights) / np.mean(clipped_O * norm_O)
         scales.append(
             Scale(
                 tokens,
                 float(np.mean(norm_O)) * factor,
                 **optimizer_metrics(norm_O * factor, config, weights),
                 step=step,
-                kept=step / without(gradients, factor),
+                kept=step / without(gradients, clipped_O * unit),
             )
         )
     return scales
 
 
-def make_walk(config: OptimizerConfig) -> Callable[[Sequence[Any], float], float]:
-    """Returns a function that gives gradients, times a factor, to the optimizer, and returns its last step's size.
+def make_walk(config: OptimizerConfig) -> Callable[[Sequence[Any], np.ndarray], float]:
+    """Returns a function that gives gradients, times a factor each, to the optimizer, and returns its last step's size.
 
     The size is the mean over the weights of |step|, without weight decay, at a learning rate of 1.
     """
@@ -140,9 +144,9 @@ def make_walk(config: OptimizerConfig) -> Callable[[Sequence[Any], float], float
         change, state = optimizer.update(jax.tree.map(lambda x: factor * x, gradient), state, gradient)
         return sum(jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(change)), state
 
-    def walk(gradients, factor):
+    def walk(gradients, factor_O):
         state = init(gradients[0])
-        for gradient in gradients:
+        for gradient, factor in zip(gradients, factor_O, strict=True):
             size, state = update(gradient, state, np.float32(factor))
         return float(size) / count_weights(gradients[0])
 

@@ -1,5 +1,7 @@
 """What AdamW makes of gradients at several scales, and what a gap between sampler and trainer makes of weights."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,8 @@ def adamw_by_hand(gradients, config: OptimizerConfig, factor: float) -> float:
 
 @pytest.mark.parametrize("clip_norm", [1.0, 1e-3])
 def test_measure_scales_equals_adamw_by_hand(clip_norm):
-    gradients, constants = draw_gradients(), (1.0, 10.0, 1e4)
+    # The squares of the last are 0 in float32.
+    gradients, constants = draw_gradients(), (1.0, 10.0, 1e4, 1e16)
     config = OptimizerConfig(clip_norm=clip_norm, weight_decay=0.1, warmup_updates=7)
     found = scale.measure_scales(gradients, config, 10.0, constants)
     norms = [np.sqrt(sum(np.sum(x.astype(np.float64) ** 2) for x in gradient.values())) for gradient in gradients]
@@ -45,6 +48,8 @@ def test_measure_scales_equals_adamw_by_hand(clip_norm):
         clipped = np.minimum(scaled, clip_norm) / np.sqrt(8 * 16 + 8) / config.epsilon
         assert each.gradient_over_epsilon == pytest.approx(np.mean(clipped), rel=1e-5)
         assert each.step == pytest.approx(adamw_by_hand(gradients, config, 10 / tokens), rel=1e-4)
+        without = adamw_by_hand(gradients, dataclasses.replace(config, epsilon=1e-60), 10 / tokens)
+        assert each.kept == pytest.approx(each.step / without, rel=1e-3)
     kept = [each.kept for each in found]
     assert kept == sorted(kept, reverse=True) and 0 < kept[-1] < 0.5
 
