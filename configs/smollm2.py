@@ -9,7 +9,7 @@ Task     Word problems of grade school (nft_jax/data/word_problems.py) in the mo
 Cost     134,515,008 weights in float32. configs/smollm2.md has seconds and memory.
 Command  bash launch/local.sh --config=smollm2
          python -m nft_jax.train --config=smollm2 --workdir=runs/smollm2
-         python -m nft_jax.compare --config=smollm2 --workdir=runs/smollm2_losses
+         python -m nft_jax.compare --config=smollm2 --workdir=runs/smollm2_losses    # the page has a shorter one
          On a GPU, with larger steps and a larger model:
          python -m nft_jax.train --config=smollm2 --config.model.path=FOLDER --config.prompts_per_step=64 \
            --config.rollout.slots=512 --config.packing.rows_per_micro_batch=0 --workdir=runs/smollm2_gpu
