@@ -98,7 +98,7 @@ class Transformer(nnx.Module):
 
         Called inside the rollout's `shard_map`.
         """
-        keys = self._read_prompts(prompts, self.attention.prompts, UNCONSTRAINED)
+        keys = self._read_prompts(prompts, self.attention.prompts, UNCONSTRAINED, scan=_scan_in_place)
         return cache_from_keys(*keys, self.stacks, columns)
 
     def decode_weights(self) -> tuple[Any, ...]:
@@ -173,16 +173,16 @@ class Transformer(nnx.Module):
         out_MNH, state = attend(query, key, value)
         return self.map_rows(add, placement)(weights, x_MD, out_MNH), state
 
-    def _read_prompts(self, prompts, attention, placement):
+    def _read_prompts(self, prompts, attention, placement, scan=jax.lax.scan):
         """Returns the keys and values `[L, Q, P, G, H]` of prompts, one prompt a row."""
         Q, P = prompts.token_QP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
         segment_QP = jnp.where(column_QP < prompts.length_Q[:, None], 0, -1)
         tokens = Tokens(prompts.token_QP, segment_QP, column_QP)
-        _, keys = self._forward(tokens, attention, placement, None, keep_keys=True)
+        _, keys = self._forward(tokens, attention, placement, None, keep_keys=True, scan=scan)
         return keys
 
-    def _forward(self, tokens, attention, placement, prompt, *, keep_keys):
+    def _forward(self, tokens, attention, placement, prompt, *, keep_keys, scan=jax.lax.scan):
         """Returns the final hidden states `[B, T, D]`, and keys and values `[L, B, T, G, H]` if `keep_keys`."""
         B, T = tokens.token_BT.shape
         graph, stacked = self._split_layers()
@@ -211,7 +211,7 @@ class Transformer(nnx.Module):
         x_MD = placement.tokens(self._embed(tokens.token_BT.reshape(-1)))
         keys = None if prompt is None else (prompt.key_BPGH, prompt.value_BPGH)
         inputs = stacked, keys, jnp.arange(self.config.layers, dtype=jnp.int32)
-        hidden_MD, kept = jax.lax.scan(layer, x_MD, inputs, unroll=self.config.unrolled_layers)
+        hidden_MD, kept = scan(layer, x_MD, inputs, unroll=self.config.unrolled_layers)
         return self._final_norm(hidden_MD, placement).reshape(B, T, -1), kept
 
     def _split_layers(self):
@@ -231,6 +231,27 @@ class Transformer(nnx.Module):
 
     def _cast(self, weights):
         return cast_weights(weights, self.config.dtype)
+
+
+def _scan_in_place(body, carry, inputs, unroll):
+    """Does what `jax.lax.scan` does, with unrolled bodies in the loop itself, where `scan` calls one function for each.
+
+    Inside the `shard_map` of a data shard, libtpu 0.0.42.1 aborts at a nested one over `tensor` ("IsManualSubgroup") if
+    it is in a function that is called more than once and not inlined; 0.0.52 does not.
+    """
+    length = jax.tree.leaves(inputs)[0].shape[0]
+    unroll = math.gcd(unroll, length)
+
+    def bodies(carry, group):
+        found = []
+        for place in range(unroll):
+            carry, one = body(carry, jax.tree.map(lambda x, place=place: x[place], group))
+            found.append(one)
+        return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *found)
+
+    groups = jax.tree.map(lambda x: x.reshape(-1, unroll, *x.shape[1:]), inputs)
+    carry, found = jax.lax.scan(bodies, carry, groups)
+    return carry, jax.tree.map(lambda x: x.reshape(length, *x.shape[2:]), found)
 
 
 class AbstractModel(NamedTuple):
