@@ -5,7 +5,8 @@ import re
 SAMPLING_WEIGHTS = "sampling_weights"  # the weights as the sampler wants them
 READ = "read_prompts"
 DECODE = "decode"  # one token of every slot
-MICRO_BATCH = "micro_batch"  # rows, or shared prompts, forward and backward
+MICRO_BATCH = "micro_batch"  # rows, forward and backward
+PROMPT_BATCH = "prompt_batch"  # shared prompts, forward, and after the rows forward and backward
 OPTIMIZER = "optimizer"
 
 

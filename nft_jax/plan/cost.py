@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from nft_jax.config import Config
 from nft_jax.config.sizes import row_tokens
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import Chip
@@ -15,6 +16,7 @@ from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import REPLICA, shard_count
 from nft_jax.plan import hlo
 from nft_jax.plan.hlo import Collective
+from nft_jax.update.shared_prompts import prompts_at_once
 
 DAY = 86400
 
@@ -56,6 +58,7 @@ class Estimate(NamedTuple):
       sampled, trained: tokens sampled, and trained on.
       trips: tokens that each slot decodes.
       micro_batches: micro-batches of an update on each data shard.
+      prompt_batches: batches of shared prompts of an update on each data shard; 0 if rows hold their own prompts.
     """
 
     read: float
@@ -67,6 +70,7 @@ class Estimate(NamedTuple):
     rounds: int
     trips: float
     micro_batches: int
+    prompt_batches: int
 
     @property
     def step(self) -> float:
@@ -141,35 +145,45 @@ def estimate(
     # A trip reads the columns of all slots up to the longest answer's: nearly all columns once one answer is long.
     trip_memory = (held["sampling_weights"] + held["cache"]) / (chip.bandwidth * assumptions.memory)
     trip = max(products(forward(S * shards, context)), trip_memory) + kernels * assumptions.kernel
-    rows = config.packing.rows_per_micro_batch * row_tokens(config, experiment.loss.unit, shared) * assumptions.filled
+    row = row_tokens(config, experiment.loss.unit, shared)
+    rows = config.packing.rows_per_micro_batch * row * assumptions.filled
     micro_batches = math.ceil(trained / (U * shards * rows))
+    prompt_batches = _count_prompt_batches(config, shards, row) if shared else 0
     flops = {
         "read": forward(rounds * C * assumptions.prompt, assumptions.prompt / 2),
         "decode": forward(sampled, context),
         "update": update(trained, context),
     }
+    # The program's text contains the body of each loop once for each update.
+    updates = max(products(flops["update"]), micro_batches * transfer_seconds(scopes.MICRO_BATCH))
     if shared:
-        flops["update"] += update(Q * assumptions.prompt, assumptions.prompt / 2)
+        of_prompts = update(Q * assumptions.prompt, assumptions.prompt / 2)
+        updates += max(products(of_prompts), prompt_batches * transfer_seconds(scopes.PROMPT_BATCH))
+        flops["update"] += of_prompts
     if experiment.teacher is not None:
         own = dataclasses.replace(config, model=experiment.teacher.config)
         read = trained + (Q * assumptions.prompt if shared else 0)
         flops["teacher"] = forward_flops(own, experiment.teacher.parameters, read, context)
-    # The program's text contains the body of a micro-batch once for each update.
-    micro_batch = max(products(flops["update"]) / (U * micro_batches), transfer_seconds(scopes.MICRO_BATCH) / U)
     optimizer = 2 * (held["weights"] + held["moments"]) / (chip.bandwidth * assumptions.memory)
     return Estimate(
         read=products(flops["read"]),
         decode=trips * (trip + transfer_seconds(scopes.DECODE)),
-        update=U * (micro_batches * micro_batch + optimizer)
-        + transfer_seconds(scopes.OPTIMIZER)
-        + products(flops.get("teacher", 0.0)),
+        update=updates + U * optimizer + transfer_seconds(scopes.OPTIMIZER) + products(flops.get("teacher", 0.0)),
         flops=flops,
         sampled=sampled,
         trained=trained,
         rounds=rounds,
         trips=trips,
         micro_batches=micro_batches,
+        prompt_batches=prompt_batches,
     )
+
+
+def _count_prompt_batches(config: Config, shards: int, row: int) -> int:
+    """Counts the batches in which a data shard reads an update's shared prompts, beside rows of `row` tokens."""
+    prompts = math.ceil(config.prompts_per_step / (config.updates_per_step * shards))
+    at_once = prompts_at_once(prompts, config.data.max_prompt_tokens, config.packing.rows_per_micro_batch, row)
+    return math.ceil(prompts / at_once)
 
 
 def _seconds(transfer: Collective, chip: Chip, assumptions: Assumptions) -> float:

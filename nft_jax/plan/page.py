@@ -88,6 +88,7 @@ def _counted_phases(plan: Plan) -> Iterator[tuple[str, str, int]]:
     yield scopes.SAMPLING_WEIGHTS, "the sampler's weights move, a device", 1
     yield scopes.DECODE, "a decoded token moves, a slot", plan.slots
     yield scopes.MICRO_BATCH, "a micro-batch moves, a device", U
+    yield scopes.PROMPT_BATCH, "a batch of shared prompts moves, a device", U
     yield scopes.OPTIMIZER, "an update moves besides, a device", U
 
 
@@ -162,6 +163,9 @@ def _estimates(plan: Plan) -> Iterator[str]:
         yield f"No estimate: nft_jax/machine/chips.py has no data sheet of {device.device_kind!r}"
         return
     estimate, config = plan.estimate, plan.experiment.config
+    batches = f"{estimate.micro_batches} micro-batches" + (
+        f" and {estimate.prompt_batches} of shared prompts" if config.prompts_are_shared else ""
+    )
     yield f"Estimated, not measured (data sheet: {plan.chip.source}), assuming " + ", ".join(
         f"{name} {value:g}" for name, value in plan.assumptions._asdict().items()
     )
@@ -169,7 +173,7 @@ def _estimates(plan: Plan) -> Iterator[str]:
     yield (
         f"  a step {step} s = prompts {read} + decoding {decode} "
         f"({estimate.trips:,.0f} tokens a slot, {1e3 * estimate.decode / estimate.trips:.1f} ms each) + "
-        f"updates {update} ({estimate.micro_batches} micro-batches each)"
+        f"updates {update} ({batches} each)"
     )
     yield "  PFLOP: " + ", ".join(f"{name} {flops / 1e15:,.2f}" for name, flops in estimate.flops.items())
     yield (

@@ -26,7 +26,9 @@ from nft_jax.update.packing import PackedRows, Rows
 Keys = tuple[Array, Array]
 
 
-def loop_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Callable, carry: Any) -> Any:
+def loop_micro_batches(
+    tree: Any, used: Array, count: int, mesh: Mesh, body: Callable, carry: Any, phase: str = scopes.MICRO_BATCH
+) -> Any:
     """Runs `body(micro_batch, start, carry)` on `count` items of every shard at a time; returns the last `carry`.
 
     Arrays of `tree` have axes `[X, items, …]`, over the data shards of one replica. Only the first `used` items are
@@ -40,7 +42,7 @@ def loop_micro_batches(tree: Any, used: Array, count: int, mesh: Mesh, body: Cal
         flat = layout.split_rows(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), cut), mesh, over=DATA)
         return body(flat, start, carry)
 
-    with jax.named_scope(scopes.MICRO_BATCH):
+    with jax.named_scope(phase):
         return jax.lax.fori_loop(0, ceil_div(jnp.max(used), count), step, carry)
 
 
@@ -125,7 +127,8 @@ class SharedPrompts:
     def _loop_prompts(self, packed, body, carry):
         (_, Q, P), T = packed.prompts.token_QP.shape, packed.rows.target_BT.shape[-1]
         count = prompts_at_once(Q, P, self.count, T)
-        return loop_micro_batches(packed.prompts, packed.prompts_used, count, self.mesh, body, carry)
+        used, phase = packed.prompts_used, scopes.PROMPT_BATCH
+        return loop_micro_batches(packed.prompts, used, count, self.mesh, body, carry, phase)
 
 
 def make_prompt_keys(keys: Keys | None, rows: Rows) -> PromptKeys | None:

@@ -127,6 +127,28 @@ def test_estimate_follows_its_assumptions(found):
     assert "record.grace_seconds" in page
 
 
+def test_estimate_counts_each_loop_of_an_update_by_its_own_number(found):
+    assert found.phase_transfers("micro_batch")
+    assert found.phase_transfers("prompt_batch")
+    page = format_page(found, "")
+    assert "a micro-batch moves, a device" in page
+    assert "a batch of shared prompts moves, a device" in page
+    # On each of 4 data shards 40 answer tokens in rows of 16, which fill 0.9 of them, and 2 prompts of up to 16 tokens.
+    config = found.experiment.config
+    packing = dataclasses.replace(config.packing, rows_per_micro_batch=1)
+    experiment = dataclasses.replace(found.experiment, config=dataclasses.replace(config, packing=packing))
+    moved = Collective("all-gather", 10**9, 1, frozenset({"data"}), 2, "")
+
+    def estimated(*scopes):
+        transfers = [moved._replace(scope=f"jit(step)/{scope}/while/body/dot_general") for scope in scopes]
+        return estimate(experiment, CHIP, found.held, transfers, Assumptions(4, 5))
+
+    nothing, once = estimated(), moved.sent / (CHIP.links * Assumptions(4, 5).links)
+    assert (nothing.micro_batches, nothing.prompt_batches) == (3, 2)
+    for scopes, times in ((["micro_batch"], 3), (["prompt_batch"], 2), (["micro_batch", "prompt_batch"], 5)):
+        assert estimated(*scopes).update - nothing.update == pytest.approx(times * once, rel=0.01)
+
+
 def test_fill_model_shape_reads_no_weights(tmp_path):
     write_model(tmp_path, random_tensors())
     (tmp_path / "model.safetensors").unlink()
