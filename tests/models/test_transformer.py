@@ -156,3 +156,17 @@ def test_initial_weights_are_as_declared_and_differ_from_layer_to_layer():
             np.testing.assert_allclose(np.std(value), residual * value.shape[1] ** -0.5, rtol=0.1)
             assert abs(np.corrcoef(value[0].ravel(), value[1].ravel())[0, 1]) < 0.15
     assert abs(np.corrcoef(weights["embedding"].ravel(), weights["head"].ravel())[0, 1]) < 0.15
+
+
+@pytest.mark.parametrize("unroll", [1, 2, 3, 4])
+def test_scan_in_place_is_a_scan_whose_body_is_in_no_function_that_is_called_twice(unroll):
+    def body(carry, x_D):
+        carry = carry / 2 + x_D
+        return carry, (carry, None)
+
+    def run(scan):
+        return jax.jit(lambda inputs: scan(body, jnp.zeros(3), inputs, unroll=unroll)).lower(jnp.eye(4, 3))
+
+    own, plain = run(transformer._scan_in_place), run(jax.lax.scan)
+    jax.tree.map(np.testing.assert_array_equal, *(one.compile()(jnp.eye(4, 3)) for one in (own, plain)))
+    assert own.as_text().count("call @closed_call") <= 1
