@@ -4,8 +4,7 @@ Claim    None: settings only. Nobody has trained with this file yet.
 Numbers  float32. A T4 has no bfloat16, and float16 would need loss scaling, which this package does not have.
          For a v5e-1 add --config.model.dtype=bfloat16 --config.model.precision=default.
 Cost     494,032,768 weights: 1.84 GiB, and twice that for AdamW. Peak memory of the device by `plan`, GiB:
-           T4   float32   12.90 of 14.90, by the compiler for GPUs. JAX takes 75 % of a GPU by default, here 11.18:
-                          export XLA_PYTHON_CLIENT_MEM_FRACTION=0.95
+           T4   float32   9.79 of 14.90, by the compiler for GPUs. JAX takes 75 % of a GPU by default, here 11.18
            v5e  bfloat16  10.40 of 15.75, by the compiler for TPUs
          of which weights 1.84, moments 3.68, weights of the sampler 1.84 (0.92), 64 slots 1.12 (0.56).
          `--config.optimizer.offload=true` keeps the moments on the host.

@@ -5,7 +5,7 @@ Differs  from `qwen25_0p5b_colab`: adapters of rank 16 on all matrices of the la
          weights. The learning rate is ten times that of all weights, the ratio that Schulman et al. 2025 (Thinking
          Machines Lab, "LoRA Without Regret") found. `export` merges the adapters, or writes them as a folder for peft.
 Cost     8,798,208 weights of adapters beside 494,032,768. Peak memory of the device by `plan`, GiB:
-           T4   float32   4.64 of 14.90, by the compiler for GPUs  (all weights: 12.90)
+           T4   float32   4.64 of 14.90, by the compiler for GPUs  (all weights: 9.79)
            v5e  bfloat16  3.42 of 15.75, by the compiler for TPUs   (all weights: 10.40)
 Command  hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir FOLDER
          python -m nft_jax.train --config=qwen25_0p5b_colab_lora --workdir=runs/lora --config.model.path=FOLDER
