@@ -47,6 +47,8 @@ WORKDIR = flags.DEFINE_string(
 HELP = ("--help", "-help")
 # By NumPy, by XLA of any device, and by the C++ below it.
 _OUT_OF_MEMORY = re.compile("MemoryError|RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory")
+# A kernel's blocks are too large for any number of slots; XLA gives it the code of a lack of memory.
+_SHARED_MEMORY = re.compile("[Ss]hared memory size limit exceeded")
 _MEMORY_REMEDY = (
     "smaller values of config.rollout.slots, config.packing.rows_per_micro_batch and "
     "config.evaluation.problems_per_batch, or a mesh of more devices, need less; python -m nft_jax.plan says what a "
@@ -163,6 +165,13 @@ def _errors_in_one_message() -> Iterator[None]:
     except Exception as error:
         if is_own(error) and not DEBUG.value:
             stop(f"{describe_error(error)}\n(--debug_errors shows the whole traceback)")
+        if _SHARED_MEMORY.search(str(error)) and not DEBUG.value:
+            stop(
+                f"a kernel needs more of a GPU core's shared memory than there is; the GPU's own memory is not short: "
+                f"{str(error).splitlines()[0][:300]}\n--config.model.attention=xla leaves our kernels out "
+                f"(--debug_errors shows where)",
+                code=1,
+            )
         if _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}") and not DEBUG.value:
             fault = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             stop(f"out of memory: {fault}\n{_MEMORY_REMEDY} (--debug_errors shows where)", code=1)

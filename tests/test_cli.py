@@ -378,6 +378,13 @@ def test_a_lack_of_memory_ends_a_command_with_what_needs_less(monkeypatch, capsy
     assert len(rest) == 1 and "config.rollout.slots" in rest[0] and "nft_jax.plan" in rest[0]
 
 
+def test_a_lack_of_shared_memory_is_named_as_such(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "DEBUG", SimpleNamespace(value=False))
+    with pytest.raises(SystemExit), cli._errors_in_one_message():
+        raise RuntimeError("RESOURCE_EXHAUSTED: Shared memory size limit exceeded: requested 9")
+    assert "requested 9" in (said := capsys.readouterr().err) and "attention=xla" in said and "slots" not in said
+
+
 def test_ctrl_c_ends_a_command_in_one_line(answer):
     done = answer("Ctrl-C")
     assert (done.returncode, done.stderr) == (130, "error: interrupted by Ctrl-C\n")

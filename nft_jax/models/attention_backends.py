@@ -16,6 +16,7 @@ from nft_jax.compat import has_splash_gradient, shard_map
 from nft_jax.config import ModelConfig
 from nft_jax.models import attention_kernels, decode_kernel
 from nft_jax.models.attention import PromptKeys, decode_attention, packed_attention
+from nft_jax.models.kernel_blocks import choose_blocks, choose_decode_blocks, describe_gpu
 from nft_jax.parallel.mesh import DATA, TENSOR, map_tensor
 
 PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"}
@@ -66,13 +67,18 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
         raise ValueError(reason)
     if name == "xla":
         return XLA
-    rows = attention_kernels.triton if name == "cudnn" else getattr(attention_kernels, name)
-    prompts = getattr(attention_kernels, name)
+    kernel = functools.partial(getattr(attention_kernels, name), interpret=interpret)
+    if name == "splash":
+        by_rows, by_heads = _map_over_mesh(kernel, mesh), _map_over_heads(kernel, mesh)
+        return AttentionBackend(name, by_rows, by_heads, takes_no_prompts=_no_prompts_reason(name))
+    gpu = describe_gpu(device) if device.platform == "gpu" and not interpret else None
+    blocks = choose_blocks(config.head_size, config.dtype, gpu)
+    rows = functools.partial(attention_kernels.triton, blocks=blocks, interpret=interpret)
     return AttentionBackend(
         "triton for packed rows, cudnn for prompts" if name == "cudnn" else name,
-        _map_over_mesh(functools.partial(rows, interpret=interpret), mesh),
-        _map_over_heads(functools.partial(prompts, interpret=interpret), mesh),
-        _select_decode(config, mesh, interpret) if PLATFORM[name] == "gpu" else decode_attention,
+        _map_over_mesh(rows, mesh),
+        _map_over_heads(kernel if name == "cudnn" else rows, mesh),
+        _select_decode(config, mesh, gpu, interpret),
         _no_prompts_reason(name),
     )
 
@@ -127,6 +133,13 @@ def _unsupported_reason(name, config, device):
             f"config.model.attention='cudnn' needs a head size that is a multiple of 8 up to 128, not "
             f"config.model.head_size={config.head_size}; use attention='auto'"
         )
+    gpu = describe_gpu(device) if needed == "gpu" and device is not None else None
+    if needed == "gpu" and not choose_blocks(config.head_size, config.dtype, gpu):
+        kind = "any GPU" if device is None else device.device_kind
+        return (
+            f"config.model.attention={name!r} takes more shared memory or registers for heads of "
+            f"config.model.head_size={config.head_size} in {config.dtype} than {kind} has; use 'auto' or 'xla'"
+        )
     return None
 
 
@@ -157,15 +170,16 @@ def _map_over_heads(kernel, mesh):
     return map_tensor(kernel, mesh, in_specs=(head, head, head, whole), out_specs=head)
 
 
-def _select_decode(config, mesh, interpret):
+def _select_decode(config, mesh, gpu, interpret):
     """Returns the decode kernel, with the heads of queries and cache split over `tensor`, or XLA's if unsupported."""
-    if not decode_kernel.is_supported(config.dtype, config.head_size):
+    blocks = choose_decode_blocks(config.head_size, config.heads // config.kv_heads, gpu)
+    if not decode_kernel.is_supported(config.dtype, config.head_size) or blocks is None:
         return decode_attention
     heads, caches, whole = PartitionSpec(None, TENSOR), PartitionSpec(None, None, None, TENSOR), PartitionSpec()
 
     def attend(query_SNH, column_S, cache, stack, layer):
         def kernel(query_SNH, column_S, cache, layer):
-            return decode_kernel.decode_attention(query_SNH, column_S, cache, stack, layer, interpret=interpret)
+            return decode_kernel.decode_attention(query_SNH, column_S, cache, stack, layer, blocks, interpret=interpret)
 
         split = map_tensor(kernel, mesh, in_specs=(heads, whole, caches, whole), out_specs=heads)
         return split(query_SNH, column_S, cache, layer)

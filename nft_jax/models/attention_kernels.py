@@ -5,7 +5,6 @@ Each function takes `(query_BTNH, key_BTGH, value_BTGH, segment_BT)` and returns
 `attention_backends.py` selects and distributes them.
 """
 
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.models.attention import PromptKeys
+from nft_jax.models.kernel_blocks import Blocks, choose_blocks
 from nft_jax.models.merged_attention import Part, merged_attention
 from nft_jax.rounding import round_up
 from nft_jax.types import Array
@@ -100,19 +100,25 @@ def _make_splash_kernel(T, C, N, interpret, *, causal=True, merged=False):
 
 
 def triton(
-    query_BTNH: Array, key_BTGH: Array, value_BTGH: Array, segment_BT: Array, *, interpret: bool = False
+    query_BTNH: Array,
+    key_BTGH: Array,
+    value_BTGH: Array,
+    segment_BT: Array,
+    blocks: Blocks | None = None,
+    *,
+    interpret: bool = False,
 ) -> Array:
-    """Attends over packed rows on GPUs by `jax.experimental.pallas.ops.gpu.attention.mha`, which needs N key heads."""
+    """Attends over packed rows on GPUs by `jax.experimental.pallas.ops.gpu.attention.mha`, which needs N key heads.
+
+    Without `blocks` it takes the largest, which not every GPU holds.
+    """
     with warnings.catch_warnings():
         # Later versions of JAX deprecate the module in favor of another library.
         warnings.simplefilter("ignore", DeprecationWarning)
         from jax.experimental.pallas.ops.gpu.attention import BlockSizes, mha
 
-    sizes = BlockSizes.get_default()
-    if query_BTNH.dtype != jnp.float32:
-        # 1.5 times as fast on an H200 as the default of 32; in float32 these blocks may exceed its shared memory.
-        backward = ("block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
-        sizes = dataclasses.replace(sizes, **dict.fromkeys(backward, 64))
+    queries, keys, backward = blocks or choose_blocks(query_BTNH.shape[-1], query_BTNH.dtype.name)
+    sizes = BlockSizes(queries, keys, *[backward] * 4)
 
     def kernel(query_BTNH, key_BTGH, value_BTGH, segment_BT):
         N, H = query_BTNH.shape[2:]

@@ -5,6 +5,8 @@ it multiplies, which moves the bytes three times, and asks the host at every blo
 is live. A cache of another dtype (`cache.py`) also needs its dequantization here, in `_kernel`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
@@ -12,11 +14,10 @@ from jax.experimental.pallas import triton
 
 from nft_jax.models.attention import MASK_VALUE
 from nft_jax.models.cache import Cache
+from nft_jax.models.kernel_blocks import MIN_ROWS, DecodeBlocks, choose_decode_blocks
 from nft_jax.types import Array
 
-TILE = 64  # most columns in one product
-MIN_ROWS = 16  # of a product on the matrix units: the queries that share keys are padded to this many
-WARPS, STAGES = 4, 4
+WARPS = 4
 
 
 def is_supported(dtype: str, head_size: int) -> bool:
@@ -25,25 +26,33 @@ def is_supported(dtype: str, head_size: int) -> bool:
 
 
 def decode_attention(
-    query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array, *, interpret: bool = False
+    query_SNH: Array,
+    column_S: Array,
+    cache: Cache,
+    stack: int,
+    layer: Array,
+    blocks: DecodeBlocks | None = None,
+    *,
+    interpret: bool = False,
 ) -> Array:
     """Computes `attention.decode_attention`, each slot over its live columns only.
 
-    `interpret` emulates the kernel on any platform.
+    Without `blocks` it takes the largest, which not every GPU holds. `interpret` emulates the kernel on any platform.
     """
     key_LYSGHW, value_LYSGWH = cache.key_ZLYSGHW[stack], cache.value_ZLYSGWH[stack]
     S, N, H = query_SNH.shape
     G = key_LYSGHW.shape[3]
+    blocks = blocks or choose_decode_blocks(H, N // G)
     query_SGRH = (query_SNH * jnp.asarray(H**-0.5, query_SNH.dtype)).reshape(S, G, N // G, H)
     of_program = pl.BlockSpec((None, None, N // G, H), lambda s, g: (s, g, 0, 0))
     whole = [pl.BlockSpec(x.shape, lambda s, g, rank=x.ndim: (0,) * rank) for x in (key_LYSGHW, value_LYSGWH)]
     call = pl.pallas_call(
-        _kernel,
+        functools.partial(_kernel, blocks.columns),
         grid=(S, G),
         in_specs=[of_program, pl.BlockSpec((None,), lambda s, g: (s,)), pl.BlockSpec((), lambda s, g: ()), *whole],
         out_specs=of_program,
         out_shape=jax.ShapeDtypeStruct(query_SGRH.shape, query_SNH.dtype),
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=blocks.stages),
         interpret=interpret,
         name="decode_attention",
     )
@@ -52,8 +61,8 @@ def decode_attention(
         return call(query_SGRH, column_S, layer, key_LYSGHW, value_LYSGWH).reshape(S, N, H)
 
 
-def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
-    """Attends from the queries of one slot that share keys to that slot's columns."""
+def _kernel(columns, query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
+    """Attends from the queries of one slot that share keys to its columns, at most `columns` in one product."""
     (R, H), W = query_ref.shape, key_ref.shape[-1]
     slot, group, layer, column = pl.program_id(0), pl.program_id(1), layer_ref[()], column_ref[()]
     rows = max(MIN_ROWS, pl.next_power_of_2(R))
@@ -61,7 +70,7 @@ def _kernel(query_ref, column_ref, layer_ref, key_ref, value_ref, out_ref):
     # JAX 0.12 refuses a span that it can see is too long, although the mask leaves out what is too much.
     span_R = pl.ds(jnp.asarray(0), rows)
     query_RH = triton.load(query_ref.at[span_R, :], mask=row_RH, other=0.0)
-    width = next((width for width in (TILE, 32, 16) if W % width == 0), TILE)
+    width = next((width for width in (columns, 32, 16) if W % width == 0), columns)
     tiles = pl.cdiv(W, width)  # of a block
 
     def load_columns(ref, place, mask):

@@ -15,12 +15,14 @@ def model(attention, dtype, head_size):
     return dataclasses.replace(MODEL, attention=attention, dtype=dtype, heads=4, kv_heads=2, head_size=head_size)
 
 
+GPUS = {"gpu": ("9.0", "NVIDIA H100"), "l4": ("8.9", "NVIDIA L4"), "t4": ("7.5", "Tesla T4")}
+
+
 def on(platform):
     """The parts of a mesh that the selection reads; "t4" stands for a GPU that is too old for Triton."""
-    new, old = {"compute_capability": "9.0"}, {"compute_capability": "7.5", "device_kind": "Tesla T4"}
-    device = types.SimpleNamespace(
-        platform="gpu" if platform == "t4" else platform, **(old if platform == "t4" else new)
-    )
+    device = types.SimpleNamespace(platform="gpu" if platform in GPUS else platform)
+    if platform in GPUS:
+        device.compute_capability, device.device_kind = GPUS[platform]
     return types.SimpleNamespace(devices=np.array([device]), shape={DATA: 1, TENSOR: 1})
 
 
@@ -35,6 +37,8 @@ TABLE = [
     ("gpu", "float16", 128, "triton for packed rows, cudnn for prompts"),
     ("gpu", "bfloat16", 256, "triton"),
     ("gpu", "bfloat16", 20, "triton"),
+    ("l4", "bfloat16", 256, "triton"),
+    ("gpu", "bfloat16", 512, "xla"),
     ("t4", "float32", 64, "xla"),
     ("t4", "float16", 64, "xla"),
 ]
@@ -61,6 +65,8 @@ def test_select_attention_accepts_by_name_what_auto_selects(platform, dtype, hea
         ("cudnn", "gpu", "float32", 64, ["bfloat16 or float16", "config.model.dtype='float32'"]),
         ("triton", "t4", "float16", 64, ["8.0 or newer", "Tesla T4 (7.5)", "'xla'"]),
         ("cudnn", "t4", "float16", 64, ["needs Triton", "Tesla T4"]),
+        ("triton", "l4", "float32", 256, ["shared memory", "head_size=256 in float32", "NVIDIA L4"]),
+        ("triton", "gpu", "bfloat16", 512, ["shared memory", "head_size=512 in bfloat16", "NVIDIA H100"]),
         ("cudnn", "gpu", "bfloat16", 20, ["multiple of 8", "config.model.head_size=20"]),
     ],
 )

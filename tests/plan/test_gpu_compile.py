@@ -1,11 +1,19 @@
 """The step that trains, compiled for GPUs by the compiler of JAX's plugin for CUDA, without a GPU."""
 
+import re
+
 import jax
+import jax.numpy as jnp
 import pytest
 
 from helpers.experiments import small
+from nft_jax.config import ModelConfig
+from nft_jax.models import attention_kernels, decode_kernel, kernel_blocks
+from nft_jax.models.attention_backends import select_attention
+from nft_jax.models.cache import Cache
 from nft_jax.parallel import scopes
-from nft_jax.plan import hlo, planner
+from nft_jax.parallel.mesh import make_mesh
+from nft_jax.plan import gpus, hlo, planner
 from nft_jax.plan.gpus import cuda_plugin
 from nft_jax.plan.page import find_copies, format_page
 from nft_jax.plan.program import TooLarge
@@ -87,3 +95,54 @@ def test_find_devices_counts_machines_and_gpus():
     assert len(devices) == 16
     assert len({device.process_index for device in devices}) == 2
     assert jax.devices()[0].platform == "cpu"
+
+
+def shapes(device, head_size, dtype=jnp.bfloat16, heads=4, kv_heads=2, tokens=256, slots=4):
+    """Query, key, value and segments of rows; query, columns, keys and values of a cache, and the layer of decoding."""
+    place = jax.sharding.SingleDeviceSharding(device)
+    rows = [(1, tokens, number, head_size) for number in (heads, kv_heads, kv_heads)]
+    cache = (2, 2, slots, kv_heads)
+    floats = [*rows, (slots, heads, head_size), (*cache, head_size, 64), (*cache, 64, head_size)]
+    query, key, value, one, keys, values = (jax.ShapeDtypeStruct(x, dtype, sharding=place) for x in floats)
+    segments, columns, layer = (jax.ShapeDtypeStruct(x, jnp.int32, sharding=place) for x in ((1, tokens), (slots,), ()))
+    return (query, key, value, segments), (one, columns, keys, values, layer)
+
+
+@pytest.mark.parametrize("head_size", [32, 64, 128, 256])
+@pytest.mark.parametrize("gpu", ["l4", "a100", "h200"])
+def test_chosen_kernels_compile(gpu, head_size):
+    device = find_devices(f"{gpu}:1")[0]
+    config = ModelConfig(heads=4, kv_heads=2, head_size=head_size, dtype="bfloat16")
+    attention = select_attention(config, make_mesh(1, devices=[device]))
+
+    def total(query, key, value, segments):
+        return jnp.sum(attention.rows(query, key, value, segments).astype(jnp.float32))
+
+    def program(rows, decoding):
+        query, columns, keys, values, layer = decoding
+        decoded = attention.decode(query, columns, Cache((keys,), (values,)), 0, layer)
+        return attention.rows(*rows), jax.grad(total, argnums=(0, 1, 2))(*rows), decoded
+
+    text = jax.jit(program).lower(*shapes(device, head_size)).compile().as_text()
+    assert {"mha_forward", "mha_backward", "decode_attention"} <= set(re.findall(r"mha_\w+ward|decode_attention", text))
+
+
+@pytest.mark.parametrize("gpu", ["l4", "a100", "h200"])
+def test_kernels_ask_for_no_more_shared_memory_than_is_computed(monkeypatch, gpu):
+    """A GPU with 1 KiB makes the compiler say how much a kernel asks for."""
+    monkeypatch.setitem(gpus.PROPERTIES, gpu, gpus.PROPERTIES[gpu]._replace(largest_shared=1))
+    device, generation = find_devices(f"{gpu}:1")[0], int(gpus.PROPERTIES[gpu].capability.partition(".")[0])
+    rows, (query, columns, keys, values, layer) = shapes(device, 128)
+
+    def asked(function, *operands):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="Shared memory size limit exceeded") as error:
+            jax.jit(function).lower(*operands).compile()
+        return int(re.search(r"requested (\d+)", str(error.value))[1])
+
+    def decode(query, columns, keys, values, layer):
+        return decode_kernel.decode_attention(query, columns, Cache((keys,), (values,)), 0, layer)
+
+    computed = kernel_blocks.forward_bytes(128, 128, 128, "bfloat16", generation)
+    assert computed - 1024 <= asked(attention_kernels.triton, *rows) <= computed
+    computed = kernel_blocks.decode_bytes(*kernel_blocks.DECODE[0], 16, 128, generation)
+    assert computed - 1024 <= asked(decode, query, columns, keys, values, layer) <= computed
