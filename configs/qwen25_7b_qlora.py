@@ -9,7 +9,7 @@ Cost     40,370,176 weights of adapters beside 7,615,616,512. One device keeps 1
          `lora.base=model`: 30.19. Activations are not counted.
 Command  hf download Qwen/Qwen2.5-Math-7B --local-dir FOLDER
          python -m nft_jax.train --config=qwen25_7b_qlora --workdir=runs/qlora --config.model.path=FOLDER
-         python -m nft_jax.plan  --config=qwen25_7b_qlora --topology=v5e:1x1
+         python -m nft_jax.plan  --config=qwen25_7b_qlora --topology=v5e:1x1    # 10.05 GiB of 15.75 at the peak
 """
 
 from nft_jax import config_files

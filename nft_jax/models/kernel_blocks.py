@@ -67,20 +67,22 @@ def forward_bytes(queries: int, keys: int, head_size: int, dtype: str, generatio
 
     With q queries and k keys of a block, heads of h (rounded up to a power of two) and b bytes a number:
 
-      b ((q + 2 k) h + q k) + 4 k    in general: queries, keys, values, weights, segments
-      b (q + 2 k) h + 4 k            if h is at most 128 and q at least 16 a warp: weights stay in registers
-      b (q + 4 k) h + 4 k + 544      in generations 9 to 11 if q is at least 64: products read shared memory, and the
-                                     next keys and values are loaded beside them
+      b ((q + 2 k) h + q k) + 4 k        in general: queries, keys, values, weights, segments
+      b (q + 2 k) h + 4 k                in 16 bits, if h is at most 128 and q at least 16 a warp: weights in registers
+      4 ((q + 2 k) h + q k) + 4 (q + k)  in float32, whose exact products use no matrix units
+      b (q + 4 k) h + 4 k + 544          in generations 9 to 11 if that is more, and q at least 64: products read shared
+                                         memory, and the next keys and values are loaded beside them
 
     Derived from what the compiler of JAX 0.10.2 asks for, for heads of 16 to 512, in generations 8, 9, 10 and 12. With
     16 bits and heads of 64 and more it is exact but for 544 bytes; in float32 it is an upper bound.
     """
     size, head = jnp.dtype(dtype).itemsize, _padded(head_size)
+    exact, warps = size == 4, 4 if head <= 64 else 8
+    weights = 0 if not exact and head <= 128 and queries >= 16 * warps else queries * keys
+    needed = size * ((queries + 2 * keys) * head + weights) + 4 * (keys + exact * queries)
     if _multiplies_shared(generation, queries):
-        return size * (queries + 4 * keys) * head + 4 * keys + 544
-    warps = 4 if head <= 64 else 8
-    weights = 0 if head <= 128 and queries >= 16 * warps else queries * keys
-    return size * ((queries + 2 * keys) * head + weights) + 4 * keys
+        needed = max(needed, size * (queries + 4 * keys) * head + 4 * keys + 544)
+    return needed
 
 
 def backward_bytes(block: int, head_size: int, dtype: str, generation: int) -> int:
