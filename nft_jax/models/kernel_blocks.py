@@ -76,7 +76,7 @@ def forward_bytes(queries: int, keys: int, head_size: int, dtype: str, generatio
     Derived from what the compiler of JAX 0.10.2 asks for, for heads of 16 to 512, in generations 8, 9, 10 and 12. With
     16 bits and heads of 64 and more it is exact but for 544 bytes; in float32 it is an upper bound.
     """
-    size, head = jnp.dtype(dtype).itemsize, _padded(head_size)
+    size, head = jnp.dtype(dtype).itemsize, _next_power_of_two(head_size)
     exact, warps = size == 4, 4 if head <= 64 else 8
     weights = 0 if not exact and head <= 128 and queries >= 16 * warps else queries * keys
     needed = size * ((queries + 2 * keys) * head + weights) + 4 * (keys + exact * queries)
@@ -93,7 +93,7 @@ def backward_bytes(block: int, head_size: int, dtype: str, generation: int) -> i
     """
     tiles = (6 if generation == 9 else 8) if _multiplies_shared(generation, block) else 4
     size = jnp.dtype(dtype).itemsize
-    return size * (tiles * block * _padded(head_size) + block**2) + 12 * block + 64
+    return size * (tiles * block * _next_power_of_two(head_size) + block**2) + 12 * block + 64
 
 
 def decode_bytes(columns: int, stages: int, rows: int, head_size: int, generation: int) -> int:
@@ -110,7 +110,7 @@ def decode_bytes(columns: int, stages: int, rows: int, head_size: int, generatio
 
 def choose_blocks(head_size: int, dtype: str, gpu: Gpu | None = None) -> Blocks | None:
     """Returns the first blocks that fit the GPU, or without one (emulation) the first; None if none do."""
-    largest = LARGEST_SUM // _padded(head_size)
+    largest = LARGEST_SUM // _next_power_of_two(head_size)
     backward = [x for x in (BACKWARD[-1:] if dtype == "float32" else BACKWARD) if x <= largest]
     if gpu is None:
         return Blocks(*FORWARD[0], backward[0]) if backward else None
@@ -124,12 +124,12 @@ def choose_decode_blocks(head_size: int, group: int, gpu: Gpu | None = None) -> 
     """Returns the first blocks that fit the GPU, for `group` queries that share keys, as `choose_blocks` does."""
     if gpu is None:
         return DecodeBlocks(*DECODE[0])
-    rows = max(MIN_ROWS, _padded(group))
+    rows = max(MIN_ROWS, _next_power_of_two(group))
     fits = (x for x in DECODE if decode_bytes(*x, rows, head_size, gpu.generation) <= gpu.shared)
     return next((DecodeBlocks(*x) for x in fits), None)
 
 
-def _padded(size: int) -> int:
+def _next_power_of_two(size: int) -> int:
     """Returns the next power of two."""
     return 1 << (size - 1).bit_length()
 
