@@ -6,10 +6,11 @@ Differs  from `qwen25_math_7b_nft`: adapters of rank 16 train, on matrices that 
          ten times as high (as in `qwen25_0p5b_colab_lora`).
 Cost     40,370,176 weights of adapters beside 7,615,616,512. One device keeps 10.01 GiB, from shapes and layouts: 8.19
          of frozen weights, which the sampler reads as they are, 0.45 of adapters and moments, 1.31 of cache. With
-         `lora.base=model`: 30.19. Activations are not counted.
+         `lora.base=model`: 30.19. Activations are not counted. The peaks below are the compilers'.
 Command  hf download Qwen/Qwen2.5-Math-7B --local-dir FOLDER
          python -m nft_jax.train --config=qwen25_7b_qlora --workdir=runs/qlora --config.model.path=FOLDER
-         python -m nft_jax.plan  --config=qwen25_7b_qlora --topology=v5e:1x1    # 10.05 GiB of 15.75 at the peak
+         python -m nft_jax.plan  --config=qwen25_7b_qlora --topology=v5e:1x1    # 10.05 GiB of 15.75, libtpu 0.0.42.1
+         python -m nft_jax.plan  --config=qwen25_7b_qlora --topology=l4:1       # 10.20 of 22.35, CUDA plugin 0.10.2
 """
 
 from nft_jax import config_files
