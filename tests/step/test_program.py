@@ -45,9 +45,9 @@ def test_step_holds_decode_loop_callback_and_optimizer_in_one_program(plain):
         3,
         1,
     ]
-    # Backward pass, then AdamW's root inside the `cond` that skips empty updates.
+    # Backward pass, then AdamW's root, in no `cond`: on GPUs, XLA copies the weights and moments that one hands on.
     assert any("transpose(jvp" in name for name in named)
-    assert any(re.search(r"cond/branch_1_fun/sqrt$", name) for name in named)
+    assert any(re.search(r"optimizer/(?!.*cond).*sqrt$", name) for name in named)
 
 
 def test_step_decodes_without_waiting_for_other_shards_or_moving_answers(programs):
