@@ -5,8 +5,8 @@ Prompts  The model's own chat template, after a system message that asks for a b
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
          and one round of candidates.
            v5e:8x8    64 slots  14.54 of 15.75  717 s
-         On v5p:4x4x4 with --config.mesh.tensor=1 --config.rollout.slots=128 a chip keeps 80.90 GiB by shapes alone, of
-         95.74; that step was not compiled yet.
+           v5p:4x4x4  128 slots  84.18 of 95.74  191 s  with --config.mesh.tensor=1 --config.rollout.slots=128
+           v5p:4x4x4   64 slots  14.05 of 95.74  233 s  with the settings of this file
 Command  hf download meta-llama/Llama-3.1-8B-Instruct --local-dir FOLDER
          python -m nft_jax.plan  --config=llama31_8b_nft --topology=v5e:8x8
          python -m nft_jax.train --config=llama31_8b_nft --workdir=gs://BUCKET/llama --config.model.path=FOLDER
