@@ -3,7 +3,7 @@
 Claim     None yet: the study is prepared, not run.
 Question  Whether NFT's soft clamp gains or loses against the hard clips of GRPO and DAPO as the policy moves away
           from the one that sampled: 1, 4 and 16 updates a rollout.
-Cost      Not measured. Each of the 84 runs samples as many tokens as one of `compare_negatives`.
+Cost      Not measured. Each of the 108 runs samples as many tokens as one of `compare_negatives`.
 Command   python -m nft_jax.compare --config=compare_off_policy --workdir=runs/off_policy
           and with --config.compare.updates=48 --workdir=runs/off_policy_by_updates, for equal updates. Finished runs
           with 4 updates in the workdir of `compare_all_incorrect` are the same: copy its folders `bases` and `runs`

@@ -1,6 +1,7 @@
 """The loop over the steps of a run or of a warm start: takes, reports, saves and evaluates them; stops and resumes."""
 
 import abc
+import contextlib
 import sys
 import time
 from collections import deque
@@ -239,6 +240,9 @@ class Loop(abc.ABC):
 
     def _describe_way_on(self) -> str:
         """Returns the last good checkpoint, and the command that starts from it with other settings."""
+        # It may still be on its way to the disk. If that fails, the one before is the last good one.
+        with contextlib.suppress(OSError):
+            self.checkpoints.wait()
         folder, latest, name = self.folder.path, self.checkpoints.latest, f"{self.optimizer_setting}.learning_rate"
         rate = f"--config.{name}={value_of(self.config, name) / 10:g}"
         if latest is None:

@@ -102,7 +102,7 @@ def test_markdown_of_the_results_is_on_the_page(path):
     """The page has every row of the tables of the committed results."""
     page = (COLAB / "comparison.md").read_text(encoding="utf-8").replace("pass@4", "pass@k")
     rows = [line for line in markdown(json.loads(path.read_text())).splitlines() if line.startswith("|")]
-    assert len(rows) > 8
+    assert len(rows) > 5
     assert [row for row in rows if row not in page] == []
 
 

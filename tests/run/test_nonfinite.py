@@ -134,9 +134,15 @@ def test_commands_refuse_a_model_folder_before_they_compile(spoiled, tmp_path, m
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    """A run whose KL term is NaN from step 3 on; returns its folder, what it printed, and its error."""
+    """A run whose KL term is NaN from step 3 on; returns its folder, what it printed, and its error.
+
+    Its disk is so slow that a checkpoint is complete only where the run waits for it.
+    """
     folder = write_graders(tmp_path_factory.mktemp("broken"))
-    compile_step = train.compile_step
+    compile_step, wait, waits = train.compile_step, Checkpoints.wait, []
+
+    def wait_once_more(checkpoints):
+        waits.append(wait(checkpoints))
 
     def compile_broken(*arguments):
         before = lambda number, state: spoil(state, "reference") if number == 3 else state  # noqa: E731
@@ -155,6 +161,8 @@ def broken(tmp_path_factory):
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), pytest.raises(FloatingPointError) as raised:
         patch.setattr(train, "compile_step", compile_broken)
+        patch.setattr(Checkpoints, "wait", wait_once_more)
+        patch.setattr(Checkpoints, "latest", property(lambda each: max(each.steps) if waits else None))
         train.main(config, folder / "run")
     return folder / "run", printed.getvalue(), str(raised.value)
 
