@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
 from nft_jax.config import OptimizerConfig
 from nft_jax.parallel.layout import HOST_MEMORY
+from nft_jax.types import Array
 
 
 class Optimizer(NamedTuple):
@@ -75,6 +77,22 @@ def make_optimizer(config: OptimizerConfig, updates: int, axes: Any) -> Optimize
         )
     optimizer = _allow_promotion(optax.chain(optax.clip_by_global_norm(config.clip_norm), rule))
     return _offload(optimizer) if config.offload else optimizer
+
+
+def update_if(taken: Array, optimizer: Optimizer, gradient: Any, state: Any, weights: Any) -> tuple[Any, Any]:
+    """Returns weights and state after an update, or as they are where `taken`, a bool, is false."""
+
+    def update(before):
+        weights, state = before
+        change, state = optimizer.update(gradient, state, weights)
+        return optax.apply_updates(weights, change), state
+
+    before = weights, state
+    if optimizer.offload:
+        # Moments move to the device only if they change.
+        return jax.lax.cond(taken, update, lambda same: same, before)
+    # Not by `cond`, for which XLA copies weights and moments on GPUs.
+    return jax.tree.map(lambda new, old: jnp.where(taken, new, old), update(before), before)
 
 
 def state_specs(optimizer: Optimizer, abstract: Any, weight_specs: Any) -> Any:

@@ -20,7 +20,7 @@ from nft_jax.parallel import layout, scopes
 from nft_jax.parallel.mesh import REPLICA
 from nft_jax.randomness import stream
 from nft_jax.types import Array, LossBatch, Totals
-from nft_jax.update.optimizer import Optimizer
+from nft_jax.update.optimizer import Optimizer, update_if
 from nft_jax.update.packing import PackedRows, Rows, replace_values
 from nft_jax.update.shared_prompts import SharedPrompts, loop_micro_batches, make_prompt_keys
 from nft_jax.update.statistics import UpdateStatistics, measure, no_statistics
@@ -118,21 +118,9 @@ class Updater:
         norm = optax.tree.norm(gradient)
         present = (totals.pairs if self.loss.unit == "pair" else totals.answers) > 0
         finite = jnp.isfinite(norm)
-
-        def apply(operands):
-            weights, state = operands
-            change, state = self.optimizer.update(gradient, state, weights)
-            return optax.apply_updates(weights, change), state
-
-        before, is_taken = (weights, optimizer_state), present & finite
+        is_taken = present & finite
         with jax.named_scope(scopes.OPTIMIZER):
-            if self.optimizer.offload:
-                # Moments move to the device only if they change.
-                weights, optimizer_state = jax.lax.cond(is_taken, apply, lambda same: same, before)
-            else:
-                # Not by `cond`, for which XLA copies weights and moments on GPUs.
-                after = apply(before)
-                weights, optimizer_state = jax.tree.map(lambda new, old: jnp.where(is_taken, new, old), after, before)
+            weights, optimizer_state = update_if(is_taken, self.optimizer, gradient, optimizer_state, weights)
         taken, nonfinite = (x.astype(jnp.float32) for x in (is_taken, present & ~finite))
         return UpdateOutcome(weights, optimizer_state, UpdateRecord(taken, nonfinite, norm, statistics, rejected))
 
