@@ -15,7 +15,15 @@ from orbax.checkpoint.path import atomicity, atomicity_types
 from nft_jax.models.finite import check_finite, describe_nonfinite, find_nonfinite
 from nft_jax.processes import distributed, ending
 from nft_jax.run import remote_workdir
-from nft_jax.run.damage import check_damage, check_digests, check_names, make_digests, root_cause, say_damage
+from nft_jax.run.damage import (
+    check_damage,
+    check_digests,
+    check_names,
+    make_digests,
+    root_cause,
+    say_damage,
+    say_removal,
+)
 from nft_jax.run.fingerprint import text_digest, weights_digest
 from nft_jax.run.saved_arrays import as_saved, cast, check_shapes
 from nft_jax.state import State
@@ -45,7 +53,7 @@ class Checkpoints:
 
     Args:
       keep: How many checkpoints the run that writes them keeps, besides that of step `best`. It also removes what a
-        killed run left unfinished. None: a reader, which changes nothing.
+        killed run left unfinished. None: a reader, which changes nothing, and may read while a run writes here.
 
     Attributes:
       best: The step that is kept, or None.
@@ -61,14 +69,16 @@ class Checkpoints:
 
     @cached_property
     def manager(self) -> ocp.CheckpointManager:
-        """Orbax's manager, made at its first use: a reader may start before the first checkpoint."""
-        # Not Orbax's read_only, which warns twice: without a call of save, a manager changes nothing.
+        """Orbax's manager, made when the first checkpoint is written."""
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=self,
-            create=self.keep is not None,
-            temporary_path_class=temporary_path(self._has_markers),
+            preservation_policy=self, temporary_path_class=temporary_path(self._has_markers)
         )
         return ocp.CheckpointManager(self.folder, options=options)
+
+    @cached_property
+    def _reader(self) -> ocp.Checkpointer:
+        # The manager would look at all steps, of which the run that writes them may just be removing one.
+        return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -78,8 +88,9 @@ class Checkpoints:
             # Orbax would wait for the other processes, one of which may be lost.
             return
         try:
-            if "manager" in self.__dict__:
-                self.manager.close()
+            for name in ("manager", "_reader"):
+                if name in self.__dict__:
+                    getattr(self, name).close()
         except Exception:
             # A second error would hide the first.
             if kind is None:
@@ -134,7 +145,8 @@ class Checkpoints:
     def restore(self, state: State, check_run: Callable[[dict], None]) -> tuple[int, State] | None:
         """Returns the step and state of the newest readable checkpoint; None without any.
 
-        Newer ones that can't be read are renamed to `<step>.damaged`, with a warning.
+        Newer ones that can't be read are skipped, with a warning; the run that writes here renames them to
+        `<step>.damaged`.
 
         Args:
           state: The shapes and layouts of the state (ShapeDtypeStructs); what no checkpoint holds is returned as
@@ -163,7 +175,7 @@ class Checkpoints:
                 damaged.append((step, error))
                 continue
             check_finite(restored.saved_parts, self.folder / str(step), self._remedy(step))
-            self._rename_damaged(damaged)
+            self._skip_damaged(damaged)
             return step, restored
         if damaged:
             causes = "\n  ".join(f"{step}: {root_cause(error)}" for step, error in damaged)
@@ -180,10 +192,11 @@ class Checkpoints:
         if step not in self.steps:
             saved = ", ".join(map(str, self.steps)) or "none"
             raise FileNotFoundError(f"no checkpoint of step {step} in {self.folder}; saved steps: {saved}")
-        check_shapes(self.folder / str(step) / "weights", weights)
-        with say_damage(self.folder / str(step)):
-            digests = self._read_run(step).digests
-            read = self._read(step, weights=ocp.args.StandardRestore(as_saved(weights)))["weights"]
+        with say_removal(self.folder / str(step)):
+            check_shapes(self.folder / str(step) / "weights", weights)
+            with say_damage(self.folder / str(step)):
+                digests = self._read_run(step).digests
+                read = self._read(step, weights=ocp.args.StandardRestore(as_saved(weights)))["weights"]
         check_digests(self.folder / str(step), {"weights": weights_digest(read)}, digests)
         check_finite(read, self.folder / str(step), self._remedy(step))
         return cast(read, weights)
@@ -197,7 +210,7 @@ class Checkpoints:
 
     def read_run(self, step: int) -> dict:
         """Returns the fingerprint that the checkpoint of a step keeps."""
-        with say_damage(self.folder / str(step)):
+        with say_removal(self.folder / str(step)), say_damage(self.folder / str(step)):
             return self._read_run(step).run
 
     def _read_run(self, step: int) -> "_SavedRun":
@@ -213,7 +226,7 @@ class Checkpoints:
         return state._replace(weights=read["weights"], **read["rest"])
 
     def _read(self, step, **items):
-        return self.manager.restore(step, args=ocp.args.Composite(**items))
+        return self._reader.restore(self.folder / str(step), args=ocp.args.Composite(**items))
 
     @contextlib.contextmanager
     def _write_errors(self) -> Iterator[None]:
@@ -244,21 +257,23 @@ class Checkpoints:
             _LOG.warning("%s was not finished when its run ended; it is removed", path)
             path.rmtree()
 
-    def _rename_damaged(self, damaged):
+    def _skip_damaged(self, damaged):
         def rename():
-            for step, error in damaged:
+            for step, _ in damaged:
                 aside = self.folder / f"{step}.damaged"
                 if aside.is_dir():
                     aside.rmtree()
                 elif aside.exists():
                     aside.unlink()
                 (self.folder / str(step)).rename(aside)
-                cause = root_cause(error)
-                _LOG.warning("checkpoint %d can't be read; it is skipped and renamed to %s: %s", step, aside, cause)
 
-        if damaged:
+        for step, error in damaged:
+            renamed = "" if self.keep is None else f" and renamed to {self.folder / str(step)}.damaged"
+            _LOG.warning("checkpoint %d can't be read; it is skipped%s: %s", step, renamed, root_cause(error))
+        if damaged and self.keep is not None:
             distributed.on_process_0(rename, "damaged checkpoints")
-            self.manager.reload()
+            if "manager" in self.__dict__:
+                self.manager.reload()
 
 
 def remove_checkpoints(folder: Path) -> None:

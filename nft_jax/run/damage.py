@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from etils import epath
+
 from nft_jax.models.finite import find_nonfinite
 from nft_jax.run.fingerprint import weights_digest
 from nft_jax.state import UNSAVED, State
@@ -55,6 +57,17 @@ def say_damage(where: Any) -> Iterator[None]:
         if isinstance(error, DamagedWeights) or not is_damage(error):
             raise
         raise DamagedWeights(f"{where} can't be read ({root_cause(error)})") from error
+
+
+@contextlib.contextmanager
+def say_removal(checkpoint: epath.Path) -> Iterator[None]:
+    """Raises a FileNotFoundError for an error in the block if the run has removed this older checkpoint meanwhile."""
+    try:
+        yield
+    except (DamagedWeights, FileNotFoundError) as error:
+        if checkpoint.exists():
+            raise
+        raise FileNotFoundError(f"{checkpoint} was removed while it was read: its run keeps only newer ones") from error
 
 
 def check_names(folders: Sequence[Any]) -> None:

@@ -139,6 +139,44 @@ def test_checkpoints_steps_names_only_complete_ones_during_a_save(simple, tmp_pa
     assert under_way > 0
 
 
+def remove_before_reading(monkeypatch, folder):
+    """Removes a checkpoint when anything of any is read, as a run does that keeps only newer ones."""
+    read = Checkpoints._read
+
+    def remove_and_read(checkpoints, step, **items):
+        shutil.rmtree(folder, ignore_errors=True)
+        return read(checkpoints, step, **items)
+
+    monkeypatch.setattr(Checkpoints, "_read", remove_and_read)
+
+
+@pytest.mark.parametrize("removed", ["wholly", "in part"])
+def test_checkpoints_read_one_while_the_run_removes_another(simple, tmp_path, monkeypatch, removed):
+    save(tmp_path, simple, 1, 2)
+    older = tmp_path / "checkpoints" / "1"
+    # Orbax's manager lists all steps and then looks at each; one that is removed in between is an error.
+    monkeypatch.setattr(Checkpoints, "manager", property(lambda self: pytest.fail("a reader looks at all steps")))
+    remove_before_reading(monkeypatch, older if removed == "wholly" else older / "weights")
+    with Checkpoints(tmp_path) as reader:
+        assert reader.steps == [1, 2]
+        assert_restored(reader.restore(simple, any_run), 2, simple)
+    with Checkpoints(tmp_path) as reader:
+        assert_same(reader.restore_weights(2, simple.weights), filled(simple, 2).weights)
+        assert reader.read_run(2)["step"] == 2
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+
+
+def test_checkpoints_say_that_the_run_removed_what_is_read(simple, tmp_path, monkeypatch):
+    readers = (lambda reader: reader.restore_weights(1, simple.weights), lambda reader: reader.read_run(1))
+    for number, read in enumerate(readers):
+        folder = tmp_path / str(number)
+        save(folder, simple, 1, 2)
+        with monkeypatch.context() as patch, Checkpoints(folder) as reader:
+            remove_before_reading(patch, folder / "checkpoints" / "1")
+            with pytest.raises(FileNotFoundError, match=r"checkpoints/1 was removed while it was read"):
+                read(reader)
+
+
 # Weights by themselves.
 
 

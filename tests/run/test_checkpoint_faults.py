@@ -205,6 +205,17 @@ def test_checkpoints_restore_raises_and_changes_nothing_where_all_are_damaged(si
     assert listing(tmp_path) == before
 
 
+def test_checkpoints_a_reader_skips_a_damaged_one_and_changes_nothing(simple, tmp_path, caplog):
+    save(tmp_path, simple, 1, 2)
+    DAMAGES["data cut"](tmp_path / "checkpoints" / "2")
+    before = listing(tmp_path)
+    with Checkpoints(tmp_path) as reader:
+        assert_restored(reader.restore(simple, any_run), 1, simple)
+    (warning,) = warnings_of(caplog)
+    assert warning.startswith("checkpoint 2 can't be read; it is skipped: ")
+    assert listing(tmp_path) == before
+
+
 def test_checkpoints_restore_does_not_take_another_run_for_damage(simple, tmp_path):
     save(tmp_path, simple, 1, 2, 3)
     DAMAGES["data cut"](tmp_path / "checkpoints" / "3")
