@@ -1,8 +1,10 @@
 """How many updates a rollout bears: NFT, whose clamp keeps a gradient, beside hard clips, on the harder task.
 
-Claim     None yet: the study is prepared, not run.
+Claim     None before the study: it is prepared, not finished.
 Question  Whether NFT's soft clamp gains or loses against the hard clips of GRPO and DAPO as the policy moves away
           from the one that sampled: 1, 4 and 16 updates a rollout.
+Rates     The same four learning rates for each loss and regime, chosen on validation problems with seed 100.
+          Results are on test problems, with seeds 0 to 4.
 Cost      Not measured. Each of the 108 runs samples as many tokens as one of `compare_negatives`.
 Command   python -m nft_jax.compare --config=compare_off_policy --workdir=runs/off_policy
           and with --config.compare.updates=48 --workdir=runs/off_policy_by_updates, for equal updates. Finished runs
@@ -17,4 +19,6 @@ def get_config():
     config = config_files.config("compare_negatives")
     config.compare.losses = "nft; rft; dapo; grpo"
     config.compare.updates_per_rollout = "1, 4, 16"
+    config.compare.learning_rates = "7.5e-5, 1.5e-4, 3e-4, 6e-4"
+    config.compare.tuning_seeds = "100"
     return config
