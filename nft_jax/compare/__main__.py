@@ -12,7 +12,8 @@ The config's section `compare` names the losses, the numbers of updates a rollou
 All runs start from the same bases and sample the same number of tokens, or take the same number of updates, if
 `compare.updates` is given. Each loss chooses its learning rate among `compare.learning_rates` on
 `compare.tuning_seeds`, which are not reported. The workdir keeps finished runs: the same command continues an
-interrupted study. At the end it writes comparison.json, comparison.md, learning.png and final.png.
+interrupted study. At the end it writes comparison.json, comparison.md, learning.png, final.png and, with
+several numbers of updates a rollout, regimes.png.
 
 --equivalence samples one rollout and compares the gradients of NFT with those of GRPO, Dr. GRPO and RFT, for each
 parameter: strictly on-policy, in float64 and float32, on 1 and on 8 devices (simulated on CPUs), and then as the policy
@@ -39,6 +40,7 @@ from nft_jax.compare.study import Study
 from nft_jax.compare.summary import markdown, summarize
 from nft_jax.compare.variants import read_plan
 from nft_jax.config import Config
+from nft_jax.config.idle import describe_idle_in_study
 from nft_jax.experiment import open_experiment
 from nft_jax.run.lock import WorkdirLock
 from nft_jax.run.workdir import Workdir, provenance
@@ -66,6 +68,8 @@ def _run_lab(run: Callable[[Config, Path], None], config: Config, workdir: Path 
 def run_study(config: Config, workdir: Path) -> None:
     """Trains all variants, and writes tables and pictures."""
     plan = read_plan(config)
+    for line in describe_idle_in_study(config):
+        print(line, flush=True)
     with open_experiment(config, workdir) as base:
         summary = summarize(Study(plan, base, workdir).run())
         run = provenance(config, base.model.attention.name)

@@ -7,6 +7,7 @@ that holds them may be meant for other commands too.
 from collections.abc import Iterator
 
 from nft_jax import losses
+from nft_jax.config.host_sections import CompareConfig
 from nft_jax.config.setting import settings_of, value_of
 from nft_jax.config.settings import Settings
 from nft_jax.names import quote
@@ -22,17 +23,34 @@ _ROPE = {
 
 def describe_idle(config: Settings) -> list[str]:
     """Returns a line for each setting that has others changing nothing: these, where they are not at their defaults."""
-    lines, defaults = [], {each.name: each.default for each in settings_of(Settings)}
-    for reason, names in _rules(config):
-        given = {name: value for name in names if (value := value_of(config, name)) != defaults[name]}
-        if given:
-            listed = ", ".join(f"config.{name}={quote(value, 40)}" for name, value in given.items())
-            lines.append(f"{listed}: no effect with {reason}")
+    lines = _describe(config, _rules(config))
     if config.distillation.terms and config.distillation.alone:
         usual = losses.default_options(config.loss.name)
         given = [name for name, value in config.loss.options.items() if usual.get(name) != value]
         lines += [f"config.loss.{config.loss.name}.{name}: no effect with distillation.alone=true" for name in given]
     return lines
+
+
+def describe_idle_in_study(config: Settings) -> list[str]:
+    """Returns the same of the section `compare`, which a study alone reads."""
+    return _describe(config, _study_rules(config.compare))
+
+
+def _describe(config: Settings, rules: Iterator[tuple[str, tuple[str, ...]]]) -> list[str]:
+    lines, defaults = [], {each.name: each.default for each in settings_of(Settings)}
+    for reason, names in rules:
+        given = {name: value for name in names if (value := value_of(config, name)) != defaults[name]}
+        if given:
+            listed = ", ".join(f"config.{name}={quote(value, 40)}" for name, value in given.items())
+            lines.append(f"{listed}: no effect with {reason}")
+    return lines
+
+
+def _study_rules(section: CompareConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if section.updates:
+        yield f"compare.updates={section.updates}", ("compare.sampled_tokens",)
+    if "," not in section.learning_rates.strip(", "):
+        yield f"compare.learning_rates={quote(section.learning_rates)}, which is one rate", ("compare.tuning_seeds",)
 
 
 def _rules(config: Settings) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -5,7 +5,7 @@ import pytest
 from helpers.configs import changed
 from nft_jax import config_files
 from nft_jax.config import load
-from nft_jax.config.idle import describe_idle
+from nft_jax.config.idle import describe_idle, describe_idle_in_study
 
 TEACHER = {"distillation__teacher": "folder", "distillation__alone": True}
 
@@ -60,4 +60,28 @@ def test_describe_idle_is_silent_where_every_setting_acts():
 
 @pytest.mark.parametrize("name", config_files.names())
 def test_describe_idle_finds_nothing_in_the_configs(name):
-    assert describe_idle(load(config_files.config(name))) == []
+    config = load(config_files.config(name))
+    assert describe_idle(config) + describe_idle_in_study(config) == []
+
+
+RATES = {"compare__learning_rates": "1e-4, 3e-4", "compare__tuning_seeds": "100"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        (RATES, []),
+        (
+            RATES | {"compare__learning_rates": "1e-4,"},
+            ["config.compare.tuning_seeds='100': no effect with compare.learning_rates='1e-4,', which is one rate"],
+        ),
+        ({"compare__sampled_tokens": 9}, []),
+        (
+            {"compare__sampled_tokens": 9, "compare__updates": 4},
+            ["config.compare.sampled_tokens=9: no effect with compare.updates=4"],
+        ),
+        ({"lora__alpha": 32.0}, []),
+    ],
+)
+def test_describe_idle_in_study_names_what_a_study_does_not_read(changes, lines):
+    assert describe_idle_in_study(load(changed(**changes))) == lines
