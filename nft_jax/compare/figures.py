@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from nft_jax.compare.summary import interval, read_budget
+from nft_jax.compare.summary import interval, read_budget, title
 from nft_jax.report.curves import INK, plt, save_figure, style_axis
 
 # Okabe and Ito's colors, which color-blind readers tell apart; gray for all variants beyond.
@@ -22,8 +22,10 @@ SCORES = ("greedy", "sampled", "pass@k", "entropy")
 
 
 def draw(summary: dict, folder: Path) -> list[Path]:
-    """Draws `learning.png` and `final.png` of a summary into a folder; returns their paths."""
+    """Draws `learning.png`, `final.png` and, of several regimes, `regimes.png` into a folder; returns their paths."""
     figures = {"learning.png": _draw_learning(summary), "final.png": _draw_final(summary)}
+    if len(_regimes(summary)) > 1:
+        figures["regimes.png"] = _draw_regimes(summary)
     return [save_figure(figure, folder / name, dpi=80) for name, figure in figures.items()]
 
 
@@ -32,8 +34,8 @@ def _draw_learning(summary: dict) -> Any:
     regimes, budget = _regimes(summary), read_budget(summary)
     figure, axes = _grid(regimes, len(PANELS), 4.2)
     for row, variants in zip(axes, regimes, strict=True):
-        for axis, (name, title) in zip(row, PANELS, strict=True):
-            style_axis(axis, title, f"{budget.noun}{' (thousands)' * (budget.of == 'tokens')}")
+        for axis, (name, words) in zip(row, PANELS, strict=True):
+            style_axis(axis, words, f"{budget.noun}{' (thousands)' * (budget.of == 'tokens')}")
             for variant, color in zip(variants, _colors(variants), strict=True):
                 _draw_band(axis, variant, name, budget.of, color)
         # Bands of few seeds are wider than shares can be.
@@ -76,7 +78,7 @@ def _draw_final(summary: dict) -> Any:
     for row, variants in zip(axes, regimes, strict=True):
         places = range(len(variants))[::-1]
         for axis, name in zip(row, SCORES, strict=True):
-            style_axis(axis, name, "nats a token" if name == "entropy" else "share of test problems")
+            style_axis(axis, title(name, summary), "nats a token" if name == "entropy" else "share of test problems")
             for place, variant, color in zip(places, variants, _colors(variants), strict=True):
                 _draw_scores(axis, place, variant["test"][name], color)
             axis.set_yticks(places, [variant["loss"] if axis is row[0] else "" for variant in variants])
@@ -89,6 +91,30 @@ def _draw_scores(axis: Axes, place: int, score: dict, color: str) -> None:
     axis.plot(score["mean"], place, "D", color=color, ms=6)
     if score["low"] is not None:
         axis.plot([score["low"], score["high"]], [place, place], color=color, lw=2)
+
+
+def _draw_regimes(summary: dict) -> Any:
+    """Draws the final sampled accuracy over the updates a rollout, and beside it the differences to the first loss."""
+    regimes, first = _regimes(summary), summary["compared_with"]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
+    panels = (("test", "sampled: share of correct answers"), ("difference", f"sampled, minus that of {first}"))
+    for axis, (part, words) in zip(axes, panels, strict=True):
+        style_axis(axis, f"{words}; mean and 95 % interval", "updates a rollout")
+        for place, variants in enumerate(zip(*regimes, strict=True)):
+            scores = [variant[part]["sampled"] for variant in variants]
+            # Side by side, so that the intervals of all losses show.
+            across = [variant["updates"] * 1.07 ** (place - (len(regimes[0]) - 1) / 2) for variant in variants]
+            color = _colors(regimes[0])[place]
+            axis.plot(across, [score["mean"] for score in scores], "D-", color=color, ms=5, label=variants[0]["loss"])
+            for x, score in zip(across, scores, strict=True):
+                if score["low"] is not None:
+                    axis.plot([x, x], [score["low"], score["high"]], color=color, lw=2)
+        axis.set_xscale("log")
+        counts = [variants[0]["updates"] for variants in regimes]
+        axis.set_xticks(counts, map(str, counts))
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
 
 
 def _grid(regimes: list, columns: int, height: float) -> tuple[Any, np.ndarray]:

@@ -23,6 +23,11 @@ BASE_SCORES = {"greedy": "greedy", "sampled": "sampled", "held_out_entropy": "en
 CURVES = ("greedy", "sampled", "held_out_entropy", "reward", "entropy", "ratio_mean", "ratio_max", "gradient_norm")
 
 
+def title(name: str, summary: dict) -> str:
+    """Returns a measure's name with the k of this comparison, as in pass@4."""
+    return name.replace("@k", f"@{summary['k']}")
+
+
 def interval(values: Sequence[float]) -> dict[str, float | None]:
     """Returns the mean of n independent values and its 95 % interval.
 
@@ -49,6 +54,7 @@ def summarize(result: StudyResult) -> dict:
         "tuning_seeds": plan.tuning_seeds,
         "rates": plan.rates,
         "compared_with": first,
+        "k": int(list(result.bases[0]["test"]["pass_at"])[-1]),
         "base": {name: _measure([base["test"] for base in result.bases], name) for name in MEASURES},
         "variants": [_summarize(result, variant, Variant(first, variant.updates)) for variant in plan.variants],
     }
@@ -113,7 +119,7 @@ def markdown(summary: dict) -> str:
         f"{read_budget(summary).words} a run; seeds {', '.join(map(str, seeds))}; test problems; mean and half "
         f"of its 95 % interval over seeds; Δ: sampled, minus that of `{first}`, seed by seed, with its 95 % interval",
     ]
-    header = ["loss", "rate", *MEASURES, "Δ sampled", "updates", "TFLOP", "seconds"]
+    header = ["loss", "rate", *(title(name, summary) for name in MEASURES), "Δ sampled", "updates", "TFLOP", "seconds"]
     base = ["base", "", *map(_cell, summary["base"].items()), *[""] * 4]
     for updates in dict.fromkeys(variant["updates"] for variant in summary["variants"]):
         variants = [variant for variant in summary["variants"] if variant["updates"] == updates]

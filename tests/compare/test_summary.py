@@ -93,6 +93,7 @@ def test_markdown_shows_means_intervals_and_differences(found):
     assert "| `rft` | 0.004* |" in text
     assert "| -8.3% [-15.5%, -1.2%] |" in text
     assert "**strictly on-policy**" in text
+    assert "| sampled | pass@4 | entropy |" in text
 
 
 @pytest.mark.parametrize(
@@ -100,15 +101,18 @@ def test_markdown_shows_means_intervals_and_differences(found):
 )
 def test_markdown_of_the_results_is_on_the_page(path):
     """The page has every row of the tables of the committed results."""
-    page = (COLAB / "comparison.md").read_text(encoding="utf-8").replace("pass@4", "pass@k")
+    page = (COLAB / "comparison.md").read_text(encoding="utf-8")
     rows = [line for line in markdown(json.loads(path.read_text())).splitlines() if line.startswith("|")]
     assert len(rows) > 5
     assert [row for row in rows if row not in page] == []
 
 
-def test_figures_draw_two_pictures(found, tmp_path):
-    paths = figures.draw(summarize(found), tmp_path)
-    assert [path.name for path in paths] == ["learning.png", "final.png"]
+def test_figures_draw_several_regimes_in_one_more_picture(found, tmp_path):
+    summary = summarize(found)
+    assert [path.name for path in figures.draw(summary, tmp_path)] == ["learning.png", "final.png"]
+    twice = summary | {"variants": [one | {"updates": count} for count in (1, 16) for one in summary["variants"]]}
+    paths = figures.draw(twice, tmp_path)
+    assert [path.name for path in paths] == ["learning.png", "final.png", "regimes.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
