@@ -89,7 +89,8 @@ def update_if(taken: Array, optimizer: Optimizer, gradient: Any, state: Any, wei
 
     before = weights, state
     if optimizer.offload:
-        # Moments move to the device only if they change.
+        # Moments move to the device only if they change, and not before the gradient is complete: with the select
+        # below, a TPU would hold more of them beside the activations.
         return jax.lax.cond(taken, update, lambda same: same, before)
     # Not by `cond`, for which XLA copies weights and moments on GPUs.
     return jax.tree.map(lambda new, old: jnp.where(taken, new, old), update(before), before)

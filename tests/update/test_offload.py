@@ -48,7 +48,12 @@ def trained(tmp_path_factory):
 def test_make_optimizer_offload_takes_the_same_updates(trained):
     kept, offloaded = trained
     assert np.all(kept.applied.taken == 1)
-    assert_same(on_host((kept.applied, kept.state)), on_host((offloaded.applied, offloaded.state)))
+    # Two programs, so that XLA may add up the gradient's norm in another order: equal to rounding.
+    found, expected = (on_host((one.applied, one.state)) for one in (offloaded, kept))
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        # Attention does not see the keys' bias, so that its gradient is rounding alone.
+        largest = 1 if "key_bias" in (name := jax.tree_util.keystr(path)) else np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * largest, err_msg=name)
 
 
 def test_on_host_keeps_only_moments_on_the_host(trained):
