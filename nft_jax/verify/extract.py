@@ -17,6 +17,11 @@ _REFUSAL = re.compile(
     re.I,
 )
 _NEGATION = re.compile(r"(?:\b(?:not|never|cannot)|n't)(?: be| equal(?: to)?)?\W*$", re.I)
+_DOUBT = re.compile(
+    r"\b(?:impossible|doubt|deny|untrue|false|wrong|not (?:true|the case|possible|correct|certain))"
+    r"(?: that| to (?:say|think)(?: that)?)?(?: (?:the|my|final|correct|right))*\s*$",
+    re.I,
+)
 _TAG = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*</answer>", re.S | re.I)
 
 _NUMBER = r"[-+]?[$€£¥]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:,\d+)?)(?:\.\d+)?|[-+]?\.\d+"
@@ -51,6 +56,7 @@ _LEAD = re.compile(
     r"(?i:(?:and|so|thus|hence|therefore|then|finally|(?:we|i)\s+(?:get|have|obtain|find)|(?:it|this|that)(?:\s+is|'s)|result|[a-z]\s+is)\b[\s,:]*)+"
 )
 _END_OF_PROOF = re.compile(r"\s*(?:\$?\\(?:blacksquare|square|Box|qed)\$?|[∎□■]|Q\.E\.D\.)\s*$")
+_ALTERNATIVE = re.compile(r"\s*(?:,|,?\s*\bor\b)\s*(?:[a-z]\s*=\s*)?")  # between two numbers
 _CHOICE = re.compile(r"\([A-J]\)\s|[A-J][).:]\s")
 _QUESTION = re.compile(r"(?:^|(?<=[.!?\n]))[^.!?\n]*\?\s*$")  # what a question says is no answer
 _SENTENCE = re.compile(
@@ -107,7 +113,8 @@ def _find_closing(text: str, inside: int, braces: re.Pattern = _BRACE) -> int | 
 def final_answer(text: str) -> str | None:
     r"""Returns the answer that a response ends with, as written; None if it has none.
 
-    Searches the last `TAIL_CHARACTERS` of the first turn, after the thinking. Takes the first of these that exists:
+    Searches the first turn, after the thinking; only its last `TAIL_CHARACTERS` for what is no box. Takes the first of
+    these that exists:
 
     1. a value that is announced behind the last `\boxed{}` as the final answer
     2. the last `\boxed{}` that no "not" precedes; boxes with "and" or commas between them are one list
@@ -117,14 +124,13 @@ def final_answer(text: str) -> str | None:
     6. the last formula or number
     7. the whole text, if it is short
     """
-    text = spoken_part(text)[-TAIL_CHARACTERS:].strip()
-    text = _END_OF_PROOF.sub("", text)
-    text = _BARE_BOX.sub(r"\\boxed{\1}", text)
+    text = _BARE_BOX.sub(r"\\boxed{\1}", spoken_part(text))
     boxed, end = _find_last_boxes(text)
     if end is None:  # the last box never closes: the response was cut off
         return None
     if boxed is not None:
-        return _find_announcement(text, end, _FINAL) or boxed
+        return _find_announcement(text, max(end, len(text) - TAIL_CHARACTERS), _FINAL) or boxed
+    text = _END_OF_PROOF.sub("", text[-TAIL_CHARACTERS:].strip())
     if tag := _TAG.search(text):
         inner = _unwrap(tag.group(1))
         return inner if _is_only_an_answer(inner) else final_answer(inner) or inner
@@ -161,9 +167,13 @@ def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
     end = last = _find_closing(text, opening[1], _PLAIN_BRACE) if end is None else end  # \left\{ may stand alone
     if end is None:
         return None, None
-    while opening is not None and end is not None and is_denied(text, opening[0], end + 1):
+    for _ in range(_BOXES_LIMIT):
+        if opening is None or end is None or not is_denied(text, opening[0], end + 1):
+            break
         opening = _find_last_opening(text, opening[0])
         end = None if opening is None else _find_closing(text, opening[1])
+    else:
+        return "", last
     if opening is None or end is None:
         return "", last
     start, contents = opening[0], [text[opening[1] : end]]
@@ -190,8 +200,15 @@ def _is_list_separator(between: str) -> bool:
 
 
 def _find_announcement(text: str, start: int, pattern: re.Pattern) -> str | None:
-    """Returns the formula, number or letter that is announced last after `start`; None if there is none."""
+    """Returns the formula, number or letter that is announced last after `start`; None if there is none.
+
+    It is empty if a text says of the only one that it is impossible.
+    """
+    doubted = None
     for match in reversed(list(pattern.finditer(text, start))):
+        if _DOUBT.search(text[max(match.start() - 60, 0) : match.start()]):
+            doubted = ""
+            continue
         rest = text[match.end() :].lstrip(' *"\n')
         formula = _MATH.match(rest)
         if formula is not None:
@@ -208,7 +225,7 @@ def _find_announcement(text: str, start: int, pattern: re.Pattern) -> str | None
         formula = _find_last_formula(clause if re.match(r"[-+$\\\d]", clause) else sentence)
         if formula is not None:
             return formula
-    return None
+    return doubted
 
 
 def _is_only_an_answer(text: str) -> bool:
@@ -243,7 +260,11 @@ def _find_last_formula(text: str) -> str | None:
     start = formulas[-1].end() if formulas else 0
     numbers = [match for match in _PLAIN.finditer(text, start) if not is_denied(text, *match.span())]
     if numbers:
-        return numbers[-1].group().strip()
+        first = len(numbers) - 1
+        while first and _ALTERNATIVE.fullmatch(text, numbers[first - 1].end(), numbers[first].start()):
+            first -= 1
+        has_or = first < len(numbers) - 1 and "or" in text[numbers[-2].end() : numbers[-1].start()]
+        return text[numbers[first if has_or else -1].start() : numbers[-1].end()].strip()
     if not formulas:
         return None
     parts = [formulas[-1]]

@@ -23,6 +23,7 @@ _MIXED = re.compile(r"(-?)(\d+)\s+(\d+)\s?/\s?(\d+)(?!\d)")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
 _SCALE = re.compile(rf"(?<=\d)\s*({'|'.join(SCALES)})\b", re.I)
 _ANNOUNCEMENT = re.compile(r"\b(?:answer|total)\s+(?:is|=|:)\s*(?=[-−$€£\d.])", re.I)
+_REMARK = re.compile(r"\s+\(.*|\. .*", re.S)  # behind the number: `15 (3 * 5)`
 _MARK = "####"
 
 
@@ -68,7 +69,7 @@ def last_number(text: str) -> str | None:
     if (box := last_boxed(text)) and (number := _marked_number(box)):
         return number
     announced = list(_ANNOUNCEMENT.finditer(text))
-    if announced and (number := _first_number(text[announced[-1].end() :].partition(". ")[0])):
+    if announced and (number := _first_number(_REMARK.sub("", text[announced[-1].end() :]))):
         return number
     return _last_number(text)
 
@@ -82,7 +83,7 @@ def _to_ascii_digits(text: str) -> str:
 
 def _marked_number(line: str) -> str | None:
     """Returns the number of a line that states the answer, empty if it states none; None for a line without any."""
-    line = _FRACTION.sub(r" \1/\2", line.rpartition("=")[2]).strip()
+    line = _FRACTION.sub(r" \1/\2", _REMARK.sub("", line.strip()).rpartition("=")[2]).strip()
     if mixed := _MIXED.match(line):
         sign, whole, top, bottom = mixed.groups()
         if int(bottom):

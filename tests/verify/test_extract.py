@@ -42,6 +42,11 @@ def test_last_boxed(text, expected):
         ("the price of all of them:42", "42"),
         (r"Thus $n=12$. $\blacksquare$", "n=12"),
         ("on 5/7/2024", "on 5/7/2024"),
+        ("It could be 12, 13 or 14.", "12, 13 or 14"),
+        ("So it is 12 or x = 14", "12 or x = 14"),
+        ("They sold many boats in 2022, 14 of them in May.", "14"),
+        ("It is impossible that the answer is 5.", ""),
+        ("The answer is 7. It is false that the answer is 5.", "7"),
     ],
 )
 def test_final_answer_of_prose(response, expected):

@@ -17,6 +17,8 @@ from nft_jax.verify.gsm8k import any_number, gsm8k, last_number
         ("16 - 3 = <<16-3=13>>13 eggs\nA: 26", "26"),
         ("so 5.\n#### 1,234", "1234"),
         ("#### $1,234.50 (not 7)", "1234.50"),
+        ("The answer is 15 (15 = 3*5).", "15"),
+        ("#### 15 (3*5=15)", "15"),
         ("first #### 3\nthen #### 4\nbecause 2 + 2", "4"),
         (r"it is \boxed{18} dollars, not 19", "18"),
         (r"\boxed{\frac{3}{4}}", "3/4"),

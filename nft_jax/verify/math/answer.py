@@ -23,7 +23,10 @@ from .values import (
 from .words import HEDGE
 
 _CLOSINGS = {"⦃": "⦄", "{": "}", "]": "[]", "(": ")][", "[": ")][", "⟨": "⟩"}  # ]0, 1[ is an open interval
-_EMPTY = {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "the empty set"}
+_EMPTY = re.compile(
+    r"(?:(?:there (?:are|is|exists?)|(?:it|(?:the|this) (?:equation|system|inequality)) has) )?"
+    r"no (?:real )?(?:solutions?|roots?)(?: exists?)?|(?:the )?(?:empty|null) set"
+)
 _REALS = re.compile(r"(?:(?:all|the|any|every|set of) )*(?:reals|real(?: numbers?| values?| [a-z])?)")
 _EXCEPT = re.compile(
     r"(?:(?:all|the|any|set|of) )*(?P<base>real numbers?|reals|integers|numbers)(?: [a-z])? "
@@ -90,6 +93,8 @@ class AnswerReader(EnvironmentReader):
         """Reads one element; it becomes two if it contains ±, unless it is inside another element."""
         start, tokens, before = self.at, list(self.tokens), self.signs
         value = self._read_relation()
+        if isinstance(value, Group) and value.opening == "≡":
+            return list(value.items)
         if self._in_element or self.signs == before:
             return [value]
         self.signs = before
@@ -113,7 +118,7 @@ class AnswerReader(EnvironmentReader):
             self.at += 1
             sides.append(self._read_union())
             if signs[-1] == "≡":
-                return self._read_congruence(sides)
+                return self._read_congruences(sides)
         return Relation(tuple(sides), tuple(signs)) if signs else sides[0]
 
     def _read_named_side(self, start: int) -> Value:
@@ -154,7 +159,7 @@ class AnswerReader(EnvironmentReader):
         if not any(token.kind == "word" for token in part):
             raise Unreadable(f"{self.peek().text!r} begins no value")
         words = " ".join(map(fold, part))
-        if words in _EMPTY:
+        if _EMPTY.fullmatch(words):
             return Group("{", (), "}")
         if _REALS.fullmatch(words):
             return NumberSet("ℝ")

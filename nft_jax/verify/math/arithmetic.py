@@ -81,7 +81,7 @@ class Arithmetic:
         for value in values[1:]:
             if isinstance(total, self.flint.fmpq) and isinstance(value, self.flint.fmpq):
                 total = self._check(total * value)
-            elif is_exact_zero(total) or is_exact_zero(value):
+            elif any(is_exact_zero(one) and is_finite(other) for one, other in ((total, value), (value, total))):
                 total = self.flint.fmpq(0)
             else:
                 total = self._count(self._ball(total) * self._ball(value))
@@ -110,7 +110,7 @@ class Arithmetic:
                 return self._whole_power(self._root(base, self.flint.fmpq(exponent.q)), int(exponent.p))
         if isinstance(base, self.flint.fmpq) and base == 0:
             raise Undefined("a power of 0")
-        if isinstance(base, self.flint.fmpq) and base == 1:
+        if isinstance(base, self.flint.fmpq) and base == 1 and is_finite(exponent):
             return base
         self._spend_series(2)
         return self._ball(base) ** self._ball(exponent)
@@ -160,8 +160,8 @@ class Arithmetic:
     def _log(self, base: Any, value: Any) -> Any:
         if is_exact_zero(value) or is_exact_zero(base) or base == 1:
             raise Undefined("a logarithm of 0 or to base 1")
-        if isinstance(value, self.flint.fmpq) and value == 1:
-            return self.flint.fmpq(0)
+        if isinstance(value, self.flint.fmpq) and value == 1 and isinstance(base, self.flint.fmpq):
+            return value - 1
         self._spend_series(2)
         ball = self._ball(value).log() / self._ball(base).log()
         if isinstance(value, self.flint.fmpq) and isinstance(base, self.flint.fmpq) and abs(ball) < 1 << 14:
@@ -248,3 +248,7 @@ class Arithmetic:
 
 def is_exact_zero(value: Any) -> bool:
     return type(value).__name__ == "fmpq" and value == 0
+
+
+def is_finite(value: Any) -> bool:
+    return type(value).__name__ == "fmpq" or value.is_finite()

@@ -14,6 +14,7 @@ from .values import Expression, choose, operands, operations
 
 PRECISION_LIMIT = 1 << 15  # bits
 TERMS_LIMIT = 500  # of a sum
+_KEY_BITS, _KEY_DIGITS = 2048, 560  # of an argument of an unknown function
 
 # Operations that name a method of FLINT's complex balls.
 FUNCTIONS = {
@@ -45,13 +46,18 @@ def is_zero(expression: Expression, point: dict[str, Fraction], budget: Budget) 
             return value == 0
         if value.is_finite() and not value.contains(0):
             return False
-        needed = 512 + 4 * evaluation.bits
+        needed = _needed_bits(evaluation)
         is_small = value.is_finite() and bool(value.abs_upper() * (1 << precision // 2) < 1)
         if is_small and precision >= needed:  # a ball that lost its digits would prove nothing
             return True
         precision = max(precision * 4, needed)
         if precision > PRECISION_LIMIT:
             raise Undecided(f"whether it is 0 would need {precision} bits")
+
+
+def _needed_bits(evaluation: "Evaluation") -> int:
+    """Returns the precision at which a difference that is not 0 would show."""
+    return 512 + 4 * evaluation.bits
 
 
 def is_within(ball: Any, value: Fraction, error: Fraction) -> bool:
@@ -170,21 +176,21 @@ class Evaluation(Arithmetic):
         return self._unknown([name, *map(self._key, arguments)])
 
     def _key(self, expression: Expression) -> str:
-        """Returns text that determines the value of an argument, to 100 digits if it is irrational."""
+        """Returns text that determines the value of an argument: the digits of an irrational one."""
         if operands(expression) == () and expression[0] not in ("number", "symbol"):
             return expression[0]
         if expression[0] == "negative" and expression[1][0] == "infinity":
             return "-infinity"
         value = self._evaluate(expression)
         if isinstance(value, self.flint.fmpq):
-            return str(value) if max(value.p.bit_length(), value.q.bit_length()) < 10_000 else hex(hash(value))
-        if self._precision < 400:
-            raise_precision = Evaluation(400, self._point, self._budget)
-            value = raise_precision.evaluate(expression)
-            self.flint.ctx.prec = self._precision
-        if value.rel_accuracy_bits() < 340:
-            raise Undecided("an argument is too close to 0")
-        return f"{value.real.str(100, radius=False)},{value.imag.str(100, radius=False)}"
+            if max(value.p.bit_length(), value.q.bit_length()) > 10_000:
+                raise Undecided("an argument is too long")
+            return str(value)
+        precise = Evaluation(_KEY_BITS, self._point, self._budget)
+        value = precise.evaluate(expression)
+        if _needed_bits(precise) > _KEY_BITS or value.rel_accuracy_bits() < _KEY_BITS - 150:
+            raise Undecided("an argument needs more digits than a key has")
+        return f"{value.real.str(_KEY_DIGITS, radius=False)},{value.imag.str(_KEY_DIGITS, radius=False)}"
 
     def _unknown(self, keys: list[str]) -> Any:
         value = _draw("|".join(keys))

@@ -216,7 +216,8 @@ class FormulaReader(FunctionReader):
             return to_number(find_period(token.text))
         if self.take("_"):  # the problem asks for the digits in this base, and no other way of writing the number
             base = self._read_name()
-            return ("symbol", f"{token.text} base {number_in_words([base]) or base}")
+            base = str(number_in_words([base]) or base)
+            return to_number(token.text) if base == "10" else ("symbol", f"{token.text} base {base}")
         return to_number(token.text)
 
     def _read_variable(self) -> Expression:

@@ -1,20 +1,26 @@
 """Whether two expressions are the same number or the same function."""
 
+import contextlib
 import itertools
+import math
 import random
 from fractions import Fraction
 from functools import lru_cache
 
 from .evaluate import Budget, Evaluation, Undecided, Undefined, approximate, is_zero
-from .values import Expression, number, operands, operations, symbols
+from .values import Expression, number, operands, operations, parts, symbols
 
 CONSTANTS = {"pi", "e", "i"}
 _OF_WHOLE = {"factorial", "binomial", "sum", "product"}
 _PIECEWISE = {
     "abs", "max", "min", "root", "floor", "ceil", "mod", "atan", "asin", "acos", "log", "ln", *_OF_WHOLE,
 }  # fmt: skip
-_SCALES, _WIDE_SCALES = (1, 4, 20, 200), (1, 4, 20, 200, 10**4, 10**8, 10**16)
-_POINTS, _PIECEWISE_POINTS = 12, 42
+_SCALES = (1, 4, 20, 200)
+_WIDE_SCALES = (*_SCALES, 10**4, 10**8, 10**16, Fraction(1, 10**4), Fraction(1, 10**8))
+_POINTS, _PIECEWISE_POINTS = 12, 54
+_LARGEST = 10**30  # of the numbers around which a form may change
+# In |ln x - 9| and |√x - 9| it changes at these functions of 9.
+_INVERSES = {"log": math.exp, "ln": math.exp, "root": lambda value: value**2, "power": lambda value: value**2}
 _CENTERS_LIMIT = 16
 _AGREEMENTS = 3  # points at which two functions must be defined and equal
 
@@ -100,6 +106,8 @@ def points(left: Expression, right: Expression, names: list[str], budget: Budget
     draw = random.Random(repr((left, right)))
     pieces = [piece for side in (left, right) for piece in _pieces(side)]
     whole = _whole_names(left) | _whole_names(right)
+    if any(_may_vanish(part, whole) for side in (left, right) for part in parts(side)):
+        raise Undecided("a product may be 0 at all whole numbers that are tried")
     count, scales = (_PIECEWISE_POINTS, _WIDE_SCALES) if pieces else (_POINTS, _SCALES)
     found = []
     for index in range(count):
@@ -110,8 +118,9 @@ def points(left: Expression, right: Expression, names: list[str], budget: Budget
                 point[name] = Fraction(draw.randrange(1, 450 if index % 4 == 3 else 9 + index))
                 continue
             sign = (1, -1, draw.choice((1, -1)))[index % 3]
+            size = draw.choice(scales) if pieces and len(names) > 1 and index % 2 else scale
             bottom = draw.randrange(1 << 15, 1 << 16)
-            point[name] = Fraction(sign * draw.randrange(scale * bottom // 4, scale * bottom), bottom)
+            point[name] = sign * size * Fraction(draw.randrange(bottom // 4, bottom), bottom)
         found.append(point)
     if {"floor", "ceil", "mod"} & (operations(left) | operations(right)):  # these may differ at single points
         steps = [*range(12, 120, 12), *range(120, 132), *range(-6, 0)]
@@ -119,7 +128,13 @@ def points(left: Expression, right: Expression, names: list[str], budget: Budget
             found.append(
                 {name: Fraction(max(step // 12, 1) if name in whole else Fraction(step, 12)) for name in names}
             )
-    return found, _points_around(pieces, names, whole, draw, budget)
+    near, far = _points_around(pieces, names, whole, draw, budget)
+    return found + far, near
+
+
+def _may_vanish(part: Expression, whole: set[str]) -> bool:
+    r"""Returns whether an expression is a product such as `\prod_{k=1}^{500}(n-k)`, with many zeros."""
+    return part[0] == "product" and not variables(part[3]) and bool(symbols(part) & whole)
 
 
 def _whole_names(expression: Expression) -> set[str]:
@@ -132,48 +147,71 @@ def _whole_names(expression: Expression) -> set[str]:
 
 def _pieces(expression: Expression) -> list[Expression]:
     """Returns the arguments of operations that have several forms, as absolute values have."""
-    name, *parts = expression
-    exponent = parts[1] if name == "power" else None
+    name = expression[0]
+    exponent = expression[2] if name == "power" else None
     is_whole = exponent is not None and exponent[0] == "number" and exponent[1].denominator == 1
-    inner = [part for part in parts if isinstance(part, tuple)]
-    own = inner if name in _PIECEWISE or name == "power" and not is_whole else []
-    return own + [piece for part in inner for piece in _pieces(part)]
+    inner = operands(expression)
+    has_forms = (name in _PIECEWISE or name == "power" and not is_whole) and variables(expression)
+    own = inner if has_forms else ()
+    return [*own, *(piece for part in inner for piece in _pieces(part))]
 
 
 def _points_around(
     pieces: list[Expression], names: list[str], whole: set[str], draw: random.Random, budget: Budget
-) -> list[Point]:
-    """Returns points on both sides of each number in the pieces, and of its negative and its root."""
-    centers = set()
+) -> tuple[list[Point], list[Point]]:
+    """Returns points beside each number in the pieces, its negative and its root; and some that are far from these."""
+    centers: set[Fraction] = set()
     for number_ in {inner for piece in pieces for inner in _constants(piece)}:
-        try:
+        with contextlib.suppress(Undefined):
             value = approximate(number_, budget, 64)
-        except Undefined:
-            continue
-        if value is not None and abs(value) < 10**30:
-            centers.add(Fraction(round(float(value) * 64), 64))
+            if value is not None and not abs(value) < _LARGEST:
+                raise Undecided("its form may change at numbers that are too large")
+            if value is not None:
+                is_exact = hasattr(value, "p")
+                centers.add(
+                    Fraction(int(value.p), int(value.q)) if is_exact else Fraction(round(float(value) * 64), 64)
+                )
     if len(centers) > _CENTERS_LIMIT:
         raise Undecided("it may change its form at too many places")
-    near: list[Fraction] = []
+    used = set().union(*map(operations, pieces))
+    inverses = [_INVERSES[name] for name in sorted(used & _INVERSES.keys()) if not whole]
+    around, beyond = [], [] if whole or not pieces else [_reach(pieces)]
     for center in sorted(centers):
-        near += [sign * size for size in {center, Fraction(abs(center) ** 0.5)} for sign in (1, -1)]
-    found = []
-    for center in dict.fromkeys(near):
-        for side in (1, -1):
-            beside = center + Fraction(side * draw.randrange(1, 32), 64)
-            counted = Fraction(max(round(center) + side * draw.randrange(1, 4), 1))
-            found.append({name: counted if name in whole else beside for name in names})
-    return found
+        around += sorted({center, Fraction(abs(center) ** 0.5)})
+        for inverse in inverses:
+            with contextlib.suppress(OverflowError):
+                beyond.append(Fraction(inverse(float(center))))
+    near, far = ([_beside(sign * size, side, names, whole, draw) for size in dict.fromkeys(sizes) for sign in (1, -1)
+                  for side in (1, -1)] for sizes in (around, beyond))  # fmt: skip
+    if len(names) > 1:  # also with one much larger than the others
+        far += [{name: draw.choice(near)[name] for name in names} for _ in range(len(near) // 2)]
+        for large, sign, other in itertools.product(() if whole or not pieces else names, (1, -1), (1, -1)):
+            size, rest = sign * max(_WIDE_SCALES), other * min(_WIDE_SCALES)
+            far.append({name: draw.randrange(1, 99) * (size if name == large else rest) for name in names})
+    return near, far
+
+
+def _beside(center: Fraction, side: int, names: list[str], whole: set[str], draw: random.Random) -> Point:
+    """Returns a point on one side of a number, in all variables."""
+    beside = center + Fraction(side * draw.randrange(1, 32), 64)
+    counted = Fraction(max(round(center) + side * draw.randrange(1, 4), 1))
+    return {name: counted if name in whole else beside for name in names}
+
+
+def _reach(pieces: list[Expression]) -> Fraction:
+    """Returns a number beyond those at which sums and products of the numbers in the pieces change their sign."""
+    sizes = [abs(part[1]) for piece in pieces for part in parts(piece) if part[0] == "number" and part[1]]
+    return min(math.prod((max(size, 1 / size) + 1 for size in sizes), start=Fraction(2)), Fraction(_LARGEST))
 
 
 def _constants(expression: Expression) -> set[Expression]:
     """Returns the largest parts of an expression that have no variables, and the sums of those in one sum."""
     if not variables(expression):
         return {expression}
-    parts = operands(expression)
-    fixed = [part for part in parts if not variables(part)]
+    inner = operands(expression)
+    fixed = [part for part in inner if not variables(part)]
     total = {("add", *fixed)} if expression[0] == "add" and len(fixed) > 1 else set()
-    return total.union(*map(_constants, parts))
+    return total.union(*map(_constants, inner))
 
 
 def substitute(expression: Expression, values: dict[str, Expression]) -> Expression:
@@ -231,25 +269,25 @@ def _factor_sign(values: list[Expression], budget: Budget) -> int:
 @lru_cache(maxsize=256)
 def to_fraction(expression: Expression) -> tuple[Expression, Expression]:
     """Returns numerator and denominator of a quotient of sums and products; nothing is simplified."""
-    name, *parts = expression
+    name, *inner = expression
     one = number(1)
     if name == "divide":
-        (a, b), (c, d) = map(to_fraction, parts)
+        (a, b), (c, d) = map(to_fraction, inner)
         return ("multiply", a, d), ("multiply", b, c)
     if name == "multiply":
-        (a, b), (c, d) = map(to_fraction, parts)
+        (a, b), (c, d) = map(to_fraction, inner)
         return ("multiply", a, c), ("multiply", b, d)
     if name == "negative":
-        top, bottom = to_fraction(parts[0])
+        top, bottom = to_fraction(inner[0])
         return ("negative", top), bottom
     if name == "add":
-        top, bottom = to_fraction(parts[0])
-        for part in parts[1:]:
+        top, bottom = to_fraction(inner[0])
+        for part in inner[1:]:
             other, below = to_fraction(part)
             top = ("add", ("multiply", top, below), ("multiply", other, bottom)) if (below, bottom) != (one, one) else (
                 "add", top, other)  # fmt: skip
             bottom = one if (below, bottom) == (one, one) else ("multiply", bottom, below)
         return top, bottom
-    if name == "power" and parts[1][0] == "number" and parts[1][1].denominator == 1 and parts[1][1] < 0:
-        return one, ("power", parts[0], number(-parts[1][1]))
+    if name == "power" and inner[1][0] == "number" and inner[1][1].denominator == 1 and inner[1][1] < 0:
+        return one, ("power", inner[0], number(-inner[1][1]))
     return expression, one

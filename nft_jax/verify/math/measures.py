@@ -8,7 +8,7 @@ from .formula import FormulaReader
 from .identity import variables
 from .tokens import Token
 from .units import CURRENCY, KNOWN, LETTER_UNITS, MONEY, measure
-from .values import Congruence, Expression, Scalar, Value, number
+from .values import Congruence, Expression, Group, Scalar, Value, number
 from .words import ORDINALS, OTHER_SCALES, SCALES, is_unit, number_in_words
 
 RELATIONS = ("=", "<", ">", "≤", "≥", "≠", "≈", "∈", "∉", "≡")
@@ -46,7 +46,7 @@ class ScalarReader(FormulaReader):
             expression, digits = ("divide", expression, self.read_sum()), None
         percent = self._take_percent()
         is_share = percent and self.peek().text == "of"  # 40% of the students
-        unit = "" if variables(expression) or percent and not is_share else self._read_unit()
+        unit = "" if variables(expression) or percent and not is_share else self._read_unit(expression)
         unit = "" if percent else unit
         behind = 1 if self.peek().text == "and" else 0
         if unit and self.peek(behind).kind == "number":  # 2 hours (and) 30 minutes
@@ -112,7 +112,7 @@ class ScalarReader(FormulaReader):
         self.at = start
         return self._read_words_or_fail()
 
-    def _read_unit(self) -> str:
+    def _read_unit(self, count: Expression) -> str:
         """Reads the words behind a number, up to the end of the element; none if they are no unit."""
         start, parts, depth = self.at, [], 0
         while depth or not self._is_element_over():
@@ -129,7 +129,8 @@ class ScalarReader(FormulaReader):
             self.at += 1
         words = [part for part in parts if part.isalpha() and part != "frac"]
         is_half = "".join(words).lower() in ("am", "pm")
-        if parts and (is_half or not is_unit(words) or not words and not set(parts) & set(f"{CURRENCY}°")):
+        is_singular = count[0] == "number" and abs(count[1]) <= 1
+        if parts and (is_half or not is_unit(words, is_singular) or not words and not set(parts) & set(f"{CURRENCY}°")):
             self.at = start
             return ""
         return " ".join(parts)
@@ -176,6 +177,16 @@ class ScalarReader(FormulaReader):
 
     def _sees_modulus(self) -> bool:
         return self.peek(self.sees("(")).text in _MODULUS
+
+    def _read_congruences(self, sides: list[Value]) -> Value:
+        """Reads one congruence, or those of several residues: `x ≡ 1, 3 (mod 4)`."""
+        residues = [sides.pop()]
+        while not self._sees_modulus() and (self.take(",") or self.peek().text in ("and", "or")):
+            self.at += self.peek().text in ("and", "or")
+            residues.append(self._read_ratio())
+        first = self._read_congruence([*sides, residues[-1]])
+        residues[-1] = first.right
+        return Group("≡", tuple(first._replace(right=residue) for residue in residues), "≡") if residues[1:] else first
 
     def _read_congruence(self, sides: list[Value]) -> Value:
         if len(sides) != 2:

@@ -27,6 +27,7 @@ Compare = Callable[[Value, Value], bool | None]
 
 MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈", "≡": "≡"}
 _ARITHMETIC = {"add", "negative", "multiply", "divide", "power", "symbol", "number", "root", "degree", "application"}
+_OF_VARIABLES = {"sin", "cos", "tan", "cot", "sec", "csc", "gcd", "lcm", "max", "min"}
 
 
 def drop_approximations(relation: Relation) -> Value:
@@ -60,7 +61,7 @@ def is_variable(value: Value) -> bool:
         return expression[1] not in ("pi", "e", "i")
     if name == "application":
         return True
-    if name in ("sin", "cos", "tan", "cot", "sec", "csc", "gcd", "lcm", "max", "min"):
+    if name in _OF_VARIABLES:
         return bool(variables(expression))
     if name in ("abs", "multiply", "power"):
         names = variables(expression)
@@ -130,7 +131,7 @@ def value_of(value: Value, compare: Compare, is_reference: bool) -> Value:
         return value
     if starts == 0 and not all(map(_is_constant_side, value.sides)):
         return value
-    checked = [side for side in value.sides[starts:-1] if _names(side) <= own and not isinstance(side, Text)]
+    checked = [side for side in value.sides[starts:-1] if _names(side) <= own and not is_name(side)]
     return last if all(compare(last, side) for side in checked) else value
 
 
@@ -213,7 +214,8 @@ def are_names_compatible(left: Value, right: Value) -> bool:
         return all(isinstance(value, Scalar | Text) for value in (left, right))
     words = [name for name in names if name[0] == "symbol" and " " in name[1]]
     is_function = [name[0] == "application" and {part[0] for part in name[2:]} == {"symbol"} for name in names]
-    return len(words) == 1 or any(is_function) and ("symbol", "y") in names
+    is_free = all(name[0] not in _OF_VARIABLES for name in names)
+    return len(words) == 1 and is_free or any(is_function) and ("symbol", "y") in names
 
 
 def are_equivalent(reference: Relation, given: Relation, compare_sides: Compare, budget: Budget) -> bool | None:

@@ -42,6 +42,7 @@ _NUMBER = (
     r"(?<![\d.])\d{1,3}(?:(?:\.\d{3}){2,}|(?:'\d{3})+)(?![\d.'])"  # 1.234.567, 1'234'567
     r"|\d+(?:(?:\\!)?(?:\{,\}|\{\\[,!]\}|,\s?\\!\s*|\\[,!]|\\text\{,\}|\\ )\d{3}(?!\d))*(?:\.\d+)?|\.\d+"
 )
+_DIGITS = r"(?:\d+[A-F]|[A-F][\dA-F])[\dA-F]*"  # to a base above 10
 _TOKEN = re.compile(
     r"(?P<space>(?:\s|~|\\[,;:!> ]|\\q?quad(?![A-HJ-Za-z])|<br\s*/?>"
     r"|\\[hvm]space\*?\{[^{}]*\}|\\kern[\d.]+[a-z]+)+)"
@@ -49,6 +50,7 @@ _TOKEN = re.compile(
     r"|\\[vh]?phantom\s*\{[^{}]*\}(?P<phantom>)"
     r"|\\(?:begin|end)\s*\{(?:align|equation|gather|split|center)(?:ed)?\*?\}(?P<display>)"
     r"|\\(?P<border>begin|end)\s*\{(?P<environment>[A-Za-z]+)\*?\}(?:\s*\{[clr|]*\})?"
+    rf"|(?P<based>(?<![\w\\])(?:{_DIGITS}|\\(?:text|mathrm)\{{{_DIGITS}\}})_\s*(?:\{{1[1-6]\}}|1[1-6]))"
     rf"|\\(?P<font>{_TEXT_COMMANDS})\*?\s*(?=\{{)"
     r"|\\mathbb\s*(?:\{(?P<set>[RZNQC])\}|(?P<set2>[RZNQC]))"
     r"|\\(?:mathcal|mathfrak|mathscr)\s*\{(?P<script>[A-Za-z])\}"
@@ -140,6 +142,9 @@ def _read_token(match: re.Match, kind: str, before: list[Token], gap: bool, upri
         return [Token("number", _digits(text))]
     if kind in ("scientific", "repeating"):
         return [Token("number", _repeating(text) if kind == "repeating" else re.sub(r"\\\w+|[{}]", "", text).lower())]
+    if kind == "based":
+        *_, digits, base = re.findall(r"[\dA-F]+", text)
+        return [Token("letter", f"{digits} base {base}")]
     if kind == "letters":
         return [Token("word", text, upright=True)] if upright else _split_letters(text, before, gap)
     if kind == "half":

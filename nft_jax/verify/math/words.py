@@ -4,7 +4,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from .units import DIMENSIONS, KNOWN
+from .units import DIMENSIONS, find
 
 # Words before a value that deny or hedge it: "maybe x = 5" states nothing.
 HEDGE = re.compile(
@@ -28,7 +28,7 @@ _TENS = {
     for value, name in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)  # noqa: SIM905
 }
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-OTHER_SCALES = {"dozen": 12, "lakh": 10**5, "crore": 10**7, "score": 20, "gross": 144}
+OTHER_SCALES = {"dozen": 12, "lakh": 10**5, "crore": 10**7, "score": 20, "gross": 144, "grand": 1000, "myriad": 10**4}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
 ORDINALS = {"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
 
@@ -44,7 +44,8 @@ _CHANGING = re.compile(
     r"ones|zeros?|wrong|incorrect|false|true|undefined|infinity|infinite|pi|i|e|x|y|z|n|k|"
     r"then|finally|now|later|instead|rather|unknown|variable|variables|decreased?|increased?|added|subtracted|"
     r"reject|rejected|rejecting|extraneous|invalid|discard|discarded|impossible|excluded|ignored|vs|versus|"
-    r"nothing|none|everything|anything|something|otherwise|tenths|hundredths|pairs?|couples?|squares)",
+    r"nothing|none|everything|anything|something|otherwise|tenths|hundredths|pairs?|couples?|squares|basis|fails|"
+    r"disproved|trios?|.*(?:illions?|uple[sd]?|fold))",
     re.I,
 )
 # "3 positive integers", "2 ordered pairs", "4 real roots"
@@ -52,6 +53,11 @@ _KINDS = {"positive", "negative", "real", "distinct", "different", "ordered", "p
 _COUNTED = {
     "integers", "integer", "numbers", "pairs", "pair", "roots", "root", "zeros", "solutions", "squares", "cubes",
     "values",
+}  # fmt: skip
+# What may stand alone behind a number though it is no plural.
+_UNCOUNTED = {
+    "people", "men", "women", "children", "feet", "fish", "sheep", "mice", "teeth", "each", "total", "left",
+    "remaining", "old", "apiece", "altogether", "overall", "money", "water", "text",
 }  # fmt: skip
 _FRACTION_WORD = re.compile(r".*(?:th|ths|rds|nds)", re.I)
 _FINE = {"month", "months", "tenth", "length", "width", "north", "south", "earth", "booth", "cloth", "depth", "moth"}
@@ -62,9 +68,10 @@ def changes_value(word: str) -> bool:
     lower = word.lower()
     if not word.isascii() and _changes_in_chinese(word):
         return True
-    if lower in KNOWN or word in KNOWN:
+    if find(word):
         return False
-    is_number = lower in _ONES or lower in _TENS or lower in SCALES or lower in OTHER_SCALES or lower in _PARTS
+    numbers = _ONES.keys() | _TENS.keys() | SCALES.keys() | OTHER_SCALES.keys() | _PARTS.keys()
+    is_number = bool({lower, lower.removesuffix("s"), lower.removesuffix("es")} & numbers)  # 5 sixes
     return (
         is_number
         or lower in ORDINALS
@@ -81,16 +88,26 @@ def _changes_in_chinese(word: str) -> bool:
     )
 
 
-def is_unit(words: list[str]) -> bool:
-    """Returns whether words behind a number name what it counts or measures."""
-    kept = [word for word in words if word.lower() not in DIMENSIONS]
+def is_unit(words: list[str], is_singular: bool) -> bool:
+    """Returns whether words behind a number name what it counts or measures: a unit, or a plural where there must be.
+
+    Args:
+      is_singular: whether the number is one, or a fraction of one.
+    """
     if len(words) > 1 and {word.lower() for word in words[:-1]} <= _KINDS and words[-1].lower() in _COUNTED:
         return True
-    if len(words) > 6:
-        return False
-    if words == ["times"]:
+    kept = [word for word in words if word.lower() not in DIMENSIONS]
+    if len(words) > 6 or any(changes_value(word) for word in kept if word.lower() not in ("per", "of", "in", "the")):
+        return words == ["times"]
+    return is_singular or len(kept) < len(words) or not words or any(map(_names_unit, words))
+
+
+def _names_unit(word: str) -> bool:
+    """Returns whether a word is a unit or a plural; of those that are no ASCII, only Chinese ones are known."""
+    lower = word.lower()
+    if find(word) or lower in _UNCOUNTED:
         return True
-    return all(not changes_value(word) or word.lower() in ("per", "of", "in", "the") for word in kept)
+    return lower.endswith("s") and lower[-2:] not in ("ss", "us", "is") or word[0] >= "⺀"
 
 
 def number_in_words(words: list[str]) -> Fraction | None:
@@ -106,11 +123,17 @@ def number_in_words(words: list[str]) -> Fraction | None:
     if len(words) > 3 and words[-3:-1] == ["and", "a"] and words[-1] in _PARTS:
         whole = _count(words[:-3])
         return None if whole is None else whole + Fraction(1, _PARTS[words[-1]])
-    if len(words) > 1 and words[-1] in _PARTS:
-        count = 1 if words[:-1] in (["a"], ["one"]) else _count(words[:-1])
-        return None if count is None else Fraction(count, _PARTS[words[-1]])
+    if len(words) > 1 and (part := _part(words[-1], words[:-1] in (["a"], ["one"]))):
+        count = 1 if words[0] == "a" else _count(words[:-1])
+        return None if count is None else Fraction(count, part)
     count = _count(words)
     return None if count is None else Fraction(count)
+
+
+def _part(word: str, is_one: bool) -> int | None:
+    """Returns 6 for "sixths", and for "sixth" behind "one"; None for what is no part."""
+    is_part = word.endswith("ths") or is_one and word.endswith("th")
+    return _PARTS.get(word) or (_count([word.removesuffix("s")]) if is_part else None)
 
 
 def _count(words: list[str]) -> int | None:

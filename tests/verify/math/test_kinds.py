@@ -5,11 +5,13 @@ import secrets
 
 import pytest
 
-from helpers import random_kinds, random_marks
+from helpers import random_kinds, random_marks, random_traps
 from nft_jax.verify import grade
 
 
-@pytest.mark.parametrize("make_pair", random_kinds.KINDS + random_marks.KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "make_pair", random_kinds.KINDS + random_marks.KINDS + random_traps.KINDS, ids=lambda kind: kind.__name__
+)
 def test_math_decides_every_pair_of_a_kind(make_pair):
     seed = secrets.randbelow(10**9)
     print(f"seed {seed}")
