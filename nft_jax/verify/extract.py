@@ -25,12 +25,20 @@ _DOUBT = re.compile(
 _TAG = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*</answer>", re.S | re.I)
 
 _NUMBER = r"[-+]?[$€£¥]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:,\d+)?)(?:\.\d+)?|[-+]?\.\d+"
+# Two quantities that are one: 5 hours and 30 minutes.
+COMPOUND = (
+    r"\s(?:hours?|hrs?|minutes?|mins?|days?|weeks?|months?|years?|feet|foot|ft|yards?|miles?|pounds?|lbs?|dollars?|degrees?)"
+    r",?\s(?:and\s)?\d+\s[a-z]{2,}"
+)
+RANGE = re.compile(r"\bbetween\s+\S+\s+and\s+$|\d\s+(?:to|or)\s+$", re.I)  # before its second number
 _FRACTION = r"-?\\[dtc]?frac\s*\{-?\d+(?:\.\d+)?\}\s*\{-?\d+(?:\.\d+)?\}"
 _PERCENT = r"(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?"
 # A number in prose is no part of a word (`AZYUK2A`); scripts without spaces may touch it. `a / b` is one number.
 _PLAIN = re.compile(
-    rf"(?<![A-Za-z\d_.,/^\\])(?<!\d:)(?:{_FRACTION}|\d+ \d+/\d+|(?:{_NUMBER})(?:(?:\s?/\s?|:)\d+(?!\.?\d))?)"
-    rf"(?!\.?\d|\s?/\s?\d|[\^_√]|!\S){_PERCENT}",
+    rf"(?<![\w\\])[A-Z]?[(\[]\s*(?:{_NUMBER})(?:\s*,\s*(?:{_NUMBER}))+\s*[)\]]"  # a point
+    rf"|(?<![\w.,/])\d+{COMPOUND}"
+    rf"|(?<![A-Za-z\d_.,/^\\])(?<!\d:)(?:{_FRACTION}|\d+ \d+/\d+|(?:{_NUMBER})(?:(?:\s?/\s?|:)\d+(?!\.?\d))?)"
+    rf"(?!\.?\d|\s?/\s?\d|[\^_√]|!(?:\S|\s[a-z])){_PERCENT}",
     re.I,
 )
 _MATH = re.compile(
@@ -40,11 +48,12 @@ _MATH = re.compile(
     r"|\\\((?P<parenthesis>(?:[^\\\n]|\\(?!\)))+)\\\)"
 )
 _ADVERB = "(?:therefore|thus|hence|simply|just|indeed|then)"
-_JOINT = rf"\s*(?:\*\*|\}})?\s*(?:is|:|=)\s*(?:\*\*|\}})?\s*:?\s*(?:{_ADVERB},?\s+)?"
+_JOINT = rf"\s*(?:\*\*|\}})?\s*(?:is|(?:must|should) be|:|=)\s*(?:\*\*|\}})?\s*:?\s*(?:{_ADVERB},?\s+)?"
 # Words that announce the answer; behind a box only "final answer" followed by a value does.
 _ANNOUNCEMENT = re.compile(
     rf"(?i:\b(?:answer|ans|result|solution|option|choice)){_JOINT}"
     r"|(?i:\b(?:answers|results|solutions|roots|zeros)\s+are\s*:?\s*)"
+    r"|(?i:\b(?:choose|pick|select)) (?=\(?[A-J]\)?\W*(?:$|\n))"
     r"|(?i:\b(?:option|choice|answer)) (?=\(?[A-J]\)? is (?:the )?(?:correct|right)\b)"
     r"|(?:答案|故|应)(?:是|为|选){1,2}[:：]?\s*"
     r"|(?i:\b(?:final\s+)?answer\b),?(?:\*\*)?[ \n]+(?=[-+$\\\d(])"
@@ -55,7 +64,8 @@ _FINAL = re.compile(rf"(?i:\bfinal\s+answer){_JOINT}(?=[-+$\\\d(\[.]|[A-Z]\b)")
 _LEAD = re.compile(
     r"(?i:(?:and|so|thus|hence|therefore|then|finally|(?:we|i)\s+(?:get|have|obtain|find)|(?:it|this|that)(?:\s+is|'s)|result|[a-z]\s+is)\b[\s,:]*)+"
 )
-_END_OF_PROOF = re.compile(r"\s*(?:\$?\\(?:blacksquare|square|Box|qed)\$?|[∎□■]|Q\.E\.D\.)\s*$")
+_END_OF_PROOF = re.compile(r"\s*(?:\$?\\(?:blacksquare|square|Box|qed)\$?|[∎□■✅✔✓☑]\ufe0f?|Q\.E\.D\.)\s*$")
+_REMARK = re.compile(r"\s\([^()$]*[A-Za-z]{3}[^()$]*\)[\s.]*$")  # behind the answer, in brackets
 _ALTERNATIVE = re.compile(r"\s*(?:,|,?\s*\bor\b)\s*(?:[a-z]\s*=\s*)?")  # between two numbers
 _CHOICE = re.compile(r"\([A-J]\)\s|[A-J][).:]\s")
 _QUESTION = re.compile(r"(?:^|(?<=[.!?\n]))[^.!?\n]*\?\s*$")  # what a question says is no answer
@@ -140,7 +150,9 @@ def final_answer(text: str) -> str | None:
     short = (text[lead.end() :] if (lead := _LEAD.match(text)) else text).strip(" *")
     if _is_only_an_answer(short):
         return _unwrap(short)
-    return _find_last_formula(text) or (text if len(text) < 40 else None)
+    shorter = _REMARK.sub("", text)
+    found = _find_last_formula(shorter) or (_find_last_formula(text) if shorter != text else None)
+    return found or (text if len(text) < 40 else None)
 
 
 def spoken_part(text: str) -> str:
@@ -263,6 +275,8 @@ def _find_last_formula(text: str) -> str | None:
         first = len(numbers) - 1
         while first and _ALTERNATIVE.fullmatch(text, numbers[first - 1].end(), numbers[first].start()):
             first -= 1
+        if first == len(numbers) - 1 and RANGE.search(text[: numbers[-1].start()][-40:]):
+            return None
         has_or = first < len(numbers) - 1 and "or" in text[numbers[-2].end() : numbers[-1].start()]
         return text[numbers[first if has_or else -1].start() : numbers[-1].end()].strip()
     if not formulas:

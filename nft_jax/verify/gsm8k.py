@@ -4,7 +4,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from .extract import TAIL_CHARACTERS, is_denied, last_boxed, spoken_part
+from .extract import COMPOUND, RANGE, TAIL_CHARACTERS, is_denied, last_boxed, spoken_part
 from .math.words import SCALES, number_in_words
 
 _DIGITS_LIMIT = 1000
@@ -12,13 +12,18 @@ _DIGITS = r"(?:(?<!\d)\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(
 # A minus belongs to a number that it touches, unless it subtracts. A number in a word or an exponent is none.
 _NUMBER = re.compile(
     rf"(?<![A-Za-z^_\d])(?<!\d/)(?P<sign>(?:(?<![\w.)\]%])[-−](?=[$€£\d.]))?(?:[$€£]\s?(?:[-−](?=[\d.]))?)?)"
-    rf"(?P<digits>{_DIGITS}(?:\s?/\s?\d+(?!\.?\d))?)(?![²³⁰¹⁴-⁹^\d]|\.\d|\s?/\s?\d|[!eE]\w)"
+    rf"(?P<digits>{_DIGITS}(?:\s?/\s?\d+(?!\.?\d))?)(?![²³⁰¹⁴-⁹^\d]|\.\d|\s?/\s?\d|[!eE]\w|[kKM]\b)"
 )
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
-_CALCULATION = re.compile(r"(?:\d\s*[-+*/:×÷−^]|\b(?:minus|negative))\s*$", re.I)  # before a number: it is no result
+_CALCULATION = re.compile(
+    r"(?:\d\s*[-+*/:×÷−^x]|\b(?:minus|negative|plus|times|(?:multiplied|divided) by))\s*$", re.I
+)  # before a number: it is no result
 _SHORT_FRACTION = re.compile(r"(\\[dt]?frac)\s*(\d)\s*(\d)")
-_CONTINUATION = re.compile(r"\s*[-+*/:×÷−]\s*\d|\^|\s+(?:to|or)\s+[$€£]?\d")  # behind a number
-_RANGE = re.compile(r"\bbetween\s+\S+\s+and\s+$|\d\s+(?:to|or)\s+$", re.I)
+_CONTINUATION = re.compile(
+    rf"\s*[-+*/:×÷−x]\s*\d|\^|\s+(?:to|or)\s+[$€£]?\d|\s+and\s+\d+\s+cents|{COMPOUND}"
+)  # behind a number
+_QUANTITY = re.compile(rf"\d{COMPOUND}")
+_HEDGE = re.compile(r"\b(?:not|never|at (?:least|most)|(?:less|more|fewer|greater|other) than)\b", re.I)
 _MIXED = re.compile(r"(-?)(\d+)\s+(\d+)\s?/\s?(\d+)(?!\d)")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
 _SCALE = re.compile(rf"(?<=\d)\s*({'|'.join(SCALES)})\b", re.I)
@@ -100,7 +105,7 @@ def _first_number(text: str) -> str | None:
     """Returns the first number of a text, times the word behind it (million); None if it is part of a calculation."""
     text = _FRACTION.sub(r" \1/\2", text).rpartition("=")[2]
     match = _NUMBER.search(text)
-    if match is None or _CONTINUATION.match(text, match.end()):
+    if match is None or _CONTINUATION.match(text, match.end()) or _HEDGE.search(text, 0, match.start()):
         return None
     number = _plain(match)
     scale = _SCALE.match(text, match.end())
@@ -114,8 +119,10 @@ def _last_number(text: str) -> str | None:
     matches = [match for match in _NUMBER.finditer(text) if not is_denied(text, *match.span())]
     if not matches:
         return None
-    before = text[: matches[-1].start()][-40:]
-    return None if _CALCULATION.search(before) or _RANGE.search(before) else _plain(matches[-1])
+    start = matches[-1].start()
+    before = text[:start][-40:]
+    is_part = any(match.end() > start for match in _QUANTITY.finditer(text, max(start - 40, 0)))
+    return None if is_part or _CALCULATION.search(before) or RANGE.search(before) else _plain(matches[-1])
 
 
 def _plain(match: re.Match) -> str:

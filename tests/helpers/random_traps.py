@@ -92,4 +92,42 @@ def based(draw: random.Random) -> Pair:
     ))  # fmt: skip
 
 
-KINDS = [far_form, undefined_part, unknown_function, word_behind, metric, residue, based]
+def named_side(draw: random.Random) -> Pair:
+    """Returns equations that state a value of one name or of two, in letters, signs and words."""
+    a, (x, y, z) = draw.randrange(2, 99), draw.sample("pqvxyz", 3)
+    sign = draw.choice(("", "/", "+", "-"))
+    strange = draw.choice((r"\foo{d x}{d t}", r"\rac{dx}{dt}", "x_{1d}", r"\vec{AB}", "PQRST"))
+    return draw.choice((
+        (f"{x}{sign}{y}={a}", f"{x}{sign}{z}={a}", False), (f"{x}{sign}{y}={a}", f"{x}{sign}{y}={a}.0", True),
+        (rf"\rac{{dx}}{{dt}}={a}x", rf"\frac{{dx}}{{dt}}={a}x", False),
+        (rf"{strange}={a}", f"{x}={a}", strange == "PQRST"), (f"{x}+{y}={a}", f"{a}", True),
+        (f"{x}+{y}={a}", f"{a + 1}", False), (f"10{x}={a}", f"{a}", False),
+        (rf"\text{{minus }}{a}", f"-{a}", True), (rf"\text{{about }}{a}", f"{a}", True),
+        (rf"\text{{Area}}={a}", f"S={a}", True), ("PQRST=CD", "AB=CD", False), (f"f({x})={a}{x}", f"f(t)={a}t", True),
+        (rf"f({x})\equiv {a}", f"f({x})={a}", True), (f"{x}=c_1e^{a}", f"{x}=C_1e^{a}", True),
+        (f"{x}=c_1+C_2", f"{x}=C_1+C_1", False), (f"{a}x+K", f"{a}x+C", True),
+    ))  # fmt: skip
+
+
+def joined(draw: random.Random) -> Pair:
+    """Returns conditions, sets, fractions and rows that stand side by side."""
+    a, b = sorted(draw.sample(range(2, 50), 2))
+    c = draw.choice((b, b + 1))
+    rows = draw.choice(("aligned", "align*", "split", "gathered"))
+    return draw.choice((
+        (rf"x>{b} \text{{ and }} x<{a}", rf"x<{a} \text{{ or }} x>{b}", False),
+        (rf"x>{b} \text{{ or }} x<{a}", rf"x<{a} \text{{ or }} x>{c}", b == c),
+        (rf"\{{\{{{a}\}}\}}", rf"\{{{a}\}}", False), (rf"\{{{a}\}}", f"{a}", True),
+        (rf"{a}\frac{{{b}}}{{{a}}}", f"{b}", False),
+        (rf"{a}\frac{{{b}}}{{{a}}}", rf"\frac{{{a * a + b}}}{{{a}}}", False),
+        (rf"{a}\frac{{{a}}}{{{b}}}", rf"\frac{{{a * c + a}}}{{{c}}}", b == c),
+        (rf"\begin{{{rows}}} x &= {a}+{b} \\ &= {a + b} \end{{{rows}}}", f"x={a + c}", b == c),
+        (rf"\begin{{{rows}}} x &= {b} \end{{{rows}}}", f"{c}", b == c),
+        (rf"\begin{{{rows}}} x &= {a} \\ y&={b} \end{{{rows}}}", f"x={a}, y={c}", b == c),
+        (rf"{a}\,\mu\text{{m}}", rf"{a * 1000}\text{{ nm}}", True),
+        (rf"{a}\ \mathrm{{μs}}", rf"{b}\text{{ us}}", False),
+        (rf"\lnot p_{{{a}}}", rf"\neg p_{{{c}}}", False), (rf"{a} m^{{0.25}}", f"{a} m", False),
+    ))  # fmt: skip
+
+
+KINDS = [named_side, joined, far_form, undefined_part, unknown_function, word_behind, metric, residue, based]

@@ -44,7 +44,7 @@ SYNONYMS = {
     "cdot": "*", "times": "*", "ast": "*", "bullet": "*", "div": "/", "pm": "±", "mp": "∓", "colon": ":", "equiv": "≡",
     "lbrace": "⦃", "rbrace": "⦄", "lbrack": "[", "rbrack": "]", "langle": "⟨", "rangle": "⟩", "cong": "≅",
     **dict.fromkeys(("vert", "lvert", "rvert", "mid"), "|"), "prime": "'", "land": "and", "wedge": "and",
-    "lor": "or", "vee": "or",
+    "lor": "or", "vee": "or", "lnot": "neg",
    
     "bar": "overline", "widehat": "hat", "widetilde": "tilde", "overrightarrow": "vec", "Re": "ℝ",
     "to": "→", "rightarrow": "→", "mapsto": "↦", "infin": "infty", "doteq": "=",
@@ -71,6 +71,7 @@ _SYSTEM = re.compile(  # rows behind one large brace, or alone
     r"(.*?)\\end\s*\{\2\}(?(1)\s*\\right\.)",
     re.S,
 )
+_MICRO = re.compile(r"(?:\\mu\s*\\(?:text|mathrm)\s*\{|\\(?:text|mathrm)\s*\{\s*\\mu)\s*(?=[A-Za-z]{1,3}\})")
 _ROW_HEIGHT = re.compile(r"\\\\\s*\[-?[\d.]+\s*[a-z]{2}\]")
 _DETERMINANT = re.compile(
     r"(?:\\left\s*)?\|\s*(\\begin\{)(?:array\}(?:\{[clr|]*\})?|matrix\})(.*?\\end\{)\w+(\})\s*(?:\\right\s*)?\|", re.S
@@ -103,6 +104,8 @@ def clean(text: str) -> str:
         text = re.sub(r"\{\\rm\s+([^{}]*)\}", r"\\mathrm{\1}", text)
     text = text.replace("\\'", "'").replace("{}_", "_").replace("{}^", "^")
     text = _WHOLE.sub(r"\1", text, count=1) if "{" in text else text
+    if r"\mu" in text:
+        text = _MICRO.sub(r"\\text{u", text)
     if "prime" in text:
         text = _PRIMES.sub(lambda match: "'" * match.group().count("prime"), text)
     text = re.sub(r"(?<=\d)\{:\}(?=\d)", ":", text)
@@ -116,7 +119,7 @@ def clean(text: str) -> str:
 
 
 def _to_cases(match: re.Match) -> str:
-    is_system = match[1] or match[2] not in ("array", "matrix") and r"\\" in match[3]
+    is_system = match[1] or match[2] not in ("array", "matrix")
     return rf"\begin{{cases}}{match[3]}\end{{cases}}" if is_system else match.group()
 
 

@@ -7,6 +7,7 @@ from .environments import EnvironmentReader
 from .functions import to_expression
 from .identity import variables
 from .measures import RELATIONS, SIDE_ENDS
+from .relations import WORDS
 from .structures import close, fold, group, to_text, transpose
 from .values import (
     ANY,
@@ -118,7 +119,11 @@ class AnswerReader(EnvironmentReader):
             self.at += 1
             sides.append(self._read_union())
             if signs[-1] == "≡":
-                return self._read_congruences(sides)
+                before = self.at
+                try:
+                    return self._read_congruences(list(sides))
+                except Unreadable:  # f(x) ≡ 0
+                    self.at, signs[-1] = before, "="
         return Relation(tuple(sides), tuple(signs)) if signs else sides[0]
 
     def _read_named_side(self, start: int) -> Value:
@@ -130,9 +135,10 @@ class AnswerReader(EnvironmentReader):
                 depth += (token.text in "([⦃{") - (token.text in ")]⦄}")
                 if depth == 0 and token.text == "=" and position > start:
                     part = self.tokens[start:position]
-                    if any(each.text in "+-*/^" for each in part) and not any(each.kind == "word" for each in part):
+                    has_word = any(each.kind == "word" for each in part)
+                    if any(each.text in "+-*/^" for each in part) and not has_word:
                         break  # a formula that is not read
-                    name = " ".join(map(fold, part))
+                    name = WORDS * has_word + " ".join(map(fold, part))
                     if HEDGE.search(name) or set(name) & set("%#!?@&~"):
                         break
                     self.at = position

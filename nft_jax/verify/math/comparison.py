@@ -165,7 +165,8 @@ class Comparison(ListComparison):
         stated = [relations.value_of(side, self._are_near_or_work, side is left) for side in (left, right)]
         if not any(isinstance(value, Relation) for value in stated):
             names = _name_of(left), _name_of(right)
-            if None not in names and relations.are_names_compatible(*names):
+            is_alike = names[0] == names[1] or not relations.is_name(stated[0])  # CD is no value of AB = CD
+            if None not in names and is_alike and relations.are_names_compatible(*names):
                 return self.compare(*stated)
         if sets.is_set_like(left) and sets.is_set_like(right):
             result = self._sets(left, right)

@@ -42,7 +42,8 @@ class EnvironmentReader(ScalarReader):
                     raise Unreadable("cases are not closed")
                 self.at += 1
                 if token.text == "¶":
-                    rows.append([[]])
+                    goes_on = self.peek(self.sees("&")).text in RELATIONS  # of a chain
+                    rows[-1].append([]) if goes_on else rows.append([[]])
                 elif token.text == "&":
                     rows[-1].append([])
                 else:

@@ -91,6 +91,8 @@ class FormulaReader(FunctionReader):
             is_plain = top[0] == bottom[0] == "number" and top[1].denominator == bottom[1].denominator == 1
             if is_plain and 0 < top[1] < bottom[1]:
                 return ("add", whole, fraction)
+            if is_plain and top[1] >= bottom[1] > 0:
+                raise Unreadable("a number before an improper fraction may be added or multiplied")
         self.at, self.tokens = start, tokens
         return whole
 

@@ -22,6 +22,7 @@ __all__ = ["check_reference", "math", "preload"]
 
 
 _IMPLIES = re.compile(r"\\(?:implies|(?:Long)?Rightarrow|therefore)(?![A-Za-z])\s*|[⇒⟹∴]")
+_CONSTANT = re.compile(r"[Cc](?:_\d)?")
 
 
 def math(response: str, answer: str, **options: bool | int) -> tuple[str, str | None]:
@@ -61,17 +62,20 @@ def _decide(reference: str, given: str, rules: Rules) -> str:
             return "incorrect"
     try:
         stated, value = read(reference), read(given)
-        if compare(stated, _rename_like(stated, value) if rules.any_names else value, rules):
+        if compare(stated, _rename_like(stated, value, rules), rules):
             return "correct"
     except Unreadable:
         return "unparsed"
     return "unparsed" if isinstance(value, Text) and not value.is_words else "incorrect"
 
 
-def _rename_like(reference: Value, given: Value) -> Value:
-    """Returns an answer with the names of variables of the reference, if it has as many."""
+def _rename_like(reference: Value, given: Value, rules: Rules) -> Value:
+    """Returns an answer with the names of the reference: of its constants (`C_1` for `c_1`), or of all variables."""
     names, own = (variables(*_expressions(value)) for value in (reference, given))
-    return rename(given, dict(zip(own, names, strict=True))) if len(names) == len(own) else given
+    if rules.any_names and len(names) == len(own):
+        return rename(given, dict(zip(own, names, strict=True)))
+    capitals = {name: name.swapcase() for name in own if _CONSTANT.fullmatch(name) and name not in names}
+    return rename(given, {name: other for name, other in capitals.items() if other in names and other not in own})
 
 
 def check_reference(answer: str) -> str | None:

@@ -68,6 +68,9 @@ class ListComparison:
         symbols = all(isinstance(item, Text) or choice_letter(item) or capitals(item) for item in reference.items)
         if symbols and (reference.conjunction == "or") != (given.conjunction == "or"):  # of statements
             return False
+        bounds = all(isinstance(item, Relation) and "=" not in item.signs for item in reference.items)
+        if bounds and {reference.conjunction, given.conjunction} == {"and", "or"}:  # of inequalities
+            return False
         brackets = {(group.opening, group.closing) for group in (reference, given)}
         if brackets == {("cases", "cases")}:
             return self._unordered(reference.items, given.items)
@@ -94,7 +97,7 @@ class ListComparison:
         name, *parts = scalar.expression
         if name == "application" and len(parts) > 2 and parts[0][0].isupper():
             return self._groups(group, Group("(", tuple(map(Scalar, parts[1:])), ")"))
-        if group.opening == "{" and len(group.items) == 1:
+        if group.opening == "{" and len(group.items) == 1 and not self._in_list:  # {{1}} is not {1}
             return self.compare(group.items[0], scalar)
         if group.conjunction == "or" and not group.opening:  # 0.75 or 3/4
             return conjunction(self.compare(item, scalar) for item in group.items)

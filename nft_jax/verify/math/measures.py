@@ -23,6 +23,8 @@ class ScalarReader(FormulaReader):
         """Reads a formula with its percent sign or unit."""
         currency = self._take_currency()
         start = self.at
+        if self.peek().text.lower() in ("minus", "negative") and self.peek(1).kind in ("number", "command"):
+            self.tokens[start] = Token("symbol", "-")
         if self.peek().kind == "word" and first is None:
             return self._read_words()
         if first is None and (split := self._find_letter_unit()) is not None:

@@ -21,6 +21,7 @@ _CONDITION_WORDS = {
     "negative", "nonnegative", "non", "nonzero", "integer", "integers", "number", "numbers", "natural", "is", "are",
     "an", "a", "constant", "constants", "arbitrary", "and", "the",
 }  # fmt: skip
+_ABOUT = {"about", "approximately", "roughly", "around", "approx"}
 _REASONS = {"since", "because"}
 _EMPHASIS = {"only", "exactly", "precisely", "alone"}  # of an answer that is complete anyway
 _CHOICE = re.compile(
@@ -64,11 +65,13 @@ def why_unreadable(text: str) -> str | None:
 
 
 def _strip(tokens: tuple[Token, ...]) -> list[Token]:
-    """Returns the tokens without punctuation behind the answer and a sign of equality before it."""
+    """Returns the tokens without punctuation behind the answer, and without `=` or "about" before it."""
     tokens = list(tokens)
     while tokens and tokens[-1].kind == "symbol" and tokens[-1].text in (".", ",", ";"):
         tokens.pop()
-    return tokens[1:] if len(tokens) > 1 and tokens[0].kind == "symbol" and tokens[0].text in "=≈" else tokens
+    first, second = (*tokens, END, END)[:2]
+    is_sign = first.kind == "symbol" and first.text in "=≈" and second is not END
+    return tokens[1:] if is_sign or first.text.lower() in _ABOUT and second.kind == "number" else tokens
 
 
 def _read_whole(tokens: list[Token]) -> Value:

@@ -27,6 +27,7 @@ Compare = Callable[[Value, Value], bool | None]
 
 MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈", "≡": "≡"}
 _ARITHMETIC = {"add", "negative", "multiply", "divide", "power", "symbol", "number", "root", "degree", "application"}
+WORDS = "words "  # before a name that has words
 _OF_VARIABLES = {"sin", "cos", "tan", "cot", "sec", "csc", "gcd", "lcm", "max", "min"}
 
 
@@ -199,7 +200,9 @@ def rename_argument(value: Value, other: Value) -> Value:
     if not (isinstance(value, Relation) and isinstance(other, Relation)):
         return value
     own, target = (getattr(relation.sides[0], "expression", ("",)) for relation in (value, other))
-    if own[:2] != target[:2] or len(own) != 3 or len(target) != 3 or not own[2][0] == target[2][0] == "symbol":
+    if own[:2] != target[:2] or (own[0], len(own), len(target)) != ("application", 3, 3):
+        return value
+    if not own[2][0] == target[2][0] == "symbol":
         return value
     names = set().union(*map(_names, value.sides))
     return value if target[2][1] in names else rename(value, {own[2][1]: target[2][1]})
@@ -212,7 +215,7 @@ def are_names_compatible(left: Value, right: Value) -> bool:
     names = [value.expression for value in (left, right) if isinstance(value, Scalar)]
     if len(names) < 2:
         return all(isinstance(value, Scalar | Text) for value in (left, right))
-    words = [name for name in names if name[0] == "symbol" and " " in name[1]]
+    words = [name for name in names if name[0] == "symbol" and name[1].startswith(WORDS)]
     is_function = [name[0] == "application" and {part[0] for part in name[2:]} == {"symbol"} for name in names]
     is_free = all(name[0] not in _OF_VARIABLES for name in names)
     return len(words) == 1 and is_free or any(is_function) and ("symbol", "y") in names

@@ -70,7 +70,7 @@ def _compare_values(left: Expression, right: Expression, budget: Budget) -> bool
     result = are_identical(left, right, budget)
     if result is False and left[0] == right[0] == "symbol" and len(left[1]) == len(right[1]) == 1:
         return left[1].lower() == right[1].lower()
-    rests = _antiderivative(left, "C"), _antiderivative(right, "Cc")
+    rests = _antiderivative(left, "C"), _antiderivative(right, "CcK")
     if result is False and all(rests):
         return is_constant(difference(*rests), budget)
     return result
@@ -81,7 +81,7 @@ def _antiderivative(expression: Expression, constants: str) -> Expression | None
     rest = [term for term in expression[1:] if term not in [("symbol", name) for name in constants]]
     total = ("add", *rest)
     is_one = expression[0] == "add" and len(rest) == len(expression) - 2
-    return total if is_one and variables(total) and not {*"ABCc"} & {*variables(total)} else None
+    return total if is_one and variables(total) and not {*"ABCcK"} & {*variables(total)} else None
 
 
 def _compare_percent(reference: Scalar, given: Scalar, plain: bool | None, budget: Budget) -> bool | None:

@@ -57,7 +57,7 @@ MONEY = {"rs", "usd", "us", "eur", "inr", "rmb", "cny", "gbp"}
 CURRENCY = "$€£¥₹¢₩₽"
 _POWERS = {"square": 2, "squares": 2, "sq": 2, "cubic": 3, "cu": 3}
 DIMENSIONS = {*_POWERS, "units", "unit"}
-_EXPONENT = re.compile(r"\^ (?:\{ )?(-? ?\d)(?: \})?")
+_EXPONENT = re.compile(r"\^ (?:\{ )?(-? ?\d+)(?!\S)(?: \})?")
 
 
 def find(name: str) -> str | None:
