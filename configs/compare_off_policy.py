@@ -1,11 +1,12 @@
 """How many updates a rollout bears: NFT, whose clamp keeps a gradient, beside hard clips, on the harder task.
 
-Claim     None before the study: it is prepared, not finished.
+Claim     None before the study. What it found is in colab/comparison.md.
 Question  Whether NFT's soft clamp gains or loses against the hard clips of GRPO and DAPO as the policy moves away
           from the one that sampled: 1, 4 and 16 updates a rollout.
 Rates     The same four learning rates for each loss and regime, chosen on validation problems with seed 100.
           Results are on test problems, with seeds 0 to 4.
-Cost      Not measured. Each of the 108 runs samples as many tokens as one of `compare_negatives`.
+Cost      108 runs of 400,000 sampled tokens, 27 to 96 s each on cores that had much other work, and six warm starts:
+          75 minutes in two processes side by side.
 Command   python -m nft_jax.compare --config=compare_off_policy --workdir=runs/off_policy
           and with --config.compare.updates=48 --workdir=runs/off_policy_by_updates, for equal updates. Finished runs
           with 4 updates in the workdir of `compare_all_incorrect` are the same: copy its folders `bases` and `runs`
