@@ -1,4 +1,4 @@
-"""How many updates a rollout bears: NFT, whose clamp keeps a gradient, beside hard clips, on the harder task.
+"""How many updates to take from a rollout: NFT, whose clamp keeps a gradient, beside hard clips, on the harder task.
 
 Claim     None before the study. What it found is in colab/comparison.md.
 Question  Whether NFT's soft clamp gains or loses against the hard clips of GRPO and DAPO as the policy moves away
