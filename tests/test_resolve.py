@@ -176,6 +176,8 @@ def test_resolve_shares_prompts_with_a_kernel_only_where_it_is_asked_to_and_can(
     for attention in ("splash", "triton"):
         assert shared(attention, "auto") == shared(attention, "no") == "no"
     assert shared("splash", "yes") == shared("xla", "yes") == "yes"
+    changes = {"model__dtype": "bfloat16", "model__head_size": 8}
+    assert [shared("cudnn_packed", choice, **changes) for choice in ("auto", "yes")] == ["no", "yes"]
     with pytest.raises(
         ValueError, match="share_prompts='yes': attention by triton .*is not merged.*use 'auto' or 'no'"
     ):

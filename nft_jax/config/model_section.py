@@ -136,9 +136,10 @@ class ModelConfig:
         "auto",
         "attention over rows of tokens, in training and while prompts are read. xla: any platform, in blocks of "
         "queries; splash: a Pallas kernel for TPUs; triton: a Pallas kernel for GPUs; cudnn: cuDNN while prompts are "
-        "read, triton in training; auto: splash on TPUs, cudnn or triton on GPUs in 16 bits; else xla. With triton "
-        "or cudnn the decode loop reads its cache by a Pallas kernel too",
-        choices=("auto", "xla", "splash", "triton", "cudnn"),
+        "read, triton in training; cudnn_packed: cuDNN in training too, on H100 and newer, never run so far; auto: "
+        "splash on TPUs, cudnn or triton on GPUs in 16 bits; else xla. With triton, cudnn or cudnn_packed the decode "
+        "loop reads its cache by a Pallas kernel too",
+        choices=("auto", "xla", "splash", "triton", "cudnn", "cudnn_packed"),
         decides=NONE,
     )
     remat: str = setting(

@@ -6,6 +6,9 @@ from nft_jax.losses import UNITS
 # Of a micro-batch on a data shard whose rows the config leaves open: all its tokens, and those whose logits are in
 # memory at a time.
 MICRO_BATCH_TOKENS, LOGIT_TOKENS = 16384, 1024
+# Most sequences of a row for attention "cudnn_packed", which starts blocks of threads and keeps float32 numbers for as
+# many of them as a row might hold, each of its length.
+PACKED_SEQUENCES = 16
 
 
 def row_tokens_needed(max_prompt_tokens: int, max_answer_tokens: int, unit: int, shared: bool) -> int:
@@ -31,3 +34,8 @@ def rows_per_micro_batch(config: Settings, unit: str, shared: bool, units: int) 
     tokens = row_tokens(config, unit, shared)
     most = min(MICRO_BATCH_TOKENS // tokens, LOGIT_TOKENS // min(config.packing.logp_chunk_tokens, tokens), units)
     return config.packing.rows_per_micro_batch or max(most, 1)
+
+
+def row_units(config: Settings, unit: str) -> int | None:
+    """Returns how many units a row may hold at most; None for as many as have room."""
+    return PACKED_SEQUENCES // UNITS[unit] if config.model.attention == "cudnn_packed" else None

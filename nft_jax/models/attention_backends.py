@@ -12,17 +12,22 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
-from nft_jax.compat import has_splash_gradient, shard_map
+from nft_jax.compat import has_cudnn_attention, has_splash_gradient, shard_map
 from nft_jax.config import ModelConfig
 from nft_jax.models import attention_kernels, decode_kernel
 from nft_jax.models.attention import PromptKeys, decode_attention, packed_attention
 from nft_jax.models.kernel_blocks import choose_blocks, choose_decode_blocks, describe_gpu
 from nft_jax.parallel.mesh import DATA, TENSOR, map_tensor
 
-PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"}
-DTYPES = {"splash": ("float32", "bfloat16"), "cudnn": ("bfloat16", "float16")}
+PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu", "cudnn_packed": "gpu"}
+_SIXTEEN_BITS = ("bfloat16", "float16")
+DTYPES = {"splash": ("float32", "bfloat16"), "cudnn": _SIXTEEN_BITS, "cudnn_packed": _SIXTEEN_BITS}
 # The head sizes that cuDNN supports on every GPU it runs on.
 CUDNN_HEADS = range(8, 129, 8)
+
+
+def _keep_segments(segment_BT):
+    return segment_BT
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,11 @@ class AttentionBackend:
 
     Attributes:
       name: The implementation, in words.
-      rows: `(query_BTNH, key_BTGH, value_BTGH, segment_BT) -> out_BTNH` for packed rows, outside of any `shard_map`.
-        XLA's also takes prompts and windows, as `attention.packed_attention`, and splash's prompts.
+      rows: `(query_BTNH, key_BTGH, value_BTGH, segments) -> out_BTNH` for packed rows, outside of any `shard_map`.
+        XLA's also takes prompts and windows, as `attention.packed_attention`, and those of splash and cuDNN prompts.
       prompts: The same for rows of one sequence each, followed by padding, inside the `shard_map` of the rollout.
       decode: A function with the arguments of `attention.decode_attention`, inside the same `shard_map`.
+      describe: `segment_BT -> segments`, what `rows` takes for them; computed once for all layers.
       takes_no_prompts: Why `rows` takes no prompts, so that each row must hold its own; empty if it takes them.
     """
 
@@ -42,6 +48,7 @@ class AttentionBackend:
     rows: Callable
     prompts: Callable
     decode: Callable = decode_attention
+    describe: Callable = _keep_segments
     takes_no_prompts: str = ""
 
 
@@ -73,21 +80,27 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
         return AttentionBackend(name, by_rows, by_heads, takes_no_prompts=_no_prompts_reason(name))
     gpu = describe_gpu(device) if device.platform == "gpu" and not interpret else None
     blocks = choose_blocks(config.head_size, config.dtype, gpu)
-    rows = functools.partial(attention_kernels.triton, blocks=blocks, interpret=interpret)
+    triton = functools.partial(attention_kernels.triton, blocks=blocks, interpret=interpret)
+    cudnn = functools.partial(attention_kernels.cudnn, interpret=interpret)
+    described, rows, prompts = {
+        "triton": ("triton", triton, triton),
+        "cudnn": ("triton for packed rows, cudnn for prompts", triton, cudnn),
+        "cudnn_packed": ("cudnn for packed rows and prompts", kernel, cudnn),
+    }[name]
     return AttentionBackend(
-        "triton for packed rows, cudnn for prompts" if name == "cudnn" else name,
+        described,
         _map_over_mesh(rows, mesh),
-        _map_over_heads(kernel if name == "cudnn" else rows, mesh),
+        _map_over_heads(prompts, mesh),
         _select_decode(config, mesh, gpu, interpret),
+        _find_spans(mesh) if name == "cudnn_packed" else XLA.describe,
         _no_prompts_reason(name),
     )
 
 
 def find_kernels(device: jax.Device) -> list[str]:
     """Returns the names of the kernels that run on a device."""
-    if device.platform == "gpu" and not runs_triton(device):
-        return []
-    return [name for name, platform in PLATFORM.items() if platform == device.platform]
+    names = [name for name, platform in PLATFORM.items() if platform == device.platform]
+    return [name for name in names if device.platform != "gpu" or not _gpu_reason(name, device)]
 
 
 def runs_triton(gpu: jax.Device) -> bool:
@@ -112,11 +125,8 @@ def _unsupported_reason(name, config, device):
             f"config.model.attention={name!r} runs on a {needed.upper()}, and the mesh's devices are {device.platform};"
             f" use 'auto', or 'xla', which runs everywhere"
         )
-    if needed == "gpu" and device is not None and not runs_triton(device):
-        return (
-            f"config.model.attention={name!r} needs Triton, and with it a GPU of compute capability 8.0 or newer, not "
-            f"a {device.device_kind} ({device.compute_capability}); use 'auto' or 'xla'"
-        )
+    if needed == "gpu" and (reason := _gpu_reason(name, device)):
+        return reason
     dtypes = DTYPES.get(name, (config.dtype,))
     if config.dtype not in dtypes:
         return (
@@ -128,9 +138,9 @@ def _unsupported_reason(name, config, device):
             f"config.model.attention={name!r} has no layers that attend over a window, and the model's window of "
             f"{config.window} tokens is shorter than a prompt with its answer; use 'auto' or 'xla'"
         )
-    if name == "cudnn" and config.head_size not in CUDNN_HEADS:
+    if name in ("cudnn", "cudnn_packed") and config.head_size not in CUDNN_HEADS:
         return (
-            f"config.model.attention='cudnn' needs a head size that is a multiple of 8 up to 128, not "
+            f"config.model.attention={name!r} needs a head size that is a multiple of 8 up to 128, not "
             f"config.model.head_size={config.head_size}; use attention='auto'"
         )
     gpu = describe_gpu(device) if needed == "gpu" and device is not None else None
@@ -143,20 +153,50 @@ def _unsupported_reason(name, config, device):
     return None
 
 
+def _gpu_reason(name, gpu):
+    """Returns why a kernel runs neither on this GPU nor with this JAX, or None; `gpu` None stands for any."""
+    if gpu is not None and not runs_triton(gpu):
+        return (
+            f"config.model.attention={name!r} needs Triton, and with it a GPU of compute capability 8.0 or newer, not "
+            f"a {gpu.device_kind} ({gpu.compute_capability}); use 'auto' or 'xla'"
+        )
+    if name != "cudnn_packed":
+        return None
+    if gpu is not None and float(gpu.compute_capability) < 9:
+        return (
+            f"config.model.attention='cudnn_packed' needs a GPU of compute capability 9.0 or newer, such as an H100, "
+            f"not a {gpu.device_kind} ({gpu.compute_capability}); use 'auto', 'cudnn' or 'triton'"
+        )
+    if not has_cudnn_attention():
+        return (
+            f"config.model.attention='cudnn_packed' calls a part of JAX that jax {jax.__version__} does not have, or "
+            f"in another form; use 'auto', 'cudnn' or 'triton'"
+        )
+    return None
+
+
 def _no_prompts_reason(name):
     """Returns why a kernel's rows take no prompts, or an empty text."""
+    if name == "cudnn_packed":
+        return ""
     if name != "splash":
         return "its kernel of packed rows is Triton's, which is not merged with a second one over prompts"
     return "" if has_splash_gradient() else f"jax {jax.__version__} has no such backward pass of splash attention"
+
+
+def _find_spans(mesh):
+    """Finds the sequences of each data shard's rows, as `cudnn_packed` takes them."""
+    by_rows = PartitionSpec(DATA)
+    return shard_map(attention_kernels.cudnn_spans, mesh=mesh, in_specs=by_rows, out_specs=by_rows, check_vma=False)
 
 
 def _map_over_mesh(kernel, mesh):
     """Splits rows over data shards and heads over `tensor`; the compiler does not split a kernel by itself."""
     row, whole = PartitionSpec(DATA, None, TENSOR), PartitionSpec(DATA)
 
-    def attend(query_BTNH, key_BTGH, value_BTGH, segment_BT, prompt=None, window=None):
+    def attend(query_BTNH, key_BTGH, value_BTGH, segments, prompt=None, window=None):
         del window  # models with windows are refused
-        operands = query_BTNH, key_BTGH, value_BTGH, segment_BT
+        operands = query_BTNH, key_BTGH, value_BTGH, segments
         operands += () if prompt is None else (prompt,)
         specs = (row, row, row, whole, PromptKeys(row, row, whole))[: len(operands)]
         return shard_map(kernel, mesh=mesh, in_specs=specs, out_specs=row, check_vma=False)(*operands)

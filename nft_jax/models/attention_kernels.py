@@ -1,8 +1,8 @@
 """Wrappers of the attention kernels that ship with JAX, for the rows and heads of one device.
 
-Each function takes `(query_BTNH, key_BTGH, value_BTGH, segment_BT)` and returns `[B, T, N, H]` like `packed_attention`;
-`splash` takes the rows' prompts too. `interpret=True` emulates the kernel on any platform, slowly.
-`attention_backends.py` selects and distributes them.
+Each function takes `(query_BTNH, key_BTGH, value_BTGH, segment_BT)` and returns `[B, T, N, H]` like `packed_attention`.
+`splash` and `cudnn_packed` take the rows' prompts too, and `cudnn_packed` what `cudnn_spans` makes of the segments.
+`interpret=True` emulates the kernel on any platform, slowly. `attention_backends.py` selects and distributes them.
 """
 
 import functools
@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from nft_jax import compat
+from nft_jax.config.sizes import PACKED_SEQUENCES
+from nft_jax.models import cudnn_attention, cudnn_emulation
 from nft_jax.models.attention import PromptKeys
 from nft_jax.models.kernel_blocks import Blocks, choose_blocks
 from nft_jax.models.merged_attention import Part, merged_attention
@@ -143,6 +146,26 @@ def cudnn(
         implementation="xla" if interpret else "cudnn",
     )
     return jnp.where(real_BT[:, :, None, None], out_BTNH, jnp.zeros((), out_BTNH.dtype))
+
+
+def cudnn_spans(segment_BT: Array) -> cudnn_attention.Spans:
+    """Finds the segments of rows that hold `PACKED_SEQUENCES` each at most; `update.minibatches` packs no more."""
+    return cudnn_attention.find_spans(segment_BT, segment_BT.shape[0] * PACKED_SEQUENCES)
+
+
+def cudnn_packed(
+    query_BTNH: Array,
+    key_BTGH: Array,
+    value_BTGH: Array,
+    spans: cudnn_attention.Spans,
+    prompt: PromptKeys | None = None,
+    *,
+    interpret: bool = False,
+) -> Array:
+    """Attends over packed rows by cuDNN, without repeated keys; needs a GPU of Hopper's generation or newer."""
+    calls = cudnn_emulation if interpret else compat
+    kernels = cudnn_attention.Kernels(calls.cudnn_attention, calls.cudnn_gradient)
+    return cudnn_attention.attend_rows(query_BTNH, key_BTGH, value_BTGH, spans, prompt, kernels, CHECKPOINT_NAME)
 
 
 def _pad_to_tiles(kernel: Callable, tile: int) -> Callable:

@@ -77,6 +77,7 @@ class Transformer(nnx.Module):
           prompt: The keys and values of each row's prompt, for all layers, if the rows continue prompts that they do
             not contain.
         """
+        tokens = tokens._replace(segment_BT=self.attention.describe(tokens.segment_BT))
         hidden_BTD, _ = self._forward(tokens, self.attention.rows, placement, prompt, keep_keys=False)
         return hidden_BTD
 
@@ -91,7 +92,7 @@ class Transformer(nnx.Module):
 
     def prompt_keys(self, prompts: Prompts, placement: Placement) -> tuple[Array, Array]:
         """Reads whole prompts and returns their keys and values `[L, Q, P, G, H]`."""
-        return self._read_prompts(prompts, self.attention.rows, placement)
+        return self._read_prompts(prompts, self.attention.rows, placement, describe=self.attention.describe)
 
     def prefill(self, prompts: Prompts, columns: int) -> Cache:
         """Reads whole prompts into a cache of Q slots with blocks of `columns` columns.
@@ -173,12 +174,12 @@ class Transformer(nnx.Module):
         out_MNH, state = attend(query, key, value)
         return self.map_rows(add, placement)(weights, x_MD, out_MNH), state
 
-    def _read_prompts(self, prompts, attention, placement, scan=jax.lax.scan):
+    def _read_prompts(self, prompts, attention, placement, *, describe=XLA.describe, scan=jax.lax.scan):
         """Returns the keys and values `[L, Q, P, G, H]` of prompts, one prompt a row."""
         Q, P = prompts.token_QP.shape
         column_QP = jnp.broadcast_to(jnp.arange(P, dtype=jnp.int32), (Q, P))
         segment_QP = jnp.where(column_QP < prompts.length_Q[:, None], 0, -1)
-        tokens = Tokens(prompts.token_QP, segment_QP, column_QP)
+        tokens = Tokens(prompts.token_QP, describe(segment_QP), column_QP)
         _, keys = self._forward(tokens, attention, placement, None, keep_keys=True, scan=scan)
         return keys
 

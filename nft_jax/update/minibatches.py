@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from nft_jax.config import Config
-from nft_jax.config.sizes import row_tokens, row_tokens_needed
+from nft_jax.config.sizes import row_tokens, row_tokens_needed, row_units
 from nft_jax.losses import UNITS, Loss, TokenReward, sum_to_end
 from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
@@ -176,14 +176,14 @@ def pack_shards(sequences: Sequences, config: Config, unit: str, *, shared: bool
     J = UNITS[unit]
     I, P, T = *sequences.prompt_IP.shape[-2:], sequences.answer_IT.shape[-1]
     units, unit_tokens, length = I // J, row_tokens_needed(P, T, J, shared), row_tokens(config, unit, shared)
-    count = config.packing.rows_per_micro_batch
+    count, most = config.packing.rows_per_micro_batch, row_units(config, unit)
     prompts = None
     if shared:
-        most = min(units, config.prompts_per_step // config.updates_per_step)
-        prompts = round_up(most, prompts_at_once(most, P, count, length))
-    row_count = round_up(rows_needed(units, unit_tokens, length, prompts or 1), count)
+        distinct = min(units, config.prompts_per_step // config.updates_per_step)
+        prompts = round_up(distinct, prompts_at_once(distinct, P, count, length))
+    row_count = round_up(rows_needed(units, unit_tokens, length, prompts or 1, most), count)
 
     def pack_shard(sequences):
-        return pack(sequences, unit=J, row_count=row_count, row_tokens=length, shared_prompts=prompts)
+        return pack(sequences, unit=J, row_count=row_count, row_tokens=length, shared_prompts=prompts, most=most)
 
     return jax.vmap(jax.vmap(pack_shard))(sequences)

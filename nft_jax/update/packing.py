@@ -102,24 +102,31 @@ def replace_values(packed: PackedRows, **values: Array) -> PackedRows:
     return packed._replace(rows=packed.rows._replace(batch=packed.rows.batch._replace(**values)))
 
 
-def rows_needed(units: int, unit_tokens: int, row_tokens: int, prompts: int = 1) -> int:
+def rows_needed(units: int, unit_tokens: int, row_tokens: int, prompts: int = 1, most: int | None = None) -> int:
     """Returns the most rows that first-fit packing takes, where only units of the same prompt may share a row.
 
-    All of a prompt's rows but the last hold `row_tokens // unit_tokens` units or more.
+    All of a prompt's rows but the last hold `row_tokens // unit_tokens` units or more, or `most` if a row may hold no
+    more.
     """
-    each = row_tokens // unit_tokens
+    each = min(row_tokens // unit_tokens, most or row_tokens)
     return min(units, (units + prompts * (each - 1)) // each)
 
 
 def pack(
-    sequences: Sequences, *, unit: int, row_count: int, row_tokens: int, shared_prompts: int | None = None
+    sequences: Sequences,
+    *,
+    unit: int,
+    row_count: int,
+    row_tokens: int,
+    shared_prompts: int | None = None,
+    most: int | None = None,
 ) -> PackedRows:
     """Packs by first-fit-decreasing: the longest unit first, each into the first row that has room for it.
 
-    Units are never split over rows. `unit` is the number of sequences of a unit; `row_count` must be at least
-    `rows_needed`. Units of 5, 4 and 6 tokens in rows of 10: row 0 holds the third and the second, row 1 the first.
-    The packing takes at most 11/9 of the fewest possible rows, plus 2/3 of a row (Dósa 2007, "The tight bound of first
-    fit decreasing bin-packing algorithm").
+    Units are never split over rows, and a row holds at most `most`. `unit` is the number of sequences of a unit;
+    `row_count` must be at least `rows_needed`. Units of 5, 4 and 6 tokens in rows of 10: row 0 holds the third and the
+    second, row 1 the first. Without `most`, the packing takes at most 11/9 of the fewest possible rows, plus 2/3 of a
+    row (Dósa 2007, "The tight bound of first fit decreasing bin-packing algorithm").
 
     A sequence of p prompt tokens and n answer tokens takes p + n − 1 places: its last token predicts nothing. With
     `shared_prompts` (the largest possible number of prompts), a row holds only the last n places, which predict the
@@ -134,7 +141,8 @@ def pack(
     length_I = sequences.prompt_length_I + sequences.answer_length_I - 1 - skipped_I
     length_I = jnp.where(sequences.present_I, length_I, 0)
     length_UJ = length_I.reshape(I // unit, unit)
-    places = _place_units(jnp.sum(length_UJ, axis=1, dtype=jnp.int32), prompt_I[::unit], row_tokens, row_count)
+    length_U = jnp.sum(length_UJ, axis=1, dtype=jnp.int32)
+    places = _place_units(length_U, prompt_I[::unit], row_tokens, row_count, most)
 
     # Within a unit, sequences follow each other.
     before_I = (jnp.cumsum(length_UJ, axis=1) - length_UJ).reshape(I)
@@ -193,14 +201,17 @@ class _Places(NamedTuple):
     used: Array
 
 
-def _place_units(length_U: Array, prompt_U: Array, row_tokens: int, row_count: int) -> _Places:
-    """Places the longest unit first, each in the first row of its prompt that has room."""
+def _place_units(length_U: Array, prompt_U: Array, row_tokens: int, row_count: int, most: int | None) -> _Places:
+    """Places the longest unit first, each in the first row of its prompt that has room, and fewer than `most` units."""
     order_U = jnp.argsort(-length_U, stable=True)
 
     def place_unit(state, unit):
         used_B, units_B, prompt_B = state
         length, prompt = unit
-        row = jnp.argmax((used_B + length <= row_tokens) & ((used_B == 0) | (prompt_B == prompt))).astype(jnp.int32)
+        free_B = (used_B + length <= row_tokens) & ((used_B == 0) | (prompt_B == prompt))
+        if most is not None:
+            free_B &= units_B < most
+        row = jnp.argmax(free_B).astype(jnp.int32)
         place = row, used_B[row], units_B[row]
         # An empty unit takes no room, and no number.
         present = length > 0

@@ -49,6 +49,11 @@ def test_select_attention_auto_is_the_platforms_own(platform, dtype, head_size, 
     assert attention_backends.select_attention(model("auto", dtype, head_size=head_size), on(platform)).name == name
 
 
+def test_select_attention_takes_cudnn_for_packed_rows_where_it_is_asked_to():
+    found = attention_backends.select_attention(model("cudnn_packed", "bfloat16", 64), on("gpu"))
+    assert found.name == "cudnn for packed rows and prompts"
+
+
 @pytest.mark.parametrize(("platform", "dtype", "head_size", "name"), TABLE)
 def test_select_attention_accepts_by_name_what_auto_selects(platform, dtype, head_size, name):
     asked = "cudnn" if "cudnn" in name else name
@@ -68,6 +73,10 @@ def test_select_attention_accepts_by_name_what_auto_selects(platform, dtype, hea
         ("triton", "l4", "float32", 256, ["shared memory", "head_size=256 in float32", "NVIDIA L4"]),
         ("triton", "gpu", "bfloat16", 512, ["shared memory", "head_size=512 in bfloat16", "NVIDIA H100"]),
         ("cudnn", "gpu", "bfloat16", 20, ["multiple of 8", "config.model.head_size=20"]),
+        ("cudnn_packed", "gpu", "bfloat16", 256, ["multiple of 8 up to 128", "config.model.head_size=256"]),
+        ("cudnn_packed", "gpu", "float32", 64, ["bfloat16 or float16", "config.model.dtype='float32'"]),
+        ("cudnn_packed", "l4", "bfloat16", 64, ["9.0 or newer", "NVIDIA L4 (8.9)", "'triton'"]),
+        ("cudnn_packed", "t4", "float16", 64, ["needs Triton", "Tesla T4"]),
     ],
 )
 def test_select_attention_refuses_a_kernel_that_cannot_run(asked, platform, dtype, head_size, words):
@@ -77,5 +86,6 @@ def test_select_attention_refuses_a_kernel_that_cannot_run(asked, platform, dtyp
 
 
 def test_find_kernels_are_those_that_run_on_a_device():
-    found = {name: attention_backends.find_kernels(on(name).devices[0]) for name in ("cpu", "tpu", "gpu", "t4")}
-    assert found == {"cpu": [], "tpu": ["splash"], "gpu": ["triton", "cudnn"], "t4": []}
+    found = {name: attention_backends.find_kernels(on(name).devices[0]) for name in ("cpu", "tpu", *GPUS)}
+    older = ["triton", "cudnn"]
+    assert found == {"cpu": [], "tpu": ["splash"], "gpu": [*older, "cudnn_packed"], "l4": older, "t4": []}

@@ -8,6 +8,7 @@ import pytest
 
 from helpers.experiments import small
 from nft_jax.config import ModelConfig
+from nft_jax.config.sizes import PACKED_SEQUENCES, row_tokens
 from nft_jax.models import attention_kernels, decode_kernel, kernel_blocks
 from nft_jax.models.attention_backends import select_attention
 from nft_jax.models.cache import Cache
@@ -73,6 +74,27 @@ def test_an_update_copies_neither_weights_nor_moments(found):
     assert lines
     copies = [one.line for one in lines if hlo.operation(one.line).startswith("copy")]
     assert [line for line in copies if hlo.result_bytes(line) >= smallest] == []
+
+
+def test_step_reads_packed_rows_by_cudnn_without_repeated_keys():
+    """Rows, and the prompts that they share, forward and backward: each call has the keys and values as they are."""
+    kernels = {"model__attention": "cudnn_packed", "packing__share_prompts": "yes", "packing__rows_per_micro_batch": 2}
+    found = planner.plan_step(small(**SIZES | kernels), find_devices("h100:1x1"), None)
+    calls = re.findall(r' = .* custom_call_target="__cudnn\$fmha.*', found.program.text)
+    in_training = [line for line in calls if "micro_batch" in line]
+    assert "mha_forward" not in found.program.text
+    config = found.experiment.config
+    T, P = row_tokens(config, found.experiment.loss.unit, True), config.data.max_prompt_tokens
+    G, H, kinds = config.model.kv_heads, config.model.head_size, set()
+    for line in in_training:
+        name = re.search(r'target="__cudnn\$fmha(\w+)"', line)[1]
+        mask, most = (re.search(rf'"{key}": ?"?(\w+)', line)[1] for key in ("mask_type", "max_seg_per_batch"))
+        query, key, value = re.findall(r"bf16\[([\d,]+)\]", line.partition("operand_layout_constraints=")[2])[:3]
+        assert query == f"2,{T},{config.model.heads},{H}"
+        assert key == value == f"2,{T if mask == 'PADDING_CAUSAL' else P},{G},{H}"
+        kinds.add((name, mask, int(most)))
+    masks = ("PADDING_CAUSAL", PACKED_SEQUENCES), ("PADDING", 1)
+    assert kinds == {(name, *mask) for name in ("Softmax", "SoftmaxBackward") for mask in masks}
 
 
 def test_plan_refuses_host_memory_of_gpus_that_are_not_present():

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from nft_jax.models import attention_backends
+from nft_jax.models import attention_backends, attention_kernels
 from nft_jax.models.attention import decode_attention
 from nft_jax.smoke import kernels
 from nft_jax.smoke.result import CheckFailure
@@ -22,6 +22,19 @@ def test_check_kernel_compares_with_xla(experiment, monkeypatch):
     monkeypatch.setattr(kernels, "largest_differences", lambda *_: {"bfloat16": 0.1})
     with pytest.raises(CheckFailure, match="differs from XLA"):
         kernels.check_kernel("splash", experiment)
+
+
+def test_check_kernel_finds_a_packed_kernel_that_writes_too_little(experiment, monkeypatch):
+    monkeypatch.setattr(kernels, "TOLERANCE", {"bfloat16": 5e-2})
+
+    def difference():
+        with jax.numpy_dtype_promotion("standard"):  # inside jax.nn, where it stands in for cuDNN
+            return kernels.largest_differences("cudnn_packed", experiment, interpret=True, tokens=128)["bfloat16"]
+
+    assert 0 < difference() < 2e-2
+    # What no sequence holds is NaN, and the check must see that.
+    monkeypatch.setattr(attention_kernels, "PACKED_SEQUENCES", 2)
+    assert difference() == np.inf
 
 
 def test_decode_kernel_is_compared_with_xla(experiment):

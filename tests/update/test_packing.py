@@ -13,11 +13,11 @@ from nft_jax.update.packing import Sequences, pack, rows_needed
 M, P, T, K = 24, 4, 6, 6
 
 
-@functools.partial(jax.jit, static_argnames=("unit", "row_tokens", "shared"))
-def packed_of(sequences, unit, row_tokens, shared=False):
+@functools.partial(jax.jit, static_argnames=("unit", "row_tokens", "shared", "most"))
+def packed_of(sequences, unit, row_tokens, shared=False, most=None):
     prompts = M // K if shared else None
-    row_count = rows_needed(M // unit, row_tokens_needed(P, T, unit, shared), row_tokens, prompts or 1)
-    return pack(sequences, unit=unit, row_count=row_count, row_tokens=row_tokens, shared_prompts=prompts)
+    row_count = rows_needed(M // unit, row_tokens_needed(P, T, unit, shared), row_tokens, prompts or 1, most)
+    return pack(sequences, unit=unit, row_count=row_count, row_tokens=row_tokens, shared_prompts=prompts, most=most)
 
 
 def random_sequences(seed, unit, *, present_share=0.7, longest=False) -> Sequences:
@@ -54,14 +54,14 @@ def random_sequences(seed, unit, *, present_share=0.7, longest=False) -> Sequenc
     )
 
 
-def first_fit_decreasing(sequences, unit, row_tokens, shared):
+def first_fit_decreasing(sequences, unit, row_tokens, shared, most=None):
     """What must lie in the rows: for each row its sequences in order, by a loop."""
     length_I = sequences.answer_length_I + (0 if shared else sequences.prompt_length_I - 1)
     units = [list(range(first, first + unit)) for first in range(0, M, unit) if sequences.present_I[first]]
     rows, room = [], []
     for members in sorted(units, key=lambda members: -sum(length_I[m] for m in members)):
         size, group = sum(length_I[m] for m in members), sequences.group_I[members[0]]
-        fits = (row for row, left in enumerate(room) if size <= left)
+        fits = (row for row, left in enumerate(room) if size <= left and len(rows[row]) // unit < (most or M))
         row = next((row for row in fits if not shared or sequences.group_I[rows[row][0]] == group), len(rows))
         if row == len(rows):
             rows, room = [*rows, []], [*room, row_tokens]
@@ -102,13 +102,13 @@ def expected_row(sequences, members, unit, row_tokens, shared):
     return {name: [*values, *[padding[name]] * (row_tokens - len(values))] for name, values in fields.items()}
 
 
-def check(sequences, unit, row_tokens, shared=False):
+def check(sequences, unit, row_tokens, shared=False, most=None):
     """Compares all fields of all rows with the loop's; returns the number of rows in use."""
-    packed = jax.device_get(packed_of(sequences, unit, row_tokens, shared))
+    packed = jax.device_get(packed_of(sequences, unit, row_tokens, shared, most))
     rows = packed.rows
     fields = {**rows.tokens._asdict(), **rows.batch._asdict()}
     fields |= {"target_BT": rows.target_BT, "sampler_logp_BT": rows.sampler_logp_BT}
-    expected = first_fit_decreasing(sequences, unit, row_tokens, shared)
+    expected = first_fit_decreasing(sequences, unit, row_tokens, shared, most)
     assert packed.used == len(expected)
     for row in range(len(rows.target_BT)):
         members = expected[row] if row < packed.used else []
@@ -151,24 +151,34 @@ def test_pack_gives_the_rows_of_a_plain_loop(unit, row_tokens, shared):
     assert full == parts * rows_needed(M // unit // parts, row_tokens_needed(P, T, unit, shared), row_tokens)
 
 
+@pytest.mark.parametrize(("unit", "row_tokens", "shared"), [(1, 40, False), (2, 47, False), (1, 40, True)])
+def test_pack_puts_no_more_units_into_a_row_than_it_may_hold(unit, row_tokens, shared):
+    for seed in range(4):
+        sequences = random_sequences(seed, unit, present_share=1.0)
+        assert check(sequences, unit, row_tokens, shared, most=2) >= M // unit // 2
+        assert check(sequences, unit, row_tokens, shared, most=2) > check(sequences, unit, row_tokens, shared)
+
+
 def test_rows_needed_is_enough_for_any_lengths():
     """Lengths that leave as much room unused as lengths can."""
     random = np.random.default_rng(0)
     for _ in range(300):
         longest, row_tokens = (int(n) for n in (random.integers(1, 12), random.integers(12, 40)))
+        most = int(random.integers(1, 6)) if random.random() < 0.5 else None
         lengths = random.choice([1, (longest + 1) // 2, longest], size=random.integers(1, 40))
-        room = []
+        room, held = [], []
         for length in sorted(lengths, reverse=True):
-            row = next((row for row, left in enumerate(room) if length <= left), None)
-            if row is None:
-                room.append(row_tokens - length)
-            else:
-                room[row] -= length
-        assert len(room) <= rows_needed(len(lengths), longest, row_tokens)
+            fits = (row for row, left in enumerate(room) if length <= left and held[row] < (most or 40))
+            row = next(fits, len(room))
+            if row == len(room):
+                room, held = [*room, row_tokens], [*held, 0]
+            room[row] -= length
+            held[row] += 1
+        assert len(room) <= rows_needed(len(lengths), longest, row_tokens, most=most)
         # Of several prompts, each with rows of its own.
         cuts = np.sort(random.integers(0, len(lengths) + 1, 2))
-        rows = [rows_needed(int(n), longest, row_tokens) for n in np.diff([0, *cuts, len(lengths)])]
-        assert sum(rows) <= rows_needed(len(lengths), longest, row_tokens, prompts=3)
+        rows = [rows_needed(int(n), longest, row_tokens, most=most) for n in np.diff([0, *cuts, len(lengths)])]
+        assert sum(rows) <= rows_needed(len(lengths), longest, row_tokens, prompts=3, most=most)
     assert rows_needed(7, 10, 10) == 7
     assert rows_needed(7, 10, 39) == 3
 
