@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures the benchmark on one GPU: four shapes of models, and what XLA's switches change. Ends with a table.
+# Measures the benchmark on one GPU: four shapes of models, packed rows by cuDNN, and what XLA's switches change. Ends
+# with a table.
 #   bash launch/gpu_bench.sh [--dry-run] [--workdir=DIR] [--minutes=8] [--tiny] [--config.section.field=value ...]
 # Run it on a GPU that nothing else uses. It takes about 8 minutes on an H200, most of them to compile; what does not fit
 # into the minutes is left out, by name. --tiny takes shapes for a machine without a GPU, to try the script.
@@ -47,7 +48,8 @@ small=()
 if [ -n "$tiny" ]; then
   set_model vocab=512 layers=2 unrolled_layers=2 width=64 heads=4 kv_heads=2 head_size=16 mlp_width=128 dtype=float32
   small=("${flags[@]}" --repeats=1 --config.data.max_prompt_tokens=16 --config.rollout.max_answer_tokens=16
-    --config.packing.row_tokens=32 --config.prompts_per_step=4 --config.rollout.slots=8 --config.optimizer.offload=false)
+    --config.packing.row_tokens=32 --config.prompts_per_step=4 --config.rollout.slots=8 --config.optimizer.offload=false
+    --config.model.attention=xla)
 fi
 rest=(${small[@]+"${small[@]}"} ${rest[@]+"${rest[@]}"})
 
@@ -62,6 +64,9 @@ set_model vocab=151936 layers=28 unrolled_layers=28 width=1024 heads=16 kv_heads
 measure qwen3_0.6b "$plain" "${all[@]}" "${many[@]}" "${flags[@]}"
 
 shapes=("${names[@]}") names=("$workdir/0.5b")
+packed=(--config.model.attention=cudnn_packed)
+measure cudnn_packed "$plain" "${half[@]}" "${packed[@]}"
+measure cudnn_packed_shared "$plain" "${half[@]}" "${packed[@]}" --config.packing.share_prompts=yes
 measure command_buffers "$plain --xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL" "${half[@]}"
 measure cublaslt "$plain --xla_gpu_enable_cublaslt=true" "${half[@]}"
 measure no_triton_gemm "$plain --xla_gpu_enable_triton_gemm=false" "${half[@]}"
