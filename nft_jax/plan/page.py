@@ -75,8 +75,9 @@ def _facts(plan: Plan, where: str) -> Iterator[str]:
     if not program.text:
         yield f"  transfers are not known: the compiler can't print this program ({program.why})"
     if plan.kernels:
-        for_each = plan.kernels / config.model.layers
-        yield f"  a decoded token starts {plan.kernels} kernels, {for_each:.1f} for each layer"
+        layers, unrolled = config.model.layers, config.model.unrolled_layers
+        copying = f", which copy its weights: set config.model.unrolled_layers={layers}" if unrolled < layers else ""
+        yield f"  a decoded token starts {plan.kernels} kernels, {plan.kernels / layers:.1f} for each layer{copying}"
     for phase, unit, times in _counted_phases(plan):
         if transfers := plan.phase_transfers(phase):
             yield f"  {unit}: {_sum_transfers(transfers, times)}"

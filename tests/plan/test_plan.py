@@ -122,7 +122,13 @@ def test_estimate_follows_its_assumptions(found):
     )
     known = found._replace(chip=CHIP, estimate=plain, assumptions=Assumptions(100, 900), kernels=24)
     page = format_page(known, "v5e:2x4")
-    assert f"starts 24 kernels, {24 / found.experiment.config.model.layers:.1f} for each layer" in page
+    config = found.experiment.config
+    layers = config.model.layers
+    starts = f"starts 24 kernels, {24 / layers:.1f} for each layer"
+    assert f"{starts}, which copy its weights: set config.model.unrolled_layers={layers}\n" in page
+    model = dataclasses.replace(config.model, unrolled_layers=layers)
+    unrolled = dataclasses.replace(found.experiment, config=dataclasses.replace(config, model=model))
+    assert f"{starts}\n" in format_page(known._replace(experiment=unrolled), "v5e:2x4")
     assert "Estimated, not measured (data sheet: cloud.google.com/tpu/docs/v5e)" in page
     assert "record.grace_seconds" in page
 
