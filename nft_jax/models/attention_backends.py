@@ -22,6 +22,8 @@ from nft_jax.parallel.mesh import DATA, TENSOR, map_tensor
 PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu", "cudnn_packed": "gpu"}
 _SIXTEEN_BITS = ("bfloat16", "float16")
 DTYPES = {"splash": ("float32", "bfloat16"), "cudnn": _SIXTEEN_BITS, "cudnn_packed": _SIXTEEN_BITS}
+# Those that no GPU has run: the smoke test checks them only where the config asks for them.
+NEVER_RUN = {"cudnn_packed"}
 # The head sizes that cuDNN supports on every GPU it runs on.
 CUDNN_HEADS = range(8, 129, 8)
 

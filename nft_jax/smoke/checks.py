@@ -91,7 +91,7 @@ def check_parts(checker: Checker, experiment: Experiment) -> None:
     """Checks loops, verifier and kernels, and notes for this kind of device whether loops may diverge."""
     diverged = checker("loops", lambda: loops.check_answers(experiment))
     diverged &= checker("verifier", lambda: loops.check_grading(experiment))
-    for name in kernels.platform_kernels(experiment.model.mesh):
+    for name in kernels.platform_kernels(experiment):
         checker(name, lambda name=name: kernels.check_kernel(name, experiment))
     if diverged and shard_count(experiment.model.mesh) > 1:
         _write_note(experiment)

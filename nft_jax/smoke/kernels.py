@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from nft_jax.compat import shard_map
 from nft_jax.experiment import Experiment
@@ -22,9 +22,12 @@ SLOTS, BLOCKS = 4, (2, 96)  # slots of a shard; blocks of the cache and their co
 TOLERANCE = {"float32": 1e-2, "bfloat16": 5e-2}
 
 
-def platform_kernels(mesh: Mesh) -> list[str]:
-    """Returns the names of the platform's kernels."""
-    return attention_backends.find_kernels(mesh.devices.flat[0])
+def platform_kernels(experiment: Experiment) -> list[str]:
+    """Returns the names of the platform's kernels: those that `auto` may choose, and the one of the config."""
+    found = attention_backends.find_kernels(experiment.model.mesh.devices.flat[0])
+    return [
+        name for name in found if name not in attention_backends.NEVER_RUN or name == experiment.config.model.attention
+    ]
 
 
 def check_kernel(name: str, experiment: Experiment) -> str:

@@ -158,7 +158,7 @@ def test_smoke_programs_compile_for_a_tpu(devices, tmp_path):
         loops._sampler(work, False).lower(weights, work.requests).compile()
         code_B = jax.ShapeDtypeStruct((work.Q * work.K,), jnp.int32)
         loops._grading(work, experiment.grader([""] * work.Q)).lower(weights, work.requests, code_B).compile()
-        assert kernels.platform_kernels(experiment.model.mesh) == ["splash"]
+        assert kernels.platform_kernels(experiment) == ["splash"]
         programs = kernels.comparisons("splash", experiment)
         assert programs.keys() == {"bfloat16", "float32"}
         text = programs["bfloat16"].lower().compile().as_text()

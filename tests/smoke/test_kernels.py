@@ -1,6 +1,7 @@
 """Attention kernels, emulated, against XLA."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from nft_jax.smoke.result import CheckFailure
 
 
 def test_check_kernel_compares_with_xla(experiment, monkeypatch):
-    assert kernels.platform_kernels(experiment.model.mesh) == []
+    assert kernels.platform_kernels(experiment) == []
     monkeypatch.setattr(kernels, "TOLERANCE", {"bfloat16": 5e-2})
     found = kernels.largest_differences("splash", experiment, interpret=True, tokens=128)
     assert 0 < found["bfloat16"] < 2e-2
@@ -22,6 +23,14 @@ def test_check_kernel_compares_with_xla(experiment, monkeypatch):
     monkeypatch.setattr(kernels, "largest_differences", lambda *_: {"bfloat16": 0.1})
     with pytest.raises(CheckFailure, match="differs from XLA"):
         kernels.check_kernel("splash", experiment)
+
+
+def test_platform_kernels_are_those_that_ran_and_the_one_of_the_config(experiment, monkeypatch):
+    monkeypatch.setattr(attention_backends, "find_kernels", lambda _: ["cudnn", "cudnn_packed"])
+    assert kernels.platform_kernels(experiment) == ["cudnn"]
+    model = dataclasses.replace(experiment.config.model, attention="cudnn_packed")
+    asked = types.SimpleNamespace(model=experiment.model, config=dataclasses.replace(experiment.config, model=model))
+    assert kernels.platform_kernels(asked) == ["cudnn", "cudnn_packed"]
 
 
 def test_check_kernel_finds_a_packed_kernel_that_writes_too_little(experiment, monkeypatch):
