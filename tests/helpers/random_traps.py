@@ -109,6 +109,26 @@ def named_side(draw: random.Random) -> Pair:
     ))  # fmt: skip
 
 
+def symbols(draw: random.Random) -> Pair:
+    """Returns formulas of physics: of many variables, with derivatives, and with letters that could be words."""
+    a = draw.randrange(2, 99)
+    b = draw.choice((a, a + 1))
+    radiation = r"\frac{{{} h c^2 R^2}}{{\lambda^5 (e^{{h c/(\lambda k T)}}-1) d^2}}"
+    turned = (
+        r"\frac{{{} hc^2}}{{\lambda^5\left(e^{{\frac{{hc}}{{\lambda kT}}}}-1\right)}}\left(\frac{{R}}{{d}}\right)^2"
+    )
+    waves = rf"\frac{{\cos 2t}}{{{a}}}+C_1e^t+C_2e^{{-t}}+C_3\cos t+C_4\sin t"
+    return draw.choice((
+        (turned.format(a), radiation.format(b), a == b),
+        (rf"y=c_1e^t+c_2e^{{-t}}+c_3\cos t+c_4\sin t+\frac{{1}}{{{b}}}\cos 2t", waves, a == b),
+        (rf"\frac{{\sinh(at)}}{{{a}}}", rf"\frac{{e^{{at}}-e^{{-at}}}}{{{2 * b}}}", a == b),
+        (rf"\frac{{{a}aM^{{2}}}}{{b+GM}}", rf"\frac{{{b} a M^2}}{{G M+b}}", a == b),
+        (rf"\frac{{d^2y}}{{dx^2}}={a}", rf"\frac{{d^{{2}} y}}{{d x^{{2}}}}={b}", a == b),
+        (rf"\frac{{dy}}{{dx}}={a}", rf"\frac{{dx}}{{dy}}={a}", False),
+        (f"dy/dx={a}x", rf"\frac{{dy}}{{dx}}={a}x", True),
+    ))  # fmt: skip
+
+
 def joined(draw: random.Random) -> Pair:
     """Returns conditions, sets, fractions and rows that stand side by side."""
     a, b = sorted(draw.sample(range(2, 50), 2))
@@ -130,4 +150,4 @@ def joined(draw: random.Random) -> Pair:
     ))  # fmt: skip
 
 
-KINDS = [named_side, joined, far_form, undefined_part, unknown_function, word_behind, metric, residue, based]
+KINDS = [named_side, symbols, joined, far_form, undefined_part, unknown_function, word_behind, metric, residue, based]

@@ -19,7 +19,8 @@ ACCENTS = {
     "overline", "bar", "vec", "hat", "tilde", "widehat", "widetilde", "dot", "ddot", "overrightarrow", "overleftarrow",
     "overset", "arc", "wideparen", "overarc", "angle", "triangle", "odot", "square",
 }  # fmt: skip
-_DERIVATIVE = re.compile(r"\{ (d|partial) [^{}]*\} \{ \1 [^{}]+\}|d \w / d \w(?!\w)")
+_INSIDE = r"(?:[^{}]|\{[^{}]*\})"
+_DERIVATIVE = re.compile(rf"\{{ (d|partial) {_INSIDE}*\}} \{{ \1 {_INSIDE}+\}}|d \w / d \w(?!\w)")
 
 
 _N, _K = (rf"(?:(?P<{name}>\d+|[a-z])|\{{ (?P<{name}s>\d+|[a-z]) \}})" for name in "nk")
@@ -80,12 +81,12 @@ class FunctionReader(Cursor):
 
     def read_derivative(self) -> Expression | None:
         r"""Reads `{dy}{dx}` behind `\\frac`, or `d y/dx`, as a name; returns None for anything else."""
-        text = " ".join(token.text for token in self.tokens[self.at : self.at + 16])
+        text = " ".join(token.text for token in self.tokens[self.at : self.at + 28])
         match = _DERIVATIVE.match(text)
         if match is None:
             return None
         self.at += len(match.group().split())
-        return ("application", match.group())
+        return ("application", re.sub("[{} ]", "", match.group().replace("} {", "/")))
 
     def _read_root(self, name: str) -> Expression:
         degree: Expression = number(3 if name == "cbrt" else 2)

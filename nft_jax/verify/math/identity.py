@@ -147,11 +147,11 @@ def _whole_names(expression: Expression) -> set[str]:
 
 def _pieces(expression: Expression) -> list[Expression]:
     """Returns the arguments of operations that have several forms, as absolute values have."""
-    name = expression[0]
-    exponent = expression[2] if name == "power" else None
-    is_whole = exponent is not None and exponent[0] == "number" and exponent[1].denominator == 1
-    inner = operands(expression)
-    has_forms = (name in _PIECEWISE or name == "power" and not is_whole) and variables(expression)
+    name, inner = expression[0], operands(expression)
+    if name == "power":  # e^x and x^2 have one form
+        has_forms = variables(inner[0]) and not (inner[1][0] == "number" and inner[1][1].denominator == 1)
+    else:
+        has_forms = name in _PIECEWISE and variables(expression)
     own = inner if has_forms else ()
     return [*own, *(piece for part in inner for piece in _pieces(part))]
 

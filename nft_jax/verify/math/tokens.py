@@ -206,6 +206,7 @@ def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
         return [Token("command", _command_of(run))]
     glued = before and before[-1].kind == "number" and not gap
     signs = "".join(token.text for token in before[-2:]) if not gap else ""
+    is_argument = len(before) > 1 and before[-1].text == "(" and before[-2].kind == "command"  # sin(at)
     if len(run) == 1:
         return [Token("letter", run)]
     if (
@@ -214,7 +215,10 @@ def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
         or run.lower() in MONEY
         or run.lower() in CONNECTIVES
         or (
-            run.lower() in SHORT_WORDS and not glued and not re.search(r"[-+*/^_})]$|[\^_]\{$", signs)  # e^{-at}
+            run in (short := run.lower(), short.capitalize(), short.upper())
+            and short in SHORT_WORDS
+            and not (glued or is_argument)
+            and not re.search(r"[-+*/^_})]$|[\^_]\{$", signs)  # e^{-at}
         )
     ):
         return [Token("word", run)]
