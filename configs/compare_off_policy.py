@@ -21,5 +21,4 @@ def get_config():
     config.compare.losses = "nft; rft; dapo; grpo"
     config.compare.updates_per_rollout = "1, 4, 16"
     config.compare.learning_rates = "7.5e-5, 1.5e-4, 3e-4, 6e-4"
-    config.compare.tuning_seeds = "100"
     return config
