@@ -1,7 +1,7 @@
 """The stages of a run (pretrained, base, steps, final): scores of their answers to the same held-out problems."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ def score_stages(
     Returns:
       {name: {stage: score}}, as `result.json` has it. Where the split has problems of kinds that occur in training and
       of other kinds, these two parts are scored too, as "name, kinds of training" and "name, other kinds". The last
-      stage's "change" is its paired difference from the first, {"greedy": …, "avg@4": …}.
+      stage's "gain" is its paired difference from the stage from which it trained, {"greedy": …, "avg@4": …}.
     """
     problems = len(next(iter(stages.values())).correct_EK)
     return {
@@ -44,11 +44,17 @@ def score_stages(
 
 def _score_part(stages: Mapping[str, Answers]) -> dict[str, dict[str, Any]]:
     scores = {stage: as_json(score(answers)) for stage, answers in stages.items()}
-    correct = [answers.correct_EK for answers in stages.values()]
-    if len(correct) > 1 and len(correct[0]) > 1:
-        changes = compare_correct(correct[-1], correct[0])
-        scores[list(scores)[-1]]["change"] = {measure: as_json(pair) for measure, pair in changes.items()}
+    start, last = _find_start(stages), list(stages)[-1]
+    if start != last and len(stages[start].correct_EK) > 1:
+        gains = compare_correct(stages[last].correct_EK, stages[start].correct_EK)
+        scores[last]["gain"] = {measure: as_json(pair) for measure, pair in gains.items()}
     return scores
+
+
+def _find_start(stages: Iterable[str]) -> str:
+    """Returns the stage from which the loss trained: after a warm start, if there was one."""
+    names = list(stages)
+    return "base" if "base" in names else names[0]
 
 
 def _parts(name: str, table: PromptTable, train: PromptTable, problems: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -70,30 +76,31 @@ def tabulate_stages(results: Mapping[str, Mapping[str, Mapping]]) -> tuple[tuple
     stages = list(dict.fromkeys(stage for scores in results.values() for stage in scores))
     rows = []
     for part, scores in results.items():
-        first, last = next(iter(scores.values())), list(scores.values())[-1]
-        n, name_of_part = first["answers"], f"{part} ({first['problems']})"
+        start, last = scores[_find_start(scores)], list(scores.values())[-1]
+        n, name_of_part = last["answers"], f"{part} ({last['problems']})"
         for measure, name in (("greedy", "greedy"), ("sampled", f"avg@{n}")):
             cells = [_format_share(score[measure], score[f"{measure}_error"]) for score in scores.values()]
-            paired = last.get("change", {}).get(name)
-            change = format_difference(Paired(**paired)) if paired else _format_change(first, last, measure)
-            rows.append((name_of_part, name, *cells, change))
+            paired = last.get("gain", {}).get(name)
+            gain = format_difference(Paired(**paired)) if paired else _format_gain(start, last, measure)
+            rows.append((name_of_part, name, *cells, gain))
         rows.append((name_of_part, f"pass@{n}", *(f"{_last(score['pass_at']):.1%}" for score in scores.values()), ""))
         rows.append((name_of_part, "cut at the limit", *(f"{score['truncated']:.1%}" for score in scores.values()), ""))
         rows.append((name_of_part, "tokens of an answer", *(f"{score['length']:.1f}" for score in scores.values()), ""))
-    return ("problems", "measure", *stages, "change"), rows
+    gain = f"{_find_start(stages)} → {stages[-1]}" if len(stages) > 1 else "gain"
+    return ("problems", "measure", *stages, gain), rows
 
 
 def _format_share(value: float, error: float | None) -> str:
     return f"{value:.1%}" if error is None else f"{value:.1%} ± {error:.1%}"
 
 
-def _format_change(first: Mapping, last: Mapping, measure: str) -> str:
-    """Returns the change of two stages of which only the scores are known, as if they were independent."""
-    if first is last:
+def _format_gain(start: Mapping, last: Mapping, measure: str) -> str:
+    """Returns the difference of two stages of which only the scores are known, as if they were independent."""
+    if start is last:
         return ""
-    errors = [score[f"{measure}_error"] for score in (first, last)]
-    change = f"{last[measure] - first[measure]:+.1%}"
-    return change if None in errors else f"{change} ± {math.hypot(*errors):.1%}"
+    errors = [score[f"{measure}_error"] for score in (start, last)]
+    gain = f"{last[measure] - start[measure]:+.1%}"
+    return gain if None in errors else f"{gain} ± {math.hypot(*errors):.1%}"
 
 
 def _last(by_k: Mapping) -> float:

@@ -60,7 +60,7 @@ def write_page(
         rollouts_note=note,
         has_slots=bool(slots),
         start=_read_start(workdir),
-        headline=describe_change(rows),
+        headline=describe_gain(columns, rows),
         settings=list(_flatten(to_dict(config))),
         data=_script_json(data),
         css=_read("page.css"),
@@ -85,14 +85,14 @@ def describe_steps(steps: list[dict]) -> str:
     return f"{len(steps)} steps, {tokens:,} sampled tokens, {minutes:.1f} minutes of steps"
 
 
-def describe_change(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def describe_gain(columns: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Returns what a run improved, by how much: a line for each row of the table of stages that is a score."""
-    scores = [row for row in rows if row[-1]]
-    return [
-        f"{part}, {measure}: {first} → {stages[-1]}, {change}"
-        for part, measure, first, *stages, change in scores
-        if stages
-    ]
+    lines = []
+    for part, measure, *scores, gain in rows:
+        if gain:
+            stages = " → ".join(f"{name} {score}" for name, score in zip(columns[2:-1], scores, strict=True))
+            lines.append(f"{part}, {measure}: {stages}; {columns[-1]}: {gain}")
+    return lines
 
 
 def _read_start(workdir: Path) -> str:

@@ -10,6 +10,7 @@ from nft_jax.data.prompts import PromptTable
 from nft_jax.evaluation.scores import Answers
 from nft_jax.evaluation.stages import score_stages, tabulate_stages
 from nft_jax.files import json_text
+from nft_jax.report.page import describe_gain
 from nft_jax.verify.callback import NOT_GRADED
 
 
@@ -38,7 +39,7 @@ def test_score_stages_scores_kinds_of_training_and_other_kinds_apart():
     assert [each["problems"] for row in found.values() for each in row.values()] == [4, 4, 2, 2, 2, 2]
     kept = json.loads(json_text(found))
     columns, rows = tabulate_stages(kept)
-    assert columns == ("problems", "measure", "base", "final", "change") and len(rows) == 3 * 5
+    assert columns == ("problems", "measure", "base", "final", "base → final") and len(rows) == 3 * 5
     assert rows[0] == ("test (4)", "greedy", "25.0% ± 25.0%", "75.0% ± 25.0%", "+50.0% [+0.0%, +100.0%]")
     assert rows[2] == ("test (4)", "pass@1", "25.0%", "75.0%", "") and rows[4][1:] == (
         "tokens of an answer",
@@ -48,19 +49,26 @@ def test_score_stages_scores_kinds_of_training_and_other_kinds_apart():
     )
     assert rows[5][0] == "test, kinds of training (2)"
     # A run of an older version has scores alone.
-    del kept["test"]["final"]["change"]
+    del kept["test"]["final"]["gain"]
     assert tabulate_stages(kept)[1][0][-1] == "+50.0% ± 35.4%"
-    assert tabulate_stages({}) == (("problems", "measure", "change"), [])
+    assert tabulate_stages({}) == (("problems", "measure", "gain"), [])
     assert tabulate_stages({"test": {"final": kept["test"]["final"]}})[1][0][2:] == ("75.0% ± 25.0%", "")
 
 
-def test_score_stages_pairs_the_first_and_the_last_stage_by_problem():
-    """Problems differ much, and half of the incorrect answers become correct: paired, the change is much surer."""
+def test_score_stages_pairs_the_last_stage_by_problem_with_the_one_that_it_trained_from():
+    """Problems differ much, and half of the incorrect answers become correct: paired, the gain is much surer.
+
+    What a warm start taught before is not in it.
+    """
     base_E = np.arange(200) % 2
-    stages = {"pretrained": answers(base_E), "base": answers(1 - base_E), "final": answers(np.arange(200) % 4 > 0)}
-    change = score_stages("test", stages, table("a" * 200), table("a"))["test"]["final"]["change"]
-    assert change.keys() == {"greedy", "avg@1"}
-    for found in change.values():
+    stages = {"pretrained": answers(0 * base_E), "base": answers(base_E), "final": answers(np.arange(200) % 4 > 0)}
+    scores = score_stages("test", stages, table("a" * 200), table("a"))
+    columns, rows = tabulate_stages(json.loads(json_text(scores)))
+    assert columns[2:] == ("pretrained", "base", "final", "base → final") and rows[0][-1].startswith("+25.0% [")
+    assert describe_gain(columns, rows)[0].startswith("test (200), greedy: pretrained 0.0% ± 0.0% → base 50.0% ±")
+    gain = scores["test"]["final"]["gain"]
+    assert gain.keys() == {"greedy", "avg@1"}
+    for found in gain.values():
         assert (found["difference"], found["problems"]) == (0.25, 200)
         half = 1.96 * (0.25 * 0.75 / 200) ** 0.5
         np.testing.assert_allclose([found["low"], found["high"]], [0.25 - half, 0.25 + half], atol=0.1 * half)
