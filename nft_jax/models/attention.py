@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.models.cache import Cache, read_block
+from nft_jax.models.on_cpus import transpose_left
 from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
@@ -139,19 +140,51 @@ def _attend(queries, start, columns):
     query_BGMH = jnp.transpose((query * scale).reshape(B, T, G, R, H), (0, 2, 3, 1, 4)).reshape(B, G, R * T, H)
     key_BGHC = jnp.transpose(columns.key_BCGH, (0, 2, 3, 1))
     value_BGCH = jnp.transpose(columns.value_BCGH, (0, 2, 1, 3))
-    accumulation = {"preferred_element_type": accumulation_dtype(query.dtype)}
-    score = jnp.einsum("bgmh,bghc->bgmc", query_BGMH, key_BGHC, **accumulation).reshape(B, G, R, T, C)
     causal_TC = (start + jnp.arange(T))[:, None] >= columns.place_C[None, :]
     same_BTC = query_segment[:, :, None] == columns.segment_BC[:, None, :]
     mask_BTC = causal_TC[None] & (same_BTC | (columns.segment_BC == SEEN_BY_ALL)[:, None, :])
     if first_BT is not None:
         mask_BTC &= columns.position_BC[:, None, :] >= first_BT[:, :, None]
-    score = jnp.where(mask_BTC[:, None, None], score, MASK_VALUE)
-    weight = jnp.exp(score - jax.lax.stop_gradient(jnp.max(score, axis=-1, keepdims=True)))
-    weight = weight.reshape(B, G, R * T, C)
-    out = jnp.einsum("bgmc,bgch->bgmh", weight.astype(value_BGCH.dtype), value_BGCH, **accumulation)
-    out = (out / jnp.sum(weight, axis=-1)[..., None]).astype(query.dtype)
+    out = _softmax_attention(query_BGMH, key_BGHC, value_BGCH, mask_BTC)
     return jnp.transpose(out.reshape(B, G, R, T, H), (0, 3, 1, 2, 4)).reshape(B, T, N, H)
+
+
+@jax.custom_vjp
+def _softmax_attention(query_BGMH, key_BGHC, value_BGCH, mask_BTC):
+    """Attends from scaled queries to the keys that the mask allows; M = R · T. Returns `[B, G, M, H]`."""
+    return _attend_forward(query_BGMH, key_BGHC, value_BGCH, mask_BTC)[0]
+
+
+def _attend_forward(query_BGMH, key_BGHC, value_BGCH, mask_BTC):
+    B, G, M, _ = query_BGMH.shape
+    _, T, C = mask_BTC.shape
+    accumulation = {"preferred_element_type": accumulation_dtype(query_BGMH.dtype)}
+    score = jnp.einsum("bgmh,bghc->bgmc", query_BGMH, key_BGHC, **accumulation).reshape(B, G, M // T, T, C)
+    score = jnp.where(mask_BTC[:, None, None], score, MASK_VALUE)
+    weight = jnp.exp(score - jnp.max(score, axis=-1, keepdims=True)).reshape(B, G, M, C)
+    total_BGM1 = jnp.sum(weight, axis=-1, keepdims=True)
+    out = jnp.einsum("bgmc,bgch->bgmh", weight.astype(value_BGCH.dtype), value_BGCH, **accumulation) / total_BGM1
+    out = out.astype(query_BGMH.dtype)
+    return out, (query_BGMH, key_BGHC, value_BGCH, weight, total_BGM1, out)
+
+
+def _attend_backward(saved, d_out):
+    """Needs no mask: the weight of a key that is not seen is exactly 0."""
+    query_BGMH, key_BGHC, value_BGCH, weight, total_BGM1, out = saved
+    d_out = d_out.astype(weight.dtype) / total_BGM1
+    shift_BGM1 = jnp.sum(d_out * out.astype(weight.dtype), axis=-1, keepdims=True)
+    d_out = d_out.astype(out.dtype)
+    accumulation = {"preferred_element_type": weight.dtype}
+    d_weight = jnp.einsum("bgmh,bgch->bgmc", d_out, value_BGCH, **accumulation)
+    d_score = (weight * (d_weight - shift_BGM1)).astype(out.dtype)
+    d_query = jnp.einsum("bgmc,bghc->bgmh", d_score, key_BGHC)
+    # The narrow side comes first: XLA is slow on CPUs at the other order.
+    d_key_BGHC = transpose_left(query_BGMH) @ d_score
+    d_value_BGHC = transpose_left(d_out) @ weight.astype(out.dtype)
+    return d_query, d_key_BGHC, d_value_BGHC.mT, None
+
+
+_softmax_attention.defvjp(_attend_forward, _attend_backward)
 
 
 def decode_attention(

@@ -15,11 +15,12 @@ from flax import nnx
 
 from nft_jax.config import ModelConfig
 from nft_jax.models.experts import mix_experts
+from nft_jax.models.int8 import Int8Matrix
 from nft_jax.models.norms import rms_norm
-from nft_jax.models.rope import layer_rope, rotate
+from nft_jax.models.on_cpus import multiply
+from nft_jax.models.rope import Rope, layer_turn, rotate
 from nft_jax.models.swiglu import activate, swiglu_down
 from nft_jax.parallel.layout import UNCONSTRAINED, Placement
-from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
 
@@ -70,7 +71,7 @@ class Block(nnx.Module):
     def __call__(
         self,
         x_MD: Array,
-        position_M: Array,
+        rope: Rope,
         layer: Array,
         attend: Callable,
         placement: Placement = UNCONSTRAINED,
@@ -79,7 +80,7 @@ class Block(nnx.Module):
 
         Args:
           x_MD: The residual stream, in the compute dtype.
-          position_M: int32, each token's position in its sequence.
+          rope: The rotary positions of the tokens.
           layer: int32, the number of the layer, which decides its kind.
           attend: `(query_MNH, key_MGH, value_MGH) -> (out_MNH, state)`; `state` may be anything.
           placement: Lays out the residual stream over the mesh (`layout.layer_placement`).
@@ -87,19 +88,18 @@ class Block(nnx.Module):
         Returns:
           The residual stream `[M, D]` after the layer, and the `state` that `attend` returned.
         """
-        out, state = attend(*self.read(x_MD, position_M, layer))
+        out, state = attend(*self.read(x_MD, rope, layer))
         return self.add(x_MD, out, placement), state
 
-    def read(self, x_MD: Array, position_M: Array, layer: Array) -> tuple[Array, Array, Array]:
+    def read(self, x_MD: Array, rope: Rope, layer: Array) -> tuple[Array, Array, Array]:
         """Returns the queries `[M, N, H]`, keys and values `[M, G, H]` that attention reads."""
         config = self.config
         h_MD = self._normalize("attention_norm", x_MD)
         query, key, value = (self._project_heads(name, h_MD) for name in ("query", "key", "value"))
-        rope = layer_rope(config, layer, accumulation_dtype(x_MD.dtype))
+        turn = layer_turn(config, rope, layer)
         # Attention divides scores by √H. What the config divides them by instead is put into the queries, in float32.
         factor = (config.head_size / (config.query_scalar or config.head_size)) ** 0.5
-        query = rotate(query, position_M, rope.frequency_h, rope.factor * factor)
-        return query, rotate(key, position_M, rope.frequency_h, rope.factor), value
+        return rotate(query, turn, factor), rotate(key, turn), value
 
     def add(self, x_MD: Array, out: Array, placement: Placement = UNCONSTRAINED) -> Array:
         """Adds attention's output `[M, N, H]`, projected, and the feed-forward layer to the residual stream."""
@@ -110,7 +110,8 @@ class Block(nnx.Module):
 
     def project(self, name: str, x_MD: Array) -> Array:
         """Multiplies `[M, inputs]` by the weight `name`, adds its adapter's term and its bias if the layer has them."""
-        out, adapter = x_MD @ getattr(self, name)[...], getattr(self, f"{name}_adapter", None)
+        weight, adapter = getattr(self, name)[...], getattr(self, f"{name}_adapter", None)
+        out = x_MD @ weight if isinstance(weight, Int8Matrix) else multiply(x_MD, weight)
         return self._add_bias(name, out if adapter is None else out + adapter(x_MD))
 
     def _feed_forward(self, h_MD, placement):

@@ -3,56 +3,67 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from nft_jax.config import FULL_LAYER, WINDOW_LAYER, ModelConfig, RopeScaling
+from nft_jax.models.on_cpus import compute_apart
 from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
 
-class Rope(NamedTuple):
-    """The rotary positions of a layer.
+class Turn(NamedTuple):
+    """Cosines and sines of the angles of a head's pairs, for M tokens."""
 
-    Attributes:
-      frequency_h: The angles per position of a head's pairs.
-      factor: The number that multiplies rotated queries and keys: a float, or an array if layers differ in it.
-    """
-
-    frequency_h: Array
-    factor: float | Array
+    cos_Mh: Array
+    sin_Mh: Array
 
 
-def layer_rope(config: ModelConfig, layer: Array, dtype: jnp.dtype) -> Rope:
-    """Returns the rotary positions of layer number `layer`, by its kind."""
+# The turns of all layers: one for each kind of layer that has its own.
+Rope = tuple[Turn, ...]
+
+
+def make_rope(config: ModelConfig, position_M: Array) -> Rope:
+    """Computes the rotary positions of M tokens."""
+    dtype = accumulation_dtype(jnp.dtype(config.dtype))
+
+    def compute(position_M):
+        return tuple(_turn(position_M, *numbers, config.head_size, dtype) for numbers in _kinds(config).values())
+
+    return compute_apart(compute, position_M)
+
+
+def _kinds(config):
+    """Returns theta and scaling of each kind of layer that the model has and that has its own."""
     of_all = config.rope_theta, config.rope_scaling
-    choices = {
-        FULL_LAYER: of_all,
-        WINDOW_LAYER: (config.window_rope_theta, RopeScaling()) if config.window_rope_theta else of_all,
-    }
-    ropes = {
-        kind: Rope(frequencies(theta, config.head_size, scaling, dtype), attention_factor(scaling))
-        for kind, (theta, scaling) in choices.items()
-        if kind in config.kinds_of_layers
-    }
-    if len(ropes) == 1 or not config.window_rope_theta:
-        return next(iter(ropes.values()))
-    full, window = ropes[FULL_LAYER], ropes[WINDOW_LAYER]
+    if not config.window_rope_theta:
+        return {FULL_LAYER: of_all}
+    choices = {FULL_LAYER: of_all, WINDOW_LAYER: (config.window_rope_theta, RopeScaling())}
+    return {kind: numbers for kind, numbers in choices.items() if kind in config.kinds_of_layers}
+
+
+def _turn(position_M, theta, scaling, head_size, dtype):
+    angle_Mh = position_M.astype(dtype)[:, None] * frequencies(theta, head_size, scaling, dtype)[None]
+    factor = jnp.asarray(attention_factor(scaling), dtype)
+    return Turn(jnp.cos(angle_Mh) * factor, jnp.sin(angle_Mh) * factor)
+
+
+def layer_turn(config: ModelConfig, rope: Rope, layer: Array) -> Turn:
+    """Returns the turn of layer number `layer`, by its kind."""
+    if len(rope) == 1:
+        return rope[0]
+    full, window = rope
     is_full = jnp.array([kind == FULL_LAYER for kind in config.kinds_of_layers])[layer]
-    factor = full.factor if full.factor == window.factor else jnp.where(is_full, full.factor, window.factor)
-    return Rope(jnp.where(is_full, full.frequency_h, window.frequency_h), factor)
+    return jax.tree.map(lambda full, window: jnp.where(is_full, full, window), full, window)
 
 
-def rotate(x_MNH: Array, position_M: Array, frequency_h: Array, factor: float | Array = 1.0) -> Array:
-    """Turns pair (i, i + H/2) by `position · frequency_i` and multiplies it by `factor`, with angles in float32.
+def rotate(x_MNH: Array, turn: Turn, scale: float = 1.0) -> Array:
+    """Turns pair (i, i + H/2) by the angle of its token, and multiplies it by `scale`.
 
     Su et al. 2021 (arXiv 2104.09864).
     """
-    dtype = accumulation_dtype(x_MNH.dtype)
-    angle = position_M.astype(dtype)[:, None, None] * frequency_h[None, None]
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    if not isinstance(factor, float) or factor != 1:
-        cos, sin = (x * jnp.asarray(factor, dtype) for x in (cos, sin))
-    first, second = jnp.split(x_MNH.astype(dtype), 2, axis=-1)
+    cos, sin = (x_Mh[:, None] * scale if scale != 1 else x_Mh[:, None] for x_Mh in turn)
+    first, second = jnp.split(x_MNH.astype(cos.dtype), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_MNH.dtype)
 
 

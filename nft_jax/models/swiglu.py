@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.models.int8 import Int8Matrix
+from nft_jax.models.on_cpus import transpose_left
 from nft_jax.precision import accumulation_dtype
 from nft_jax.types import Array
 
@@ -53,13 +54,13 @@ def _forward(gate_MF, up_MF, down_FD, activation):
 
 def _backward(activation, residuals, d_out_MD):
     gate_MF, up_MF, active_MF, down_FD = residuals
+    # Computed anew from the gate, which costs less than to keep what the forward pass makes of it in memory.
+    gate_MF = jax.lax.optimization_barrier(gate_MF)
     d_active_MF = d_out_MD @ down_FD.T
     value_MF, derivative_MF = _ACTIVATIONS[activation](gate_MF)
     d_gate_MF = d_active_MF * up_MF * derivative_MF
     d_up_MF = d_active_MF * value_MF
-    # XLA:CPU is 1.5 times as fast when a product's narrow side comes first. Without the barrier it swaps the sides.
-    d_down_DF = jax.lax.optimization_barrier(jnp.einsum("md,mf->df", d_out_MD, active_MF))
-    return d_gate_MF, d_up_MF, d_down_DF.T
+    return d_gate_MF, d_up_MF, transpose_left(active_MF) @ d_out_MD
 
 
 _swiglu_down.defvjp(_forward, _backward)

@@ -25,6 +25,7 @@ from nft_jax.models.head import head_logits
 from nft_jax.models.int8 import cast_weights
 from nft_jax.models.lora import NO_ADAPTERS, add_adapters
 from nft_jax.models.norms import rms_norm
+from nft_jax.models.rope import make_rope
 from nft_jax.models.windows import first_position
 from nft_jax.parallel.layout import HOST_MEMORY, UNCONSTRAINED, Placement
 from nft_jax.types import Array, Prompts, Tokens
@@ -121,6 +122,7 @@ class Transformer(nnx.Module):
         """
         graph, _ = self._split_layers()
         attention = bitwise.attend_cache if self.config.bitwise else self.attention.decode
+        rope = self._rope(column_S)
 
         def body(carry, inputs):
             x_SD, cache = carry
@@ -135,7 +137,7 @@ class Transformer(nnx.Module):
                     cache = write_token(cache, stack, index, key, value, column_S)
                     return attention(query, column_S, cache, stack, index, *options), cache
 
-                x_SD, cache = self._apply(graph, weights, x_SD, column_S, number, attend, UNCONSTRAINED)
+                x_SD, cache = self._apply(graph, weights, x_SD, rope, number, attend, UNCONSTRAINED)
             return (x_SD, cache), None
 
         carry = self._embed(token_S), cache
@@ -158,19 +160,19 @@ class Transformer(nnx.Module):
         """Returns `function(whole, *rows)`, by blocks of rows if sampler and trainer must agree in every bit."""
         return bitwise.map_rows(function, placement) if self.config.bitwise else function
 
-    def _apply(self, graph, weights, x_MD, position_M, number, attend, placement):
+    def _apply(self, graph, weights, x_MD, rope, number, attend, placement):
         """Applies layer number `number`; returns what `Block.__call__` does."""
         if not self.config.bitwise:
-            return bind(graph, weights)(x_MD, position_M, number, attend, placement)
+            return bind(graph, weights)(x_MD, rope, number, attend, placement)
 
-        def read(whole, x_MD, position_M):
+        def read(whole, x_MD, rope):
             weights, number = whole
-            return bind(graph, weights).read(x_MD, position_M, number)
+            return bind(graph, weights).read(x_MD, rope, number)
 
         def add(weights, x_MD, out_MNH):
             return bind(graph, weights).add(x_MD, out_MNH)
 
-        query, key, value = self.map_rows(read, placement)((weights, number), x_MD, position_M)
+        query, key, value = self.map_rows(read, placement)((weights, number), x_MD, rope)
         out_MNH, state = attend(query, key, value)
         return self.map_rows(add, placement)(weights, x_MD, out_MNH), state
 
@@ -188,7 +190,7 @@ class Transformer(nnx.Module):
         B, T = tokens.token_BT.shape
         graph, stacked = self._split_layers()
         attention = bitwise.attend_rows(placement) if self.config.bitwise else attention
-        position_M = tokens.position_BT.reshape(-1)
+        rope = self._rope(tokens.position_BT.reshape(-1), placement)
 
         def attend(query, key, value, prompt, first_BT):
             query, key, value = (x.reshape(B, T, *x.shape[1:]) for x in (query, key, value))
@@ -205,7 +207,7 @@ class Transformer(nnx.Module):
             x_MD = checkpoint_name(x_MD, LAYER_INPUT)
             first_BT = first_position(self.config, number, tokens.position_BT)
             attend_layer = functools.partial(attend, prompt=of_layer, first_BT=first_BT)
-            return self._apply(graph, weights, x_MD, position_M, number, attend_layer, placement)
+            return self._apply(graph, weights, x_MD, rope, number, attend_layer, placement)
 
         if self.config.remat != "none":
             layer = jax.checkpoint(layer, policy=REMAT[self.config.remat])
@@ -223,6 +225,9 @@ class Transformer(nnx.Module):
     def _embed(self, token_M):
         x_MD = self.embedding[...].astype(self.config.dtype)[token_M]
         return x_MD * jnp.asarray(self.config.width**0.5, x_MD.dtype) if self.config.embedding_scaled else x_MD
+
+    def _rope(self, position_M, placement=UNCONSTRAINED):
+        return self.map_rows(lambda _, position_M: make_rope(self.config, position_M), placement)(None, position_M)
 
     def _final_norm(self, x_MD, placement=UNCONSTRAINED):
         def compute(scale_D, x_MD):

@@ -10,7 +10,7 @@ import pytest
 
 from helpers import decoder_twin
 from nft_jax.config import ModelConfig, RopeScaling
-from nft_jax.models.rope import attention_factor, frequencies, layer_rope, rotate
+from nft_jax.models.rope import attention_factor, frequencies, layer_turn, make_rope, rotate
 
 M, N, H, THETA = 5, 3, 64, 1e4
 PLAIN = RopeScaling()
@@ -23,15 +23,20 @@ def frequencies_of(scaling):
     return np.asarray(frequencies(THETA, H, scaling, jnp.float32))
 
 
+def turn_of(config, position_M, layer=0):
+    return layer_turn(config, make_rope(config, position_M), layer)
+
+
 def test_rotate_matches_its_twin():
     x_MNH, position_M = RANDOM.normal(size=(M, N, H)).astype(np.float32), np.array([0, 1, 2, 7, 100], np.int32)
     expected = [
         [decoder_twin.rotate(x_H, position, THETA) for x_H in x_NH]
         for x_NH, position in zip(x_MNH, position_M, strict=True)
     ]
-    found = rotate(x_MNH, position_M, frequencies_of(PLAIN))
+    turn = turn_of(ModelConfig(head_size=H, rope_theta=THETA), position_M)
+    found = rotate(x_MNH, turn)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(rotate(x_MNH, position_M, frequencies_of(PLAIN), 1.5), 1.5 * found, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(rotate(x_MNH, turn, 1.5), 1.5 * found, rtol=1e-6, atol=1e-6)
 
 
 def test_frequencies_of_linear_scaling_are_all_divided():
@@ -59,20 +64,20 @@ def test_attention_factor_is_the_given_one_or_that_of_yarn():
     assert attention_factor(dataclasses.replace(YARN, factor=0.5)) == 1
 
 
-def test_layer_rope_is_that_of_the_kind_of_the_layer():
-    """Layers with windows have their own theta and no scaling; a model of one kind has plain constants."""
+def test_layer_turn_is_that_of_the_kind_of_the_layer():
+    """Layers with windows have their own theta and no scaling; without such a theta all layers are the same."""
+    position_M = np.arange(M, dtype=np.int32)
     config = ModelConfig(layers=5, head_size=H, rope_theta=THETA, rope_scaling=YARN, window_rope_theta=100.0)
-    full, window = (dataclasses.replace(config, layer_kinds=kind) for kind in "fw")
-    expected = {"f": layer_rope(full, 0, jnp.float32), "w": layer_rope(window, 0, jnp.float32)}
-    np.testing.assert_array_equal(expected["f"].frequency_h, frequencies_of(YARN))
-    np.testing.assert_array_equal(expected["w"].frequency_h, frequencies(100.0, H, PLAIN, jnp.float32))
-    assert (expected["f"].factor, expected["w"].factor) == (attention_factor(YARN), 1)
+    angle = {"f": frequencies_of(YARN), "w": frequencies(100.0, H, PLAIN, jnp.float32)}
+    factor = {"f": attention_factor(YARN), "w": 1}
     mixed = dataclasses.replace(config, layer_kinds="wwf")
+    rope = make_rope(mixed, position_M)
     for layer, kind in enumerate("wwfww"):
-        found = jax.jit(lambda layer: layer_rope(mixed, layer, jnp.float32))(layer)
-        np.testing.assert_allclose(found.frequency_h, expected[kind].frequency_h, rtol=1e-6)
-        np.testing.assert_allclose(found.factor, expected[kind].factor, rtol=1e-7)
+        cos_Mh, sin_Mh = jax.jit(lambda layer: layer_turn(mixed, rope, layer))(layer)
+        angle_Mh = position_M[:, None] * np.asarray(angle[kind])[None]
+        np.testing.assert_allclose(cos_Mh, factor[kind] * np.cos(angle_Mh), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(sin_Mh, factor[kind] * np.sin(angle_Mh), rtol=1e-6, atol=1e-6)
+    full, window = (turn_of(dataclasses.replace(config, layer_kinds=kind), position_M) for kind in "fw")
+    np.testing.assert_array_equal(turn_of(dataclasses.replace(mixed, layers=2), position_M), window)
     same = dataclasses.replace(mixed, window_rope_theta=0.0, window=8)
-    assert layer_rope(same, 0, jnp.float32).factor == attention_factor(YARN)
-    only_used = dataclasses.replace(mixed, layers=2)
-    assert isinstance(layer_rope(only_used, 0, jnp.float32).factor, float)
+    np.testing.assert_array_equal(turn_of(same, position_M), full)
