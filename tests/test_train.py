@@ -172,7 +172,7 @@ def test_main_evaluates_both_splits_at_the_ends(first, straight):
     assert result.keys() == {"validation", "test"}
     validation = straight.rows("evaluation.jsonl")
     for end, row in (("base", validation[0]), ("final", validation[-1])):
-        score = {name: value for name, value in result["validation"][end].items() if name != "change"}
+        score = {name: value for name, value in result["validation"][end].items() if name != "gain"}
         assert {"step": row["step"]} | score == row
         assert result["test"][end]["problems"] == 6
     # Both runs started from the same base.
