@@ -8,6 +8,7 @@ DECODE = "decode"  # one token of every slot
 MICRO_BATCH = "micro_batch"  # rows, forward and backward
 PROMPT_BATCH = "prompt_batch"  # shared prompts, forward, and after the rows forward and backward
 OPTIMIZER = "optimizer"
+OUTSIDE_DECODE = SAMPLING_WEIGHTS, READ, MICRO_BATCH, PROMPT_BATCH, OPTIMIZER
 
 
 def is_within(phase: str, scope: str) -> bool:

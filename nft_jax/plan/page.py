@@ -141,8 +141,8 @@ def smallest_matrix(experiment: Experiment) -> int:
 def find_copies(text: str, least: int) -> list[str]:
     """Returns the scopes of the copies of at least `least` bytes in the decode loop.
 
-    Copies that a compiler adds, such as those to another layout, have no scope of their own: a copy counts if
-    instructions of the phase are beside it. Copies into a TPU's fast memory (`S(1)` in the layout of the result)
+    Copies that a compiler adds, such as those to another layout, may have no scope of their own: a copy counts if
+    instructions of the phase are beside it, and its scope is not in another phase. Copies into a TPU's fast memory (`S(1)` in the layout of the result)
     prefetch small arrays, and do not count.
     """
     looped = [one for one in hlo.instructions(text) if one.looped] if text else []
@@ -153,6 +153,7 @@ def find_copies(text: str, least: int) -> list[str]:
         if hlo.operation(one.line) in ("copy", "copy-start")
         and "S(1)" not in one.line.split(" copy")[0]
         and one.within in decoding
+        and not any(scopes.is_within(phase, one.scope) for phase in scopes.OUTSIDE_DECODE)
         and hlo.result_bytes(one.line) >= least
     ]
 

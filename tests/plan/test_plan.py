@@ -166,7 +166,7 @@ def test_fill_model_shape_reads_no_weights(tmp_path):
 
 def test_find_copies_finds_a_cache_by_its_size():
     line = '  %c = f32[{}]{{0{}}} copy(%p), metadata={{op_name="jit(step)/while/body/{}/copy"}}'
-    copied = (1000, "", "decode"), (10, "", "decode"), (1000, ":S(1)", "decode")
+    copied = (1000, "", "decode"), (10, "", "decode"), (1000, ":S(1)", "decode"), (1000, "", "micro_batch")
     without_scope, of_updates = "  %c = f32[1000]{0} copy(%p)", line.format(1000, "", "optimizer")
 
     def computation(name, lines):
