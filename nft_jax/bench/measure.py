@@ -37,7 +37,7 @@ class StepTimes(NamedTuple):
       update: seconds after the last verdict: selection, packing, optimizer.
       tokens: answer tokens sampled.
       trained: answer tokens trained on.
-      slots: share of the slots' time that drew a token of an answer.
+      slots: share of the slots' time that drew a token of an answer; NaN if earlier steps drew all.
       gap: mean |log-prob of the trainer − of the sampler| at the first update; NaN if not measured.
       gap_max: the largest of these.
     """
@@ -121,11 +121,17 @@ def open_bench(config: Config, workdir: Path, lengths: Lengths) -> Iterator[Benc
         yield Bench(experiment, lengths, grader, program, time.perf_counter() - began, prompts, state)
 
 
+def _median(values: list[float]) -> float:
+    """Returns the median of the values that were measured; NaN for none."""
+    measured = [value for value in values if not math.isnan(value)]
+    return float(np.median(measured)) if measured else math.nan
+
+
 def summarize(bench: Bench, steps: list[StepTimes]) -> dict[str, Any]:
     """Returns medians of the steps, with speeds, shares of the machine's limits, and memory."""
     config, weights = bench.experiment.config, bench.experiment.model.parameters
     columns = {part: [getattr(step, part) for step in steps] for part in StepTimes._fields}
-    median = StepTimes(*(float(np.median(column)) for column in columns.values()))
+    median = StepTimes(*map(_median, columns.values()))
     share = {part: sum(columns[part]) / sum(columns["step"]) for part in PARTS}
     answers = config.prompts_per_step * config.answers_per_prompt
     P, length = config.data.max_prompt_tokens, median.tokens / answers

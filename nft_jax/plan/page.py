@@ -142,8 +142,8 @@ def find_copies(text: str, least: int) -> list[str]:
     """Returns the scopes of the copies of at least `least` bytes in the decode loop.
 
     Copies that a compiler adds, such as those to another layout, may have no scope of their own: a copy counts if
-    instructions of the phase are beside it, and its scope is not in another phase. Copies into a TPU's fast memory (`S(1)` in the layout of the result)
-    prefetch small arrays, and do not count.
+    instructions of the phase are beside it, and its scope is not in another phase. Copies into a TPU's fast memory
+    (`S(1)` in the layout of the result) prefetch small arrays, and do not count.
     """
     looped = [one for one in hlo.instructions(text) if one.looped] if text else []
     decoding = {one.within for one in looped if scopes.is_within(scopes.DECODE, one.scope)}

@@ -1,6 +1,7 @@
 """A step's times, turns with peers, and shares of a chip."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -22,6 +23,9 @@ def test_bench_step_and_summarize(tmp_path):
     with open_bench(config, tmp_path, lengths) as made:
         steps = [made.step() for _ in range(2)]
         found = summarize(made, steps)
+        # With partial rollouts a step may find all its answers drawn.
+        idle = summarize(made, [steps[0], steps[1]._replace(slots=math.nan)])
+    assert idle["median"]["slots"] == steps[0].slots
     for step in steps:
         assert step.rollout > 0
         assert step.update > 0
