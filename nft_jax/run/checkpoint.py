@@ -258,22 +258,23 @@ class Checkpoints:
             path.rmtree()
 
     def _skip_damaged(self, damaged):
-        def rename():
-            for step, _ in damaged:
-                aside = self.folder / f"{step}.damaged"
-                if aside.is_dir():
-                    aside.rmtree()
-                elif aside.exists():
-                    aside.unlink()
-                (self.folder / str(step)).rename(aside)
+        def skip():
+            for step, error in damaged:
+                done = "skipped" if self.keep is None else f"skipped and renamed to {self._set_aside(step)}"
+                _LOG.warning("checkpoint %d can't be read; it is %s: %s", step, done, root_cause(error))
 
-        for step, error in damaged:
-            renamed = "" if self.keep is None else f" and renamed to {self.folder / str(step)}.damaged"
-            _LOG.warning("checkpoint %d can't be read; it is skipped%s: %s", step, renamed, root_cause(error))
-        if damaged and self.keep is not None:
-            distributed.on_process_0(rename, "damaged checkpoints")
+        if damaged:
+            distributed.on_process_0(skip, "damaged checkpoints")
             if "manager" in self.__dict__:
                 self.manager.reload()
+
+    def _set_aside(self, step):
+        aside = self.folder / f"{step}.damaged"
+        if aside.is_dir():
+            aside.rmtree()
+        elif aside.exists():
+            aside.unlink()
+        return (self.folder / str(step)).rename(aside)
 
 
 def remove_checkpoints(folder: Path) -> None:
