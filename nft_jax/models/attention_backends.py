@@ -84,17 +84,17 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
     blocks = choose_blocks(config.head_size, config.dtype, gpu)
     triton = functools.partial(attention_kernels.triton, blocks=blocks, interpret=interpret)
     cudnn = functools.partial(attention_kernels.cudnn, interpret=interpret)
-    described, rows, prompts = {
-        "triton": ("triton", triton, triton),
-        "cudnn": ("triton for packed rows, cudnn for prompts", triton, cudnn),
-        "cudnn_packed": ("cudnn for packed rows and prompts", kernel, cudnn),
+    described, rows, prompts, describe = {
+        "triton": ("triton", triton, triton, _keep_segments),
+        "cudnn": ("triton for packed rows, cudnn for prompts", triton, cudnn, _keep_segments),
+        "cudnn_packed": ("cudnn for packed rows and prompts", kernel, cudnn, _find_spans(mesh)),
     }[name]
     return AttentionBackend(
         described,
         _map_over_mesh(rows, mesh),
         _map_over_heads(prompts, mesh),
         _select_decode(config, mesh, gpu, interpret),
-        _find_spans(mesh) if name == "cudnn_packed" else XLA.describe,
+        describe,
         _no_prompts_reason(name),
     )
 

@@ -13,6 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from nft_jax.compat import CudnnSequences
 from nft_jax.models.attention import MASK_VALUE, PromptKeys
+from nft_jax.models.merged_attention import merge_outputs
 from nft_jax.types import Array
 
 # cuDNN counts the numbers before a sequence in int32.
@@ -83,7 +84,7 @@ def attend_rows(
         inside_BT = _inside(spans)
         if prompt is not None:
             lse_BTN = jnp.where(inside_BT[..., None], lse_BTN, MASK_VALUE)
-            out_BTNH, lse_BTN = _merge((out_BTNH, lse_BTN), _attend_prompt(kernels, query, prompt, spans))
+            out_BTNH, lse_BTN = merge_outputs([(out_BTNH, lse_BTN), _attend_prompt(kernels, query, prompt, spans)])
         # What no sequence holds has been written by nobody.
         lost_BT = spans.sequence_BT >= spans.start_S.shape[0]
         missing_BT = jnp.where(lost_BT, jnp.nan, 0).astype(query.dtype)[..., None, None]
@@ -141,12 +142,6 @@ def _take_by_sequence(lse_BTN, spans):
     place_ST = spans.start_S[:, None] + jnp.arange(T, dtype=jnp.int32)[None]
     lse_STN = lse_BTN.reshape(B * T, N)[jnp.minimum(place_ST, B * T - 1)]
     return jnp.swapaxes(lse_STN, 1, 2)
-
-
-def _merge(one, other):
-    """Merges two outputs, each with its log-sum-exp, in float32."""
-    lse_BTN = jnp.logaddexp(one[1], other[1])
-    return sum(jnp.exp(lse - lse_BTN)[..., None] * out.astype(lse.dtype) for out, lse in (one, other)), lse_BTN
 
 
 def _prompt_sequences(spans, prompt):

@@ -34,6 +34,15 @@ class Part(NamedTuple):
     segments: tuple[Array, Array]
 
 
+def merge_outputs(found: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Merges outputs `[…, H]`, each with its log-sum-exp `[…]`, in the latter's dtype; returns both of all keys.
+
+    A set whose log-sum-exp is a mask value adds nothing to another.
+    """
+    total = jax.nn.logsumexp(jnp.stack([lse for _, lse in found]), axis=0)
+    return sum(jnp.exp(lse - total)[..., None] * out.astype(lse.dtype) for out, lse in found), total
+
+
 def merged_attention(kernels: Sequence[Callable], query_BNTH: Array, parts: Sequence[Part], name: str) -> Array:
     """Attends from scaled queries to all keys of all parts; returns `[B, N, T, H]`.
 
@@ -46,9 +55,8 @@ def merged_attention(kernels: Sequence[Callable], query_BNTH: Array, parts: Sequ
 
     def forward(query_BNTH, parts):
         found = [jax.vmap(kernel)(query_BNTH, *part) for kernel, part in zip(kernels, parts, strict=True)]
-        lse_BNT = jax.nn.logsumexp(jnp.stack([lse for _, (lse,) in found]), axis=0)
-        # A part without visible keys has the kernel's mask value as log-sum-exp, whose exponential is 0 here.
-        out = sum(jnp.exp(lse - lse_BNT)[..., None] * out.astype(lse.dtype) for out, (lse,) in found)
+        # A part without visible keys has the kernel's mask value as log-sum-exp.
+        out, lse_BNT = merge_outputs([(out, lse) for out, (lse,) in found])
         out_BNTH, lse_BNT = checkpoint_name((out.astype(query_BNTH.dtype), lse_BNT), name)
         return out_BNTH, (query_BNTH, parts, out_BNTH, lse_BNT)
 
