@@ -26,6 +26,7 @@ from nft_jax.models.int8 import cast_weights
 from nft_jax.models.lora import NO_ADAPTERS, add_adapters
 from nft_jax.models.norms import rms_norm
 from nft_jax.models.rope import make_rope
+from nft_jax.models.scan import scan_in_place
 from nft_jax.models.windows import first_position
 from nft_jax.parallel.layout import HOST_MEMORY, UNCONSTRAINED, Placement
 from nft_jax.types import Array, Prompts, Tokens
@@ -100,7 +101,7 @@ class Transformer(nnx.Module):
 
         Called inside the rollout's `shard_map`.
         """
-        keys = self._read_prompts(prompts, self.attention.prompts, UNCONSTRAINED, scan=_scan_in_place)
+        keys = self._read_prompts(prompts, self.attention.prompts, UNCONSTRAINED, scan=scan_in_place)
         return cache_from_keys(*keys, self.stacks, columns)
 
     def decode_weights(self) -> tuple[Any, ...]:
@@ -237,27 +238,6 @@ class Transformer(nnx.Module):
 
     def _cast(self, weights):
         return cast_weights(weights, self.config.dtype)
-
-
-def _scan_in_place(body, carry, inputs, unroll):
-    """Does what `jax.lax.scan` does, with unrolled bodies in the loop itself, where `scan` calls one function for each.
-
-    Inside the `shard_map` of a data shard, libtpu 0.0.42.1 aborts at a nested one over `tensor` ("IsManualSubgroup") if
-    it is in a function that is called more than once and not inlined; 0.0.52 does not.
-    """
-    length = jax.tree.leaves(inputs)[0].shape[0]
-    unroll = math.gcd(unroll, length)
-
-    def bodies(carry, group):
-        found = []
-        for place in range(unroll):
-            carry, one = body(carry, jax.tree.map(lambda x, place=place: x[place], group))
-            found.append(one)
-        return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *found)
-
-    groups = jax.tree.map(lambda x: x.reshape(-1, unroll, *x.shape[1:]), inputs)
-    carry, found = jax.lax.scan(bodies, carry, groups)
-    return carry, jax.tree.map(lambda x: x.reshape(length, *x.shape[2:]), found)
 
 
 class AbstractModel(NamedTuple):

@@ -13,6 +13,7 @@ from helpers.small_parts import MIXED, MODEL, ROWS, VOCABULARY, assert_close, at
 from nft_jax.config import ModelConfig, settings_of
 from nft_jax.models import transformer
 from nft_jax.models.logprobs import scaled_log_softmax
+from nft_jax.models.scan import scan_in_place
 from nft_jax.models.transformer import Transformer
 from nft_jax.precision import in_float64, to_float64
 from nft_jax.types import Tokens
@@ -167,6 +168,6 @@ def test_scan_in_place_is_a_scan_whose_body_is_in_no_function_that_is_called_twi
     def run(scan):
         return jax.jit(lambda inputs: scan(body, jnp.zeros(3), inputs, unroll=unroll)).lower(jnp.eye(4, 3))
 
-    own, plain = run(transformer._scan_in_place), run(jax.lax.scan)
+    own, plain = run(scan_in_place), run(jax.lax.scan)
     jax.tree.map(np.testing.assert_array_equal, *(one.compile()(jnp.eye(4, 3)) for one in (own, plain)))
     assert own.as_text().count("call @closed_call") <= 1
