@@ -164,13 +164,12 @@ def _points_around(
     for number_ in {inner for piece in pieces for inner in _constants(piece)}:
         with contextlib.suppress(Undefined):
             value = approximate(number_, budget, 64)
-            if value is not None and not abs(value) < _LARGEST:
+            if value is None:
+                continue
+            if not abs(value) < _LARGEST:
                 raise Undecided("its form may change at numbers that are too large")
-            if value is not None:
-                is_exact = hasattr(value, "p")
-                centers.add(
-                    Fraction(int(value.p), int(value.q)) if is_exact else Fraction(round(float(value) * 64), 64)
-                )
+            is_exact = hasattr(value, "p")
+            centers.add(Fraction(int(value.p), int(value.q)) if is_exact else Fraction(round(float(value) * 64), 64))
     if len(centers) > _CENTERS_LIMIT:
         raise Undecided("it may change its form at too many places")
     used = set().union(*map(operations, pieces))
@@ -181,8 +180,13 @@ def _points_around(
         for inverse in inverses:
             with contextlib.suppress(OverflowError):
                 beyond.append(Fraction(inverse(float(center))))
-    near, far = ([_beside(sign * size, side, names, whole, draw) for size in dict.fromkeys(sizes) for sign in (1, -1)
-                  for side in (1, -1)] for sizes in (around, beyond))  # fmt: skip
+
+    def points_beside(sizes):
+        signs = 1, -1
+        places = itertools.product(dict.fromkeys(sizes), signs, signs)
+        return [_beside(sign * size, side, names, whole, draw) for size, sign, side in places]
+
+    near, far = points_beside(around), points_beside(beyond)
     if len(names) > 1:  # also with one much larger than the others
         far += [{name: draw.choice(near)[name] for name in names} for _ in range(len(near) // 2)]
         for large, sign, other in itertools.product(() if whole or not pieces else names, (1, -1), (1, -1)):
