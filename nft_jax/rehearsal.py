@@ -60,10 +60,9 @@ def score(step: Step, state: State, prompts: Prompts) -> Scores:
         done = step.engine(weights, requests, stream(step.config.seed, "rollout"))
         packed, _ = step.pack(*_fill_buffer(step, requests, done.rollout), prompts, state.step)
         updater = step.updater.freeze(state.frozen)
-        scored = jax.lax.map(lambda minibatch: updater.recompute(state.weights, minibatch), packed)
+        logp_OXBT = jax.lax.map(lambda minibatch: updater.logp(state.weights, minibatch), packed)
     rows: Rows = packed.rows
-    position = rows.tokens.position_BT
-    return Scores(rows.sampler_logp_BT, scored.rows.batch.old_logp_BT, rows.batch.answer_BT, rows.target_BT, position)
+    return Scores(rows.sampler_logp_BT, logp_OXBT, rows.batch.answer_BT, rows.target_BT, rows.tokens.position_BT)
 
 
 def _shorten(requests: Requests) -> Requests:

@@ -49,7 +49,7 @@ from nft_jax.update.groups import (
     select_groups,
     split_pool,
 )
-from nft_jax.update.minibatches import make_minibatches, pack_shards
+from nft_jax.update.minibatches import find_recomputed, make_minibatches, pack_shards
 from nft_jax.update.packing import PackedRows, replace_values
 from nft_jax.update.update import UpdateOutcome, Updater
 from nft_jax.update.watch import describe_watched, number_watched
@@ -242,8 +242,7 @@ class Step:
     def update(self, state: State, packed: PackedRows, totals: Totals) -> UpdateOutcome:
         """Takes `updates_per_step` optimizer updates, one after the other; `applied` has a leading axis `[updates]`."""
         updater = self.updater.freeze(state.frozen)
-        if self.config.old_logp == "recompute":
-            packed = jax.lax.map(lambda minibatch: updater.recompute(state.weights, minibatch), packed)
+        packed = _recompute(updater, state.weights, packed, find_recomputed(self.config, self.loss))
         if self.teacher is not None:
             taught = jax.lax.map(lambda minibatch: self.teacher.logp(state.teacher, minibatch), packed)
             packed = replace_values(packed, teacher_logp_BT=taught)
@@ -259,6 +258,19 @@ class Step:
         inputs = packed, totals, jnp.arange(count), key_O
         (weights, optimizer_state), applied = jax.lax.scan(take_update, (state.weights, state.optimizer_state), inputs)
         return UpdateOutcome(weights, optimizer_state, applied)
+
+
+def _recompute(updater: Updater, weights: Any, packed: PackedRows, minibatches: range) -> PackedRows:
+    """Replaces the sampler's `old_logp` of these minibatches by log-probs of a forward pass with the weights."""
+    if not minibatches:
+        return packed
+
+    def fill(old_OXBT, index):
+        logp_XBT = updater.logp(weights, jax.tree.map(lambda x: x[index], packed))
+        return old_OXBT.at[index].set(logp_XBT), None
+
+    old_OXBT, _ = jax.lax.scan(fill, packed.rows.batch.old_logp_BT, jnp.asarray(minibatches))
+    return replace_values(packed, old_logp_BT=old_OXBT)
 
 
 def _age(groups: Groups) -> Groups:

@@ -17,7 +17,7 @@ from nft_jax.parallel import layout
 from nft_jax.parallel.mesh import shard_count
 from nft_jax.randomness import stream
 from nft_jax.state import State
-from nft_jax.types import Array, LossBatch
+from nft_jax.types import Array
 from nft_jax.update.minibatches import count_totals, pack_shards
 from nft_jax.update.optimizer import Optimizer
 from nft_jax.update.packing import PackedRows, Sequences
@@ -109,8 +109,8 @@ class SupervisedStep:
             length = jnp.where(present, chosen.answer_length_I, 0)
             chosen = self._split(chosen._replace(answer_length_I=length, present_I=present))
             packed = jax.tree.map(lambda x: x[0], self._pack(chosen))
-            batch = self.updater.recompute(weights, packed).rows.batch
-            return jax.tree.map(jnp.ravel, jax.vmap(_sum_examples)(batch))
+            logp_XBT = self.updater.logp(weights, packed)
+            return jax.tree.map(jnp.ravel, jax.vmap(_sum_examples)(logp_XBT, packed.rows.batch.answer_BT))
 
     def _split(self, examples: Sequences) -> Sequences:
         """Gives example i to data shard i mod shards, as `make_minibatches` does with units: `[1, shards, …]`."""
@@ -125,17 +125,17 @@ class SupervisedStep:
         return layout.split_rows(pack_shards(examples, self.config, "answer"), self.mesh, axis=1)
 
 
-def _sum_examples(batch: LossBatch) -> ExampleLosses:
-    """Sums the examples of one shard's rows, whose log-probs are in `old_logp_BT`."""
-    B, T = batch.answer_BT.shape
-    inside_BT = batch.answer_BT >= 0
+def _sum_examples(logp_BT: Array, answer_BT: Array) -> ExampleLosses:
+    """Sums the examples of one shard's rows."""
+    B, T = answer_BT.shape
+    inside_BT = answer_BT >= 0
     # An example is a number in its row, and has a token at least: B · T places are enough.
-    place_BT = jnp.where(inside_BT, jnp.arange(B, dtype=jnp.int32)[:, None] * T + batch.answer_BT, B * T)
+    place_BT = jnp.where(inside_BT, jnp.arange(B, dtype=jnp.int32)[:, None] * T + answer_BT, B * T)
 
     def sum_by_example(value_BT):
         return jnp.zeros(B * T, value_BT.dtype).at[place_BT].add(value_BT, mode="drop")
 
-    return ExampleLosses(sum_by_example(-batch.old_logp_BT), sum_by_example(inside_BT.astype(batch.old_logp_BT.dtype)))
+    return ExampleLosses(sum_by_example(-logp_BT), sum_by_example(inside_BT.astype(logp_BT.dtype)))
 
 
 def held_out_loss(batches: Iterable[ExampleLosses]) -> HeldOutLoss:

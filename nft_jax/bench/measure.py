@@ -18,7 +18,15 @@ from nft_jax.data.random_prompts import random_dataset
 from nft_jax.experiment import Experiment, compile_step, open_experiment
 from nft_jax.machine.chips import chip_of
 from nft_jax.machine.memory import slots_per_shard
-from nft_jax.machine.speed import decode_bytes, forward_flops, measure_limits, peak_memory_mib, update_flops
+from nft_jax.machine.speed import (
+    PASSES,
+    decode_bytes,
+    extra_passes,
+    forward_flops,
+    measure_limits,
+    peak_memory_mib,
+    update_flops,
+)
 from nft_jax.run.metrics import step_metrics
 from nft_jax.state import State
 from nft_jax.types import Prompts
@@ -139,7 +147,8 @@ def summarize(bench: Bench, steps: list[StepTimes]) -> dict[str, Any]:
     prefill = forward_flops(config, weights, config.prompts_per_step * P, P / 2)
     shared = config.prompts_are_shared
     trained = median.trained + P * (config.prompts_per_step if shared else median.trained / max(length, 1))
-    update = update_flops(config, bench.experiment.model, trained, P / 2 + length / 2)
+    passes = PASSES["none"] + extra_passes(config, bench.experiment.loss)
+    update = update_flops(config, bench.experiment.model, trained, P / 2 + length / 2, passes)
     read = decode_bytes(
         config, weights, median.tokens, P + length / 2, slots_per_shard(bench.experiment) * median.slots
     )

@@ -15,7 +15,7 @@ from nft_jax.compare.variants import PROMPTS_PER_SEED, Budget, Variant
 from nft_jax.evaluation.evaluator import Evaluator
 from nft_jax.evaluation.scores import score
 from nft_jax.experiment import Experiment, compile_step, open_experiment
-from nft_jax.machine.speed import PASSES, forward_flops, update_flops
+from nft_jax.machine.speed import PASSES, extra_passes, forward_flops, update_flops
 from nft_jax.printing import ProgressLine
 from nft_jax.run.health import NonFiniteUpdates
 from nft_jax.run.json_files import NUMBER, NUMBER_OR_NONE, find_fault
@@ -39,7 +39,8 @@ class Cost(NamedTuple):
 
     Attributes:
       tokens, trained: tokens sampled, and trained on.
-      flops: by a closed form: a forward pass over prompts and sampled tokens, `PASSES` over the tokens trained on.
+      flops: by a closed form: a forward pass over prompts and sampled tokens, `PASSES` and `extra_passes` over the
+        tokens trained on.
       seconds: without evaluation and compilation.
     """
 
@@ -136,7 +137,8 @@ class Runner:
         prompts = metrics["answers"] / config.answers_per_prompt * self.prompt_length
         context = self.prompt_length + (metrics["answer_length"] or 0) / 2
         forward = forward_flops(config, model.parameters, metrics["tokens"] + prompts, context)
-        trained = update_flops(config, model, metrics["tokens_trained"], context, PASSES[config.model.remat])
+        passes = PASSES[config.model.remat] + extra_passes(config, self.experiment.loss)
+        trained = update_flops(config, model, metrics["tokens_trained"], context, passes)
         counts = metrics["tokens"], metrics["tokens_trained"], metrics["updates_taken"]
         return Cost(*counts, steps=1, flops=forward + trained, seconds=seconds)
 

@@ -21,6 +21,7 @@ from nft_jax.models.sharded import count_weights
 from nft_jax.run.metrics import optimizer_metrics
 from nft_jax.run.workdir import Workdir, provenance
 from nft_jax.update.optimizer import make_optimizer
+from nft_jax.update.packing import replace_values
 
 # Those of the released 32B and 7B recipes, the answer limits of the two, which are the default, and larger ones.
 CONSTANT_TOKENS = (31.25, 62.5, 250.0, 1000.0, 3584.0, 14336.0, 57344.0, 229376.0)
@@ -81,9 +82,9 @@ def measure_updates(experiment: Experiment, rollout: RolloutBuffer, weights: Any
     @jax.jit
     def program(weights, packed, totals):
         with jax.default_matmul_precision(experiment.config.model.precision):
-            recomputed = step.updater.recompute(weights, packed)
-            gradient, _ = step.updater.gradient(weights, recomputed, totals)
-        return gradient, recomputed.rows.batch.old_logp_BT
+            logp_XBT = step.updater.logp(weights, packed)
+            gradient, _ = step.updater.gradient(weights, replace_values(packed, old_logp_BT=logp_XBT), totals)
+        return gradient, logp_XBT
 
     gradients, log_ratios = [], []
     for update in np.flatnonzero(jax.device_get(totals.answers)):

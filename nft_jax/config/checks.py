@@ -236,7 +236,7 @@ def _loss_faults(config: Settings) -> Iterator[str]:
     if config.loss.correction != losses.NO_CORRECTION and config.old_logp != "recompute":
         yield (
             f"config.loss.correction={config.loss.correction!r} with config.old_logp={config.old_logp!r}: the gap "
-            f"between trainer and sampler is only known by a second forward pass; use old_logp='recompute'"
+            f"between trainer and sampler is only known by a forward pass of the trainer; use old_logp='recompute'"
         )
     if config.distillation.alone and not config.distillation.teacher:
         yield "config.distillation.alone=true: there is no teacher; name one by config.distillation.teacher=FOLDER"

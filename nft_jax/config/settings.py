@@ -48,9 +48,10 @@ class Settings:
     )
     old_logp: str = setting(
         "auto",
-        "where log π_old comes from. sampler: as it was sampled; recompute: a second forward pass before the updates; "
-        "current: in the first update the forward pass of the update itself, so that the ratio is exactly 1, in later "
-        "ones the sampler; auto: current if strict_on_policy, else sampler",
+        "where log π_old comes from. sampler: as it was sampled; current: in the first update of a step the forward "
+        "pass of the update itself, so that the ratio is exactly 1, in later ones the sampler; recompute: in the first "
+        "as current, in later ones a second forward pass before all updates; auto: current if strict_on_policy, else "
+        "sampler",
         choices=("auto", "sampler", "recompute", "current"),
         decides=RUN,
     )

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from nft_jax.config import Config
+from nft_jax.losses import Loss
 from nft_jax.models.sharded import ShardedModel
+from nft_jax.update.minibatches import find_recomputed
 
 # Rows of the square matrices, length of the vector, and number of timings.
 SIZE, LONG, TIMES = 2048, 1 << 26, 5
@@ -75,16 +77,25 @@ def forward_flops(config: Config, weights: int, tokens: float, context: float) -
     return tokens * (2 * (weights - looked_up - idle) + 4 * model.layers * model.heads * model.head_size * context)
 
 
+def extra_passes(config: Config, loss: Loss) -> float:
+    """Counts an update's forward passes without a backward one: by the reference, for `prepare`, for log π_old.
+
+    log π_old is the mean over a step's updates.
+    """
+    recomputed = len(find_recomputed(config, loss)) / config.updates_per_step
+    return (config.loss.kl_weight > 0) + loss.forward + recomputed
+
+
 def update_flops(
-    config: Config, model: ShardedModel, tokens: float, context: float, passes: int = PASSES["none"]
+    config: Config, model: ShardedModel, tokens: float, context: float, passes: float = PASSES["none"]
 ) -> float:
-    """Counts the FLOPs of forward and backward passes, which are three, and those that recompute.
+    """Counts the FLOPs of forward and backward passes, which are three, those that recompute, and `extra_passes`.
 
     Frozen weights beside adapters have no gradient, so one of the products with each is left out.
 
     Args:
       context: as in `forward_flops`.
-      passes: from `PASSES`; three count no recomputation.
+      passes: from `PASSES`, of which three count no recomputation, and `extra_passes`.
     """
     adapters = model.adapters
     left_out = forward_flops(config, model.parameters, tokens, 0) if adapters else 0

@@ -10,7 +10,7 @@ from nft_jax.config.sizes import row_tokens
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import Chip
 from nft_jax.machine.memory import slots_per_shard
-from nft_jax.machine.speed import PASSES, forward_flops, update_flops
+from nft_jax.machine.speed import PASSES, extra_passes, forward_flops, update_flops
 from nft_jax.names import suggestion
 from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import REPLICA, shard_count
@@ -122,7 +122,8 @@ def estimate(
     """
     config, shards, S = experiment.config, shard_count(experiment.model.mesh), slots_per_shard(experiment)
     Q, K, U = config.prompts_per_step, config.answers_per_prompt, config.updates_per_step
-    C, devices, passes = config.candidates_per_round, experiment.model.mesh.size, PASSES[config.model.remat]
+    C, devices = config.candidates_per_round, experiment.model.mesh.size
+    passes = PASSES[config.model.remat] + extra_passes(config, experiment.loss)
     needed = math.ceil(Q / (assumptions.mixed * C)) if experiment.loss.groups == "mixed" else 1
     rounds = min(config.selection.max_rounds, needed)
     sampled, shared = rounds * C * K * assumptions.answer, config.prompts_are_shared

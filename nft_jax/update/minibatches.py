@@ -36,6 +36,18 @@ def units_per_group(unit: str, K: int) -> int:
     return K if unit == "answer" else K // 2
 
 
+def find_recomputed(config: Config, loss: Loss) -> range:
+    """Returns the minibatches of a step whose log π_old takes a forward pass of its own, before the updates.
+
+    The first update has the weights that sampled, so its own forward pass gives it; but a loss's `prepare` comes before
+    that pass, unless it has one too.
+    """
+    if config.old_logp != "recompute":
+        return range(0)
+    is_early = loss.prepare is not None and not loss.forward
+    return range(0 if is_early else 1, config.updates_per_step)
+
+
 def make_minibatches(
     groups: Groups,
     count: Array,

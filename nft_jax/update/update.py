@@ -21,7 +21,7 @@ from nft_jax.parallel.mesh import REPLICA
 from nft_jax.randomness import stream
 from nft_jax.types import Array, LossBatch, Totals
 from nft_jax.update.optimizer import Optimizer, update_if
-from nft_jax.update.packing import PackedRows, Rows, replace_values
+from nft_jax.update.packing import PackedRows, Rows
 from nft_jax.update.shared_prompts import SharedPrompts, loop_micro_batches, make_prompt_keys
 from nft_jax.update.statistics import UpdateStatistics, measure, no_statistics
 from nft_jax.update.watch import see, see_nothing
@@ -132,8 +132,7 @@ class Updater:
         batch = self._fill(rows.batch, rows, key)
         if self.loss.forward:
             logp_XBT = self.logp(weights, packed)
-            if self.old_logp == "current":
-                batch = batch._replace(old_logp_BT=jnp.where(first, logp_XBT, batch.old_logp_BT))
+            batch = self._take_old(batch, logp_XBT, first)
         # The rows of all shards are one axis, so that a sum over it is one over the minibatch.
         flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), (logp_XBT, batch))
         prepared = self.loss.prepare(*flat)._replace(key_BT=None, sampler_logp_BT=None)
@@ -162,10 +161,6 @@ class Updater:
         gradients, statistics = self._map_replicas(one_replica, packed)
         gradient = jax.tree.map(lambda x: jnp.sum(x, axis=0), gradients)
         return layout.constrain(gradient, self.mesh, self.specs), statistics.merge_axis()
-
-    def recompute(self, weights, packed: PackedRows) -> PackedRows:
-        """Replaces the sampler's `old_logp` by log-probs of a forward pass with these weights."""
-        return replace_values(packed, old_logp_BT=self.logp(weights, packed))
 
     def logp(self, weights, packed: PackedRows) -> Array:
         """Computes the log-probs of the answers' tokens by a forward pass with these weights: `[X, B, T]`."""
@@ -235,9 +230,7 @@ class Updater:
         batch = self._fill(rows.batch, rows, key)
         if "entropy" in self.loss.reads:
             batch = batch._replace(entropy_BT=jnp.where(answer_BT >= 0, entropy_BT, 0.0))
-        if self.old_logp == "current":
-            # The same log-prob without its gradient, so that R is exactly 1 in any precision.
-            batch = batch._replace(old_logp_BT=jnp.where(first, jax.lax.stop_gradient(logp_BT), batch.old_logp_BT))
+        batch = self._take_old(batch, logp_BT, first)
         reference_BT = None
         if reference is not None:
             reference_BT = self._logp(jax.lax.stop_gradient(reference), reference_keys, rows)[0]
@@ -260,6 +253,13 @@ class Updater:
             )
             measured = measured._replace(seen=see(rows.watched_BT, none, **tokens))
         return objective, jax.lax.stop_gradient(measured)
+
+    def _take_old(self, batch: LossBatch, logp_BT, first) -> LossBatch:
+        """Takes log π_old from this forward pass if its weights are those that sampled, unless it is the sampler's."""
+        if self.old_logp == "sampler":
+            return batch
+        # The same log-prob without its gradient, so that R is exactly 1 in any precision.
+        return batch._replace(old_logp_BT=jnp.where(first, jax.lax.stop_gradient(logp_BT), batch.old_logp_BT))
 
     def _fill(self, batch: LossBatch, rows: Rows, key) -> LossBatch:
         """Adds the optional fields that the loss reads and that the rows do not hold in this form."""

@@ -25,6 +25,7 @@ from nft_jax.models import attention_backends
 from nft_jax.models.attention_backends import XLA, select_attention
 from nft_jax.parallel.mesh import make_mesh
 from nft_jax.precision import in_float64, to_float64
+from nft_jax.update.packing import replace_values
 
 Q, K = 8, 4
 WEIGHTS = lively_weights(MODEL)
@@ -107,7 +108,7 @@ def log_probs():
 
     def recomputed(step, weights, packed, totals):
         del totals
-        return step.updater.recompute(weights, packed).rows
+        return replace_values(packed, old_logp_BT=step.updater.logp(weights, packed)).rows
 
     program = packed_program(small_config(packing=PackingConfig(**ROWS)), one_device(), recomputed)
 
@@ -147,7 +148,8 @@ def test_shared_prompts_exchange_no_keys_between_data_shards():
     """Eight data shards: what moves between them are weights, gradients and scalars."""
 
     def update(step, weights, packed, totals):
-        return step.updater.gradient(weights, step.updater.recompute(weights, packed), totals)[0]
+        packed = replace_values(packed, old_logp_BT=step.updater.logp(weights, packed))
+        return step.updater.gradient(weights, packed, totals)[0]
 
     # Nothing but keys and values ends in 13 columns of 3 heads of 16.
     model = dataclasses.replace(MODEL, heads=6, kv_heads=3, head_size=16, width=48, mlp_width=64)

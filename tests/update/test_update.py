@@ -21,6 +21,7 @@ from helpers.small_parts import (
 from helpers.update_twin import Reference
 from nft_jax.config import LossConfig, OptimizerConfig, PackingConfig
 from nft_jax.losses import LOSSES
+from nft_jax.update.packing import replace_values
 
 Q, K = 8, 4
 WEIGHTS = lively_weights(MODEL)
@@ -50,7 +51,7 @@ def gradient_program(config, mesh, *, recompute=False):
         packed, totals = step.pack(groups, count, jax.tree.map(jnp.asarray, PROMPTS), jnp.int32(0))
         packed, totals = jax.tree.map(lambda x: x[0], (packed, totals))
         if recompute:
-            packed = step.updater.recompute(weights, packed)
+            packed = replace_values(packed, old_logp_BT=step.updater.logp(weights, packed))
         gradient, statistics = step.updater.gradient(weights, packed, totals, reference, first)
         return gradient, statistics, totals, packed
 
@@ -173,8 +174,8 @@ def test_updater_gradient_ignores_absent_groups(nft, groups):
     jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
 
 
-def test_updater_recompute_makes_the_update_on_policy(straight, groups):
-    program = gradient_program(small_config(old_logp="recompute"), one_device(), recompute=True)
+def test_updater_logp_makes_the_update_on_policy(straight, groups):
+    program = gradient_program(small_config(), one_device(), recompute=True)
     gradient, statistics, totals, packed = program(groups)
     np.testing.assert_allclose(statistics.ratio_max, 1, atol=1e-5)
     np.testing.assert_allclose(statistics.ratio, totals.tokens, rtol=1e-5)
