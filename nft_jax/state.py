@@ -3,8 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from nft_jax.models.lora import join_weights
+from nft_jax.parallel import layout
 from nft_jax.rollout.state import Progress
 from nft_jax.types import Array, Groups, Totals, WatchedGroups
 from nft_jax.update.groups import Ages, RolloutStatistics
@@ -22,14 +25,14 @@ class State(NamedTuple):
       weights: The weights that train, all or adapters: nested dict of float32 arrays, in the training layout.
       optimizer_state: Optax's state, laid out as the weights.
       step: int32, steps done.
-      cursor: int32, prompts drawn so far, over all rounds; it numbers the requests.
+      cursor: int32, prompts whose groups are complete, over all rounds. Without `rollout.partial` it is the next draw.
       carried: Surplus groups of the previous step and their number (int32); None where there is no room for any
         (`Config.carry_capacity`).
       reference: The weights that the KL term compares with, or None where `loss.kl_weight` is 0.
       frozen: The weights beside adapters, in the compute dtype; None without adapters. No checkpoint holds them.
       teacher: The weights of the model of a distillation, in the compute dtype; None without one. No checkpoint holds
         them.
-      in_flight: Answers of later rounds that have begun: what is in the slots, cache included, and what has ended; None
+      in_flight: Groups that are not trained on yet: what is in the slots, cache included, and what has ended; None
         without `rollout.partial`.
     """
 
@@ -70,11 +73,13 @@ class GradedRound(NamedTuple):
 
     Attributes:
       capacity_X: int32, tokens that each data shard could have drawn with every slot busy.
+      draw_Q: int32, the draws of the groups' prompts; None without `rollout.partial`, where they follow the cursor.
     """
 
     groups: Groups
     host: HostReport
     capacity_X: Array
+    draw_Q: Array | None
 
 
 class SamplingState(NamedTuple):
@@ -88,6 +93,7 @@ class SamplingState(NamedTuple):
       statistics: Sums over everything that was sampled.
       last: The groups of the last round.
       length_RQK: int32, the lengths of the answers of each round, 0 in rounds that are not taken.
+      draw_RQ: int32, as in `GradedRound`, of each round.
       progress: The engine's unfinished answers of the next round.
     """
 
@@ -98,20 +104,25 @@ class SamplingState(NamedTuple):
     statistics: RolloutStatistics
     last: Groups
     length_RQK: Array
+    draw_RQ: Array | None
     progress: Progress
 
 
 class Flight(NamedTuple):
-    """Where answers are between two steps; each data shard numbers its own B, those of the next round first.
+    """Where answers are between two steps; each data shard numbers its own B, in the order of its prompts.
 
     Attributes:
       answer_XS: int32, the answer in each slot; B where the slot is free.
       length_XB: int32, tokens that are drawn.
+      age_XB: int32, steps since the first token when the step ended.
+      draw_XQ: int32, the draw of each prompt.
       next_X: int32, the first answer that no slot has taken yet.
     """
 
     answer_XS: Array
     length_XB: Array
+    age_XB: Array
+    draw_XQ: Array
     next_X: Array
 
 
@@ -120,16 +131,32 @@ class PartialRecord(NamedTuple):
 
     Attributes:
       ages: Of the answers that it trained on.
-      began: int32, answers that have begun and go on, or wait for their round, in the next step.
+      began: int32, answers that have begun and go on, or wait for others of their group, in the next step.
       drawn_ahead: int32, their tokens, less those with which the step began; negative in a step that draws few.
+      draw_RQ: int32, the draws of the prompts of each round's groups.
       before, after: What was in flight when the step began and when it ended.
     """
 
     ages: Ages
     began: Array
     drawn_ahead: Array
+    draw_RQ: Array
     before: Flight
     after: Flight
+
+
+def record_partial(before: Progress, after: Progress, draw_RQ: Array, ages: Ages, mesh: Mesh) -> PartialRecord:
+    """Returns what a step reports that began with `before` in flight, finished these draws, and ended with `after`."""
+    began, ended = before.rollout.length_B, after.rollout.length_B
+    counts = jnp.sum(ended > 0, dtype=jnp.int32), jnp.sum(ended) - jnp.sum(began)
+    flights = _find_flight(before, mesh), _find_flight(after, mesh)
+    return PartialRecord(ages, *counts, layout.replicate(draw_RQ, mesh), *flights)
+
+
+def _find_flight(progress: Progress, mesh: Mesh) -> Flight:
+    rows = progress.slots.answer_S, progress.rollout.length_B, progress.age_B, progress.draw_Q
+    *rows, next_X = layout.replicate((*rows, progress.next_answer), mesh)
+    return Flight(*(x.reshape(next_X.shape[0], -1) for x in rows), next_X)
 
 
 class Record(NamedTuple):

@@ -31,15 +31,14 @@ from nft_jax.config import Config
 from nft_jax.data.order import prompt_order
 from nft_jax.losses import Loss, TokenReward
 from nft_jax.parallel import layout
-from nft_jax.parallel.mesh import shard_count
+from nft_jax.parallel.mesh import shard_count, tensor_groups_are_local
 from nft_jax.randomness import stream
 from nft_jax.rollout.engine import Engine
 from nft_jax.rollout.state import Progress, Requests
 from nft_jax.rounding import round_up
-from nft_jax.state import Flight, GradedRound, PartialRecord, Record, SamplingState, State
+from nft_jax.state import GradedRound, Record, SamplingState, State, record_partial
 from nft_jax.types import Array, Groups, Prompts, Totals
 from nft_jax.update.groups import (
-    Ages,
     add_statistics,
     append_groups,
     empty_groups,
@@ -93,7 +92,8 @@ class Step:
             carried = layout.replicate(_age(split.surplus), self.mesh), split.carried
         if config.rollout.partial:
             in_flight = self.engine.keep(sampled.progress)
-            partial = _record_partial(state.in_flight, in_flight, measure_ages(buffer, split.trained), self.mesh)
+            ages = measure_ages(buffer, split.trained)
+            partial = record_partial(state.in_flight, in_flight, sampled.draw_RQ, ages, self.mesh)
         finished, counts = (sampled.statistics, sampled.rounds), (split.trained, from_carry, split.wasted)
         record = Record(*finished, applied, totals, *counts, sampled.last, sampled.length_RQK, partial, watched)
         state = state._replace(
@@ -131,16 +131,19 @@ class Step:
             begins_next = jnp.bool_(True) if partial else sampled.rounds + 1 < selection.max_rounds
             progress, graded = sample_round(sampled.cursor, sampled.progress, begins_next)
             length_RQK = sampled.length_RQK.at[sampled.rounds].set(graded.groups.length_QK)
+            draw_RQ = jax.tree.map(lambda x: x.at[sampled.rounds].set(graded.draw_Q), sampled.draw_RQ)
             kept_Q = self._select(graded.groups)
             pool, count = append_groups(sampled.pool, sampled.count, graded.groups, kept_Q)
+            sums = add_statistics(sampled.statistics, graded.groups, graded.host, graded.capacity_X, kept_Q=kept_Q)
             return SamplingState(
                 pool=layout.split_rows(pool, self.mesh),
                 count=count,
                 cursor=sampled.cursor + candidates,
                 rounds=sampled.rounds + 1,
-                statistics=add_statistics(sampled.statistics, *graded, kept_Q=kept_Q),
+                statistics=sums,
                 last=graded.groups,
                 length_RQK=layout.split_rows(length_RQK, self.mesh, axis=1),
+                draw_RQ=draw_RQ,
                 progress=progress,
             )
 
@@ -148,12 +151,13 @@ class Step:
         no_lengths = layout.split_rows(
             jnp.zeros((selection.max_rounds, candidates, shape[0]), jnp.int32), self.mesh, axis=1
         )
-        requests = self.next_requests(prompts, state.cursor)
+        requests, no_draws = self._ask(prompts, state.cursor, state.in_flight), None
         if state.in_flight is None:
             progress = self.engine.start(sampling_weights, requests)
         else:
             progress = self.engine.resume(sampling_weights, requests, state.in_flight)
-        nothing = empty_statistics(), no_groups, no_lengths
+            no_draws = jnp.zeros((selection.max_rounds, candidates), jnp.int32)
+        nothing = empty_statistics(), no_groups, no_lengths, no_draws
         start = SamplingState(pool, from_carry, state.cursor, jnp.int32(0), *nothing, progress)
         return jax.lax.while_loop(unfilled, take_round, start), from_carry
 
@@ -166,17 +170,19 @@ class Step:
         self, sampling_weights: Any, prompts: Prompts, cursor: Array, progress: Progress, begins_next: Array
     ) -> tuple[Progress, GradedRound]:
         """Samples one round: K answers to each of the next candidate prompts, graded."""
-        requests, answers = self.next_requests(prompts, cursor), self.config.verify.answers_per_submission
-        progress, (rollout, capacity_X, ticket_X, age_B) = self.engine.finish_round(
+        requests = self._ask(prompts, cursor, progress)
+        progress, (rollout, capacity_X, ticket_X, age_B, draw_Q) = self.engine.finish_round(
             sampling_weights,
             progress,
             requests,
             stream(self.config.seed, "rollout"),
             begins_next,
             # Finished answers are graded while others are decoded; with 0, all are graded after the round.
-            Submitter(self.grader, self.mesh, answers) if answers else None,
+            self._submitter(),
         )
         problem_Q, request_QK = requests.problem_Q[0], requests.request_QK[0]
+        if draw_Q is not None:
+            problem_Q, request_QK = self._number(prompts, draw_Q)
         verdict_B, host = verify(
             self.grader,
             self.mesh,
@@ -189,24 +195,47 @@ class Step:
             rewards=self.config.verify.graded,
         )
         groups = layout.split_rows(make_groups(problem_Q, rollout, verdict_B, host.reward_B, age_B), self.mesh)
-        return progress, GradedRound(groups, host, capacity_X)
+        return progress, GradedRound(groups, host, capacity_X, draw_Q)
 
-    def next_requests(self, prompts: Prompts, cursor: Array) -> Requests:
-        """Returns the requests of the round at the cursor, and of the next ones if free slots may begin with them."""
-        Q, K, selection = self.config.candidates_per_round, self.config.answers_per_prompt, self.config.selection
-        ahead = 1 if selection.begin_next_round and selection.max_rounds > 1 else 0
-        rounds = 1 + (self.config.rollout.rounds_ahead or ahead)
-        problem_Q = prompt_order(stream(self.config.seed, "order"), prompts.length_Q.shape[0], cursor, rounds * Q)
-        first_Q = (cursor + jnp.arange(rounds * Q, dtype=jnp.int32)).astype(jnp.uint32) * jnp.uint32(K)
+    def _ask(self, prompts: Prompts, cursor: Array, progress: Progress | None) -> Requests:
+        """Returns the requests of the next round, and of those that `progress` may begin."""
+        rollout = self.config.rollout
+        draw_RQ = progress.draws(1 + rollout.rounds_ahead, shard_count(self.mesh)) if rollout.partial else None
+        return self.next_requests(prompts, cursor, draw_RQ)
+
+    def next_requests(self, prompts: Prompts, cursor: Array, draw_RQ: Array | None = None) -> Requests:
+        """Returns the requests of these draws, `[rounds, Q, …]`.
+
+        Without draws: of the round at the cursor, and of the next one if free slots may begin with it.
+        """
+        config, selection = self.config, self.config.selection
+        if draw_RQ is None:
+            rounds, Q = 2 if selection.begin_next_round and selection.max_rounds > 1 else 1, config.candidates_per_round
+            draw_RQ = cursor + jnp.arange(rounds * Q, dtype=jnp.int32).reshape(rounds, Q)
+        problem_Q, request_QK = self._number(prompts, draw_RQ.reshape(-1))
         requests = Requests(
             prompts=Prompts(prompts.token_QP[problem_Q], prompts.length_Q[problem_Q]),
             problem_Q=problem_Q,
-            request_QK=first_Q[:, None] + jnp.arange(K, dtype=jnp.uint32)[None],
-            limit_QK=jnp.full((rounds * Q, K), self.config.rollout.max_answer_tokens, jnp.int32),
-            greedy_QK=jnp.zeros((rounds * Q, K), bool),
+            request_QK=request_QK,
+            limit_QK=jnp.full(request_QK.shape, config.rollout.max_answer_tokens, jnp.int32),
+            greedy_QK=jnp.zeros(request_QK.shape, bool),
         )
-        by_round = jax.tree.map(lambda x: x.reshape(rounds, Q, *x.shape[1:]), requests)
+        by_round = jax.tree.map(lambda x: x.reshape(*draw_RQ.shape, *x.shape[1:]), requests)
         return layout.split_rows(by_round, self.mesh, axis=1)
+
+    def _submitter(self) -> Submitter | None:
+        """Returns what submits answers while others are decoded; None: all are submitted after the round."""
+        answers = self.config.verify.answers_per_submission
+        # A partial round decides at its end which device collects an answer: any, so it must be of the same process.
+        known = not self.config.rollout.partial or tensor_groups_are_local(self.mesh)
+        return Submitter(self.grader, self.mesh, answers) if answers and known else None
+
+    def _number(self, prompts: Prompts, draw_Q: Array) -> tuple[Array, Array]:
+        """Returns the problems of these draws `[Q]`, and the numbers of the requests `[Q, K]` for them."""
+        K = self.config.answers_per_prompt
+        problem_Q = prompt_order(stream(self.config.seed, "order"), prompts.length_Q.shape[0], draw_Q)
+        first_Q = draw_Q.astype(jnp.uint32) * jnp.uint32(K)
+        return problem_Q, first_Q[:, None] + jnp.arange(K, dtype=jnp.uint32)[None]
 
     def pack(
         self, buffer: Groups, trained: Array, prompts: Prompts, step: Array, watched_Q: Array | None = None
@@ -276,17 +305,3 @@ def _recompute(updater: Updater, weights: Any, packed: PackedRows, minibatches: 
 def _age(groups: Groups) -> Groups:
     """Returns groups as the next step sees them: each answer a step older, if ages are counted."""
     return groups._replace(age_QK=jax.tree.map(lambda age_QK: age_QK + 1, groups.age_QK))
-
-
-def _record_partial(before: Progress, after: Progress, ages: Ages, mesh: Mesh) -> PartialRecord:
-    """Returns what a step reports that began with `before` in flight, and ended with `after`."""
-    began, ended = before.rollout.length_B, after.rollout.length_B
-    counts = jnp.sum(ended > 0, dtype=jnp.int32), jnp.sum(ended) - jnp.sum(began)
-    return PartialRecord(ages, *counts, _find_flight(before, mesh), _find_flight(after, mesh))
-
-
-def _find_flight(progress: Progress, mesh: Mesh) -> Flight:
-    found = progress.slots.answer_S, progress.rollout.length_B, progress.next_answer
-    answer_S, length_B, next_X = layout.replicate(found, mesh)
-    shards = next_X.shape[0]
-    return Flight(answer_S.reshape(shards, -1), length_B.reshape(shards, -1), next_X)

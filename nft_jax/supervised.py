@@ -85,7 +85,8 @@ class SupervisedStep:
     def __call__(self, state: State, examples: Sequences) -> tuple[State, SupervisedRecord]:
         """Takes one update on the next `warm_start.examples_per_update` examples; each epoch has its own order."""
         with jax.default_matmul_precision(self.config.model.precision):
-            index = prompt_order(self.order_key, examples.present_I.shape[0], state.cursor, self.count)
+            draw = state.cursor + jnp.arange(self.count, dtype=jnp.int32)
+            index = prompt_order(self.order_key, examples.present_I.shape[0], draw)
             chosen = self._split(jax.tree.map(lambda x: x[index], examples))
             packed, totals = jax.tree.map(lambda x: x[0], (self._pack(chosen), count_totals(chosen, "answer")))
             updater = self.updater.freeze(state.frozen)

@@ -149,6 +149,7 @@ class Trainer(Loop):
         values["lengths"] = length_RQK.tolist()
         if record.partial is not None:
             flights = {"before": record.partial.before, "after": record.partial.after}
+            values["draws"] = record.partial.draw_RQ[: int(record.rounds)].tolist()
             values |= {name: {part: x.tolist() for part, x in as_json(one).items()} for name, one in flights.items()}
         self.folder.write_json(f"rollouts/slots_{step:06d}.json", values, indent=None)
 

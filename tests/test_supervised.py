@@ -81,7 +81,7 @@ def examples_logp(experiment, table, chosen):
 def test_supervised_step_objective_is_the_mean_negative_log_likelihood(trained):
     experiment, loss, _ = trained
     table = experiment.dataset.examples
-    chosen = prompt_order(stream(experiment.config.seed, "warm_start"), len(table.token_QP), jnp.int32(0), BATCH)
+    chosen = prompt_order(stream(experiment.config.seed, "warm_start"), len(table.token_QP), jnp.arange(BATCH))
     assert loss == pytest.approx(-np.concatenate(examples_logp(experiment, table, chosen)).mean(), rel=1e-5)
 
 

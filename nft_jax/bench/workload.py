@@ -60,9 +60,9 @@ class LimitedStep(Step):
 
     limit_B: np.ndarray
 
-    def next_requests(self, prompts: Prompts, cursor: Array) -> Requests:
+    def next_requests(self, prompts: Prompts, cursor: Array, draw_RQ: Array | None = None) -> Requests:
         """Returns the same requests, with these limits."""
-        requests = super().next_requests(prompts, cursor)
+        requests = super().next_requests(prompts, cursor, draw_RQ)
         return requests._replace(limit_QK=jnp.asarray(self.limit_B)[requests.request_QK % self.limit_B.size])
 
 

@@ -91,15 +91,16 @@ class RolloutConfig:
     )
     partial: bool = setting(
         False,
-        "whether slots that a step's own answers leave free begin with the prompts of the next steps, which go on with "
-        "what is in the slots. A token keeps the log-prob of the weights that drew it; needs old_logp=sampler. A run "
-        "goes on only with the same slots and data shards",
+        "whether a step ends its rollout as soon as enough groups are complete, whichever they are; the next step goes "
+        "on with what is in the slots. A token keeps the log-prob of the weights that drew it; needs old_logp=sampler. "
+        "A run goes on only with the same slots and data shards",
         decides=RUN,
     )
     max_age_steps: int = setting(
-        1,
-        "with partial, most steps from an answer's first token to the step that trains on it, one more with "
-        "selection.carry; slots wait rather than begin with a later step's prompts",
+        4,
+        "with partial, most steps from a group's first token to the step that trains on it, one more with "
+        "selection.carry; a step waits for groups that would get older. The queue holds the prompts of so many steps "
+        "beside its own",
         at_least=1,
         decides=RUN,
     )

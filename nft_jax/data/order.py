@@ -8,13 +8,12 @@ from nft_jax.types import Array
 ROUNDS = 6  # of the Feistel network
 
 
-def prompt_order(key: Array, size: int, cursor: Array, count: int) -> Array:
-    """Returns the table rows that draws `cursor … cursor + count − 1` take: int32 `[count]`, each in [0, size).
+def prompt_order(key: Array, size: int, draw: Array) -> Array:
+    """Returns the table rows that draws take, given their numbers int32 `[draws]`: int32, each in [0, size).
 
     Draw c takes place `c mod size` of a permutation that belongs to epoch `c // size`. Every row therefore occurs once
     an epoch, and a resumed run needs only the cursor.
     """
-    draw = cursor + jnp.arange(count, dtype=jnp.int32)
     keys = jax.vmap(lambda epoch: jax.random.bits(jax.random.fold_in(key, epoch), (ROUNDS,), jnp.uint32))(draw // size)
     return permute(draw % size, keys, size)
 

@@ -65,6 +65,12 @@ def shard_count(mesh: Mesh) -> int:
     return mesh.shape[REPLICA] * mesh.shape[DATA]
 
 
+def tensor_groups_are_local(mesh: Mesh) -> bool:
+    """Returns whether the devices of each data shard belong to one process."""
+    groups = mesh.devices.reshape(-1, mesh.shape[TENSOR])
+    return all(len({device.process_index for device in group}) == 1 for group in groups)
+
+
 def shard_axes(mesh: Mesh) -> set[str]:
     """Returns the axes over which a `shard_map` of data shards is manual: `SHARDS`, and `tensor` if its size is 1.
 

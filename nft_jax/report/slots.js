@@ -10,10 +10,9 @@ function slotsView() {
 
 // The answer with this number in the shard: its round, prompt, number among the prompt's answers, and group if the page has it.
 function describeSlotAnswer({ step, shard }, number) {
-  const perRound = (step.prompts / step.shards.length) * step.answers;
-  const round = Math.floor(number / perRound);
   const first = (step.prompts / step.shards.length) * $("slots-shard").selectedIndex;
-  const prompt = first + Math.floor((number % perRound) / step.answers);
+  const [round, place] = shard.groups[Math.floor(number / step.answers)];
+  const prompt = first + place;
   const last = round === shard.rounds.length - 2;
   const group = last ? groupsOf(step.step).find((each) => each.place === prompt) : undefined;
   return { round, prompt, k: number % step.answers, group };
@@ -106,9 +105,10 @@ function pointSlots(view, event) {
   const start = view.shard.starts[number];
   const before = view.shard.before[number] ? `, after ${view.shard.before[number]} in earlier steps` : "";
   const after = view.shard.goesOn.includes(number) ? ", and goes on in the next" : "";
+  const trains = round < 0 ? "of a group that trains later" : `round ${round + 1}, prompt ${prompt + 1}`;
   const what = group ? `${isCorrect(group, k) ? "✓" : "✗"} ${group.verdicts[k]}${group.truncated[k] ? ", cut" : ""}: ${shortPrompt(group.prompt).slice(0, 60)}` : "its text is not in this page";
   $("slots-numbers").textContent = `slot ${view.shard.slots[number]}, trips ${start} to ${start + view.shard.lengths[number] - 1}: ` +
-    `${view.shard.lengths[number]} tokens${before}${after}, round ${round + 1}, prompt ${prompt + 1}, answer ${k + 1}; ${what}`;
+    `${view.shard.lengths[number]} tokens${before}${after}, ${trains}, answer ${k + 1}; ${what}`;
 }
 
 function openSlotAnswer(view, event) {

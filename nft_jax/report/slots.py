@@ -4,6 +4,8 @@ The schedule of `rollout/decode_loop.py` depends on lengths alone: at each trip 
 answers of the queue, the slot with the lowest number first, and every busy slot draws one token. So nothing is recorded
 while it decodes. With `rollout.partial` it also depends on what is in flight when the step begins; what is in flight
 when it ends tells how much of the answers of later steps it drew.
+
+The queue has the groups in the order of their draws. Without `rollout.partial` that is the order of the rounds.
 """
 
 import heapq
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nft_jax.rollout.rounds import may_end
 from nft_jax.run.json_files import NUMBER, read_json
 
 # A page shows the newest steps, of up to so many answers together.
@@ -31,7 +34,7 @@ class Decoding(NamedTuple):
       begins_next: Whether slots that a round leaves free begin with the next round.
       max_rounds: Most rounds of a step.
       max_halvings: How many times a shard halves its slots at most.
-      rounds_ahead: With `rollout.partial`, how many rounds after the current one slots may begin with.
+      rounds_ahead: With `rollout.partial`, how many rounds more than one the queue holds, and how old a group may get.
     """
 
     slots: int
@@ -45,9 +48,11 @@ class Decoding(NamedTuple):
 
 @dataclass
 class Shard:
-    """What a data shard decoded in a step; answers are numbered over all its rounds, those of later steps last.
+    """What a data shard decoded in a step; answers are numbered as in the queue.
 
     Attributes:
+      group_of: The round and the place in it of each group of the queue; (−1, −1) if it leaves in a later step.
+      age_Q: The age of each group in steps.
       length_B: Tokens of each answer that the step drew.
       slot_B, start_B: Its slot, and the trip at which the first of these was drawn.
       free: A heap of slots: the lowest first.
@@ -59,6 +64,8 @@ class Shard:
       capacity: Tokens that could have been drawn with every slot busy.
     """
 
+    group_of: np.ndarray
+    age_Q: np.ndarray
     length_B: np.ndarray
     slot_B: np.ndarray
     start_B: np.ndarray
@@ -91,9 +98,16 @@ class Shard:
         while self.busy and self.busy[0][0] <= trip:
             heapq.heappush(self.free, heapq.heappop(self.busy)[1])
 
-    def is_unfinished(self, round_end: int) -> bool:
-        """Returns whether an answer below `round_end` waits or is in a slot."""
-        return self.following < round_end or any(answer < round_end for _, _, answer in self.busy)
+    def is_unfinished(self, number: int, queue: int, decoding: Decoding) -> bool:
+        """Returns whether round `number` goes on, given how many groups the queue has had so far."""
+        each = len(self.length_B) // len(self.group_of)
+        unfinished_Q = (np.arange(queue) + 1) * each > self.following
+        unfinished_Q[[answer // each for _, _, answer in self.busy if answer < queue * each]] = True
+        if not decoding.rounds_ahead:
+            return bool(unfinished_Q.any())
+        left_Q = (self.group_of[:queue, 0] >= 0) & (self.group_of[:queue, 0] < number)
+        leaving = np.sum(~left_Q) // (1 + decoding.rounds_ahead)
+        return not may_end(unfinished_Q[~left_Q], self.age_Q[:queue][~left_Q], leaving, decoding.rounds_ahead)
 
 
 class Flight(NamedTuple):
@@ -101,74 +115,95 @@ class Flight(NamedTuple):
 
     answer_S: np.ndarray
     length_B: np.ndarray
+    age_B: np.ndarray
+    draw_Q: np.ndarray
     next_answer: int
 
 
 def trace_slots(
-    length_RQK: np.ndarray, decoding: Decoding, before: Sequence[Flight] = (), after: Sequence[Flight] = ()
+    length_RQK: np.ndarray,
+    decoding: Decoding,
+    draw_RQ: np.ndarray | None = None,
+    before: Sequence[Flight] = (),
+    after: Sequence[Flight] = (),
 ) -> list[Shard]:
     """Returns what each data shard decoded, given the lengths of the answers of all rounds of a step.
 
     Args:
+      draw_RQ: With `rollout.partial`, the draws of the rounds' prompts.
       before, after: With `rollout.partial`, what each shard had in flight when the step began, and when it ended.
     """
-    rounds, shards = len(length_RQK), []
-    parts = [part_RQK.reshape(rounds, -1) for part_RQK in np.split(length_RQK, decoding.shards, axis=1)]
-    for number, length_RB in enumerate(parts):
-        if before:
-            shards.append(_resume(length_RB, before[number], after[number], decoding))
+    parts, shards = np.split(length_RQK, decoding.shards, axis=1), []
+    for number, length_RQK in enumerate(parts):
+        if draw_RQ is None:
+            shards.append(_begin(length_RQK, decoding.slots))
         else:
-            length_B = length_RB.reshape(-1)
-            free = list(range(decoding.slots))
-            shards.append(Shard(length_B, np.zeros_like(length_B), np.zeros_like(length_B), free, length_B * 0))
+            draws = np.split(draw_RQ, decoding.shards, axis=1)[number]
+            shards.append(_resume(length_RQK, draws, before[number], after[number]))
     for first in range(0, len(shards), decoding.in_step):
-        for number in range(rounds):
-            _run_round(shards[first : first + decoding.in_step], number, rounds, parts[0].shape[1], decoding)
+        for number in range(len(length_RQK)):
+            _run_round(shards[first : first + decoding.in_step], number, parts[0].shape, decoding)
     for shard in shards:
         shard.round_starts.append(shard.trip)
     return shards
 
 
-def _resume(length_RB: np.ndarray, before: Flight, after: Flight, decoding: Decoding) -> Shard:
+def _begin(length_RQK: np.ndarray, slots: int) -> Shard:
+    """Returns a shard at the beginning of a step, with free slots."""
+    group_of, length_B = np.indices(length_RQK.shape[:2]).reshape(2, -1).T, length_RQK.reshape(-1)
+    nothing_B = np.zeros_like(length_B)
+    return Shard(group_of, nothing_B, length_B, nothing_B.copy(), nothing_B.copy(), list(range(slots)), nothing_B)
+
+
+def _resume(length_RQK: np.ndarray, draw_RQ: np.ndarray, before: Flight, after: Flight) -> Shard:
     """Returns a shard at the beginning of a step, with the answers that are in its slots."""
-    rounds, answers = length_RB.shape
-    ahead = decoding.rounds_ahead * answers
-    whole_B = np.concatenate([length_RB.reshape(-1), after.length_B[:ahead]])
-    before_B = np.zeros_like(whole_B)
-    before_B[: len(before.length_B)] = before.length_B
-    places = len(before.length_B)  # a free slot has this number in place of an answer's
-    goes_on = frozenset(int(answer) + rounds * answers for answer in after.answer_S if answer < places)
-    free = [slot for slot, answer in enumerate(before.answer_S) if answer >= places]
-    nothing_B = np.zeros_like(whole_B)
-    shard = Shard(whole_B - before_B, nothing_B, nothing_B.copy(), free, before_B, goes_on)
+    leave, stay, K = draw_RQ.size, len(after.draw_Q), length_RQK.shape[2]
+    order = np.argsort(np.concatenate([draw_RQ.reshape(-1), after.draw_Q]))
+    place = np.argsort(order)  # in the queue, of the groups that leave and then of those that stay
+    group_of = np.concatenate([np.indices(draw_RQ.shape).reshape(2, -1).T, np.full((stay, 2), -1)])[order]
+    length_QK = np.concatenate([length_RQK.reshape(leave, K), after.length_B.reshape(stay, K)])[order]
+    # The groups that were there before have the lowest draws.
+    there = len(before.draw_Q)
+    before_QK, age_Q = np.zeros_like(length_QK), np.zeros(leave + stay, int)
+    before_QK[:there] = before.length_B.reshape(there, K)
+    age_Q[:there] = np.where(before.length_B > 0, before.age_B + 1, 0).reshape(there, K).max(axis=1)
+    goes_on = frozenset(
+        int(place[leave + answer // K] * K + answer % K) for answer in after.answer_S if answer < stay * K
+    )
+    free = [slot for slot, answer in enumerate(before.answer_S) if answer >= there * K]
+    before_B, nothing_B = before_QK.reshape(-1), np.zeros_like(length_QK).reshape(-1)
+    drawn_B = length_QK.reshape(-1) - before_B
+    shard = Shard(group_of, age_Q, drawn_B, nothing_B, nothing_B.copy(), free, before_B, goes_on)
     shard.following = int(before.next_answer)
     for slot, answer in enumerate(before.answer_S):
-        if answer < places:
+        if answer < there * K:
             shard.put(slot, int(answer))
     return shard
 
 
-def _run_round(together: Sequence[Shard], number: int, rounds: int, answers: int, decoding: Decoding) -> None:
-    """Runs the loop of a round of so many `answers` a shard, on shards that go in step."""
-    round_end = (number + 1) * answers
+def _run_round(together: Sequence[Shard], number: int, shape: tuple[int, ...], decoding: Decoding) -> None:
+    """Runs the loop of a round on shards that go in step; `shape` is that of the lengths of one."""
+    rounds, prompts, K = shape
+    queue = round_end = (number + 1) * prompts
     begins_next = decoding.begins_next and number + 1 < decoding.max_rounds
     # What a step begins of a round that it does not need in the end is discarded, and its lengths are not known.
-    queue_end = round_end + answers * (begins_next and number + 1 < rounds)
+    queue += prompts * (begins_next and number + 1 < rounds)
     if decoding.rounds_ahead:
-        begins_next, queue_end = True, round_end + answers * decoding.rounds_ahead
+        begins_next, queue = True, round_end + prompts * decoding.rounds_ahead
+        round_end = queue
     sizes = [size for halvings in range(decoding.max_halvings + 1) if (size := decoding.slots >> halvings)]
     for shard in together:
         shard.round_starts.append(shard.trip)
 
     def can_halve() -> bool:
-        drained = not begins_next and all(shard.following >= queue_end for shard in together)
+        drained = not begins_next and all(shard.following >= queue * K for shard in together)
         return drained and len(sizes) > 1 and all(len(shard.busy) <= sizes[1] for shard in together)
 
-    while any(shard.is_unfinished(round_end) for shard in together):
+    while any(shard.is_unfinished(number, round_end, decoding) for shard in together):
         while can_halve():
             sizes = sizes[1:]
         for shard in together:
-            shard.admit(queue_end)
+            shard.admit(queue * K)
         trips = int(min(shard.busy[0][0] - shard.trip for shard in together if shard.busy))
         # The loop looks before it takes answers from the queue: what these make possible it sees a trip later.
         trips = 1 if can_halve() else trips
@@ -182,9 +217,10 @@ def read_slots(workdir: Path, most: int = MOST_ANSWERS) -> list[dict]:
     A step whose loop had another capacity than the trace is left out: not its lengths alone decided its schedule.
 
     Returns:
-      [{"step", "slots", "prompts" of a round, "answers" to each, "shards": [{"rounds": starts, "lengths", "slots",
-      "starts", "before", "goesOn"}]}]; "lengths" to "before" have a value for each answer of the shard, round after
-      round, and "goesOn" the numbers of those that are unfinished when the step ends.
+      [{"step", "slots", "prompts" of a round, "answers" to each, "shards": [{"rounds": starts, "groups", "lengths",
+      "slots", "starts", "before", "goesOn"}]}]; "lengths" to "before" have a value for each answer of the queue,
+      "groups" [round, prompt] for each group, −1 where it trains later, and "goesOn" the numbers of the answers that
+      are unfinished when the step ends.
 
     Raises:
       ValueError: as `read_json` does.
@@ -201,7 +237,8 @@ def _read_newest(paths: Sequence[Path], most: int) -> Iterator[dict]:
         if left < 0 and left + length_RQK.size < most:
             return
         flights = (_read_flight(saved[name]) if name in saved else () for name in ("before", "after"))
-        shards = trace_slots(length_RQK, Decoding(**saved["decoding"]), *flights)
+        draw_RQ = np.array(saved["draws"], int) if "draws" in saved else None
+        shards = trace_slots(length_RQK, Decoding(**saved["decoding"]), draw_RQ, *flights)
         # The device sums it up in float32.
         if not math.isclose(sum(shard.capacity for shard in shards), saved["capacity"], rel_tol=1e-6):
             continue
@@ -214,6 +251,7 @@ def _read_newest(paths: Sequence[Path], most: int) -> Iterator[dict]:
             "shards": [
                 {
                     "rounds": shard.round_starts,
+                    "groups": shard.group_of.tolist(),
                     "lengths": shard.length_B.tolist(),
                     "slots": shard.slot_B.tolist(),
                     "starts": shard.start_B.tolist(),
@@ -226,8 +264,6 @@ def _read_newest(paths: Sequence[Path], most: int) -> Iterator[dict]:
 
 
 def _read_flight(saved: dict) -> list[Flight]:
-    rows = zip(saved["answer_XS"], saved["length_XB"], saved["next_X"], strict=True)
-    return [
-        Flight(np.array(answer_S, int), np.array(length_B, int), next_answer)
-        for answer_S, length_B, next_answer in rows
-    ]
+    *arrays, next_X = (saved[name] for name in ("answer_XS", "length_XB", "age_XB", "draw_XQ", "next_X"))
+    rows = zip(*(np.array(array, int) for array in arrays), next_X, strict=True)
+    return [Flight(*row) for row in rows]

@@ -5,8 +5,8 @@ takes the next answer of the queue. Memory depends on the number of slots, and n
 
 Near the end of a round some slots are free while the last long answers are decoded. They begin with the next round
 before it is known whether that round is needed. If it is not, their work is discarded, and no answer changes. With two
-rounds a step this saves about a tenth of the time of a step (nft_jax/bench/README.md). With `rollout.partial` the next
-rounds are those of the next steps, which resume what is left in the slots.
+rounds a step this saves about a tenth of the time of a step (nft_jax/bench/README.md). With `rollout.partial` a round
+ends as soon as enough groups are complete, whichever they are, and the next one resumes what is left in the slots.
 """
 
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from nft_jax.models.logprobs import score_tokens
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import DATA, SHARDS
+from nft_jax.rollout.rounds import drop_round, empty_rollout, find_unfinished, may_end, put_complete_first
 from nft_jax.rollout.sampling import draw, request_keys
 from nft_jax.rollout.state import Loop, Progress, PromptBatch, Requests, Round, Slots, Submit
 from nft_jax.rounding import ceil_div
@@ -50,7 +51,8 @@ class Decoding(NamedTuple):
 class DecodeLoop:
     """The requests of one data shard, one round or several, and the loop that finishes the first round.
 
-    The answers of all rounds share one queue of B; the first `round_answers` of them are the first round's.
+    The answers of all rounds share one queue of B; the first `round_answers` of them are the first round's. With
+    `rollout.partial`, a round's answers are those of the groups that are first complete.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class DecodeLoop:
         submit: Submit | None,
     ):
         self.model, self.decoding, self.config, self.submit = model, decoding, decoding.config, submit
-        rounds, Q, self.K = requests.request_QK.shape
+        rounds, self.round_prompts, self.K = requests.request_QK.shape
+        Q = self.round_prompts
         requests = jax.tree.map(lambda x: x.reshape(rounds * Q, *x.shape[2:]), requests)
         self.prompts, self.problem_Q = requests.prompts, requests.problem_Q
         # Computed once per call, not at every token.
@@ -75,6 +78,7 @@ class DecodeLoop:
         self.prompts_at_once = ceil_div(self.S, self.K)  # as many as fill the slots
         self.begins_next = begins_next & (rounds > 1)
         self.queue_end = jnp.where(begins_next, self.B, self.round_answers)  # slots take answers below this number
+        self.gradable_answers = self.B if self.config.partial else self.round_answers
 
     def start(self) -> Progress:
         """Returns the progress before the first round: all slots are free, all answers are in the queue."""
@@ -85,11 +89,12 @@ class DecodeLoop:
         prompts = self._no_prompts(none)
         return Progress(
             slots=Slots(none_S + self.B, none_S, none_S, none_S, empty_cache(*shape, config.dtype, columns)),
-            rollout=_empty_rollout(self.B, self.T),
+            rollout=empty_rollout(self.B, self.T),
             next_answer=none,
             prompts=prompts,
             unsubmitted_B=jnp.zeros(self.B, bool),
             age_B=jnp.zeros(self.B, jnp.int32) if self.config.partial else None,
+            draw_Q=(self.request_B[:: self.K] // self.K).astype(jnp.int32) if self.config.partial else None,
         )
 
     def resume(self, kept: Progress) -> Progress:
@@ -103,7 +108,7 @@ class DecodeLoop:
         return PromptBatch(cache, following, following)
 
     def finish_round(self, progress: Progress) -> tuple[Progress, Round]:
-        """Finishes the first round; returns the progress of the others, and the first round's answers.
+        """Finishes the first round; returns the progress of the other groups, and the round's answers.
 
         When half of the slots can hold all unfinished answers, the other half is dropped, at most `max_halvings` times.
         If slots begin with the next round, all are kept.
@@ -117,17 +122,21 @@ class DecodeLoop:
         if len(sizes) > 1:
             # Without a next round all slots are free now; with one, no slot was dropped.
             slots = slots._replace(answer_S=jnp.where(self.begins_next, slots.answer_S, self.B))
-        parts = loop.progress.rollout, loop.progress.age_B
+        progress = loop.progress._replace(slots=slots)
+        if self.config.partial:
+            progress = put_complete_first(progress, self.round_prompts, self.K)
+        parts = progress.rollout, progress.age_B
         rollout, age_B = jax.tree.map(lambda x: x[: self.round_answers], parts)
-        progress = self._renumber(loop.progress._replace(slots=slots))
-        return progress, Round(rollout, loop.capacity, loop.ticket, age_B)
+        draw_Q = jax.tree.map(lambda x: x[: self.round_prompts], progress.draw_Q)
+        newest_Q = self.request_B[-self.round_answers :: self.K].astype(jnp.int32) // self.K
+        return drop_round(progress, newest_Q, self.K), Round(rollout, loop.capacity, loop.ticket, age_B, draw_Q)
 
     def _drain(self, loop: Loop, sizes: list[int], *, admits: bool = True) -> Loop:
         """Draws tokens until the round is done, or until the next smaller number of slots can hold the rest."""
 
         def goes_on(progress):
             answer_S, next_answer = progress.slots.answer_S, progress.next_answer[0]
-            unfinished = self._anywhere(jnp.any(answer_S < self.round_answers) | (next_answer < self.round_answers))
+            unfinished = self._anywhere(self._is_unfinished(progress))
             if len(sizes) == 1:
                 return unfinished
             too_many = jnp.sum(answer_S < self.B, dtype=jnp.int32) > sizes[1]
@@ -143,6 +152,14 @@ class DecodeLoop:
             return Loop(progress, loop.capacity + progress.slots.answer_S.size, goes_on(progress), ticket)
 
         return jax.lax.while_loop(lambda loop: loop.running, step, loop._replace(running=goes_on(loop.progress)))
+
+    def _is_unfinished(self, progress: Progress) -> Array:
+        """Returns whether this shard's round is not done."""
+        if self.config.partial:
+            age_Q = jnp.max(progress.age_B.reshape(self.Q, self.K), axis=1)
+            most = self.config.max_age_steps
+            return ~may_end(find_unfinished(progress, self.K), age_Q, self.round_prompts, most)
+        return jnp.any(progress.slots.answer_S < self.round_answers) | (progress.next_answer[0] < self.round_answers)
 
     def _keep_busy_slots(self, loop: Loop, size: int) -> Loop:
         """Keeps `size` slots, the busy ones first; they hold all unfinished answers."""
@@ -244,13 +261,13 @@ class DecodeLoop:
 
     def _can_submit(self, carry):
         progress, _ = carry
-        unsubmitted = jnp.sum(progress.unsubmitted_B[: self.round_answers], dtype=jnp.int32)
+        unsubmitted = jnp.sum(progress.unsubmitted_B[: self.gradable_answers], dtype=jnp.int32)
         return unsubmitted >= self.submit.answers
 
     def _submit(self, carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
-        """Submits finished answers of the first round only: other rounds may be discarded, or belong to later steps."""
+        """Submits ended answers: of the first round only, because others may be discarded; of all with `partial`."""
         progress, ticket = carry
-        unsubmitted_B = progress.unsubmitted_B[: self.round_answers]
+        unsubmitted_B = progress.unsubmitted_B[: self.gradable_answers]
         (place_A,) = jnp.nonzero(unsubmitted_B, size=self.submit.answers, fill_value=self.B)
         place_A = place_A.astype(jnp.int32)
         answer_A = jnp.minimum(place_A, self.B - 1)
@@ -263,24 +280,9 @@ class DecodeLoop:
             length_A=rollout.length_B[answer_A],
             gradable_A=(place_A < self.B) & ~rollout.truncated_B[answer_A],
         )
-        ticket = jnp.maximum(ticket, self.submit(ended, self.round_answers))
+        ticket = jnp.maximum(ticket, self.submit(ended, None if self.config.partial else self.round_answers))
         submitted_B = progress.unsubmitted_B.at[place_A].set(False, mode="drop")
         return progress._replace(unsubmitted_B=submitted_B), ticket
-
-    def _renumber(self, progress: Progress) -> Progress:
-        """Renumbers answers and prompts so that the second round is the first of the next call."""
-        slots, batch, round_answers = progress.slots, progress.prompts, self.round_answers
-        round_prompts = round_answers // self.K
-        room = _empty_rollout(round_answers, self.T)
-        answer_S = jnp.where(slots.answer_S < self.B, slots.answer_S - round_answers, self.B)
-        return progress._replace(
-            slots=slots._replace(answer_S=answer_S),
-            rollout=jax.tree.map(lambda x, room: jnp.concatenate([x[round_answers:], room]), progress.rollout, room),
-            next_answer=progress.next_answer - round_answers,
-            prompts=batch._replace(first=batch.first - round_prompts, following=batch.following - round_prompts),
-            unsubmitted_B=jnp.concatenate([progress.unsubmitted_B[round_answers:], room.truncated_B]),
-            age_B=jax.tree.map(lambda x: jnp.concatenate([x[round_answers:], room.length_B]), progress.age_B),
-        )
 
     def _constrain(self, cache: Cache) -> Cache:
         return constrain_layout(cache, self.decoding.cache_orders)
@@ -289,12 +291,3 @@ class DecodeLoop:
         """In lockstep, returns whether it is true on any shard of the replica, so that all run equally many trips."""
         axes = SHARDS if self.config.partial else DATA  # with partial no slot waits for another replica either
         return jax.lax.pmax(here.astype(jnp.int32), axes) > 0 if self.decoding.lockstep else here
-
-
-def _empty_rollout(B: int, T: int) -> Rollout:
-    return Rollout(
-        token_BT=jnp.zeros((B, T), jnp.int32),
-        logp_BT=jnp.zeros((B, T), jnp.float32),
-        length_B=jnp.zeros(B, jnp.int32),
-        truncated_B=jnp.zeros(B, bool),
-    )

@@ -31,8 +31,8 @@ DEFAULT_SLOTS = 64  # most slots of a data shard if `config.slots` is 0
 # A shard's part of each array: the third axis of a cache is slots, the first axis of everything else is rows.
 _ROWS, _CACHE = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
 _SLOTS, _PROMPTS = Slots(_ROWS, _ROWS, _ROWS, _ROWS, _CACHE), PromptBatch(_CACHE, _ROWS, _ROWS)
-_PROGRESS = Progress(_SLOTS, _ROWS, _ROWS, _PROMPTS, _ROWS, _ROWS)
-_ROUND = Round(_ROWS, _ROWS, _ROWS, _ROWS)
+_PROGRESS = Progress(_SLOTS, _ROWS, _ROWS, _PROMPTS, _ROWS, _ROWS, _ROWS)
+_ROUND = Round(_ROWS, _ROWS, _ROWS, _ROWS, _ROWS)
 _HEADS = PartitionSpec(None, None, SHARDS, TENSOR)  # of a cache between two rounds
 
 
@@ -93,7 +93,7 @@ class Engine:
         return self.finish_round(sampling_weights, progress, rounds, key, submit=submit)[1]
 
     def start(self, sampling_weights: Any, requests: Requests) -> Progress:
-        """Returns the progress before the first round: all slots are free. Uses only the shapes of `requests`."""
+        """Returns the progress before the first round: all slots are free."""
 
         def start(loop: DecodeLoop, progress: None) -> Progress:
             return loop.start()
@@ -111,9 +111,10 @@ class Engine:
     def _nothing_in_flight(self, config: Config, weights: Any) -> Progress:
         Q, K, P = config.candidates_per_round, config.answers_per_prompt, config.data.max_prompt_tokens
         rounds = 1 + self.config.rounds_ahead
-        number_Q, number_QK = jnp.zeros((rounds, Q), jnp.int32), jnp.zeros((rounds, Q, K), jnp.int32)
-        prompts = Prompts(jnp.zeros((rounds, Q, P), jnp.int32), number_Q)
-        requests = Requests(prompts, number_Q, number_QK.astype(jnp.uint32), number_QK, number_QK > 0)
+        none_Q, none_QK = jnp.zeros((rounds, Q), jnp.int32), jnp.zeros((rounds, Q, K), jnp.int32)
+        prompts = Prompts(jnp.zeros((rounds, Q, P), jnp.int32), none_Q)
+        request_QK = jnp.arange(none_QK.size, dtype=jnp.uint32).reshape(none_QK.shape)
+        requests = Requests(prompts, none_Q, request_QK, none_QK, none_QK > 0)
         return self.keep(self.start(self.sampling_weights(weights), requests))
 
     def resume(self, sampling_weights: Any, requests: Requests, kept: Progress) -> Progress:
@@ -141,7 +142,7 @@ class Engine:
         begins_next: Array | bool = False,
         submit: Submit | None = None,
     ) -> tuple[Progress, Round]:
-        """Finishes the first round of `requests`.
+        """Finishes the first round of `requests`; with `partial`, as many groups of any round (`partial.may_end`).
 
         The `shard_map` is manual over data shards and automatic over `tensor`. No shard waits for another's longest
         answer, except in `lockstep`, where the shards of a replica wait for each other.
@@ -150,13 +151,13 @@ class Engine:
           sampling_weights: The result of the method `sampling_weights`.
           progress: From `start`, or from the previous round.
           requests: One round or several, arrays `[rounds, Q, …]`, Q a multiple of the data shards. The second round is
-            the first of the next call.
+            the first of the next call; with `partial`, the next call's are those of `Progress.draws`.
           key: Key of the stream of random numbers; request numbers are folded in.
           begins_next: Whether slots that this round leaves free begin with the others.
           submit: Submits answers that have ended while others are decoded; None: nothing is submitted.
 
         Returns:
-          The progress of the other rounds, and the first round's answers.
+          The progress of the other groups, and the answers of those that are finished.
         """
         given = sampling_weights, requests, progress, key, jnp.asarray(begins_next)
         progress, finished = self._on_shards(DecodeLoop.finish_round, (_PROGRESS, _ROUND), *given, submit)

@@ -34,23 +34,26 @@ class Round(NamedTuple):
         as an input therefore runs after all submissions.
       age_B: int32, steps since each answer's first token, 0 in the step that began it; None without
         `rollout.partial`.
+      draw_Q: int32, the draws of the prompts that were answered; None without `rollout.partial`, where they are those
+        of the first round of the requests.
     """
 
     rollout: Rollout
     capacity_X: Array
     ticket_X: Array
     age_B: Array | None = None
+    draw_Q: Array | None = None
 
 
 class Submit(Protocol):
-    """Submits `answers` ended answers at a time to the verifier, on one data shard that gives `round_answers` a round.
+    """Submits `answers` ended answers at a time to the verifier, on one data shard.
 
-    Returns a ticket, int32 `[1]`.
+    A round of the shard has `round_answers`; None: the answers are of any round. Returns a ticket, int32 `[1]`.
     """
 
     answers: int
 
-    def __call__(self, ended: EndedAnswers, round_answers: int) -> Array: ...
+    def __call__(self, ended: EndedAnswers, round_answers: int | None) -> Array: ...
 
 
 class Slots(NamedTuple):
@@ -88,8 +91,8 @@ class PromptBatch(NamedTuple):
 class Progress(NamedTuple):
     """A data shard's progress on the answers of one or several rounds; each round passes it on to the next.
 
-    The B answers are numbered over all rounds of the requests, the current round's first. Scalars have shape `[1]`,
-    so that they form one array `[X]` over the data shards.
+    The B answers are numbered over all rounds of the requests, the current round's first; with `rollout.partial` in the
+    order of their draws. Scalars have shape `[1]`, so that they form one array `[X]` over the data shards.
 
     Attributes:
       rollout: What is drawn so far of the B answers.
@@ -97,6 +100,7 @@ class Progress(NamedTuple):
       prompts: None between two steps: each step reads prompts with its own weights.
       unsubmitted_B: bool, finished answers that are not submitted to the verifier yet.
       age_B: As in `Round`.
+      draw_Q: int32, the draw of each prompt of the requests; None without `rollout.partial`.
     """
 
     slots: Slots
@@ -105,6 +109,11 @@ class Progress(NamedTuple):
     prompts: PromptBatch | None
     unsubmitted_B: Array
     age_B: Array | None = None
+    draw_Q: Array | None = None
+
+    def draws(self, rounds: int, shards: int) -> Array:
+        """Returns the draws, `[rounds, Q]`, of the requests that go on with the progress of all data shards."""
+        return self.draw_Q.reshape(shards, rounds, -1).swapaxes(0, 1).reshape(rounds, -1)
 
 
 class Loop(NamedTuple):

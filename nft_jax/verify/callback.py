@@ -201,8 +201,10 @@ class Submitter:
     def __init__(self, grader: Grader, mesh: Mesh, answers: int):
         self.grader, self.mesh, self.answers = grader, mesh, answers
 
-    def __call__(self, ended: EndedAnswers, round_answers: int) -> Array:
+    def __call__(self, ended: EndedAnswers, round_answers: int | None) -> Array:
         """Submits the answers; each device submits those of the shard's `round_answers` that it collects itself.
+
+        None: it is not known yet which device collects an answer, so they share them by request number.
 
         Returns:
           A ticket, int32 `[1]`.
@@ -210,7 +212,8 @@ class Submitter:
         parts = self.mesh.shape[TENSOR]
 
         def submit(ended):
-            mine_a = ended.place_A // (round_answers // parts) == jax.lax.axis_index(TENSOR)
+            part_A = ended.request_A % parts if round_answers is None else ended.place_A // (round_answers // parts)
+            mine_a = part_A == jax.lax.axis_index(TENSOR).astype(part_A.dtype)
             rows = ended.request_A, ended.problem_A, ended.token_AT, ended.length_A, ended.gradable_A & mine_a
             return io_callback(self.grader.submit, jax.ShapeDtypeStruct((1,), jnp.int32), *rows)
 

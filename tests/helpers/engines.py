@@ -76,9 +76,9 @@ def teacher(dtype="float32", model=MODEL):
     return jax.jit(lambda w, tokens: at_tokens(transformer.bind(graph, w), tokens, TEMPERATURE, 128)[0])
 
 
-def teacher_forced(forward, weights, rollout):
+def teacher_forced(forward, weights, rollout, prompts=PROMPTS):
     """The trainer's log-probs of a rollout's tokens, laid out as the sampler's."""
-    tokens = one_per_row(PROMPTS, rollout.token_BT, rollout.length_B)
+    tokens = one_per_row(prompts, rollout.token_BT, rollout.length_B)
     logp_BS = np.asarray(forward(weights, Tokens(*tokens)))
-    place_BT = np.repeat(PROMPTS.length_Q, K)[:, None] + np.arange(T)
+    place_BT = np.repeat(prompts.length_Q, K)[:, None] + np.arange(T)
     return np.where(np.arange(T) < rollout.length_B[:, None], np.take_along_axis(logp_BS, place_BT, axis=1), 0)

@@ -69,6 +69,20 @@ class WatchedStep(Step):
         return super().pack(buffer, trained, prompts, step, watched_Q)
 
 
+class UnevenStep(Step):
+    """A step of short answers, but for one in seven."""
+
+    def next_requests(self, *given):
+        requests = super().next_requests(*given)
+        return requests._replace(limit_QK=uneven_limits(requests.request_QK, self.config.rollout.max_answer_tokens))
+
+
+def uneven_limits(request_QK, most):
+    """The limit of each request of an uneven step."""
+    number_QK = jnp.asarray(request_QK).astype(jnp.int32)
+    return jnp.where(number_QK % 7 == 0, most, 1 + number_QK % 3)
+
+
 # Several answers to a row, several micro-batches, not as many on every data shard.
 PACKING = {"packing__row_tokens": 50, "packing__rows_per_micro_batch": 1}
 # Beside the plain one: each loss in a program that also takes another path of the step.
@@ -100,7 +114,10 @@ PROGRAMS = {
     ),
     "dpo": ({"loss__name": "dpo", "updates_per_step": 2, "packing__rows_per_micro_batch": 3}, {}),
     "contrast": ({"loss__name": "contrast"}, {}),
-    "partial": (PACKING | {"rollout__partial": True, "rollout__slots": 6, "mesh__data": 2}, {}),
+    "partial": (
+        PACKING | {"rollout__partial": True, "rollout__slots": 20, "rollout__max_age_steps": 2, "mesh__data": 2},
+        {"step_class": UnevenStep},
+    ),
     # With a grader of rewards, and a reward of each token.
     "own": (
         {"loss__name": f"{__name__}:tempered_likelihood", "loss__own__strength": 2.0, "selection__carry": True}

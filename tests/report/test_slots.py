@@ -48,7 +48,7 @@ def test_read_slots_takes_the_newest_steps_that_fit(tmp_path):
     assert [row["step"] for row in read_slots(tmp_path, most=12)] == [5, 10]
     assert [row["step"] for row in read_slots(tmp_path, most=1)] == [10]
     first, second = read_slots(tmp_path)[0]["shards"]
-    nothing = {"before": [0, 0, 0], "goesOn": []}
+    nothing = {"groups": [[0, 0]], "before": [0, 0, 0], "goesOn": []}
     assert first == {"rounds": [0, 3], "lengths": [3, 1, 2], "slots": [0, 1, 1], "starts": [0, 0, 1]} | nothing
     assert second == {"rounds": [0, 4], "lengths": [2, 2, 2], "slots": [0, 1, 0], "starts": [0, 0, 2]} | nothing
     # A loop that did something else.
@@ -59,15 +59,17 @@ def test_read_slots_takes_the_newest_steps_that_fit(tmp_path):
 
 def test_read_slots_goes_on_with_what_is_in_flight(tmp_path):
     decoding = Decoding(2, 1, 1, True, 4, 0, 1)._asdict()
-    # Of the round's three answers the first has ended before, and the second has one token in slot 1.
-    before = {"answer_XS": [[6, 1]], "length_XB": [[2, 1, 0, 0, 0, 0]], "next_X": [2]}
-    # Then slot 1 takes the first of the next round, which is unfinished when slot 0 ends the third.
-    after = {"answer_XS": [[6, 0]], "length_XB": [[2, 0, 0, 0, 0, 0]], "next_X": [1]}
+    nothing = {"age_XB": [[0] * 6], "draw_XQ": [[4, 5]]}
+    # Of the first group's three answers the first has ended before, and the second has one token in slot 1.
+    before = {"answer_XS": [[6, 1]], "length_XB": [[2, 1, 0, 0, 0, 0]], "next_X": [2]} | nothing
+    # Then slot 1 takes the first of the next group, which is unfinished when slot 0 ends the third.
+    after = {"answer_XS": [[6, 0]], "length_XB": [[2, 0, 0, 0, 0, 0]], "next_X": [1]} | nothing | {"draw_XQ": [[5, 6]]}
     saved = {
         "step": 1,
         "decoding": decoding,
         "capacity": 8.0,
         "lengths": [[[2, 3, 4]]],
+        "draws": [[4]],
         "before": before,
         "after": after,
     }
@@ -77,10 +79,27 @@ def test_read_slots_goes_on_with_what_is_in_flight(tmp_path):
     assert row["shards"] == [
         {
             "rounds": [0, 4],
-            "lengths": [0, 2, 4, 2, 0, 0],
-            "slots": [0, 1, 0, 1, 0, 0],
-            "starts": [0, 0, 0, 2, 0, 0],
-            "before": [2, 1, 0, 0, 0, 0],
+            "groups": [[0, 0], [-1, -1], [-1, -1]],
+            "lengths": [0, 2, 4, 2, 0, 0, 0, 0, 0],
+            "slots": [0, 1, 0, 1, 0, 0, 0, 0, 0],
+            "starts": [0, 0, 0, 2, 0, 0, 0, 0, 0],
+            "before": [2, 1, 0, 0, 0, 0, 0, 0, 0],
             "goesOn": [3],
         }
     ]
+
+
+def test_read_slots_takes_groups_in_the_order_in_which_they_end(tmp_path):
+    """The answers of draws 0 and 1 go on, while that of draw 2 trains."""
+    decoding = Decoding(3, 1, 1, True, 1, 0, 2)._asdict()
+    free = {"answer_XS": [[3, 3, 3]], "length_XB": [[0, 0, 0]], "age_XB": [[0, 0, 0]]}
+    before = free | {"draw_XQ": [[0, 1, 2]], "next_X": [0]}
+    after = free | {"answer_XS": [[0, 1, 3]], "length_XB": [[2, 2, 0]], "draw_XQ": [[0, 1, 3]], "next_X": [2]}
+    saved = {"step": 1, "decoding": decoding, "capacity": 6.0, "lengths": [[[2]]], "draws": [[2]]}
+    (tmp_path / "rollouts").mkdir()
+    path = tmp_path / "rollouts" / "slots_000001.json"
+    path.write_text(json.dumps(saved | {"before": before, "after": after}))
+    (row,) = read_slots(tmp_path)
+    (shard,) = row["shards"]
+    assert shard["groups"] == [[-1, -1], [-1, -1], [0, 0], [-1, -1]]
+    assert (shard["lengths"], shard["goesOn"], shard["rounds"]) == ([2, 2, 2, 0], [0, 1], [0, 2])

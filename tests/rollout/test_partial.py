@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.engines import AXES, GRAPH, KEY, WEIGHTS, K, Q, T, requests, sampler, teacher_forced
+from helpers.engines import AXES, GRAPH, KEY, LIMIT_QK, PROMPTS, WEIGHTS, K, Q, T, requests, sampler, teacher_forced
 from helpers.small_parts import EOS_IDS, MODEL, TEMPERATURE, eight_devices, lively_weights, one_device
 from nft_jax.config import RolloutConfig
 from nft_jax.data.stops import compile_stops
+from nft_jax.parallel.mesh import shard_count
 from nft_jax.rollout.engine import Engine
+from nft_jax.rollout.state import Requests
 
 PIECES = [b"", b"", b"", *(bytes([a, b]) for a in b"xyz" for b in b"xyz"), *(bytes([a]) for a in b"xyzxyzxyz")]
 STOPS = compile_stops(["zxy", "yy"], PIECES)
@@ -21,33 +23,36 @@ FEW, SHARDED = (one_device, 5, 1, False), (eight_devices, 3, 2, False)
 
 
 @functools.cache
-def steps(devices, slots, ahead, stops):
-    """`(weights of each step) -> [(kept, Round)]`, on the host; all steps are one program."""
+def steps(devices, slots, ahead, stops, eos_ids=EOS_IDS):
+    """`(weights of each step, [limits by draw]) -> [(kept, Round)]`, on the host; all steps are one program."""
     config = RolloutConfig(T, temperature=TEMPERATURE, slots=slots, partial=True, max_age_steps=ahead)
-    engine = Engine(GRAPH, AXES, devices(), config, EOS_IDS, "float32", True, STOPS if stops else None)
+    engine = Engine(GRAPH, AXES, devices(), config, eos_ids, "float32", True, STOPS if stops else None)
 
-    def ask(start):
-        rounds = [requests()._replace(request_QK=number * Q * K) for number in range(1 + ahead)]
-        first_QK = start + jnp.arange(Q * K, dtype=jnp.uint32).reshape(Q, K)
-        return jax.tree.map(
-            lambda *x: jnp.stack(x), *(each._replace(request_QK=first_QK + each.request_QK) for each in rounds)
-        )
+    def ask(draw_RQ, limit_DK):
+        """Requests of draws: each round has the same prompts, as its draws begin with a multiple of Q."""
+        request_RQK = draw_RQ.astype(jnp.uint32)[..., None] * K + jnp.arange(K, dtype=jnp.uint32)[None, None]
+        prompts = jax.tree.map(lambda x: jnp.asarray(x)[draw_RQ % Q], PROMPTS)
+        greedy_RQK = jnp.zeros(request_RQK.shape, bool)
+        return Requests(prompts, draw_RQ % Q, request_RQK, jnp.asarray(limit_DK)[draw_RQ % len(limit_DK)], greedy_RQK)
+
+    first_RQ = jnp.arange((1 + ahead) * Q).reshape(1 + ahead, Q)
 
     @jax.jit
     def begin(weights):
-        return engine.keep(engine.start(engine.sampling_weights(weights), ask(jnp.uint32(0))))
+        return engine.keep(engine.start(engine.sampling_weights(weights), ask(first_RQ, LIMIT_QK)))
 
     @jax.jit
-    def take(weights, kept, start):
-        sampling_weights, asked = engine.sampling_weights(weights), ask(start)
+    def take(weights, kept, limit_DK):
+        sampling_weights = engine.sampling_weights(weights)
+        asked = ask(kept.draws(1 + ahead, shard_count(engine.mesh)), limit_DK)
         progress = engine.resume(sampling_weights, asked, kept)
         progress, done = engine.finish_round(sampling_weights, progress, asked, KEY, True)
         return engine.keep(progress), done
 
-    def run(weights):
+    def run(weights, limit_DK=LIMIT_QK):
         kept, seen = begin(weights[0]), []
-        for number, each in enumerate(weights):
-            kept, done = take(each, kept, np.uint32(number * Q * K))
+        for each in weights:
+            kept, done = take(each, kept, limit_DK)
             seen.append(jax.device_get((kept, done)))
         return seen
 
@@ -61,12 +66,20 @@ def plain(stops):
     return functools.cache(lambda number: sample(WEIGHTS, requests(start=number * Q * K)))
 
 
+def whole_rollouts(stops, draw_Q):
+    """The answers of whole rollouts to draws."""
+    rounds = [plain(stops)(draw // Q) for draw in draw_Q]
+    rows = [slice(draw % Q * K, (draw % Q + 1) * K) for draw in draw_Q]
+    parts = [jax.tree.map(lambda x, row=row: x[row], each) for each, row in zip(rounds, rows, strict=True)]
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
 @pytest.mark.parametrize("case", [FEW, SHARDED, (one_device, 4, 1, True)])
 def test_engine_resume_gives_the_answers_of_whole_rollouts_if_weights_stay(case):
     _, slots, ahead, stops = case
-    seen, used, drawn = steps(*case)([WEIGHTS] * 4), 0, 0
+    seen, used, drawn, draws = steps(*case)([WEIGHTS] * 5), 0, 0, []
     for number, (_, done) in enumerate(seen):
-        expected, found = plain(stops)(number), done.rollout
+        expected, found = whole_rollouts(stops, done.draw_Q), done.rollout
         np.testing.assert_array_equal(found.token_BT, expected.token_BT)
         np.testing.assert_allclose(found.logp_BT, expected.logp_BT, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(found.length_B, expected.length_B)
@@ -77,40 +90,62 @@ def test_engine_resume_gives_the_answers_of_whole_rollouts_if_weights_stay(case)
         assert len(set(done.capacity_X.tolist())) == 1
         drawn += found.length_B.sum()
         used += done.capacity_X.sum()
+        draws += done.draw_Q.tolist()
+    kept, _ = seen[-1]
+    # Each prompt is answered once.
+    np.testing.assert_array_equal(np.sort(draws + kept.draw_Q.tolist()), np.arange((len(seen) + 1 + ahead) * Q))
     assert any(done.age_B.max() == ahead for _, done in seen)
     # No slot has waited: what was drawn for later steps is in their answers.
     if case[0] is one_device:
-        assert used == drawn + seen[-1][0].rollout.length_B.sum()
+        assert used == drawn + kept.rollout.length_B.sum()
 
 
 def test_engine_resume_keeps_every_token_with_the_log_prob_of_the_weights_that_drew_it(forward):
-    seen, before, aged, changed = steps(*FEW)(CHANGING), None, 0, 0
+    seen, before, aged, changed = steps(*FEW)(CHANGING), {}, 0, 0
     for number, (kept, done) in enumerate(seen):
-        by_teacher = functools.partial(teacher_forced, forward, CHANGING[number])
+
+        def by_teacher(weights, draw_Q, rollout):
+            prompts = jax.tree.map(lambda x: x[draw_Q % Q], PROMPTS)
+            return teacher_forced(forward, CHANGING[weights], rollout, prompts).reshape(-1, K, T)
+
+        after, logp_QKT = by_draw(done.draw_Q, done.rollout), done.rollout.logp_BT.reshape(-1, K, T)
         # What one set of weights drew has its log-probs, also after prompts that older ones had read.
-        fresh_B = done.age_B == 0
-        np.testing.assert_allclose(done.rollout.logp_BT[fresh_B], by_teacher(done.rollout)[fresh_B], rtol=0, atol=1e-5)
-        if before is not None:
+        fresh_QK = done.age_B.reshape(-1, K) == 0
+        expected_QKT = by_teacher(number, done.draw_Q, done.rollout)
+        np.testing.assert_allclose(logp_QKT[fresh_QK], expected_QKT[fresh_QK], rtol=0, atol=1e-5)
+        older_QKT = by_teacher(number - 1, done.draw_Q, done.rollout)
+        for place, (draw, new) in enumerate(after.items()):
+            if draw not in before:
+                continue
             # Answers in flight go on where they were.
-            inside_BT = np.arange(T)[None] < before.length_B[:, None]
-            for old_BT, new_BT in ((before.token_BT, done.rollout.token_BT), (before.logp_BT, done.rollout.logp_BT)):
-                np.testing.assert_array_equal(old_BT[inside_BT], new_BT[inside_BT])
-            np.testing.assert_array_equal(done.age_B > 0, before.length_B > 0)
-            grown_B = (done.rollout.length_B > before.length_B) & (before.length_B > 0)
+            old, inside_KT = before[draw], np.arange(T)[None] < before[draw].length_B[:, None]
+            np.testing.assert_array_equal(old.token_BT[inside_KT], new.token_BT[inside_KT])
+            np.testing.assert_array_equal(old.logp_BT[inside_KT], new.logp_BT[inside_KT])
+            np.testing.assert_array_equal(~fresh_QK[place], old.length_B > 0)
+            grown_K = (new.length_B > old.length_B) & (old.length_B > 0)
             # Had they gone on with the older weights, most would have gone on otherwise.
-            older = teacher_forced(forward, CHANGING[number - 1], done.rollout)[grown_B]
-            changed += (np.abs(older - done.rollout.logp_BT[grown_B]).max(axis=1) > 0.1).sum()
-            aged += grown_B.sum()
-        before = jax.tree.map(lambda x: x[: Q * K], kept.rollout)
-        began_B = kept.age_B[: Q * K] == 0
-        np.testing.assert_allclose(before.logp_BT[began_B], by_teacher(before)[began_B], rtol=0, atol=1e-5)
+            apart_K = np.abs(older_QKT[place] - logp_QKT[place]).max(axis=1) > 0.1
+            changed, aged = changed + (apart_K & grown_K).sum(), aged + grown_K.sum()
+        before = by_draw(kept.draw_Q, kept.rollout)
     assert changed > aged / 2 > 1
 
 
-def test_engine_resume_on_eight_devices_draws_as_on_one_if_every_answer_has_a_slot():
-    one, other = (steps(devices, 0, 1, False)(CHANGING) for devices in (one_device, eight_devices))
-    for (_, found), (_, expected) in zip(one, other, strict=True):
-        np.testing.assert_array_equal(found.rollout.token_BT, expected.rollout.token_BT)
-        np.testing.assert_allclose(found.rollout.logp_BT, expected.rollout.logp_BT, rtol=0, atol=1e-4)
-        np.testing.assert_array_equal(found.age_B, expected.age_B)
-    assert any((found.age_B > 0).any() for _, found in one)
+def by_draw(draw_Q, rollout):
+    """Each draw's K answers."""
+    return {
+        int(draw): jax.tree.map(lambda x, place=place: x[place * K : (place + 1) * K], rollout)
+        for place, draw in enumerate(draw_Q)
+    }
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_engine_resume_lets_no_group_wait_for_a_long_one_until_it_is_old(ahead):
+    """One answer of a prompt has the whole limit, all others one token."""
+    limit_DK = np.ones((9 * Q, K), np.int32)
+    limit_DK[1, 2] = T
+    seen = steps(one_device, Q * K * (1 + ahead), ahead, False, eos_ids=())([WEIGHTS] * (ahead + 2), limit_DK)
+    for number, (_, done) in enumerate(seen):
+        assert (1 in done.draw_Q.tolist()) == (number == ahead)
+        # The first trip ends all others; what begins later waits for the trips of the long one.
+        trips = {0: 1, ahead: T - 1}.get(number, 0)
+        assert done.capacity_X.tolist() == [trips * Q * K * (1 + ahead)]

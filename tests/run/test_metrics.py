@@ -126,7 +126,7 @@ def test_step_metrics_of_partial_rollouts_compare_sampler_and_trainer_where_thei
     record = by_hand()
     statistics = record.applied.statistics._replace(fresh=array(5, 9, 9), drift=array(6, 9, 9))
     ages = Ages(*(np.float32(value) for value in (32, 8, 12, 2)))
-    partial = PartialRecord(ages, np.int32(11), np.int32(-160), None, None)
+    partial = PartialRecord(ages, np.int32(11), np.int32(-160), None, None, None)
     record = record._replace(partial=partial, applied=record.applied._replace(statistics=statistics))
     metrics = step_metrics(record)
     own = {

@@ -79,7 +79,9 @@ def test_next_requests_number_on_over_rounds_and_steps_and_draw_prompts_in_order
         np.testing.assert_array_equal(found.pool.length_QK[: found.count, 0], found.pool.prompt_Q[: found.count] + 1)
         cursor = found.cursor
     assert numbers == list(range(4 * 9 * K))
-    np.testing.assert_array_equal(drawn, prompt_order(stream(bound.config.seed, "order"), N, np.int32(0), 4 * 9))
+    np.testing.assert_array_equal(
+        drawn, prompt_order(stream(bound.config.seed, "order"), N, np.arange(4 * 9, dtype=np.int32))
+    )
 
 
 def evaluated(bound, prompts):

@@ -178,7 +178,7 @@ def test_step_next_requests_repeat_no_number_and_no_prompt_of_an_epoch(programs,
     np.testing.assert_array_equal(numbers, np.arange(cursor * K))
     prompt = np.concatenate([groups.prompt_Q for _, groups in program.step.rounds])
     assert len(set(prompt.tolist())) == len(prompt) == cursor <= len(program.table.answers)
-    order = prompt_order(stream(program.config.seed, "order"), len(program.table.answers), jnp.int32(0), cursor)
+    order = prompt_order(stream(program.config.seed, "order"), len(program.table.answers), jnp.arange(cursor))
     assert set(prompt.tolist()) == set(order.tolist())
 
 
