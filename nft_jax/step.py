@@ -40,6 +40,7 @@ from nft_jax.state import GradedRound, Record, SamplingState, State, record_part
 from nft_jax.types import Array, Groups, Prompts, Totals
 from nft_jax.update.groups import (
     add_statistics,
+    add_step,
     append_groups,
     empty_groups,
     empty_statistics,
@@ -89,7 +90,7 @@ class Step:
         applied = applied._replace(statistics=applied.statistics._replace(seen=None))
         if config.carry_capacity:
             # Fewer groups are carried than the next step trains on, so it trains on all: none is older than a step.
-            carried = layout.replicate(_age(split.surplus), self.mesh), split.carried
+            carried = layout.replicate(add_step(split.surplus), self.mesh), split.carried
         if config.rollout.partial:
             in_flight = self.engine.keep(sampled.progress)
             ages = measure_ages(buffer, split.trained)
@@ -132,15 +133,14 @@ class Step:
             progress, graded = sample_round(sampled.cursor, sampled.progress, begins_next)
             length_RQK = sampled.length_RQK.at[sampled.rounds].set(graded.groups.length_QK)
             draw_RQ = jax.tree.map(lambda x: x.at[sampled.rounds].set(graded.draw_Q), sampled.draw_RQ)
-            kept_Q = self._select(graded.groups)
+            kept_Q, seen = self._select(graded.groups), (graded.groups, graded.host, graded.capacity_X)
             pool, count = append_groups(sampled.pool, sampled.count, graded.groups, kept_Q)
-            sums = add_statistics(sampled.statistics, graded.groups, graded.host, graded.capacity_X, kept_Q=kept_Q)
             return SamplingState(
                 pool=layout.split_rows(pool, self.mesh),
                 count=count,
                 cursor=sampled.cursor + candidates,
                 rounds=sampled.rounds + 1,
-                statistics=sums,
+                statistics=add_statistics(sampled.statistics, *seen, kept_Q=kept_Q),
                 last=graded.groups,
                 length_RQK=layout.split_rows(length_RQK, self.mesh, axis=1),
                 draw_RQ=draw_RQ,
@@ -148,9 +148,8 @@ class Step:
             )
 
         no_groups = layout.split_rows(empty_groups(candidates, *shape), self.mesh)
-        no_lengths = layout.split_rows(
-            jnp.zeros((selection.max_rounds, candidates, shape[0]), jnp.int32), self.mesh, axis=1
-        )
+        no_lengths = jnp.zeros((selection.max_rounds, candidates, shape[0]), jnp.int32)
+        no_lengths = layout.split_rows(no_lengths, self.mesh, axis=1)
         requests, no_draws = self._ask(prompts, state.cursor, state.in_flight), None
         if state.in_flight is None:
             progress = self.engine.start(sampling_weights, requests)
@@ -177,7 +176,6 @@ class Step:
             requests,
             stream(self.config.seed, "rollout"),
             begins_next,
-            # Finished answers are graded while others are decoded; with 0, all are graded after the round.
             self._submitter(),
         )
         problem_Q, request_QK = requests.problem_Q[0], requests.request_QK[0]
@@ -199,9 +197,8 @@ class Step:
 
     def _ask(self, prompts: Prompts, cursor: Array, progress: Progress | None) -> Requests:
         """Returns the requests of the next round, and of those that `progress` may begin."""
-        rollout = self.config.rollout
-        draw_RQ = progress.draws(1 + rollout.rounds_ahead, shard_count(self.mesh)) if rollout.partial else None
-        return self.next_requests(prompts, cursor, draw_RQ)
+        rounds, shards = 1 + self.config.rollout.rounds_ahead, shard_count(self.mesh)
+        return self.next_requests(prompts, cursor, progress.draws(rounds, shards) if rounds > 1 else None)
 
     def next_requests(self, prompts: Prompts, cursor: Array, draw_RQ: Array | None = None) -> Requests:
         """Returns the requests of these draws, `[rounds, Q, …]`.
@@ -300,8 +297,3 @@ def _recompute(updater: Updater, weights: Any, packed: PackedRows, minibatches: 
 
     old_OXBT, _ = jax.lax.scan(fill, packed.rows.batch.old_logp_BT, jnp.asarray(minibatches))
     return replace_values(packed, old_logp_BT=old_OXBT)
-
-
-def _age(groups: Groups) -> Groups:
-    """Returns groups as the next step sees them: each answer a step older, if ages are counted."""
-    return groups._replace(age_QK=jax.tree.map(lambda age_QK: age_QK + 1, groups.age_QK))

@@ -74,6 +74,11 @@ def measure_ages(groups: Groups, count: Array) -> Ages:
     return Ages(_count(count * K), _count(age_QK > 0), _count(age_QK), jnp.max(age_QK).astype(jnp.float32))
 
 
+def add_step(groups: Groups) -> Groups:
+    """Returns groups as the next step sees them: each answer a step older, if ages are counted."""
+    return groups._replace(age_QK=jax.tree.map(lambda age_QK: age_QK + 1, groups.age_QK))
+
+
 def make_groups(
     prompt_Q: Array,
     rollout: Rollout,
