@@ -155,7 +155,7 @@ def _grading(work, grader):
 
     def run(weights, requests, code_B) -> Array:
         sampling_weights = engine.sampling_weights(weights)
-        rollout, _, ticket_X, _ = engine(sampling_weights, work.place(requests), key, submit)
+        rollout, _, ticket_X, *_ = engine(sampling_weights, work.place(requests), key, submit)
         problem_B, request_B = jnp.repeat(requests.problem_Q, work.K), requests.request_QK.reshape(-1)
         rows = rollout.token_BT, rollout.length_B, ~rollout.truncated_B
         actual_B, _ = verify(grader, experiment.model.mesh, problem_B, *rows, request_B, ticket_X)

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from nft_jax.compat import AxisType
-from nft_jax.parallel.mesh import make_mesh, shard_count
+from nft_jax.parallel.mesh import make_mesh, shard_count, tensor_groups_are_local
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_make_mesh_puts_replicas_first():
 class Chip:
     """A stand-in for a TPU chip of one of several slices."""
 
-    def __init__(self, number, slice_index):
-        self.id, self.slice_index = number, slice_index
+    def __init__(self, number, slice_index, process_index=0):
+        self.id, self.slice_index, self.process_index = number, slice_index, process_index
 
 
 def test_make_mesh_crosses_slices_by_the_replica_axis_alone():
@@ -65,3 +65,10 @@ def test_make_mesh_crosses_slices_by_the_replica_axis_alone():
     for replica, data in [(1, -1), (2, 1)]:
         with pytest.raises(ValueError, match=r"on 2 slices of 4 devices: .* use mesh\.replica=2 or a multiple"):
             make_mesh(data, 2, chips, replica=replica)
+
+
+@pytest.mark.parametrize(("tensor", "expected"), [(1, True), (2, True), (4, False)])
+def test_tensor_groups_are_local(tensor, expected):
+    """Of four processes with two devices each."""
+    chips = [Chip(number, 0, process_index=number // 2) for number in range(8)]
+    assert tensor_groups_are_local(make_mesh(-1, tensor, devices=chips)) == expected

@@ -119,8 +119,8 @@ def test_verify_works_in_a_while_loop(pool, shape):
     np.testing.assert_array_equal(code_RB, np.stack([expected for _, expected in batches]))
 
 
-@pytest.mark.parametrize("shape", MESHES)
-def test_submitter_answers_are_graded_once_and_collected(pool, shape):
+@pytest.mark.parametrize(("shape", "place_is_known"), [*((shape, True) for shape in MESHES), ((2, 4), False)])
+def test_submitter_answers_are_graded_once_and_collected(pool, shape, place_is_known):
     """Half of the rows are handed over before, two at a time, by each shard; the rest is graded at the end."""
     mesh = make_mesh(*shape)
     recording = RecordingPool(pool)
@@ -136,7 +136,7 @@ def test_submitter_answers_are_graded_once_and_collected(pool, shape):
             place, ticket = carry
             place_A = jnp.stack([place, place + 2])
             rows = (x[place_A] for x in (request_b, problem_b, token_bt, length_b, gradable_b))
-            return place + 4, jnp.maximum(ticket, submit(EndedAnswers(place_A, *rows), b))
+            return place + 4, jnp.maximum(ticket, submit(EndedAnswers(place_A, *rows), b if place_is_known else None))
 
         return jax.lax.while_loop(lambda carry: carry[0] < b, body, (jnp.int32(0), jnp.zeros(1, jnp.int32)))[1]
 
