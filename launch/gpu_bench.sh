@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures the benchmark on one GPU: four shapes of models, packed rows by cuDNN, and what XLA's switches change. Ends
-# with a table.
+# Measures the benchmark on one GPU: four shapes of models, packed rows and decoding by cuDNN, and what XLA's switches
+# change. Ends with a table.
 #   bash launch/gpu_bench.sh [--dry-run] [--workdir=DIR] [--minutes=8] [--tiny] [--config.section.field=value ...]
 # Run it on a GPU that nothing else uses. It takes about 8 minutes on an H200, most of them to compile; what does not fit
 # into the minutes is left out, by name. --tiny takes shapes for a machine without a GPU, to try the script.
@@ -67,6 +67,7 @@ shapes=("${names[@]}") names=("$workdir/0.5b")
 packed=(--config.model.attention=cudnn_packed)
 measure cudnn_packed "$plain" "${half[@]}" "${packed[@]}"
 measure cudnn_packed_shared "$plain" "${half[@]}" "${packed[@]}" --config.packing.share_prompts=yes
+measure cudnn_only "$plain" "${half[@]}" --config.model.attention=cudnn_only
 measure command_buffers "$plain --xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL" "${half[@]}"
 measure cublaslt "$plain --xla_gpu_enable_cublaslt=true" "${half[@]}"
 measure no_triton_gemm "$plain --xla_gpu_enable_triton_gemm=false" "${half[@]}"

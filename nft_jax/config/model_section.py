@@ -136,10 +136,10 @@ class ModelConfig:
         "auto",
         "attention over rows of tokens, in training and while prompts are read. xla: any platform, in blocks of "
         "queries; splash: a Pallas kernel for TPUs; triton: a Pallas kernel for GPUs; cudnn: cuDNN while prompts are "
-        "read, triton in training; cudnn_packed: cuDNN in training too, on H100 and newer, never run so far; auto: "
-        "splash on TPUs, cudnn or triton on GPUs in 16 bits; else xla. With triton, cudnn or cudnn_packed the decode "
-        "loop reads its cache by a Pallas kernel too",
-        choices=("auto", "xla", "splash", "triton", "cudnn", "cudnn_packed"),
+        "read, triton in training; cudnn_packed: cuDNN in training too, on H100 and newer, never run so far; "
+        "cudnn_only: cuDNN in the decode loop too, never run so far; auto: splash on TPUs, cudnn or triton on GPUs in "
+        "16 bits; else xla. With triton, cudnn or cudnn_packed the decode loop reads its cache by a Pallas kernel too",
+        choices=("auto", "xla", "splash", "triton", "cudnn", "cudnn_packed", "cudnn_only"),
         decides=NONE,
     )
     remat: str = setting(

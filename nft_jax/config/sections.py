@@ -192,8 +192,8 @@ class PackingConfig:
     share_prompts: str = setting(
         "auto",
         "yes: rows hold answers alone, and a prompt is read once for all its answers on a data shard; no: each answer "
-        "follows its prompt in its row; auto: yes if prompts have several answers and attention is by xla; splash and "
-        "cudnn_packed do it if asked by yes, triton and cudnn refuse",
+        "follows its prompt in its row; auto: yes if prompts have several answers and attention is by xla; splash, "
+        "cudnn_packed and cudnn_only do it if asked by yes, triton and cudnn refuse",
         choices=("auto", "yes", "no"),
     )
     rows_per_micro_batch: int = setting(

@@ -6,8 +6,10 @@ from nft_jax.losses import UNITS
 # Of a micro-batch on a data shard whose rows the config leaves open: all its tokens, and those whose logits are in
 # memory at a time.
 MICRO_BATCH_TOKENS, LOGIT_TOKENS = 16384, 1024
-# Most sequences of a row for attention "cudnn_packed", which starts blocks of threads and keeps float32 numbers for as
-# many of them as a row might hold, each of its length.
+# The attention by which cuDNN reads packed rows.
+PACKED_BY_CUDNN = ("cudnn_packed", "cudnn_only")
+# Most sequences of such a row: cuDNN starts blocks of threads, and keeps float32 numbers, for as many of
+# them as a row might hold, each of its length.
 PACKED_SEQUENCES = 16
 
 
@@ -38,4 +40,4 @@ def rows_per_micro_batch(config: Settings, unit: str, shared: bool, units: int) 
 
 def row_units(config: Settings, unit: str) -> int | None:
     """Returns how many units a row may hold at most; None for as many as have room."""
-    return PACKED_SEQUENCES // UNITS[unit] if config.model.attention == "cudnn_packed" else None
+    return PACKED_SEQUENCES // UNITS[unit] if config.model.attention in PACKED_BY_CUDNN else None

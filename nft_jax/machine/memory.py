@@ -58,7 +58,8 @@ def slot_bytes(experiment: Experiment, tokens: int = 0) -> int:
     """Returns the bytes of one device that a slot's keys and values take, of `tokens` tokens or a whole sequence."""
     config, model = experiment.config, experiment.config.model
     whole = config.data.max_prompt_tokens + config.rollout.max_answer_tokens
-    columns = block_columns(whole)
+    # As `cache.cache_from_keys`: fewer tokens than a block has columns make a smaller block.
+    columns = min(block_columns(whole, token_major=experiment.model.attention.token_major), tokens or whole)
     blocks = ceil_div(tokens or whole, columns)
     heads = model.kv_heads // experiment.model.mesh.shape[TENSOR]
     return 2 * model.layers * heads * model.head_size * blocks * columns * jnp.dtype(model.dtype).itemsize

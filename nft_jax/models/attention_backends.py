@@ -1,7 +1,8 @@
 """The choice of attention implementation, by configuration, platform, dtype and head size.
 
-`attention.py` has the one in XLA; `attention_kernels.py` and `decode_kernel.py` have the kernels. A new implementation
-gets a function in `attention_kernels.py`, a line in `PLATFORM`, and its limits in `_unsupported_reason`.
+`attention.py` has the one in XLA; `attention_kernels.py`, `decode_kernel.py` and `cudnn_decode.py` have the kernels. A
+new implementation gets a function in `attention_kernels.py`, a line in `PLATFORM`, and its limits in
+`_unsupported_reason`.
 """
 
 import functools
@@ -14,16 +15,17 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nft_jax.compat import has_cudnn_attention, has_splash_gradient, shard_map
 from nft_jax.config import ModelConfig
-from nft_jax.models import attention_kernels, decode_kernel
+from nft_jax.config.sizes import PACKED_BY_CUDNN
+from nft_jax.models import attention_kernels, cudnn_decode, decode_kernel
 from nft_jax.models.attention import PromptKeys, decode_attention, packed_attention
 from nft_jax.models.kernel_blocks import choose_blocks, choose_decode_blocks, describe_gpu
 from nft_jax.parallel.mesh import DATA, TENSOR, map_tensor
 
-PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu", "cudnn_packed": "gpu"}
-_SIXTEEN_BITS = ("bfloat16", "float16")
-DTYPES = {"splash": ("float32", "bfloat16"), "cudnn": _SIXTEEN_BITS, "cudnn_packed": _SIXTEEN_BITS}
+PLATFORM = {"xla": None, "splash": "tpu", "triton": "gpu", "cudnn": "gpu"} | dict.fromkeys(PACKED_BY_CUDNN, "gpu")
+_BY_CUDNN = ("cudnn", *PACKED_BY_CUDNN)
+DTYPES = {"splash": ("float32", "bfloat16"), **dict.fromkeys(_BY_CUDNN, ("bfloat16", "float16"))}
 # Those that no GPU has run: the smoke test checks them only where the config asks for them.
-NEVER_RUN = {"cudnn_packed"}
+NEVER_RUN = PACKED_BY_CUDNN
 # The head sizes that cuDNN supports on every GPU it runs on.
 CUDNN_HEADS = range(8, 129, 8)
 
@@ -44,6 +46,7 @@ class AttentionBackend:
       decode: A function with the arguments of `attention.decode_attention`, inside the same `shard_map`.
       describe: `segment_BT -> segments`, what `rows` takes for them; computed once for all layers.
       takes_no_prompts: Why `rows` takes no prompts, so that each row must hold its own; empty if it takes them.
+      token_major: Whether `decode` wants a slot's cache as one block, the numbers of each token's head side by side.
     """
 
     name: str
@@ -52,6 +55,7 @@ class AttentionBackend:
     decode: Callable = decode_attention
     describe: Callable = _keep_segments
     takes_no_prompts: str = ""
+    token_major: bool = False
 
 
 def _xla_attention(*operands):
@@ -76,26 +80,30 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
         raise ValueError(reason)
     if name == "xla":
         return XLA
-    kernel = functools.partial(getattr(attention_kernels, name), interpret=interpret)
     if name == "splash":
-        by_rows, by_heads = _map_over_mesh(kernel, mesh), _map_over_heads(kernel, mesh)
+        splash = functools.partial(attention_kernels.splash, interpret=interpret)
+        by_rows, by_heads = _map_over_mesh(splash, mesh), _map_over_heads(splash, mesh)
         return AttentionBackend(name, by_rows, by_heads, takes_no_prompts=_no_prompts_reason(name))
     gpu = describe_gpu(device) if device.platform == "gpu" and not interpret else None
     blocks = choose_blocks(config.head_size, config.dtype, gpu)
     triton = functools.partial(attention_kernels.triton, blocks=blocks, interpret=interpret)
     cudnn = functools.partial(attention_kernels.cudnn, interpret=interpret)
+    packed = functools.partial(attention_kernels.cudnn_packed, interpret=interpret)
     described, rows, prompts, describe = {
         "triton": ("triton", triton, triton, _keep_segments),
         "cudnn": ("triton for packed rows, cudnn for prompts", triton, cudnn, _keep_segments),
-        "cudnn_packed": ("cudnn for packed rows and prompts", kernel, cudnn, _find_spans(mesh)),
+        "cudnn_packed": ("cudnn for packed rows and prompts", packed, cudnn, _find_spans(mesh)),
+        "cudnn_only": ("cudnn for packed rows, prompts and decoding", packed, cudnn, _find_spans(mesh)),
     }[name]
+    decodes = name == "cudnn_only"
     return AttentionBackend(
         described,
         _map_over_mesh(rows, mesh),
         _map_over_heads(prompts, mesh),
-        _select_decode(config, mesh, gpu, interpret),
+        _select_decode(config, mesh, gpu, interpret, by_cudnn=decodes),
         describe,
         _no_prompts_reason(name),
+        token_major=decodes,
     )
 
 
@@ -140,7 +148,7 @@ def _unsupported_reason(name, config, device):
             f"config.model.attention={name!r} has no layers that attend over a window, and the model's window of "
             f"{config.window} tokens is shorter than a prompt with its answer; use 'auto' or 'xla'"
         )
-    if name in ("cudnn", "cudnn_packed") and config.head_size not in CUDNN_HEADS:
+    if name in _BY_CUDNN and config.head_size not in CUDNN_HEADS:
         return (
             f"config.model.attention={name!r} needs a head size that is a multiple of 8 up to 128, not "
             f"config.model.head_size={config.head_size}; use attention='auto'"
@@ -157,21 +165,21 @@ def _unsupported_reason(name, config, device):
 
 def _gpu_reason(name, gpu):
     """Returns why a kernel runs neither on this GPU nor with this JAX, or None; `gpu` None stands for any."""
-    if gpu is not None and not runs_triton(gpu):
+    if name not in PACKED_BY_CUDNN:
+        if gpu is None or runs_triton(gpu):
+            return None
         return (
             f"config.model.attention={name!r} needs Triton, and with it a GPU of compute capability 8.0 or newer, not "
             f"a {gpu.device_kind} ({gpu.compute_capability}); use 'auto' or 'xla'"
         )
-    if name != "cudnn_packed":
-        return None
     if gpu is not None and float(gpu.compute_capability) < 9:
         return (
-            f"config.model.attention='cudnn_packed' needs a GPU of compute capability 9.0 or newer, such as an H100, "
-            f"not a {gpu.device_kind} ({gpu.compute_capability}); use 'auto', 'cudnn' or 'triton'"
+            f"config.model.attention={name!r} needs a GPU of compute capability 9.0 or newer, such as an H100, "
+            f"not a {gpu.device_kind} ({gpu.compute_capability}); use 'auto'"
         )
     if not has_cudnn_attention():
         return (
-            f"config.model.attention='cudnn_packed' calls a part of JAX that jax {jax.__version__} does not have, or "
+            f"config.model.attention={name!r} calls a part of JAX that jax {jax.__version__} does not have, or "
             f"in another form; use 'auto', 'cudnn' or 'triton'"
         )
     return None
@@ -179,7 +187,7 @@ def _gpu_reason(name, gpu):
 
 def _no_prompts_reason(name):
     """Returns why a kernel's rows take no prompts, or an empty text."""
-    if name == "cudnn_packed":
+    if name in PACKED_BY_CUDNN:
         return ""
     if name != "splash":
         return "its kernel of packed rows is Triton's, which is not merged with a second one over prompts"
@@ -187,7 +195,7 @@ def _no_prompts_reason(name):
 
 
 def _find_spans(mesh):
-    """Finds the sequences of each data shard's rows, as `cudnn_packed` takes them."""
+    """Finds the sequences of each data shard's rows, as `attention_kernels.cudnn_packed` takes them."""
     by_rows = PartitionSpec(DATA)
     return shard_map(attention_kernels.cudnn_spans, mesh=mesh, in_specs=by_rows, out_specs=by_rows, check_vma=False)
 
@@ -212,16 +220,20 @@ def _map_over_heads(kernel, mesh):
     return map_tensor(kernel, mesh, in_specs=(head, head, head, whole), out_specs=head)
 
 
-def _select_decode(config, mesh, gpu, interpret):
+def _select_decode(config, mesh, gpu, interpret, *, by_cudnn):
     """Returns the decode kernel, with the heads of queries and cache split over `tensor`, or XLA's if unsupported."""
-    blocks = choose_decode_blocks(config.head_size, config.heads // config.kv_heads, gpu)
-    if not decode_kernel.is_supported(config.dtype, config.head_size) or blocks is None:
-        return decode_attention
+    if by_cudnn:
+        decode = functools.partial(cudnn_decode.decode_attention, interpret=interpret)
+    else:
+        blocks = choose_decode_blocks(config.head_size, config.heads // config.kv_heads, gpu)
+        if not decode_kernel.is_supported(config.dtype, config.head_size) or blocks is None:
+            return decode_attention
+        decode = functools.partial(decode_kernel.decode_attention, blocks=blocks, interpret=interpret)
     heads, caches, whole = PartitionSpec(None, TENSOR), PartitionSpec(None, None, None, TENSOR), PartitionSpec()
 
     def attend(query_SNH, column_S, cache, stack, layer):
         def kernel(query_SNH, column_S, cache, layer):
-            return decode_kernel.decode_attention(query_SNH, column_S, cache, stack, layer, blocks, interpret=interpret)
+            return decode(query_SNH, column_S, cache, stack, layer)
 
         split = map_tensor(kernel, mesh, in_specs=(heads, whole, caches, whole), out_specs=heads)
         return split(query_SNH, column_S, cache, layer)

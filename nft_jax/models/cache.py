@@ -46,9 +46,9 @@ class Cache(NamedTuple):
         return self.key_ZLYSGHW[0].shape[-1]
 
 
-def block_columns(tokens: int) -> int:
-    """Returns the columns of a block for sequences of up to `tokens` tokens."""
-    blocks = min(ceil_div(tokens, MIN_COLUMNS), MAX_BLOCKS)
+def block_columns(tokens: int, *, token_major: bool = False) -> int:
+    """Returns the columns of a block for sequences of up to `tokens` tokens; `token_major` as in `axis_orders`."""
+    blocks = 1 if token_major else min(ceil_div(tokens, MIN_COLUMNS), MAX_BLOCKS)
     return tokens if blocks == 1 else round_up(ceil_div(tokens, blocks), COLUMN_MULTIPLE)
 
 
@@ -86,9 +86,10 @@ def copy_slot(cache: Cache, slot: Array, source: Cache, source_slot: Array, cond
     return jax.tree.map(copy, cache, source)
 
 
-def axis_orders(platform: str, kv_heads: int) -> tuple[tuple[int, ...], ...]:
+def axis_orders(platform: str, kv_heads: int, *, token_major: bool = False) -> tuple[tuple[int, ...], ...]:
     """Returns the order in memory of the axes of keys, and of values, if a device holds `kv_heads` heads; or ().
 
+    On GPUs, keys lie side by side by columns, as a product with them wants it, or as `token_major` attention wants it.
     Older compilers for TPUs choose an order that needs no copies. With this one, libtpu 0.0.42.1 converts a cache of
     several heads in the loop that fills slots: bf16[8, 8, 64, 2, 128, 512] takes 2.2 GiB without the order and 4.2 with
     it. By 0.0.52 it is the reverse.
@@ -97,7 +98,9 @@ def axis_orders(platform: str, kv_heads: int) -> tuple[tuple[int, ...], ...]:
         if libtpu_version() < _NEEDS_ORDER:
             return ()
         return _TOKEN_MAJOR if kv_heads > 1 else _TOKEN_MAJOR_OF_ONE_HEAD
-    return _ROW_MAJOR if platform == "gpu" else ()
+    if platform != "gpu":
+        return ()
+    return _TOKEN_MAJOR if token_major else _ROW_MAJOR
 
 
 def constrain_layout(cache: Cache, orders: tuple[tuple[int, ...], ...]) -> Cache:

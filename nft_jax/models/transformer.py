@@ -90,7 +90,9 @@ class Transformer(nnx.Module):
 
     def block_columns(self, tokens: int) -> int:
         """Returns the columns of a block of the cache for sequences of up to `tokens` tokens."""
-        return bitwise.BLOCK_COLUMNS if self.config.bitwise else block_columns(tokens)
+        if self.config.bitwise:
+            return bitwise.BLOCK_COLUMNS
+        return block_columns(tokens, token_major=self.attention.token_major)
 
     def prompt_keys(self, prompts: Prompts, placement: Placement) -> tuple[Array, Array]:
         """Reads whole prompts and returns their keys and values `[L, Q, P, G, H]`."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -107,16 +108,16 @@ def _differences(attention, model, mesh, tokens):
             for outs, attend in ((actual, rows), (expected, packed_attention)):
                 outs.extend(outputs(attend, packed_BT, seen_B))
         for outs, attend in ((actual, attention.decode), (expected, decode_attention)):
-            outs.append(_decode(attend, model, mesh))
+            outs.append(_decode(attend, model, mesh, (1, math.prod(BLOCKS)) if attention.token_major else BLOCKS))
     pairs = [tuple(x.astype(jnp.float32) for x in pair) for pair in zip(actual, expected, strict=True)]
     # Maxima over devices, and Python's, may leave NaN out.
     gaps = [(jnp.where(jnp.isnan(one), jnp.inf, jnp.abs(one - other)), jnp.abs(other)) for one, other in pairs]
     return [jnp.max(gap) / jnp.max(size) for gap, size in gaps]
 
 
-def _decode(attend, model, mesh):
+def _decode(attend, model, mesh, blocks=BLOCKS):
     """Decodes one query a slot over a cache of one layer; slots have from one column to all of them."""
-    S, (Y, W) = SLOTS * shard_count(mesh), BLOCKS
+    S, (Y, W) = SLOTS * shard_count(mesh), blocks
     front, H = (1, Y, S, model.kv_heads), model.head_size
     shapes = (S, model.heads, H), (*front, H, W), (*front, W, H)
     keys = jax.random.split(jax.random.key(1), len(shapes))

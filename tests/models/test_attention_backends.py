@@ -49,9 +49,15 @@ def test_select_attention_auto_is_the_platforms_own(platform, dtype, head_size, 
     assert attention_backends.select_attention(model("auto", dtype, head_size=head_size), on(platform)).name == name
 
 
-def test_select_attention_takes_cudnn_for_packed_rows_where_it_is_asked_to():
-    found = attention_backends.select_attention(model("cudnn_packed", "bfloat16", 64), on("gpu"))
-    assert found.name == "cudnn for packed rows and prompts"
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("cudnn_packed", "cudnn for packed rows and prompts"),
+        ("cudnn_only", "cudnn for packed rows, prompts and decoding"),
+    ],
+)
+def test_select_attention_takes_cudnn_where_it_is_asked_to(asked, name):
+    assert attention_backends.select_attention(model(asked, "bfloat16", 64), on("gpu")).name == name
 
 
 @pytest.mark.parametrize(("platform", "dtype", "head_size", "name"), TABLE)
@@ -75,8 +81,12 @@ def test_select_attention_accepts_by_name_what_auto_selects(platform, dtype, hea
         ("cudnn", "gpu", "bfloat16", 20, ["multiple of 8", "config.model.head_size=20"]),
         ("cudnn_packed", "gpu", "bfloat16", 256, ["multiple of 8 up to 128", "config.model.head_size=256"]),
         ("cudnn_packed", "gpu", "float32", 64, ["bfloat16 or float16", "config.model.dtype='float32'"]),
-        ("cudnn_packed", "l4", "bfloat16", 64, ["9.0 or newer", "NVIDIA L4 (8.9)", "'triton'"]),
-        ("cudnn_packed", "t4", "float16", 64, ["needs Triton", "Tesla T4"]),
+        ("cudnn_packed", "l4", "bfloat16", 64, ["9.0 or newer", "NVIDIA L4 (8.9)", "'auto'"]),
+        ("cudnn_packed", "t4", "float16", 64, ["9.0 or newer", "Tesla T4 (7.5)", "'auto'"]),
+        ("cudnn_only", "cpu", "bfloat16", 64, ["runs on a GPU", "devices are cpu"]),
+        ("cudnn_only", "gpu", "float32", 64, ["bfloat16 or float16", "config.model.dtype='float32'"]),
+        ("cudnn_only", "gpu", "bfloat16", 136, ["multiple of 8 up to 128", "config.model.head_size=136"]),
+        ("cudnn_only", "l4", "bfloat16", 64, ["9.0 or newer", "NVIDIA L4 (8.9)", "'auto'"]),
     ],
 )
 def test_select_attention_refuses_a_kernel_that_cannot_run(asked, platform, dtype, head_size, words):
@@ -88,4 +98,5 @@ def test_select_attention_refuses_a_kernel_that_cannot_run(asked, platform, dtyp
 def test_find_kernels_are_those_that_run_on_a_device():
     found = {name: attention_backends.find_kernels(on(name).devices[0]) for name in ("cpu", "tpu", *GPUS)}
     older = ["triton", "cudnn"]
-    assert found == {"cpu": [], "tpu": ["splash"], "gpu": [*older, "cudnn_packed"], "l4": older, "t4": []}
+    newer = [*older, "cudnn_packed", "cudnn_only"]
+    assert found == {"cpu": [], "tpu": ["splash"], "gpu": newer, "l4": older, "t4": []}

@@ -10,10 +10,10 @@ import pytest
 from nft_jax.models import cache
 from nft_jax.models.cache import axis_orders, constrain_layout, empty_cache
 
+PLACES = ("cpu", 2, False), ("gpu", 2, False), ("gpu", 2, True), ("tpu", 1, False), ("tpu", 2, False)
 
-@pytest.mark.parametrize(
-    "orders", [axis_orders("cpu", 2), axis_orders("gpu", 2), axis_orders("tpu", 1), axis_orders("tpu", 2)]
-)
+
+@pytest.mark.parametrize("orders", [axis_orders(name, heads, token_major=dense) for name, heads, dense in PLACES])
 def test_constrain_layout_keeps_the_values(orders):
     empty = empty_cache(2, 1, 3, 2, 4, 8, "float32")
     filled = jax.tree.map(lambda x: jnp.arange(x.size, dtype=x.dtype).reshape(x.shape), empty)

@@ -30,11 +30,13 @@ MOST_LAUNCHES = 13
 OTHER_LAUNCHES = 40
 SIZES = {"model__dtype": "bfloat16", "model__attention": "triton", "model__layers": 4, "model__unrolled_layers": 4}
 SIZES |= {"model__width": 256, "model__heads": 4, "model__kv_heads": 2, "model__head_size": 64, "model__mlp_width": 512}
+# The loop has one number of slots, and several blocks of the cache.
+ALONE = {"rollout__max_halvings": 0, "rollout__max_answer_tokens": 512}
 
 
 @pytest.fixture(scope="module")
 def found():
-    config = small(**SIZES, rollout__max_halvings=0, rollout__max_answer_tokens=512)
+    config = small(**SIZES, **ALONE)
     return planner.plan_step(config, find_devices("h200:1"), None)
 
 
@@ -95,6 +97,32 @@ def test_step_reads_packed_rows_by_cudnn_without_repeated_keys():
         kinds.add((name, mask, int(most)))
     masks = ("PADDING_CAUSAL", PACKED_SEQUENCES), ("PADDING", 1)
     assert kinds == {(name, *mask) for name in ("Softmax", "SoftmaxBackward") for mask in masks}
+
+
+def test_decoding_calls_cudnn_once_a_layer_and_moves_no_cache():
+    found = planner.plan_step(small(**SIZES | ALONE | {"model__attention": "cudnn_only"}), find_devices("h100:1"), None)
+    text, config = found.program.text, found.experiment.config
+    assert "triton_gpu" not in text
+    assert "xla.gpu.triton" not in text
+    looped = [one for one in hlo.instructions(text) if one.looped and not one.fused]
+    # What the compiler adds has no scope of its own.
+    bodies = {one.within for one in looped if scopes.is_within(scopes.DECODE, one.scope)}
+    decoding = [one for one in looped if one.within in bodies]
+    calls = [one for one in decoding if '"__cudnn$fmhaSoftmax"' in one.line]
+    assert sum(one.times for one in calls) == config.model.layers
+    slots, tokens = found.slots, config.data.max_prompt_tokens + config.rollout.max_answer_tokens
+    heads, kv_heads, size = config.model.heads, config.model.kv_heads, config.model.head_size
+    for one in calls:
+        operands = one.line.partition("operand_layout_constraints=")[2]
+        query, *keys = re.findall(r"bf16\[([\d,]+)\]\{3,2,1,0\}", operands)[:3]
+        assert query == f"{slots},1,{heads},{size}"
+        assert keys == [f"{slots},{tokens},{kv_heads},{size}"] * 2
+    # What is as large as a layer's keys is written in place, and nowhere else.
+    large = [one for one in decoding if hlo.result_bytes(one.line) >= 2 * slots * tokens * kv_heads * size]
+    kinds = {"scatter" if "scatter" in one.line else hlo.operation(one.line) for one in large}
+    assert kinds - {*hlo.NO_KERNEL} == {"scatter"}
+    assert find_copies(text, found.held["cache"] // config.model.layers // 2) == []
+    assert 0 < found.kernels <= MOST_LAUNCHES * config.model.layers + OTHER_LAUNCHES
 
 
 def test_plan_refuses_host_memory_of_gpus_that_are_not_present():

@@ -33,12 +33,13 @@ def test_platform_kernels_are_those_that_ran_and_the_one_of_the_config(experimen
     assert kernels.platform_kernels(asked) == ["cudnn", "cudnn_packed"]
 
 
-def test_check_kernel_finds_a_packed_kernel_that_writes_too_little(experiment, monkeypatch):
+@pytest.mark.parametrize("name", ["cudnn_packed", "cudnn_only"])
+def test_check_kernel_finds_a_packed_kernel_that_writes_too_little(name, experiment, monkeypatch):
     monkeypatch.setattr(kernels, "TOLERANCE", {"bfloat16": 5e-2})
 
     def difference():
         with jax.numpy_dtype_promotion("standard"):  # inside jax.nn, where it stands in for cuDNN
-            return kernels.largest_differences("cudnn_packed", experiment, interpret=True, tokens=128)["bfloat16"]
+            return kernels.largest_differences(name, experiment, interpret=True, tokens=128)["bfloat16"]
 
     assert 0 < difference() < 2e-2
     # What no sequence holds is NaN, and the check must see that.
