@@ -61,7 +61,7 @@ function drawSlots() {
     pen.stroke();
   };
   shard.rounds.slice(1, -1).forEach((trip) => drawLine(trip, []));
-  drawLine(drainTrip(shard), [5, 4]);
+  if (!step.partial) drawLine(drainTrip(shard), [5, 4]);
   pen.fillText("slot", 2, slotsBox.top + 10);
   for (const trip of [0, Math.round(trips / 2), trips]) {
     pen.textAlign = trip === trips ? "right" : trip ? "center" : "left";
@@ -80,16 +80,21 @@ function drainTrip(shard) {
 
 function summarizeSlots({ step, shard, trips }) {
   const drawn = shard.lengths.reduce((sum, length) => sum + length, 0);
-  const [count, older] = [shard.lengths.filter((length) => length).length, shard.lengths.filter((length, n) => length && shard.before[n]).length];
-  const flight = shard.goesOn.length || older ? ` ${older} of them began in earlier steps (notched), ${shard.goesOn.length} go on in the next.` : "";
+  const count = shard.lengths.filter((length) => length).length;
+  const busyShare = percent(drawn / (step.slots * trips));
+  const whole = `${count} answers in ${step.slots} slots and ${trips} trips, ${busyShare} of the places busy.`;
+  if (step.partial) {
+    const older = shard.lengths.filter((length, number) => length && shard.before[number]).length;
+    return `${whole} ${older} of them began in earlier steps (notched), ${shard.goesOn.length} go on in the next.`;
+  }
   const drain = drainTrip(shard);
   const ends = shard.lengths.map((length, number) => length + shard.starts[number]);
   const late = ends.filter((end) => end > drain).length;
   const tail = shard.lengths.reduce((sum, length, number) => sum + Math.max(0, ends[number] - Math.max(drain, shard.starts[number])), 0);
   const busy = trips > drain ? percent(tail / (step.slots * (trips - drain))) : "–";
   const halved = step.halvings ? " (halving gives some of the rest back)" : "";
-  return `${count} answers in ${step.slots} slots and ${trips} trips, ${percent(drawn / (step.slots * trips))} of the places busy. ` +
-    `The queue is empty from trip ${drain} on (dashed line): ${trips - drain === 1 ? "the last trip finishes" : `the last ${trips - drain} trips finish`} ${late} answers with ${busy} busy${halved}.${flight}`;
+  const last = trips - drain === 1 ? "the last trip finishes" : `the last ${trips - drain} trips finish`;
+  return `${whole} The queue is empty from trip ${drain} on (dashed line): ${last} ${late} answers with ${busy} busy${halved}.`;
 }
 
 function findSlotAnswer({ shard, height, column }, event) {

@@ -217,10 +217,10 @@ def read_slots(workdir: Path, most: int = MOST_ANSWERS) -> list[dict]:
     A step whose loop had another capacity than the trace is left out: not its lengths alone decided its schedule.
 
     Returns:
-      [{"step", "slots", "prompts" of a round, "answers" to each, "shards": [{"rounds": starts, "groups", "lengths",
-      "slots", "starts", "before", "goesOn"}]}]; "lengths" to "before" have a value for each answer of the queue,
-      "groups" [round, prompt] for each group, −1 where it trains later, and "goesOn" the numbers of the answers that
-      are unfinished when the step ends.
+      [{"step", "slots", "halvings" at most, "partial": whether answers outlive it, "prompts" of a round, "answers"
+      to each, "shards": [{"rounds": starts, "groups", "lengths", "slots", "starts", "before", "goesOn"}]}]; "lengths"
+      to "before" have a value for each answer of the queue, "groups" [round, prompt] for each group, −1 where it trains
+      later, and "goesOn" the numbers of the answers that are unfinished when the step ends.
 
     Raises:
       ValueError: as `read_json` does.
@@ -246,6 +246,7 @@ def _read_newest(paths: Sequence[Path], most: int) -> Iterator[dict]:
             "step": saved["step"],
             "slots": saved["decoding"]["slots"],
             "halvings": saved["decoding"]["max_halvings"],
+            "partial": saved["decoding"]["rounds_ahead"] > 0,
             "prompts": length_RQK.shape[1],
             "answers": length_RQK.shape[2],
             "shards": [

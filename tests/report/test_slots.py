@@ -48,6 +48,7 @@ def test_read_slots_takes_the_newest_steps_that_fit(tmp_path):
     assert [row["step"] for row in read_slots(tmp_path, most=12)] == [5, 10]
     assert [row["step"] for row in read_slots(tmp_path, most=1)] == [10]
     first, second = read_slots(tmp_path)[0]["shards"]
+    assert not read_slots(tmp_path)[0]["partial"]
     nothing = {"groups": [[0, 0]], "before": [0, 0, 0], "goesOn": []}
     assert first == {"rounds": [0, 3], "lengths": [3, 1, 2], "slots": [0, 1, 1], "starts": [0, 0, 1]} | nothing
     assert second == {"rounds": [0, 4], "lengths": [2, 2, 2], "slots": [0, 1, 0], "starts": [0, 0, 2]} | nothing
@@ -101,5 +102,6 @@ def test_read_slots_takes_groups_in_the_order_in_which_they_end(tmp_path):
     path.write_text(json.dumps(saved | {"before": before, "after": after}))
     (row,) = read_slots(tmp_path)
     (shard,) = row["shards"]
+    assert row["partial"]
     assert shard["groups"] == [[-1, -1], [-1, -1], [0, 0], [-1, -1]]
     assert (shard["lengths"], shard["goesOn"], shard["rounds"]) == ([2, 2, 2, 0], [0, 1], [0, 2])
