@@ -33,6 +33,24 @@ def compute_apart(function: Callable[..., Any], *operands: Array) -> Any:
     return jax.lax.platform_dependent(*operands, cpu=loop, default=function)
 
 
+def first_largest(x_BV: Array) -> Array:
+    """Returns `argmax(x, axis=-1)`, int32 `[B]`, for numbers; on CPUs by the maximum and the first place that has it.
+
+    XLA compiles the reduction of pairs (number, place) for CPUs one element at a time, and with it all that it fuses.
+    """
+
+    def find(x_BV):
+        V = x_BV.shape[-1]
+        is_largest_BV = x_BV == jnp.max(x_BV, axis=-1, keepdims=True)
+        place_B = jnp.min(jnp.where(is_largest_BV, jnp.arange(V, dtype=jnp.int32), V), axis=-1)
+        return jnp.minimum(place_B, V - 1)  # no number equals itself where one is NaN
+
+    def plain(x_BV):
+        return jnp.argmax(x_BV, axis=-1).astype(jnp.int32)
+
+    return jax.lax.platform_dependent(x_BV, cpu=find, default=plain)
+
+
 @jax.custom_vjp
 def multiply(x_MD: Array, weight_DF: Array) -> Array:
     """Computes `x @ weight`."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from nft_jax.models.attention import MASK_VALUE
 from nft_jax.models.logprobs import scaled_log_softmax
+from nft_jax.models.on_cpus import first_largest
 from nft_jax.rollout.noise import gumbel
 from nft_jax.types import Array
 
@@ -86,5 +87,5 @@ def draw(
 
     noise_BV = gumbel(key_B, column_B, logp_BV.shape[1])
     score_BV = logp_BV + jnp.where(greedy_B[:, None], 0.0, noise_BV)
-    token_B = jnp.argmax(score_BV, axis=-1).astype(jnp.int32)
+    token_B = first_largest(score_BV)
     return token_B, jnp.take_along_axis(logp_BV, token_B[:, None], axis=-1)[:, 0]
