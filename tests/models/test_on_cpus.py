@@ -1,6 +1,7 @@
 """Forms for CPUs against the plain ones; what XLA makes of them, read from the compiled program."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import pytest
 
 from helpers.small_parts import MODEL, VOCABULARY, assert_close, lively_weights
 from nft_jax.models import transformer
-from nft_jax.models.on_cpus import multiply
+from nft_jax.models.on_cpus import first_largest, multiply
+from nft_jax.rollout.sampling import draw, request_keys
 from nft_jax.types import Tokens
 
 M, D, F = 64, 32, 48
@@ -52,3 +54,28 @@ def test_rotary_positions_are_computed_once_for_all_layers():
     program = jax.jit(jax.grad(objective)).lower(lively_weights(config), tokens).compile().as_text()
     assert config.layers > 1
     assert program.count(" cosine(") == 1
+
+
+def test_first_largest_is_argmax_with_ties_and_infinities():
+    x_BV = np.random.default_rng(0).integers(0, 4, size=(200, 16)).astype(np.float32)
+    x_BV[:3] = [[-np.inf], [0], [np.inf]]
+    np.testing.assert_array_equal(jax.jit(first_largest)(x_BV), np.argmax(x_BV, axis=-1))
+
+
+def test_first_largest_is_a_place_even_without_a_number():
+    (place,) = jax.jit(first_largest)(np.full((1, 5), np.nan, np.float32))
+    assert 0 <= place < 5
+
+
+@on_cpus
+def test_the_draw_reduces_no_pairs():
+    """XLA computes a reduction of pairs, and the noise that it fuses with it, one element at a time."""
+
+    def noisy(logits_BV, column_B, greedy_B):
+        keys = request_keys(jax.random.key(0), jnp.arange(4, dtype=jnp.uint32))
+        return draw(logits_BV, keys, column_B, greedy_B, 1.0)
+
+    sizes = np.zeros((4, 64), np.float32), np.zeros(4, np.int32), np.zeros(4, bool)
+    program = jax.jit(noisy).lower(*sizes).compile().as_text()
+    assert " reduce(" in program
+    assert not re.search(r"= \([^)]*\) reduce\(", program)
