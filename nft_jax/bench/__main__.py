@@ -7,9 +7,10 @@ random. `--lengths` gives the lengths of the answers: `full` (all at the limit),
 `fixed:N` (all of N tokens), or `lognormal:MEDIAN:SIGMA`. Writes <workdir>/bench.json; `--profile` also writes a trace
 for TensorBoard or Perfetto.
 
-`--peer=trl,tunix,generate --peer_python=PYTHON[,PYTHON,PYTHON]` lets other libraries take the same step, in turns with
+`--peer=trl,tunix,generate,vllm --peer_python=PYTHON[,PYTHON,…]` lets other libraries take the same step, in turns with
 this package: TRL's GRPOTrainer (its Python has torch and trl), Tunix's GRPO learner (google-tunix), and for the rollout
-alone transformers' `generate` (torch and transformers).
+alone transformers' `generate` (torch and transformers) and vLLM's (vllm, on a GPU, whose memory both must share: set
+XLA_PYTHON_CLIENT_MEM_FRACTION=0.5).
 
 `--sweep=NAME:VALUE,VALUE,...` measures each value of a number of the config (rollout.slots:16,32), or of the lengths
 (lengths:fixed:16,fixed:32), in a process of its own, and prints a table; for lengths also a line of seconds in tokens.
@@ -38,7 +39,7 @@ def measure(config: Config, workdir: Path, lengths: Lengths, peers: list[tuple[s
     """Measures one config, and peers given as (name, Python)."""
     given = flags.FLAGS
     with contextlib.ExitStack() as stack:
-        workload = peer_workload(config, lengths) if peers else {}
+        workload = peer_workload(config, lengths, [name for name, _ in peers]) if peers else {}
         others = [stack.enter_context(Peer(*peer, workload, workdir)) for peer in peers]
         bench = stack.enter_context(open_bench(config, workdir, lengths))
         print(f"attention: {bench.experiment.model.attention.name}", file=sys.stderr, flush=True)

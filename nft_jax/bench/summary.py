@@ -39,6 +39,7 @@ def _row(result: dict[str, Any], first: dict[str, Any] | None) -> dict[str, str]
         return f"{median[part]:.3f}{ratio}"
 
     rollout, update = describe_shares(result)
+    peers = {f"{peer['name']} s": f"{peer['median'][peer['part']]:.3f}" for peer in result.get("peers", [])}
     return {f"{part} s": seconds(part) for part in ("step", "rollout", "update")} | {
         "sampled tok/s": f"{result['rollout_tokens_per_second']:,.0f}",
         "rollout": rollout,
@@ -46,6 +47,7 @@ def _row(result: dict[str, Any], first: dict[str, Any] | None) -> dict[str, str]
         "gap, mean and max": f"{median['gap']:.1e} {median['gap_max']:.1e}",
         "compile s": f"{result['compile_seconds']:.0f}",
         "peak GiB": f"{max(memory.values()) / 1024:.1f}",
+        **peers,
     }
 
 

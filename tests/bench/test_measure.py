@@ -72,7 +72,8 @@ class OurTurns:
 
 
 def test_take_turns_with_peers(tmp_path):
-    python, workload = fake_python(tmp_path, PRINT_TIMES), peer_workload(small(**SIZES), Lengths("ends:3", ends=3))
+    python = fake_python(tmp_path, PRINT_TIMES)
+    workload = peer_workload(small(**SIZES), Lengths("ends:3", ends=3), ["trl"])
     with Peer("trl", python, workload, tmp_path) as one, Peer("tunix", python, workload, tmp_path) as other:
         ours, theirs = take_turns(OurTurns(tmp_path), [one, other], warmup=1, repeats=2)
     assert (tmp_path / "turns").read_text().split() == ["ours", "grpo_trl", "grpo_tunix"] * 3
@@ -81,7 +82,7 @@ def test_take_turns_with_peers(tmp_path):
     expected = {
         **{"vocab": 24, "layers": 2, "width": 32, "mlp_width": 48, "heads": 4, "kv_heads": 2, "head_size": 8},
         **{"tied_embedding": False, "prompts_per_step": 8, "answers_per_prompt": 4},
-        **{"max_prompt_tokens": 8, "max_answer_tokens": 12, "ends": 3},
+        **{"max_prompt_tokens": 8, "max_answer_tokens": 12, "ends": 3, "dtype": "float32"},
         "qwen2": {
             **{"vocab_size": 24, "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48},
             **{"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 20},

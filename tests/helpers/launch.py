@@ -48,7 +48,7 @@ WORDS = {
         *RUN,
     ),
     "launch/gpus.sh": RUN,
-    "launch/gpu_bench.sh": ("--tiny", "--config.seed=3"),
+    "launch/gpu_bench.sh": ("--tiny", "--vllm_python=python3", "--smollm2=smollm2", "--config.seed=3"),
     "launch/slurm.sh": RUN,
     "launch/tpu/create.sh": (*SLICE, "--type=v5litepod-64"),
     "launch/tpu/queue.sh": (*SLICE, "--type=v5litepod-64", *RUN),

@@ -117,3 +117,32 @@ def test_test_runs_what_computes_on_the_newest_python(stand):
     assert (found, version[:2]) == (["python3.13", "-c", ""], ["python", "-c"])
     assert tests[:6] == ["python", "-m", "pytest", "-n", "2", "tests/losses"]
     assert tests[-1] == "-x"
+
+
+def test_gpu_bench_leaves_out_by_name_what_it_has_no_files_for(stand, tmp_path):
+    ran = stand.script("launch/gpu_bench.sh", "--tiny", f"--workdir={tmp_path}/bench", f"--smollm2={tmp_path}/none")
+    assert ran.returncode == 0
+    assert f"smollm2 is left out: there is no {tmp_path}/none; --smollm2=PATH names" in ran.stderr
+    assert "vllm_0.5b and vllm_1.5b are left out: --vllm_python=PYTHON names a Python" in ran.stderr
+    runs = [call[3] for call in stand.calls]
+    assert len(runs) == 4 + 6 + 2
+    assert not any("train" in run or "peer" in run for call in stand.calls for run in call)
+
+
+def test_gpu_bench_takes_the_runs_that_are_asked_for(stand, tmp_path):
+    model = tmp_path / "model.gguf"
+    model.touch()
+    words = f"--workdir={tmp_path}/bench", f"--smollm2={model}", "--vllm_python=/opt/vllm/bin/python"
+    stand.ends("python", 0, 75)
+    ran = stand.script("launch/gpu_bench.sh", "--only=vllm_1.5b,smollm2,7c", *words)
+    assert ran.returncode == 0
+    assert "--only=vllm_1.5b,smollm2,7c: no run 7c was tried" in ran.stderr
+    bench, train, report, *tables = stand.calls
+    assert bench[:3] == ["python", "-m", "nft_jax.bench"]
+    assert {"--peer=vllm", "--peer_python=/opt/vllm/bin/python", "--config.model.width=1536"} <= {*bench}
+    assert train[:3] == ["python", "-m", "nft_jax.train"]
+    assert {"--config=smollm2", f"--config.model.path={model}", "--config.steps=200"} <= {*train}
+    # The minutes are over: what there is of the curves is drawn.
+    assert "smollm2 ended with exit code 75; the other runs go on" in ran.stderr
+    assert report[:3] == ["python", "-m", "nft_jax.report"]
+    assert [table[2] for table in tables] == ["nft_jax.bench.summary"] * 2

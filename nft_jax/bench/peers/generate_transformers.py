@@ -20,7 +20,7 @@ def main(workload):
     V, ends, P, T = (workload[name] for name in ("vocab", "ends", "max_prompt_tokens", "max_answer_tokens"))
     Q, K = workload["prompts_per_step"], workload["answers_per_prompt"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Qwen2ForCausalLM(Qwen2Config(**workload["qwen2"])).eval().to(device)
+    model = Qwen2ForCausalLM(Qwen2Config(**workload["qwen2"])).eval().to(device, getattr(torch, workload["dtype"]))
     end_ids = torch.arange(V - ends, V, device=device)
     # The default would be an id of the pretrained model.
     model.generation_config.eos_token_id = end_ids.tolist() or None

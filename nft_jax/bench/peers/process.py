@@ -32,9 +32,15 @@ PEERS = {
     "trl": Script("grpo_trl.py", "step", "torch and trl"),
     "tunix": Script("grpo_tunix.py", "step", "google-tunix"),
     "generate": Script("generate_transformers.py", "rollout", "torch and transformers"),
+    "vllm": Script("generate_vllm.py", "rollout", "vllm"),
 }
-# Settings of the peers' step that the workload does not pass on.
-REQUIRED = {"model.dtype": "float32", "updates_per_step": 1, "rollout.temperature": 1.0}
+# Settings of a peer's part that the workload does not pass on.
+REQUIRED = {
+    "rollout": {"rollout.temperature": 1.0},
+    "step": {"rollout.temperature": 1.0, "model.dtype": "float32", "updates_per_step": 1},
+}
+# Seconds in which a peer ends by itself.
+PATIENCE = 10
 
 
 class Peer:
@@ -63,11 +69,15 @@ class Peer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+        # At the end of its input a script ends by itself, and so do the processes that it has started.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
     def step(self) -> dict[str, float]:
         """Takes one step.
@@ -108,8 +118,8 @@ def match_pythons(names: Sequence[str], pythons: Sequence[str]) -> list[tuple[st
     return list(zip(names, list(pythons) * (len(names) // len(pythons)), strict=True))
 
 
-def peer_workload(config: Config, lengths: Lengths) -> dict[str, Any]:
-    """Returns the shapes and sizes that a peer needs.
+def peer_workload(config: Config, lengths: Lengths, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the shapes and sizes that these peers need.
 
     Raises:
       ValueError: for lengths or settings that the peers' step can't have.
@@ -118,9 +128,11 @@ def peer_workload(config: Config, lengths: Lengths) -> dict[str, Any]:
         raise ValueError(
             f"--lengths={lengths.text}: a peer can't take a length for each answer; use full, ends:N or fixed:N"
         )
-    for name, needed in REQUIRED.items():
+    for name, needed in (pair for peer in names for pair in REQUIRED[PEERS[peer].part].items()):
         if (value := attrgetter(name)(config)) != needed:
             raise ValueError(f"config.{name}={value!r}: the peers' step has {needed!r}; use the same to compare")
+    if config.model.dtype == "auto":
+        raise ValueError("config.model.dtype='auto': name the number format, which the peers must have too")
     model, shape = config.model, ("vocab", "layers", "width", "mlp_width", "heads", "kv_heads", "head_size")
     limit = config.rollout.max_answer_tokens if lengths.forced_B is None else int(lengths.forced_B[0])
     qwen2 = {  # of transformers' Qwen2Config
@@ -132,6 +144,7 @@ def peer_workload(config: Config, lengths: Lengths) -> dict[str, Any]:
     return {
         **{name: getattr(model, name) for name in (*shape, "tied_embedding")},
         "qwen2": qwen2,
+        "dtype": model.dtype,
         **{name: getattr(config, name) for name in ("prompts_per_step", "answers_per_prompt")},
         **{"max_prompt_tokens": config.data.max_prompt_tokens, "max_answer_tokens": limit, "ends": lengths.ends},
     }

@@ -45,7 +45,7 @@ def test_match_pythons():
         ("generate", "c"),
     ]
     for names, pythons, message in (
-        (["trll"], ["a"], r"--peer=trll: use trl, tunix, generate.*did you mean 'trl'"),
+        (["trll"], ["a"], r"--peer=trll: use trl, tunix, generate, vllm.*did you mean 'trl'"),
         (["trl", "trl"], ["a"], "--peer=trl,trl: name each peer once"),
         (["trl", "tunix", "generate"], ["a", "b"], "--peer_python=a,b: 2 for 3 peers"),
     ):
@@ -55,15 +55,19 @@ def test_match_pythons():
 
 def test_peer_workload():
     config = small(**SIZES)
-    assert peer_workload(config, read_lengths("full", config))["max_answer_tokens"] == 12
-    assert peer_workload(config, read_lengths("fixed:5", config))["max_answer_tokens"] == 5
+    assert peer_workload(config, read_lengths("full", config), ["trl"])["max_answer_tokens"] == 12
+    assert peer_workload(config, read_lengths("fixed:5", config), ["vllm"])["max_answer_tokens"] == 5
     with pytest.raises(ValueError, match="--lengths=lognormal:5:0.5: a peer can't take a length for each answer"):
-        peer_workload(config, read_lengths("lognormal:5:0.5", config))
+        peer_workload(config, read_lengths("lognormal:5:0.5", config), ["trl"])
     for changes in ({"model__dtype": "bfloat16"}, {"updates_per_step": 2}, {"rollout__temperature": 0.5}):
         with pytest.raises(
             ValueError, match=f"config.{next(iter(changes)).replace('__', '.')}=.*use the same to compare"
         ):
-            peer_workload(small(**SIZES | changes), Lengths("full"))
+            peer_workload(small(**SIZES | changes), Lengths("full"), ["vllm", "trl"])
+    half = small(**SIZES, model__dtype="bfloat16", updates_per_step=2)
+    assert peer_workload(half, Lengths("full"), ["generate", "vllm"])["dtype"] == "bfloat16"
+    with pytest.raises(ValueError, match="config.model.dtype='auto': name the number format"):
+        peer_workload(small(**SIZES, model__dtype="auto"), Lengths("full"), ["vllm"])
 
 
 def test_compare_peer_divides_medians_of_the_same_part():
