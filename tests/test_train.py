@@ -358,11 +358,7 @@ def broken(folder: Path, files: dict) -> dict[str, dict]:
         ("no tokenizer", ValueError, "config.data.tokenizer must name a tokenizer"),
         ("no file", FileNotFoundError, "nowhere.jsonl does not exist"),
         ("no JSON", ValueError, "bad.jsonl:2: not JSON"),
-        (
-            "no field",
-            ValueError,
-            "train.jsonl:1: no field 'gold', which config.data.train_fields names; its fields",
-        ),
+        ("no field", ValueError, "train.jsonl:1: no field 'gold', which config.data.train_fields names; its fields"),
         (
             "no solution",
             ValueError,
@@ -370,11 +366,7 @@ def broken(folder: Path, files: dict) -> dict[str, dict]:
         ),
         ("no end", ValueError, "endless has no end-of-sequence token"),
         ("no room for prompts", ValueError, "no prompt fits.*max_prompt_tokens=44 would keep 90 %"),
-        (
-            "no room for solutions",
-            ValueError,
-            "train problems: no worked solution fits.*config.rollout.max_answer_tokens",
-        ),
+        ("no room for solutions", ValueError, "no worked solution fits.*config.rollout.max_answer_tokens"),
         ("no such template", ValueError, "'plain_boxd'.*did you mean 'plain_boxed'"),
         ("no chat template", ValueError, "no chat template"),
         ("no such grader", ValueError, "did you mean 'boxed_exact'"),

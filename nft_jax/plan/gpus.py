@@ -3,7 +3,7 @@
 import importlib.util
 import re
 from importlib import metadata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -67,17 +67,24 @@ def find_gpus(name: str) -> list[jax.Device]:
         )
     # Otherwise JAX starts the GPUs of this machine, or complains that there are none.
     jax.config.update("jax_platforms", "cpu")
-    from jax.experimental import topologies
-
     chip = next(chip for chip in CHIPS if chip.name == short)
     described = describe_gpu(chip, PLUGINS[plugin])
     machines, gpus = (["1", *shape.split("x")])[-2:]
+    return describe_devices(name, "cuda", plugin, target_config=described, topology=f"1x{machines}x{gpus}")
+
+
+def describe_devices(name: str, platform: str, compiler: str, **options: Any) -> list[jax.Device]:
+    """Returns the devices of a topology, of which none need be present.
+
+    Raises:
+      ValueError: If the platform's compiler does not know it.
+    """
+    from jax.experimental import topologies
+
     try:
-        return list(
-            topologies.get_topology_desc(name, "cuda", target_config=described, topology=f"1x{machines}x{gpus}").devices
-        )
+        return list(topologies.get_topology_desc(name, platform, **options).devices)
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-        raise ValueError(f"--topology={name}: {plugin} refuses this: {error}") from error
+        raise ValueError(f"--topology={name}: {compiler} refuses this: {error}") from error
 
 
 def cuda_plugin() -> str | None:

@@ -8,7 +8,7 @@ import jax
 
 from nft_jax.machine.chips import CHIPS
 from nft_jax.names import suggestion
-from nft_jax.plan.gpus import PROPERTIES, find_gpus
+from nft_jax.plan.gpus import PROPERTIES, describe_devices, find_gpus
 
 # The two cores of a v4 chip are one device.
 CHIP_OPTIONS = {"v4": {"chip_config_name": "megacore"}}
@@ -38,16 +38,11 @@ def find_devices(name: str, slices: int = 1) -> list[jax.Device]:
             f"pip install -e .[tpu]"
         )
     _prepare_libtpu()
-    from jax.experimental import topologies
-
     options = CHIP_OPTIONS.get(chip, {}) | ({"num_slices": slices} if slices > 1 else {})
     if set(shape) == {"1", "x"}:
         # A machine with one chip, such as a v5e-1. By default libtpu assumes four chips a host.
         options = options | {"chips_per_host_bounds": (1, 1, 1)}
-    try:
-        return list(topologies.get_topology_desc(name, "tpu", **options).devices)
-    except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
-        raise ValueError(f"--topology={name}, --slices={slices}: libtpu refuses this: {error}") from error
+    return describe_devices(name, "tpu", f"libtpu, for --slices={slices},", **options)
 
 
 def _prepare_libtpu() -> None:

@@ -41,7 +41,8 @@ def test_plan_step_starts_no_process(monkeypatch):
     monkeypatch.setattr(pool.Pool, "__init__", refuse)
     monkeypatch.setattr(planner, "analyze_step", lambda experiment: Analyzed(1, ""))
     config = small(**SIZES, verify__grader="no_such_module:f")
-    planner.plan_step(config, jax.devices()[:8], random_dataset(config, 1, prompts=64))
+    plan = planner.plan_step(config, jax.devices()[:8], random_dataset(config, 1, prompts=64))
+    assert plan.program == Analyzed(1, "")
 
 
 class Analyzed(NamedTuple):
