@@ -37,7 +37,7 @@ from absl import flags
 from nft_jax import cli
 from nft_jax.compare import equivalence, figures, scale
 from nft_jax.compare.study import Study
-from nft_jax.compare.summary import markdown, summarize
+from nft_jax.compare.summary import format_markdown, summarize
 from nft_jax.compare.variants import read_plan
 from nft_jax.config import Config
 from nft_jax.config.idle import describe_idle_in_study
@@ -74,7 +74,7 @@ def run_study(config: Config, workdir: Path) -> None:
         summary = summarize(Study(plan, base, workdir).run())
         run = provenance(config, base.model.attention.name)
     Workdir(workdir).write_json("comparison.json", {"provenance": run} | summary)
-    text = markdown(summary)
+    text = format_markdown(summary)
     (workdir / "comparison.md").write_text(text + "\n", encoding="utf-8")
     pictures = figures.draw(summary, workdir)
     print(f"\n{text}\n\npictures: {', '.join(map(str, pictures))}", flush=True)

@@ -109,7 +109,7 @@ def weights_match(one_BT: np.ndarray, other_BT: np.ndarray) -> bool:
     return bool(largest > 0 and np.allclose(one_BT, other_BT, rtol=1e-12, atol=1e-14 * largest))
 
 
-def table(drift: float = 0.0) -> list[Row]:
+def relate_to_peers(drift: float = 0.0) -> list[Row]:
     """Compares NFT, with every ω and every normalizer that fits, with each peer."""
 
     @functools.cache
@@ -133,7 +133,7 @@ def table(drift: float = 0.0) -> list[Row]:
     ]
 
 
-def markdown(rows: list[Row]) -> str:
+def format_markdown(rows: list[Row]) -> str:
     """Makes the Markdown table of the page colab/normalizer_and_omega.md."""
     header = ["`loss.nft.…`", "`loss.normalizer`", *(f"`{peer}`" for peer in PEERS)]
     cells = [

@@ -13,7 +13,7 @@ import numpy as np
 
 from nft_jax.compare import equalities, equivalence_report, matrix, multipliers
 from nft_jax.compare.equivalence_report import drift_table, on_policy_table, rollout_figures, rollout_line
-from nft_jax.compare.gradients import Difference, Gradients, RolloutBuffer, difference, loss_label, sample_buffer
+from nft_jax.compare.gradients import Difference, Gradients, RolloutBuffer, compare_arrays, label_loss, sample_buffer
 from nft_jax.config import Config, LossConfig, MeshConfig, to_dict
 from nft_jax.experiment import Experiment, open_experiment
 from nft_jax.files import json_text
@@ -39,17 +39,17 @@ class Pair(NamedTuple):
     @property
     def label(self) -> str:
         """Both losses in words."""
-        return f"{loss_label(self.mine)} against {loss_label(self.peer)}"
+        return f"{label_loss(self.mine)} against {label_loss(self.peer)}"
 
 
-def nft(normalizer: str, **options: Any) -> LossConfig:
+def make_nft(normalizer: str, **options: Any) -> LossConfig:
     """Makes NFT with this normalizer and these options."""
     return LossConfig(name="nft", normalizer=normalizer, options=options)
 
 
 GRPO, DR_GRPO, RFT = (LossConfig(name=name) for name in ("grpo", "dr_grpo", "rft"))
-LIKE_GRPO, LIKE_DR_GRPO = nft("sequence_mean", omega="sqrt_odds"), nft("constant", omega="one_minus_rate")
-LIKE_RFT = nft("constant", omega="one", negative_weight=0.0)
+LIKE_GRPO, LIKE_DR_GRPO = make_nft("sequence_mean", omega="sqrt_odds"), make_nft("constant", omega="one_minus_rate")
+LIKE_RFT = make_nft("constant", omega="one", negative_weight=0.0)
 # The first three are equal on-policy, the third at any ratio; the last two never are.
 PAIRS = (
     Pair(LIKE_GRPO, GRPO),
@@ -110,26 +110,26 @@ class DriftPoint(NamedTuple):
 
 def compare(mine: str, peer: str, lab: Gradients, one: dict[str, Any], other: dict[str, Any]) -> Comparison:
     """Compares two gradients of a lab, parameter by parameter."""
-    each = {name: difference(one[name], other[name]) for name in other}
+    each = {name: compare_arrays(one[name], other[name]) for name in other}
     largest, smallest = max(d.relative for d in each.values()), min(d.cosine for d in each.values())
     return Comparison(mine, peer, lab.dtype, lab.mesh.size, largest, smallest, each)
 
 
-def on_policy(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[Comparison]:
+def compare_on_policy(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[Comparison]:
     """Compares the pairs' gradients as if `weights` had sampled: R is exactly 1."""
-    gradients = {loss_label(loss): lab(loss, weights, on_policy=True) for pair in pairs for loss in pair}
-    labels = [(loss_label(mine), loss_label(peer)) for mine, peer in pairs]
+    gradients = {label_loss(loss): lab(loss, weights, on_policy=True) for pair in pairs for loss in pair}
+    labels = [(label_loss(mine), label_loss(peer)) for mine, peer in pairs]
     return [compare(mine, peer, lab, gradients[mine], gradients[peer]) for mine, peer in labels]
 
 
-def across_devices(lab: Gradients, alone: Gradients, weights: Any) -> list[Comparison]:
+def compare_across_devices(lab: Gradients, alone: Gradients, weights: Any) -> list[Comparison]:
     """Compares each loss's gradient on the devices of `lab` with that on the devices of `alone`."""
     peer = f"on {alone.mesh.size} device"
-    both = [(loss_label(loss), *(each(loss, weights, on_policy=True) for each in (lab, alone))) for loss in LOSSES]
+    both = [(label_loss(loss), *(each(loss, weights, on_policy=True) for each in (lab, alone))) for loss in LOSSES]
     return [compare(name, peer, lab, one, other) for name, one, other in both]
 
 
-def drift(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[DriftPoint]:
+def follow_drift(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[DriftPoint]:
     """Compares the pairs' gradients before the config's updates on the rollout, and after 1, 2, 4, … and all."""
     last = lab.experiment.config.updates_per_step
     return [
@@ -141,12 +141,12 @@ def drift(lab: Gradients, weights: Any, pairs: Sequence[Pair] = PAIRS) -> list[D
 
 def measure_drift(lab: Gradients, weights: Any, update: int, pairs: Sequence[Pair]) -> DriftPoint:
     """Compares the pairs' gradients at weights that are `update` updates away from those that sampled."""
-    losses = {loss_label(loss): loss for pair in pairs for loss in pair}
+    losses = {label_loss(loss): loss for pair in pairs for loss in pair}
     gradients = {name: lab(loss, weights, on_policy=False) for name, loss in losses.items()}
     cosine = {}
     for pair in pairs:
-        one, other = gradients[loss_label(pair.mine)], gradients[loss_label(pair.peer)]
-        cosine[pair.label] = difference(
+        one, other = gradients[label_loss(pair.mine)], gradients[label_loss(pair.peer)]
+        cosine[pair.label] = compare_arrays(
             *(np.concatenate([x[name].ravel() for name in other]) for x in (one, other))
         ).cosine
     logp_BT, batches = lab.logp(weights), {name: lab.batch(loss) for name, loss in losses.items()}
@@ -213,15 +213,15 @@ def run(config: Config, workdir: Path) -> None:
         for dtype in ROUNDING:
             labs = [Gradients(experiment, rollout, mesh, LOSSES, dtype) for mesh in meshes]
             for lab in labs:
-                comparisons += on_policy(lab, weights)
+                comparisons += compare_on_policy(lab, weights)
                 print(f"  {dtype} on {lab.mesh.size}: {time.perf_counter() - began:.0f} s", flush=True)
             for lab in labs[1:]:
-                comparisons += across_devices(lab, labs[0], weights)
+                comparisons += compare_across_devices(lab, labs[0], weights)
         print(on_policy_table(comparisons), flush=True)
-        points = drift(labs[0], weights)  # in the last of the precisions, which real runs use
+        points = follow_drift(labs[0], weights)  # in the last of the precisions, which real runs use
         print(drift_table(points), flush=True)
     relations = matrix.make_matrix(matrix.shown_losses(), equalities.rollout_groups(rollout))
-    rows, seconds = equalities.table(), time.perf_counter() - began
+    rows, seconds = equalities.relate_to_peers(), time.perf_counter() - began
     result = {
         "run": provenance(config, experiment.model.attention.name) | {"seconds": seconds},
         "config": to_dict(config),
@@ -234,10 +234,10 @@ def run(config: Config, workdir: Path) -> None:
     # Ten digits are enough to distinguish a cosine from 1.
     result = json.loads(json_text(result), parse_float=lambda digits: float(f"{float(digits):.10g}"))
     Workdir(workdir).write_json("equivalence.json", result)
-    (workdir / "equalities.md").write_text(equalities.markdown(rows) + "\n", encoding="utf-8")
-    (workdir / "matrix.md").write_text(matrix.markdown(relations) + "\n", encoding="utf-8")
+    (workdir / "equalities.md").write_text(equalities.format_markdown(rows) + "\n", encoding="utf-8")
+    (workdir / "matrix.md").write_text(matrix.format_markdown(relations) + "\n", encoding="utf-8")
     matrix.draw(relations, workdir / "matrix.png")
     equivalence_report.draw(comparisons, points, workdir)
-    equivalence_report.draw_multipliers(multipliers.curves(multipliers.nft_and_grpo()), workdir)
+    equivalence_report.draw_multipliers(multipliers.compute_curves(multipliers.nft_and_grpo()), workdir)
     files = "equivalence.json, equivalence.png, multipliers.png, equalities.md, matrix.md, matrix.png"
     print(f"{seconds:.0f} s; in {workdir}: {files}")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from nft_jax.compare.summary import interval, read_budget, title
+from nft_jax.compare.summary import estimate_interval, name_measure, read_budget
 from nft_jax.report.curves import INK, plt, save_figure, style_axis
 
 # Okabe and Ito's colors, which color-blind readers tell apart; gray for all variants beyond.
@@ -64,7 +64,7 @@ def _draw_band(axis: Axes, variant: dict, name: str, of: str, color: str) -> Non
     # Ratios span orders of magnitude, so their mean is the geometric one.
     forward: Callable = np.log if name == "ratio_max" else np.asarray
     backward: Callable = np.exp if name == "ratio_max" else np.asarray
-    intervals = [interval(forward(columns[index])) for index in known]
+    intervals = [estimate_interval(forward(columns[index])) for index in known]
     axis.plot(marks[known], backward([one["mean"] for one in intervals]), color=color, lw=2, label=variant["loss"])
     if intervals and intervals[0]["low"] is not None:
         low, high = (backward([one[end] for one in intervals]) for end in ("low", "high"))
@@ -78,7 +78,9 @@ def _draw_final(summary: dict) -> Any:
     for row, variants in zip(axes, regimes, strict=True):
         places = range(len(variants))[::-1]
         for axis, name in zip(row, SCORES, strict=True):
-            style_axis(axis, title(name, summary), "nats a token" if name == "entropy" else "share of test problems")
+            style_axis(
+                axis, name_measure(name, summary), "nats a token" if name == "entropy" else "share of test problems"
+            )
             for place, variant, color in zip(places, variants, _colors(variants), strict=True):
                 _draw_scores(axis, place, variant["test"][name], color)
             axis.set_yticks(places, [variant["loss"] if axis is row[0] else "" for variant in variants])

@@ -82,7 +82,7 @@ def make_training_step(
     return Step(config, mesh, None, None, loss, updater)
 
 
-def loss_label(loss: LossConfig) -> str:
+def label_loss(loss: LossConfig) -> str:
     """Puts a loss with its options and normalizer into words."""
     options = " ".join(f"{name}={value}" for name, value in loss.options.items())
     normalizer = loss.normalizer or traits_of(find(loss.name, LOSSES)).normalizer
@@ -109,7 +109,7 @@ class Gradients:
     ):
         self.experiment, self.rollout, self.mesh, self.dtype = experiment, rollout, mesh, dtype
         check_sizes(experiment.config, experiment.loss, mesh)
-        self.places = {loss_label(loss): place for place, loss in enumerate(choices)}
+        self.places = {label_loss(loss): place for place, loss in enumerate(choices)}
         self.losses = [losses.resolve(loss.name, loss.options, loss.additions) for loss in choices]
         if pairs := [loss.name for loss in self.losses if loss.unit != "answer"]:
             raise ValueError(
@@ -145,16 +145,16 @@ class Gradients:
         return in_float64() if self.dtype == "float64" else contextlib.nullcontext()
 
     def _place(self, loss):
-        return np.int32(self.places[loss_label(loss)])
+        return np.int32(self.places[label_loss(loss)])
 
     def _packed(self, loss):
-        if loss_label(loss) not in self.packed:
+        if label_loss(loss) not in self.packed:
             groups, count, prompts = self.rollout
             if self.dtype == "float64":
                 groups = to_float64(groups)
                 groups = groups._replace(rate_Q=groups.reward_QK.mean(axis=1))
-            self.packed[loss_label(loss)] = self._pack(groups, np.int32(count), prompts, self._place(loss))
-        return self.packed[loss_label(loss)]
+            self.packed[label_loss(loss)] = self._pack(groups, np.int32(count), prompts, self._place(loss))
+        return self.packed[label_loss(loss)]
 
     @functools.cached_property
     def _pack(self):
@@ -253,7 +253,7 @@ class Difference(NamedTuple):
     cosine: float
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> Difference:
+def compare_arrays(one: np.ndarray, other: np.ndarray) -> Difference:
     """Compares two gradients of the same parameters, in float64."""
     one, other = (np.asarray(x, np.float64).ravel() for x in (one, other))
     norms = np.linalg.norm(one) * np.linalg.norm(other)

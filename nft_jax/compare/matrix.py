@@ -62,7 +62,7 @@ def make_matrix(
     }
 
 
-def families(matrix: Mapping[str, Mapping[str, Cell]]) -> list[list[str]]:
+def find_families(matrix: Mapping[str, Mapping[str, Cell]]) -> list[list[str]]:
     """Returns the losses whose gradients are equal up to a factor, together; in the order of the matrix."""
     found: dict[str, list[str]] = {}
     for row, cells in matrix.items():
@@ -71,10 +71,11 @@ def families(matrix: Mapping[str, Mapping[str, Cell]]) -> list[list[str]]:
     return list(found.values())
 
 
-def markdown(matrix: Mapping[str, Mapping[str, Cell]]) -> str:
+def format_markdown(matrix: Mapping[str, Mapping[str, Cell]]) -> str:
     """Makes a Markdown table with a line for each family: its losses, with their factors to the first."""
     rows = [
-        [", ".join(f"`{label}`{_times(matrix[label][family[0]])}" for label in family)] for family in families(matrix)
+        [", ".join(f"`{label}`{_times(matrix[label][family[0]])}" for label in family)]
+        for family in find_families(matrix)
     ]
     return tabulate(rows, ["equal on-policy, with the same normalizer and groups"], tablefmt="github")
 
@@ -85,7 +86,7 @@ def _times(cell: Cell) -> str:
 
 def draw(matrix: Mapping[str, Mapping[str, Cell]], path: Path) -> Path:
     """Draws the matrix, families side by side; a number is the row's gradient over the column's."""
-    order = [label for family in sorted(families(matrix), key=len, reverse=True) for label in family]
+    order = [label for family in sorted(find_families(matrix), key=len, reverse=True) for label in family]
     kinds = (DIFFERENT, FACTOR, EQUAL)
     codes = np.array([[kinds.index(matrix[row][column].relation) for column in order] for row in order])
     figure, axis = plt.subplots(figsize=(11, 9.5), constrained_layout=True)

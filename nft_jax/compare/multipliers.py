@@ -70,7 +70,7 @@ def ratio_multipliers(
     return np.asarray(token_multipliers(loss, logp_BT, batch)[0])
 
 
-def curves(
+def compute_curves(
     losses: Mapping[str, Loss],
     rates: Sequence[float] = RATES,
     ratio_T: np.ndarray = RATIOS,

@@ -168,7 +168,7 @@ def measure_gap(log_ratio_T: np.ndarray, rates: Sequence[float] = RATES) -> list
     return [Gap(rate, float(np.mean(weigh(ratio_T, rate)) / weigh(np.ones(1), rate)[0])) for rate in rates]
 
 
-def markdown(scales: Sequence[Scale], gaps: Sequence[Gap], log_ratio_T: np.ndarray) -> str:
+def format_markdown(scales: Sequence[Scale], gaps: Sequence[Gap], log_ratio_T: np.ndarray) -> str:
     """Returns the two tables."""
     lines = [
         "| `loss.constant_tokens` | gradient norm | updates clipped | RMS gradient / ε | step / learning rate "
@@ -217,7 +217,7 @@ def run(config: Config, workdir: Path) -> None:
         source = provenance(config, experiment.model.attention.name)
     given = config.loss.constant_tokens or config.rollout.max_answer_tokens
     scales, gaps = measure_scales(updates.gradients, config.optimizer, given), measure_gap(updates.log_ratio_T)
-    text, size = markdown(scales, gaps, updates.log_ratio_T), np.abs(updates.log_ratio_T)
+    text, size = format_markdown(scales, gaps, updates.log_ratio_T), np.abs(updates.log_ratio_T)
     result = {
         "run": source | {"seconds": time.perf_counter() - began},
         "config": to_dict(config),

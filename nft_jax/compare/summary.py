@@ -23,12 +23,12 @@ BASE_SCORES = {"greedy": "greedy", "sampled": "sampled", "held_out_entropy": "en
 CURVES = ("greedy", "sampled", "held_out_entropy", "reward", "entropy", "ratio_mean", "ratio_max", "gradient_norm")
 
 
-def title(name: str, summary: dict) -> str:
+def name_measure(name: str, summary: dict) -> str:
     """Returns a measure's name with the k of this comparison, as in pass@4."""
     return name.replace("@k", f"@{summary['k']}")
 
 
-def interval(values: Sequence[float]) -> dict[str, float | None]:
+def estimate_interval(values: Sequence[float]) -> dict[str, float | None]:
     """Returns the mean of n independent values and its 95 % interval.
 
     The interval is Student's t with n − 1 degrees of freedom; for one value its ends are None.
@@ -64,7 +64,7 @@ def _summarize(result: StudyResult, variant: Variant, reference: Variant) -> dic
     runs, rate, tuning = result.runs[variant], result.rates[variant], result.tuning[variant]
     pairs = list(zip(runs, result.runs[reference], strict=True))
     difference = {
-        name: interval([read(run["test"]) - read(other["test"]) for run, other in pairs])
+        name: estimate_interval([read(run["test"]) - read(other["test"]) for run, other in pairs])
         for name, (read, _) in MEASURES.items()
     }
     return {
@@ -88,7 +88,7 @@ def read_budget(summary: dict) -> Budget:
 
 def _measure(scores: list[dict], name: str) -> dict:
     values = [MEASURES[name][0](score) for score in scores]
-    return {"by_seed": values} | interval(values)
+    return {"by_seed": values} | estimate_interval(values)
 
 
 def _curves(bases: list[dict], runs: list[dict], budget: Budget) -> dict:
@@ -112,14 +112,22 @@ def _curve(base: dict, curve: list[dict], name: str, of: str, marks: np.ndarray)
     return [None if np.isnan(value) else round(float(value), 5) for value in values]
 
 
-def markdown(summary: dict) -> str:
+def format_markdown(summary: dict) -> str:
     """Makes the comparison's Markdown: a table for each regime."""
     seeds, first = summary["seeds"], summary["compared_with"]
     lines = [
         f"{read_budget(summary).words} a run; seeds {', '.join(map(str, seeds))}; test problems; mean and half "
         f"of its 95 % interval over seeds; Δ: sampled, minus that of `{first}`, seed by seed, with its 95 % interval",
     ]
-    header = ["loss", "rate", *(title(name, summary) for name in MEASURES), "Δ sampled", "updates", "TFLOP", "seconds"]
+    header = [
+        "loss",
+        "rate",
+        *(name_measure(name, summary) for name in MEASURES),
+        "Δ sampled",
+        "updates",
+        "TFLOP",
+        "seconds",
+    ]
     base = ["base", "", *map(_cell, summary["base"].items()), *[""] * 4]
     for updates in dict.fromkeys(variant["updates"] for variant in summary["variants"]):
         variants = [variant for variant in summary["variants"] if variant["updates"] == updates]

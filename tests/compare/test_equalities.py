@@ -5,18 +5,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nft_jax.compare.equalities import DIFFERENT, EQUAL, EQUAL_IF_GIVEN, PEERS, markdown, table, weights_match
+from nft_jax.compare.equalities import (
+    DIFFERENT,
+    EQUAL,
+    EQUAL_IF_GIVEN,
+    PEERS,
+    format_markdown,
+    relate_to_peers,
+    weights_match,
+)
 
 PAGE = Path(__file__).parents[2] / "colab" / "normalizer_and_omega.md"
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return table()
+    return relate_to_peers()
 
 
 def test_markdown_is_the_table_of_the_page(rows):
-    assert markdown(rows) in PAGE.read_text(encoding="utf-8")
+    assert format_markdown(rows) in PAGE.read_text(encoding="utf-8")
 
 
 def test_table_needs_the_omega_and_the_normalizer_of_the_peer(rows):
@@ -34,7 +42,7 @@ def test_table_needs_the_omega_and_the_normalizer_of_the_peer(rows):
 
 
 def test_table_off_policy_leaves_only_rft_equal_to_nft_without_negatives():
-    for row in table(drift=0.3):
+    for row in relate_to_peers(drift=0.3):
         same = {peer for peer, relation in row.peers.items() if relation != DIFFERENT}
         assert same == ({"rft"} if "negative_weight" in row.options else set())
 

@@ -14,7 +14,7 @@ from helpers.experiments import grader, open_on_mesh, small, write_graders
 from helpers.small_parts import lively_weights
 from nft_jax.compare import equalities, equivalence, matrix
 from nft_jax.compare.equivalence_report import drift_table, on_policy_table, rollout_figures
-from nft_jax.compare.gradients import Gradients, difference, loss_label, name_parameters, sample_buffer
+from nft_jax.compare.gradients import Gradients, compare_arrays, label_loss, name_parameters, sample_buffer
 from nft_jax.config import LossConfig
 from nft_jax.parallel.mesh import make_mesh
 
@@ -62,7 +62,7 @@ def test_sample_buffer_fills_one_training_buffer_with_mixed_groups(rollout, expe
 
 
 def test_on_policy_equals_three_pairs_to_float64_rounding_and_not_the_other_two(lab, weights):
-    found = equivalence.on_policy(lab, weights)
+    found = equivalence.compare_on_policy(lab, weights)
     assert [each.equal for each in found] == [True, True, True, False, False]
     names = name_parameters(weights).keys()
     for each in found:
@@ -79,8 +79,8 @@ def test_measure_drift_separates_the_equal_pairs_except_rft(lab, weights):
     grpo, dr_grpo, rft = (point.cosine[pair.label] for pair in equivalence.PAIRS[:3])
     assert max(grpo, dr_grpo) < 1 - 1e-4 and abs(1 - rft) < 1e-12
     assert point.log_ratio > 0.01 and point.kl > 0 and point.ratio_max > 1
-    assert 0 < point.zero_share[loss_label(equivalence.GRPO)] < 1
-    assert point.zero_share[loss_label(equivalence.LIKE_GRPO)] == 0
+    assert 0 < point.zero_share[label_loss(equivalence.GRPO)] < 1
+    assert point.zero_share[label_loss(equivalence.LIKE_GRPO)] == 0
     assert all(len(line) <= 110 for line in drift_table([point]).splitlines())
 
 
@@ -118,8 +118,8 @@ def test_gradients_refuse_a_loss_of_pairs(experiment, rollout):
 
 def test_difference_compares_the_largest_elements_and_the_directions():
     one = np.array([3.0, 0.0], np.float32)
-    assert difference(one, np.array([0.0, 4.0], np.float32)) == (1.0, 0.0)
-    assert difference(2 * one, one) == (1.0, 1.0)
+    assert compare_arrays(one, np.array([0.0, 4.0], np.float32)) == (1.0, 0.0)
+    assert compare_arrays(2 * one, one) == (1.0, 1.0)
 
 
 @pytest.mark.slow  # The whole command: a warm start, 12 programs, 17 × 6 gradients.
@@ -138,7 +138,7 @@ def test_compare_equivalence_command_shows_both_precisions_and_both_numbers_of_d
         relative = {
             each["precision"]: each["relative"]
             for each in found["on_policy"]
-            if (each["mine"], each["peer"]) == (loss_label(pair.mine), loss_label(pair.peer))
+            if (each["mine"], each["peer"]) == (label_loss(pair.mine), label_loss(pair.peer))
         }
         equal = pair in equivalence.PAIRS[:3]
         assert all((relative[name] <= limit) == equal for name, limit in equivalence.ROUNDING.items()), pair

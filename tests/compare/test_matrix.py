@@ -27,7 +27,7 @@ def test_matrix_has_every_loss(on_policy):
 
 
 def test_matrix_has_these_families_and_else_losses_of_their_own(on_policy):
-    found = [set(family) for family in matrix.families(on_policy)]
+    found = [set(family) for family in matrix.find_families(on_policy)]
     assert [family for family in FAMILIES if family not in found] == []
     assert all(family in FAMILIES or len(family) == 1 for family in found)
 
@@ -43,7 +43,7 @@ def test_matrix_gives_rloo_its_factor(on_policy):
 def test_matrix_off_policy_leaves_rft_equal_to_nft_without_negatives():
     labels = ("nft omega=one negative_weight=0", "rft", "nft omega=odds", "maxrl", "rloo", "dr_grpo", "gspo", "grpo")
     losses = {label: loss for label, loss in matrix.shown_losses().items() if label in labels}
-    found = matrix.families(matrix.make_matrix(losses, drift=0.3))
+    found = matrix.find_families(matrix.make_matrix(losses, drift=0.3))
     # RLOO and Dr. GRPO clip the same ratio, so their factor stays.
     assert sorted(map(sorted, (family for family in found if len(family) > 1))) == [
         ["dr_grpo", "rloo"],
@@ -59,5 +59,5 @@ def test_relate_knows_factors_and_signs():
 
 
 def test_markdown_names_a_family_in_a_line(on_policy):
-    (line,) = [line for line in matrix.markdown(on_policy).splitlines() if "`rloo`" in line]
+    (line,) = [line for line in matrix.format_markdown(on_policy).splitlines() if "`rloo`" in line]
     assert "`dr_grpo`" in line and "(× 1.143)" in line

@@ -33,7 +33,7 @@ def test_ratio_multipliers_of_grpo_follow_the_ratio_and_are_zero_beyond_the_clip
 
 def test_curves_meet_at_ratio_one():
     losses, one = multipliers.nft_and_grpo(), np.ones(1, np.float32)
-    curves = multipliers.curves(losses, ratio_T=one)
+    curves = multipliers.compute_curves(losses, ratio_T=one)
     assert len(curves) == 2 * len(multipliers.RATES) * len(losses)
     for correct in (True, False):
         for rate in multipliers.RATES:

@@ -68,7 +68,7 @@ def test_measure_gap_weakens_incorrect_tokens_most_where_most_answers_are_correc
 
 def test_markdown_has_a_row_for_each_scale_and_a_column_for_each_rate():
     scales = [scale.Scale(62.5, 1.234, 0.5, 99.9, 0.7, 0.91), scale.Scale(3584.0, 0.02, 0.0, 1.7, 0.4, 0.5)]
-    text = scale.markdown(scales, [scale.Gap(15 / 16, 0.912)], np.array([0.01, -0.03], np.float32))
+    text = scale.format_markdown(scales, [scale.Gap(15 / 16, 0.912)], np.array([0.01, -0.03], np.float32))
     assert "| 62.5 | 1.23 | 50% | 99.9 | 0.700 | 0.910 |" in text
     assert "| 3584 | 0.02 | 0% | 1.7 | 0.400 | 0.500 |" in text
     assert "| success rate r̂ | 15/16 |" in text

@@ -9,7 +9,7 @@ import pytest
 from nft_jax.compare import figures
 from nft_jax.compare.runs import Cost
 from nft_jax.compare.study import StudyResult, best_rate
-from nft_jax.compare.summary import CURVES, interval, markdown, summarize
+from nft_jax.compare.summary import CURVES, estimate_interval, format_markdown, summarize
 from nft_jax.compare.variants import Budget, Plan, Variant
 
 BUDGET = Budget("tokens", 1200)
@@ -38,16 +38,18 @@ def found():
 
 def test_interval_is_student_s():
     # Half widths by hand: t(0.975, n − 1) · s / √n.
-    assert interval([1.0, 2.0, 3.0]) == pytest.approx(
+    assert estimate_interval([1.0, 2.0, 3.0]) == pytest.approx(
         {"mean": 2, "low": 2 - 4.302653 / 3**0.5, "high": 2 + 4.302653 / 3**0.5}, abs=1e-6
     )
-    assert interval([0.5, 0.7]) == pytest.approx({"mean": 0.6, "low": 0.6 - 1.270620, "high": 0.6 + 1.270620}, abs=1e-5)
-    assert interval([4.0]) == {"mean": 4.0, "low": None, "high": None}
+    assert estimate_interval([0.5, 0.7]) == pytest.approx(
+        {"mean": 0.6, "low": 0.6 - 1.270620, "high": 0.6 + 1.270620}, abs=1e-5
+    )
+    assert estimate_interval([4.0]) == {"mean": 4.0, "low": None, "high": None}
 
 
 def test_interval_contains_the_mean_nineteen_times_of_twenty():
     draws = np.random.default_rng(0).normal(3.0, 2.0, (4000, 5))
-    held = [one["low"] <= 3.0 <= one["high"] for one in map(interval, draws)]
+    held = [one["low"] <= 3.0 <= one["high"] for one in map(estimate_interval, draws)]
     assert abs(np.mean(held) - 0.95) < 0.011  # three standard errors
 
 
@@ -60,7 +62,7 @@ def test_summarize_pairs_seeds_and_marks_rates_at_an_edge(found):
     summary = json.loads(json.dumps(summarize(found), allow_nan=False))
     nft, rft = summary["variants"]
     assert nft["test"]["sampled"]["by_seed"] == [0.5, 0.6, 0.7]
-    assert rft["difference"]["sampled"] == pytest.approx(interval([-0.1, -0.05, -0.1]))
+    assert rft["difference"]["sampled"] == pytest.approx(estimate_interval([-0.1, -0.05, -0.1]))
     assert nft["difference"]["sampled"] == {"mean": 0, "low": 0, "high": 0}
     assert (nft["rate"], nft["edge"]) == (2e-3, False)
     assert (rft["rate"], rft["edge"]) == (4e-3, True)
@@ -83,12 +85,12 @@ def test_summarize_starts_curves_at_the_base_and_samples_them_evenly(found):
 def test_summary_by_updates_has_curves_over_updates(found, tmp_path):
     summary = summarize(found._replace(plan=found.plan._replace(budget=Budget("updates", 12))))
     assert summary["variants"][0]["curve"]["updates"] == [0, 2, 4, 6, 8, 10, 12]
-    assert markdown(summary).startswith("12 updates a run; ")
+    assert format_markdown(summary).startswith("12 updates a run; ")
     figures.draw(summary, tmp_path)
 
 
 def test_markdown_shows_means_intervals_and_differences(found):
-    text = markdown(summarize(found))
+    text = format_markdown(summarize(found))
     assert "| `nft` | 0.002 | 60.0% ± 24.8% | 60.0% ± 24.8% | 100.0% ± 0.0% |" in text
     assert "| `rft` | 0.004* |" in text
     assert "| -8.3% [-15.5%, -1.2%] |" in text
@@ -102,7 +104,7 @@ def test_markdown_shows_means_intervals_and_differences(found):
 def test_markdown_of_the_results_is_on_the_page(path):
     """The page has every row of the tables of the committed results."""
     page = (COLAB / "comparison.md").read_text(encoding="utf-8")
-    rows = [line for line in markdown(json.loads(path.read_text())).splitlines() if line.startswith("|")]
+    rows = [line for line in format_markdown(json.loads(path.read_text())).splitlines() if line.startswith("|")]
     assert len(rows) > 5
     assert [row for row in rows if row not in page] == []
 
@@ -123,5 +125,5 @@ def test_summarize_and_draw_one_seed_without_intervals(found, tmp_path):
         bases=found.bases[:1],
     )
     summary = summarize(one)
-    assert "| `rft` | 0.004* | 40.0% | 40.0% | 100.0% | 0.500 | 8.00 | -10.0% |" in markdown(summary)
+    assert "| `rft` | 0.004* | 40.0% | 40.0% | 100.0% | 0.500 | 8.00 | -10.0% |" in format_markdown(summary)
     figures.draw(summary, tmp_path)
