@@ -7,8 +7,8 @@ Recipe   As `qwen25_math_7b_nft`, with prompts of up to 2,048 tokens and answers
 Scale    The 128 GPUs of the README are 16 groups of 8 that share a sequence. Each group sums its tokens' losses over
          1000, and the average over the GPUs is one over the groups: 1/16,000 = 1/(512 × 31.25). On 256 GPUs: 62.5.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 3,584 tokens
-         and one round of candidates. Of old_logp=sampler: the second forward pass adds to the seconds.
-           v5p:8x8x4  160 slots  91.66 of 95.74  1,279 s
+         and one round of candidates.
+           v5p:8x8x4  160 slots  91.90 of 95.74  1,324 s
            v6e:16x16   32 slots  27.11 of 31.25          --config.rollout.slots=32 (40 need 10 MiB too much)
 Command  python -m nft_jax.plan  --config=qwen25_32b_nft --topology=v5p:8x8x4
          python -m nft_jax.train --config=qwen25_32b_nft --workdir=gs://BUCKET/nft32 --config.model.path=FOLDER

@@ -12,11 +12,11 @@ Differs  On purpose: the scale does not depend on the number of devices; after 1
          has, where the released code ends the run; groups that a step has too many of are dropped by both; training
          problems that overlap with one of the six benchmarks are left out; an update holds whole groups.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
-         and one round of candidates. Of old_logp=sampler: the second forward pass adds to the seconds.
-           v5e:8x8    176 slots  15.21 of 15.75  338 s
-           v5e:16x16  128 slots  11.44 of 15.75   94 s   --config.rollout.slots=128 (192 fit, at 14.88)
-           v6e:8x8    448 slots  30.43 of 31.25  128 s   --config.rollout.slots=448 (456 fit, at 30.89)
-           v5p:4x4x4  128 slots  44.46 of 95.74  120 s   --config.rollout.slots=128 --config.mesh.tensor=1
+         and one round of candidates.
+           v5e:8x8    176 slots  15.39 of 15.75  373 s
+           v5e:16x16  128 slots  12.05 of 15.75  100 s   --config.rollout.slots=128
+           v6e:8x8    448 slots  30.62 of 31.25  133 s   --config.rollout.slots=448
+           v5p:4x4x4  128 slots  46.75 of 95.74  130 s   --config.rollout.slots=128 --config.mesh.tensor=1
 Command  python -m nft_jax.plan  --config=qwen25_math_7b_nft --topology=v5e:8x8
          python -m nft_jax.train --config=qwen25_math_7b_nft --workdir=gs://BUCKET/nft --config.model.path=FOLDER
 """
