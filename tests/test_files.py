@@ -116,7 +116,7 @@ _NO_FILES = {
     *("run/fingerprint.py", "data/hygiene_cache.py", "processes/rollcall.py", "verify/pool/worker.py"),
     *("data/control_tokens.py", "data/template_process.py", "data/template_worker.py"),
     *("bench/peers/generate_transformers.py", "bench/peers/process.py", "bench/peers/grpo_tunix.py"),
-    "bench/peers/grpo_trl.py",
+    *("bench/peers/grpo_trl.py", "bench/peers/generate_vllm.py"),
 }
 
 

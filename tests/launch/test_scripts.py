@@ -125,7 +125,7 @@ def test_gpu_bench_leaves_out_by_name_what_it_has_no_files_for(stand, tmp_path):
     assert f"smollm2 is left out: there is no {tmp_path}/none; --smollm2=PATH names" in ran.stderr
     assert "vllm_0.5b and vllm_1.5b are left out: --vllm_python=PYTHON names a Python" in ran.stderr
     runs = [call[3] for call in stand.calls]
-    assert len(runs) == 4 + 6 + 2
+    assert len(runs) == 4 + 7 + 2
     assert not any("train" in run or "peer" in run for call in stand.calls for run in call)
 
 
