@@ -9,8 +9,9 @@ import pytest
 
 from nft_jax.models.attention import MASK_VALUE
 from nft_jax.models.logprobs import scaled_log_softmax
+from nft_jax.parallel.mesh import TENSOR, make_mesh
 from nft_jax.rollout.noise import gumbel
-from nft_jax.rollout.sampling import draw, request_keys, truncate
+from nft_jax.rollout.sampling import choose_in_one_pass, draw, request_keys, truncate
 
 # The upper 0.1 % of chi-square with 7 degrees of freedom.
 CHI_SQUARE_7 = 24.32
@@ -210,6 +211,27 @@ def test_truncate_adds_nothing_to_the_program_when_off():
     assert program(0.7, 1.0, 0) == program(0.7, 1.0, 8) == program(0.7, 1.0, 50) == plain
     for arguments in ((0.7, 0.9, 0), (0.7, 1.0, 3)):
         assert program(*arguments).count("stablehlo.while") == 1 + plain.count("stablehlo.while")
+
+
+@pytest.mark.parametrize("shards", [1, 8])
+def test_choose_in_one_pass_is_the_argmax_with_its_log_prob(shards):
+    """As on GPUs; over a vocabulary of which each device has a part, of which some tokens are impossible."""
+    random, (B, V) = np.random.default_rng(2), (16, 1024)
+    scaled_BV = (8 * random.normal(size=(B, V))).astype(np.float32)
+    scaled_BV[:, -20:] = MASK_VALUE
+    # One maximum far above the others, first or last; in score, two that are equal.
+    scaled_BV[0, 0], scaled_BV[1, -21] = 300, 300
+    score_BV = scaled_BV + random.gumbel(size=(B, V)).astype(np.float32)
+    score_BV[2, [700, 30, 900]] = 1000
+    mesh = make_mesh(1, shards, jax.devices()[:shards])
+    over = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, TENSOR))
+    given = (jax.device_put(x, over) for x in (scaled_BV, score_BV))
+    token_B, logp_B = jax.jit(choose_in_one_pass)(*given)
+    assert token_B.dtype == np.int32
+    np.testing.assert_array_equal(token_B, score_BV.argmax(axis=1))
+    assert token_B[2] == 30
+    expected_BV = jax.nn.log_softmax(scaled_BV.astype(np.float64), axis=-1)
+    np.testing.assert_allclose(logp_B, expected_BV[np.arange(B), token_B], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("V", [8, 511, 5000])
