@@ -188,12 +188,19 @@ _softmax_attention.defvjp(_attend_forward, _attend_backward)
 
 
 def decode_attention(
-    query_SNH: Array, column_S: Array, cache: Cache, stack: int, layer: Array, first_S: Array | None = None
+    query_SNH: Array,
+    column_S: Array,
+    cache: Cache,
+    stack: int,
+    layer: Array,
+    first_S: Array | None = None,
+    orders: tuple[tuple[int, ...], ...] = (),
 ) -> Array:
     """Attends from one query a slot to its columns up to and including `column_S`; returns `[S, N, H]`.
 
-    With `first_S`, columns before it are not seen. Reads the blocks that are live in any slot one after the other, with
-    the running maximum and sum of an online softmax in float32: Milakov & Gimelshein 2018 (arXiv 1805.02867).
+    With `first_S`, columns before it are not seen; `orders` as in `read_block`. Reads the blocks that are live in any
+    slot one after the other, with the running maximum and sum of an online softmax in float32: Milakov & Gimelshein
+    2018 (arXiv 1805.02867).
     """
     S, N, H = query_SNH.shape
     _, Y, _, G, _, W = cache.key_ZLYSGHW[stack].shape
@@ -201,7 +208,7 @@ def decode_attention(
     accumulation = {"preferred_element_type": accumulation_dtype(query.dtype)}
 
     def scores(block):
-        key_SGHW, value_SGWH = read_block(cache, stack, layer, block)
+        key_SGHW, value_SGWH = read_block(cache, stack, layer, block, orders=orders)
         score = jnp.einsum("sgrh,sghw->sgrw", query, key_SGHW, **accumulation)
         column_W = block * W + jnp.arange(W)
         live_SW = column_W[None] <= column_S[:, None]

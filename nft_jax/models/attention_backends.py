@@ -5,9 +5,9 @@ new implementation gets a function in `attention_kernels.py`, a line in `PLATFOR
 `_unsupported_reason`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -18,6 +18,7 @@ from nft_jax.config import ModelConfig
 from nft_jax.config.sizes import PACKED_BY_CUDNN
 from nft_jax.models import attention_kernels, cudnn_decode, decode_kernel
 from nft_jax.models.attention import PromptKeys, decode_attention, packed_attention
+from nft_jax.models.cache import axis_orders
 from nft_jax.models.kernel_blocks import choose_blocks, choose_decode_blocks, describe_gpu
 from nft_jax.parallel.mesh import DATA, TENSOR, map_tensor
 
@@ -34,7 +35,7 @@ def _keep_segments(segment_BT):
     return segment_BT
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class AttentionBackend:
     """The attention functions of a model.
 
@@ -78,12 +79,13 @@ def select_attention(config: ModelConfig, mesh: Mesh, *, interpret: bool = False
     name = ("xla" if config.bitwise else _best_for(device, config)) if automatic else config.attention
     if reason := _unsupported_reason(name, config, None if interpret else device):
         raise ValueError(reason)
+    decode = _select_xla_decode(config, mesh)
     if name == "xla":
-        return XLA
+        return dataclasses.replace(XLA, decode=decode)
     if name == "splash":
         splash = functools.partial(attention_kernels.splash, interpret=interpret)
         by_rows, by_heads = _map_over_mesh(splash, mesh), _map_over_heads(splash, mesh)
-        return AttentionBackend(name, by_rows, by_heads, takes_no_prompts=_no_prompts_reason(name))
+        return AttentionBackend(name, by_rows, by_heads, decode, takes_no_prompts=_no_prompts_reason(name))
     gpu = describe_gpu(device) if device.platform == "gpu" and not interpret else None
     blocks = choose_blocks(config.head_size, config.dtype, gpu)
     triton = functools.partial(attention_kernels.triton, blocks=blocks, interpret=interpret)
@@ -218,6 +220,14 @@ def _map_over_heads(kernel, mesh):
     """Splits heads over `tensor`, inside a data shard."""
     head, whole = PartitionSpec(None, None, TENSOR), PartitionSpec()
     return map_tensor(kernel, mesh, in_specs=(head, head, head, whole), out_specs=head)
+
+
+def _select_xla_decode(config, mesh):
+    """Returns XLA's attention over the cache, which on TPUs fixes the order in memory of what it reads."""
+    platform = mesh.devices.flat[0].platform
+    if platform != "tpu":
+        return decode_attention
+    return functools.partial(decode_attention, orders=axis_orders(platform, config.kv_heads // mesh.shape[TENSOR]))
 
 
 def _select_decode(config, mesh, gpu, interpret, *, by_cudnn):

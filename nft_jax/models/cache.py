@@ -26,7 +26,7 @@ _ROW_MAJOR = (0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 5)
 _TOKEN_MAJOR = (0, 1, 2, 5, 3, 4), (0, 1, 2, 4, 3, 5)
 _TOKEN_MAJOR_OF_ONE_HEAD = (0, 1, 2, 3, 5, 4), (0, 1, 2, 3, 4, 5)
 
-_NEEDS_ORDER = (0, 0, 51)  # the first libtpu that converts the cache at every token unless the order is fixed
+_NEEDS_ORDER = (0, 0, 51)  # the first libtpu that converts a cache of one head at every token without an order
 
 
 class Cache(NamedTuple):
@@ -90,14 +90,14 @@ def axis_orders(platform: str, kv_heads: int, *, token_major: bool = False) -> t
     """Returns the order in memory of the axes of keys, and of values, if a device holds `kv_heads` heads; or ().
 
     On GPUs, keys lie side by side by columns, as a product with them wants it, or as `token_major` attention wants it.
-    Older compilers for TPUs choose an order that needs no copies. With this one, libtpu 0.0.42.1 converts a cache of
-    several heads in the loop that fills slots: bf16[8, 8, 64, 2, 128, 512] takes 2.2 GiB without the order and 4.2 with
-    it. By 0.0.52 it is the reverse.
+    Compilers for TPUs choose an order for each loop, and convert the whole cache between two orders at every token:
+    libtpu 0.0.42.1 for heads of 64 numbers, 0.0.52 for most. The older one keeps a cache of one head in place without
+    the order, and takes a seventh more memory with it.
     """
     if platform == "tpu":
-        if libtpu_version() < _NEEDS_ORDER:
-            return ()
-        return _TOKEN_MAJOR if kv_heads > 1 else _TOKEN_MAJOR_OF_ONE_HEAD
+        if kv_heads > 1:
+            return _TOKEN_MAJOR
+        return () if libtpu_version() < _NEEDS_ORDER else _TOKEN_MAJOR_OF_ONE_HEAD
     if platform != "gpu":
         return ()
     return _TOKEN_MAJOR if token_major else _ROW_MAJOR
@@ -133,12 +133,23 @@ def write_token(cache: Cache, stack: int, layer: Array, key_SGH: Array, value_SG
 
 
 def read_block(
-    cache: Cache, stack: int, layer: Array, block: Array, slot: Array | int = 0, slots: int | None = None
+    cache: Cache,
+    stack: int,
+    layer: Array,
+    block: Array,
+    slot: Array | int = 0,
+    slots: int | None = None,
+    orders: tuple[tuple[int, ...], ...] = (),
 ) -> tuple[Array, Array]:
-    """Returns the keys `[S, G, H, W]` and values `[S, G, W, H]` of one block of one layer, for `slots` slots or all."""
+    """Returns the keys `[S, G, H, W]` and values `[S, G, W, H]` of one block of one layer, for `slots` slots or all.
 
-    def read(x):
-        _, _, S, *rest = x.shape
-        return jax.lax.dynamic_slice(x, (layer, block, slot, 0, 0, 0), (1, 1, slots or S, *rest))[0, 0]
+    `orders`, from `axis_orders`, are fixed for what is read too. The loop over live blocks would otherwise give the
+    order that its products want to the whole cache, which XLA for TPUs then converts in each layer.
+    """
 
-    return read(cache.key_ZLYSGHW[stack]), read(cache.value_ZLYSGWH[stack])
+    def read(arrays, *order):
+        _, _, S, *rest = arrays[stack].shape
+        found = jax.lax.dynamic_slice(arrays[stack], (layer, block, slot, 0, 0, 0), (1, 1, slots or S, *rest))
+        return (with_layout_constraint(found, Layout(*order)) if order else found)[0, 0]
+
+    return tuple(map(read, cache, *([orders] if orders else [])))

@@ -84,13 +84,24 @@ def test_compile_planned_step_keeps_offloaded_moments_in_host_memory(devices, na
     assert min(found) == max(found) >= least
 
 
-@pytest.fixture(scope="module", params=[(2, 2), (4, 1)], ids=["one_head_a_device", "two_heads_a_device"])
-def sampler(request, devices):
+SAMPLERS = {
+    "one_head_a_device": ("v5e:2x2", 2, 128, "bfloat16"),
+    "two_heads_a_device": ("v5e:2x2", 1, 128, "bfloat16"),
+    "two_heads_of_half_a_tile": ("v5e:1x1", 1, 64, "bfloat16"),
+    "two_heads_in_float32": ("v5e:1x1", 1, 64, "float32"),
+}
+
+
+@pytest.fixture(scope="module", params=SAMPLERS)
+def sampler(request):
     """The rollout, compiled with a cache of several blocks that is larger than a chip's fast memory."""
-    shape = {"model__width": 256, "model__mlp_width": 512, "model__head_size": 128, "model__vocab_multiple": 1024}
-    shape |= {"model__kv_heads": 2, "prompts_per_step": 512, "rollout__max_answer_tokens": 1024, "rollout__slots": 512}
-    data, tensor = request.param
-    config = small(mesh__data=data, mesh__tensor=tensor, model__dtype="bfloat16", **shape)
+    topology, tensor, head_size, dtype = SAMPLERS[request.param]
+    devices = find_devices(topology)
+    data = len(devices) // tensor
+    shape = {"model__width": 256, "model__mlp_width": 512, "model__kv_heads": 2, "model__vocab_multiple": 1024}
+    shape |= {"rollout__max_answer_tokens": 1024, "prompts_per_step": 128 * data, "rollout__slots": 128 * data}
+    shape |= {"mesh__data": data, "mesh__tensor": tensor, "model__head_size": head_size, "model__dtype": dtype}
+    config = small(**shape)
     Q, K, P = config.prompts_per_step, config.answers_per_prompt, config.data.max_prompt_tokens
     experiment = build_planned_experiment(config, devices)
     engine, weights = experiment.engine, experiment.model.abstract_weights()
@@ -115,18 +126,22 @@ def test_engine_decode_loop_gathers_no_weight(sampler):
             (hlo.element_count(line) for line in lines if hlo.operation(line).startswith("all-gather")), default=0
         )
 
+    assert largest(hlo.loop_instructions(text)) < smallest
     # The sampling weights are gathered before the loop, where this reading finds the gathers.
-    assert largest(hlo.loop_instructions(text)) < smallest <= largest(text.splitlines())
+    assert experiment.model.mesh.size == 1 or smallest <= largest(text.splitlines())
 
 
 def test_engine_decode_loop_keeps_one_cache(sampler):
-    """No copy of a layer's keys in the loop, and no second cache beside it, whichever libtpu is installed."""
+    """No copy of a layer's keys in the loop, and in 16 bits no second cache beside it, by any libtpu."""
     experiment, compiled = sampler
     version, cache = name_compiler("tpu"), device_bytes(experiment)["cache"]
     copies = find_copies(compiled.as_text(), cache // experiment.config.model.layers // 2)
     assert not copies, f"{version} copies the cache at every token: {copies}"
+    # A vector of a tile has 128 numbers, which heads of fewer leave empty.
+    padded = cache * 128 // experiment.config.model.head_size
     needed = compiled.memory_analysis().temp_size_in_bytes
-    assert cache < needed < 1.25 * cache, f"{version} holds {needed / cache:.2f} caches"
+    if experiment.config.model.dtype == "bfloat16":
+        assert padded < needed < 1.25 * padded, f"{version} holds {needed / padded:.2f} caches"
 
 
 @pytest.mark.parametrize("layers", [1, 4])
