@@ -16,7 +16,10 @@ def get_config():
     config.loss.name = "grpo"
     config.data.max_prompt_tokens = 32
     config.rollout.max_answer_tokens = 128
+    # All answers at once: products of many rows cost least for each; then 96, 64, 48, 32, 24 and 16 slots.
+    config.rollout.slots = 128
     config.rollout.max_halvings = 3
+    config.rollout.halving_steps = 2
 
     config.model.vocab = 512
     config.model.layers = 8

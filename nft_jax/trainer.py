@@ -144,6 +144,7 @@ class Trainer(Loop):
             max_rounds=config.selection.max_rounds,
             max_halvings=0 if partial else config.rollout.max_halvings,
             rounds_ahead=config.rollout.rounds_ahead,
+            halving_steps=config.rollout.halving_steps,
         )
         values = {"step": step, "decoding": decoding._asdict(), "capacity": float(record.statistics.capacity)}
         values["lengths"] = length_RQK.tolist()

@@ -65,9 +65,12 @@ def _rules(config: Settings) -> Iterator[tuple[str, tuple[str, ...]]]:
     if not config.lora.rank:
         yield "lora.rank=0", ("lora.alpha", "lora.targets")
     if rollout.partial:
-        yield "rollout.partial=true", ("rollout.max_halvings", "selection.begin_next_round")
+        of_halving = "rollout.max_halvings", "rollout.halving_steps"
+        yield "rollout.partial=true", (*of_halving, "selection.begin_next_round")
     else:
         yield "rollout.partial=false", ("rollout.max_age_steps",)
+        if not rollout.max_halvings:
+            yield "rollout.max_halvings=0", ("rollout.halving_steps",)
     if config.mesh.tensor == 1:
         yield "mesh.tensor=1", ("mesh.sequence_parallel",)
     for section in ("", "warm_start."):

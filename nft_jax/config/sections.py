@@ -66,6 +66,13 @@ class RolloutConfig:
         at_least=0,
         decides=NONE,
     )
+    halving_steps: int = setting(
+        1,
+        "in how many equal steps each halving of the slots goes; each step is compiled. With 2, slots shrink to three "
+        "quarters first, which adds three quarters of the cache to the memory",
+        at_least=1,
+        decides=NONE,
+    )
     temperature: float = setting(
         1.0, "temperature of the distribution that tokens are drawn from", at_least=0.001, at_most=1000, decides=RUN
     )

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nft_jax.rollout.rounds import may_end
+from nft_jax.rollout.rounds import may_end, slot_sizes
 from nft_jax.run.json_files import NUMBER, read_json
 
 # A page shows the newest steps, of up to so many answers together.
@@ -34,6 +34,7 @@ class Decoding(NamedTuple):
       begins_next: Whether slots that a round leaves free begin with the next round.
       max_rounds: Most rounds of a step.
       max_halvings: How many times a shard halves its slots at most.
+      halving_steps: In how many steps each halving goes.
       rounds_ahead: With `rollout.partial`, how many rounds more than one the queue holds, and how old a group may get.
     """
 
@@ -44,6 +45,7 @@ class Decoding(NamedTuple):
     max_rounds: int
     max_halvings: int
     rounds_ahead: int = 0
+    halving_steps: int = 1
 
 
 @dataclass
@@ -191,7 +193,7 @@ def _run_round(together: Sequence[Shard], number: int, shape: tuple[int, ...], d
     if decoding.rounds_ahead:
         begins_next, queue = True, round_end + prompts * decoding.rounds_ahead
         round_end = queue
-    sizes = [size for halvings in range(decoding.max_halvings + 1) if (size := decoding.slots >> halvings)]
+    sizes = slot_sizes(decoding.slots, decoding.max_halvings, decoding.halving_steps)
     for shard in together:
         shard.round_starts.append(shard.trip)
 

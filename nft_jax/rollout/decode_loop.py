@@ -21,7 +21,7 @@ from nft_jax.models.logprobs import score_tokens
 from nft_jax.models.transformer import Transformer
 from nft_jax.parallel import scopes
 from nft_jax.parallel.mesh import DATA, SHARDS
-from nft_jax.rollout.rounds import drop_round, empty_rollout, find_unfinished, may_end, put_complete_first
+from nft_jax.rollout.rounds import drop_round, empty_rollout, find_unfinished, may_end, put_complete_first, slot_sizes
 from nft_jax.rollout.sampling import draw, request_keys
 from nft_jax.rollout.state import Loop, Progress, PromptBatch, Requests, Round, Slots, Submit
 from nft_jax.rounding import ceil_div
@@ -110,11 +110,11 @@ class DecodeLoop:
     def finish_round(self, progress: Progress) -> tuple[Progress, Round]:
         """Finishes the first round; returns the progress of the other groups, and the round's answers.
 
-        When half of the slots can hold all unfinished answers, the other half is dropped, at most `max_halvings` times.
+        When fewer slots, from `slot_sizes`, can hold all unfinished answers, the others are dropped.
         If slots begin with the next round, all are kept.
         """
         most = 0 if self.config.partial else self.config.max_halvings
-        sizes = [size for halvings in range(most + 1) if (size := self.S >> halvings)]
+        sizes = slot_sizes(self.S, most, self.config.halving_steps)
         loop = self._drain(Loop(progress, jnp.zeros(1, jnp.int32), jnp.bool_(True), jnp.zeros(1, jnp.int32)), sizes)
         slots = loop.progress.slots
         for number in range(1, len(sizes)):

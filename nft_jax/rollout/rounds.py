@@ -1,5 +1,7 @@
 """From one round of a data shard to the next; with `rollout.partial`, when a round ends and which groups leave it."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,15 @@ import numpy as np
 from nft_jax.parallel.mesh import SHARDS
 from nft_jax.rollout.state import Progress
 from nft_jax.types import Array, Rollout
+
+
+def slot_sizes(slots: int, halvings: int, steps: int) -> list[int]:
+    """Returns how many slots decode at a time, from all to the fewest: each halving goes in so many equal steps."""
+    halves = [slots >> number for number in range(halvings + 1)]
+    between = (
+        more - (more - fewer) * step // steps for more, fewer in itertools.pairwise(halves) for step in range(1, steps)
+    )
+    return sorted({*halves, *between} - {0}, reverse=True)
 
 
 def may_end(unfinished_Q: Array, age_Q: Array, leaving: int, most: int) -> Array:

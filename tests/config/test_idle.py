@@ -41,6 +41,7 @@ TEACHER = {"distillation__teacher": "folder", "distillation__alone": True}
             {"model__rope_scaling__kind": "linear", "model__rope_scaling__beta_fast": 9.0},
             "config.model.rope_scaling.beta_fast=9.0: no effect with model.rope_scaling.kind=linear",
         ),
+        ({"rollout__halving_steps": 2}, "config.rollout.halving_steps=2: no effect with rollout.max_halvings=0"),
         ({"rollout__max_age_steps": 2}, "config.rollout.max_age_steps=2: no effect with rollout.partial=false"),
         (
             {"rollout__partial": True, "rollout__max_halvings": 1, "old_logp": "sampler"},

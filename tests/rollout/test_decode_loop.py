@@ -74,15 +74,20 @@ def capacity(lengths, sizes):
     return total
 
 
-@pytest.mark.parametrize(("slots", "halvings"), [(5, 1), (10, 3), (7, 2), (2, 5)])
-def test_decode_loop_that_halves_its_slots_gives_the_same_answers_with_less_capacity(slots, halvings, rollout):
-    found, capacity_X, *_ = jax.device_get(
-        program(one_device(), slots=slots, max_halvings=halvings)(WEIGHTS, requests())
-    )
+HALVINGS = [
+    (5, {"max_halvings": 1}, [5, 2]),
+    (10, {"max_halvings": 3}, [10, 5, 2, 1]),
+    (7, {"max_halvings": 2, "halving_steps": 2}, [7, 5, 3, 2, 1]),
+    (2, {"max_halvings": 5, "halving_steps": 3}, [2, 1]),
+]
+
+
+@pytest.mark.parametrize(("slots", "settings", "sizes"), HALVINGS)
+def test_decode_loop_that_halves_its_slots_gives_the_same_answers_with_less_capacity(slots, settings, sizes, rollout):
+    found, capacity_X, *_ = jax.device_get(program(one_device(), slots=slots, **settings)(WEIGHTS, requests()))
     np.testing.assert_array_equal(found.token_BT, rollout.token_BT)
     np.testing.assert_allclose(found.logp_BT, rollout.logp_BT, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(found.truncated_B, rollout.truncated_B)
-    sizes = [max(slots >> half, 1) for half in range(halvings + 1)]
     assert capacity_X.tolist() == [capacity(rollout.length_B, sizes)]
     assert capacity_X[0] < capacity(rollout.length_B, sizes[:1])
 
@@ -138,7 +143,7 @@ class Noted:
 def test_decode_loop_finish_round_gives_the_same_answers_sooner_when_it_begins_the_next(
     devices, slots, lockstep, halvings
 ):
-    settings = {"slots": slots, "lockstep": lockstep, "max_halvings": halvings}
+    settings = {"slots": slots, "lockstep": lockstep, "max_halvings": halvings, "halving_steps": 2}
     apart, early = (jax.device_get(rounds_of(devices(), begins_next=b, **settings)(WEIGHTS)) for b in (False, True))
     single = program(devices(), **settings)
     for number, (one, other) in enumerate(zip(apart, early, strict=True)):
@@ -154,7 +159,8 @@ def test_decode_loop_finish_round_gives_the_same_answers_sooner_when_it_begins_t
     shards, in_step = mesh["replica"] * mesh["data"], mesh["data"] if lockstep else 1
     length_RQK = np.stack([each.rollout.length_B.reshape(Q, K) for each in apart])
     for done, begins_next in ((apart, False), (early, True)):
-        decoding = Decoding(min(slots, Q * K // shards), shards, in_step, begins_next, len(done), halvings)
+        slots_of_shard = min(slots, Q * K // shards)
+        decoding = Decoding(slots_of_shard, shards, in_step, begins_next, len(done), halvings, halving_steps=2)
         found = [shard.capacity for shard in trace_slots(length_RQK, decoding)]
         assert found == sum(each.capacity_X for each in done).tolist()
     # The first round takes as long; what the free slots did is saved later.

@@ -51,6 +51,7 @@ MAY_CHANGE = (
         "rollout.lockstep",
         "rollout.slots",
         "rollout.max_halvings",
+        "rollout.halving_steps",
         "selection.begin_next_round",
         "verify.answers_per_submission",
         "packing",
