@@ -142,7 +142,7 @@ class Engine:
         begins_next: Array | bool = False,
         submit: Submit | None = None,
     ) -> tuple[Progress, Round]:
-        """Finishes the first round of `requests`; with `partial`, as many groups of any round (`partial.may_end`).
+        """Finishes the first round of `requests`; with `partial`, as many groups of any round (`rounds.may_end`).
 
         The `shard_map` is manual over data shards and automatic over `tensor`. No shard waits for another's longest
         answer, except in `lockstep`, where the shards of a replica wait for each other.
