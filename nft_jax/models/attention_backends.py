@@ -227,7 +227,8 @@ def _select_xla_decode(config, mesh):
     platform = mesh.devices.flat[0].platform
     if platform != "tpu":
         return decode_attention
-    return functools.partial(decode_attention, orders=axis_orders(platform, config.kv_heads // mesh.shape[TENSOR]))
+    orders = axis_orders(platform, config.kv_heads // mesh.shape[TENSOR], config.head_size)
+    return functools.partial(decode_attention, orders=orders)
 
 
 def _select_decode(config, mesh, gpu, interpret, *, by_cudnn):

@@ -181,7 +181,7 @@ class Engine:
             model = transformer.bind(self.graph, sampling_weights)
             slots = self.slots(requests.request_QK[0].size)
             heads, token_major = model.config.kv_heads // tensor, model.attention.token_major
-            orders = axis_orders(platform, heads, token_major=token_major)
+            orders = axis_orders(platform, heads, model.config.head_size, token_major=token_major)
             lockstep = self.lockstep or self.config.partial
             decoding = Decoding(self.config, self.eos_ids, slots, lockstep, orders, self.stop_table)
             return run(DecodeLoop(model, requests, key, decoding, begins_next, submit), progress)
