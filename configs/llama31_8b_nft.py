@@ -3,8 +3,8 @@ r"""NFT of Llama-3.1-8B-Instruct on DAPO-Math-17k: the recipe of `qwen25_math_7b
 Claim    None: nobody has run this file yet, and the paper has no such run.
 Prompts  The model's own chat template, after a system message that asks for a box, which the grader reads.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
-         and one round of candidates, without the second forward pass for log π_old.
-           v5e:8x8    64 slots  14.54 of 15.75  717 s
+         and one round of candidates; those of v5p without the second forward pass for log π_old.
+           v5e:8x8    64 slots  14.59 of 15.75  741 s
            v5p:4x4x4  128 slots  84.18 of 95.74  191 s  with --config.mesh.tensor=1 --config.rollout.slots=128
            v5p:4x4x4   64 slots  14.05 of 95.74  233 s  with the settings of this file
 Command  hf download meta-llama/Llama-3.1-8B-Instruct --local-dir FOLDER

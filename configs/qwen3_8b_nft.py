@@ -2,8 +2,8 @@ r"""NFT of Qwen3-8B-Base on DAPO-Math-17k: the recipe of `qwen25_math_7b_nft` wi
 
 Claim    None: nobody has run this file yet, and the paper has no such run.
 Cost     By `plan`: peak memory of a chip from its compiler, GiB; seconds a step, estimated for answers of 896 tokens
-         and one round of candidates, without the second forward pass for log π_old.
-           v5e:8x8    56 slots  14.61 of 15.75  804 s
+         and one round of candidates; that of v5p without the second forward pass for log π_old.
+           v5e:8x8    56 slots  14.66 of 15.75  828 s
            v5p:4x4x4  128 slots 92.84 of 95.74  207 s   --config.mesh.tensor=1 --config.rollout.slots=128
 Command  hf download Qwen/Qwen3-8B-Base --local-dir FOLDER
          python -m nft_jax.plan  --config=qwen3_8b_nft --topology=v5e:8x8
