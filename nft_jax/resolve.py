@@ -242,7 +242,7 @@ def _resolve_packing(config: Config, attention: attention_backends.AttentionBack
             f"config.packing.share_prompts='yes': attention by {attention.name} needs rows that hold their prompts "
             f"({attention.takes_no_prompts}); use 'auto' or 'no', or config.model.attention='xla'"
         )
-    if choice == "auto" and attention is not attention_backends.XLA:
+    if choice == "auto" and attention.name != attention_backends.XLA.name:
         choice = "no"
     return dataclasses.replace(config, packing=dataclasses.replace(config.packing, share_prompts=choice))
 

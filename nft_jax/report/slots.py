@@ -240,15 +240,16 @@ def _read_newest(paths: Sequence[Path], most: int) -> Iterator[dict]:
             return
         flights = (_read_flight(saved[name]) if name in saved else () for name in ("before", "after"))
         draw_RQ = np.array(saved["draws"], int) if "draws" in saved else None
-        shards = trace_slots(length_RQK, Decoding(**saved["decoding"]), draw_RQ, *flights)
+        decoding = Decoding(**saved["decoding"])
+        shards = trace_slots(length_RQK, decoding, draw_RQ, *flights)
         # The device sums it up in float32.
         if not math.isclose(sum(shard.capacity for shard in shards), saved["capacity"], rel_tol=1e-6):
             continue
         yield {
             "step": saved["step"],
-            "slots": saved["decoding"]["slots"],
-            "halvings": saved["decoding"]["max_halvings"],
-            "partial": saved["decoding"]["rounds_ahead"] > 0,
+            "slots": decoding.slots,
+            "halvings": decoding.max_halvings,
+            "partial": decoding.rounds_ahead > 0,
             "prompts": length_RQK.shape[1],
             "answers": length_RQK.shape[2],
             "shards": [

@@ -55,7 +55,8 @@ def test_step_decodes_without_waiting_for_other_shards_or_moving_answers(program
     program = programs("eight devices")
     lines = list(hlo.loop_instructions(program.compiled.as_text()))
     seen = {hlo.operation(line) for line in lines if "shard_map/while/body" in line}
-    assert {"all-reduce", "all-gather", "dot"} <= seen
+    # The draw chooses a token of a split vocabulary by sums and maxima alone.
+    assert {"all-reduce", "dot"} <= seen
     assert not seen & {"collective-permute", "all-to-all", "reduce-scatter"}
     # Nor do the rounds copy the cache that they hand on.
     model, columns = (
