@@ -136,12 +136,12 @@ def trace_slots(
       before, after: With `rollout.partial`, what each shard had in flight when the step began, and when it ended.
     """
     parts, shards = np.split(length_RQK, decoding.shards, axis=1), []
-    for number, length_RQK in enumerate(parts):
+    for number, part_RQK in enumerate(parts):
         if draw_RQ is None:
-            shards.append(_begin(length_RQK, decoding.slots))
+            shards.append(_begin(part_RQK, decoding.slots))
         else:
             draws = np.split(draw_RQ, decoding.shards, axis=1)[number]
-            shards.append(_resume(length_RQK, draws, before[number], after[number]))
+            shards.append(_resume(part_RQK, draws, before[number], after[number]))
     for first in range(0, len(shards), decoding.in_step):
         for number in range(len(length_RQK)):
             _run_round(shards[first : first + decoding.in_step], number, parts[0].shape, decoding)

@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 from helpers import engines
+from helpers.decoding import decode_on_shards
 from helpers.small_parts import MODEL, VOCABULARY, one_device
-from nft_jax.compat import shard_map
 from nft_jax.models import attention_backends, cudnn_decode, transformer
 from nft_jax.models.attention import decode_attention
 from nft_jax.models.cache import Cache, block_columns
-from nft_jax.parallel.mesh import SHARDS, make_mesh, shard_axes
+from nft_jax.parallel.mesh import make_mesh
 
 # Layers, slots, key-value heads, head size, columns, query heads.
 SHAPES = {
@@ -80,17 +79,8 @@ def test_decode_attention_by_cudnn_inside_a_data_shard_with_heads_over_tensor():
     mesh = make_mesh(data=4, tensor=2)
     query, column_S, cache, stack, layer = operands(1, 4, 2, 64, 96, 14)
     attend = select(mesh, heads=14, kv_heads=2, head_size=64).decode
-    rows, room = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
-    run = shard_map(
-        lambda query, column_S, cache, layer: attend(query, column_S, cache, stack, layer),
-        mesh=mesh,
-        axis_names=shard_axes(mesh),
-        in_specs=(rows, rows, room, PartitionSpec()),
-        out_specs=rows,
-        check_vma=False,
-    )
     expected = decode_attention(query, column_S, cache, stack, layer)
-    assert gap(jax.jit(run)(query, column_S, cache, layer), expected) < 1e-2
+    assert gap(decode_on_shards(attend, mesh, query, column_S, cache, stack, layer), expected) < 1e-2
 
 
 @pytest.mark.parametrize("slots", [4, 23])

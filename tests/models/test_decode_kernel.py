@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
-from nft_jax.compat import shard_map
+from helpers.decoding import decode_on_shards
 from nft_jax.config import ModelConfig
 from nft_jax.models import attention_backends, decode_kernel
 from nft_jax.models.attention import decode_attention
 from nft_jax.models.cache import Cache
-from nft_jax.parallel.mesh import SHARDS, make_mesh, shard_axes
+from nft_jax.parallel.mesh import make_mesh
 
 # Layers, blocks, slots, key-value heads, head size, columns of a block, query heads.
 SHAPES = {
@@ -62,16 +61,8 @@ def test_decode_attention_inside_a_data_shard_with_heads_over_tensor():
         ModelConfig(head_size=64, attention="triton", dtype="bfloat16"), mesh, interpret=True
     ).decode
     assert attend is not decode_attention
-    rows, room = PartitionSpec(SHARDS), PartitionSpec(None, None, SHARDS)
-    run = shard_map(
-        lambda query, column, cache, layer: attend(query, column, cache, stack, layer),
-        mesh=mesh,
-        axis_names=shard_axes(mesh),
-        in_specs=(rows, rows, room, PartitionSpec()),
-        out_specs=rows,
-        check_vma=False,
-    )
-    close(jax.jit(run)(query, column, cache, layer), decode_attention(query, column, cache, stack, layer))
+    found = decode_on_shards(attend, mesh, query, column, cache, stack, layer)
+    close(found, decode_attention(query, column, cache, stack, layer))
 
 
 @pytest.mark.parametrize(
