@@ -16,7 +16,7 @@ from nft_jax.printing import show_control_characters
 
 
 def summarize(folders: list[Path], *, ratios: bool) -> str:
-    """Returns the table; a folder without results has a row that says so."""
+    """Returns the table; the row of a folder without results reads "no results"."""
     results = {folder.name: _read(folder) for folder in folders}
     first = next((result for result in results.values() if result), None) if ratios else None
     rows = [

@@ -22,7 +22,7 @@ def tempered_likelihood(logp_BT, batch, *, strength: float = 1.0):
 
 
 def cost_of_boxes(token_QKT, length_QK, *, texts):
-    """A reward of tokens of one's own."""
+    """A reward of tokens, as a user would write it."""
     return jnp.array([-0.1 * ("box" in text) for text in texts], jnp.float32)[token_QKT]
 
 

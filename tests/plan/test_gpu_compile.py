@@ -135,7 +135,7 @@ def test_plan_refuses_a_step_that_does_not_fit():
     with pytest.raises(TooLarge, match="cuda") as refused:
         planner.plan_step(config, find_devices("l4:1"), None)
     assert refused.value.bytes > refused.value.limit
-    # The cache is what does not fit, and the message says so.
+    # The cache does not fit, and the message names it.
     assert "bf16[" in refused.value.buffers[0].shape
     assert str(refused.value.buffers[0]) in str(refused.value)
 

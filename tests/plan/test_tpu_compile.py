@@ -203,7 +203,7 @@ def test_plan_step_refuses_a_step_that_does_not_fit(devices):
     with pytest.raises(TooLarge) as refused:
         planner.plan_step(config, devices, None)
     assert refused.value.bytes > refused.value.limit == int(15.75 * GIB)
-    # The cache is what does not fit, and the message says so.
+    # The cache does not fit, and the message names it.
     largest = refused.value.buffers[0]
     assert "bf16[" in largest.shape or "f32[" in largest.shape
     assert f"{largest.name}, {largest.scope}" in str(refused.value)
