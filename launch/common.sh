@@ -24,7 +24,8 @@ fail() {
 }
 
 # parse_options "NAMES" WORDS: sets the variable NAME (_ in place of -) from --NAME=VALUE, or to "yes" from --NAME. All
-# other words, and all words after --, go into the array `rest`.
+# other words, and all words after --, go into the array `rest`; the config and the workdir go there as --NAME=VALUE,
+# also from -NAME VALUE, because scripts look for them.
 parse_options() {
   local allowed=" $1 " word option
   shift
@@ -39,6 +40,12 @@ parse_options() {
         exit 0
         ;;
       --dry-run) dry_run=yes ;;
+      --config | --workdir | -config | -workdir)
+        (($#)) || fail "$word needs a value: $word=…"
+        rest+=("--${word##*-}=$1")
+        shift
+        ;;
+      -config=* | -workdir=*) rest+=("-$word") ;;
       --)
         rest+=("$@")
         return

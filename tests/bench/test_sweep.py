@@ -51,7 +51,8 @@ def test_measure_values_runs_a_process_for_each_value(tmp_path, monkeypatch):
     stub.write_text(
         f"#!{sys.executable}\n"
         "import json, os, pathlib, sys\n"
-        "words = dict(word.split('=', 1) for word in sys.argv[3:])\n"  # the last of a name counts, as with flags
+        "words = dict(word.split('=', 1) for word in sys.argv[3:])\n"
+        "assert len(words) == len(sys.argv[3:])\n"  # a workdir that is given twice is refused
         "if words['--config.rollout.slots'] == '13': sys.exit(2)\n"
         "folder = pathlib.Path(words['--workdir'])\n"
         "folder.mkdir(parents=True)\n"

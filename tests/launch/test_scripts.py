@@ -102,6 +102,14 @@ def test_local_and_test_pass_their_arguments_on(stand):
     assert stand.records[1]["environment"]["XLA_FLAGS"].endswith("--mine")
 
 
+@pytest.mark.parametrize("words", [("--config", "tiny", "--workdir", "my runs"), ("-config=tiny", "-workdir=my runs")])
+def test_local_finds_config_and_workdir_in_each_spelling(stand, words):
+    assert stand.script("launch/local.sh", *words).returncode == 0
+    assert stand.calls == [["python", "-m", "nft_jax.train", "--config=tiny", "--workdir=my runs"]]
+    ran = stand.script("launch/local.sh", "--config")
+    assert (ran.returncode, ran.stderr) == (2, "error: --config needs a value: --config=…\n")
+
+
 def test_test_runs_what_computes_on_the_newest_python(stand):
     ran = stand.script("launch/test.sh", "--newest")
     assert (ran.returncode, stand.calls) == (0, [])
