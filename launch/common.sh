@@ -23,16 +23,18 @@ fail() {
   exit 2
 }
 
-# parse_options "NAMES" WORDS: sets the variable NAME (_ in place of -) from --NAME=VALUE, or to "yes" from --NAME. All
-# other words, and all words after --, go into the array `rest`; the config and the workdir go there as --NAME=VALUE,
-# also from -NAME VALUE, because scripts look for them.
+# parse_options "NAMES" WORDS: sets the variable NAME (_ in place of -) from --NAME=VALUE or --NAME VALUE; a name that
+# ends with ? is a switch, which is "yes" from --NAME. All other words, and all words after --, go into the array
+# `rest`; the config and the workdir go there as --NAME=VALUE, because scripts look for them.
 parse_options() {
-  local allowed=" $1 " word option
+  local allowed=" $1 " word option value
   shift
   while (($#)); do
     word="$1"
     shift
-    option="${word#--}"
+    option="${word#-}"
+    option="${option#-}"
+    value="${option#*=}"
     option="${option%%=*}"
     case "$word" in
       --help)
@@ -40,23 +42,27 @@ parse_options() {
         exit 0
         ;;
       --dry-run) dry_run=yes ;;
-      --config | --workdir | -config | -workdir)
-        (($#)) || fail "$word needs a value: $word=…"
-        rest+=("--${word##*-}=$1")
-        shift
-        ;;
-      -config=* | -workdir=*) rest+=("-$word") ;;
       --)
         rest+=("$@")
         return
         ;;
-      --*)
-        if [[ "$allowed" != *" $option "* ]]; then
-          rest+=("$word")
-        elif [[ "$word" == *=* ]]; then
-          printf -v "${option//-/_}" '%s' "${word#*=}"
-        else
+      -*)
+        if [[ "$allowed" == *" $option? "* ]]; then
+          [[ "$word" != *=* || "$value" == yes ]] || fail "--$option is a switch: leave =$value out"
           printf -v "${option//-/_}" yes
+        elif [[ "$allowed config workdir " == *" $option "* ]]; then
+          if [[ "$word" != *=* ]]; then
+            (($#)) && [[ "$1" != -* ]] || fail "--$option needs a value: --$option=…"
+            value="$1"
+            shift
+          fi
+          if [[ "$allowed" == *" $option "* ]]; then
+            printf -v "${option//-/_}" '%s' "$value"
+          else
+            rest+=("--$option=$value")
+          fi
+        else
+          rest+=("$word")
         fi
         ;;
       *) rest+=("$word") ;;

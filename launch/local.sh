@@ -2,7 +2,7 @@
 # Runs an experiment on this machine, with nothing installed before: environment, data, warm start, training, picture.
 #   bash launch/local.sh [--dry-run] [--config=NAME_OR_FILE] [--workdir=DIR] [--config.section.field=value ...]
 # The default is --config=tiny, and --workdir=runs/NAME for the config NAME. The same workdir resumes. Exit code 75 means: the run stopped on
-# request and saved its work; run the same command again.
+# request and saved its work; run the same command again. Relative paths start at the checkout, wherever you call it from.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 parse_options "" "$@"

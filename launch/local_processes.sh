@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 KILLED=137
 devices=1 module=nft_jax.train again=no grace=90
-parse_options "devices module again grace" "$@"
+parse_options "devices module again? grace" "$@"
 count="${rest[0]-}"
 [[ "$count" =~ ^[1-9][0-9]*$ ]] || fail "how many processes? bash $0 2 --config=…"
 flags=("${rest[@]:1}")

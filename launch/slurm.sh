@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 MOST_RESTARTS=100
 nodes=1 gpus=8 cpus=8 time=24:00:00 partition="" account="" grace=180 inside=no
-parse_options "nodes gpus cpus time partition account grace inside" "$@"
+parse_options "nodes gpus cpus time partition account grace inside?" "$@"
 use_environment cuda12,data,isolation
 
 if [ "$inside" = no ]; then

@@ -6,7 +6,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 newest=""
-parse_options "newest" "$@"
+parse_options "newest?" "$@"
 if [ "$newest" = yes ]; then
   PYTHON="$(find_newest_python)"
   if [ -z "$PYTHON" ]; then

@@ -16,7 +16,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from nft_jax import command_words
+from nft_jax import command_words, config_files
 from nft_jax.compat import coordination
 from nft_jax.config import Config, default, load, set_own_option, to_dict
 from nft_jax.config.reference import check_names, help_text, sections, take_own_options
@@ -45,6 +45,7 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run, or gs://BUCKET/PATH; everything that the run writes goes there."
 )
 HELP = ("--help", "-help")
+_GIVEN: list[str] = []
 # By NumPy, by XLA of any device, and by the C++ below it.
 _OUT_OF_MEMORY = re.compile("MemoryError|RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory")
 # A kernel's blocks are too large for any number of slots; XLA gives it the code of a lack of memory.
@@ -119,6 +120,11 @@ def run(
         app.run(start, flags_parser=functools.partial(_parse, default_config))
     except KeyboardInterrupt:
         stop("interrupted by Ctrl-C", code=128 + signal.SIGINT)
+
+
+def given_words() -> list[str]:
+    """Returns the words of the command line, which run the program again; `sys.argv` lacks a loss's own options."""
+    return list(_GIVEN)
 
 
 def stop(message: str, code: int = 2) -> NoReturn:
@@ -232,10 +238,12 @@ def _load() -> Config:
 def _parse(default_config: str | None, argv: list[str]) -> list[str]:
     """Parses the flags, or prints the help with every setting, and returns the words that are no flags."""
     try:
-        words, own = take_own_options(command_words.prepare([word for word in argv if word not in HELP]))
+        words = command_words.prepare([word for word in argv if word not in HELP])
         name = command_words.take(words, "--config").value
+        words = config_files.add_path(words, default_config, remote_workdir.open_workdir)
+        _GIVEN[:] = words[1:]
         # ml_collections looks for the settings in sys.argv.
-        sys.argv = command_words.with_config_path(words, default_config)
+        sys.argv, own = take_own_options(words)
         check_names(sys.argv[1:])
     except (ValueError, OSError) as error:
         stop(str(error))

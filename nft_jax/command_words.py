@@ -1,13 +1,11 @@
-"""The words of a command line before any flag is parsed: home folders, words given twice, and where the config is."""
+"""The words of a command line before any flag is parsed: home folders, and words given twice."""
 
+import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-from nft_jax import config_files
-from nft_jax.run import remote_workdir
 
 
 class Flag(NamedTuple):
@@ -47,26 +45,19 @@ def take(words: list[str], flag: str) -> Flag:
     return Flag(None, list(words))
 
 
-def with_config_path(words: list[str], default: str | None) -> list[str]:
-    """Returns the words with the config's path first: from --config, else from the run in --workdir.
-
-    Raises:
-      FileNotFoundError, ValueError: for a config or workdir that can't be used.
-    """
-    given = take(words, "--config")
-    name = given.value
-    if name is None:
-        workdir = take(words, "--workdir").value
-        path = (remote_workdir.open_workdir(workdir) if workdir else Path()) / "config.json"
-        name = str(path) if workdir and path.is_file() else default
-    path = [] if name is None else [f"--config={config_files.locate(name)}"]
-    return [*given.rest[:1], *path, *given.rest[1:]]
+def leave_out(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Returns the words without these flags and their values; a program may not be given a workdir twice."""
+    rest = list(words)
+    for flag in flags:
+        while (taken := take(rest, flag)).value is not None:
+            rest = taken.rest
+    return rest
 
 
 def _find_given_twice(words: list[str]) -> Iterator[tuple[str, str, str]]:
     """Yields each flag that was given before, with both values."""
     given: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         flag, equals, value = word.partition("=")
         if flag.startswith("--"):
             value = value if equals else following

@@ -1,10 +1,12 @@
 """Config files: those that come with the package (`configs/` of a checkout, or of an installed wheel), and others."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from nft_jax import command_words
 from nft_jax.config import read_saved_config
 from nft_jax.names import suggestion
 from nft_jax.own_code import register
@@ -69,3 +71,21 @@ def _folders() -> list[Path]:
 def get_config(path: str) -> ConfigDict:
     """Returns the config in the `config.json` of a run; `ml_collections` loads it as `config_files.py:PATH`."""
     return read_saved_config(path)
+
+
+def add_path(words: list[str], default: str | None, open_workdir: Callable[[str], Path]) -> list[str]:
+    """Returns the words with the config's path first: from --config, else from the run in --workdir.
+
+    `open_workdir` returns the local folder of a workdir, which may be in a bucket.
+
+    Raises:
+      FileNotFoundError, ValueError: for a config or workdir that can't be used.
+    """
+    given = command_words.take(words, "--config")
+    name = given.value
+    if name is None:
+        workdir = command_words.take(words, "--workdir").value
+        path = (open_workdir(workdir) if workdir else Path()) / "config.json"
+        name = str(path) if workdir and path.is_file() else default
+    path = [] if name is None else [f"--config={locate(name)}"]
+    return [*given.rest[:1], *path, *given.rest[1:]]

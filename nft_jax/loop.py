@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import shlex
 import sys
 import time
 from collections import deque
@@ -249,8 +250,9 @@ class Loop(abc.ABC):
             return f"no step is saved: begin anew in another --workdir, with other settings, such as {rate}"
         return (
             f"the last good checkpoint: step {latest} ({self.checkpoints.folder / str(latest)}); to go on from its "
-            f"weights with other settings: python -m nft_jax.train --config={folder / 'config.json'} "
-            f"--workdir={folder}_again --config.base={folder} {rate}"
+            f"weights with other settings: python -m nft_jax.train "
+            f"--config={shlex.quote(f'{folder}/config.json')} --workdir={shlex.quote(f'{folder}_again')} "
+            f"--config.base={shlex.quote(str(folder))} {rate}"
         )
 
 

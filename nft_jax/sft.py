@@ -11,6 +11,7 @@ The loss is that of the responses' tokens; prompts are masked. The same --workdi
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -290,10 +291,9 @@ def main(config: Config, workdir: Path) -> None:
             experiment.write_model_settings(workdir / "model")
         if not finished:
             warm_start(experiment, folder)
-    print(
-        f"{'finished before, nothing to do; ' if finished else ''}weights: {workdir / 'weights'}; go on with: "
-        f"python -m nft_jax.train --config=… --config.base={workdir}"
-    )
+    command = f"python -m nft_jax.train --config=… --config.base={shlex.quote(str(workdir))}"
+    before = "finished before, nothing to do; " if finished else ""
+    print(f"{before}weights: {workdir / 'weights'}; go on with: {command}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from helpers.documents import ROOT
 # A room imports only rooms of the lines above its own, and itself.
 ORDER = """
     compat names types files rounding printing
-    own_code
+    own_code command_words
     precision randomness losses
     parallel
     verify
@@ -27,7 +27,6 @@ ORDER = """
     evaluation
     resolve verifier base teacher
     experiment
-    command_words
     cli
     machine
     loop supervised report start_table rehearsal

@@ -7,7 +7,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 type="" version="" spot=no reserved=no
-parse_options "name zone project type version spot reserved" "$@"
+parse_options "name zone project type version spot? reserved?" "$@"
 require_slice
 require type
 [ "$spot$reserved" != yesyes ] || fail "give --spot or --reserved, not both"

@@ -5,7 +5,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 queued=no yes=no
-parse_options "name zone project queued yes" "$@"
+parse_options "name zone project queued? yes?" "$@"
 require_slice
 refuse_words
 

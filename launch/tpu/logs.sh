@@ -6,7 +6,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 worker=0 lines=100 queued=no
-parse_options "name zone project slices worker lines queued" "$@"
+parse_options "name zone project slices worker lines queued?" "$@"
 require_slice
 refuse_words
 

@@ -12,7 +12,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 type="" version="" spot=no reserved=no token_secret="" keep=no
-parse_options "name zone project type version spot reserved slices token-secret keep" "$@"
+parse_options "name zone project type version spot? reserved? slices token-secret keep?" "$@"
 require_slice
 require type
 [ "$spot$reserved" != yesyes ] || fail "give --spot or --reserved, not both"

@@ -6,7 +6,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 queued=no machines=no
-parse_options "name zone project slices queued machines" "$@"
+parse_options "name zone project slices queued? machines?" "$@"
 require_slice
 refuse_words
 

@@ -6,7 +6,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
 
 setup=no stop=no log="" background=no module=nft_jax.train
-parse_options "setup stop log background module" "$@"
+parse_options "setup? stop? log background? module" "$@"
 
 if [ -n "$log" ]; then
   run exec tail --lines="$log" --follow=name --retry run.log

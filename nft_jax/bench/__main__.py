@@ -60,7 +60,7 @@ def main(config: Config, workdir: Path) -> None:
     lengths, peers = read_lengths(given.lengths, config), match_pythons(given.peer, given.peer_python)
     if given.sweep:
         sweep = read_sweep(given.sweep, config)
-        rows = measure_values(sweep, sys.argv[1:], workdir)
+        rows = measure_values(sweep, cli.given_words(), workdir)
         lines = fit_lines(sweep, rows)
         result = {"sweep": sweep.name, "rows": rows, "fits": {part: line._asdict() for part, line in lines.items()}}
         text = sweep_table(sweep, rows, lines)
@@ -68,7 +68,8 @@ def main(config: Config, workdir: Path) -> None:
         result = measure(config, workdir, lengths, peers)
         text = step_table(result)
     Workdir(workdir).write_json("bench.json", result)
-    print(json_text(result) if given.json else text, flush=True)
+    trace = f"; trace: {given.profile}" if given.profile else ""
+    print(json_text(result) if given.json else f"{text}\nresults: {workdir / 'bench.json'}{trace}", flush=True)
 
 
 def _define_flags() -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nft_jax import command_words
 from nft_jax.bench.workload import read_lengths
-from nft_jax.command_words import take
 from nft_jax.config import Config, replace_value, settings_of
 from nft_jax.config.files import unknown_setting
 from nft_jax.files import read_json_object
@@ -93,23 +93,14 @@ def measure_values(sweep: Sweep, arguments: Sequence[str], workdir: Path) -> lis
     for value in sweep.values:
         folder = workdir / f"{sweep.name}={value}"
         print(folder.name, file=sys.stderr, flush=True)
-        changed = [sweep.flag(value), f"--workdir={folder}", "--sweep="]
-        command = [sys.executable, "-m", "nft_jax.bench", *_without(arguments, changed), *changed]
+        changed = [sweep.flag(value), f"--workdir={folder}"]
+        rest = command_words.leave_out(arguments, ["--sweep", *(word.partition("=")[0] for word in changed)])
+        command = [sys.executable, "-m", "nft_jax.bench", *rest, *changed]
         code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
         if code:
             raise ValueError(f"--sweep={sweep.name}: the run with {value} ended with code {code}; its message is above")
         rows.append({"value": value} | read_json_object(folder / "bench.json"))
     return rows
-
-
-def _without(arguments: Sequence[str], changed: Sequence[str]) -> list[str]:
-    """Returns the words without the flags of `changed`: a command line may not give a workdir twice."""
-    rest = list(arguments)
-    for word in changed:
-        flag = word.partition("=")[0]
-        while (taken := take(rest, flag)).value is not None:
-            rest = taken.rest
-    return rest
 
 
 def fit_lines(sweep: Sweep, rows: list[dict[str, Any]]) -> dict[str, Fit]:

@@ -28,6 +28,7 @@ trainer weakens incorrect tokens where log π_old comes from the sampler. It wri
 """
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,5 +89,5 @@ def _define_flags() -> None:
 if __name__ == "__main__":
     _define_flags()
     # Only --equivalence has a default config.
-    default = "equivalence" if any(word.startswith("--equivalence") for word in sys.argv) else None
+    default = "equivalence" if any(re.match("--?equivalence", word) for word in sys.argv) else None
     cli.run(main, __doc__, holds_workdir=True, needs_workdir=False, default_config=default)

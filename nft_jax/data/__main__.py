@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 
+from nft_jax import command_words
 from nft_jax.data import benchmarks
 from nft_jax.data.fields import parse_fields
 from nft_jax.data.files import Problem
@@ -22,9 +23,8 @@ from nft_jax.printing import show_control_characters
 def main(words: list[str] | None = None) -> None:
     """Cleans the problems that the flags name; on a bad flag or problem, exits with code 2 and a message."""
     show_control_characters()
-    flags = _make_parser().parse_args(words)
     try:
-        _run(flags)
+        _run(_make_parser().parse_args(command_words.prepare(sys.argv[1:] if words is None else words)))
     except (ValueError, OSError) as error:
         # Errors name settings of a config, which are flags here.
         _make_parser().exit(2, f"error: {str(error).replace('config.data.', '--')}\n")
@@ -55,6 +55,7 @@ def _run(flags: argparse.Namespace) -> None:
     for flag, path in written.items():
         with atomically(path) as temporary:
             temporary.write_text(texts[flag](), encoding="utf-8")
+        print(f"{flag}: {path}")
 
 
 def _make_record(problem: Problem) -> dict:

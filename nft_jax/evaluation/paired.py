@@ -1,5 +1,6 @@
 """Paired differences between two evaluations of the same problems, with intervals."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +55,9 @@ def find_evaluations(folder: Path, step: int | None) -> Path:
         return folder
     steps = sorted((folder / "evaluations").glob("step_*" if step is None else f"step_{step:06d}"))
     if not steps:
-        raise FileNotFoundError(f"{folder}: no evaluations there; run python -m nft_jax.evaluate --workdir={folder}")
+        raise FileNotFoundError(
+            f"{folder}: no evaluations there; run python -m nft_jax.evaluate --workdir={shlex.quote(str(folder))}"
+        )
     return steps[-1]
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nft_jax import cli
 from nft_jax.config import to_dict
 from nft_jax.experiment import Experiment
 from nft_jax.machine.chips import GIB, Chip
@@ -194,7 +195,7 @@ def as_json(plan: Plan, where: str) -> dict[str, Any]:
     """Returns all figures."""
     experiment, program = plan.experiment, plan.program
     return {
-        "command": sys.argv,
+        "command": [sys.argv[0], *cli.given_words()],
         "topology": where,
         "mesh": dict(experiment.model.mesh.shape),
         "versions": versions(),

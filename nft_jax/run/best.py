@@ -42,7 +42,9 @@ class Best:
         save()
         self._keep(row)
         if row[kind] is not None:
-            print(f"  the best so far: step {row['step']}, {kind} {row[kind]:.3f}; --step=best takes it", flush=True)
+            # A run removes the checkpoints of its warm start.
+            use = "; --step=best takes it" if self.folder.run == self.folder.path else ""
+            print(f"  the best so far: step {row['step']}, {kind} {row[kind]:.3f}{use}", flush=True)
 
     def _keep(self, row: dict | None) -> None:
         self.row = row

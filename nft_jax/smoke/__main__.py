@@ -13,6 +13,7 @@ they use the devices.
 import argparse
 import sys
 
+from nft_jax import command_words
 from nft_jax.printing import show_control_characters
 from nft_jax.smoke.runner import SmokeTest
 
@@ -20,12 +21,19 @@ from nft_jax.smoke.runner import SmokeTest
 def main() -> int:
     """Runs the smoke test; returns the exit code."""
     show_control_characters()
-    known, others = _parser().parse_known_args()
-    if {"--help", "--helpfull", "-h"} & set(others):
+    if {"--help", "--helpfull", "-h", "-help"} & set(sys.argv):
         print(__doc__)
         return 0
+    try:
+        known, others = _parser().parse_known_args(command_words.prepare(sys.argv[1:]))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if not known.workdir:
         print("error: --workdir=DIR is needed; on a slice, a folder that all hosts share", file=sys.stderr)
+        return 2
+    if (config := command_words.take(others, "--config").value) is not None:
+        print(f"error: --config={config}: the smoke test has its own config; leave this out", file=sys.stderr)
         return 2
     test = SmokeTest(known.workdir, known.seconds, others)
     test.check_devices()

@@ -44,7 +44,8 @@ class SmokeTest:
         unfinished = started[len(self.results) :]
         if code not in (0, 1) or unfinished or not started:
             name = unfinished[0] if unfinished else "start"
-            self.add(CheckResult(name, False, child.seconds, f"did not end (exit code {code}); see its output above"))
+            fault = "did not end" if code is None else f"ended early, with exit code {code}"
+            self.add(CheckResult(name, False, child.seconds, f"{fault}; see its output above"))
 
     def train(self) -> None:
         """Trains three steps, kills process 0 (the others notice), and resumes in all processes."""
@@ -137,7 +138,7 @@ class Child:
         for text in self.process.stdout:
             self.lines.append(text)
             print(text, end="", flush=True)
-            if step := re.match(r"\s*(\d+)/\d+ [━╌]+ reward (\S+)", text):
+            if step := re.match(r"\s*(\d+)/\d+ (?:[━╌]+ )?reward (\S+)", text):
                 self.rewards[int(step[1])] = step[2]
             if self.kill_at in self.rewards and not self.killed:
                 self.killed = True

@@ -1,11 +1,15 @@
 """Sweeps: what they change, measure and fit."""
 
+import json
+import os
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 from helpers.bench import SIZES, row
+from helpers.documents import ROOT
 from helpers.experiments import small
 from nft_jax.bench import sweep
 from nft_jax.bench.sweep import Sweep, change_setting, fit_line, fit_lines, measure_values, read_sweep
@@ -65,10 +69,38 @@ def test_measure_values_runs_a_process_for_each_value(tmp_path, monkeypatch):
     assert [row["value"] for row in rows] == ["4", "8"]
     assert rows[0]["process"] != rows[1]["process"]
     for found in rows:
-        expected = {"--config": "bench", "--config.rollout.slots": found["value"], "--sweep": ""}
+        expected = {"--config": "bench", "--config.rollout.slots": found["value"]}
         assert found["words"] == expected | {"--workdir": f"{tmp_path}/rollout.slots={found['value']}"}
     with pytest.raises(ValueError, match=r"--sweep=rollout\.slots: the run with 13 ended with code 2"):
         measure_values(Sweep("rollout.slots", ("13",)), words, tmp_path)
+
+
+def test_a_sweep_runs_the_same_command_with_each_value(tmp_path):
+    # The benchmark with a measurement that takes no time: its words are parsed as always, here and in its processes.
+    (tmp_path / "fake.py").write_text(
+        "import sys\n"
+        "from nft_jax import cli\n"
+        "from nft_jax.bench import __main__ as bench\n"
+        "sys.executable = __file__.replace('fake.py', 'python')\n"
+        "def measure(config, workdir, lengths, peers):\n"
+        "    return {'slots': config.rollout.slots, 'loss': dict(config.loss.options), 'ends': lengths.ends,\n"
+        "            'median': {'tokens': 1}}\n"
+        "bench.measure, bench.step_table, bench.sweep_table = measure, str, lambda *_: ''\n"
+        "bench._define_flags()\n"
+        "cli.run(bench.main, bench.__doc__, holds_workdir=True)\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} {tmp_path}/fake.py "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "mine.py").write_text("def fading(logp_BT, batch, *, width: float = 1.0):\n    return -logp_BT\n")
+    words = ["-config", "bench", "--workdir", f"{tmp_path}/my runs", "--lengths=ends:3", "--json"]
+    words += ["--config.loss.name=mine:fading", "--config.loss.own.width=0.3", "--config.rollout.slots=16"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [python, "-m", "nft_jax.bench", *words, "--sweep=rollout.slots:4,8"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    expected = [{"value": str(slots), "slots": slots, "loss": {"width": 0.3}, "ends": 3} for slots in (4, 8)]
+    assert [{name: row[name] for name in expected[0]} for row in json.loads(ran.stdout)["rows"]] == expected
 
 
 def test_fit_line():

@@ -38,6 +38,7 @@ def test_main_cleans_a_file(files, tmp_path, capsys):
         "       1  duplicate",
         "       1  overlap with test (1 the same)",
         "       1  overlap with validation (1 the same)",
+        f"output: {output}",
     ]
     main(
         [

@@ -110,6 +110,20 @@ def test_local_finds_config_and_workdir_in_each_spelling(stand, words):
     assert (ran.returncode, ran.stderr) == (2, "error: --config needs a value: --config=…\n")
 
 
+def test_scripts_take_values_after_a_space_and_switches_without_one(stand):
+    words = ["--name", "nft", "-zone=here", "--spot", "--type", "v5litepod-64"]
+    first = ["--name=nft", "--zone=here", "--type=v5litepod-64", "--spot"]
+    ran = [stand.script("launch/tpu/create.sh", "--dry-run", *each) for each in (words, first)]
+    assert [each.returncode for each in ran] == [0, 0]
+    assert ran[0].stdout == ran[1].stdout != ""
+    for word, fault in [
+        ("--zone", "--zone needs a value: --zone=…"),
+        ("--spot=no", "--spot is a switch: leave =no out"),
+    ]:
+        failed = stand.script("launch/tpu/create.sh", "--dry-run", *first[:1], word)
+        assert (failed.returncode, failed.stderr) == (2, f"error: {fault}\n")
+
+
 def test_test_runs_what_computes_on_the_newest_python(stand):
     ran = stand.script("launch/test.sh", "--newest")
     assert (ran.returncode, stand.calls) == (0, [])
@@ -135,6 +149,13 @@ def test_gpu_bench_leaves_out_by_name_what_it_has_no_files_for(stand, tmp_path):
     runs = [call[3] for call in stand.calls]
     assert len(runs) == 4 + 7 + 2
     assert not any("train" in run or "peer" in run for call in stand.calls for run in call)
+
+
+def test_gpu_bench_ends_with_1_after_a_run_that_failed(stand, tmp_path):
+    stand.ends("python", 1)
+    ran = stand.script("launch/gpu_bench.sh", "--tiny", "-workdir", f"{tmp_path}/my bench", "--only=0.5b")
+    assert (ran.returncode, ran.stderr.splitlines()[-1]) == (1, "failed: 0.5b")
+    assert f"--workdir={tmp_path}/my bench/0.5b" in stand.calls[0]
 
 
 def test_gpu_bench_takes_the_runs_that_are_asked_for(stand, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nft_jax.run.metrics import format_progress
 from nft_jax.smoke import __main__ as smoke
 from nft_jax.smoke import runner
 
@@ -43,7 +44,15 @@ ROWS = [
     {"check": "hosts", "passed": True, "seconds": 1.0, "message": "there"},
     {"facts": FACTS},
 ]
-STEPS = [f"{step}/5 ━╌ reward 0.{step}" for step in (1, 2, 3)]
+NUMBERS = {"tokens_per_second": 9.0, "seconds": 1.0, "updates_nonfinite": 0, "updates_taken": 1}
+
+
+def line(step, reward, width=None):
+    """Returns the line that a run prints after a step, into a pipe or a terminal of that width."""
+    return format_progress(step, 5, NUMBERS | {"reward": reward}, {"reward": "reward {:.3f}"}, 1.0, width)
+
+
+STEPS = [line(1, 0.1), line(2, 0.2, 80), line(3, 0.3)]
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def tested(tmp_path, monkeypatch, capfd):
 
 def test_smoke_kills_a_run_and_resumes_it_by_the_same_command(tested, tmp_path):
     code, found, calls, printed = tested(
-        train=[[*STEPS, "hangs"], ["resumed from step 2 in there", STEPS[2], "4/5 ━╌ reward 0.7"]]
+        train=[[*STEPS, "hangs"], ["resumed from step 2 in there", STEPS[2], line(4, 0.7)]]
     )
     assert (code, found["passed"]) == (0, True)
     assert [row["check"] for row in found["checks"]] == ["hosts", "three steps", "resume"]
@@ -86,8 +95,8 @@ def test_smoke_kills_a_run_and_resumes_it_by_the_same_command(tested, tmp_path):
     ("fate", "check"),
     [
         ({"train": [STEPS[:2], []]}, "three steps"),
-        ({"train": [[*STEPS, "hangs"], ["4/5 ━╌ reward 0.7"]]}, "resume"),
-        ({"train": [[*STEPS, "hangs"], ["resumed from step 2", "3/5 ━╌ reward 0.9"]]}, "resume"),
+        ({"train": [[*STEPS, "hangs"], [line(4, 0.7)]]}, "resume"),
+        ({"train": [[*STEPS, "hangs"], ["resumed from step 2", line(3, 0.9)]]}, "resume"),
         ({"rows": [*ROWS[:1], ROWS[1] | {"passed": False}], "code": 1}, "hosts"),
         ({"rows": [*ROWS, {"started": "loops"}], "code": 1}, "loops"),
         ({"rows": [], "code": 2}, "start"),
@@ -113,6 +122,20 @@ def test_smoke_reports_only_failures_on_other_hosts(tested):
     code, found, calls, printed = tested(rows=rows, train=[[], []])
     assert (code, found, len(calls)) == (0, None, 3)
     assert "resume" not in printed.out
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["-workdir", "here", "--config=tiny"], "--config=tiny: the smoke test has its own config; leave this out"),
+        (["--workdir=a", "--workdir=b"], "--workdir is given twice: 'a' and 'b'"),
+        ([], "--workdir=DIR is needed; on a slice, a folder that all hosts share"),
+    ],
+)
+def test_smoke_refuses_words_before_it_starts_anything(words, fault, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["smoke", *words])
+    assert smoke.main() == 2
+    assert capsys.readouterr().err == f"error: {fault}\n"
 
 
 @pytest.mark.slow
