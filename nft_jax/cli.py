@@ -45,6 +45,7 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run, or gs://BUCKET/PATH; everything that the run writes goes there."
 )
 HELP = ("--help", "-help")
+# What `given_words` returns; `_parse` sets it.
 _GIVEN: list[str] = []
 # By NumPy, by XLA of any device, and by the C++ below it.
 _OUT_OF_MEMORY = re.compile("MemoryError|RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory")

@@ -18,7 +18,8 @@ class Flag(NamedTuple):
 def prepare(words: list[str]) -> list[str]:
     """Returns the words with two dashes before each flag, and with home folders in place of ~.
 
-    Of two values of a setting the last one counts, as where a script adds its user's words to its own; this is said.
+    If a setting is given twice, the last value counts, because scripts add their user's words after their own. A line
+    on the standard error names both values.
 
     Raises:
       ValueError: for a config or workdir that is given twice, and for bytes that are no text.

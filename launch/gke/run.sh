@@ -9,8 +9,9 @@
 #   docker build -f launch/gke/Dockerfile -t IMAGE . && docker push IMAGE
 # A HF_TOKEN is a secret of the cluster, made from a file by
 #   kubectl create secret generic nft-jax --from-file=HF_TOKEN=FILE
-# After exit code 75 (work is saved) or the loss of a node, all hosts start again. Run --module=nft_jax.smoke first, without --config. Its
-# notes are lost with its pods, so when it has passed, add --config.rollout.lockstep=no. To follow and delete the run:
+# After exit code 75 (work is saved) or the loss of a node, all hosts start again. Run --module=nft_jax.smoke first,
+# without --config. Its notes are lost with its pods, so when it has passed, add --config.rollout.lockstep=no. To follow
+# and delete the run:
 #   kubectl logs --follow --selector=jobset.sigs.k8s.io/jobset-name=NAME,batch.kubernetes.io/job-completion-index=0
 #   kubectl delete jobset NAME
 # The same by xpk:
