@@ -176,8 +176,10 @@ def unlike(processes):
     unwritable = command(processes, workdir=f"{MODULE}.py/run")
 
     def alone(process):
+        # In a folder of its own: process 0 of each pair holds its folder while it waits for the other.
+        words = command(processes, workdir=f"refused_{process}")
         given = [f"--distributed=127.0.0.1:{free_port()}", "--processes=2", f"--process={process}", "--wait_seconds=6"]
-        return [processes.one([*run, *given])]
+        return [processes.one([*words, *given])]
 
     return {
         "config": processes.tasks([[*run, "--distributed=auto"], [*other, "--distributed=auto"]]),
@@ -317,13 +319,17 @@ def test_exit_on_process_loss_ends_a_process_where_no_collective_fails(bereft, w
         ("nobody", ["process 0 can't be reached at 127.0.0.1:", " from process 1 on "]),
     ],
 )
-def test_roll_call_refuses_in_every_process_what_can_not_run_together(unlike, processes, what, words):
+def test_roll_call_refuses_in_every_process_what_can_not_run_together(unlike, what, words):
     for process in unlike[what]:
         assert process.code() == 2, process.printed
         assert all(word in process.printed for word in words), process.printed
         assert "Traceback" not in process.printed
-    assert not (processes.folder / "refused" / "config.json").exists()
-    assert list(processes.folder.glob("refused/.rollcall*")) == []
+
+
+def test_refused_processes_leave_no_run_and_no_roll_call(unlike, processes):
+    assert all(process.code() == 2 for pair in unlike.values() for process in pair)
+    assert list(processes.folder.glob("refused*/config.json")) == []
+    assert list(processes.folder.glob("refused*/.rollcall*")) == []
 
 
 # Longer: whichever process is killed, and nothing lost by it.
