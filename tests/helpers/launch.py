@@ -100,7 +100,7 @@ class Stand:
     def script(self, name: str, *words: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
         command = ["bash", str(ROOT / name), *words]
         environment = self.environment | environment
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
 
     def starts(self, name: str, *words: str, **environment: str) -> subprocess.Popen:
         command = ["bash", str(ROOT / name), *words]
@@ -135,15 +135,15 @@ def worker_folder(stand: Stand) -> Path:
 
 
 SLEEPS = """#!/usr/bin/env bash
-echo started >>"{folder}/started"
 trap 'echo "$1 TERM" >>"{folder}/signals"; exit 75' TERM
 trap 'echo "$1 INT" >>"{folder}/signals"; exit 75' INT
+echo started >>"{folder}/started"
 for _ in $(seq 600); do sleep 0.05; done
 """
 
 
 def until(so, process: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not so():
         assert time.monotonic() < deadline and (process is None or process.poll() is None), so
         time.sleep(0.02)

@@ -68,9 +68,10 @@ def test_local_processes_know_their_numbers(stand):
 )
 def test_local_processes_end_together_with_the_first_failure(stand, fates, code):
     began = time.monotonic()
-    ran, _ = processes(stand, fates, "--grace=1")
+    # Where both end by themselves, they have the time that a busy machine takes.
+    ran, _ = processes(stand, fates, "--grace=1" if {"hangs", "deaf"} & {*fates} else "--grace=30")
     assert ran.returncode == code, ran.stderr
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 50, "they hang for 60 s"
     assert ("run the same command again" in ran.stderr) == (code == 75)
     asked = [(stand.folder / f"asked.{number}").exists() for number in range(2)]
     assert asked == [fate == "hangs" for fate in fates], "SIGTERM comes before SIGKILL"
@@ -99,7 +100,7 @@ def test_local_processes_all_stop_when_the_script_is_stopped(stand, words, numbe
     until(lambda: len(list(stand.folder.glob("process.*"))) == 2, process)
     time.sleep(0.2)
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=20)
+    printed, _ = process.communicate(timeout=50)
     assert process.returncode == 75, printed
     assert [len(file.read_text().splitlines()) for file in stand.folder.glob("process.*")] == [1, 1]
 

@@ -80,7 +80,7 @@ def test_gpus_stops_the_run_for_good_when_it_is_stopped(stand, tmp_path, number)
     until((tmp_path / "started").exists, process)
     time.sleep(0.1)
     process.send_signal(number)
-    assert process.wait(20) == 75
+    assert process.wait(120) == 75
     assert (tmp_path / "signals").read_text() == f"-m {number.name.removeprefix('SIG')}\n"
     assert (tmp_path / "started").read_text() == "started\n"
 
