@@ -186,10 +186,10 @@ def test_close_wakes_waiting_callers():
     ],
 )
 def test_pool_refuses_at_once_what_cannot_work(arguments, error, words):
-    threads = threading.active_count()
+    threads = {*threading.enumerate()}
     with pytest.raises(error, match=words):
         hostile_pool(**arguments)
-    assert threading.active_count() == threads
+    assert {*threading.enumerate()} <= threads
 
 
 def test_pool_raises_for_a_missing_interpreter(monkeypatch):
@@ -222,12 +222,17 @@ def test_pool_gives_the_same_verdicts_when_workers_are_killed_at_random():
     expected = ["correct" if i % 2 or i % 7 == i % 3 else "incorrect" for i in range(5000)]
     random = np.random.default_rng(0)
     with hostile_pool(item_seconds=60.0) as pool:
-        batch, killed = pool.begin(), 0
+        batch, killed, spared = pool.begin(), 0, set()
         batch.add(items)
         while not batch._is_done():
             time.sleep(random.uniform(0.3, 0.6))
-            if pids := pool.pids:
-                os.kill(random.choice(pids), 9)
+            one = pool._supervisors[random.integers(2)]
+            # Its items are errors if it dies at its start three times in a row, as it would where a start takes long.
+            if one.waiting_since is None and one in spared:
+                continue
+            (spared.add if one.waiting_since is None else spared.discard)(one)
+            if pid := one.pid:
+                os.kill(pid, 9)
                 killed += 1
         assert statuses(batch.collect()) == expected
         assert killed > 5
