@@ -125,13 +125,17 @@ class Command:
             time.sleep(0.01)
         return True
 
-    def end(self, number: signal.Signals | None = None) -> int:
-        """Sends a signal, if any, waits until the process and its children have ended, and returns the exit code."""
+    def end(self, number: signal.Signals | None = None, then: Callable[[], Any] = lambda: None) -> int:
+        """Sends a signal, if any, waits until the process and its children have ended, and returns the exit code.
+
+        `then` is called when the signal is sent.
+        """
         children = []
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.process.pid).children(recursive=True)
         if number is not None:
             self.process.kill(number)
+        then()
         code = self.process.code()
         _, alive = psutil.wait_procs(children, timeout=30)
         assert alive == []

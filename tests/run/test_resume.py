@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import shutil
 import signal
 import sys
@@ -21,18 +22,23 @@ from nft_jax import train
 from nft_jax.run import remote_workdir
 from nft_jax.run.checkpoint import Checkpoints
 
-# Takes a while, so that a signal arrives during a step, and hangs while a file exists.
+# Takes a while, so that a signal arrives during a step. It waits while the run has as many lines as the file "hold"
+# says: however late a test looks, the run is no further.
 GRADER = """
-import time, zlib
+import contextlib, time, zlib
 from pathlib import Path
 
 HERE = Path(__file__).parent
 
+def is_held():
+    with contextlib.suppress(FileNotFoundError):
+        return (HERE / "ended" / "metrics.jsonl").read_text().count("\\n") >= int((HERE / "hold").read_text())
+
 def coin(response, answer):
     time.sleep(0.01)
-    while (HERE / "hang").exists():
-        (HERE / "hangs").touch()
-        time.sleep(0.1)
+    while is_held():
+        (HERE / "held").touch()
+        time.sleep(0.01)
     return zlib.crc32(response.encode()) % 2 == 0
 """
 MODULE = "grader_that_can_hang"
@@ -207,11 +213,12 @@ def test_train_refuses_a_warm_start_with_other_settings(whole, tmp_path):
 
 
 class Ended(NamedTuple):
-    """How a process ended: exit code, output, and the steps in its metrics and checkpoints."""
+    """How a process ended: exit code, seconds from its moment on, output, and the steps in metrics and checkpoints."""
 
     path: Path
     pid: int
     code: int
+    seconds: float
     printed: str
     steps: list[int]
     saved: list[int]
@@ -219,18 +226,32 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="module")
 def until(folder):
-    """`(moment, signal, **changes)` starts the run, waits until `moment(run)`, ends it, and returns how it ended."""
+    """`(moment, signal, …)` starts the run, waits until `moment(run)`, ends it, and returns how it ended.
 
-    (folder / "slow").touch()
+    With `hold` the run waits when it has so many lines, until the signal is sent; with `hangs` until its end.
+    """
 
-    def start(moment: Callable[[Ran], bool], number: signal.Signals | None = None, **changes) -> Ended:
+    def start(
+        moment: Callable[[Ran], bool],
+        number: signal.Signals | None = None,
+        *,
+        hold: int | None = None,
+        hangs: bool = False,
+        **changes,
+    ) -> Ended:
+        def release():
+            (folder / "hold").unlink(missing_ok=True)
+
+        if hold is not None:
+            (folder / "hold").write_text(f"{hold}")
         process = Command(small(**RUN | changes), folder / "ended", folder)
         assert process.wait(lambda: moment(process.run)) == (number is not None), process.printed
-        code = process.end(number)
-        with Checkpoints(process.run.path) as checkpoints:
-            return Ended(
-                process.run.path, process.process.pid, code, process.printed, process.run.steps, checkpoints.steps
-            )
+        began = time.monotonic()
+        code = process.end(number, (lambda: None) if hangs else release)
+        seconds, run = time.monotonic() - began, process.run
+        release()
+        with Checkpoints(run.path) as checkpoints:
+            return Ended(run.path, process.process.pid, code, seconds, process.printed, run.steps, checkpoints.steps)
 
     return start
 
@@ -259,9 +280,9 @@ def hung(until, folder, second):
     """Stopped while its grader hangs; meanwhile the same command is given again."""
 
     def moment(run):
-        if len(run.steps) >= 2:
-            (folder / "hang").touch()
-        hangs = (folder / "hangs").exists() and "has taken" in (folder / "ended.log").read_text()
+        hangs = (folder / "held").exists() and (run.path / "checkpoints" / "2").exists()
+        # A step that is only slow is reported too.
+        hangs = hangs and re.search(r"has taken[\s\S]*on one for [1-9]", (folder / "ended.log").read_text()) is not None
         if hangs and not second:
             second["before"] = contents(run.path)
             second["ended"] = commands.run("nft_jax.train", f"--workdir={run.path}", PYTHONPATH=str(folder))
@@ -269,23 +290,20 @@ def hung(until, folder, second):
             second["after"] = contents(run.path)
         return hangs
 
-    began = time.monotonic()
-    hangs = {"record__hang_factor": 1.5, "record__hang_seconds": 1.5}
-    ended = until(moment, signal.SIGTERM, record__grace_seconds=1.0, **hangs)
-    (folder / "hang").unlink()
-    return ended, time.monotonic() - began
+    watch = {"record__hang_factor": 1.5, "record__hang_seconds": 1.5}
+    return until(moment, signal.SIGTERM, hold=2, hangs=True, record__grace_seconds=1.0, **watch)
 
 
 @pytest.fixture(scope="module")
 def killed(hung, until):
     """Killed during its steps."""
-    return until(has(5), signal.SIGKILL)
+    return until(has(5), signal.SIGKILL, hold=6)
 
 
 @pytest.fixture(scope="module")
 def stopped(killed, until):
     """Stopped during its steps."""
-    return until(has(7), signal.SIGTERM)
+    return until(has(7), signal.SIGTERM, hold=8)
 
 
 @pytest.fixture(scope="module")
@@ -298,22 +316,21 @@ def test_train_refuses_a_folder_where_a_run_is_alive_and_changes_nothing(hung, s
     """Neither the live run's lines nor its checkpoint in the making."""
     ended = second["ended"]
     assert ended.returncode == 2
-    assert f"error: --workdir={hung[0].path} is in use by process {hung[0].pid} on " in ended.stderr
+    assert f"error: --workdir={hung.path} is in use by process {hung.pid} on " in ended.stderr
     assert "nft_jax.train --config=" in ended.stderr
-    assert f"error: --workdir={hung[0].path}/warm_start is in use by process {hung[0].pid} on " in second["part"].stderr
+    assert f"error: --workdir={hung.path}/warm_start is in use by process {hung.pid} on " in second["part"].stderr
     assert second["part"].returncode == 2
-    assert f"kill {hung[0].pid})" in ended.stderr
+    assert f"kill {hung.pid})" in ended.stderr
     assert second["after"] == second["before"]
     assert "lock.json" in second["before"]
 
 
 def test_stop_signal_gives_up_a_step_that_hangs(hung):
-    ended, seconds = hung
-    assert ended.code == 75
-    assert seconds < 120
-    newest = ended.saved[-1]
+    assert hung.code == 75
+    assert hung.seconds < 120
+    newest = hung.saved[-1]
     assert 1 <= newest <= 4
-    assert f"the step did not end in 1 s; the same command resumes from step {newest} (" in ended.printed
+    assert f"the step did not end in 1 s; the same command resumes from step {newest} (" in hung.printed
 
 
 def test_stop_signal_saves_the_running_step(stopped):
@@ -330,8 +347,8 @@ def test_train_resumes_from_the_newest_checkpoint(hung, killed, stopped, finishe
     assert f"its last run has ended without giving it back (process {killed.pid} on " in stopped.printed
     assert "without giving it back" not in finished.printed
     assert not (finished.path / "lock.json").exists()
-    assert "resumed from" not in hung[0].printed
-    for before, after in ((hung[0], killed), (killed, stopped), (stopped, finished)):
+    assert "resumed from" not in hung.printed
+    for before, after in ((hung, killed), (killed, stopped), (stopped, finished)):
         assert f"resumed from step {before.saved[-1]} in" in after.printed
         assert "warm start:" not in after.printed
 
@@ -353,7 +370,7 @@ def test_best_step_is_kept_beside_the_last(folder, finished):
 
 
 def test_watchdog_prints_where_a_step_hangs(hung):
-    printed = hung[0].printed
+    printed = hung.printed
     for words in ("has taken", "process 0 of 1", f"{MODULE}:coin", "on one for", "in _steps", "Thread 0x"):
         assert words in printed, words
 
