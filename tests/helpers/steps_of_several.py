@@ -16,14 +16,23 @@ from nft_jax.processes import distributed
 from nft_jax.run.fingerprint import weights_digest
 
 STEPS = 3
-# Appends what it grades to a file that is named after the process of the run.
+# Appends what it grades to a file that is named after the process of the run. It waits while "run" has as many lines as
+# the file "hold" says: however late a test looks, the run is no further.
 GRADER = """
-import os, time, zlib
+import contextlib, os, time, zlib
 from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def is_held():
+    with contextlib.suppress(FileNotFoundError):
+        return int((HERE / "hold").read_text()) <= (HERE / "run" / "metrics.jsonl").read_text().count("\\n")
 
 def coin(response, answer):
     time.sleep(0.005)
-    with open(Path(__file__).with_name(f"graded_{os.getppid()}_{os.getpid()}"), "a") as out:
+    while is_held():
+        time.sleep(0.01)
+    with open(HERE / f"graded_{os.getppid()}_{os.getpid()}", "a") as out:
         out.write(repr(response) + "\\n")
     return zlib.crc32(response.encode()) % 2 == 0
 """

@@ -146,6 +146,8 @@ RUN = {
     "model__layers": 1,
     "selection__max_rounds": 1,
     "verify__grader": f"{MODULE}:coin",
+    "verify__seconds_per_answer": 3600.0,
+    "verify__seconds_per_round": 3600.0,
     "warm_start__steps": 2,
     "warm_start__examples_per_update": 8,
     "warm_start__arithmetic_examples": 64,
@@ -220,21 +222,35 @@ def saved(run: Ran) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def stopped(processes, run_of_two, unlike, bereft):
+def signal_one(processes, run_of_two):
+    """`(count, number) -> processes`: starts the run, and signals process 1 in the midst of the step after `count`.
+
+    What is to be saved until then is complete.
+    """
+
+    def start(count, number):
+        hold, due = processes.folder / "hold", run_of_two.path / "checkpoints" / f"{count // 2 * 2}"
+        hold.write_text(f"{count}")
+        pair = processes.several([command(processes)] * 2, 2)
+        wait(lambda: len(run_of_two.steps) >= count and due.exists(), pair)
+        pair[1].kill(number)
+        hold.unlink()
+        return pair
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def stopped(signal_one, run_of_two, unlike, bereft):
     """Stops process 1 alone; both processes, and the steps saved then."""
-    pair = processes.several([command(processes)] * 2, 2)
-    wait(lambda: len(run_of_two.steps) >= 2, pair)
-    pair[1].kill(signal.SIGTERM)
+    pair = signal_one(2, signal.SIGTERM)
     return pair, [process.code() for process in pair], saved(run_of_two), run_of_two.steps
 
 
 @pytest.fixture(scope="module")
-def killed(processes, run_of_two, stopped):
+def killed(signal_one, run_of_two, stopped):
     """The same command; process 1 is killed in the midst of a step. Both, their codes, and how long the other took."""
-    last = stopped[2][-1]
-    pair = processes.several([command(processes)] * 2, 2)
-    wait(lambda: len(run_of_two.steps) >= last + 2, pair)
-    pair[1].kill(signal.SIGKILL)
+    pair = signal_one(stopped[2][-1] + 2, signal.SIGKILL)
     began = time.monotonic()
     codes = [process.code() for process in pair]
     return pair, codes, time.monotonic() - began, saved(run_of_two)
