@@ -10,12 +10,18 @@ from pathlib import Path
 
 from helpers.commands import HANGS, ROOT, Process, start
 
+_given: set[int] = set()  # the ports that `free_port` has returned
+
 
 def free_port() -> int:
-    """Returns a free port of the loopback."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Returns a free port of the loopback, each time another one: it stays free until its process listens there."""
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 class Processes:
