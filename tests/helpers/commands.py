@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 # Seconds after which a process that has not ended is taken to hang.
-HANGS = 240
+HANGS = 600
 
 # Reads one command per line. One fork runs it; another one waits for it and writes its number and its exit code.
 SERVER = """
