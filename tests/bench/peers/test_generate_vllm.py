@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 
 import pytest
 
@@ -25,7 +26,7 @@ class LLM:
         folder = pathlib.Path(model)
         given |= {"config": json.loads((folder / "config.json").read_text())}
         given |= {"files": sorted(path.name for path in folder.iterdir()), "began": (HERE / "asked").exists()}
-        (HERE / "engine").write_text(json.dumps(given))
+        (HERE / "engine").write_text(json.dumps(given | {"ready": time.monotonic()}))
 
     def generate(self, prompts, sampling, use_tqdm):
         time.sleep(0.2)
@@ -48,12 +49,16 @@ def test_vllm_samples_the_workload_from_a_folder_with_random_weights(tmp_path, m
         # It starts with the first turn, when our program has taken its memory.
         assert not (tmp_path / "engine").exists()
         (tmp_path / "asked").touch()
-        steps = [peer.step() for _ in range(2)]
+        steps, ends = [], []
+        for _ in range(2):
+            steps.append(peer.step())
+            ends.append(time.monotonic())
     Q, K = config.prompts_per_step, config.answers_per_prompt
-    for step in steps:
-        assert step["tokens"] == Q * K * (K + 1) / 2
-        assert 0.2 <= step["rollout"] < 2
     engine = json.loads((tmp_path / "engine").read_text())
+    for step, begin, end in zip(steps, (engine["ready"], ends[0]), ends, strict=True):
+        assert step["tokens"] == Q * K * (K + 1) / 2
+        # Without the start of the engine.
+        assert 0.2 <= step["rollout"] <= end - begin
     assert engine["began"]
     assert {"config.json", "model.safetensors"} <= {*engine["files"]}
     assert engine["config"]["model_type"] == "qwen2"
