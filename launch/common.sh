@@ -165,6 +165,8 @@ repeat() {
   for ((tries = 1; ; tries++)); do
     "$@" &
     child=$!
+    # A signal that came before the child was known.
+    if [ "$signaled" = yes ]; then kill -TERM "$child" 2>/dev/null || true; fi
     code=0
     wait "$child" || code=$?
     # A signal ends `wait` but not the command.

@@ -25,7 +25,7 @@ alive() {
 }
 
 signal_all() {
-  kill "-$1" "${pids[@]}" 2>/dev/null || true
+  kill "-$1" ${pids[@]+"${pids[@]}"} 2>/dev/null || true
 }
 
 # Collects the exit codes of the processes that have ended; `result` is the first failure, else 75 if one ended with 75
@@ -60,6 +60,7 @@ wait_for_all() {
 run_processes() {
   local i process port=$((20000 + RANDOM % 10000)) first="" result=0
   pids=() ended=()
+  if [ "$dry_run" = no ]; then trap 'signal_all TERM' TERM INT HUP; fi
   for ((i = 0; i < count; i++)); do
     process=(env JAX_PLATFORMS=cpu JAX_CPU_COLLECTIVES_IMPLEMENTATION=gloo
       XLA_FLAGS="--xla_force_host_platform_device_count=$devices${XLA_FLAGS:+ $XLA_FLAGS}"
@@ -76,7 +77,6 @@ run_processes() {
     pids+=($!)
   done
   if [ "$dry_run" = yes ]; then return; fi
-  trap 'signal_all TERM' TERM INT HUP
   while [ -z "$first" ]; do
     sleep 0.1
     collect_exit_codes
