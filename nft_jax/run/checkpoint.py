@@ -108,9 +108,10 @@ class Checkpoints:
 
     def describe_resume(self) -> str:
         """Returns a text that names the step from which the run resumes."""
-        if self.latest is None:
+        # Read once: another may be complete a moment later.
+        if (latest := self.latest) is None:
             return "the same command begins anew: no step is saved yet"
-        return f"the same command resumes from step {self.latest} ({self.folder / str(self.latest)})"
+        return f"the same command resumes from step {latest} ({self.folder / str(latest)})"
 
     def save(self, step: int, state: State, run: dict) -> None:
         """Starts saving the state after `step` steps; returns when it is copied, so that it can be donated.
@@ -234,7 +235,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            newest = "none" if self.latest is None else f"that of step {self.latest}"
+            newest = "none" if (latest := self.latest) is None else f"that of step {latest}"
             raise OSError(
                 f"a checkpoint could not be written ({root_cause(error)}); the newest complete one: {newest}"
             ) from error
