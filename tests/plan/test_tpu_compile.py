@@ -1,6 +1,7 @@
 """The step that trains, compiled for TPU topologies by libtpu, without a TPU."""
 
 import importlib.util
+import os
 import re
 
 import jax
@@ -28,6 +29,14 @@ pytestmark = [
 ]
 # Tokens of a packed row, a number that no other axis has.
 ROW_TOKENS = 2048
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flags():
+    """Gives the flags back of which libtpu knows nothing: the processes of later tests must have them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])
+        yield
 
 
 @pytest.fixture(scope="module")
