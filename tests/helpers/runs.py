@@ -137,6 +137,6 @@ class Command:
             self.process.kill(number)
         then()
         code = self.process.code()
-        _, alive = psutil.wait_procs(children, timeout=30)
+        _, alive = psutil.wait_procs(children, timeout=120)
         assert alive == []
         return code

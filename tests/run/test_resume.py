@@ -245,7 +245,13 @@ def until(folder):
         if hold is not None:
             (folder / "hold").write_text(f"{hold}")
         process = Command(small(**RUN | changes), folder / "ended", folder)
-        assert process.wait(lambda: moment(process.run)) == (number is not None), process.printed
+        try:
+            assert process.wait(lambda: moment(process.run)) == (number is not None), process.printed
+        except BaseException:
+            # One that is held would load the machine until its grader gives up, in an hour.
+            if process.process.running:
+                process.end(signal.SIGKILL)
+            raise
         began = time.monotonic()
         code = process.end(number, (lambda: None) if hangs else release)
         seconds, run = time.monotonic() - began, process.run
