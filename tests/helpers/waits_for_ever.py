@@ -5,6 +5,7 @@ FOLDER/NAME_abort_PROCESS exists.
 """
 
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ HEARTBEAT_SECONDS = 10
 
 
 def main(folder: Path, name: str) -> None:
+    # An abort leaves no image of the memory in the folder of the sources.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     launch = distributed.read_launch(dict.fromkeys(distributed.VARIABLES), os.environ)
     with exit_on_process_loss():
         distributed.start(launch, wait_seconds=60, heartbeat_seconds=HEARTBEAT_SECONDS)
