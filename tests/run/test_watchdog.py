@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 import sys
 import threading
@@ -49,6 +50,7 @@ def test_watchdog_reports_a_step_that_hangs_repeatedly_and_does_not_end_it(monke
         time.sleep(0.5)
     printed = sys.stderr.getvalue()
     assert 2 <= printed.count(report) <= seconds / 0.2
+    assert max(float(after) for after in re.findall(f"{report}([0-9.]+) s", printed)) <= seconds + 0.05  # rounded
     for words in (
         "(it is the first) and goes on; the next report follows in 0.2 s",
         f"process 0 of 1, pid {os.getpid()} on {socket.gethostname()}",
