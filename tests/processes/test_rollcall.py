@@ -11,6 +11,13 @@ from nft_jax.processes import rollcall
 from nft_jax.processes.rollcall import roll_call
 
 
+@pytest.fixture(autouse=True)
+def digest(monkeypatch):
+    """Reads the sources once, and not in each thread: on a busy machine, all come within the seconds of a test."""
+    digest = rollcall.sources_digest()
+    monkeypatch.setattr(rollcall, "sources_digest", lambda: digest)
+
+
 def meet(numbers, processes=3, seconds=1.0, port=None, given=({},) * 5):
     """Returns the error of each of these processes; None where all is well. `given`: further arguments of each."""
     address = f"127.0.0.1:{port or free_port()}"
