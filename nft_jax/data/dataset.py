@@ -197,7 +197,7 @@ def _load_or_train_tokenizer(config: Config, folder: Path) -> Tokenizer:
     """Loads the config's tokenizer, or trains one on the generated problems and keeps it in `folder`.
 
     Raises:
-      ValueError: if the training problems are not generated and the config names no tokenizer.
+      ValueError: if the config names no tokenizer, and its problems are not generated or need a chat template.
     """
     if config.data.tokenizer:
         return load_tokenizer(config.data.tokenizer)
@@ -205,7 +205,13 @@ def _load_or_train_tokenizer(config: Config, folder: Path) -> Tokenizer:
     if not is_generated(name):
         raise ValueError(
             "config.data.train names a problem file, so config.data.tokenizer must name a tokenizer: a Hugging Face "
-            "folder (tokenizer.json) or a SentencePiece file (.model)"
+            "folder (tokenizer.json) or a SentencePiece file (.model); a model folder, config.model.path=FOLDER, has "
+            "its own"
+        )
+    if config.data.template == "chat":
+        raise ValueError(
+            "config.data.template='chat' is the tokenizer's own: give config.model.path=FOLDER, a pretrained model, or "
+            "config.data.tokenizer=FOLDER; the tokenizer of generated problems has none"
         )
     # Every process of a run trains it and writes the same bytes.
     texts = [problem.problem + problem.solution for problem in read_splits(config, ("train",))["train"]]

@@ -179,6 +179,14 @@ def test_name_set_refuses_arithmetic_that_nobody_named_for_a_pretrained_model(as
     )
 
 
+@pytest.mark.parametrize("train", ["", "train.jsonl"])
+def test_load_dataset_without_a_tokenizer_names_the_setting_that_gives_one(train, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"problem": "1+1=", "answer": "2"}\n')
+    config = small(data__train=train and str(tmp_path / train), data__template="chat", data__tokenizer="")
+    with pytest.raises(ValueError, match="config.model.path=FOLDER"):
+        load_dataset(config, tmp_path)
+
+
 def test_load_dataset_of_a_generated_set_trains_its_tokenizer_and_refuses_exclude(tmp_path, monkeypatch):
     def count(data):
         return {each: [Problem(f"1+{n}=", str(n + 1), f"\\boxed{{{n + 1}}}") for n in range(9)] for each in SPLITS}
