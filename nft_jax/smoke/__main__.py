@@ -12,6 +12,7 @@ they use the devices.
 
 import argparse
 import sys
+from pathlib import Path
 
 from nft_jax import command_words
 from nft_jax.printing import show_control_characters
@@ -35,6 +36,12 @@ def main() -> int:
     if (config := command_words.take(others, "--config").value) is not None:
         print(f"error: --config={config}: the smoke test has its own config; leave this out", file=sys.stderr)
         return 2
+    if "://" not in known.workdir:
+        try:
+            Path(known.workdir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"error: --workdir={known.workdir}: {error.strerror}; give another folder", file=sys.stderr)
+            return 2
     test = SmokeTest(known.workdir, known.seconds, others)
     test.check_devices()
     if test.facts:

@@ -144,6 +144,14 @@ def test_smoke_refuses_words_before_it_starts_anything(words, fault, monkeypatch
     assert capsys.readouterr().err == f"error: {fault}\n"
 
 
+def test_smoke_refuses_a_file_as_its_workdir(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    for workdir, fault in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "in", "Not a directory")):
+        monkeypatch.setattr(sys, "argv", ["smoke", f"--workdir={workdir}"])
+        assert smoke.main() == 2
+        assert capsys.readouterr().err == f"error: --workdir={workdir}: {fault}; give another folder\n"
+
+
 @pytest.mark.slow
 def test_smoke_command_on_eight_devices(tmp_path):
     environment = os.environ | {"NFT_JAX_CACHE": str(tmp_path / "cache")}
