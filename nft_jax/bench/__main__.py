@@ -58,6 +58,8 @@ def main(config: Config, workdir: Path) -> None:
     """Measures, prints, and writes bench.json."""
     given = flags.FLAGS
     lengths, peers = read_lengths(given.lengths, config), match_pythons(given.peer, given.peer_python)
+    if given.profile and (file := _find_file(Path(given.profile))):
+        raise ValueError(f"--profile={given.profile}: {file} is a file; name a folder for the trace")
     if given.sweep:
         sweep = read_sweep(given.sweep, config)
         rows = measure_values(sweep, cli.given_words(), workdir)
@@ -70,6 +72,11 @@ def main(config: Config, workdir: Path) -> None:
     Workdir(workdir).write_json("bench.json", result)
     trace = f"; trace: {given.profile}" if given.profile else ""
     print(json_text(result) if given.json else f"{text}\nresults: {workdir / 'bench.json'}{trace}", flush=True)
+
+
+def _find_file(path: Path) -> Path | None:
+    """Returns the part of a path that is a file, if one is: the path can't be a folder then."""
+    return next((each for each in (path, *path.parents) if each.is_file()), None)
 
 
 def _define_flags() -> None:

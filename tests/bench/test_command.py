@@ -34,6 +34,7 @@ def test_bench_command(tmp_path):
     [
         ("--sweep=model.layer:1,2", "no setting 'model.layer'; did you mean 'model.layers'?"),
         ("--peer=trll", "--peer=trll: use trl, tunix, generate"),
+        ("--profile=setup.py/trace", "--profile=setup.py/trace: setup.py is a file; name a folder for the trace"),
     ],
 )
 def test_bench_command_refuses_flags_before_it_uses_a_device(tmp_path, flag, message):
