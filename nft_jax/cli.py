@@ -144,6 +144,8 @@ def _check_given(words: list[str], needs_workdir: bool) -> None:
         may_be = name.startswith("config.") or name == "distributed"
         if flag.present and isinstance(flag.value, str) and not (may_be or flag.value.strip(", ")):
             stop(f"--{name}={flag.value} is empty; give a value, or leave the flag out")
+    if FLAGS["config"].value is None and WORKDIR.value:
+        stop(f"--workdir={WORKDIR.value} holds no run; for a new one also give --config=FILE, e.g. --config=tiny")
     if FLAGS["config"].value is None or (needs_workdir and not WORKDIR.value):
         stop(
             "both --config=FILE and --workdir=DIR are needed, e.g. --config=tiny --workdir=runs/tiny (for a workdir "
