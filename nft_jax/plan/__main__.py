@@ -33,6 +33,10 @@ from nft_jax.run.workdir import Workdir
 def main(config: Config, workdir: Path | None) -> None:
     """Compiles, prints, and keeps the figures."""
     given = flags.FLAGS
+    if given.slices > 1 and not given.topology:
+        raise ValueError(f"--slices={given.slices}: name the slice by --topology, such as --topology=v5e:8x8")
+    if given.json and Path(given.json).is_dir():
+        raise ValueError(f"--json={given.json} is a folder; name a file")
     devices = find_devices(given.topology, given.slices) if given.topology else jax.devices()
     config = fill_model_shape(config)
     dataset = random_dataset(config, 1, given.prompts) if config.model.vocab else None
@@ -55,10 +59,10 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "topology", "", "TPU slice such as v5e:8x8, or GPUs such as h100:8; by default the devices of this machine."
     )
-    flags.DEFINE_integer("slices", 1, "Number of slices of that topology.")
+    flags.DEFINE_integer("slices", 1, "Number of slices of that topology.", lower_bound=1)
     flags.DEFINE_bool("search", False, "Find the largest numbers of slots, and of rows a micro-batch.")
     flags.DEFINE_string("assume", "", "NAME=VALUE,…: assumptions of the estimate.")
-    flags.DEFINE_integer("prompts", 17_000, "Prompts in the table that each device holds.")
+    flags.DEFINE_integer("prompts", 17_000, "Prompts in the table that each device holds.", lower_bound=1)
     flags.DEFINE_string("json", "", "File for all figures.")
 
 

@@ -49,6 +49,9 @@ class Assumptions(NamedTuple):
     kernel: float = 4e-6
 
 
+SHARES = ("mixed", "useful", "filled", "products", "memory", "links")
+
+
 class Estimate(NamedTuple):
     """The estimate of one step.
 
@@ -82,7 +85,7 @@ def read_assumptions(text: str, experiment: Experiment) -> Assumptions:
     """Reads the value of `--assume`, NAME=VALUE,…; by default lengths are a quarter of their limits.
 
     Raises:
-      ValueError: for an unknown name, or a value that is not a positive number.
+      ValueError: for an unknown name, a value that is not a positive number, or a share above 1.
     """
     config = experiment.config
     values = {"prompt": config.data.max_prompt_tokens / 4, "answer": config.rollout.max_answer_tokens / 4}
@@ -97,8 +100,10 @@ def read_assumptions(text: str, experiment: Experiment) -> Assumptions:
             values[name] = float(value)
         except ValueError:
             values[name] = 0.0
-        if values[name] <= 0:
+        if not 0 < values[name] < math.inf:
             raise ValueError(f"--assume={text}: {name}={value!r} must be a positive number, as in answer=900,mixed=0.4")
+        if name in SHARES and values[name] > 1:
+            raise ValueError(f"--assume={text}: {name}={value!r} is a share; give a number above 0, and 1 at most")
     return Assumptions(**values)
 
 

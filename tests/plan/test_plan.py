@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import pytest
 
+from helpers import commands
 from helpers.experiments import small
 from helpers.model_folders import random_tensors, write_model
 from nft_jax import compat
@@ -186,11 +187,27 @@ def test_find_copies_finds_a_cache_by_its_size():
     [
         ("anwser=3", "unknown assumption 'anwser'.*answer.*did you mean 'answer'"),
         ("answer=0", "answer='0' must be a positive"),
+        ("latency=inf", "latency='inf' must be a positive"),
+        ("mixed=40", "mixed='40' is a share; give a number above 0, and 1 at most"),
     ],
 )
 def test_read_assumptions_refuses_unknown_assumptions(found, told, words):
     with pytest.raises(ValueError, match=words):
         read_assumptions(told, found.experiment)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--slices=2", "--slices=2: name the slice by --topology"),
+        ("--slices=0", "--slices=0"),
+        ("--prompts=0", "--prompts=0"),
+        ("--json=tests", "--json=tests is a folder; name a file"),
+    ],
+)
+def test_plan_command_refuses_flags_before_it_uses_a_device(flag, message):
+    done = commands.run("nft_jax.plan", "--config=tiny", flag, JAX_PLATFORMS="no_such_platform")
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize(
