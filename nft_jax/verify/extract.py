@@ -2,6 +2,8 @@
 
 import re
 
+from .prose import MATH, NUMBER, find_last_formula, is_denied
+
 TAIL_CHARACTERS = 4096  # of the end of a response, searched for the answer
 
 # What follows a mark of the end of a turn is another turn.
@@ -10,13 +12,6 @@ _BRACE, _PLAIN_BRACE = re.compile(r"[{}]"), re.compile(r"(?<!\\)[{}]")
 _OPENING = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BOXES, _UNSPACED_BOXES = (r"\boxed", r"\fbox"), (r"\boxed{",)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([-+]?\d+(?:[.,/]\d+)*|[A-Za-z](?![A-Za-z]))")
-_REFUSAL = re.compile(
-    r"(?:\\text|[^\w.\n]){0,12}\b(?:is|was)(?:n't| (?:not|wrong|incorrect|false)\b)"
-    r"|[^\w\n]{0,12}(?:wait|hmm|no|actually|but)?[,.]? ?"
-    r"(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct))\b",
-    re.I,
-)
-_NEGATION = re.compile(r"(?:\b(?:not|never|cannot)|n't)(?: be| equal(?: to)?)?\W*$", re.I)
 _DOUBT = re.compile(
     r"\b(?:impossible|doubt|deny|untrue|false|wrong|not (?:true|the case|possible|correct|certain))"
     r"(?: that| to (?:say|think)(?: that)?)?(?: (?:the|my|final|correct|right))*\s*$",
@@ -24,29 +19,6 @@ _DOUBT = re.compile(
 )
 _TAG = re.compile(r"<answer>(?!.*<answer>)\s*(.*?)\s*</answer>", re.S | re.I)
 
-_NUMBER = r"[-+]?[$€£¥]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:,\d+)?)(?:\.\d+)?|[-+]?\.\d+"
-# Two quantities that are one: 5 hours and 30 minutes.
-COMPOUND = (
-    r"\s(?:hours?|hrs?|minutes?|mins?|days?|weeks?|months?|years?|feet|foot|ft|yards?|miles?|pounds?|lbs?|dollars?|degrees?)"
-    r",?\s(?:and\s)?\d+\s[a-z]{2,}"
-)
-RANGE = re.compile(r"\bbetween\s+\S+\s+and\s+$|\d\s+(?:to|or)\s+$", re.I)  # before its second number
-_FRACTION = r"-?\\[dtc]?frac\s*\{-?\d+(?:\.\d+)?\}\s*\{-?\d+(?:\.\d+)?\}"
-_PERCENT = r"(?:\s*(?:\\?%|percent(?:age)?\b|pct\b))?"
-# A number in prose is no part of a word (`AZYUK2A`); scripts without spaces may touch it. `a / b` is one number.
-_PLAIN = re.compile(
-    rf"(?<![\w\\])[A-Z]?[(\[]\s*(?:{_NUMBER})(?:\s*,\s*(?:{_NUMBER}))+\s*[)\]]"  # a point
-    rf"|(?<![\w.,/])\d+{COMPOUND}"
-    rf"|(?<![A-Za-z\d_.,/^\\])(?<!\d:)(?:{_FRACTION}|\d+ \d+/\d+|(?:{_NUMBER})(?:(?:\s?/\s?|:)\d+(?!\.?\d))?)"
-    rf"(?!\.?\d|\s?/\s?\d|[\^_√]|!(?:\S|\s[a-z])){_PERCENT}",
-    re.I,
-)
-_MATH = re.compile(
-    r"(?<!\\)\$\$(?P<display>[^$]+)\$\$"
-    r"|\\\[(?P<bracket>(?:[^\\]|\\(?!\]))+)\\\]"
-    r"|(?<![\\$])\$(?P<dollar>(?:\\.|[^$\\\n])+)\$"
-    r"|\\\((?P<parenthesis>(?:[^\\\n]|\\(?!\)))+)\\\)"
-)
 _ADVERB = "(?:therefore|thus|hence|simply|just|indeed|then)"
 _JOINT = rf"\s*(?:\*\*|\}})?\s*(?:is|(?:must|should) be|:|=)\s*(?:\*\*|\}})?\s*:?\s*(?:{_ADVERB},?\s+)?"
 # Words that announce the answer; behind a box only "final answer" followed by a value does.
@@ -56,7 +28,7 @@ _ANNOUNCEMENT = re.compile(
     r"|(?i:\b(?:choose|pick|select)) (?=\(?[A-J]\)?\W*(?:$|\n))"
     r"|(?i:\b(?:option|choice|answer)) (?=\(?[A-J]\)? is (?:the )?(?:correct|right)\b)"
     r"|(?:答案|故|应)(?:是|为|选){1,2}[:：]?\s*"
-    r"|(?i:\b(?:final\s+)?answer\b),?(?:\*\*)?[ \n]+(?=[-+$\\\d(])"
+    r"|(?i:\b(?:final\s+)?answer\b),?(?:\*\*)?[ \n]+(?:\*\*)?(?=[-+$\\\d(])"
     r"|^A\s*:\s*|####\s*(?=[-+$\\\d(.])",
     re.M,
 )
@@ -64,18 +36,28 @@ _FINAL = re.compile(rf"(?i:\bfinal\s+answer){_JOINT}(?=[-+$\\\d(\[.]|[A-Z]\b)")
 _LEAD = re.compile(
     r"(?i:(?:and|so|thus|hence|therefore|then|finally|(?:we|i)\s+(?:get|have|obtain|find)|(?:it|this|that)(?:\s+is|'s)|result|[a-z]\s+is)\b[\s,:]*)+"
 )
+# In the last sentence: "so there are 4 values of x with f(x) = 3"; a number in bold.
+_LAST_SENTENCE = re.compile(r"(?:[.!?:]\*{0,2}\s+(?=[A-Z*\\$(])|\n)(?=\S)")
+_REST = r"\$[^$]*\$|\\\((?:[^\\]|\\(?!\)))*\\\)"
+_COUNT = re.compile(
+    rf"(?i:(?:\*\*)?(?:therefore|thus|so|hence|in total|altogether|finally|consequently)\W+|\W*)"
+    rf"(?i:there (?:are|is|exist) (?:only |exactly |precisely |a total of )?)"
+    rf"(?:\*\*)?\$?(?P<count>{NUMBER})\$?(?:\*\*)?(?= [A-Za-z-])"
+    rf"(?:[^,;=$\\]|{_REST})*(?:\b(?:which|that|where|with)\b(?:[^,;$\\]|{_REST})*)?"
+)
+_BOLD = re.compile(rf"\*\*\s*\$?(?P<count>{NUMBER})\$?\s*\*\*")
+_VERIFIED = re.compile(r"(?:not|(?:in)?correct|right|wrong|valid|consistent|reasonable|verified|confirmed)\b")
 _END_OF_PROOF = re.compile(r"\s*(?:\$?\\(?:blacksquare|square|Box|qed)\$?|[∎□■✅✔✓☑]\ufe0f?|Q\.E\.D\.)\s*$")
 _REMARK = re.compile(r"\s\([^()$]*[A-Za-z]{3}[^()$]*\)[\s.]*$")  # behind the answer, in brackets
-_ALTERNATIVE = re.compile(r"\s*(?:,|,?\s*\bor\b)\s*(?:[a-z]\s*=\s*)?")  # between two numbers
 _CHOICE = re.compile(r"\([A-J]\)\s|[A-J][).:]\s")
 _QUESTION = re.compile(r"(?:^|(?<=[.!?\n]))[^.!?\n]*\?\s*$")  # what a question says is no answer
 _SENTENCE = re.compile(
     r"(?<=[A-J)]) is (?:the )?(?:correct|right)\b|。|\.\s+[A-Z(]|\n|,?\s+(?:because|since)\b|\.?\s*$"
 )
 _FOREIGN = re.compile(r"[^\W\d_\x00-\x7fͰ-Ͽ]")  # letters of other scripts than Latin and Greek
-_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}\s+[A-Za-z]{3,}")
 # Between two boxes of one list: `,`, "and", "or", with one noun before them and one name behind them.
 _SEPARATOR = re.compile(r"(?:(?P<noun>(?!and )[a-z]{3,}) )?(?P<sign>[,;])? ?(?P<word>and|or)? ?(?:[A-Za-z][\w']* ?=)?")
+_APPROXIMATION = re.compile(r"[\s$]*(?:\\approx|≈)[\s$]*")  # between the exact and the rounded answer
 _NOISE = re.compile(r"(?:\\(?:text|mbox|q?quad|[()\[\],;:! ])|[${}*\s])+")
 _NO_NOUNS = {"not", "then", "wait", "wrong", "but", "now", "actually", "incorrect"}
 _BOXES_LIMIT = 20
@@ -150,8 +132,10 @@ def final_answer(text: str) -> str | None:
     short = (text[lead.end() :] if (lead := _LEAD.match(text)) else text).strip(" *")
     if _is_only_an_answer(short):
         return _unwrap(short)
+    if (count := _find_count(text)) is not None:
+        return count
     shorter = _REMARK.sub("", text)
-    found = _find_last_formula(shorter) or (_find_last_formula(text) if shorter != text else None)
+    found = find_last_formula(shorter) or (find_last_formula(text) if shorter != text else None)
     return found or (text if len(text) < 40 else None)
 
 
@@ -189,12 +173,18 @@ def _find_last_boxes(text: str) -> tuple[str | None, int | None]:
     if opening is None or end is None:
         return "", last
     start, contents = opening[0], [text[opening[1] : end]]
-    while len(contents) < _BOXES_LIMIT:
+    for _ in range(_BOXES_LIMIT - 1):
         before = _find_last_opening(text, start)
         end = _find_closing(text, before[1]) if before else None
         if end is not None and end >= start and len(contents) == 1 and text[before[1] : start].strip():
             contents = [text[before[1] : end]]  # this box is inside a larger one
-        if end is None or end >= start or not _is_list_separator(text[end + 1 : start]):
+        if end is None or end >= start:
+            break
+        if _APPROXIMATION.fullmatch(text, end + 1, start):
+            contents[-1] = rf"{text[before[1] : end]} \approx {contents[-1]}"
+            start = before[0]
+            continue
+        if not _is_list_separator(text[end + 1 : start]):
             break
         start = before[0]
         contents.append(text[before[1] : end])
@@ -222,11 +212,11 @@ def _find_announcement(text: str, start: int, pattern: re.Pattern) -> str | None
             doubted = ""
             continue
         rest = text[match.end() :].lstrip(' *"\n')
-        formula = _MATH.match(rest)
+        formula = MATH.match(rest)
         if formula is not None:
-            return _find_last_formula(rest[: _SENTENCE.search(rest, formula.end()).start()])
+            return find_last_formula(rest[: _SENTENCE.search(rest, formula.end()).start()])
         sentence = rest[: _SENTENCE.search(rest).start()].strip(' *"')
-        if not re.search(r"\w", sentence) or re.match(r"not\b", sentence):
+        if not re.search(r"\w", sentence) or _VERIFIED.match(sentence):
             continue
         letter = _CHOICE.match(sentence)  # (C) $12$
         if _is_only_an_answer(sentence[letter.end() if letter else 0 :]) and not re.search(r", [a-z]{3}", sentence):
@@ -234,19 +224,29 @@ def _find_announcement(text: str, start: int, pattern: re.Pattern) -> str | None
         clause = sentence.lstrip(", ").partition(", ")[0]
         if re.fullmatch(r"[A-J]", clause):
             return clause
-        formula = _find_last_formula(clause if re.match(r"[-+$\\\d]", clause) else sentence)
+        formula = find_last_formula(clause if re.match(r"[-+$\\\d]", clause) else sentence)
         if formula is not None:
             return formula
     return doubted
+
+
+def _find_count(text: str) -> str | None:
+    """Returns the number of things that the last sentence says there are, or the one number that is bold in it."""
+    start = max((match.end() for match in _LAST_SENTENCE.finditer(text)), default=0)
+    sentence = text[start:].strip()
+    match = _COUNT.fullmatch(sentence)
+    found = [match["count"]] if match else [bold["count"] for bold in _BOLD.finditer(sentence)]
+    position = sentence.find(found[0]) if len(found) == 1 else -1
+    return found[0] if position >= 0 and not is_denied(sentence, position, position + len(found[0])) else None
 
 
 def _is_only_an_answer(text: str) -> bool:
     """Returns whether a text is nothing but an answer: no prose, and no formula inside prose."""
     if len(text) > 1000 or not text:
         return False
-    outside = _MATH.sub(" ", text)
+    outside = MATH.sub(" ", text)
     if outside != text:
-        return not outside.strip(" .,;*") and len(_MATH.findall(text)) == 1
+        return not outside.strip(" .,;*") and len(MATH.findall(text)) == 1
     prose = re.sub(r"\\[A-Za-z]+|\{[^{}]*\}", " ", text)
     words = re.findall(r"[^\W\d_]{2,}", prose)
     return "$" not in text.replace(r"\$", "").strip("$") and len(words) <= 2 and not _FOREIGN.search(text)
@@ -254,37 +254,5 @@ def _is_only_an_answer(text: str) -> bool:
 
 def _unwrap(text: str) -> str:
     """Returns a formula without its dollars or brackets."""
-    match = _MATH.fullmatch(text.strip(" .,;*"))
+    match = MATH.fullmatch(text.strip(" .,;*"))
     return text if match is None else match.group(match.lastgroup)
-
-
-def is_denied(text: str, start: int, end: int) -> bool:
-    """Returns whether a text says "not" before a part of it, or "is wrong" behind it."""
-    before = text[max(start - 20, 0) : start].lower()
-    has_word = "not" in before or "n't" in before or "never" in before  # most texts have none, and need no pattern
-    return has_word and bool(_NEGATION.search(before)) or bool(_REFUSAL.match(text, end))
-
-
-def _find_last_formula(text: str) -> str | None:
-    """Returns the last number after the last formula, else that formula; joins the formulas of one list."""
-    formulas = [match for match in _MATH.finditer(text) if not _PROSE.search(match.group())]
-    formulas = [match for match in formulas if not is_denied(text, *match.span())]
-    start = formulas[-1].end() if formulas else 0
-    numbers = [match for match in _PLAIN.finditer(text, start) if not is_denied(text, *match.span())]
-    if numbers:
-        first = len(numbers) - 1
-        while first and _ALTERNATIVE.fullmatch(text, numbers[first - 1].end(), numbers[first].start()):
-            first -= 1
-        if first == len(numbers) - 1 and RANGE.search(text[: numbers[-1].start()][-40:]):
-            return None
-        has_or = first < len(numbers) - 1 and "or" in text[numbers[-2].end() : numbers[-1].start()]
-        return text[numbers[first if has_or else -1].start() : numbers[-1].end()].strip()
-    if not formulas:
-        return None
-    parts = [formulas[-1]]
-    for earlier in reversed(formulas[:-1]):
-        between = text[earlier.end() : parts[-1].start()].strip()
-        if between not in ("and", "or", ",", ", and", ", or"):
-            break
-        parts.append(earlier)
-    return "; ".join(part.group(part.lastgroup).strip() for part in reversed(parts))

@@ -4,8 +4,9 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from .extract import COMPOUND, RANGE, TAIL_CHARACTERS, is_denied, last_boxed, spoken_part
+from .extract import TAIL_CHARACTERS, last_boxed, spoken_part
 from .math.words import SCALES, number_in_words
+from .prose import COMPOUND, RANGE, is_denied
 
 _DIGITS_LIMIT = 1000
 _DIGITS = r"(?:(?<!\d)\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"

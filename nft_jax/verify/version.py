@@ -13,6 +13,7 @@ _SOURCES = (
     "extract.py",
     "grade.py",
     "gsm8k.py",
+    "prose.py",
     *sorted(f"math/{path.name}" for path in (_HERE / "math").glob("*.py")),
 )
 _LIBRARIES = {"math": ("python-flint",)}

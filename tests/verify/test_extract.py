@@ -1,9 +1,12 @@
 """`last_boxed`: which box it finds, balanced braces, and linear time on hostile text; `final_answer` of prose."""
 
 import random
+import secrets
 
 import pytest
 
+from helpers import random_prose
+from nft_jax.verify import grade
 from nft_jax.verify.extract import final_answer, last_boxed
 
 
@@ -55,10 +58,29 @@ def test_last_boxed(text, expected):
         ("They sold many boats in 2022, 14 of them in May.", "14"),
         ("It is impossible that the answer is 5.", ""),
         ("The answer is 7. It is false that the answer is 5.", "7"),
+        ("### Final Answer\n\n**42**", "42"),
+        (r"\boxed{\frac13} \approx \boxed{0.333}", r"\frac13 \approx 0.333"),
+        ("Hence the number of days of the trip is 3-5.", "5"),
+        ("Thus $AC = 145$. All of it holds, so our answer is correct.", "AC = 145"),
+        ("There are 3 boxes with 5 each, so he has 15 apples.", "15"),
+        ("So $m = 3$, $n = 4$, and $m+n = 7$.", "m+n = 7"),
+        ("So $x+y = 3$ and $x-y = 4$.", "x+y = 3; x-y = 4"),
+        ("They will be there at 3:45 PM.", "3:45 PM"),
+        ("Thus there are 12 integers $n$ with $(n, 3) = 1$.", "12"),
     ],
 )
 def test_final_answer_of_prose(response, expected):
     assert final_answer(response) == expected
+
+
+@pytest.mark.parametrize("make_case", random_prose.KINDS, ids=lambda kind: kind.__name__)
+def test_math_finds_answers_in_prose(make_case):
+    seed = secrets.randbelow(10**9)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    cases = [make_case(draw) for _ in range(200)]
+    faults = [case for case in cases if (grade(case[0], case[1]).status == "correct") != case[2]]
+    assert faults == [], f"seed {seed}"
 
 
 def _last_boxed_twin(text: str) -> str | None:
