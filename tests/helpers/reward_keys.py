@@ -32,7 +32,7 @@ _HEDGES = (
     "either {g} or {b}", r"{g}\text{{ or possibly }}{b}", "{g} = {b}", "{g} ({b})",
     r"{g} \text{{ or any other number}}",
     r"{g}\pm{b}", "not {g}", r"\text{{not }}{g}", r"{g} \text{{ (wrong)}}", r"{g}\approx{b}, {b}", "[{g}, {b}]",
-    r"{g} \to {b}", r"\neg {g}", "{g} + {b}", "{g}{b}", "{g}!!", "{g} squared", "{g} over six", 
+    r"{g} \to {b}", r"\neg {g}", "{g} + {b}", "{g}{b}", "{g}!!!", "{g} squared", "{g} over six", 
     "{g} dozen",
     "{g} halves", "{g} doubled", "{g} lakh", "{g} plus one", "{g} times seven", "{g}_{b}", 
     "{g} minus two", "({g})^{{{b}}}+w",

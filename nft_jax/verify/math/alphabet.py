@@ -104,6 +104,8 @@ def clean(text: str) -> str:
         text = re.sub(r"\{\\rm\s+([^{}]*)\}", r"\\mathrm{\1}", text)
     text = text.replace("\\'", "'").replace("{}_", "_").replace("{}^", "^")
     text = _WHOLE.sub(r"\1", text, count=1) if "{" in text else text
+    if r"\AA" in text:
+        text = re.sub(r"\\AA(?![A-Za-z])", "Å", text)
     if r"\mu" in text:
         text = _MICRO.sub(r"\\text{u", text)
     if "prime" in text:
@@ -134,5 +136,8 @@ def _replace_character(character: str) -> str:
         return f"\\{GREEK[character]} "
     if character.isdecimal():
         return str(unicodedata.decimal(character))
+    if "\U0001d400" <= character <= "\U0001d7cb":  # an italic or bold letter for formulas
+        plain = unicodedata.normalize("NFKC", character)
+        return f"\\{GREEK[plain]} " if plain in GREEK else plain
     top, slash, bottom = unicodedata.normalize("NFKC", character).partition("⁄")
     return rf"\frac{{{top}}}{{{bottom}}}" if slash and bottom else character

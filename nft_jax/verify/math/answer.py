@@ -3,7 +3,7 @@
 import re
 
 from .cursor import END, Unreadable
-from .environments import EnvironmentReader
+from .environments import EnvironmentReader, named_set
 from .functions import to_expression
 from .identity import variables
 from .measures import RELATIONS, SIDE_ENDS
@@ -11,6 +11,7 @@ from .relations import WORDS
 from .structures import close, fold, group, to_text, transpose
 from .values import (
     ANY,
+    ELLIPSIS,
     Builder,
     Group,
     NumberSet,
@@ -28,13 +29,11 @@ _EMPTY = re.compile(
     r"(?:(?:there (?:are|is|exists?)|(?:it|(?:the|this) (?:equation|system|inequality)) has) )?"
     r"no (?:real )?(?:solutions?|roots?)(?: exists?)?|(?:the )?(?:empty|null) set"
 )
-_REALS = re.compile(r"(?:(?:all|the|any|every|set of) )*(?:reals|real(?: numbers?| values?| [a-z])?)")
 _EXCEPT = re.compile(
-    r"(?:(?:all|the|any|set|of) )*(?P<base>real numbers?|reals|integers|numbers)(?: [a-z])? "
+    r"(?:(?:all|the|any|set|of) )*(?P<base>real(?: numbers?| values?)?|reals|integers|numbers)(?: (?:of )?[a-z])? "
     r"(?:except|excluding|but|other than)(?: for)?(?= )"
 )
 _ALL = re.compile(r"(?:all|any|every) (?:real |values? |of |numbers? )*(?=[a-z] [=<>≤≥≠])")  # all real x > 2
-_NUMBERS = {"integers": "ℤ", "all integers": "ℤ", "natural numbers": "ℕ", "rational numbers": "ℚ"}
 _ENDS = ("and", "or", "|", "over", "choose")
 
 
@@ -113,15 +112,16 @@ class AnswerReader(EnvironmentReader):
             first = self._read_named_side(start)
         if isinstance(first, Scalar) and self._sees_modulus():
             return self._read_congruence([Scalar(ANY), first])
-        sides, signs = [first], []
+        sides, signs, is_congruence = [first], [], False
         while self.sees(*RELATIONS):
             signs.append(self.peek().text)
             self.at += 1
             sides.append(self._read_union())
-            if signs[-1] == "≡":
+            is_congruence = is_congruence or signs[-1] == "≡"
+            if is_congruence and signs[-1] in "≡=":
                 before = self.at
                 try:
-                    return self._read_congruences(list(sides))
+                    return self._read_congruences([first, sides[-1]])  # of a chain, the ends
                 except Unreadable:  # f(x) ≡ 0
                     self.at, signs[-1] = before, "="
         return Relation(tuple(sides), tuple(signs)) if signs else sides[0]
@@ -145,7 +145,7 @@ class AnswerReader(EnvironmentReader):
                     return Scalar(("symbol", name))
                 if depth < 0 or depth == 0 and token.text in (",", ";", *RELATIONS[1:], "→", "⇒", "↦"):
                     break
-            elif token.kind == "number" and depth == 0:
+            elif token.kind == "number" and depth == 0 and self.tokens[position - 1].text not in ("^", "_"):
                 break
         self.at = start
         return self._read_words_or_fail()
@@ -167,9 +167,7 @@ class AnswerReader(EnvironmentReader):
         words = " ".join(map(fold, part))
         if _EMPTY.fullmatch(words):
             return Group("{", (), "}")
-        if _REALS.fullmatch(words):
-            return NumberSet("ℝ")
-        return NumberSet(_NUMBERS[words]) if words in _NUMBERS else to_text(part)
+        return named_set(words) or to_text(part)
 
     def _read_union(self) -> Value:
         parts, signs = [self._read_ratio()], []
@@ -227,9 +225,9 @@ class AnswerReader(EnvironmentReader):
         if self.sees_command("det") and self.peek(1).text.startswith("begin "):
             self.at += 1
             return self._read_matrix("vmatrix")
-        if self.sees_command("emptyset"):
+        if self.sees_command("emptyset", "ldots"):
             self.at += 1
-            return Group("{", (), "}")
+            return Group("{", (), "}") if token.text == "emptyset" else self._read_ellipsis()
         if self.sees("(", "[", "⦃", "{", "]", "⟨"):
             start, tokens = self.at, list(self.tokens)
             group = self.read_group()
@@ -250,6 +248,12 @@ class AnswerReader(EnvironmentReader):
         if isinstance(value, Scalar) and self.peek().text.startswith("begin "):
             return self._read_matrices(to_expression(value))
         return value
+
+    def _read_ellipsis(self) -> Value:
+        """Returns the item of a list that stands for those left out."""
+        if self.tokens[self.at - 2].text != "," or self.at < 2 or not self._is_element_over():
+            raise Unreadable("dots stand for a part of a formula")
+        return Scalar(ELLIPSIS)
 
     def _is_side_over(self) -> bool:
         """Returns whether nothing follows that could belong to the same formula."""

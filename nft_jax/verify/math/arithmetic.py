@@ -193,6 +193,15 @@ class Arithmetic:
         self._spend_series(10)
         return (self._ball(value) + 1).gamma()
 
+    def _double_factorial(self, value: Any) -> Any:
+        """Returns the product of every second whole number down from one: 7!! = 7 * 5 * 3."""
+        if not isinstance(value, self.flint.fmpq) or value.q != 1 or value > 20000:
+            raise Undecided("the double factorial of what is no whole number up to 20000")
+        if value < -1:
+            raise Undefined("the double factorial of a negative number")
+        self._budget.spend(int(value.p) // 64 + 1)
+        return self._check(self.flint.fmpq(self.flint.fmpz(math.prod(range(int(value.p), 0, -2)))))
+
     def _binomial(self, top: Any, bottom: Any) -> Any:
         fmpq = self.flint.fmpq
         if isinstance(top, fmpq) and isinstance(bottom, fmpq) and top.q == bottom.q == 1 and top >= 0:

@@ -10,11 +10,10 @@ from typing import Any
 
 from . import relations, sets
 from .evaluate import Budget, Undecided, Undefined
-from .identity import are_identical, difference
-from .lists import ListComparison, capitals, choice_letter, conjunction
-from .scalars import DEFAULT, Rules, compare_scalars
+from .identity import are_identical, variables
+from .lists import ListComparison, capitals, choice_letter, circled, conjunction
+from .scalars import DEFAULT, Rules, compare_scalars, is_decimal, is_roman, is_rounding
 from .values import (
-    ANY,
     Builder,
     Choice,
     Conditional,
@@ -27,13 +26,11 @@ from .values import (
     SetExpression,
     Text,
     Value,
-    number,
     rename,
 )  # fmt: skip
 
-_ROMAN = re.compile(r"(?=[IVXLCDM]{2})M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})")
-_ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _SYNONYMS = {"dne": "does not exist"}
+_LINKS = {"for", "where", "with", "if", "given", "such", "that", "all", "any", "every", "each"}  # before a condition
 
 
 def compare(reference: Value, given: Value, rules: Rules = DEFAULT, budget: Budget | None = None) -> bool | None:
@@ -82,15 +79,29 @@ class Comparison(ListComparison):
             (Matrix, Group): self._matrix_and_group,
             (Group, Matrix): mirrored(self._matrix_and_group),
             (Congruence, Congruence): self._congruences,
+            (Scalar, Congruence): self._scalar_and_congruence,
         }
 
     def _state(self, value: Value, other: Value, is_reference: bool) -> Value:
         """Returns what an equation, or a list of equations, states, to compare it with what is no equation."""
         if isinstance(value, Relation):
-            return relations.value_of(value, self._are_near, is_reference)
+            rounded = None if is_reference else self._rounded(value, other)
+            return rounded or relations.value_of(value, self._are_near, is_reference)
         if isinstance(value, Group) and not value.opening and not _has_relations(other):
             return self._state_list(value)
         return value
+
+    def _rounded(self, value: Relation, reference: Value) -> Value | None:
+        r"""Returns 1.41 for `\sqrt2 \approx 1.41` if the reference is a decimal number; None for no rounded value."""
+        if value.signs[-1] != "≈" or not isinstance(reference, Scalar) or variables(reference.expression):
+            return None
+        before, last = value.sides[-2:]
+        if not is_decimal(reference) or not all(isinstance(side, Scalar) for side in value.sides[-2:]):
+            return None
+        if variables(before.expression):
+            equation = value._replace(signs=tuple("=" if sign == "≈" else sign for sign in value.signs))
+            return relations.value_of(equation, self._are_near, False)
+        return last if is_rounding(last, before, self._budget) else None
 
     def _state_list(self, group: Group) -> Value:
         """Returns (1, 2) for `x=1, y=2`, and the list 1, 2 for `x=1, x=2` and `x=1, 2`."""
@@ -122,7 +133,8 @@ class Comparison(ListComparison):
             values[1] = rename(values[1], {domains[1][0]: domains[0][0], domains[0][0]: domains[1][0]})
             if domains[0][1:] != domains[1][1:]:
                 return False
-        if conditions[0] != conditions[1] and not all(free) and not (conditions[1] == () and conditions[0]):
+        left, right = (tuple(part for part in condition if part not in _LINKS) for condition in conditions)
+        if left != right and not all(free) and not (conditions[1] == () and conditions[0]):
             return False
         result = self.compare(*values)
         is_family = len(domains) == 2 and domains[0][1] == "ℤ" and relations.are_numbers(*values)
@@ -147,9 +159,9 @@ class Comparison(ListComparison):
         letters = [choice_letter(value) for value in (reference, given)]
         if all(letters):
             return letters[0].upper() == letters[1].upper()
-        names = [capitals(value) for value in (reference, given)]
-        if all(names):
-            return names[0] == names[1]
+        for names in zip(*((capitals(value), circled(value)) for value in (reference, given)), strict=True):
+            if all(names):
+                return names[0] == names[1]
         if isinstance(reference, Text) and isinstance(given, Text):
             left, right = (_to_words(text) if text.is_words else text.tokens for text in (reference, given))
             return left == right or None
@@ -178,6 +190,8 @@ class Comparison(ListComparison):
         """Compares sets of numbers; intervals with symbols as ends side by side."""
         if isinstance(reference, Scalar) or isinstance(given, Scalar):
             return False
+        if reference == given:
+            return True
         if isinstance(reference, Relation) and isinstance(given, Relation):
             names = relations.bounded_side(reference), relations.bounded_side(given)
             if None not in names and names[0] != names[1] and all(map(relations.is_name, names)):
@@ -222,7 +236,7 @@ class Comparison(ListComparison):
         if all(names):  # a name, and no product
             return names[0] == names[1]
         result = compare_scalars(reference, given, self._rules, self._budget)
-        return result or _is_roman(reference, given) or result
+        return result or is_roman(reference, given) or result
 
     def _ratios(self, reference: Ratio, given: Ratio) -> bool | None:
         if reference.is_clock or given.is_clock:
@@ -243,16 +257,6 @@ class Comparison(ListComparison):
             return False
         return self._scalars(Scalar(("divide", top, bottom[0])), scalar)
 
-    def _congruences(self, reference: Congruence, given: Congruence) -> bool | None:
-        pairs = [(reference.modulus, given.modulus), (reference.left, given.left)]
-        if ANY in (reference.left.expression, given.left.expression):
-            pairs = pairs[:1]
-        same = conjunction(are_identical(a.expression, b.expression, self._budget) for a, b in pairs)
-        if not same:
-            return same
-        gap = difference(reference.right.expression, given.right.expression)
-        return are_identical(("mod", gap, reference.modulus.expression), number(0), self._budget)
-
 
 def _has_relations(value: Value) -> bool:
     items = value.items if isinstance(value, Group) else (value,)
@@ -269,6 +273,7 @@ def _is_universal(condition: tuple[str, ...]) -> bool:
 
 def _to_words(text: Text) -> str:
     words = re.sub(r"^(?:an?|the) (?=\w)", "", " ".join(text.tokens).casefold())
+    words = re.sub(r"\b([a-z]) (?=[a-z]\b)", r"\1", words)  # quadrant II
     return _SYNONYMS.get(words, words)
 
 
@@ -278,17 +283,3 @@ def _name_of(relation: Relation) -> Value | None:
     if relations.is_name(first) or relations.is_compound_name(first):
         return first
     return last if relations.is_name(last) else None
-
-
-def _is_roman(reference: Scalar, given: Scalar) -> bool:
-    """Returns whether the given letters are a Roman numeral of the reference."""
-    letters, expression = [], given.expression
-    while expression[0] == "multiply":
-        letters.append(expression[2])
-        expression = expression[1]
-    names = [part[1] for part in [expression, *reversed(letters)] if part[0] == "symbol"]
-    if len(names) != len(letters) + 1 or not _ROMAN.fullmatch("".join(names)) or reference.digits is None:
-        return False
-    values = [_ROMAN_DIGITS[name] for name in names]
-    total = sum(-v if v < max(values[i + 1 :], default=0) else v for i, v in enumerate(values))
-    return reference.expression == number(total)

@@ -1,11 +1,43 @@
 """The reader of LaTeX environments: matrices with their sums and products, systems of equations, and cases;
 and of sets with a name."""
 
+import re
+
 from .cursor import END, Unreadable
 from .measures import RELATIONS, SIDE_ENDS, ScalarReader
 from .structures import add, group, multiply, scale, to_matrix, transpose
 from .tokens import Token
-from .values import Builder, Expression, Group, Matrix, NumberSet, Scalar, SetExpression, Value, number
+from .values import (
+    INFINITY,
+    Builder,
+    Expression,
+    Group,
+    Matrix,
+    NumberSet,
+    Scalar,
+    SetExpression,
+    Value,
+    number,
+)  # fmt: skip
+
+_NAMED_SET = re.compile(
+    r"(?P<every>(?:all|the|any|every|each|set of) )*(?:(?P<part>positive|negative|non ?-? ?negative|non ?-? ?zero) )?"
+    r"(?P<base>real|integer|natural|rational|complex)(?P<many>s)?(?P<number> (?:number|value)s?)?(?: (?:of )?[a-z])?"
+)
+_BASES = {"real": "ℝ", "integer": "ℤ", "natural": "ℕ", "rational": "ℚ", "complex": "ℂ"}
+
+
+def named_set(words: str) -> Value | None:
+    """Returns the set of numbers that words name: "all positive integers"; None if they name none."""
+    match = _NAMED_SET.fullmatch(words)
+    if match is None or not (match["every"] or match["many"] or match["number"] or match["base"] == "real"):
+        return None
+    base, part = _BASES[match["base"]], (match["part"] or "")
+    if not part or part in ("positive", "negative"):
+        return NumberSet(base + {"": "", "positive": "+", "negative": "-"}[part])
+    if part.endswith("zero"):
+        return NumberSet(base + "*")
+    return Group("[", (Scalar(number(0)), Scalar(INFINITY)), ")") if base == "ℝ" else None
 
 
 class EnvironmentReader(ScalarReader):
@@ -101,7 +133,7 @@ class EnvironmentReader(ScalarReader):
         elif self.sees("+", "-") and (self.peek(1) is END or self.sees(*SIDE_ENDS, ahead=1)):
             name += self.peek().text
             self.at += 1
-        return NumberSet(name)
+        return NumberSet("ℤ+" if name in ("ℕ+", "ℕ*") else name)
 
     def _read_exceptions(self, base: str) -> Value:
         """Reads the numbers that "all real numbers except" leaves out."""

@@ -125,9 +125,9 @@ class FormulaReader(FunctionReader):
                 if is_open and self.sees("!"):
                     raise Unreadable("a factorial sign stands behind an exponent without braces")
             elif self.take("!"):
-                value = ("factorial", value)
+                value = ("double_factorial" if self.take("!") else "factorial", value)
                 if self.sees("!"):
-                    raise Unreadable("two factorial signs may mean either of two functions")
+                    raise Unreadable("three factorial signs may mean either of two functions")
             elif self.sees("°"):
                 value = self._read_degrees(value)
             elif self.sees("{") and self.sees("}", ahead=1):
@@ -217,7 +217,7 @@ class FormulaReader(FunctionReader):
             self.at += 1
             return to_number(find_period(token.text))
         if self.take("_"):  # the problem asks for the digits in this base, and no other way of writing the number
-            base = self._read_name()
+            base = self._read_name().removeprefix("base ")
             base = str(number_in_words([base]) or base)
             return to_number(token.text) if base == "10" else ("symbol", f"{token.text} base {base}")
         return to_number(token.text)

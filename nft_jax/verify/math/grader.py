@@ -22,6 +22,7 @@ __all__ = ["check_reference", "math", "preload"]
 
 
 _IMPLIES = re.compile(r"\\(?:implies|(?:Long)?Rightarrow|therefore)(?![A-Za-z])\s*|[⇒⟹∴]")
+_SPACES = re.compile(r",\s+")
 _CONSTANT = re.compile(r"[Cc](?:_\d)?")
 
 
@@ -50,7 +51,7 @@ def math(response: str, answer: str, **options: bool | int) -> tuple[str, str | 
 @lru_cache(maxsize=4096)
 def _decide(reference: str, given: str, rules: Rules) -> str:
     """Returns the status of an extracted answer; the cheapest comparison goes first."""
-    if reference == given:
+    if reference == given or ", " in reference and _SPACES.sub(",", reference) == given:  # 81,256 may be a list
         return "correct"
     if max(len(reference), len(given)) > LENGTH_LIMIT:
         return "unparsed" if len(given) > LENGTH_LIMIT else "incorrect"

@@ -11,7 +11,7 @@ from .evaluate import Budget, Evaluation, Undecided, Undefined, approximate, is_
 from .values import Expression, number, operands, operations, parts, symbols
 
 CONSTANTS = {"pi", "e", "i"}
-_OF_WHOLE = {"factorial", "binomial", "sum", "product"}
+_OF_WHOLE = {"factorial", "double_factorial", "binomial", "sum", "product"}
 _PIECEWISE = {
     "abs", "max", "min", "root", "floor", "ceil", "mod", "atan", "asin", "acos", "log", "ln", *_OF_WHOLE,
 }  # fmt: skip

@@ -1,12 +1,14 @@
-"""The comparison of lists, sets, tuples and matrices."""
+"""The comparison of lists, sets, tuples, matrices and congruences."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 from .evaluate import Budget
 from .functions import to_number
-from .scalars import Rules
-from .values import Choice, Group, Matrix, Relation, Scalar, Text, Value
+from .identity import are_identical, difference, variables
+from .relations import has_reciprocal
+from .scalars import Rules, compare_scalars
+from .values import ANY, ELLIPSIS, Choice, Congruence, Group, Matrix, Relation, Scalar, Text, Value, number
 
 ITEMS_LIMIT = 100  # of a list whose order does not count
 
@@ -72,6 +74,9 @@ class ListComparison:
         if bounds and {reference.conjunction, given.conjunction} == {"and", "or"}:  # of inequalities
             return False
         brackets = {(group.opening, group.closing) for group in (reference, given)}
+        if Scalar(ELLIPSIS) in reference.items:  # the order says what is left out
+            is_alike = len(brackets - {("", "")}) < 2
+            return is_alike and self._ordered(reference.items, given.items)
         if brackets == {("cases", "cases")}:
             return self._unordered(reference.items, given.items)
         if brackets == {("", "")} and not self._rules.ordered:
@@ -119,6 +124,26 @@ class ListComparison:
             return False
         return self._ordered([entry for row in matrix.rows for entry in row], group.items)
 
+    def _congruences(self, reference: Congruence, given: Congruence) -> bool | None:
+        pairs = [(reference.modulus, given.modulus), (reference.left, given.left)]
+        if ANY in (reference.left.expression, given.left.expression):
+            pairs = pairs[:1]
+        same = conjunction(are_identical(a.expression, b.expression, self._budget) for a, b in pairs)
+        if not same:
+            return same
+        gap = difference(reference.right.expression, given.right.expression)
+        return are_identical(("mod", gap, reference.modulus.expression), number(0), self._budget)
+
+    def _scalar_and_congruence(self, reference: Scalar, given: Congruence) -> bool | None:
+        r"""Compares a number with the remainder that `7^5 \equiv 2 \pmod 5` states; not checked for a reciprocal."""
+        if reference.digits is None or variables(given.left.expression) or given.left.expression == ANY:
+            return False
+        result = compare_scalars(reference, given.right, self._rules, self._budget)
+        if not result or has_reciprocal(given.left.expression):
+            return result
+        remainder = ("mod", given.left.expression, given.modulus.expression)
+        return are_identical(remainder, given.right.expression, self._budget)
+
 
 def conjunction(results: Iterable[bool | None]) -> bool | None:
     """Returns True if all results are, False if one of them is, else None."""
@@ -162,6 +187,13 @@ def choice_letter(value: Value) -> str:
     if isinstance(value, Text) and len(value.tokens) == 1 and len(value.tokens[0]) == 1:
         return value.tokens[0]
     return ""
+
+
+def circled(value: Value) -> str:
+    """Returns the statements that an answer names by circled numbers, in its order: `①③`; empty for anything else."""
+    items = value.items if isinstance(value, Group) and not value.opening else (value,)
+    marks = "".join("".join(item.tokens) if isinstance(item, Text) else "?" for item in items)
+    return marks if re.fullmatch("[①-⑳]+", marks) else ""
 
 
 def capitals(value: Value, operations: tuple[str, ...] = ("multiply",)) -> str:

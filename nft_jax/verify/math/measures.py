@@ -131,8 +131,8 @@ class ScalarReader(FormulaReader):
             self.at += 1
         words = [part for part in parts if part.isalpha() and part != "frac"]
         is_half = "".join(words).lower() in ("am", "pm")
-        is_singular = count[0] == "number" and abs(count[1]) <= 1
-        if parts and (is_half or not is_unit(words, is_singular) or not words and not set(parts) & set(f"{CURRENCY}°")):
+        is_counted = is_unit(words, _is_at_most_one(count))
+        if parts and (is_half or not is_counted or not words and not set(parts) & set(f"{CURRENCY}°")):
             self.at = start
             return ""
         return " ".join(parts)
@@ -208,6 +208,16 @@ class ScalarReader(FormulaReader):
         if not all(isinstance(side, Scalar) and not side.percent for side in sides):
             raise Unreadable("a congruence is of no numbers")
         return Congruence(left, right, modulus)
+
+
+def _is_at_most_one(count: Expression) -> bool:
+    """Returns whether a number, also a fraction of two, is one or less."""
+    name, *parts = count
+    if name == "negative":
+        return _is_at_most_one(parts[0])
+    if name == "divide":
+        return parts[0][0] == parts[1][0] == "number" and abs(parts[0][1]) <= abs(parts[1][1])
+    return name == "number" and abs(parts[0]) <= 1
 
 
 def _can_be_in_unit(token: Token, before: list[str]) -> bool:

@@ -10,7 +10,7 @@ from .identity import variables
 from .structures import fold, sides_of, to_text
 from .tokens import Token, tokenize
 from .values import Choice, Conditional, Text, Value
-from .words import HEDGE
+from .words import HEDGE, number_in_words
 
 LENGTH_LIMIT = 2000  # characters of an answer
 
@@ -28,10 +28,11 @@ _CHOICE = re.compile(
     rf"(?P<name>(?i:option|choice|answer|case)(?: is| :)? )?"
     rf"(?:\( (?P<bracket>[{_LETTERS}]) \)|(?P<marked>[{_LETTERS}]) [).:]|(?(name)(?P<named>[{_LETTERS}])))(?: |$)"
 )
-_DOMAIN = re.compile(  # "k ∈ ℤ", "for any integer k"
-    r"(?:[,;(]|for|where|with)(?: (?:any|all|every|each|some))?"
-    r" (?:integers? (?P<last>[a-z])|(?P<first>[a-z]) (?:∈|is an) (?P<set>ℤ|ℕ|Z|N|integer)(?: \^)?(?: \{)?(?: [*+])?"
-    r"(?: \})?)(?: \))?"
+_DOMAIN = re.compile(  # "k ∈ ℤ", "for any integer k", "where c is a constant"
+    r"(?:[,;(]|, where|for|where|with)(?: (?:any|all|every|each|some|arbitrary))*"
+    r" (?:(?P<kind>integers?|(?:real )?(?:numbers?|constants?)|reals?) (?P<last>[A-Za-z])"
+    r"|(?P<first>[A-Za-z]) (?:∈|is(?: an?| any)?(?: arbitrary)?) "
+    r"(?P<set>ℤ|ℕ|ℝ|Z|N|R|integer|(?:real )?(?:number|constant))(?: \^)?(?: \{)?(?: [*+])?(?: \})?)(?: \))?"
 )
 _DATE = re.compile(r"\d{1,2}/\d{1,2}/\d{4}|\d{4}-\d\d-\d\d")
 
@@ -75,7 +76,7 @@ def _strip(tokens: tuple[Token, ...]) -> list[Token]:
 
 
 def _read_whole(tokens: list[Token]) -> Value:
-    tokens = _strip_words(tokens)
+    tokens = _join_bases(_strip_words(tokens))
     if (choice := _read_choice(tokens)) is not None:
         return choice
     if (number_text := _join_thousands(tokens)) is not None:
@@ -98,6 +99,24 @@ def _strip_words(tokens: list[Token]) -> list[Token]:
     if words and sign.text in ("is", "are", ":") and value.kind not in ("word", "end"):
         return [*tokens[:words], Token("symbol", "="), *tokens[words + 1 :]]
     return tokens
+
+
+def _join_bases(tokens: list[Token]) -> list[Token]:
+    """Returns the tokens with `144_8` for "144 base 8", "144 (base 8)" and "144 in base eight"."""
+    texts = [token.text.lower() for token in tokens]
+    if "base" not in texts:
+        return tokens
+    at = texts.index("base")
+    after = at + 2 + (texts[at + 1 : at + 2] == ["-"])
+    start = at - (texts[at - 1] == "in")
+    start -= (in_brackets := start > 0 and tokens[start - 1].text == "(")
+    base = number_in_words(texts[after - 1 : after]) or (tokens[after - 1].text if after <= len(tokens) else "")
+    if not start or tokens[start - 1].kind != "number" or not str(base).isdigit():
+        return tokens
+    if in_brackets and texts[after : after + 1] != [")"]:
+        return tokens
+    joined = [*tokens[:start], Token("symbol", "_"), Token("number", str(base))]
+    return joined + _join_bases(tokens[after + in_brackets :])
 
 
 def _join_thousands(tokens: list[Token]) -> list[Token] | None:
@@ -155,7 +174,8 @@ def _split_condition(tokens: list[Token]) -> tuple[list[Token], tuple[str, ...]]
             continue
         value, condition = _strip(tuple(tokens[:position])), tuple(map(fold, tokens[position:]))
         if domain := _DOMAIN.fullmatch(" ".join(condition)):
-            name = "ℕ" if domain["set"] in ("ℕ", "N") else "ℤ"
+            kind = domain["set"] or domain["kind"]
+            name = "ℕ" if kind in ("ℕ", "N") else "ℤ" if kind[0] in "ℤZi" else "ℝ"
             return value, ("for", domain["first"] or domain["last"], "∈", name)
         before = tokens[position - 1]
         is_factor = before.kind == "letter" and not (token.gap and before.text.islower())  # P(X > 2)

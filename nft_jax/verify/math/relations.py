@@ -9,6 +9,7 @@ from .values import (
     MINUS_INFINITY,
     Expression,
     Group,
+    NumberSet,
     Ratio,
     Relation,
     Scalar,
@@ -18,6 +19,7 @@ from .values import (
     number,
     operands,
     operations,
+    parts,
     rename,
     symbols,
 )  # fmt: skip
@@ -96,6 +98,14 @@ def is_compound_name(value: Value) -> bool:
     return _has_unit_factors(expression)
 
 
+def has_reciprocal(expression: Expression) -> bool:
+    """Returns whether an expression divides, or has a negative exponent: a reciprocal where it stands for a class."""
+    return any(
+        part[0] == "divide" or part[0] == "power" and part[2][0] == "number" and part[2][1] < 0
+        for part in parts(expression)
+    )
+
+
 def _is_reciprocal(part: Expression) -> bool:
     return part[0] == "divide" and bool(variables(part[2])) and not variables(part[1])
 
@@ -121,7 +131,7 @@ def value_of(value: Value, compare: Compare, is_reference: bool) -> Value:
         return value
     first, last = value.sides[0], value.sides[-1]
     if "∈" in value.signs:
-        return last if len(value.sides) == 2 and is_name(first) and isinstance(last, Group) else value
+        return last if len(value.sides) == 2 and is_name(first) and isinstance(last, Group | NumberSet) else value
     is_turned = is_name(last) or not is_reference and is_compound_name(last)  # 7 = a+b
     if _is_constant_side(first) and isinstance(last, Scalar) and is_turned and len(value.sides) == 2:
         return first

@@ -1,5 +1,6 @@
 """Whether two scalars are the same answer: exactly, as percent, as rounded decimal, or with a unit."""
 
+import re
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from .identity import are_identical, difference, is_constant, variables
 from .units import is_same_word, measure
 from .values import Expression, Scalar, number, operations
 
+_ROMAN = re.compile(r"(?=[IVXLCDM]{2})M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})")
+_ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 _RADIAN = frozenset({("rad", 1)})
 _FLOAT_DIGITS = (15, 17)  # significant digits of a number that a program printed as a 64-bit float
 _FLOAT_ERROR = Fraction(1, 1 << 50)  # relative: four times its rounding
@@ -111,6 +114,13 @@ def _is_rounded(decimal: Scalar, exact: Scalar, rules: Rules, budget: Budget) ->
         or (exact.digits is not None and not is_float)
     ):
         return False
+    value = Fraction(digits)
+    error = max(Fraction(1, 2 * 10**decimals), abs(value) * _FLOAT_ERROR * is_float)
+    return _is_near(decimal, exact, value, error, budget)
+
+
+def _is_near(decimal: Scalar, exact: Scalar, value: Fraction, error: Fraction, budget: Budget) -> bool:
+    """Returns whether a number is at most `error` away from the value of a decimal."""
     if variables(exact.expression):
         return False
     size = exact.expression
@@ -120,6 +130,41 @@ def _is_rounded(decimal: Scalar, exact: Scalar, rules: Rules, budget: Budget) ->
         ball = approximate(size, budget, 512)
     except (Undecided, Undefined):
         return False
-    value = Fraction(digits)
-    error = max(Fraction(1, 2 * 10**decimals), abs(value) * _FLOAT_ERROR * is_float)
     return ball is not None and is_within(ball, value, error)
+
+
+def is_decimal(value: Scalar) -> bool:
+    r"""Returns whether a number is written with decimals, or as `3.1 \times 10^5`."""
+    return _rounded_to(value) is not None
+
+
+def is_rounding(decimal: Scalar, exact: Scalar, budget: Budget) -> bool:
+    """Returns whether a decimal number, of any number of digits, is what another number rounds to."""
+    rounded = _rounded_to(decimal)
+    return rounded is not None and decimal.unit == exact.unit and _is_near(decimal, exact, *rounded, budget)
+
+
+def _rounded_to(value: Scalar) -> tuple[Fraction, Fraction] | None:
+    """Returns a decimal number and half of the unit of its last digit; None if it has no decimals nor power of ten."""
+    digits, (name, *parts) = value.digits or "", value.expression
+    if name == "multiply" and parts[0][0] == "number" and parts[1][:2] == ("power", number(10)) and parts[0][1] < 10**9:
+        power = parts[1][2]
+        digits = f"{float(parts[0][1])}e{power[1]}" if power[0] == "number" and abs(power[1]) < 100 else ""
+    match = re.fullmatch(r"-?\d*(?:\.(\d+))?(?:e([-+]?\d{1,2}))?", digits)
+    if match is None or match.group(1, 2) == (None, None):
+        return None
+    return Fraction(digits), Fraction(10) ** (int(match[2] or 0) - len(match[1] or "")) / 2
+
+
+def is_roman(reference: Scalar, given: Scalar) -> bool:
+    """Returns whether the given letters are a Roman numeral of the reference."""
+    letters, expression = [], given.expression
+    while expression[0] == "multiply":
+        letters.append(expression[2])
+        expression = expression[1]
+    names = [part[1] for part in [expression, *reversed(letters)] if part[0] == "symbol"]
+    if len(names) != len(letters) + 1 or not _ROMAN.fullmatch("".join(names)) or reference.digits is None:
+        return False
+    values = [_ROMAN_DIGITS[name] for name in names]
+    total = sum(-v if v < max(values[i + 1 :], default=0) else v for i, v in enumerate(values))
+    return reference.expression == number(total)

@@ -163,8 +163,17 @@ def _read_token(match: re.Match, kind: str, before: list[Token], gap: bool, upri
         symbol = _ESCAPED.get(match["escaped"], match["escaped"])
         return [Token("symbol", symbol)] if symbol.strip() and not (symbol == "#" and _is_number_sign(match)) else []
     if kind == "command":
-        return [_read_command(match["command"])]
+        name = match["command"]
+        is_known = name in _PLAIN_COMMANDS or name in SYNONYMS or name in GREEK_COMMANDS
+        return [_read_command(name)] if is_known else _split_glued(name) or [_read_command(name)]
     return [Token("symbol", text)] if text != "$" and not (text == "#" and _is_number_sign(match)) else []
+
+
+def _split_glued(run: str) -> list[Token]:
+    """Returns a function and its argument for `cosx`; nothing for anything else."""
+    match = _GLUED.fullmatch(run)
+    name = match and FUNCTION_NAMES.get(match[1], match[1])
+    return [Token("command", name), *(Token("letter", letter) for letter in match[2])] if match else []
 
 
 def _is_number_sign(match: re.Match) -> bool:
@@ -222,9 +231,8 @@ def _split_letters(run: str, before: list[Token], gap: bool) -> list[Token]:
         )
     ):
         return [Token("word", run)]
-    if (match := _GLUED.fullmatch(run)) and run not in _NOT_GLUED:
-        name = FUNCTION_NAMES.get(match[1], match[1])
-        return [Token("command", name), *(Token("letter", letter) for letter in match[2])]
+    if run not in _NOT_GLUED and (parts := _split_glued(run)):
+        return parts
     has_name = run.isupper() or _CONSONANTS.fullmatch(run) or run.lower() in _RUNS or set(run) <= _USUAL
     is_product = len(run) == 2 or len(run) <= 4 and (glued or has_name)
     return [Token("letter", letter) for letter in run] if is_product else [Token("word", run)]

@@ -12,6 +12,7 @@ Expression = tuple
 
 INFINITY: Expression = ("infinity",)
 MINUS_INFINITY: Expression = ("negative", INFINITY)
+ELLIPSIS: Expression = ("symbol", "...")  # an item of `1, 2, \\ldots, n`
 ANY: Expression = ("symbol", "")  # what `3 \\pmod 5` is about
 
 

@@ -48,11 +48,14 @@ _CHANGING = re.compile(
     r"disproved|trios?|.*(?:illions?|uple[sd]?|fold))",
     re.I,
 )
-# "3 positive integers", "2 ordered pairs", "4 real roots"
-_KINDS = {"positive", "negative", "real", "distinct", "different", "ordered", "perfect", "complex", "possible", "prime"}
+# "3 positive integers", "2 ordered pairs", "4 real roots", "12 positive divisors"
+_KINDS = {
+    "positive", "negative", "real", "distinct", "different", "ordered", "perfect", "complex", "possible", "prime",
+    "integer", "trailing", "proper", "nonzero", "nonnegative", "unique",
+}  # fmt: skip
 _COUNTED = {
     "integers", "integer", "numbers", "pairs", "pair", "roots", "root", "zeros", "solutions", "squares", "cubes",
-    "values",
+    "values", "triples", "quadruples",
 }  # fmt: skip
 # What may stand alone behind a number though it is no plural.
 _UNCOUNTED = {
@@ -94,12 +97,17 @@ def is_unit(words: list[str], is_singular: bool) -> bool:
     Args:
       is_singular: whether the number is one, or a fraction of one.
     """
-    if len(words) > 1 and {word.lower() for word in words[:-1]} <= _KINDS and words[-1].lower() in _COUNTED:
+    if len(words) > 1 and {word.lower() for word in words[:-1]} <= _KINDS and _is_counted(words[-1]):
         return True
     kept = [word for word in words if word.lower() not in DIMENSIONS]
     if len(words) > 6 or any(changes_value(word) for word in kept if word.lower() not in ("per", "of", "in", "the")):
         return words == ["times"]
     return is_singular or len(kept) < len(words) or not words or any(map(_names_unit, words))
+
+
+def _is_counted(word: str) -> bool:
+    """Returns whether a word names things to be counted, and no unit: 5 negative degrees may be -5."""
+    return word.lower() in _COUNTED or _names_unit(word) and not find(word) and not changes_value(word)
 
 
 def _names_unit(word: str) -> bool:

@@ -5,13 +5,13 @@ import secrets
 
 import pytest
 
-from helpers import random_kinds, random_marks, random_traps
+from helpers import random_kinds, random_marks, random_traps, random_words
 from nft_jax.verify import grade
 
+KINDS = random_kinds.KINDS + random_marks.KINDS + random_traps.KINDS + random_words.KINDS
 
-@pytest.mark.parametrize(
-    "make_pair", random_kinds.KINDS + random_marks.KINDS + random_traps.KINDS, ids=lambda kind: kind.__name__
-)
+
+@pytest.mark.parametrize("make_pair", KINDS, ids=lambda kind: kind.__name__)
 def test_math_decides_every_pair_of_a_kind(make_pair):
     seed = secrets.randbelow(10**9)
     print(f"seed {seed}")
