@@ -144,4 +144,27 @@ def statement(draw: random.Random) -> Pair:
     return draw.choice("、, ").join(marks).replace(" ", ""), draw.choice(("", "、")).join(other), marks == other
 
 
+def pairs_by_name(draw: random.Random) -> Pair:
+    """Returns pairs of numbers by the names x and y, and points."""
+    a, b, c, d = draw.sample(range(-9, 10), 4)
+    first, second = draw.choice(((f"x={a}, y={b}", f"x={c}, y={d}"), (f"y={b}, x={a}", f"y={d}, x={c}")))
+    given = draw.choice((r"{} \text{{ or }} {}", "{}, {}", r"{} \text{{ and }} {}", "{}; {}")).format(first, second)
+    return draw.choice((
+        (given, f"({c},{d}),({a},{b})", True), (given, f"({a},{d}),({c},{b})", False),
+        (f"{first}, {c}", f"({a},{b})", False),
+        (f"x={a}, y={b}, y={d}, x={c}", f"({a},{b}),({c},{d})", False), (given, f"({a},{b},{c},{d})", False),
+    ))  # fmt: skip
+
+
+def asked_value(draw: random.Random) -> Pair:
+    """Returns an equation with the value of what was asked for, or one to be solved, and that value."""
+    a, b, m, n = *draw.sample(range(2, 99), 2), *draw.sample("abkmnpq", 2)
+    left = draw.choice((f"{a}{m}+{n}", f"{m}+{a}{n}", f"{a}{m}-{n}", rf"\lfloor {a}{m} \rfloor", rf"\min({m}+{n})"))
+    solved = draw.choice((f"{a}{m}", f"{a}x+y", f"{a}+{m}", f"{m}^2", f"x+{a}y", f"{a}{m}+{n}^2"))
+    gold = draw.choice((b, b, a))
+    shown, is_same = draw.choice(((left, gold == b), (solved, False)))
+    return f"{shown} = {b}", f"{gold}", is_same
+
+
 KINDS = [named_set, base, count, constant, rounded, remainder, dots, double_factorial, statement]
+KINDS += [pairs_by_name, asked_value]

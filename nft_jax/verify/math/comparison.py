@@ -11,7 +11,7 @@ from typing import Any
 from . import relations, sets
 from .evaluate import Budget, Undecided, Undefined
 from .identity import are_identical, variables
-from .lists import ListComparison, capitals, choice_letter, circled, conjunction
+from .lists import ListComparison, capitals, choice_letter, chunk, circled, conjunction
 from .scalars import DEFAULT, Rules, compare_scalars, is_decimal, is_roman, is_rounding
 from .values import (
     Builder,
@@ -30,6 +30,7 @@ from .values import (
 )  # fmt: skip
 
 _SYNONYMS = {"dne": "does not exist"}
+_KINDS = {"prime", "primes", "odd", "even"}  # of numbers, which restrict an answer
 _LINKS = {"for", "where", "with", "if", "given", "such", "that", "all", "any", "every", "each"}  # before a condition
 
 
@@ -104,7 +105,7 @@ class Comparison(ListComparison):
         return last if is_rounding(last, before, self._budget) else None
 
     def _state_list(self, group: Group) -> Value:
-        """Returns (1, 2) for `x=1, y=2`, and the list 1, 2 for `x=1, x=2` and `x=1, 2`."""
+        """Returns (1, 2) for `x=1, y=2`, and the list 1, 2 for `x=1, x=2` and `x=1, 2`; also of such pairs."""
         equations = [item for item in group.items if isinstance(item, Relation)]
         names = [equation.sides[0] for equation in equations]
         if group.items[0] not in equations or not all(map(relations.is_name, names)):
@@ -115,7 +116,9 @@ class Comparison(ListComparison):
         if len(set(names)) == 1:
             return group._replace(items=items)
         if len(set(names)) < len(items):
-            return group
+            chunks = chunk(group.items, names) if len(names) == len(items) else []
+            pairs = tuple(map(self._state_list, chunks)) if len(chunks) > 1 else ()
+            return group._replace(items=pairs, conjunction="") if pairs else group
         letters = [name.expression[1] if isinstance(name, Scalar) else name for name in names]
         if all(isinstance(letter, str) for letter in letters) and "".join(sorted(letters)) in string.ascii_letters:
             items = tuple(items[letters.index(letter)] for letter in sorted(letters))  # x goes before y
@@ -268,6 +271,8 @@ def _has_relations(value: Value) -> bool:
 def _is_universal(condition: tuple[str, ...]) -> bool:
     """Returns whether a condition is none, or holds for all values: "for all x"."""
     words = "".join(part if part.isalpha() or part in ",∈" else "?" for part in condition)
+    if _KINDS & {*condition}:
+        return False
     return not condition or condition[0] == "for" and not re.search(r"\?|∈(?![ℝℤℕℚRZNQ])", words)
 
 

@@ -125,7 +125,7 @@ class FunctionReader(Cursor):
             with self.nest():
                 exponent = self._read_exponent()
         if name in _SEVERAL:
-            value = (name, *self._read_arguments())
+            value = self._read_of_several(name)
         else:
             value = self._apply(name, base, self._read_function_argument(name), exponent)
             if exponent == number(-1) and name in _INVERSE:  # sin^{-1} is the inverse function
@@ -145,13 +145,13 @@ class FunctionReader(Cursor):
             return (f"a{_UNUSUAL[name[1:]]}", ("divide", number(1), argument))
         return (name, to_radians(argument) if name in _ANGLES else argument)
 
-    def _read_arguments(self) -> list[Expression]:
-        """Reads the arguments of a function of several: `(1, 2)` or `\\{1, 2\\}`."""
+    def _read_of_several(self, name: str) -> Expression:
+        """Reads the arguments of a function of several: `(1, 2)` or `\\{1, 2\\}`; `\\min(x+y)` is a name."""
         group = self.read_group()
         items = getattr(group, "items", None)
         if items is None:
-            raise Unreadable("a function of several numbers has one")
-        return [to_expression(item) for item in items]
+            return ("application", name, to_expression(group))
+        return (name, *map(to_expression, items))
 
     def _read_function_argument(self, name: str) -> Expression:
         r"""Reads brackets, or the factors up to the next function: `2 \sin b \cos a`, `\sin 2x`."""

@@ -169,12 +169,17 @@ def _chunk_like(group: Group, other: Group) -> Group:
         return group
     if not group.items or not all(isinstance(item, Relation) for item in group.items):
         return group
-    names = [item.sides[0] for item in group.items]
+    chunks = chunk(group.items, [item.sides[0] for item in group.items])
+    return group._replace(items=tuple(chunks)) if chunks else group
+
+
+def chunk(items: Sequence[Value], names: Sequence[Value]) -> list[Group]:
+    """Returns `x=1, y=2` and `x=3, y=4` for the four of them; nothing if their names do not repeat in one order."""
     length = names.index(names[0], 1) if names[0] in names[1:] else len(names)
-    chunks = [group.items[start : start + length] for start in range(0, len(names), length)]
-    if any([item.sides[0] for item in chunk] != names[:length] for chunk in chunks):
-        return group
-    return group._replace(items=tuple(Group("", tuple(chunk), "") for chunk in chunks))
+    starts = range(0, len(names), length)
+    if any(names[start : start + length] != names[:length] for start in starts):
+        return []
+    return [Group("", tuple(items[start : start + length]), "") for start in starts]
 
 
 def choice_letter(value: Value) -> str:

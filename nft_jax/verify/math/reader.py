@@ -19,7 +19,7 @@ _CONDITIONS = {"for", "where", "with", "such", "given"}
 _CONDITION_WORDS = {
     "for", "where", "with", "such", "that", "given", "all", "any", "every", "each", "some", "real", "positive",
     "negative", "nonnegative", "non", "nonzero", "integer", "integers", "number", "numbers", "natural", "is", "are",
-    "an", "a", "constant", "constants", "arbitrary", "and", "the",
+    "an", "a", "constant", "constants", "arbitrary", "and", "the", "prime", "primes", "odd", "even", "polynomial",
 }  # fmt: skip
 _ABOUT = {"about", "approximately", "roughly", "around", "approx"}
 _REASONS = {"since", "because"}

@@ -90,12 +90,22 @@ def is_compound_name(value: Value) -> bool:
     if expression[0] == "abs":  # of complex numbers and vectors
         is_vector = all(name in ("z", "w") or name.startswith("vec ") for name in names)
         return is_vector and _has_unit_factors(expression[1])
+    if expression[0] in ("floor", "ceil"):
+        return bool(names)
     if not names or not operations(expression) <= _ARITHMETIC:
         return False
     if len(names) == 1:
         top = expression[1:] if expression[0] == "add" else ()
         return len(top) == 2 and {_is_reciprocal(part) for part in top} == {True, False} and all(map(variables, top))
-    return _has_unit_factors(expression)
+    return _has_unit_factors(expression) or _is_coded(expression, names)
+
+
+def _is_coded(expression: Expression, names: list[str]) -> bool:
+    """Returns whether an expression is one number made of several, as `100m + n` and `a + 10b`; no `2x + y`."""
+    terms = [part[1] if part[0] == "negative" else part for part in expression[1:]]
+    terms = [term[1:] if term[0] == "multiply" else (number(1), term) for term in terms]
+    is_sum = expression[0] == "add" and len(terms) == len(names) and not {"x", "y", "z", "t"} & set(names)
+    return is_sum and all(len(term) == 2 and term[0][0] == "number" and term[1][0] == "symbol" for term in terms)
 
 
 def has_reciprocal(expression: Expression) -> bool:
