@@ -30,9 +30,10 @@ _PLAIN = re.compile(
 )
 # A formula in plain text: 2x^2 + 3x - 5, (1 + √3) / 2, x > 3. A letter that may be a unit (5g) is no variable.
 _NAME = r"(?:(?:sqrt|cbrt|sin|cos|tan|log|ln|exp|pi)(?=\()|pi\b|[abciknpqrtuvwxyzπθ](?![A-Za-z'’]))"
+# Possessive, so that a text of many digits or brackets can be read in one way only.
 _OPERAND = (
-    rf"[-−+]?[(√]*(?:\d{{1,3}}(?:,\d{{3}})+|\d+(?:\.\d+)?|\.\d+|{_NAME})"
-    rf"(?:[√²³()]|\^-?|!(?=\s?[-+*/)])|\d+(?:\.\d+)?|{_NAME})*"
+    rf"[-−+]?[(√]*+(?>\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+(?:\.\d+)?|\.\d+|{_NAME})"
+    rf"(?>[√²³()]|\^-?|!(?=\s?[-+*/)])|\d+(?:\.\d+)?|{_NAME})*+"
 )
 _PLAIN_FORMULA = re.compile(
     rf"(?<![\w.,/\\$€£¥^-]){_OPERAND}(?: ?(?:[-−+*/×·÷]|[<>]=?|[≤≥≠]|(?<=\d )x(?= \d)) ?{_OPERAND})*(?![\w^])"
@@ -60,21 +61,21 @@ def _is_sum(formula: re.Match) -> bool:
     return bool(_SUM_EQUATION.match(formula.group(formula.lastgroup)))
 
 
-def _formula_around(text: str, number: re.Match) -> str | None:
+def _find_formula_around(text: str, number: re.Match) -> str | None:
     """Returns the formula in plain text that a number is a part of; None if it stands alone, or in a range (3-5)."""
     line = text.rfind("\n", 0, number.start()) + 1
     end = text.find("\n", number.end())
     for match in _PLAIN_FORMULA.finditer(text, max(line, number.start() - 200), len(text) if end < 0 else end):
         if match.end() < number.end():
             continue
-        formula = _without_unmatched(match.group())
+        formula = _strip_unmatched(match.group())
         is_whole = match.start() <= number.start() and formula.count("(") == formula.count(")")
         is_more = len(formula.strip("()")) > len(number.group())
         return formula if is_whole and is_more and not re.search(r"\d[-−]\d", formula) else None
     return None
 
 
-def _without_unmatched(formula: str) -> str:
+def _strip_unmatched(formula: str) -> str:
     """Returns a formula without the brackets at its ends that match no other."""
     excess = formula.count("(") - formula.count(")")
     opening = min(max(excess, 0), len(formula) - len(formula.lstrip("(")))
@@ -94,7 +95,7 @@ def find_last_formula(text: str) -> str | None:
             first -= 1
         if first == len(numbers) - 1 and RANGE.search(text[: numbers[-1].start()][-40:]):
             return None
-        if first == len(numbers) - 1 and (formula := _formula_around(text, numbers[-1])) is not None:
+        if first == len(numbers) - 1 and (formula := _find_formula_around(text, numbers[-1])) is not None:
             return formula
         has_or = first < len(numbers) - 1 and "or" in text[numbers[-2].end() : numbers[-1].start()]
         return text[numbers[first if has_or else -1].start() : numbers[-1].end()].strip()

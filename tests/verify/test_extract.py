@@ -111,6 +111,18 @@ def test_last_boxed_is_linear_on_hostile_text(piece):
     assert last_boxed(text) in (None, "")
 
 
+PIECES = ["1", "1 ", "a", "x", "(", ")", "√", "²", ".", ",", "^", "!", "-", " - ", "=", "$", "**", r"\(", r"\)", "\n"]
+PIECES += ["that ", "so ", "and ", "is ", "there are 4 ", r"\approx", r"\boxed{1}", r"\frac{1}", "≈", "1/"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_final_answer_reads_repeated_pieces_in_one_way(piece):
+    # A pattern that can read them in many ways would take years here; no clock is needed to notice.
+    for unit in (piece, *(piece + other for other in PIECES)):
+        for head, tail in (("", ""), ("2²", "A is 5"), ("there are 4 x that ", ",")):
+            final_answer(head + unit * (180 // len(unit)) + tail)
+
+
 def test_last_boxed_balances_deep_nesting():
     depth = 500_000
     assert last_boxed("\\boxed{" + "{" * depth + "}" * depth + "}") == "{" * depth + "}" * depth
