@@ -86,13 +86,13 @@ class Comparison(ListComparison):
     def _state(self, value: Value, other: Value, is_reference: bool) -> Value:
         """Returns what an equation, or a list of equations, states, to compare it with what is no equation."""
         if isinstance(value, Relation):
-            rounded = None if is_reference else self._rounded(value, other)
+            rounded = None if is_reference else self._find_rounded(value, other)
             return rounded or relations.value_of(value, self._are_near, is_reference)
         if isinstance(value, Group) and not value.opening and not _has_relations(other):
             return self._state_list(value)
         return value
 
-    def _rounded(self, value: Relation, reference: Value) -> Value | None:
+    def _find_rounded(self, value: Relation, reference: Value) -> Value | None:
         r"""Returns 1.41 for `\sqrt2 \approx 1.41` if the reference is a decimal number; None for no rounded value."""
         if value.signs[-1] != "≈" or not isinstance(reference, Scalar) or variables(reference.expression):
             return None
