@@ -166,7 +166,10 @@ GONE = 90
 def command(processes, module="train", workdir="run", **changes):
     """The words of a program with the run's config."""
     file = processes.folder / f"{module}_{'_'.join(changes) or 'as_it_is'}.json"
-    file.write_text(json.dumps(to_dict(small(**RUN | changes))))
+    # A process that was started with the same file may be about to read it: it must never find half of it.
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(to_dict(small(**RUN | changes))))
+    unfinished.replace(file)
     return [f"nft_jax.{module}", f"--config={file}", f"--workdir={processes.folder / workdir}"]
 
 
@@ -179,9 +182,8 @@ def unlike(processes):
 
     def alone(process):
         # In a folder of its own: process 0 of each pair holds its folder while it waits for the other.
-        words = command(processes, workdir=f"refused_{process}")
         given = [f"--distributed=127.0.0.1:{free_port()}", "--processes=2", f"--process={process}", "--wait_seconds=6"]
-        return [processes.one([*words, *given])]
+        return [processes.one([*command(processes, workdir=f"refused_{process}"), *given])]
 
     return {
         "config": processes.tasks([[*run, "--distributed=auto"], [*other, "--distributed=auto"]]),
