@@ -12,7 +12,8 @@ _LEADS = (
 
 def formula(draw: random.Random) -> Case:
     """Returns a response that ends with a formula in plain text; no number of the formula is the answer."""
-    a, b, c = draw.sample(range(2, 30), 3)
+    # No squares, and nothing small: 4√16 is 16, and 3! / 2 is 3.
+    a, b, c = draw.sample([n for n in range(7, 30) if n not in (9, 16, 25)], 3)
     plain, latex = draw.choice((
         (f"{a}π", rf"{a}\pi"), (f"{a}x^2 + {b}x - {c}", f"{a}x^2+{b}x-{c}"), (f"-{a} + i", f"i-{a}"),
         (f"({a} + √{b}) / {c}", rf"\frac{{{a}+\sqrt{{{b}}}}}{{{c}}}"), (f"{a}√{b}", rf"{a}\sqrt{{{b}}}"),
