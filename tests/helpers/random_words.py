@@ -65,7 +65,7 @@ def count(draw: random.Random) -> Pair:
 
 
 def constant(draw: random.Random) -> Pair:
-    """Returns a function with a constant, and what is said of that."""
+    """Returns a function with a constant, with and without the domain of that constant."""
     a, c, k = draw.randrange(2, 9), *draw.sample("bckmp", 2)
     free = [r"{}, {c} \in \mathbb{{R}}", r"{} \text{{ for any real constant }} {c}", r"{} \quad ({c} \in \mathbb{{R}})",
             r"{}, \text{{ where }} {c} \text{{ is an arbitrary constant}}"]  # fmt: skip
